@@ -1,0 +1,90 @@
+//! Message-IDs (RFC 5322 section 3.6.4) without their angle brackets, and the lists of them in In-Reply-To and References.
+//!
+//! Not here: what an id proves. It is a name that senders choose, reuse and providers rewrite (`core::threading`).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest id kept, in octets: the longest line RFC 5322 allows.
+pub const MESSAGE_ID_BYTES_MAX: usize = 998;
+
+/// One message id: printable, without white space, brackets or control characters, never empty.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MessageId(Box<str>);
+
+impl MessageId {
+    /// Reads an id with or without brackets. `None` when nothing usable is left.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let inner = text.trim().trim_start_matches('<').trim_end_matches('>');
+        // Folding may leave white space inside; no sender means it.
+        let id: String = inner.chars().filter(|c| !c.is_whitespace()).collect();
+        let clean = !id.chars().any(|c| c.is_control() || c == '<' || c == '>');
+        (clean && !id.is_empty() && id.len() <= MESSAGE_ID_BYTES_MAX).then(|| Self(id.into()))
+    }
+
+    /// Reads every id of an In-Reply-To or References value: bracketed ones, or bare words with an "@" when none is.
+    #[must_use]
+    pub fn parse_list(value: &str) -> Vec<Self> {
+        if value.contains('<') {
+            return value.split('<').skip(1).filter_map(|rest| Self::parse(rest.split('>').next()?)).collect();
+        }
+        value.split([' ', '\t', '\r', '\n', ',']).filter(|word| word.contains('@')).filter_map(Self::parse).collect()
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Without brackets; `write!(f, "<{id}>")` where a header wants them.
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for MessageId {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("not a message id")
+    }
+}
+
+impl From<MessageId> for String {
+    fn from(id: MessageId) -> Self {
+        id.0.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_list(value: &str, expect: &[&str]) {
+        let got: Vec<_> = MessageId::parse_list(value).iter().map(ToString::to_string).collect();
+        assert_eq!(got, expect, "{value:?}");
+    }
+
+    #[test]
+    fn brackets_and_folds_do_not_belong_to_an_id() {
+        assert_eq!(MessageId::parse(" <a.b@c.example>\r\n").unwrap().as_str(), "a.b@c.example");
+        assert_eq!(MessageId::parse("<a.b\r\n @c.example>").unwrap().as_str(), "a.b@c.example");
+        assert_eq!(MessageId::parse("<>"), None);
+        assert_eq!(MessageId::parse("a\0b"), None);
+    }
+
+    #[test]
+    fn a_list_is_read_with_and_without_brackets() {
+        check_list("<a@x> <b@y>", &["a@x", "b@y"]);
+        check_list("<a@x><b@y>", &["a@x", "b@y"]);
+        check_list("<a@x>,\r\n\t<b@y>", &["a@x", "b@y"]);
+        check_list("a@x b@y", &["a@x", "b@y"]);
+        check_list("your message of Monday", &[]);
+        check_list("message <a@x> of \"Joe\" on Monday", &["a@x"]);
+    }
+}
