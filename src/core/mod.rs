@@ -3,3 +3,15 @@
 //! Pure like `mail`: no I/O, no clock, no randomness. Whoever calls passes `now`, ids and jitter in.
 
 pub mod ids;
+
+pub mod account;
+pub mod inbound;
+pub mod message;
+pub mod people;
+pub mod route;
+pub mod submission;
+pub mod webhook;
+
+pub mod decision;
+pub mod event;
+pub mod job;

@@ -4,8 +4,10 @@
 
 mod address;
 mod envelope;
+mod kind;
 mod message_id;
 
 pub use address::{Address, AddressError, Party, canonical_domain};
 pub use envelope::{Envelope, Notify, Recipient, Return, ReversePath};
+pub use kind::Kind;
 pub use message_id::MessageId;

@@ -1,0 +1,420 @@
+-- The ground: tenant-composite keys, one message stored once, sightings, conversations, jobs, the journal.
+-- The SQLite twin beside this file has the same tables and the same names; a test compares them.
+-- Ids are uuids, times are microseconds since 1970 UTC, JSON is text.
+
+create table workspaces (
+    id          uuid not null primary key,
+    slug        text not null constraint workspaces_slug_unique unique,
+    name        text not null,
+    timezone    text not null,
+    preset      text not null,
+    -- The number of the newest event: the journal is gap-free because this row serialises it.
+    event_seq   bigint not null default 0,
+    -- Raised by every change of policy; decisions name the version that applied.
+    policy_version bigint not null default 1,
+    created_at  bigint not null
+);
+
+-- Sealing keys, wrapped by the master key. Destroying a row makes what it sealed unreadable for ever.
+create table content_keys (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    account     uuid,
+    wrapped     bytea not null,
+    created_at  bigint not null,
+    primary key (workspace, id)
+);
+
+create table users (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    email       text not null,
+    name        text,
+    role        text not null,
+    created_at  bigint not null,
+    primary key (workspace, id)
+);
+
+-- Every address of a user, the primary one included, in lower case.
+create table user_addresses (
+    workspace   uuid not null,
+    address     text not null,
+    user_id     uuid not null,
+    primary key (workspace, address),
+    foreign key (workspace, user_id) references users (workspace, id) on delete cascade
+);
+
+create table api_keys (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    name        text not null,
+    secret_hash bytea not null constraint api_keys_secret_unique unique,
+    scopes      text not null,
+    user_id     uuid,
+    created_at  bigint not null,
+    last_used_at bigint,
+    primary key (workspace, id),
+    foreign key (workspace, user_id) references users (workspace, id) on delete cascade
+);
+
+create table contacts (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    email       text not null,
+    name        text,
+    assigned_user_id uuid,
+    external_id text,
+    created_by  text not null,
+    related     text not null default '[]',
+    metadata    text not null default '{}',
+    created_at  bigint not null,
+    primary key (workspace, id),
+    constraint contacts_external_id_unique unique (workspace, external_id)
+);
+
+create table contact_addresses (
+    workspace   uuid not null,
+    address     text not null,
+    contact     uuid not null,
+    is_primary  bigint not null,
+    added_at    bigint not null,
+    -- Several contacts may share an address: the first created answers for it.
+    primary key (workspace, address, contact),
+    foreign key (workspace, contact) references contacts (workspace, id) on delete cascade
+);
+
+create table accounts (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    user_id     uuid not null,
+    email       text not null,
+    -- Hosts, ports and security as JSON; the credentials sealed under the account's own key.
+    settings    text not null,
+    credentials bytea not null,
+    key_id      uuid not null,
+    state       text not null,
+    state_since bigint not null,
+    detail      text,
+    advice      text,
+    last_synced_at bigint,
+    last_checked_at bigint,
+    next_attempt_at bigint,
+    progress    text,
+    connected_at bigint not null,
+    -- The fence: raised on each change of owner, compared by every write of the worker.
+    epoch       bigint not null default 0,
+    lease_owner text,
+    lease_until bigint not null default 0,
+    primary key (workspace, id),
+    constraint accounts_email_unique unique (workspace, email),
+    foreign key (workspace, user_id) references users (workspace, id),
+    foreign key (workspace, key_id) references content_keys (workspace, id)
+);
+
+create table account_errors (
+    workspace   uuid not null,
+    account     uuid not null,
+    code        text not null,
+    message     text not null,
+    advice      text not null,
+    count       bigint not null,
+    at          bigint not null,
+    primary key (workspace, account, code),
+    foreign key (workspace, account) references accounts (workspace, id) on delete cascade
+);
+
+create table mailboxes (
+    workspace   uuid not null,
+    account     uuid not null,
+    name        bytea not null,
+    role        text not null,
+    uid_validity bigint not null,
+    -- Every UID up to this one has been consumed; never passes an unconsumed one.
+    last_uid    bigint not null,
+    modseq      bigint not null default 0,
+    -- Backfill works downwards from here; 0 when done.
+    backfill_next_uid bigint not null default 0,
+    backfill_done bigint not null default 0,
+    backfill_total bigint not null default 0,
+    checked_at  bigint not null,
+    primary key (workspace, account, name),
+    foreign key (workspace, account) references accounts (workspace, id) on delete cascade
+);
+
+-- Addresses of ours that mail can be sent to: capture addresses and reply addresses.
+create table routes (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    kind        text not null,
+    domain      text not null,
+    local_part  text not null,
+    user_id     uuid,
+    conversation uuid,
+    -- Whose answers this reply address takes, in lower case.
+    participant text,
+    created_at  bigint not null,
+    expires_at  bigint,
+    primary key (workspace, id),
+    constraint routes_address_unique unique (domain, local_part)
+);
+create index routes_conversation on routes (workspace, conversation, participant);
+create index routes_user on routes (workspace, user_id);
+
+-- Raw messages, compressed and sealed; `data` is null when the bytes lie in the blob store under `id`.
+create table blobs (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    key_id      uuid not null,
+    size        bigint not null,
+    data        bytea,
+    primary key (workspace, id)
+);
+
+-- What a listener has acknowledged: the 250 goes out when this row and its job are on disk.
+create table inbound (
+    workspace   uuid not null references workspaces (id),
+    -- The message key promised in the 250.
+    id          uuid not null,
+    -- Envelope and bytes, hashed: the same transaction again finds this row.
+    source_key  bytea not null,
+    blob        uuid not null,
+    -- Which door, which routes, which principal, and the envelope, as JSON.
+    door        text not null,
+    received_at bigint not null,
+    -- pending, filed, held
+    state       text not null,
+    -- The message it became part of.
+    message     uuid,
+    primary key (workspace, id),
+    constraint inbound_source_key_unique unique (workspace, source_key)
+);
+
+create table conversations (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    subject     text,
+    contact     uuid,
+    created_at  bigint not null,
+    last_message_at bigint not null,
+    message_count bigint not null,
+    merged_into uuid,
+    related_to  uuid,
+    primary key (workspace, id)
+);
+create index conversations_recent on conversations (workspace, last_message_at, id);
+create index conversations_merged on conversations (workspace, merged_into);
+
+create table messages (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    -- Message-ID and content together: what makes a message this message.
+    identity    bytea not null,
+    rfc822_id   text,
+    conversation uuid not null,
+    direction   text not null,
+    kind        text not null,
+    author_role text not null,
+    author_id   uuid,
+    author_email text,
+    author_name text,
+    subject     text,
+    -- {from, to, cc, bcc, reply_to}; bcc is what the author's own workspace may see.
+    parties     text not null,
+    in_reply_to text,
+    -- Attachment summaries, without content.
+    attachments text not null,
+    defects     text not null default '[]',
+    sent_at     bigint not null,
+    received_at bigint not null,
+    size        bigint not null,
+    blob        uuid not null,
+    primary key (workspace, id),
+    constraint messages_identity_unique unique (workspace, identity),
+    foreign key (workspace, conversation) references conversations (workspace, id)
+);
+create index messages_conversation on messages (workspace, conversation, sent_at, id);
+
+-- Every id a message is known by: its own, and those that a provider gave it on the wire.
+create table message_ids (
+    workspace   uuid not null,
+    rfc822_id   text not null,
+    message     uuid not null,
+    primary key (workspace, rfc822_id, message),
+    foreign key (workspace, message) references messages (workspace, id) on delete cascade
+);
+
+create table message_contacts (
+    workspace   uuid not null,
+    contact     uuid not null,
+    message     uuid not null,
+    role        text not null,
+    sent_at     bigint not null,
+    primary key (workspace, contact, message),
+    foreign key (workspace, message) references messages (workspace, id) on delete cascade,
+    foreign key (workspace, contact) references contacts (workspace, id) on delete cascade
+);
+create index message_contacts_timeline on message_contacts (workspace, contact, sent_at, message);
+create index message_contacts_message on message_contacts (workspace, message);
+
+create table sightings (
+    workspace   uuid not null,
+    message     uuid not null,
+    -- Distinguishes sightings of one message: inbound id, or account, mailbox, UIDVALIDITY and UID, hashed.
+    origin      bytea not null,
+    via         text not null,
+    account     uuid,
+    mailbox     bytea,
+    uid_validity bigint,
+    uid         bigint,
+    -- How a capture was addressed: {"recipient": …, "field": "bcc"|"to"|"cc"}.
+    detail      text,
+    at          bigint not null,
+    primary key (workspace, message, origin),
+    foreign key (workspace, message) references messages (workspace, id) on delete cascade
+);
+create unique index sightings_uid on sightings (workspace, account, mailbox, uid_validity, uid) where account is not null;
+
+-- The threading index: two messages belong together when they share a key (core::threading).
+create table thread_keys (
+    workspace   uuid not null,
+    key         bytea not null,
+    conversation uuid not null,
+    primary key (workspace, key)
+);
+create index thread_keys_conversation on thread_keys (workspace, conversation);
+
+-- The journal the CRM reads. Gap-free per workspace.
+create table events (
+    workspace   uuid not null references workspaces (id),
+    seq         bigint not null,
+    id          uuid not null,
+    type        text not null,
+    conversation uuid,
+    created_at  bigint not null,
+    data        text not null,
+    primary key (workspace, seq),
+    constraint events_id_unique unique (workspace, id)
+);
+
+create table webhooks (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    url         text not null,
+    -- JSON list of types; null means all but those sent on request.
+    events      text,
+    secret      bytea not null,
+    old_secret  bytea,
+    old_secret_until bigint,
+    disabled_at bigint,
+    disabled_reason text,
+    failing_since bigint,
+    created_at  bigint not null,
+    primary key (workspace, id)
+);
+
+-- Durable work. A lane is done one job at a time, in order.
+create table jobs (
+    id          bigint generated always as identity primary key,
+    workspace   uuid not null references workspaces (id),
+    kind        text not null,
+    lane        text,
+    body        text not null,
+    run_at      bigint not null,
+    attempt     bigint not null default 0,
+    leased_until bigint,
+    created_at  bigint not null
+);
+create index jobs_due on jobs (kind, run_at, id) where leased_until is null;
+create index jobs_leased on jobs (leased_until) where leased_until is not null;
+create index jobs_lane on jobs (lane, id) where lane is not null;
+create unique index jobs_lane_leased on jobs (lane) where lane is not null and leased_until is not null;
+
+-- A message on its way out.
+create table submissions (
+    workspace   uuid not null,
+    message     uuid not null,
+    -- The user's account, or null for the workspace's smarthost.
+    account     uuid,
+    class       text not null,
+    reverse_path text not null,
+    dsn         text not null default '{}',
+    -- The bytes to send, when they differ from the stored message.
+    blob        uuid,
+    state       text not null,
+    attempt     bigint not null default 0,
+    principal   text not null,
+    accepted_at bigint not null,
+    next_attempt_at bigint,
+    dot_intent_at bigint,
+    detail      text,
+    -- none, wanted, filed (by the provider), appended
+    sent_copy   text not null default 'none',
+    primary key (workspace, message),
+    foreign key (workspace, message) references messages (workspace, id) on delete cascade
+);
+
+create table submission_recipients (
+    workspace   uuid not null,
+    message     uuid not null,
+    address     text not null,
+    notify      text not null default '"default"',
+    original    text,
+    state       text not null,
+    code        bigint,
+    status      text,
+    text        text,
+    primary key (workspace, message, address),
+    foreign key (workspace, message) references submissions (workspace, message) on delete cascade
+);
+
+create table smarthosts (
+    workspace   uuid not null primary key references workspaces (id),
+    settings    text not null,
+    credentials bytea not null,
+    key_id      uuid not null,
+    updated_at  bigint not null
+);
+
+-- Why each message seen was taken or left. Skipped mail leaves keyed hashes only.
+create table decisions (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    at          bigint not null,
+    verdict     text not null,
+    rule        text not null,
+    reason      text not null,
+    preset      text not null,
+    policy_version bigint not null,
+    via         text not null,
+    message     uuid,
+    account     uuid,
+    mailbox     bytea,
+    uid_validity bigint,
+    uid         bigint,
+    primary key (workspace, id)
+);
+create index decisions_recent on decisions (workspace, at, id);
+create index decisions_message on decisions (workspace, message);
+create unique index decisions_uid on decisions (workspace, account, mailbox, uid_validity, uid) where account is not null;
+
+create table decision_hashes (
+    workspace   uuid not null,
+    -- Keyed hash of a Message-ID the mail has or names, or of an address in it.
+    hash        bytea not null,
+    decision    uuid not null,
+    -- id, reference, address
+    role        text not null,
+    primary key (workspace, hash, decision),
+    foreign key (workspace, decision) references decisions (workspace, id) on delete cascade
+);
+
+create table idempotency_keys (
+    workspace   uuid not null references workspaces (id),
+    route       text not null,
+    key         text not null,
+    request_hash bytea not null,
+    status      bigint not null,
+    body        text not null,
+    created_at  bigint not null,
+    primary key (workspace, route, key)
+);

@@ -1,0 +1,420 @@
+-- The ground: tenant-composite keys, one message stored once, sightings, conversations, jobs, the journal.
+-- The PostgreSQL twin beside this file has the same tables and the same names; a test compares them.
+-- Ids are 16 bytes, times are microseconds since 1970 UTC, JSON is text.
+
+create table workspaces (
+    id          blob not null primary key,
+    slug        text not null constraint workspaces_slug_unique unique,
+    name        text not null,
+    timezone    text not null,
+    preset      text not null,
+    -- The number of the newest event: the journal is gap-free because this row serialises it.
+    event_seq   integer not null default 0,
+    -- Raised by every change of policy; decisions name the version that applied.
+    policy_version integer not null default 1,
+    created_at  integer not null
+) strict;
+
+-- Sealing keys, wrapped by the master key. Destroying a row makes what it sealed unreadable for ever.
+create table content_keys (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    account     blob,
+    wrapped     blob not null,
+    created_at  integer not null,
+    primary key (workspace, id)
+) strict;
+
+create table users (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    email       text not null,
+    name        text,
+    role        text not null,
+    created_at  integer not null,
+    primary key (workspace, id)
+) strict;
+
+-- Every address of a user, the primary one included, in lower case.
+create table user_addresses (
+    workspace   blob not null,
+    address     text not null,
+    user_id     blob not null,
+    primary key (workspace, address),
+    foreign key (workspace, user_id) references users (workspace, id) on delete cascade
+) strict;
+
+create table api_keys (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    name        text not null,
+    secret_hash blob not null constraint api_keys_secret_unique unique,
+    scopes      text not null,
+    user_id     blob,
+    created_at  integer not null,
+    last_used_at integer,
+    primary key (workspace, id),
+    foreign key (workspace, user_id) references users (workspace, id) on delete cascade
+) strict;
+
+create table contacts (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    email       text not null,
+    name        text,
+    assigned_user_id blob,
+    external_id text,
+    created_by  text not null,
+    related     text not null default '[]',
+    metadata    text not null default '{}',
+    created_at  integer not null,
+    primary key (workspace, id),
+    constraint contacts_external_id_unique unique (workspace, external_id)
+) strict;
+
+create table contact_addresses (
+    workspace   blob not null,
+    address     text not null,
+    contact     blob not null,
+    is_primary  integer not null,
+    added_at    integer not null,
+    -- Several contacts may share an address: the first created answers for it.
+    primary key (workspace, address, contact),
+    foreign key (workspace, contact) references contacts (workspace, id) on delete cascade
+) strict;
+
+create table accounts (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    user_id     blob not null,
+    email       text not null,
+    -- Hosts, ports and security as JSON; the credentials sealed under the account's own key.
+    settings    text not null,
+    credentials blob not null,
+    key_id      blob not null,
+    state       text not null,
+    state_since integer not null,
+    detail      text,
+    advice      text,
+    last_synced_at integer,
+    last_checked_at integer,
+    next_attempt_at integer,
+    progress    text,
+    connected_at integer not null,
+    -- The fence: raised on each change of owner, compared by every write of the worker.
+    epoch       integer not null default 0,
+    lease_owner text,
+    lease_until integer not null default 0,
+    primary key (workspace, id),
+    constraint accounts_email_unique unique (workspace, email),
+    foreign key (workspace, user_id) references users (workspace, id),
+    foreign key (workspace, key_id) references content_keys (workspace, id)
+) strict;
+
+create table account_errors (
+    workspace   blob not null,
+    account     blob not null,
+    code        text not null,
+    message     text not null,
+    advice      text not null,
+    count       integer not null,
+    at          integer not null,
+    primary key (workspace, account, code),
+    foreign key (workspace, account) references accounts (workspace, id) on delete cascade
+) strict;
+
+create table mailboxes (
+    workspace   blob not null,
+    account     blob not null,
+    name        blob not null,
+    role        text not null,
+    uid_validity integer not null,
+    -- Every UID up to this one has been consumed; never passes an unconsumed one.
+    last_uid    integer not null,
+    modseq      integer not null default 0,
+    -- Backfill works downwards from here; 0 when done.
+    backfill_next_uid integer not null default 0,
+    backfill_done integer not null default 0,
+    backfill_total integer not null default 0,
+    checked_at  integer not null,
+    primary key (workspace, account, name),
+    foreign key (workspace, account) references accounts (workspace, id) on delete cascade
+) strict;
+
+-- Addresses of ours that mail can be sent to: capture addresses and reply addresses.
+create table routes (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    kind        text not null,
+    domain      text not null,
+    local_part  text not null,
+    user_id     blob,
+    conversation blob,
+    -- Whose answers this reply address takes, in lower case.
+    participant text,
+    created_at  integer not null,
+    expires_at  integer,
+    primary key (workspace, id),
+    constraint routes_address_unique unique (domain, local_part)
+) strict;
+create index routes_conversation on routes (workspace, conversation, participant);
+create index routes_user on routes (workspace, user_id);
+
+-- Raw messages, compressed and sealed; `data` is null when the bytes lie in the blob store under `id`.
+create table blobs (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    key_id      blob not null,
+    size        integer not null,
+    data        blob,
+    primary key (workspace, id)
+) strict;
+
+-- What a listener has acknowledged: the 250 goes out when this row and its job are on disk.
+create table inbound (
+    workspace   blob not null references workspaces (id),
+    -- The message key promised in the 250.
+    id          blob not null,
+    -- Envelope and bytes, hashed: the same transaction again finds this row.
+    source_key  blob not null,
+    blob        blob not null,
+    -- Which door, which routes, which principal, and the envelope, as JSON.
+    door        text not null,
+    received_at integer not null,
+    -- pending, filed, held
+    state       text not null,
+    -- The message it became part of.
+    message     blob,
+    primary key (workspace, id),
+    constraint inbound_source_key_unique unique (workspace, source_key)
+) strict;
+
+create table conversations (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    subject     text,
+    contact     blob,
+    created_at  integer not null,
+    last_message_at integer not null,
+    message_count integer not null,
+    merged_into blob,
+    related_to  blob,
+    primary key (workspace, id)
+) strict;
+create index conversations_recent on conversations (workspace, last_message_at, id);
+create index conversations_merged on conversations (workspace, merged_into);
+
+create table messages (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    -- Message-ID and content together: what makes a message this message.
+    identity    blob not null,
+    rfc822_id   text,
+    conversation blob not null,
+    direction   text not null,
+    kind        text not null,
+    author_role text not null,
+    author_id   blob,
+    author_email text,
+    author_name text,
+    subject     text,
+    -- {from, to, cc, bcc, reply_to}; bcc is what the author's own workspace may see.
+    parties     text not null,
+    in_reply_to text,
+    -- Attachment summaries, without content.
+    attachments text not null,
+    defects     text not null default '[]',
+    sent_at     integer not null,
+    received_at integer not null,
+    size        integer not null,
+    blob        blob not null,
+    primary key (workspace, id),
+    constraint messages_identity_unique unique (workspace, identity),
+    foreign key (workspace, conversation) references conversations (workspace, id)
+) strict;
+create index messages_conversation on messages (workspace, conversation, sent_at, id);
+
+-- Every id a message is known by: its own, and those that a provider gave it on the wire.
+create table message_ids (
+    workspace   blob not null,
+    rfc822_id   text not null,
+    message     blob not null,
+    primary key (workspace, rfc822_id, message),
+    foreign key (workspace, message) references messages (workspace, id) on delete cascade
+) strict;
+
+create table message_contacts (
+    workspace   blob not null,
+    contact     blob not null,
+    message     blob not null,
+    role        text not null,
+    sent_at     integer not null,
+    primary key (workspace, contact, message),
+    foreign key (workspace, message) references messages (workspace, id) on delete cascade,
+    foreign key (workspace, contact) references contacts (workspace, id) on delete cascade
+) strict;
+create index message_contacts_timeline on message_contacts (workspace, contact, sent_at, message);
+create index message_contacts_message on message_contacts (workspace, message);
+
+create table sightings (
+    workspace   blob not null,
+    message     blob not null,
+    -- Distinguishes sightings of one message: inbound id, or account, mailbox, UIDVALIDITY and UID, hashed.
+    origin      blob not null,
+    via         text not null,
+    account     blob,
+    mailbox     blob,
+    uid_validity integer,
+    uid         integer,
+    -- How a capture was addressed: {"recipient": …, "field": "bcc"|"to"|"cc"}.
+    detail      text,
+    at          integer not null,
+    primary key (workspace, message, origin),
+    foreign key (workspace, message) references messages (workspace, id) on delete cascade
+) strict;
+create unique index sightings_uid on sightings (workspace, account, mailbox, uid_validity, uid) where account is not null;
+
+-- The threading index: two messages belong together when they share a key (core::threading).
+create table thread_keys (
+    workspace   blob not null,
+    key         blob not null,
+    conversation blob not null,
+    primary key (workspace, key)
+) strict, without rowid;
+create index thread_keys_conversation on thread_keys (workspace, conversation);
+
+-- The journal the CRM reads. Gap-free per workspace.
+create table events (
+    workspace   blob not null references workspaces (id),
+    seq         integer not null,
+    id          blob not null,
+    type        text not null,
+    conversation blob,
+    created_at  integer not null,
+    data        text not null,
+    primary key (workspace, seq),
+    constraint events_id_unique unique (workspace, id)
+) strict;
+
+create table webhooks (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    url         text not null,
+    -- JSON list of types; null means all but those sent on request.
+    events      text,
+    secret      blob not null,
+    old_secret  blob,
+    old_secret_until integer,
+    disabled_at integer,
+    disabled_reason text,
+    failing_since integer,
+    created_at  integer not null,
+    primary key (workspace, id)
+) strict;
+
+-- Durable work. A lane is done one job at a time, in order.
+create table jobs (
+    id          integer primary key autoincrement,
+    workspace   blob not null references workspaces (id),
+    kind        text not null,
+    lane        text,
+    body        text not null,
+    run_at      integer not null,
+    attempt     integer not null default 0,
+    leased_until integer,
+    created_at  integer not null
+) strict;
+create index jobs_due on jobs (kind, run_at, id) where leased_until is null;
+create index jobs_leased on jobs (leased_until) where leased_until is not null;
+create index jobs_lane on jobs (lane, id) where lane is not null;
+create unique index jobs_lane_leased on jobs (lane) where lane is not null and leased_until is not null;
+
+-- A message on its way out.
+create table submissions (
+    workspace   blob not null,
+    message     blob not null,
+    -- The user's account, or null for the workspace's smarthost.
+    account     blob,
+    class       text not null,
+    reverse_path text not null,
+    dsn         text not null default '{}',
+    -- The bytes to send, when they differ from the stored message.
+    blob        blob,
+    state       text not null,
+    attempt     integer not null default 0,
+    principal   text not null,
+    accepted_at integer not null,
+    next_attempt_at integer,
+    dot_intent_at integer,
+    detail      text,
+    -- none, wanted, filed (by the provider), appended
+    sent_copy   text not null default 'none',
+    primary key (workspace, message),
+    foreign key (workspace, message) references messages (workspace, id) on delete cascade
+) strict;
+
+create table submission_recipients (
+    workspace   blob not null,
+    message     blob not null,
+    address     text not null,
+    notify      text not null default '"default"',
+    original    text,
+    state       text not null,
+    code        integer,
+    status      text,
+    text        text,
+    primary key (workspace, message, address),
+    foreign key (workspace, message) references submissions (workspace, message) on delete cascade
+) strict;
+
+create table smarthosts (
+    workspace   blob not null primary key references workspaces (id),
+    settings    text not null,
+    credentials blob not null,
+    key_id      blob not null,
+    updated_at  integer not null
+) strict;
+
+-- Why each message seen was taken or left. Skipped mail leaves keyed hashes only.
+create table decisions (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    at          integer not null,
+    verdict     text not null,
+    rule        text not null,
+    reason      text not null,
+    preset      text not null,
+    policy_version integer not null,
+    via         text not null,
+    message     blob,
+    account     blob,
+    mailbox     blob,
+    uid_validity integer,
+    uid         integer,
+    primary key (workspace, id)
+) strict;
+create index decisions_recent on decisions (workspace, at, id);
+create index decisions_message on decisions (workspace, message);
+create unique index decisions_uid on decisions (workspace, account, mailbox, uid_validity, uid) where account is not null;
+
+create table decision_hashes (
+    workspace   blob not null,
+    -- Keyed hash of a Message-ID the mail has or names, or of an address in it.
+    hash        blob not null,
+    decision    blob not null,
+    -- id, reference, address
+    role        text not null,
+    primary key (workspace, hash, decision),
+    foreign key (workspace, decision) references decisions (workspace, id) on delete cascade
+) strict;
+
+create table idempotency_keys (
+    workspace   blob not null references workspaces (id),
+    route       text not null,
+    key         text not null,
+    request_hash blob not null,
+    status      integer not null,
+    body        text not null,
+    created_at  integer not null,
+    primary key (workspace, route, key)
+) strict;

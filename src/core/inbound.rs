@@ -1,0 +1,75 @@
+//! What a listener takes in before it answers 250, and why it took it.
+//!
+//! Not here: reading the message. That happens after the 250 (`flow::process`).
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ids::{AccountId, ApiKeyId, ConversationId, UserId, WorkspaceId},
+    route::Route,
+};
+use crate::mail::Envelope;
+
+/// Through which door a message came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "door")]
+pub enum Door {
+    /// The MX listener, for these capture and reply addresses of one workspace.
+    Mx { routes: Vec<Route>, envelope: Envelope, peer: String },
+    /// A submission listener or the HTTP API, on behalf of this user.
+    Submission { order: SendOrder, envelope: Envelope },
+}
+
+/// What the CRM asked for with a message it handed in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendOrder {
+    pub user: UserId,
+    pub principal: Principal,
+    pub class: SendClass,
+    /// The conversation the CRM says it belongs to.
+    pub conversation: Option<ConversationId>,
+    /// Over HTTP rather than SMTP.
+    pub api: bool,
+}
+
+/// Who handed a message in: nothing leaves the gateway without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Principal {
+    Key(ApiKeyId),
+    /// The instance administrator's key.
+    Admin,
+    /// A participant answering through a reply address.
+    Relay(AccountlessUser),
+}
+
+/// A user who takes part by reply address, having no account connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountlessUser {
+    pub user: UserId,
+}
+
+/// What kind of mail it is to the CRM; decides whether it leaves by the user's account or the smarthost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SendClass {
+    #[default]
+    Individual,
+    Bulk,
+    Workflow,
+}
+
+/// Where a submission leaves from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Account(AccountId),
+    Smarthost,
+}
+
+/// A message that waits for its 250.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    pub workspace: WorkspaceId,
+    pub door: Door,
+    pub raw: bytes::Bytes,
+}

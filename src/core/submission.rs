@@ -1,0 +1,92 @@
+//! A message on its way out: its states and each recipient's.
+//!
+//! Not here: sending (`flow::submit`) and when to try again (`core::retry`).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ids::{AccountId, MessageKey},
+    inbound::{Principal, SendClass},
+};
+use crate::mail::{Recipient, Return, ReversePath};
+
+/// `accepted -> queued -> sending -> sent | deferred | bounced | uncertain`, and held or cancelled by people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SubmissionState {
+    Queued,
+    Sending,
+    Sent,
+    Deferred,
+    /// The final dot went out and no answer came back: it may have been sent.
+    Uncertain,
+    Bounced,
+    Held,
+    Cancelled,
+}
+
+impl SubmissionState {
+    /// Whether nothing more will happen by itself.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Sent | Self::Bounced | Self::Cancelled)
+    }
+}
+
+/// One recipient's state, with what the server said last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecipientState {
+    pub recipient: Recipient,
+    pub state: SubmissionState,
+    pub code: Option<u16>,
+    /// Enhanced status code (RFC 3463), like `5.1.1`.
+    pub status: Option<String>,
+    pub text: Option<String>,
+}
+
+/// What the CRM wants reported, by RFC 3461.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DsnOrder {
+    pub ret: Option<Return>,
+    pub envelope_id: Option<String>,
+    /// Set once a report for the present final states was queued.
+    #[serde(default)]
+    pub reported: bool,
+}
+
+/// Whether and how a copy came to lie in the user's Sent mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SentCopy {
+    /// Not wanted: a smarthost has no Sent mailbox.
+    None,
+    Wanted,
+    /// The provider filed it.
+    Filed,
+    /// We appended it.
+    Appended,
+}
+
+/// A submission with its recipients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    pub message: MessageKey,
+    /// `None` leaves by the workspace's smarthost.
+    pub account: Option<AccountId>,
+    pub class: SendClass,
+    pub reverse_path: ReversePath,
+    pub dsn: DsnOrder,
+    pub principal: Principal,
+    /// The bytes to send when they differ from the stored message's.
+    pub blob: Option<uuid::Uuid>,
+    pub state: SubmissionState,
+    pub attempt: u32,
+    pub accepted_at: Timestamp,
+    pub next_attempt_at: Option<Timestamp>,
+    /// Committed before the final dot: a crash after it means uncertain.
+    pub dot_intent_at: Option<Timestamp>,
+    pub detail: Option<String>,
+    pub sent_copy: SentCopy,
+    pub recipients: Vec<RecipientState>,
+}

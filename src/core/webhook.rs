@@ -1,0 +1,31 @@
+//! An endpoint of the CRM that events are posted to.
+//!
+//! Not here: signing and posting (`webhook`), and the retry schedule (`core::retry`).
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use super::ids::WebhookId;
+
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    pub id: WebhookId,
+    pub url: String,
+    /// `None` takes every type but those sent only on request.
+    pub events: Option<Vec<String>>,
+    /// `whsec_…`: the present one, and the former while receivers still use it.
+    pub secrets: Vec<SecretString>,
+    pub disabled_at: Option<Timestamp>,
+    pub disabled_reason: Option<String>,
+    pub failing_since: Option<Timestamp>,
+    pub created_at: Timestamp,
+}
+
+impl Webhook {
+    /// Whether this endpoint wants an event of this type.
+    #[must_use]
+    pub fn wants(&self, kind: &str) -> bool {
+        let asked = self.events.as_ref().map(|events| events.iter().any(|event| event == kind));
+        self.disabled_at.is_none() && asked.unwrap_or_else(|| !super::event::ON_REQUEST.contains(&kind))
+    }
+}
