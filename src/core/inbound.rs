@@ -39,14 +39,8 @@ pub enum Principal {
     Key(ApiKeyId),
     /// The instance administrator's key.
     Admin,
-    /// A participant answering through a reply address.
-    Relay(AccountlessUser),
-}
-
-/// A user who takes part by reply address, having no account connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccountlessUser {
-    pub user: UserId,
+    /// A user without an account, answering through his reply address.
+    Participant(UserId),
 }
 
 /// What kind of mail it is to the CRM; decides whether it leaves by the user's account or the smarthost.
@@ -72,4 +66,18 @@ pub struct Intake {
     pub workspace: WorkspaceId,
     pub door: Door,
     pub raw: bytes::Bytes,
+    /// What makes a second transaction the same one: hashed over what the client sent, before our trace fields.
+    pub fingerprint: [u8; 32],
+}
+
+/// The fingerprint of an SMTP transaction: the same envelope and bytes again, after a lost 250, give the same one.
+#[must_use]
+pub fn fingerprint(envelope: &Envelope, raw: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(envelope.reverse_path.to_string().as_bytes());
+    for recipient in &envelope.recipients {
+        hasher.update(b"\n").update(recipient.address.key().as_bytes());
+    }
+    // A blank line cannot stand in an address: nothing of the envelope runs into the bytes.
+    *hasher.update(b"\n\n").update(raw).finalize().as_bytes()
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     account::MailboxUid,
-    ids::{AccountId, ConversationId, MessageKey, WebhookId},
+    ids::{AccountId, ConversationId, MessageKey, UserId, WebhookId},
 };
 
 /// What is to be done. The serialised form is stored: add variants and optional fields, rename nothing.
@@ -21,8 +21,8 @@ pub enum Job {
     Submit { message: MessageKey, exit: JobExit },
     /// See that a sent message lies in Sent, once.
     SaveSent { message: MessageKey, account: AccountId, tries: u32 },
-    /// Pass a message on to a user or contact who takes part by reply address.
-    Relay { message: MessageKey, to: RelayTarget },
+    /// Pass a contact's message on to the user who takes part by reply address.
+    Relay { message: MessageKey, user: UserId },
     /// Report a submission's failure or success to the CRM's reverse-path.
     Report { message: MessageKey },
     /// Fetch mail again that was skipped before it was known to belong.
@@ -37,16 +37,6 @@ pub enum Job {
 pub enum JobExit {
     Account(AccountId),
     Smarthost,
-}
-
-/// Who is to receive a relayed message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RelayTarget {
-    /// The user's own mailbox, by his address.
-    User { user: super::ids::UserId, contact: crate::mail::Address },
-    /// A contact, by his address, on behalf of the user.
-    Contact { user: super::ids::UserId, address: crate::mail::Address },
 }
 
 impl Job {

@@ -12,6 +12,12 @@ pub mod route;
 pub mod submission;
 pub mod webhook;
 
+pub mod attribution;
+pub mod policy;
+pub mod retry;
+pub mod sync_plan;
+pub mod threading;
+
 pub mod decision;
 pub mod event;
 pub mod job;

@@ -26,8 +26,8 @@ pub struct Route {
 pub enum RouteTarget {
     /// Files what this user sends a copy of.
     Capture { user: UserId },
-    /// Takes the answers of one participant of one conversation.
-    Reply { conversation: ConversationId, participant: Address },
+    /// Takes the answers of one participant of one conversation, in which this user takes part without an account.
+    Reply { conversation: ConversationId, participant: Address, user: UserId },
 }
 
 /// The local part of a capture address: a readable label, then the secret.

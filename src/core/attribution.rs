@@ -1,0 +1,205 @@
+//! Who wrote a message, in which direction, and which contacts have a part in it.
+//!
+//! Not here: whether it belongs into the CRM (`core::policy`), and whether its sender is who he says (a later matter).
+
+use std::collections::HashMap;
+
+use super::{
+    ids::{ContactId, UserId},
+    message::{Author, ContactRole, Direction, Parties},
+};
+use crate::mail::{Address, Automatic, Party};
+
+/// Contacts that one message may create; mail to more people than that is no conversation.
+pub const NEW_CONTACTS_MAX: usize = 50;
+
+/// The domains whose addresses are ours: routes into the gateway, never people.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OurDomains {
+    pub capture: Option<String>,
+    pub reply: Option<String>,
+}
+
+impl OurDomains {
+    #[must_use]
+    pub fn holds(&self, address: &Address) -> bool {
+        [&self.capture, &self.reply].into_iter().flatten().any(|domain| domain == address.domain())
+    }
+}
+
+/// Who of a message's addresses is known to the workspace.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    pub users: HashMap<Address, UserId>,
+    /// The contact who answers for each address: the first created when several share it.
+    pub contacts: HashMap<Address, KnownContact>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownContact {
+    pub id: ContactId,
+    pub assigned_user: Option<UserId>,
+}
+
+impl Known {
+    /// The contact behind an address that is no user's: a colleague is never a contact, even when the CRM lists him as one.
+    fn contact(&self, address: &Address) -> Option<ContactId> {
+        if self.users.contains_key(address) { None } else { self.contacts.get(address).map(|contact| contact.id) }
+    }
+}
+
+/// A message as the workspace sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attribution {
+    pub direction: Direction,
+    pub author: Author,
+    pub author_party: Option<Party>,
+    /// Each contact once, in the most prominent part he has.
+    pub contacts: Vec<(ContactId, ContactRole)>,
+    /// The people who are neither users nor addresses of ours.
+    pub outsiders: Vec<Address>,
+}
+
+/// Attributes a message.
+#[must_use]
+pub fn attribute(parties: &Parties, known: &Known, ours: &OurDomains) -> Attribution {
+    let author_party = parties.from.first().cloned();
+    let author = author_party.as_ref().map_or(Author::Other, |party| author_of(&party.address, known));
+    let mut outsiders: Vec<_> = parties.addresses().filter(|a| is_outsider(a, known, ours)).cloned().collect();
+    outsiders.sort();
+    outsiders.dedup();
+    let direction = match (&author, outsiders.is_empty()) {
+        (Author::User(_), true) => Direction::Internal,
+        (Author::User(_), false) => Direction::Outbound,
+        _ => Direction::Inbound,
+    };
+    Attribution { direction, author, author_party, contacts: contacts_of(parties, known), outsiders }
+}
+
+fn author_of(address: &Address, known: &Known) -> Author {
+    let user = known.users.get(address).map(|user| Author::User(*user));
+    user.or_else(|| known.contact(address).map(Author::Contact)).unwrap_or(Author::Other)
+}
+
+fn is_outsider(address: &Address, known: &Known, ours: &OurDomains) -> bool {
+    !known.users.contains_key(address) && !ours.holds(address)
+}
+
+fn contacts_of(parties: &Parties, known: &Known) -> Vec<(ContactId, ContactRole)> {
+    let roles = [
+        (ContactRole::From, &parties.from),
+        (ContactRole::To, &parties.to),
+        (ContactRole::Cc, &parties.cc),
+        (ContactRole::Bcc, &parties.bcc),
+    ];
+    let mut contacts: Vec<(ContactId, ContactRole)> = Vec::new();
+    for (role, people) in roles {
+        for id in people.iter().filter_map(|party| known.contact(&party.address)) {
+            if !contacts.iter().any(|(seen, _)| *seen == id) {
+                contacts.push((id, role));
+            }
+        }
+    }
+    contacts
+}
+
+/// The people in To whom a captured message makes contacts of: those the workspace does not know yet, never users, addresses
+/// of ours, or addresses that nobody reads. Mail that nobody wrote makes no contacts at all (invariant 12).
+#[must_use]
+pub fn new_contacts<'a>(parties: &'a Parties, known: &Known, ours: &OurDomains, automatic: Automatic) -> Vec<&'a Party> {
+    if automatic != Automatic::No {
+        return Vec::new();
+    }
+    let mut new: Vec<&Party> = Vec::new();
+    for party in &parties.to {
+        let unknown = is_outsider(&party.address, known, ours) && !known.contacts.contains_key(&party.address);
+        let doubled = new.iter().any(|seen| seen.address == party.address);
+        if unknown && !doubled && !is_unread(&party.address) && new.len() < NEW_CONTACTS_MAX {
+            new.push(party);
+        }
+    }
+    new
+}
+
+/// Addresses by whose very name nobody reads what is sent there.
+fn is_unread(address: &Address) -> bool {
+    let plain: String = address.local().chars().filter(char::is_ascii_alphabetic).collect::<String>().to_ascii_lowercase();
+    ["noreply", "donotreply", "mailerdaemon", "postmaster", "bounce", "bounces"].iter().any(|name| plain.starts_with(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::{super::ids::Id, *};
+
+    fn party(text: &str) -> Party {
+        Party::new(Address::parse(text).unwrap(), None)
+    }
+
+    fn parties(from: &str, to: &[&str], cc: &[&str]) -> Parties {
+        let list = |texts: &[&str]| texts.iter().map(|text| party(text)).collect();
+        Parties { from: vec![party(from)], to: list(to), cc: list(cc), ..Parties::default() }
+    }
+
+    fn user(n: u128) -> UserId {
+        UserId::from_uuid(Uuid::from_u128(n))
+    }
+
+    fn contact(n: u128) -> ContactId {
+        ContactId::from_uuid(Uuid::from_u128(n))
+    }
+
+    /// Ann and Ben work here, Cora and Dan are contacts; the CRM also lists Ben as a contact.
+    fn known() -> Known {
+        let address = |text: &str| Address::parse(text).unwrap();
+        let entry = |n| KnownContact { id: contact(n), assigned_user: None };
+        Known {
+            users: [(address("ann@us.example"), user(1)), (address("ben@us.example"), user(2))].into(),
+            contacts: [
+                (address("cora@out.example"), entry(3)),
+                (address("dan@out.example"), entry(4)),
+                (address("ben@us.example"), entry(5)),
+            ]
+            .into(),
+        }
+    }
+
+    fn ours() -> OurDomains {
+        OurDomains { capture: Some("bcc.us.example".into()), reply: Some("reply.us.example".into()) }
+    }
+
+    #[track_caller]
+    fn check(parties: &Parties, direction: Direction, author: &Author, contacts: &[(u128, ContactRole)]) {
+        let got = attribute(parties, &known(), &ours());
+        let contacts: Vec<_> = contacts.iter().map(|(n, role)| (contact(*n), *role)).collect();
+        assert_eq!((got.direction, &got.author, got.contacts), (direction, author, contacts));
+    }
+
+    #[test]
+    fn the_author_is_who_wrote_this_message() {
+        use ContactRole::{Cc, From, To};
+        let cora = Author::Contact(contact(3));
+        check(&parties("Ann@us.example", &["cora@out.example"], &[]), Direction::Outbound, &Author::User(user(1)), &[(3, To)]);
+        check(&parties("cora@out.example", &["ann@us.example"], &["dan@out.example"]), Direction::Inbound, &cora, &[(3, From), (4, Cc)]);
+        check(&parties("eve@far.example", &["ann@us.example"], &["cora@out.example"]), Direction::Inbound, &Author::Other, &[(3, Cc)]);
+    }
+
+    #[test]
+    fn mail_among_users_is_internal_and_names_no_contact() {
+        let to_capture = parties("ann@us.example", &["ben@us.example", "x@bcc.us.example"], &[]);
+        check(&to_capture, Direction::Internal, &Author::User(user(1)), &[]);
+    }
+
+    #[test]
+    fn a_captured_message_makes_contacts_of_the_unknown_people_in_to() {
+        let to = ["new@out.example", "NEW@out.example", "cora@out.example", "ben@us.example", "x@bcc.us.example", "no-reply@out.example"];
+        let captured = parties("ann@us.example", &to, &["cc@out.example"]);
+        let names = |automatic| {
+            let new = new_contacts(&captured, &known(), &ours(), automatic);
+            new.iter().map(|party| party.address.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Automatic::No), ["new@out.example"]);
+        assert_eq!(names(Automatic::AutoReply), [""; 0]);
+    }
+}

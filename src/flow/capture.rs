@@ -1,0 +1,107 @@
+//! The MX listener's answers: who is taken at RCPT, and the 250 once the message is on disk (docs/flows.md, "Capture").
+//!
+//! Not here: reading the message. Between the final dot and the 250 there is no DNS and no parsing beyond the header.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::Gateway;
+use crate::{
+    core::{
+        ids::{MessageKey, WorkspaceId},
+        inbound::{Door, Intake},
+        route::Route,
+    },
+    mail::{Envelope, HeaderBlock, Recipient, ReversePath, loop_mark},
+    smtp::{self, Reply, SessionInfo},
+    store::{self, mint},
+};
+
+/// Answers one connection to the MX listener.
+pub struct MxHandler {
+    gateway: Gateway,
+    /// The routes of the recipients accepted so far.
+    routes: Vec<Route>,
+}
+
+impl MxHandler {
+    #[must_use]
+    pub fn new(gateway: Gateway) -> Self {
+        Self { gateway, routes: Vec::new() }
+    }
+
+    /// Stores the message once for each workspace it is for; all or the sender keeps it.
+    async fn take_in(&self, info: &SessionInfo, envelope: &Envelope, raw: &Bytes) -> Result<MessageKey, store::Error> {
+        let received_at = super::now();
+        let mut taken = None;
+        for workspace in workspaces(&self.routes) {
+            let routes = self.routes.iter().filter(|route| route.workspace == workspace).cloned().collect();
+            let door = Door::Mx { routes, envelope: envelope.clone(), peer: info.peer.ip().to_string() };
+            let intake = Intake { workspace, door, raw: raw.clone() };
+            let id = self.gateway.store.take_in(intake, mint(), received_at).await?.id;
+            taken = taken.or(Some(id));
+        }
+        taken.ok_or(store::Error::Missing)
+    }
+}
+
+/// Each workspace once, in the order of the recipients.
+fn workspaces(routes: &[Route]) -> Vec<WorkspaceId> {
+    let mut seen = Vec::new();
+    for route in routes {
+        if !seen.contains(&route.workspace) {
+            seen.push(route.workspace);
+        }
+    }
+    seen
+}
+
+impl smtp::Handler for MxHandler {
+    async fn mail(&mut self, _info: &SessionInfo, _from: &ReversePath, _declared_size: Option<u64>) -> Reply {
+        self.routes.clear();
+        Reply::sender_ok()
+    }
+
+    async fn rcpt(&mut self, _info: &SessionInfo, to: &Recipient) -> Reply {
+        match self.gateway.store.live_route(&to.address, super::now()).await {
+            Ok(Some(route)) => {
+                self.routes.push(route);
+                Reply::recipient_ok()
+            }
+            // One answer for unknown, expired and malformed: nothing is learned by guessing.
+            Ok(None) => Reply::no_such_recipient(),
+            Err(error) => unavailable(&error),
+        }
+    }
+
+    async fn message(&mut self, info: &SessionInfo, envelope: Envelope, message: Bytes) -> Reply {
+        if loop_mark::is_ours(&HeaderBlock::scan(&message), &self.gateway.settings.loop_key) {
+            return Reply::loop_detected();
+        }
+        let received = smtp::received_field(info, &envelope, &self.gateway.settings.hostname, received_now());
+        let raw = received.prepend_to(&message);
+        let outcome = self.take_in(info, &envelope, &raw).await;
+        self.routes.clear();
+        match outcome {
+            Ok(id) => Reply::accepted(&id),
+            Err(error) => unavailable(&error),
+        }
+    }
+
+    fn reset(&mut self) {
+        self.routes.clear();
+    }
+}
+
+fn received_now() -> Timestamp {
+    super::now()
+}
+
+/// Our fault: the peer keeps the message and comes back.
+pub(super) fn unavailable(error: &store::Error) -> Reply {
+    tracing::warn!(error = %error, "the store did not take a message; the sender was asked to try again");
+    match error {
+        store::Error::Full => Reply::disk_full(),
+        _ => Reply::try_again_later(),
+    }
+}

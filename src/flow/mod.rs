@@ -1,0 +1,66 @@
+//! The use cases, one a file, each a section of docs/flows.md: read facts, ask `core`, record the answer in one transaction.
+//!
+//! A flow reaches the network first and writes afterwards; it never holds a transaction across a server's answer.
+
+pub mod api_key;
+mod capture;
+mod ingest;
+mod process;
+pub mod submit;
+
+pub use capture::MxHandler;
+pub use process::{hold_poison, process, repeat};
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::{
+    core::{attribution::OurDomains, policy::Policy},
+    store::{self, Store},
+};
+
+/// What every flow works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    pub store: Store,
+    pub settings: Arc<Settings>,
+}
+
+/// The operator's settings that flows need, as plain values.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The name we give in EHLO, Received and Message-IDs.
+    pub hostname: String,
+    pub ours: OurDomains,
+    /// Marks what we relay, so that we know it when it comes back.
+    pub loop_key: [u8; 32],
+    /// How long a submission is tried before it bounces.
+    pub submission_lifetime: Duration,
+    /// How long to look for the provider's own copy in Sent before appending one.
+    pub sent_copy_wait: Duration,
+}
+
+impl Gateway {
+    /// The policy of a workspace.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy::mailweave()
+    }
+}
+
+/// Why a flow stopped. What to do next is all that differs.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    #[error("the store could not take it")]
+    Store(#[from] store::Error),
+    /// The job's object is gone or in another state: nothing is left to do.
+    #[error("nothing is left to do")]
+    Obsolete,
+}
+
+/// The time, read once for each unit of work.
+#[must_use]
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}

@@ -1,0 +1,224 @@
+//! What happens to a message after its 250: read it once, judge it, file it (docs/flows.md, "Capture" and "Reply").
+//!
+//! Not here: taking it in (`flow::capture`, `flow::submit`) and filing it (`flow::ingest`).
+
+use jiff::Timestamp;
+
+use super::{
+    FlowError, Gateway,
+    ingest::{self, Arrival, Ingested},
+    submit,
+};
+use crate::{
+    core::{
+        attribution::{self, Attribution},
+        decision::{NewDecision, Ruling, Verdict},
+        event::{Event, MessageEvent},
+        ids::{ConversationId, MessageKey},
+        inbound::Door,
+        job::Job,
+        message::{Author, CaptureField, Direction, Parties, Sighting},
+        policy,
+        route::{Route, RouteTarget},
+    },
+    mail::{Address, Kind, Message, Party},
+    queue::{self, Leased, Settlement},
+    store::{InboundRow, InboundState, Tx},
+};
+
+/// Files what a listener took in; the job and its effect are settled in one transaction.
+///
+/// # Errors
+/// Those of the store: the job stays and is tried again.
+pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Result<(), FlowError> {
+    let row = gateway.store.read(job.workspace).await?.inbound(inbound).await?.ok_or(FlowError::Obsolete)?;
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    if row.state == InboundState::Pending {
+        let message = Message::parse(&row.raw);
+        match &row.door {
+            Door::Mx { routes, .. } => file_mx(&mut tx, gateway, &row, &message, routes).await?,
+            Door::Submission { order, envelope } => {
+                let accepted = submit::file(&mut tx, gateway, submit::Handed::from_inbound(&row, &message, order, envelope)).await?;
+                tx.settle_inbound(row.id, InboundState::Filed, Some(accepted.message)).await?;
+            }
+        }
+    }
+    queue::settle(&mut tx, job, Settlement::Done).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Records that a transaction already taken in came once more: a sighting, nothing else.
+///
+/// # Errors
+/// Those of the store. `Obsolete` when the first transaction is gone.
+pub async fn repeat(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    let row = tx.inbound_head(inbound).await?.ok_or(FlowError::Obsolete)?;
+    let settlement = match (row.state, row.message) {
+        (InboundState::Pending, _) => Settlement::RetryAt(super::now() + jiff::SignedDuration::from_secs(1)),
+        (InboundState::Filed, Some(message)) => {
+            tx.repeat_sighting(message, inbound, job.created_at, job.id).await?;
+            Settlement::Done
+        }
+        _ => Settlement::Done,
+    };
+    queue::settle(&mut tx, job, settlement).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Holds a message that could not be processed again and again, so that the queue moves on; its bytes stay readable.
+///
+/// # Errors
+/// Those of the store.
+pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    let ruling = Ruling { verdict: Verdict::Held, rule: "cannot_be_processed", reason: "It could not be processed." };
+    hold(&mut tx, gateway, inbound, "capture", ruling, Vec::new()).await?;
+    queue::settle(&mut tx, job, Settlement::Done).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn file_mx(tx: &mut Tx, gateway: &Gateway, row: &InboundRow, message: &Message, routes: &[Route]) -> Result<(), FlowError> {
+    let parties = parties(gateway, message);
+    let known = ingest::known_people(tx, &parties).await?;
+    let who = attribution::attribute(&parties, &known, &gateway.settings.ours);
+    let judged = judge(gateway, &who, message, routes);
+    let (ruling, via) = (judged.ruling.clone(), judged.via);
+    if ruling.verdict != Verdict::Synced {
+        return leave(tx, gateway, row, message, (ruling, via)).await;
+    }
+    let arrival = Arrival {
+        key: row.id,
+        message,
+        parties,
+        blob: row.blob,
+        size: row.raw.len() as u64,
+        sightings: routes.iter().map(|route| sighting(row.id, route, message)).collect(),
+        received_at: row.received_at,
+        ruling,
+        via,
+        extra_nodes: Vec::new(),
+        conversation: judged.conversation,
+        create_contacts: judged.conversation.is_none(),
+        announce: Some(announcement(via, who.direction)),
+        account: None,
+    };
+    let ingested = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival).await?;
+    if let (Ingested::Filed { message, .. }, Some(conversation)) = (&ingested, judged.conversation) {
+        super::relay::enqueue(tx, gateway, message, conversation, judged.participant.as_ref()).await?;
+    }
+    tx.settle_inbound(row.id, InboundState::Filed, Some(ingested.key())).await?;
+    Ok(())
+}
+
+fn announcement(via: &str, direction: Direction) -> MessageEvent {
+    if via == "capture" { MessageEvent::Captured } else { ingest::event_for(direction) }
+}
+
+/// What the routes together say of a message.
+struct Judged {
+    ruling: Ruling,
+    via: &'static str,
+    /// Set when a reply address admits it.
+    conversation: Option<ConversationId>,
+    participant: Option<Address>,
+}
+
+fn judge(gateway: &Gateway, who: &Attribution, message: &Message, routes: &[Route]) -> Judged {
+    let reply = routes.iter().find_map(|route| match &route.target {
+        RouteTarget::Reply { conversation, participant } => Some((*conversation, participant)),
+        RouteTarget::Capture { .. } => None,
+    });
+    if let Some((conversation, participant)) = reply {
+        let ruling = judge_reply(who, participant);
+        return Judged { ruling, via: "reply", conversation: Some(conversation), participant: Some(participant.clone()) };
+    }
+    let field = routes.first().map_or(CaptureField::Bcc, |route| capture_field(&route.address, message));
+    let ruling = policy::judge_capture(&gateway.policy(), &who.author, field);
+    Judged { ruling, via: "capture", conversation: None, participant: None }
+}
+
+/// A reply address takes the answers of the participant it was made for, and of nobody who merely learned it.
+fn judge_reply(who: &Attribution, participant: &Address) -> Ruling {
+    let from = who.author_party.as_ref().map(|party| &party.address);
+    if from == Some(participant) {
+        return Ruling { verdict: Verdict::Synced, rule: "reply_address", reason: "A participant answered to his reply address." };
+    }
+    Ruling {
+        verdict: Verdict::Held,
+        rule: "reply_from_other_address",
+        reason: "It came to a reply address from somebody other than the participant it belongs to.",
+    }
+}
+
+/// Leaves out what policy skips, and keeps aside what it holds.
+async fn leave(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    row: &InboundRow,
+    message: &Message,
+    (ruling, via): (Ruling, &'static str),
+) -> Result<(), FlowError> {
+    let hashes = ingest::decision_hashes(tx, &message.summary, &parties(gateway, message)).await?;
+    if ruling.verdict == Verdict::Held {
+        return hold(tx, gateway, row.id, via, ruling, hashes).await;
+    }
+    let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes };
+    tx.decide(&decision, row.received_at, gateway.policy().preset).await?;
+    tx.settle_inbound(row.id, InboundState::Dropped, None).await?;
+    Ok(())
+}
+
+async fn hold(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    inbound: MessageKey,
+    via: &'static str,
+    ruling: Ruling,
+    hashes: Vec<crate::core::decision::DecisionHash>,
+) -> Result<(), FlowError> {
+    let (now, reason) = (super::now(), ruling.reason.to_owned());
+    let decision = NewDecision { ruling, via, message: Some(inbound), seen_at: None, hashes };
+    tx.decide(&decision, now, gateway.policy().preset).await?;
+    tx.announce(&Event::MessageHeld { message: inbound, reason }, now).await?;
+    tx.settle_inbound(inbound, InboundState::Held, None).await?;
+    Ok(())
+}
+
+/// Who is on a message: its header's people without our own addresses, which belong in nothing we show or send.
+pub(super) fn parties(gateway: &Gateway, message: &Message) -> Parties {
+    let ours = &gateway.settings.ours;
+    let people = |list: &[Party]| list.iter().filter(|party| !ours.holds(&party.address)).cloned().collect();
+    let summary = &message.summary;
+    Parties {
+        from: people(&summary.from),
+        to: people(&summary.to),
+        cc: people(&summary.cc),
+        bcc: people(&summary.bcc),
+        reply_to: people(&summary.reply_to),
+    }
+}
+
+fn sighting(inbound: MessageKey, route: &Route, message: &Message) -> Sighting {
+    let recipient = route.address.clone();
+    match route.target {
+        RouteTarget::Capture { .. } => {
+            let field = capture_field(&recipient, message);
+            Sighting::Capture { inbound, recipient, field }
+        }
+        RouteTarget::Reply { .. } => Sighting::Reply { inbound, recipient },
+    }
+}
+
+/// Where the capture address stood. A Bcc leaves no trace in the header, so absence means Bcc.
+fn capture_field(address: &Address, message: &Message) -> CaptureField {
+    let names = |list: &[Party]| list.iter().any(|party| party.address == *address);
+    match () {
+        () if names(&message.summary.to) => CaptureField::To,
+        () if names(&message.summary.cc) => CaptureField::Cc,
+        () => CaptureField::Bcc,
+    }
+}

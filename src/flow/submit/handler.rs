@@ -1,0 +1,184 @@
+//! The submission listeners' answers: who may log in, which From he may use, and the 250 once the message is on disk.
+//!
+//! Not here: sending. RFC 6409 section 8 lists what a submission server may mend: Date and Message-ID are added, Bcc goes.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+
+use super::{ControlFields, Refusal, choose_exit, order::CONTROL_PREFIX};
+use crate::{
+    core::{
+        ids::{Id, MessageKey, UserId, WorkspaceId},
+        inbound::{Door, Intake, Principal, SendOrder, fingerprint},
+        people::{ApiKey, Scope},
+    },
+    flow::{Gateway, api_key, capture::unavailable},
+    mail::{Address, Envelope, HeaderBlock, HeaderSummary, MessageId, Recipient, ReversePath, surgery},
+    smtp::{self, Credentials, Reply, SessionInfo},
+    store::{Error, mint},
+};
+
+/// Answers one connection to a submission listener.
+pub struct SubmissionHandler {
+    gateway: Gateway,
+    login: Option<Login>,
+}
+
+/// Who has logged in.
+#[derive(Debug, Clone)]
+struct Login {
+    workspace: WorkspaceId,
+    key: ApiKey,
+    /// Set when the login name was a user's address: then only he may be the author.
+    user: Option<UserId>,
+}
+
+/// Why a message is refused at the end of its data.
+enum Rejected {
+    Reply(Reply),
+    Store(Error),
+}
+
+impl From<Error> for Rejected {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Refusal> for Rejected {
+    fn from(refusal: Refusal) -> Self {
+        Self::Reply(Reply::refused_by_policy(&refusal.to_string()))
+    }
+}
+
+impl SubmissionHandler {
+    #[must_use]
+    pub fn new(gateway: Gateway) -> Self {
+        Self { gateway, login: None }
+    }
+
+    /// A user's address or the workspace's slug as name, an API key with scope `smtp` as password.
+    async fn log_in(&self, name: &str, secret: &str) -> Result<Option<Login>, Error> {
+        let Some(key) = api_key::find(&self.gateway.store, secret).await? else { return Ok(None) };
+        if !key.allows(Scope::Smtp) {
+            return Ok(None);
+        }
+        let workspace = key.workspace;
+        let Ok(address) = Address::parse(name) else {
+            let named = self.gateway.store.workspace_named(name).await?;
+            let own = named.is_some_and(|named| named.id == workspace) && key.user_id.is_none();
+            return Ok(own.then_some(Login { workspace, key, user: None }));
+        };
+        let user = self.gateway.store.read(workspace).await?.user_by_address(&address).await?;
+        let user = user.map(|user| user.id).filter(|id| key.user_id.is_none_or(|bound| bound == *id));
+        Ok(user.map(|id| Login { workspace, key, user: Some(id) }))
+    }
+
+    async fn accept(&self, info: &SessionInfo, envelope: &Envelope, message: &Bytes) -> Result<MessageKey, Rejected> {
+        let login = self.login.as_ref().ok_or_else(|| Rejected::Reply(Reply::authentication_required()))?;
+        let control = ControlFields::read(&HeaderBlock::scan(message))?;
+        let order = self.order(login, message, &control).await?;
+        let mut session = self.gateway.store.read(login.workspace).await?;
+        if let Err(refusal) = choose_exit(&mut session, &self.gateway, &order).await.map_err(store_error)? {
+            return Err(refusal.into());
+        }
+        let (key, received_at) = (mint(), super::super::now());
+        let raw = outgoing_bytes(&self.gateway, info, envelope, message, (key, received_at));
+        let fingerprint = submission_fingerprint(&order, envelope, message, &control);
+        let door = Door::Submission { order, envelope: envelope.clone() };
+        let intake = Intake { workspace: login.workspace, door, raw, fingerprint };
+        Ok(self.gateway.store.take_in(intake, key, received_at).await?.id)
+    }
+
+    /// Checks the From: the user's own, or with a workspace's key one of its users' (contract, "SMTP").
+    async fn order(&self, login: &Login, message: &Bytes, control: &ControlFields) -> Result<SendOrder, Rejected> {
+        let summary = HeaderSummary::read(message);
+        let foreign = || Rejected::Reply(Reply::sender_not_yours());
+        // One From field with one mailbox, or nobody can say who the author is.
+        let [author] = summary.from.as_slice() else { return Err(foreign()) };
+        if summary.from_fields != 1 {
+            return Err(foreign());
+        }
+        let mut session = self.gateway.store.read(login.workspace).await?;
+        let user = session.user_by_address(&author.address).await?.map(|user| user.id);
+        let user = user.filter(|id| login.user.is_none_or(|bound| bound == *id)).ok_or_else(foreign)?;
+        if let Some(conversation) = control.conversation {
+            session.conversation(conversation).await?.ok_or(Refusal::Conversation)?;
+        }
+        let (principal, class) = (Principal::Key(login.key.id), control.class);
+        Ok(SendOrder { user, principal, class, conversation: control.conversation, api: false })
+    }
+}
+
+fn store_error(error: crate::flow::FlowError) -> Rejected {
+    match error {
+        crate::flow::FlowError::Store(error) => Rejected::Store(error),
+        crate::flow::FlowError::Obsolete => Rejected::Store(Error::Missing),
+    }
+}
+
+/// The bytes as they will leave: our trace field and, where missing, Message-ID and Date in front; Bcc, control fields and
+/// addresses of ours gone; every line end CRLF.
+fn outgoing_bytes(
+    gateway: &Gateway,
+    info: &SessionInfo,
+    envelope: &Envelope,
+    message: &Bytes,
+    (key, now): (MessageKey, Timestamp),
+) -> Bytes {
+    let ours = &gateway.settings.ours;
+    let stripped = surgery::strip_for_submission(message, CONTROL_PREFIX, |address| ours.holds(address));
+    let id = own_message_id(key, &gateway.settings.hostname);
+    let complete = surgery::ensure_id_and_date(&stripped, &id, now);
+    smtp::received_field(info, envelope, &gateway.settings.hostname, now).prepend_to(&complete)
+}
+
+/// The Message-ID of a message that came without one: fixed at acceptance, from the key it was accepted under.
+pub(in crate::flow) fn own_message_id(key: MessageKey, hostname: &str) -> MessageId {
+    let id = format!("{}@{hostname}", key.uuid().simple());
+    MessageId::parse(&id).expect("a uuid and a host name hold nothing that an id may not")
+}
+
+/// The same order again: by the CRM's own key when it gave one, else by the transaction itself.
+fn submission_fingerprint(order: &SendOrder, envelope: &Envelope, message: &[u8], control: &ControlFields) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"submission").update(order.user.uuid().as_bytes());
+    match &control.idempotency_key {
+        Some(key) => hasher.update(b"key").update(key.as_bytes()),
+        None => hasher.update(b"bytes").update(&fingerprint(envelope, message)),
+    };
+    *hasher.finalize().as_bytes()
+}
+
+impl smtp::Handler for SubmissionHandler {
+    async fn authenticate(&mut self, _info: &SessionInfo, credentials: Credentials) -> smtp::Authentication {
+        match self.log_in(&credentials.name, credentials.secret.expose_secret()).await {
+            Ok(Some(login)) => {
+                self.login = Some(login);
+                smtp::Authentication::Accepted
+            }
+            Ok(None) => smtp::Authentication::Refused,
+            Err(error) => {
+                tracing::warn!(error = %error, "a login could not be checked");
+                smtp::Authentication::Unavailable
+            }
+        }
+    }
+
+    async fn mail(&mut self, _info: &SessionInfo, _from: &ReversePath, _declared_size: Option<u64>) -> Reply {
+        Reply::sender_ok()
+    }
+
+    async fn rcpt(&mut self, _info: &SessionInfo, _to: &Recipient) -> Reply {
+        Reply::recipient_ok()
+    }
+
+    async fn message(&mut self, info: &SessionInfo, envelope: Envelope, message: Bytes) -> Reply {
+        match self.accept(info, &envelope, &message).await {
+            Ok(id) => Reply::accepted(&id),
+            Err(Rejected::Reply(reply)) => reply,
+            Err(Rejected::Store(error)) => unavailable(&error),
+        }
+    }
+}
