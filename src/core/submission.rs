@@ -45,6 +45,20 @@ pub struct RecipientState {
     pub text: Option<String>,
 }
 
+/// The state of a submission whose recipients are in these states: what is still open comes first, success before failure.
+#[must_use]
+pub fn overall(recipients: &[RecipientState]) -> SubmissionState {
+    use SubmissionState::{Bounced, Deferred, Held, Queued, Sending, Sent, Uncertain};
+    let any = |states: &[SubmissionState]| recipients.iter().any(|recipient| states.contains(&recipient.state));
+    match () {
+        () if any(&[Uncertain, Sending]) => Uncertain,
+        () if any(&[Queued, Deferred]) => Deferred,
+        () if any(&[Held]) => Held,
+        () if any(&[Sent]) || recipients.is_empty() => Sent,
+        () => Bounced,
+    }
+}
+
 /// What the CRM wants reported, by RFC 3461.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DsnOrder {
@@ -89,4 +103,33 @@ pub struct Submission {
     pub detail: Option<String>,
     pub sent_copy: SentCopy,
     pub recipients: Vec<RecipientState>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::Address;
+
+    #[track_caller]
+    fn check(states: &[SubmissionState], expect: SubmissionState) {
+        let recipient = |state: &SubmissionState| RecipientState {
+            recipient: Recipient::new(Address::parse("a@b.example").expect("an address")),
+            state: *state,
+            code: None,
+            status: None,
+            text: None,
+        };
+        let recipients: Vec<_> = states.iter().map(recipient).collect();
+        assert_eq!(overall(&recipients), expect, "{states:?}");
+    }
+
+    #[test]
+    fn a_submission_is_as_open_as_its_most_open_recipient() {
+        use SubmissionState::{Bounced, Deferred, Sending, Sent, Uncertain};
+        check(&[Sent, Bounced], Sent);
+        check(&[Bounced, Bounced], Bounced);
+        check(&[Sent, Deferred], Deferred);
+        check(&[Deferred, Sending], Uncertain);
+        check(&[], Sent);
+    }
 }

@@ -1,0 +1,101 @@
+//! Passing mail on between a contact and a user who has no account: who it is from, who it goes to, what must not show.
+//!
+//! Pure. Not here: making the reply addresses (`flow::relay`) and sending. We are a Mediator (RFC 5598 section 5): the body,
+//! the Message-ID and the references stay, so that both sides' mail clients thread it.
+
+use bytes::Bytes;
+
+use crate::mail::{Address, HeaderName, HeaderText, Party, loop_mark, surgery};
+
+/// Fields that would show the other side's address, ask for an answer that passes us by, or claim a signature that our
+/// changes broke.
+const DROPPED: [&str; 13] = [
+    "from",
+    "sender",
+    "reply-to",
+    "return-path",
+    "bcc",
+    "resent-bcc",
+    "disposition-notification-to",
+    "return-receipt-to",
+    "delivered-to",
+    "x-original-to",
+    "received",
+    "dkim-signature",
+    "authentication-results",
+];
+
+/// How a relayed message is to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relayed<'a> {
+    /// The author's name at the reply address that stands for him.
+    pub from: Party,
+    /// Whom to name in To; `None` leaves To and Cc as they are.
+    pub to: Option<&'a Party>,
+    /// The loop mark's key and the message it is for.
+    pub mark: (&'a [u8; 32], String),
+}
+
+/// The author as the other side sees him: his name, never his address.
+#[must_use]
+pub fn masked(author: Option<&Party>, reply_address: Address) -> Party {
+    let name = author.and_then(|party| party.name.clone());
+    // A display name that is itself the address would give it away.
+    let shown = name.filter(|name| !name.contains('@'));
+    Party { address: reply_address, name: shown }
+}
+
+/// Rewrites the header for the other side; `hidden` says which addresses must not be left in it.
+#[must_use]
+pub fn rewrite(raw: &Bytes, relayed: &Relayed<'_>, hidden: impl Fn(&Address) -> bool) -> Bytes {
+    let replaces_to = relayed.to.is_some();
+    let bare = surgery::remove_fields(raw, |name| {
+        let name = name.to_ascii_lowercase();
+        let recipients = replaces_to && (name == "to" || name == "cc");
+        recipients || DROPPED.contains(&name.as_str()) || name.starts_with("x-mailweave-") || name.starts_with("arc-")
+    });
+    let bare = surgery::remove_addresses(&bare, hidden);
+    let (key, message) = &relayed.mark;
+    let mut fields = vec![
+        (HeaderName::from_static(loop_mark::FIELD), HeaderText::new(&loop_mark::mark(key, message))),
+        (HeaderName::from_static("From"), HeaderText::party(&relayed.from)),
+    ];
+    fields.extend(relayed.to.map(|to| (HeaderName::from_static("To"), HeaderText::party(to))));
+    surgery::prepend_fields(&bare, &fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{HeaderBlock, HeaderSummary};
+
+    fn party(address: &str, name: Option<&str>) -> Party {
+        Party::new(Address::parse(address).unwrap(), name)
+    }
+
+    const RAW: &str = "Received: from bob.example\r\nDKIM-Signature: v=1\r\nFrom: Bob Ray <bob@out.example>\r\nReply-To: bob@out.example\r\n\
+        To: r-abc@reply.example\r\nMessage-ID: <1@out.example>\r\nIn-Reply-To: <0@us.example>\r\nSubject: Re: Offer\r\n\r\nYes.\r\n";
+
+    #[test]
+    fn the_other_sides_address_is_gone_and_the_thread_stays() {
+        let to = party("ann@us.example", Some("Ann"));
+        let from = masked(Some(&party("bob@out.example", Some("Bob Ray"))), Address::parse("r-xyz@reply.example").unwrap());
+        let relayed = Relayed { from, to: Some(&to), mark: (&[1; 32], "msg_1".into()) };
+        let out = rewrite(&Bytes::from_static(RAW.as_bytes()), &relayed, |address| address.domain() == "reply.example" && address.local() == "r-abc");
+        let text = String::from_utf8_lossy(&out).into_owned();
+        assert!(!text.contains("bob@out.example") && !text.contains("r-abc") && !text.contains("DKIM"), "{text}");
+        let summary = HeaderSummary::read(&out);
+        assert_eq!(summary.from, [party("r-xyz@reply.example", Some("Bob Ray"))]);
+        assert_eq!(summary.to, [to]);
+        assert_eq!(summary.message_id.unwrap().as_str(), "1@out.example");
+        assert_eq!(summary.in_reply_to[0].as_str(), "0@us.example");
+        assert!(loop_mark::is_ours(&HeaderBlock::scan(&out), &[1; 32]));
+        assert!(text.ends_with("\r\n\r\nYes.\r\n"));
+    }
+
+    #[test]
+    fn a_name_that_is_an_address_is_not_shown() {
+        let reply = Address::parse("r-xyz@reply.example").unwrap();
+        assert_eq!(masked(Some(&party("bob@out.example", Some("bob@out.example"))), reply).name, None);
+    }
+}

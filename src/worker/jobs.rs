@@ -1,0 +1,146 @@
+//! Claims due jobs and runs each in a task of its own; what fails is tried again later, what keeps failing is set aside.
+//!
+//! Not here: what a job does (`flow`) and how claims are made safe (`queue`).
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::SignedDuration;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    core::{
+        job::{Job, JobKind},
+        retry,
+    },
+    flow::{self, FlowError, Gateway},
+    queue::{self, Leased, Settlement},
+    store,
+};
+
+/// How long a claim holds. A job that takes longer may run twice; each is safe to.
+const LEASE: Duration = Duration::from_secs(15 * 60);
+/// How long a worker waits for a wake-up before it looks by itself.
+const POLL: Duration = Duration::from_secs(5);
+/// The wait after a job met a store that was down, or anything else that was not its own fault.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+
+/// Kinds of jobs that share workers, so that none waits behind another's slow peers.
+struct Crew {
+    kinds: &'static [JobKind],
+    workers: usize,
+}
+
+/// Filing works against the store alone, sending against providers, delivering against the CRM.
+const CREWS: [Crew; 3] = [
+    Crew { kinds: &[JobKind::Process, JobKind::Repeat], workers: 8 },
+    Crew { kinds: &[JobKind::Submit, JobKind::SaveSent, JobKind::Relay, JobKind::Report, JobKind::Refetch], workers: 64 },
+    Crew { kinds: &[JobKind::Deliver], workers: 32 },
+];
+
+/// Runs until `shutdown`, then finishes the jobs in hand.
+pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
+    let crews = CREWS.iter().map(|crew| run_crew(&gateway, crew, &shutdown));
+    futures_util::future::join_all(crews).await;
+}
+
+async fn run_crew(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken) {
+    let (free, tasks) = (Arc::new(Semaphore::new(crew.workers)), TaskTracker::new());
+    while !shutdown.is_cancelled() {
+        // Subscribe, look, then wait: a job enqueued in between still wakes us.
+        let woken = gateway.store.job_wakes().notified();
+        let claimed = claim(gateway, crew, free.available_permits()).await;
+        let idle = claimed.is_empty();
+        for job in claimed {
+            let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
+            let gateway = gateway.clone();
+            tasks.spawn(async move {
+                run_one(gateway, job).await;
+                drop(permit);
+            });
+        }
+        if idle {
+            wait(gateway, crew, shutdown, woken).await;
+        } else {
+            // At least one worker free before the next claim.
+            drop(free.acquire().await);
+        }
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+async fn claim(gateway: &Gateway, crew: &Crew, free: usize) -> Vec<Leased> {
+    if free == 0 {
+        return Vec::new();
+    }
+    match queue::claim(&gateway.store, crew.kinds, flow::now(), LEASE, free).await {
+        Ok(jobs) => jobs,
+        Err(error) => {
+            tracing::warn!(error = %error, "jobs could not be claimed");
+            Vec::new()
+        }
+    }
+}
+
+async fn wait(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken, woken: impl Future<Output = ()>) {
+    let due = queue::next_due(&gateway.store, crew.kinds).await.ok().flatten();
+    let pause = due.map_or(POLL, |due| Duration::try_from(due.duration_since(flow::now())).unwrap_or_default().min(POLL));
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = woken => {}
+        () = tokio::time::sleep(pause) => {}
+    }
+}
+
+/// Runs one job. A panic is a failure of this job alone.
+async fn run_one(gateway: Gateway, job: Leased) {
+    let job = Arc::new(job);
+    let outcome = tokio::spawn(dispatch(gateway.clone(), Arc::clone(&job))).await;
+    let failed = match outcome {
+        Ok(Ok(())) => return,
+        Ok(Err(FlowError::Obsolete)) => settle(&gateway, &job, Settlement::Done).await,
+        Ok(Err(error)) => {
+            tracing::warn!(job = job.id, kind = job.job.kind().as_str(), attempt = job.attempt, error = %error, "a job failed and will be tried again");
+            settle(&gateway, &job, Settlement::RetryAt(flow::now() + RETRY)).await
+        }
+        Err(panic) => {
+            tracing::error!(job = job.id, kind = job.job.kind().as_str(), attempt = job.attempt, error = %panic, "a job panicked");
+            after_panic(&gateway, &job).await
+        }
+    };
+    if let Err(error) = failed {
+        // Its lease runs out and it is claimed again.
+        tracing::warn!(job = job.id, error = %error, "a job could not be settled");
+    }
+}
+
+async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
+    match &job.job {
+        Job::Process { inbound } => flow::process(&gateway, &job, *inbound).await,
+        Job::Repeat { inbound } => flow::repeat(&gateway, &job, *inbound).await,
+        Job::Submit { message, .. } => flow::submit::perform(&gateway, &job, *message).await,
+        Job::SaveSent { message, account, .. } => flow::submit::save_sent(&gateway, &job, *message, *account).await,
+        Job::Relay { message, user } => flow::relay::perform(&gateway, &job, *message, *user).await,
+        Job::Report { message } => flow::submit::report(&gateway, &job, *message).await,
+        Job::Refetch { at } => flow::sync::refetch(&gateway, &job, at).await,
+        Job::Deliver { webhook, seq } => flow::notify::deliver(&gateway, &job, *webhook, *seq).await,
+    }
+}
+
+/// A message that makes the reader panic again and again is held; anything else waits and comes again.
+async fn after_panic(gateway: &Gateway, job: &Leased) -> Result<(), store::Error> {
+    match (&job.job, retry::filing(job.attempt)) {
+        (Job::Process { inbound }, None) => flow::hold_poison(gateway, job, *inbound).await.map_err(FlowError::into_store),
+        (_, wait) => {
+            let wait = wait.and_then(|wait| SignedDuration::try_from(wait).ok()).unwrap_or(RETRY);
+            settle(gateway, job, Settlement::RetryAt(flow::now() + wait)).await
+        }
+    }
+}
+
+async fn settle(gateway: &Gateway, job: &Leased, settlement: Settlement) -> Result<(), store::Error> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    queue::settle(&mut tx, job, settlement).await?;
+    tx.commit().await
+}

@@ -1,0 +1,3 @@
+//! The long-running loops: jobs and accounts. They claim work, hand it to a flow, and see that a failure stays small.
+
+pub mod jobs;
