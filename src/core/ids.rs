@@ -144,7 +144,9 @@ mod tests {
     fn another_types_id_is_refused() {
         let contact = ContactId::from_uuid(Uuid::from_u128(7)).to_string();
         assert_eq!(contact.parse::<MessageKey>(), Err(IdError { expected: "msg" }));
-        for text in ["", "msg_", "msg_0000", "msg_8zzzzzzzzzzzzzzzzzzzzzzzzz", "msg_0000000000000000000000000u"] {
+        for text in
+            ["", "msg_", "msg_0000", "msg_8zzzzzzzzzzzzzzzzzzzzzzzzz", "msg_0000000000000000000000000u"]
+        {
             assert!(text.parse::<MessageKey>().is_err(), "{text}");
         }
     }

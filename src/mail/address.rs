@@ -28,7 +28,9 @@ pub struct Address {
 pub enum AddressError {
     #[error("an address needs a local part and a domain, joined by \"@\"")]
     Shape,
-    #[error("the part before \"@\" is empty, longer than 64 octets, or holds characters no mail server takes")]
+    #[error(
+        "the part before \"@\" is empty, longer than 64 octets, or holds characters no mail server takes"
+    )]
     LocalPart,
     #[error("the domain is not a valid host name")]
     Domain,
@@ -135,7 +137,9 @@ fn is_dot_string(local: &str) -> bool {
 }
 
 fn is_atext(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_control() && !c.is_whitespace())
+    c.is_ascii_alphanumeric()
+        || "!#$%&'*+-/=?^_`{|}~".contains(c)
+        || (!c.is_ascii() && !c.is_control() && !c.is_whitespace())
 }
 
 /// The local part as it is written on the wire: quoted when it must be.
@@ -143,7 +147,8 @@ fn quoted(local: &str) -> String {
     if is_dot_string(local) {
         return local.to_owned();
     }
-    let escaped: String = local.chars().flat_map(|c| (c == '"' || c == '\\').then_some('\\').into_iter().chain([c])).collect();
+    let escaped: String =
+        local.chars().flat_map(|c| (c == '"' || c == '\\').then_some('\\').into_iter().chain([c])).collect();
     format!("\"{escaped}\"")
 }
 
@@ -239,7 +244,11 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expect: Option<(&str, &str)>) {
         let got = Address::parse(text).ok();
-        assert_eq!(got.as_ref().map(|a| (a.to_string(), a.key().to_owned())), expect.map(|(a, b)| (a.into(), b.into())), "{text}");
+        assert_eq!(
+            got.as_ref().map(|a| (a.to_string(), a.key().to_owned())),
+            expect.map(|(a, b)| (a.into(), b.into())),
+            "{text}"
+        );
     }
 
     #[test]
@@ -261,7 +270,20 @@ mod tests {
 
     #[test]
     fn what_no_mail_server_takes_is_refused() {
-        for text in ["", "a", "@b.example", "a@", "a b@c.example", "a@b c", "a@-b.example", "a@b..c", "a\r\n@b.example", "\"a\r\nb\"@c.example", "a@[300.1.1.1]", "<a@b.example>"] {
+        for text in [
+            "",
+            "a",
+            "@b.example",
+            "a@",
+            "a b@c.example",
+            "a@b c",
+            "a@-b.example",
+            "a@b..c",
+            "a\r\n@b.example",
+            "\"a\r\nb\"@c.example",
+            "a@[300.1.1.1]",
+            "<a@b.example>",
+        ] {
             check(text, None);
         }
         check(&format!("{}@b.example", "x".repeat(65)), None);

@@ -115,6 +115,13 @@ pub struct Envelope {
 impl Envelope {
     #[must_use]
     pub fn new(reverse_path: ReversePath) -> Self {
-        Self { reverse_path, recipients: Vec::new(), ret: None, envelope_id: None, smtputf8: false, eight_bit: false }
+        Self {
+            reverse_path,
+            recipients: Vec::new(),
+            ret: None,
+            envelope_id: None,
+            smtputf8: false,
+            eight_bit: false,
+        }
     }
 }

@@ -29,9 +29,17 @@ impl MessageId {
     #[must_use]
     pub fn parse_list(value: &str) -> Vec<Self> {
         if value.contains('<') {
-            return value.split('<').skip(1).filter_map(|rest| Self::parse(rest.split('>').next()?)).collect();
+            return value
+                .split('<')
+                .skip(1)
+                .filter_map(|rest| Self::parse(rest.split('>').next()?))
+                .collect();
         }
-        value.split([' ', '\t', '\r', '\n', ',']).filter(|word| word.contains('@')).filter_map(Self::parse).collect()
+        value
+            .split([' ', '\t', '\r', '\n', ','])
+            .filter(|word| word.contains('@'))
+            .filter_map(Self::parse)
+            .collect()
     }
 
     #[must_use]

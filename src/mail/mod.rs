@@ -3,9 +3,21 @@
 //! Pure: no I/O, no clock, no randomness, nothing of CRMs. Reading mail never fails, it yields a message and its defects.
 
 mod address;
+pub mod address_list;
+mod automatic;
+pub mod content_type;
+pub mod date;
+pub mod encoded_word;
 mod envelope;
+pub mod header;
 mod message_id;
+mod rewritten;
+pub mod subject;
+mod summary;
 
 pub use address::{Address, AddressError, Party, canonical_domain};
+pub use automatic::Automatic;
 pub use envelope::{Envelope, Notify, Recipient, Return, ReversePath};
+pub use header::HeaderBlock;
 pub use message_id::MessageId;
+pub use summary::HeaderSummary;
