@@ -4,7 +4,9 @@
 
 use std::path::PathBuf;
 
-use mailweave::mail::{Address, HeaderBlock, HeaderSummary, Party, address_list};
+use mailweave::mail::{
+    Address, Defect, HeaderBlock, HeaderSummary, Kind, Message, Party, address_list, sanitise,
+};
 use serde_json::Value;
 
 /// The vectors of one file, or `None` when this checkout stands alone.
@@ -132,5 +134,57 @@ fn headers_are_read_as_the_vectors_say() {
         let raw = bytes_of(&vector);
         let summary = HeaderSummary::read(&raw);
         assert!(judge_header(id, &raw, expect), "{id}: expected {expect}, got {summary:?}");
+    }
+}
+
+/// What a MIME vector expects, in code.
+fn judge_mime(id: &str, message: &Message) -> bool {
+    let text = message.text.as_deref().map(str::trim);
+    let names: Vec<_> = message.attachments.iter().map(|a| a.filename.as_deref()).collect();
+    let has = |defect| message.defects.contains(&defect);
+    match id.strip_prefix("mime/").unwrap() {
+        "nest-100" | "nest-1000" => text == Some("deep") || (has(Defect::TooDeep) && names.len() == 1),
+        "rfc822-nest-500" => names.len() == 1 && text.is_none(),
+        "empty-boundary" => has(Defect::MissingBoundary) && names.len() == 1,
+        "boundary-prefix" => text == Some("x") && names.is_empty(),
+        "no-close" => text == Some("x") && has(Defect::UnclosedMultipart),
+        "dup-content-type" => {
+            text == Some("<b>x</b>") && message.html.is_none() && has(Defect::AmbiguousMime)
+        }
+        "cte-dup" => text == Some("Hi") && has(Defect::AmbiguousMime),
+        "cte-unknown" => text == Some("abc") && has(Defect::UnknownTransferEncoding),
+        "b64-garbage" => text.is_some_and(|text| text.starts_with("Hi")),
+        "b64-concat" => text == Some("HiHi"),
+        "qp-soft-end" => text == Some("a"),
+        "qp-bad" => text == Some("a=ZZ b"),
+        "filename-path" => names == [Some("passwd")],
+        "filename-nul" => names == [Some("a.txt.exe")],
+        "filename-rtlo" => names == [Some("fdp.exe")],
+        "rfc2231-order" => names == [Some("ab.txt")],
+        "filename-2047" | "filename-both" => names == [Some("é.txt")],
+        "name-only" => names == [Some("a.pdf")],
+        "winmail" => names == [Some("winmail.dat")],
+        "html-only-script" => {
+            let shown = sanitise::sanitise(message.html.as_deref().unwrap());
+            message.readable_text().as_deref() == Some("hi")
+                && !shown.contains("script")
+                && !shown.contains("onclick")
+        }
+        "alternative-differs" => {
+            text == Some("pay 10") && message.html.as_deref().map(str::trim) == Some("pay 1000")
+        }
+        "calendar" => message.kind == Kind::Invitation && text.is_none(),
+        "utf7" => text.is_some() && message.html.is_none(),
+        "external-body" => text.is_none() && names.len() == 1,
+        other => panic!("no judgement for {other}"),
+    }
+}
+
+#[test]
+fn mime_is_read_as_the_vectors_say() {
+    for vector in vectors("mime.jsonl").unwrap_or_default() {
+        let id = vector["id"].as_str().unwrap();
+        let message = Message::parse(&bytes_of(&vector));
+        assert!(judge_mime(id, &message), "{id}: expected {}, got {message:?}", vector["expect"]);
     }
 }

@@ -97,7 +97,7 @@ impl<'a> HeaderBlock<'a> {
     }
 
     fn take(&mut self, mut field: Field<'a>) {
-        if field.range.end - self.start > HEADER_BYTES_MAX {
+        if field.range.start - self.start >= HEADER_BYTES_MAX {
             return self.note(HeaderDefect::TooLong);
         }
         if self.fields.len() == FIELDS_MAX {
