@@ -2,6 +2,13 @@
 //!
 //! Not here: the vectors themselves. Where they are absent the tests say so and pass.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "every function here is part of a test"
+)]
+
 use std::path::PathBuf;
 
 use mailweave::mail::{

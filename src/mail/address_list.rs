@@ -203,7 +203,7 @@ fn read_address(text: &str) -> Option<Address> {
     // `@relay.example,@b.example:user@c.example`: RFC 5321 appendix C says to drop the route.
     let text =
         text.strip_prefix('@').and_then(|route| route.split_once(':')).map_or(text, |(_, address)| address);
-    let text = text.trim();
+    let text = text.trim().trim_end_matches('>');
     Address::parse(text).ok().or_else(|| Address::parse(&without_blanks(text)?).ok()).or_else(|| {
         let inner = text.strip_prefix('\'')?.strip_suffix('\'')?;
         Address::parse(inner).ok()
@@ -279,6 +279,7 @@ mod tests {
         check("Joe <a@b.example", &[("Joe", "a@b.example")]);
         check("Joe <a@b.example, c@d.example", &[("Joe", "a@b.example"), ("", "c@d.example")]);
         check("'a@b.example' <'a@b.example'>", &[("'a@b.example'", "a@b.example")]);
+        check("a@b.example>", &[("", "a@b.example")]);
         check("a (c) @ (d) b . example", &[("", "a@b.example")]);
         check("a@[IPv6:2001:db8::1], b@c.example", &[("", "a@[ipv6:2001:db8::1]"), ("", "b@c.example")]);
     }

@@ -47,13 +47,20 @@ impl ContentType {
         &self.essence
     }
 
+    #[must_use]
+    pub(super) fn with_essence(self, essence: &str) -> Self {
+        Self { essence: essence.to_owned(), ..self }
+    }
+
     /// A parameter's value, decoded. Where a parameter comes both plain and in the form of RFC 2231, the latter counts
     /// (RFC 6266 section 4.3); where it comes twice in one form, the first.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<String> {
         let named = || self.parameters.iter().filter(|parameter| parameter.name == name);
         if let Some(whole) = named().find(|parameter| parameter.is_extended && parameter.section.is_none()) {
-            let (charset, text) = split_charset(&whole.value);
+            let Some((charset, text)) = split_charset(&whole.value) else {
+                return Some(decode_text(&decode_percent(&whole.value)));
+            };
             return Some(decode_charset(&charset, &decode_percent(text)));
         }
         if named().any(|parameter| parameter.section.is_some()) {
@@ -76,11 +83,9 @@ impl ContentType {
         let mut charset = String::new();
         let mut bytes = Vec::new();
         for (index, parameter) in sections.iter().enumerate() {
-            let (named_charset, text) = if index == 0 && parameter.is_extended {
-                split_charset(&parameter.value)
-            } else {
-                (String::new(), parameter.value.as_slice())
-            };
+            let with_charset =
+                (index == 0 && parameter.is_extended).then(|| split_charset(&parameter.value)).flatten();
+            let (named_charset, text) = with_charset.unwrap_or((String::new(), &parameter.value));
             charset.push_str(&named_charset);
             bytes.extend(if parameter.is_extended { decode_percent(text) } else { text.to_vec() });
         }
@@ -109,12 +114,10 @@ impl Parameter {
 }
 
 /// `utf-8'en'text`: the charset, and the text behind the language.
-fn split_charset(value: &[u8]) -> (String, &[u8]) {
+fn split_charset(value: &[u8]) -> Option<(String, &[u8])> {
     let mut parts = value.splitn(3, |byte| *byte == b'\'');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(charset), Some(_), Some(text)) => (String::from_utf8_lossy(charset).into_owned(), text),
-        _ => (String::new(), value),
-    }
+    let (charset, _, text) = (parts.next()?, parts.next()?, parts.next()?);
+    Some((String::from_utf8_lossy(charset).into_owned(), text))
 }
 
 /// Only `\"` and `\\` are escapes: Windows clients write paths into file names.

@@ -111,7 +111,9 @@ impl Decoder {
     }
 
     fn take_word(&mut self, word: &Word<'_>) {
-        if !self.pending_charset.eq_ignore_ascii_case(word.charset) {
+        // The ISO 2022 charsets begin every word anew; their decoders stumble over two escapes in a row.
+        let is_stateful = word.charset.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("iso-2022"));
+        if is_stateful || !self.pending_charset.eq_ignore_ascii_case(word.charset) {
             self.flush();
             self.pending_charset = word.charset.to_owned();
         }
@@ -238,6 +240,7 @@ mod tests {
         check("=?utf-8?B?w6k=?=\r\n =?utf-8?B?w6g=?=", "éè");
         check("=?utf-8?Q?=C3?= =?utf-8?Q?=A9?=", "é");
         check("=?utf-8?Q?a?= =?iso-8859-1?Q?=E9?=", "aé");
+        check("=?ISO-2022-JP?B?GyRCJUYlOSVIGyhC?= =?ISO-2022-JP?B?GyRCJUYlOSVIGyhC?=", "テストテスト");
     }
 
     #[test]

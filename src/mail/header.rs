@@ -263,7 +263,9 @@ impl<'a> Iterator for FieldLines<'a, '_> {
             return self.finish(start, true);
         };
         let mut end = line.len();
-        while let Some(next) = rest.get(end..).filter(|next| starts_blank(next)) {
+        while let Some(next) =
+            rest.get(end..).filter(|next| starts_blank(next) || is_stray_parameter(rest.get(..end), next))
+        {
             end += self.line_len(next);
         }
         self.at = start + end;
@@ -278,6 +280,14 @@ impl<'a> Iterator for FieldLines<'a, '_> {
 fn line_end_of(raw: &[u8]) -> u8 {
     let head = raw.get(..HEADER_BYTES_MAX).unwrap_or(raw);
     if memchr(b'\n', head).is_none() && memchr(b'\r', head).is_some() { b'\r' } else { b'\n' }
+}
+
+/// A parameter that its sender wrapped without indenting it: `name=…` behind a line that ends with a semicolon.
+fn is_stray_parameter(before: Option<&[u8]>, next: &[u8]) -> bool {
+    let continues = before.is_some_and(|before| before.trim_ascii_end().ends_with(b";"));
+    let name_len =
+        next.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'*')).count();
+    continues && name_len > 0 && next.get(name_len) == Some(&b'=')
 }
 
 fn starts_blank(line: &[u8]) -> bool {
@@ -312,6 +322,16 @@ mod tests {
     #[test]
     fn a_line_of_blanks_is_a_fold_and_not_the_end() {
         check("A: 1\r\n \r\nB: 2\r\n\r\nbody", &[("A", "1"), ("B", "2")], "body");
+    }
+
+    #[test]
+    fn a_parameter_wrapped_without_indenting_belongs_to_its_field() {
+        check(
+            "Content-Type: a/b;\nname=\"c\"\nX: 1\n\nb",
+            &[("Content-Type", "a/b; name=\"c\""), ("X", "1")],
+            "b",
+        );
+        check("Subject: a;\nname c\n\nb", &[("Subject", "a;")], "name c\n\nb");
     }
 
     #[test]

@@ -37,8 +37,11 @@ impl<'a> Part<'a> {
     fn new(header: HeaderBlock<'a>, body: &'a [u8], parent: Option<(usize, &Self)>) -> Self {
         let in_digest = parent.is_some_and(|(_, part)| part.content_type.essence() == "multipart/digest");
         let content_type = match header.first("Content-Type").map(|field| ContentType::read(field.value)) {
-            // RFC 2045 section 5.2: what says nothing readable is plain text.
             Some(content_type) if content_type.essence().contains('/') => content_type,
+            // RFC 2045 section 5.2 would have it plain text; a name says that it is a file.
+            Some(content_type) if content_type.parameter("name").is_some() => {
+                content_type.with_essence("application/octet-stream")
+            }
             _ if in_digest => ContentType::read(b"message/rfc822"),
             _ => ContentType::read(b"text/plain"),
         };

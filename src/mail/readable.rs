@@ -44,7 +44,10 @@ impl Readable {
                 readable.parts.push(index);
             } else if is_body(part) {
                 readable.parts.push(index);
-                body_for(&mut bodies, alternative).add(essence == "text/html", &part.text());
+                let text = part.text();
+                if !text.trim().is_empty() {
+                    body_for(&mut bodies, alternative).add(essence == "text/html", &text);
+                }
             }
         }
         readable.join(&bodies);

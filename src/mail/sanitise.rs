@@ -48,7 +48,7 @@ fn cleaner() -> Builder<'static> {
         .url_schemes(HashSet::from(["http", "https", "mailto", "tel", "cid", "data"]))
         .url_relative(UrlRelative::Deny)
         .link_rel(Some("noopener noreferrer"))
-        .attribute_filter(|element, attribute, value| keep_attribute(element, attribute, value));
+        .attribute_filter(keep_attribute);
     builder
 }
 

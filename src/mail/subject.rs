@@ -62,7 +62,7 @@ const FORWARD_PREFIXES: [&str; 23] = [
 ];
 
 /// Starts of the subjects of automatic answers, in lower case.
-const AUTO_REPLY_STARTS: [&str; 34] = [
+const AUTO_REPLY_STARTS: [&str; 36] = [
     "automatic reply:",
     "auto reply:",
     "auto-reply:",
@@ -97,6 +97,8 @@ const AUTO_REPLY_STARTS: [&str; 34] = [
     "automaattinen vastaus:",
     "automatyczna odpowiedź:",
     "automatická odpověď:",
+    "ārpus biroja",
+    "arpus biroja",
 ];
 const AUTO_REPLY_STARTS_CJK: [&str; 6] =
     ["自動応答", "自動返信", "自动回复", "自動回覆", "自动答复", "자동 회신"];

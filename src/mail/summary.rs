@@ -29,6 +29,7 @@ pub struct HeaderSummary {
     pub to: Vec<Party>,
     pub cc: Vec<Party>,
     pub bcc: Vec<Party>,
+    /// Decoded; `None` when absent or blank.
     pub subject: Option<String>,
     pub date: Option<Timestamp>,
     /// How many From fields there are: more than one is a forgery or a broken program (RFC 5322 section 3.6).
@@ -67,7 +68,7 @@ impl HeaderSummary {
             to: header.parties("To"),
             cc: header.parties("Cc"),
             bcc: header.parties("Bcc"),
-            subject: header.text("Subject"),
+            subject: header.text("Subject").filter(|subject| !subject.is_empty()),
             date: header.date(),
             from_fields: header.count("From"),
             automatic: Automatic::read(header),
