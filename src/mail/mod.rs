@@ -3,11 +3,31 @@
 //! Pure: no I/O, no clock, no randomness, nothing of CRMs. Reading mail never fails, it yields a message and its defects.
 
 mod address;
+pub mod address_list;
+mod automatic;
+mod content_identity;
+pub mod content_type;
+pub mod date;
+pub mod encoded_word;
 mod envelope;
-mod kind;
+pub mod filename;
+pub mod header;
+mod message;
+pub mod loop_mark;
 mod message_id;
+mod part;
+mod readable;
+mod rewritten;
+pub mod sanitise;
+pub mod subject;
+mod summary;
+mod transfer;
 
 pub use address::{Address, AddressError, Party, canonical_domain};
+pub use automatic::Automatic;
+pub use content_identity::ContentIdentity;
 pub use envelope::{Envelope, Notify, Recipient, Return, ReversePath};
-pub use kind::Kind;
+pub use header::HeaderBlock;
+pub use message::{Attachment, Defect, Kind, Message, RawMessage};
 pub use message_id::MessageId;
+pub use summary::HeaderSummary;

@@ -1,0 +1,496 @@
+//! A message: its exact bytes, and what can be read of them. Reading never fails, it yields a message and its defects.
+//!
+//! Not here: showing HTML (`sanitise`), finding the new text of an answer (`reply`), reading bounces (`report`).
+
+use std::{fmt, ops::Deref, panic};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Automatic, ContentIdentity, HeaderSummary,
+    content_identity::{attachment_hash, words_of_html},
+    filename::display_name,
+    header::{HeaderBlock, HeaderDefect},
+    part::{Part, Parts},
+    readable::Readable,
+    subject,
+    transfer::TransferEncoding,
+};
+
+/// The exact bytes of a message. They are stored once and never changed; everything else can be derived again.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RawMessage(pub Bytes);
+
+impl RawMessage {
+    #[must_use]
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        Self(bytes.into())
+    }
+
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+impl Deref for RawMessage {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for RawMessage {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Prints no content: what `{:?}` prints ends up in logs.
+impl fmt::Debug for RawMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawMessage({} bytes)", self.0.len())
+    }
+}
+
+/// What sort of mail it is, for those who look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    #[default]
+    Mail,
+    AutoReply,
+    Bounce,
+    Invitation,
+    Forward,
+}
+
+/// What was wrong with a message. A defect is told, never a reason to refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Defect {
+    HeaderTooLong,
+    TooManyFields,
+    FieldTooLong,
+    BadFieldName,
+    /// The header ended without an empty line.
+    NoSeparator,
+    NoFrom,
+    SeveralFrom,
+    /// A field that decides how the body is read comes twice; the first counts.
+    AmbiguousMime,
+    MissingBoundary,
+    UnclosedMultipart,
+    /// Over `part::DEPTH_MAX`; what lies deeper is one opaque part.
+    TooDeep,
+    /// Over `part::PARTS_MAX`; what follows was not read.
+    TooManyParts,
+    UnknownTransferEncoding,
+    /// Our own fault: reading the body failed, only the header was read.
+    Unreadable,
+}
+
+impl From<HeaderDefect> for Defect {
+    fn from(defect: HeaderDefect) -> Self {
+        match defect {
+            HeaderDefect::TooLong => Self::HeaderTooLong,
+            HeaderDefect::TooManyFields => Self::TooManyFields,
+            HeaderDefect::FieldTooLong => Self::FieldTooLong,
+            HeaderDefect::FieldName => Self::BadFieldName,
+            HeaderDefect::NoSeparator => Self::NoSeparator,
+        }
+    }
+}
+
+/// A part that is not the message's own text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Position among the message's attachments: what [`Message::attachment_bytes`] takes.
+    pub index: usize,
+    /// As it may be shown; `None` when the sender gave none.
+    pub filename: Option<String>,
+    /// Type and subtype in lower case.
+    pub content_type: String,
+    /// Octets after decoding.
+    pub size: u64,
+    /// SHA-256 of the decoded content.
+    pub sha256: [u8; 32],
+    /// Without brackets; `cid:` links of the HTML name it.
+    pub content_id: Option<String>,
+    /// Belongs into the text rather than below it.
+    pub inline: bool,
+}
+
+/// What could be read of a message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    pub summary: HeaderSummary,
+    pub kind: Kind,
+    /// The plain text, lines ending in `\n`. `None` when there is none or only HTML.
+    pub text: Option<String>,
+    /// The HTML as it came: never to be shown unsanitised.
+    pub html: Option<String>,
+    pub attachments: Vec<Attachment>,
+    pub defects: Vec<Defect>,
+    pub content: ContentIdentity,
+}
+
+impl Message {
+    /// Reads a message whole. Never fails and never panics.
+    #[must_use]
+    pub fn parse(raw: &[u8]) -> Self {
+        // The charset decoders are foreign code that once panicked; one message must not stop those behind it.
+        panic::catch_unwind(|| Self::read(raw)).unwrap_or_else(|_| Self::of_header_alone(raw))
+    }
+
+    fn read(raw: &[u8]) -> Self {
+        let parts = Parts::read(raw);
+        let root_header = parts.list.first().map(|root| root.header.clone()).unwrap_or_default();
+        let summary = HeaderSummary::of(&root_header);
+        let readable = Readable::of(&parts);
+        let (mut attachments, mut hashes) = (Vec::new(), Vec::new());
+        for part in attachment_parts(&parts, &readable) {
+            let content = part.decoded();
+            hashes.push(attachment_hash(&content, part.content_type.essence().starts_with("text/")));
+            attachments.push(describe(attachments.len(), part, &parts, &content));
+        }
+        let content = ContentIdentity::of(&summary, &readable.identity_text(), hashes);
+        let mut defects = defects(&root_header, &parts);
+        defects.dedup();
+        let kind = kind(&summary, &parts, readable.text.as_deref());
+        Self { summary, kind, text: readable.text, html: readable.html, attachments, defects, content }
+    }
+
+    fn of_header_alone(raw: &[u8]) -> Self {
+        let summary = panic::catch_unwind(|| HeaderSummary::read(raw)).unwrap_or_default();
+        let content = ContentIdentity::of(&summary, "", vec![attachment_hash(raw, true)]);
+        let (text, html, attachments, defects) = (None, None, Vec::new(), vec![Defect::Unreadable]);
+        Self { summary, kind: Kind::Mail, text, html, attachments, defects, content }
+    }
+
+    /// The decoded content of an attachment, by its [`Attachment::index`].
+    #[must_use]
+    pub fn attachment_bytes(raw: &[u8], index: usize) -> Option<Bytes> {
+        let read = || {
+            let parts = Parts::read(raw);
+            let readable = Readable::of(&parts);
+            attachment_parts(&parts, &readable)
+                .nth(index)
+                .map(|part| Bytes::from(part.decoded().into_owned()))
+        };
+        panic::catch_unwind(read).ok().flatten()
+    }
+
+    /// The text, made from the HTML where there is only that.
+    #[must_use]
+    pub fn readable_text(&self) -> Option<String> {
+        self.text.clone().or_else(|| self.html.as_deref().map(super::sanitise::html_to_text))
+    }
+}
+
+impl Readable {
+    /// The words that identify the message: those of its first body, without markup.
+    fn identity_text(&self) -> String {
+        self.first_text.clone().or_else(|| self.first_html.as_deref().map(words_of_html)).unwrap_or_default()
+    }
+}
+
+fn attachment_parts<'p, 'a>(parts: &'p Parts<'a>, readable: &Readable) -> impl Iterator<Item = &'p Part<'a>> {
+    parts.leaves().filter(|(index, _)| !readable.parts.contains(index)).map(|(_, part)| part)
+}
+
+/// The file name from where senders put it; Outlook has it on Content-Type alone.
+pub(super) fn filename(part: &Part<'_>) -> Option<String> {
+    let written = part.disposition.parameter("filename").or_else(|| part.content_type.parameter("name"))?;
+    display_name(&written)
+}
+
+fn describe(index: usize, part: &Part<'_>, parts: &Parts<'_>, content: &[u8]) -> Attachment {
+    let in_related = part
+        .parent
+        .and_then(|parent| parts.list.get(parent))
+        .is_some_and(|p| p.content_type.essence() == "multipart/related");
+    let content_id = part
+        .header
+        .text("Content-ID")
+        .map(|id| id.trim_matches(['<', '>', ' ']).to_owned())
+        .filter(|id| !id.is_empty());
+    let disposition = part.disposition.essence();
+    Attachment {
+        index,
+        filename: filename(part),
+        content_type: part.content_type.essence().to_owned(),
+        size: content.len() as u64,
+        sha256: Sha256::digest(content).into(),
+        inline: disposition == "inline"
+            || (disposition != "attachment" && in_related && content_id.is_some()),
+        content_id,
+    }
+}
+
+fn defects(root: &HeaderBlock<'_>, parts: &Parts<'_>) -> Vec<Defect> {
+    let mut defects: Vec<Defect> = root.defects().iter().map(|defect| Defect::from(*defect)).collect();
+    match root.count("From") {
+        0 => defects.push(Defect::NoFrom),
+        1 => {}
+        _ => defects.push(Defect::SeveralFrom),
+    }
+    let decisive = ["Content-Type", "Content-Transfer-Encoding", "Content-Disposition"];
+    if parts.list.iter().any(|part| decisive.iter().any(|name| part.header.count(name) > 1)) {
+        defects.push(Defect::AmbiguousMime);
+    }
+    if parts.list.iter().any(|part| part.encoding() == TransferEncoding::Unknown) {
+        defects.push(Defect::UnknownTransferEncoding);
+    }
+    defects.extend(&parts.defects);
+    defects
+}
+
+fn kind(summary: &HeaderSummary, parts: &Parts<'_>, text: Option<&str>) -> Kind {
+    match summary.automatic {
+        Automatic::Bounce => return Kind::Bounce,
+        Automatic::AutoReply => return Kind::AutoReply,
+        _ => {}
+    }
+    if parts.leaves().any(|(_, part)| is_invitation(part)) {
+        return Kind::Invitation;
+    }
+    if is_forward(summary, parts, text) { Kind::Forward } else { Kind::Mail }
+}
+
+/// RFC 5546 wants a method on scheduling mail; a calendar file somebody attached has none or is no text/calendar.
+fn is_invitation(part: &Part<'_>) -> bool {
+    part.content_type.essence() == "text/calendar"
+        && (part.content_type.raw_parameter("method").is_some()
+            || memchr::memmem::find(&part.decoded(), b"\nMETHOD:").is_some())
+}
+
+/// Lines that clients put above what they forward.
+const FORWARD_LINES: [&str; 6] = [
+    "---------- Forwarded message",
+    "Begin forwarded message:",
+    "-------- Forwarded Message --------",
+    "----- Forwarded message",
+    "----- Weitergeleitete Nachricht",
+    "-------- Weitergeleitete Nachricht --------",
+];
+
+fn is_forward(summary: &HeaderSummary, parts: &Parts<'_>, text: Option<&str>) -> bool {
+    let subject = summary.subject.as_deref().unwrap_or_default();
+    if subject::is_reply_prefix(subject) {
+        return false;
+    }
+    let has_message = parts.leaves().any(|(_, part)| part.content_type.essence() == "message/rfc822");
+    let has_line = || {
+        text.is_some_and(|text| {
+            text.lines().any(|line| FORWARD_LINES.iter().any(|start| line.starts_with(start)))
+        })
+    };
+    subject::is_forward_prefix(subject) || has_message || has_line()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEAD: &str = "From: Ann <ann@x.example>\r\nDate: Tue, 1 Apr 2025 10:00:00 +0200\r\nMessage-ID: <1@x>\r\nMIME-Version: 1.0\r\n";
+
+    fn identity(raw: &str) -> ContentIdentity {
+        Message::parse(raw.as_bytes()).content
+    }
+
+    fn plain(encoding: &str, body: &str) -> String {
+        format!(
+            "{HEAD}Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n{body}"
+        )
+    }
+
+    #[track_caller]
+    fn check(raw: &str, text: Option<&str>, attachments: &[Option<&str>]) {
+        let message = Message::parse(raw.as_bytes());
+        assert_eq!(message.text.as_deref(), text, "{raw:?}");
+        let names: Vec<_> = message.attachments.iter().map(|a| a.filename.as_deref()).collect();
+        assert_eq!(names, attachments, "{raw:?}");
+    }
+
+    #[test]
+    fn content_stays_the_same_however_the_message_travelled() {
+        let original = identity(&plain("8bit", "Grüße, und\r\nbis bald\r\n"));
+        let travelled = [
+            plain("quoted-printable", "Gr=C3=BC=C3=9Fe, und =\r\nbis bald\r\n\r\n"),
+            plain("base64", "R3LDvMOfZSwgdW5kDQpiaXMgYmFsZA0K"),
+            plain("8bit", "Grüße, und  \nbis bald"),
+            format!(
+                "Received: from a by b\r\nBcc: c@d.example\r\n{}",
+                plain("8bit", "Grüße, und\r\nbis bald\r\n")
+            ),
+            plain("8bit", "Grüße, und\r\nbis bald\r\n")
+                .replace("From: Ann", "FROM:\r\n\t\"Ann\"\r\n")
+                .replace("<1@x>", "<rewritten@y>"),
+            plain("8bit", "Grüße, und\r\nbis bald\r\n").replace("10:00:00 +0200", "08:00:00 GMT"),
+        ];
+        for raw in travelled {
+            assert_eq!(identity(&raw), original, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn other_content_is_another_identity() {
+        let original = plain("8bit", "Hello");
+        let others = [
+            plain("8bit", "Hallo"),
+            original.replace("10:00:00", "10:00:01"),
+            original.replace("ann@", "bob@"),
+            original.replace("text/plain", "application/pdf"),
+        ];
+        for other in others {
+            assert_ne!(identity(&other), identity(&original), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn text_html_and_attachments_are_told_apart() {
+        let raw = format!(
+            "{HEAD}Content-Type: multipart/mixed; boundary=m\r\n\r\n--m\r\nContent-Type: multipart/alternative; boundary=a\r\n\r\n\
+             --a\r\n\r\nhi\r\n--a\r\nContent-Type: text/html\r\n\r\n<b>hi</b>\r\n--a--\r\n--m\r\n\
+             Content-Type: application/pdf; name=\"a.pdf\"\r\nContent-Transfer-Encoding: base64\r\n\r\nSGk=\r\n--m--\r\n"
+        );
+        check(&raw, Some("hi"), &[Some("a.pdf")]);
+        let message = Message::parse(raw.as_bytes());
+        assert_eq!(message.html.as_deref(), Some("<b>hi</b>"));
+        assert_eq!((message.attachments[0].size, message.attachments[0].inline), (2, false));
+        assert_eq!(Message::attachment_bytes(raw.as_bytes(), 0).as_deref(), Some(&b"Hi"[..]));
+        assert_eq!(Message::attachment_bytes(raw.as_bytes(), 1), None);
+    }
+
+    #[test]
+    fn an_unclosed_multipart_has_text_and_says_so() {
+        let raw = "Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n\r\nhalf a mess";
+        check(raw, Some("half a mess"), &[]);
+        assert!(Message::parse(raw.as_bytes()).defects.contains(&Defect::UnclosedMultipart));
+    }
+
+    #[test]
+    fn text_around_an_attachment_is_all_there() {
+        let raw = "Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n\r\nbefore\r\n--a\r\nContent-Type: image/png; name=x.png\r\n\r\n.\r\n\
+                   --a\r\n\r\nafter\r\n--a--";
+        check(raw, Some("before\nafter"), &[Some("x.png")]);
+    }
+
+    #[test]
+    fn an_embedded_image_is_inline() {
+        let raw = "Content-Type: multipart/related; boundary=a\r\n\r\n--a\r\nContent-Type: text/html\r\n\r\n<img src=cid:i@x>\r\n\
+                   --a\r\nContent-Type: image/png\r\nContent-ID: <i@x>\r\n\r\n.\r\n--a--";
+        let message = Message::parse(raw.as_bytes());
+        let image = &message.attachments[0];
+        assert_eq!((image.inline, image.content_id.as_deref(), &message.text), (true, Some("i@x"), &None));
+    }
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let cases = [
+            ("Subject: x\r\n\r\nhi", Kind::Mail),
+            ("Auto-Submitted: auto-replied\r\n\r\nhi", Kind::AutoReply),
+            ("Content-Type: multipart/report; report-type=delivery-status; boundary=a\r\n\r\n", Kind::Bounce),
+            ("Content-Type: text/calendar; method=REQUEST\r\n\r\nBEGIN:VCALENDAR", Kind::Invitation),
+            ("Subject: Fwd: x\r\n\r\nhi", Kind::Forward),
+            ("Subject: x\r\n\r\nhi\n\n---------- Forwarded message ---------\nFrom: b", Kind::Forward),
+            ("Subject: Re: x\r\n\r\nhi\n\nBegin forwarded message:\n", Kind::Mail),
+        ];
+        for (raw, kind) in cases {
+            assert_eq!(Message::parse(raw.as_bytes()).kind, kind, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_once() {
+        let message = Message::parse(b"Content-Type: text/plain\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: foo\r\n\r\n<b>x</b>");
+        assert_eq!(message.defects, [Defect::NoFrom, Defect::AmbiguousMime, Defect::UnknownTransferEncoding]);
+        assert_eq!(message.text.as_deref(), Some("<b>x</b>"));
+    }
+
+    /// Bytes that look like mail often enough to reach deep into the reader.
+    fn mail_like() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = prop::sample::select(vec![
+            "From: a@b\r\n",
+            "\r\n",
+            "\n",
+            "\r",
+            "--a",
+            "--a--",
+            "Content-Type: multipart/mixed; boundary=a",
+            "Content-Type: text/html",
+            "; charset=utf-7",
+            "; charset=iso-2022-jp",
+            "Content-Transfer-Encoding: base64",
+            "=?utf-8?Q?",
+            "?=",
+            "=E9",
+            "<b>",
+            "\"",
+            "(",
+            " ",
+            "\t",
+            ":",
+            "\0",
+            "é",
+            "Content-Type: message/rfc822",
+            "Content-Disposition: attachment; filename*0*=utf-16''%41",
+            "Date: 1 Jan 2020",
+        ]);
+        let piece = prop_oneof![4 => pieces.prop_map(|s| s.as_bytes().to_vec()), 1 => prop::collection::vec(any::<u8>(), 0..8)];
+        prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(raw in mail_like()) {
+            // Not through `parse`, which would hide a panic.
+            let message = Message::read(&raw);
+            for index in 0..message.attachments.len() {
+                prop_assert!(Message::attachment_bytes(&raw, index).is_some());
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(raw in prop::collection::vec(any::<u8>(), 0..512)) {
+            let _ = Message::read(&raw);
+        }
+    }
+
+    #[test]
+    fn reading_takes_time_in_proportion_to_the_message() {
+        let shapes: [fn(usize) -> String; 5] = [
+            |n| "To: a@b.example, ".to_owned() + &"c@d.example,\r\n ".repeat(n) + "\r\n\r\n",
+            |n| {
+                "Content-Type: multipart/mixed; boundary=a\r\n\r\n".to_owned()
+                    + &"--b\r\n--a\r\nX: y\r\n".repeat(n)
+            },
+            |n| "Subject: ".to_owned() + &"=?utf-8?Q?a".repeat(n) + "\r\n\r\n",
+            |n| "X: y\r\n".repeat(n),
+            |n| "Content-Type: text/html\r\n\r\n".to_owned() + &"<b <!-- <style".repeat(n),
+        ];
+        for shape in shapes {
+            let time = |n: usize| {
+                let raw = shape(n);
+                let once = || {
+                    let start = std::time::Instant::now();
+                    let _ = Message::read(raw.as_bytes());
+                    start.elapsed()
+                };
+                (0..3).map(|_| once()).min().unwrap()
+            };
+            let (small, large) = (time(5_000), time(40_000));
+            // Eight times the input; a quadratic reader would take 64 times as long.
+            assert!(
+                large < small * 32 + std::time::Duration::from_millis(50),
+                "{small:?} {large:?} {:?}",
+                shape(1)
+            );
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Makes foreign HTML safe to show, and turns it into text.
+//!
+//! Not here: fetching anything. Remote images are taken out, not proxied; embedded ones stay as `cid:` links.
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    sync::LazyLock,
+};
+
+use ammonia::{Builder, UrlRelative};
+
+/// HTML beyond this many bytes is cut before it is cleaned or turned into text; real newsletters have a tenth of it.
+pub const HTML_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Tags open at once; deeper documents are attacks on recursive renderers and are shown as plain words.
+const DEPTH_MAX: usize = 400;
+/// Columns of text made from HTML: wide enough that wrapping is left to whoever shows it.
+const TEXT_COLUMNS: usize = 500;
+
+static CLEANER: LazyLock<Builder<'static>> = LazyLock::new(cleaner);
+
+/// An allow-list of what mail needs to look right. No script, style, svg, math, form or frame; links open elsewhere and
+/// tell nobody where from.
+fn cleaner() -> Builder<'static> {
+    let mut builder = Builder::new();
+    let structure = [
+        "div", "span", "section", "font", "center", "u", "s", "big", "table", "tbody", "thead", "tfoot",
+        "tr", "td", "th",
+    ];
+    builder
+        .add_tags(structure)
+        .rm_tags(["map", "area", "details", "summary"])
+        .clean_content_tags(HashSet::from([
+            "script", "style", "title", "svg", "math", "template", "noscript", "iframe", "object", "select",
+            "textarea", "button",
+        ]))
+        .tag_attributes(HashMap::from([
+            ("a", HashSet::from(["href", "title"])),
+            ("img", HashSet::from(["src", "alt", "title", "width", "height"])),
+            ("td", HashSet::from(["colspan", "rowspan", "align", "valign", "width"])),
+            ("th", HashSet::from(["colspan", "rowspan", "align", "valign", "width"])),
+            ("table", HashSet::from(["align", "width", "border", "cellpadding", "cellspacing"])),
+            ("ol", HashSet::from(["start", "type"])),
+            ("font", HashSet::from(["color", "size"])),
+            ("blockquote", HashSet::from(["type"])),
+        ]))
+        .generic_attributes(HashSet::from(["dir", "lang"]))
+        .url_schemes(HashSet::from(["http", "https", "mailto", "tel", "cid", "data"]))
+        .url_relative(UrlRelative::Deny)
+        .link_rel(Some("noopener noreferrer"))
+        .attribute_filter(keep_attribute);
+    builder
+}
+
+/// Pictures that mail may carry in a link itself; SVG is a document and stays out.
+const DATA_IMAGES: [&str; 5] =
+    ["data:image/png", "data:image/jpeg", "data:image/jpg", "data:image/gif", "data:image/webp"];
+
+/// An image is shown only if it came with the message; anything else tells its sender that the mail was read.
+fn keep_attribute<'v>(element: &str, attribute: &str, value: &'v str) -> Option<Cow<'v, str>> {
+    let url: String = value.trim().chars().take(16).collect::<String>().to_ascii_lowercase();
+    let is_embedded = url.starts_with("cid:") || DATA_IMAGES.iter().any(|kind| url.starts_with(kind));
+    let keep = match (element, attribute) {
+        ("img", "src") => is_embedded,
+        ("a", "href") => !url.starts_with("cid:") && !url.starts_with("data:"),
+        _ => true,
+    };
+    keep.then_some(Cow::Borrowed(value))
+}
+
+/// HTML that may be shown: only allowed elements and attributes, no remote content.
+#[must_use]
+pub fn sanitise(html: &str) -> String {
+    let html = bounded(html);
+    if too_deep(html) { escape_text(&words(html)) } else { CLEANER.clean(html).to_string() }
+}
+
+/// The text of an HTML document. Linear in what it reads; never fails.
+#[must_use]
+pub fn html_to_text(html: &str) -> String {
+    let html = bounded(html);
+    if too_deep(html) {
+        return words(html);
+    }
+    let rendered = html2text::config::plain_no_decorate()
+        .no_table_borders()
+        .no_link_wrapping()
+        .allow_width_overflow()
+        .string_from_read(html.as_bytes(), TEXT_COLUMNS);
+    let text = rendered.unwrap_or_else(|_| words(html));
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    lines.join("\n").trim().to_owned()
+}
+
+/// Text as HTML that shows the same.
+#[must_use]
+pub fn escape_text(text: &str) -> String {
+    let mut html = String::with_capacity(text.len() + 32);
+    html.push_str("<pre>");
+    for c in text.chars() {
+        match c {
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '&' => html.push_str("&amp;"),
+            '"' => html.push_str("&quot;"),
+            other => html.push(other),
+        }
+    }
+    html.push_str("</pre>");
+    html
+}
+
+fn words(html: &str) -> String {
+    super::content_identity::words_of_html(html).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn bounded(html: &str) -> &str {
+    html.get(..html.floor_char_boundary(HTML_BYTES_MAX)).unwrap_or(html)
+}
+
+/// Counts tags that open and close without asking which; elements that never close make it err on the safe side only
+/// in documents with hundreds of them in a row.
+fn too_deep(html: &str) -> bool {
+    const VOID: [&str; 8] = ["br", "img", "hr", "meta", "input", "link", "col", "wbr"];
+    const OFTEN_UNCLOSED: [&str; 6] = ["p", "li", "td", "tr", "th", "o:p"];
+    let mut depth = 0_usize;
+    for tag in html.split('<').skip(1) {
+        let name = tag
+            .split(|c: char| c.is_whitespace() || c == '>' || c == '/')
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        if tag.starts_with('/') {
+            depth = depth.saturating_sub(1);
+        } else if name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && !VOID.contains(&name.as_str())
+            && !OFTEN_UNCLOSED.contains(&name.as_str())
+        {
+            depth += 1;
+        }
+        if depth > DEPTH_MAX {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_clean(html: &str, expect: &str) {
+        assert_eq!(sanitise(html), expect, "{html:?}");
+    }
+
+    #[test]
+    fn nothing_active_survives() {
+        check_clean("<script>alert(1)</script><b onclick=x>hi</b>", "<b>hi</b>");
+        check_clean("<style>b{}</style><svg><script>x</script></svg><math></math>a", "a");
+        check_clean("<form action=x><input name=y>a</form><iframe src=z></iframe>", "a");
+        check_clean("<a href=\"javascript:x\">a</a>", "<a rel=\"noopener noreferrer\">a</a>");
+        check_clean("<p style=\"background:url(http://x)\">a</p>", "<p>a</p>");
+    }
+
+    #[test]
+    fn only_images_that_came_with_the_message_stay() {
+        check_clean("<img src=\"http://t.example/p.gif\" alt=\"x\">", "<img alt=\"x\">");
+        check_clean("<img src=\"data:image/png;base64,AAAA\">", "<img src=\"data:image/png;base64,AAAA\">");
+        check_clean(
+            "<img src=\"data:image/svg+xml,x\"><a href=\"data:text/html,x\">a</a>",
+            "<img><a rel=\"noopener noreferrer\">a</a>",
+        );
+        check_clean("<img src=\"cid:a@b\">", "<img src=\"cid:a@b\">");
+    }
+
+    #[test]
+    fn links_tell_nobody_where_from() {
+        check_clean(
+            "<a href=\"https://x.example\">x</a>",
+            "<a href=\"https://x.example\" rel=\"noopener noreferrer\">x</a>",
+        );
+    }
+
+    #[test]
+    fn text_keeps_blocks_apart() {
+        assert_eq!(
+            html_to_text("<table><tr><td>a</td><td>b</td></tr></table><p>c</p>")
+                .split_whitespace()
+                .collect::<Vec<_>>(),
+            ["a", "b", "c"]
+        );
+        assert_eq!(html_to_text("<script>x</script><b>hi</b>"), "hi");
+    }
+
+    #[test]
+    fn deep_nesting_is_shown_as_words() {
+        let deep = "<blockquote>".repeat(50_000) + "deep";
+        assert_eq!(html_to_text(&deep), "deep");
+        assert_eq!(sanitise(&deep), "<pre>deep</pre>");
+    }
+}
