@@ -15,6 +15,12 @@ create table workspaces (
     created_at  integer not null
 ) strict;
 
+-- One row, sealed with the master key: opening the store with another key is noticed at once.
+create table vault (
+    id          integer not null primary key,
+    proof       blob not null
+) strict;
+
 -- Sealing keys, wrapped by the master key. Destroying a row makes what it sealed unreadable for ever.
 create table content_keys (
     workspace   blob not null references workspaces (id),
@@ -24,6 +30,8 @@ create table content_keys (
     created_at  integer not null,
     primary key (workspace, id)
 ) strict;
+-- One key an account, and one of the workspace itself.
+create unique index content_keys_owner on content_keys (workspace, ifnull(account, x''));
 
 create table users (
     workspace   blob not null references workspaces (id),
@@ -312,22 +320,32 @@ create table webhooks (
     primary key (workspace, id)
 ) strict;
 
--- Durable work. A lane is done one job at a time, in order.
+-- Durable work. A lane is done one job at a time, in order: only its first job can be claimed.
 create table jobs (
     id          integer primary key autoincrement,
     workspace   blob not null references workspaces (id),
     kind        text not null,
     lane        text,
+    -- 1 for the first job of a lane, and for a job without one.
+    head        integer not null,
     body        text not null,
     run_at      integer not null,
     attempt     integer not null default 0,
     leased_until integer,
     created_at  integer not null
 ) strict;
-create index jobs_due on jobs (kind, run_at, id) where leased_until is null;
+create index jobs_due on jobs (kind, run_at, id) where leased_until is null and head = 1;
 create index jobs_leased on jobs (leased_until) where leased_until is not null;
-create index jobs_lane on jobs (lane, id) where lane is not null;
-create unique index jobs_lane_leased on jobs (lane) where lane is not null and leased_until is not null;
+create index jobs_lane on jobs (workspace, lane, id) where lane is not null;
+create unique index jobs_lane_head on jobs (workspace, lane) where lane is not null and head = 1;
+
+-- How many jobs a lane holds. Whoever adds one or takes one away locks this row first.
+create table lanes (
+    workspace   blob not null references workspaces (id),
+    lane        text not null,
+    jobs        integer not null,
+    primary key (workspace, lane)
+) strict;
 
 -- A message on its way out.
 create table submissions (

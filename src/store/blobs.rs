@@ -1,0 +1,290 @@
+//! The bytes of messages: compressed, sealed, written once; small ones in their row, large ones in a file each.
+//!
+//! Not here: deciding what is kept. A file without a row is an accident's leftover, and `sweep_blob_files` removes it.
+
+use std::{
+    cell::RefCell,
+    fs::File,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use uuid::Uuid;
+use zstd::bulk::{Compressor, Decompressor};
+
+use super::{Arg, Error, Place, Session, Store, Tx, sql, vault::ContentKey};
+use crate::core::ids::{Id as _, WorkspaceId};
+
+/// Largest sealed content that lies in its row. Measured: up to here a row costs less than a file with its two
+/// flushes; beyond it the log is written twice over for content that a file takes once.
+pub const BLOB_INLINE_BYTES_MAX: usize = 256 * 1024;
+/// Content longer than this is compressed and sealed off the async threads: it takes over a millisecond.
+const SEALED_HERE_BYTES_MAX: usize = 128 * 1024;
+/// The fastest level: mail is mostly base 64 and text, and higher levels gain a few percent for twice the time.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Content that is sealed, and on disk if it is large, but in no row yet.
+#[derive(Debug, Clone)]
+pub struct SealedBlob {
+    pub(super) workspace: WorkspaceId,
+    pub id: Uuid,
+    pub(super) key: Uuid,
+    /// Octets before compression.
+    pub(super) size: i64,
+    /// `None` when it lies in a file.
+    pub(super) inline: Option<Vec<u8>>,
+}
+
+/// Where large content lies: `<directory>/<workspace>/<id>`.
+pub(super) struct BlobDir(PathBuf);
+
+impl BlobDir {
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        Ok(Self(directory.to_owned()))
+    }
+
+    fn directory(&self, workspace: WorkspaceId) -> PathBuf {
+        self.0.join(workspace.uuid().simple().to_string())
+    }
+
+    fn file(&self, workspace: WorkspaceId, id: Uuid) -> PathBuf {
+        self.directory(workspace).join(id.simple().to_string())
+    }
+}
+
+impl SealedBlob {
+    pub(super) fn args(self) -> [Arg; 5] {
+        [self.workspace.into(), self.id.into(), self.key.into(), self.size.into(), self.inline.into()]
+    }
+}
+
+impl Store {
+    /// Compresses and seals content, and writes it to its file if it is large; whoever holds no transaction yet does
+    /// this first, since it takes time that nobody else should have to wait.
+    ///
+    /// # Errors
+    /// `Missing` without such a key, `Full` and `Failed` from the disk.
+    pub async fn seal_blob(
+        &self,
+        workspace: WorkspaceId,
+        key: Uuid,
+        raw: &Bytes,
+    ) -> Result<SealedBlob, Error> {
+        let content_key = self.key(workspace, key).await?;
+        self.seal_blob_with(workspace, (key, content_key), raw).await
+    }
+
+    async fn seal_blob_with(
+        &self,
+        workspace: WorkspaceId,
+        (key, content_key): (Uuid, Arc<ContentKey>),
+        raw: &Bytes,
+    ) -> Result<SealedBlob, Error> {
+        let id = Uuid::now_v7();
+        let raw = raw.clone();
+        let size = i64::try_from(raw.len()).unwrap_or(i64::MAX);
+        let here = raw.len() <= SEALED_HERE_BYTES_MAX;
+        let place = Place::new("blobs", "data", id);
+        let work = move || Ok(content_key.seal(workspace, key, &place, &compress(&raw)?));
+        let sealed: io::Result<Vec<u8>> = if here { work() } else { blocking(work).await };
+        let sealed = sealed.map_err(|error| self.disk_error(&error))?;
+        let inline = if sealed.len() <= BLOB_INLINE_BYTES_MAX {
+            Some(sealed)
+        } else {
+            self.write_file(workspace, id, sealed).await?;
+            None
+        };
+        Ok(SealedBlob { workspace, id, key, size, inline })
+    }
+
+    async fn write_file(&self, workspace: WorkspaceId, id: Uuid, sealed: Vec<u8>) -> Result<(), Error> {
+        self.0.health.check()?;
+        let directory = self.0.blobs.directory(workspace);
+        let file = self.0.blobs.file(workspace, id);
+        let written = blocking(move || write_durably(&directory, &file, &sealed)).await;
+        written.map_err(|error| self.disk_error(&error))
+    }
+
+    fn disk_error(&self, error: &io::Error) -> Error {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        self.0.health.note(if full { Error::Full } else { Error::Failed })
+    }
+
+    /// Removes files that no row names and that are older than `age`, which must be longer than any transaction takes.
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// When the directory or the database cannot be read.
+    pub async fn sweep_blob_files(&self, age: Duration) -> Result<u64, Error> {
+        let mut removed = 0;
+        let mut workspaces = entries(&self.0.blobs.0).await?;
+        while let Some(directory) = next_entry(&mut workspaces).await? {
+            let Some(workspace) = uuid_of(&directory).map(WorkspaceId::from_uuid) else { continue };
+            let mut files = entries(&directory).await?;
+            while let Some(file) = next_entry(&mut files).await? {
+                if is_older(&file, age).await && !self.is_named(workspace, &file).await? {
+                    removed += u64::from(tokio::fs::remove_file(&file).await.is_ok());
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn is_named(&self, workspace: WorkspaceId, file: &Path) -> Result<bool, Error> {
+        let Some(id) = uuid_of(file) else { return Ok(false) };
+        let query = sql("select 1 as one from blobs where workspace = $1 and id = $2 and data is null");
+        let row = self.read(workspace).await?.fetch_optional(query.bind(workspace).bind(id)).await?;
+        Ok(row.is_some())
+    }
+}
+
+impl Session {
+    /// The content of a blob, as it was put.
+    ///
+    /// # Errors
+    /// `Missing` when it or its key is gone, `Corrupt` when it does not open.
+    pub async fn blob(&mut self, id: Uuid) -> Result<Bytes, Error> {
+        let workspace = self.workspace();
+        let query = sql("select key_id, size, data from blobs where workspace = $1 and id = $2");
+        let row = self.fetch_one(query.bind(workspace).bind(id)).await?;
+        let (key_id, size) = (row.get::<Uuid>("key_id")?, row.get::<i64>("size")?);
+        let key = self.key(key_id).await?;
+        let sealed = match row.get::<Option<Vec<u8>>>("data")? {
+            Some(data) => data,
+            None => {
+                let file = self.store().0.blobs.file(workspace, id);
+                let read = blocking(move || std::fs::read(file)).await;
+                read.map_err(|error| Error::Corrupt(format!("the file of a blob: {error}")))?
+            }
+        };
+        let size = usize::try_from(size).unwrap_or(0);
+        let open = move || {
+            let packed = key.open(workspace, key_id, &Place::new("blobs", "data", id), &sealed)?;
+            let plain = decompress(&packed, size);
+            plain.map(Bytes::from).map_err(|error| Error::Corrupt(format!("a blob does not unpack: {error}")))
+        };
+        if size <= SEALED_HERE_BYTES_MAX { open() } else { blocking(open).await }
+    }
+}
+
+impl Tx {
+    /// Keeps content under this key, and returns the blob's id. Large content is sealed and written to its file while
+    /// the transaction is held: use [`Store::seal_blob`] and [`Tx::put_sealed_blob`] to do that before it begins.
+    ///
+    /// # Errors
+    /// `Missing` without such a key, `Full` and `Failed` from the disk.
+    pub async fn put_blob(&mut self, raw: &Bytes, key: Uuid) -> Result<Uuid, Error> {
+        let content_key = self.key(key).await?;
+        let (store, workspace) = (self.store().clone(), self.workspace());
+        let sealed = store.seal_blob_with(workspace, (key, content_key), raw).await?;
+        self.put_sealed_blob(sealed).await
+    }
+
+    /// Keeps content that was sealed before.
+    ///
+    /// # Errors
+    /// When the database is out of reach; `Fenced` when it was sealed for another workspace.
+    pub async fn put_sealed_blob(&mut self, blob: SealedBlob) -> Result<Uuid, Error> {
+        if blob.workspace != self.workspace() {
+            return Err(Error::Fenced);
+        }
+        let id = blob.id;
+        let insert = sql("insert into blobs (workspace, id, key_id, size, data) values ($1, $2, $3, $4, $5)");
+        self.execute(insert.bind_all(blob.args())).await?;
+        Ok(id)
+    }
+
+    /// Deletes a blob, and its file once that is committed. A blob that is gone already is no error.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn delete_blob(&mut self, id: Uuid) -> Result<(), Error> {
+        let workspace = self.workspace();
+        let delete = sql("delete from blobs where workspace = $1 and id = $2 \
+             returning case when data is null then 1 else 0 end as in_file");
+        let row = self.fetch_optional(delete.bind(workspace).bind(id)).await?;
+        if row.map(|row| row.get::<bool>("in_file")).transpose()? == Some(true) {
+            let file = self.store().0.blobs.file(workspace, id);
+            // Forgotten in a crash, the file is swept later.
+            self.on_commit(move |_| drop(tokio::task::spawn_blocking(move || std::fs::remove_file(file))));
+        }
+        Ok(())
+    }
+}
+
+/// Runs what would hold up an async thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("the work does not panic and is never cancelled")
+}
+
+/// A rename alone does not survive a power cut on ext4: the directory has to be flushed as well as the file.
+fn write_durably(directory: &Path, file: &Path, content: &[u8]) -> io::Result<()> {
+    if !directory.is_dir() {
+        std::fs::create_dir_all(directory)?;
+        if let Some(parent) = directory.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+    }
+    // Named by no uuid: an abandoned one is swept like any leftover.
+    let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
+    temporary.write_all(content)?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(file)?;
+    File::open(directory)?.sync_all()
+}
+
+thread_local! {
+    /// Setting up a context costs more than compressing a small message.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(raw: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let mut compressor = match kept.take() {
+            Some(compressor) => compressor,
+            None => Compressor::new(ZSTD_LEVEL)?,
+        };
+        let packed = compressor.compress(raw);
+        *kept = Some(compressor);
+        packed
+    })
+}
+
+/// `size` bounds what comes out.
+fn decompress(packed: &[u8], size: usize) -> io::Result<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let mut decompressor = match kept.take() {
+            Some(decompressor) => decompressor,
+            None => Decompressor::new()?,
+        };
+        let raw = decompressor.decompress(packed, size);
+        *kept = Some(decompressor);
+        raw
+    })
+}
+
+async fn entries(directory: &Path) -> Result<tokio::fs::ReadDir, Error> {
+    tokio::fs::read_dir(directory).await.map_err(directory_error)
+}
+
+async fn next_entry(entries: &mut tokio::fs::ReadDir) -> Result<Option<PathBuf>, Error> {
+    Ok(entries.next_entry().await.map_err(directory_error)?.map(|entry| entry.path()))
+}
+
+fn directory_error(error: io::Error) -> Error {
+    Error::Unavailable(sqlx::Error::Io(error))
+}
+
+async fn is_older(file: &Path, age: Duration) -> bool {
+    let modified = tokio::fs::metadata(file).await.and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|since| since >= age))
+}
+
+fn uuid_of(path: &Path) -> Option<Uuid> {
+    Uuid::try_parse(path.file_name()?.to_str()?).ok()
+}

@@ -1,0 +1,218 @@
+//! What can go wrong in the store, by what the caller does next.
+//!
+//! Not here: refusing mail or requests. The doors turn these into 4yz replies and HTTP statuses.
+
+use std::borrow::Cow;
+
+/// Why a verb of the store did not do what it says. After one, the transaction takes no more statements.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another row holds this place. `what` is the constraint's name.
+    #[error("{what} is violated")]
+    Conflict { what: &'static str },
+    /// What was asked for, or what a new row refers to, is not there.
+    #[error("there is no such thing")]
+    Missing,
+    /// Somebody else owns this by now: undo everything, touch nothing.
+    #[error("another owner has taken over")]
+    Fenced,
+    /// Try again later.
+    #[error("the database cannot do this now")]
+    Unavailable(#[source] sqlx::Error),
+    /// Stored data cannot be read. Trying again does not help.
+    #[error("stored data is unreadable: {0}")]
+    Corrupt(String),
+    /// No space is left: accept nothing more until there is.
+    #[error("the disk is full")]
+    Full,
+    /// The disk failed, and what it still holds is unknown: accept nothing more and stop.
+    #[error("the disk failed")]
+    Failed,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the store's url is neither sqlite:// with a path nor postgres://: {0}")]
+    Url(String),
+    #[error("another process has the store open ({0})")]
+    InUse(std::path::PathBuf),
+    #[error("cannot use {path}")]
+    Path {
+        path: std::path::PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(
+        "the store was written by a newer release (it has migration {0}): upgrade, or restore a backup made before"
+    )]
+    Newer(i64),
+    #[error("migration {0} differs from the one the store was made with")]
+    Altered(i64),
+    #[error("the store cannot be opened")]
+    Database(#[source] sqlx::Error),
+    #[error("the store's tables cannot be brought up to date")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    #[error("the store is sealed under another master key")]
+    MasterKey,
+}
+
+impl Error {
+    /// An error that tells several callers of the one that struck them all.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            Self::Conflict { what } => Self::Conflict { what },
+            Self::Missing => Self::Missing,
+            Self::Fenced => Self::Fenced,
+            Self::Corrupt(what) => Self::Corrupt(what.clone()),
+            Self::Full => Self::Full,
+            Self::Failed => Self::Failed,
+            Self::Unavailable(source) => Self::Unavailable(sqlx::Error::Protocol(source.to_string())),
+        }
+    }
+
+    /// The statement was not even tried.
+    pub(super) fn refused(why: &str) -> Self {
+        Self::Unavailable(sqlx::Error::InvalidArgument(why.to_owned()))
+    }
+
+    /// Whether the disk can no longer be trusted.
+    pub(super) fn is_fatal(&self) -> bool {
+        matches!(self, Self::Failed)
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let Some(database) = error.as_database_error() else {
+            return match error {
+                sqlx::Error::RowNotFound => Self::Missing,
+                sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
+                other => Self::Unavailable(other),
+            };
+        };
+        if database.is_unique_violation() {
+            return Self::Conflict { what: constraint(database) };
+        }
+        if database.is_foreign_key_violation() {
+            return Self::Missing;
+        }
+        let fault = match database.code() {
+            Some(code) if database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() => {
+                sqlite_fault(&code)
+            }
+            Some(code) => postgres_fault(&code),
+            None => Fault::Passing,
+        };
+        match fault {
+            Fault::Full => Self::Full,
+            Fault::Disk => Self::Failed,
+            Fault::Data => Self::Corrupt(error.to_string()),
+            Fault::Passing => Self::Unavailable(error),
+        }
+    }
+}
+
+enum Fault {
+    Full,
+    Disk,
+    Data,
+    Passing,
+}
+
+/// Result codes of SQLite, with their extensions.
+fn sqlite_fault(code: &Cow<'_, str>) -> Fault {
+    let code: i32 = code.parse().unwrap_or(0);
+    match (code, code & 0xff) {
+        // SQLITE_FULL; and SQLITE_IOERR_SHMSIZE, which is a full disk met while growing the WAL index.
+        (_, 13) | (4874, _) => Fault::Full,
+        // SQLITE_IOERR in all its kinds: after a failed fsync the page may be gone from memory and disk alike.
+        (_, 10) => Fault::Disk,
+        // SQLITE_CORRUPT and SQLITE_NOTADB.
+        (_, 11 | 26) => Fault::Data,
+        _ => Fault::Passing,
+    }
+}
+
+/// SQLSTATE classes of PostgreSQL.
+fn postgres_fault(code: &str) -> Fault {
+    match code {
+        "53100" => Fault::Full,
+        "58030" => Fault::Disk,
+        "XX001" | "XX002" => Fault::Data,
+        _ => Fault::Passing,
+    }
+}
+
+/// PostgreSQL names the constraint, SQLite only its columns.
+fn constraint(error: &dyn sqlx::error::DatabaseError) -> &'static str {
+    let found = match error.constraint() {
+        Some(name) => CONSTRAINTS.iter().find(|(known, _)| *known == name),
+        None => {
+            let columns = error.message().rsplit_once(": ").map_or("", |(_, columns)| columns);
+            CONSTRAINTS.iter().find(|(_, known)| *known == columns)
+        }
+    };
+    found.map_or("an unnamed constraint", |(name, _)| name)
+}
+
+/// Every unique constraint: its name, and what SQLite says in its place. A test compares this with the schema.
+pub(super) const CONSTRAINTS: [(&str, &str); 42] = [
+    ("account_errors_pkey", "account_errors.workspace, account_errors.account, account_errors.code"),
+    ("accounts_email_unique", "accounts.workspace, accounts.email"),
+    ("accounts_pkey", "accounts.workspace, accounts.id"),
+    ("api_keys_pkey", "api_keys.workspace, api_keys.id"),
+    ("api_keys_secret_unique", "api_keys.secret_hash"),
+    ("blobs_pkey", "blobs.workspace, blobs.id"),
+    (
+        "contact_addresses_pkey",
+        "contact_addresses.workspace, contact_addresses.address, contact_addresses.contact",
+    ),
+    ("contacts_external_id_unique", "contacts.workspace, contacts.external_id"),
+    ("contacts_pkey", "contacts.workspace, contacts.id"),
+    ("content_keys_owner", "index 'content_keys_owner'"),
+    ("content_keys_pkey", "content_keys.workspace, content_keys.id"),
+    ("conversations_pkey", "conversations.workspace, conversations.id"),
+    ("decision_hashes_pkey", "decision_hashes.workspace, decision_hashes.hash, decision_hashes.decision"),
+    ("decisions_pkey", "decisions.workspace, decisions.id"),
+    (
+        "decisions_uid",
+        "decisions.workspace, decisions.account, decisions.mailbox, decisions.uid_validity, decisions.uid",
+    ),
+    ("events_id_unique", "events.workspace, events.id"),
+    ("events_pkey", "events.workspace, events.seq"),
+    ("idempotency_keys_pkey", "idempotency_keys.workspace, idempotency_keys.route, idempotency_keys.key"),
+    ("inbound_pkey", "inbound.workspace, inbound.id"),
+    ("inbound_source_key_unique", "inbound.workspace, inbound.source_key"),
+    ("jobs_lane_head", "jobs.workspace, jobs.lane"),
+    ("jobs_pkey", "jobs.id"),
+    ("lanes_pkey", "lanes.workspace, lanes.lane"),
+    ("mailboxes_pkey", "mailboxes.workspace, mailboxes.account, mailboxes.name"),
+    (
+        "message_contacts_pkey",
+        "message_contacts.workspace, message_contacts.contact, message_contacts.message",
+    ),
+    ("message_ids_pkey", "message_ids.workspace, message_ids.rfc822_id, message_ids.message"),
+    ("messages_identity_unique", "messages.workspace, messages.identity"),
+    ("messages_pkey", "messages.workspace, messages.id"),
+    ("routes_address_unique", "routes.domain, routes.local_part"),
+    ("routes_pkey", "routes.workspace, routes.id"),
+    ("sightings_pkey", "sightings.workspace, sightings.message, sightings.origin"),
+    (
+        "sightings_uid",
+        "sightings.workspace, sightings.account, sightings.mailbox, sightings.uid_validity, sightings.uid",
+    ),
+    ("smarthosts_pkey", "smarthosts.workspace"),
+    (
+        "submission_recipients_pkey",
+        "submission_recipients.workspace, submission_recipients.message, submission_recipients.address",
+    ),
+    ("submissions_pkey", "submissions.workspace, submissions.message"),
+    ("thread_keys_pkey", "thread_keys.workspace, thread_keys.key"),
+    ("user_addresses_pkey", "user_addresses.workspace, user_addresses.address"),
+    ("users_pkey", "users.workspace, users.id"),
+    ("vault_pkey", "vault.id"),
+    ("webhooks_pkey", "webhooks.workspace, webhooks.id"),
+    ("workspaces_pkey", "workspaces.id"),
+    ("workspaces_slug_unique", "workspaces.slug"),
+];

@@ -1,0 +1,359 @@
+//! Taking messages in: many listeners' messages are written in one transaction, and each listener is answered when it
+//! is durable.
+//!
+//! Not here: reading the message. A `Job::Process` is committed with it, and the 250 waits for nothing else.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock, Weak},
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::{Arg, Error, SealedBlob, Session, Store, System, Tx, sql};
+use crate::core::{
+    ids::{Id as _, MessageKey, WorkspaceId},
+    inbound::{Door, Intake},
+    job::Job,
+};
+
+/// Messages in one transaction.
+const BATCH_MESSAGES_MAX: usize = 64;
+/// Messages waiting for the next transaction. Each holds up to `BLOB_INLINE_BYTES_MAX`, so 16 MiB at most.
+const WAITING_MAX: usize = 64;
+/// Rows of one insert. Few sizes, so that each statement is prepared once and then found again.
+const ROWS_AT_ONCE: [usize; 4] = [32, 8, 2, 1];
+
+/// What became of a message that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// The key it is known by: of the first time, when it was offered before.
+    pub id: MessageKey,
+    /// The same bytes came in the same envelope before: the answer to that was lost, or somebody sent it twice.
+    pub repeated: bool,
+}
+
+/// How far a message taken in has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InboundState {
+    Pending,
+    /// It is part of a stored message.
+    Filed,
+    /// A person must decide about it.
+    Held,
+}
+
+impl InboundState {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Filed => "filed",
+            Self::Held => "held",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, Error> {
+        [Self::Pending, Self::Filed, Self::Held]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| Error::Corrupt(format!("inbound.state: {text}")))
+    }
+}
+
+/// A message taken in, with its bytes.
+#[derive(Debug, Clone)]
+pub struct InboundRow {
+    pub door: Door,
+    pub raw: Bytes,
+    pub received_at: Timestamp,
+    pub state: InboundState,
+    /// What it became part of.
+    pub message: Option<MessageKey>,
+    /// Where its bytes lie; a new message takes this over.
+    pub blob: Uuid,
+}
+
+/// One message ready to be written.
+struct Offer {
+    workspace: WorkspaceId,
+    id: MessageKey,
+    source_key: [u8; 32],
+    door: String,
+    blob: SealedBlob,
+    received_at: Timestamp,
+}
+
+type Answer = oneshot::Sender<Result<Taken, Error>>;
+
+/// Where listeners hand their messages in.
+pub(super) struct Batcher(mpsc::Sender<(Offer, Answer)>);
+
+/// The task that writes them.
+pub(super) struct Batches(mpsc::Receiver<(Offer, Answer)>);
+
+pub(super) fn batcher() -> (Batcher, Batches) {
+    let (offers, batches) = mpsc::channel(WAITING_MAX);
+    (Batcher(offers), Batches(batches))
+}
+
+impl Store {
+    /// Takes a message in. When this returns, the message and its job are durable, and 250 may be said. `id` is the
+    /// key it gets unless it came before. Dropped while it waits, the message may or may not have been taken.
+    ///
+    /// # Errors
+    /// Nothing was taken: answer 452 for `Full`, 451 for all else.
+    pub async fn take_in(
+        &self,
+        intake: Intake,
+        id: MessageKey,
+        received_at: Timestamp,
+    ) -> Result<Taken, Error> {
+        self.0.health.check()?;
+        let Intake { workspace, door, raw } = intake;
+        let key = self.workspace_key(workspace).await?;
+        let source_key = source_key(workspace, &door, &raw)?;
+        let blob = self.seal_blob(workspace, key, &raw).await?;
+        let door = json(&door)?;
+        let offer = Offer { workspace, id, source_key, door, blob, received_at };
+        let (answer, answered) = oneshot::channel();
+        let closed = || Error::refused("the store is closed");
+        self.0.batcher.0.send((offer, answer)).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+}
+
+/// What makes a transaction the same as an earlier one: its door, its envelope and its bytes; not the peer's address,
+/// since a large sender retries from another.
+fn source_key(workspace: WorkspaceId, door: &Door, raw: &[u8]) -> Result<[u8; 32], Error> {
+    let (identity, envelope) = match door {
+        Door::Mx { routes, envelope, .. } => {
+            let mut ids: Vec<_> = routes.iter().map(|route| route.id).collect();
+            ids.sort_unstable();
+            (json(&("mx", ids))?, envelope)
+        }
+        Door::Submission { order, envelope } => {
+            (json(&("submission", order.user, order.principal))?, envelope)
+        }
+    };
+    let mut hasher = blake3::Hasher::new();
+    for part in [workspace.uuid().as_bytes(), identity.as_bytes(), json(envelope)?.as_bytes(), raw] {
+        hasher.update(&part.len().to_le_bytes());
+        hasher.update(part);
+    }
+    Ok(*hasher.finalize().as_bytes())
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|error| Error::Corrupt(error.to_string()))
+}
+
+impl Batches {
+    /// Runs as long as the store is in use: it holds no store itself while it waits.
+    pub(super) fn start(mut self, store: &Store) {
+        let shared = Arc::downgrade(&store.0);
+        tokio::spawn(async move {
+            let mut batch = Vec::with_capacity(BATCH_MESSAGES_MAX);
+            while self.0.recv_many(&mut batch, BATCH_MESSAGES_MAX).await > 0 {
+                let Some(store) = Weak::upgrade(&shared).map(Store) else { return };
+                store.take_in_batch(std::mem::take(&mut batch)).await;
+            }
+        });
+    }
+}
+
+impl Store {
+    async fn take_in_batch(&self, batch: Vec<(Offer, Answer)>) {
+        let (offers, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        match self.write_batch(&offers).await {
+            Ok(taken) => {
+                for (answer, taken) in answers.into_iter().zip(taken) {
+                    let _ = answer.send(Ok(taken));
+                }
+            }
+            // One message can spoil it for all, say of a workspace that is gone: then each is tried alone.
+            Err(Error::Missing | Error::Conflict { .. } | Error::Corrupt(_)) if offers.len() > 1 => {
+                for (offer, answer) in offers.iter().zip(answers) {
+                    let taken = self.write_batch(std::slice::from_ref(offer)).await;
+                    let _ = answer.send(taken.and_then(|taken| taken.first().copied().ok_or(Error::Missing)));
+                }
+            }
+            Err(error) => {
+                for answer in answers {
+                    let _ = answer.send(Err(error.again()));
+                }
+            }
+        }
+    }
+
+    async fn write_batch(&self, offers: &[Offer]) -> Result<Vec<Taken>, Error> {
+        let mut system = self.system().await?;
+        let first_time = system.insert_inbound(offers).await?;
+        let mut taken = Vec::with_capacity(offers.len());
+        let (mut blobs, mut jobs) = (Vec::with_capacity(offers.len()), Vec::with_capacity(offers.len()));
+        for offer in offers {
+            let repeated = !first_time.contains(&(offer.workspace, offer.id));
+            let id = if repeated { system.earlier(offer).await? } else { offer.id };
+            taken.push(Taken { id, repeated });
+            let job = if repeated { Job::Repeat { inbound: id } } else { Job::Process { inbound: id } };
+            jobs.push((offer, job));
+            if !repeated {
+                blobs.push(&offer.blob);
+            }
+        }
+        system.insert_blobs(&blobs).await?;
+        system.insert_jobs(&jobs).await?;
+        system.on_commit(Store::announce_jobs);
+        system.commit().await?;
+        Ok(taken)
+    }
+}
+
+impl System {
+    /// Returns those that were not there yet.
+    async fn insert_inbound(
+        &mut self,
+        offers: &[Offer],
+    ) -> Result<HashSet<(WorkspaceId, MessageKey)>, Error> {
+        static TEXTS: LazyLock<Inserts> = LazyLock::new(|| {
+            Inserts::new(
+                "insert into inbound (workspace, id, source_key, blob, door, received_at, state) values",
+                7,
+                "on conflict (workspace, source_key) do nothing returning workspace, id",
+            )
+        });
+        let mut inserted = HashSet::with_capacity(offers.len());
+        for (text, rows) in TEXTS.cover(offers) {
+            let args = rows.iter().flat_map(|offer| -> [Arg; 7] {
+                [
+                    offer.workspace.into(),
+                    offer.id.into(),
+                    offer.source_key.into(),
+                    offer.blob.id.into(),
+                    offer.door.as_str().into(),
+                    offer.received_at.into(),
+                    InboundState::Pending.as_str().into(),
+                ]
+            });
+            for row in self.fetch_all(sql(text).bind_all(args)).await? {
+                inserted.insert((row.id("workspace")?, row.id("id")?));
+            }
+        }
+        Ok(inserted)
+    }
+
+    async fn earlier(&mut self, offer: &Offer) -> Result<MessageKey, Error> {
+        let query = sql("select id from inbound where workspace = $1 and source_key = $2");
+        self.fetch_one(query.bind(offer.workspace).bind(offer.source_key)).await?.id("id")
+    }
+
+    async fn insert_blobs(&mut self, blobs: &[&SealedBlob]) -> Result<(), Error> {
+        static TEXTS: LazyLock<Inserts> = LazyLock::new(|| {
+            Inserts::new("insert into blobs (workspace, id, key_id, size, data) values", 5, "")
+        });
+        for (text, rows) in TEXTS.cover(blobs) {
+            let args = rows.iter().flat_map(|blob| (*blob).clone().args());
+            self.execute(sql(text).bind_all(args)).await?;
+        }
+        Ok(())
+    }
+
+    /// As `queue` would: these jobs have no lane, so each stands at its own head.
+    async fn insert_jobs(&mut self, jobs: &[(&Offer, Job)]) -> Result<(), Error> {
+        static TEXTS: LazyLock<Inserts> = LazyLock::new(|| {
+            Inserts::new("insert into jobs (workspace, kind, head, body, run_at, created_at) values", 6, "")
+        });
+        for (text, rows) in TEXTS.cover(jobs) {
+            let mut query = sql(text);
+            for (offer, job) in rows {
+                query = query.bind(offer.workspace).bind(job.kind().as_str()).bind(1_i64).bind(json(job)?);
+                query = query.bind(offer.received_at).bind(offer.received_at);
+            }
+            self.execute(query).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The texts of one insert for each number of rows.
+struct Inserts([(usize, String); ROWS_AT_ONCE.len()]);
+
+impl Inserts {
+    fn new(before: &str, columns: usize, after: &str) -> Self {
+        Self(ROWS_AT_ONCE.map(|rows| {
+            let values: Vec<_> = (0..rows)
+                .map(|row| format!("({})", super::placeholders(row * columns + 1, columns)))
+                .collect();
+            (rows, format!("{before} {} {after}", values.join(", ")))
+        }))
+    }
+
+    /// Divides rows among the texts, the longest first.
+    fn cover<'a, T>(&'static self, mut rows: &'a [T]) -> Vec<(&'static str, &'a [T])> {
+        let mut parts = Vec::new();
+        for (count, text) in &self.0 {
+            while let Some((part, rest)) = rows.split_at_checked(*count) {
+                parts.push((text.as_str(), part));
+                rows = rest;
+            }
+        }
+        parts
+    }
+}
+
+impl Session {
+    /// A message taken in, with its bytes: its own, or those of the message it turned out to be.
+    ///
+    /// # Errors
+    /// `Missing` when there is none, or its content was erased.
+    pub async fn inbound(&mut self, id: MessageKey) -> Result<InboundRow, Error> {
+        let query = sql(
+            "select door, received_at, state, message, blob from inbound where workspace = $1 and id = $2",
+        );
+        let row = self.fetch_one(query.bind(self.workspace()).bind(id)).await?;
+        let blob = row.get("blob")?;
+        Ok(InboundRow {
+            door: row.json("door")?,
+            raw: self.blob(blob).await?,
+            received_at: row.get("received_at")?,
+            state: InboundState::parse(&row.get::<String>("state")?)?,
+            message: row.opt_id("message")?,
+            blob,
+        })
+    }
+}
+
+impl Tx {
+    /// Notes what became of a message taken in. A message that was stored already keeps its own bytes and these are
+    /// deleted; one that was made of these has taken their blob over.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such message.
+    pub async fn settle_inbound(
+        &mut self,
+        id: MessageKey,
+        state: InboundState,
+        message: Option<MessageKey>,
+    ) -> Result<(), Error> {
+        let workspace = self.workspace();
+        let query = sql("select blob from inbound where workspace = $1 and id = $2").bind(workspace).bind(id);
+        let own: Uuid = self.fetch_one(query).await?.get("blob")?;
+        let kept = match message {
+            Some(message) => {
+                let query = sql("select blob from messages where workspace = $1 and id = $2");
+                self.fetch_one(query.bind(workspace).bind(message)).await?.get("blob")?
+            }
+            None => own,
+        };
+        if kept != own {
+            self.delete_blob(own).await?;
+        }
+        let update =
+            sql("update inbound set state = $3, message = $4, blob = $5 where workspace = $1 and id = $2");
+        let update = update.bind(workspace).bind(id).bind(state.as_str()).bind(message).bind(kept);
+        self.execute(update).await.map(drop)
+    }
+}

@@ -1,0 +1,222 @@
+//! Keeps everything: one API of product verbs over SQLite or PostgreSQL, sealed content, and the bytes of messages.
+//!
+//! Not here: deciding anything. Verbs write what `core` has decided; a transaction that is dropped has written nothing.
+//! A statement needs a workspace's session, so that none can be written that forgets whose data it touches.
+
+mod blobs;
+mod error;
+mod health;
+mod intake;
+mod migrate;
+mod page;
+mod postgres;
+mod sql;
+mod sqlite;
+mod vault;
+mod work;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sqlx::PgPool;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+pub use blobs::SealedBlob;
+pub use error::{Error, OpenError};
+pub use intake::{InboundRow, InboundState, Taken};
+pub use page::{Page, PageKey};
+pub(crate) use sql::{Arg, Query, Row, placeholders, sql};
+pub(crate) use vault::Place;
+pub use vault::{MasterKey, MasterKeyError};
+pub use work::{ReadSystem, Session, System, Tx};
+
+use crate::core::ids::{Id, WorkspaceId};
+use blobs::BlobDir;
+use health::Health;
+use intake::Batcher;
+use sqlite::Embedded;
+use vault::Vault;
+use work::{Link, Work};
+
+/// Where a store lies and what opens it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `sqlite:///absolute/path`, `sqlite://relative/path` or `postgres://…`.
+    pub url: String,
+    /// Where messages too large for a row lie, a file each. All nodes must see the same directory.
+    pub blob_dir: PathBuf,
+    pub master_key: MasterKey,
+}
+
+/// The store. Clones share everything.
+#[derive(Clone)]
+pub struct Store(Arc<Shared>);
+
+pub(crate) struct Shared {
+    engine: Engine,
+    health: Health,
+    vault: Vault,
+    blobs: BlobDir,
+    batcher: Batcher,
+    /// Counts commits that brought new jobs.
+    enqueued: watch::Sender<u64>,
+}
+
+enum Engine {
+    Sqlite(Embedded),
+    Postgres(PgPool),
+}
+
+/// A new id: UUID version 7, so that ids of one node sort by the time they were made.
+#[must_use]
+pub fn mint<I: Id>() -> I {
+    I::from_uuid(Uuid::now_v7())
+}
+
+impl Store {
+    /// Opens the store, makes it when there is none, and brings its tables up to date.
+    ///
+    /// # Errors
+    /// When it is in use by another process, newer than this release, or cannot be read or made.
+    pub async fn open(options: &Options) -> Result<Self, OpenError> {
+        let health = Health::new();
+        let blobs = BlobDir::open(&options.blob_dir)
+            .map_err(|source| OpenError::Path { path: options.blob_dir.clone(), source })?;
+        let engine = match parse_url(&options.url)? {
+            Url::Sqlite(path) => Engine::Sqlite(Embedded::open(path, health.clone()).await?),
+            Url::Postgres(url) => Engine::Postgres(postgres::open(url).await?),
+        };
+        let (batcher, batches) = intake::batcher();
+        let store = Self(Arc::new(Shared {
+            engine,
+            health,
+            vault: Vault::new(options.master_key.clone()),
+            blobs,
+            batcher,
+            enqueued: watch::Sender::new(0),
+        }));
+        store.prove_master_key().await?;
+        batches.start(&store);
+        Ok(store)
+    }
+
+    /// Begins a write transaction in one workspace. With SQLite everybody who writes waits for its end: wait for
+    /// nothing but the store in it. Kept over 30 s it is reported as a bug.
+    ///
+    /// # Errors
+    /// When the database is out of reach, or the disk has failed.
+    pub async fn begin(&self, workspace: WorkspaceId) -> Result<Tx, Error> {
+        Ok(Tx::new(workspace, self.write().await?))
+    }
+
+    /// Opens one workspace for reading. Each statement sees what is committed when it starts.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn read(&self, workspace: WorkspaceId) -> Result<Session, Error> {
+        Ok(Session::new(workspace, self.look().await?))
+    }
+
+    /// Begins a write transaction across workspaces.
+    ///
+    /// # Errors
+    /// As [`Store::begin`].
+    pub async fn system(&self) -> Result<System, Error> {
+        Ok(System::new(self.write().await?))
+    }
+
+    /// Opens all workspaces for reading.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn system_read(&self) -> Result<ReadSystem, Error> {
+        Ok(ReadSystem::new(self.look().await?))
+    }
+
+    /// Returns once the disk has failed: then stop, and let a restart read back what is on it.
+    pub async fn failure(&self) {
+        self.0.health.failure().await;
+    }
+
+    /// Moves what was deleted out of SQLite's log too, for good. PostgreSQL keeps its log for replicas: there erasure
+    /// rests on destroyed keys.
+    ///
+    /// # Errors
+    /// When the log could not be emptied.
+    pub async fn scrub(&self) -> Result<(), Error> {
+        match &self.0.engine {
+            Engine::Sqlite(embedded) => embedded.writer.checkpoint().await,
+            Engine::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Closes the files; every later use fails.
+    pub async fn close(&self) {
+        match &self.0.engine {
+            Engine::Sqlite(embedded) => {
+                embedded.readers.close().await;
+                embedded.writer.close().await;
+            }
+            Engine::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// Changes whenever a commit has brought new jobs.
+    pub(crate) fn enqueued(&self) -> watch::Receiver<u64> {
+        self.0.enqueued.subscribe()
+    }
+
+    /// Tells whoever waits for jobs to look.
+    pub(crate) fn announce_jobs(&self) {
+        self.0.enqueued.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Whether this is PostgreSQL, where other nodes write too and rows must be locked.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.0.engine, Engine::Postgres(_))
+    }
+
+    /// Flushes of the embedded database for commits so far; 0 with PostgreSQL.
+    #[must_use]
+    pub fn group_commits(&self) -> u64 {
+        match &self.0.engine {
+            Engine::Sqlite(embedded) => embedded.writer.commits(),
+            Engine::Postgres(_) => 0,
+        }
+    }
+
+    async fn write(&self) -> Result<Work, Error> {
+        self.0.health.check()?;
+        let link = match &self.0.engine {
+            Engine::Sqlite(embedded) => Link::Turn(embedded.writer.turn().await?),
+            Engine::Postgres(pool) => Link::Transaction(pool.begin().await?),
+        };
+        Ok(Work::new(self.clone(), link))
+    }
+
+    async fn look(&self) -> Result<Work, Error> {
+        let link = match &self.0.engine {
+            Engine::Sqlite(embedded) => Link::Reader(embedded.readers.acquire().await?),
+            Engine::Postgres(pool) => Link::Pooled(pool.acquire().await?),
+        };
+        Ok(Work::new(self.clone(), link))
+    }
+}
+
+enum Url<'a> {
+    Sqlite(&'a Path),
+    Postgres(&'a str),
+}
+
+fn parse_url(url: &str) -> Result<Url<'_>, OpenError> {
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(Url::Postgres(url));
+    }
+    // What is no PostgreSQL url holds no password, and may be shown.
+    let path = url.strip_prefix("sqlite://").filter(|path| !path.is_empty() && !path.contains('?'));
+    path.map(|path| Url::Sqlite(Path::new(path))).ok_or_else(|| OpenError::Url(url.to_owned()))
+}

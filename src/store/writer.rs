@@ -1,0 +1,281 @@
+//! One task owns the connection that writes and lends it to one transaction after another, each inside a savepoint of
+//! its own; one COMMIT, and so one flush of the disk, then makes the whole group durable.
+//!
+//! Not here: what a transaction does with the connection. It must not wait for anything but the database: all others
+//! wait for it.
+
+use std::{
+    fs::File,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Error,
+    health::Health,
+    sql::{Wire, sql},
+};
+
+/// Transactions in one group. More would gain little and delay the first too long.
+const GROUP_TRANSACTIONS_MAX: usize = 128;
+/// How long a group goes on taking transactions in: about what the flush itself takes.
+const GROUP_TIME_MAX: Duration = Duration::from_millis(5);
+/// Transactions waiting their turn; more wait for a place in the queue.
+const WAITING_MAX: usize = 1024;
+/// A transaction that keeps the writer this long has a bug, and everybody is waiting for it.
+const HOLD_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Where transactions ask for their turn.
+pub(super) struct Writer {
+    requests: mpsc::Sender<Request>,
+    commits: Arc<AtomicU64>,
+}
+
+enum Request {
+    Turn(oneshot::Sender<Result<Turn, Error>>),
+    Checkpoint(oneshot::Sender<Result<(), Error>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// The connection, for the length of one transaction. Dropped without `commit`, the transaction is undone.
+pub(super) struct Turn(Option<Lent>);
+
+struct Lent {
+    connection: Box<SqliteConnection>,
+    back: oneshot::Sender<Returned>,
+}
+
+struct Returned {
+    connection: Box<SqliteConnection>,
+    /// Whom to tell when the group is durable; `None` undoes the transaction.
+    commit: Option<Member>,
+}
+
+type Member = oneshot::Sender<Result<(), Error>>;
+
+pub(super) fn start(connection: SqliteConnection, lock: File, health: Health) -> Writer {
+    let (requests, queue) = mpsc::channel(WAITING_MAX);
+    let commits = Arc::new(AtomicU64::new(0));
+    let task = Task {
+        queue,
+        connection: Some(Box::new(connection)),
+        pending: None,
+        commits: commits.clone(),
+        health,
+        _lock: lock,
+    };
+    tokio::spawn(task.run());
+    Writer { requests, commits }
+}
+
+impl Writer {
+    /// Waits for a turn to write. Giving up waiting costs nobody anything.
+    pub(super) async fn turn(&self) -> Result<Turn, Error> {
+        self.ask(Request::Turn).await?
+    }
+
+    /// Moves the log into the database and cuts it to nothing: what was deleted is then gone from both.
+    pub(super) async fn checkpoint(&self) -> Result<(), Error> {
+        self.ask(Request::Checkpoint).await?
+    }
+
+    pub(super) async fn close(&self) {
+        // An error says that it is closed already.
+        let _ = self.ask(Request::Close).await;
+    }
+
+    /// Commits so far, each with one flush.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    async fn ask<T>(&self, request: fn(oneshot::Sender<T>) -> Request) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        let closed = || Error::refused("the store is closed");
+        self.requests.send(request(answer)).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())
+    }
+}
+
+impl Turn {
+    pub(super) fn connection(&mut self) -> Option<&mut SqliteConnection> {
+        self.0.as_mut().map(|lent| &mut *lent.connection)
+    }
+
+    /// Returns when the transaction is durable. Dropping this while it waits undoes nothing.
+    pub(super) async fn commit(mut self) -> Result<(), Error> {
+        let (member, durable) = oneshot::channel();
+        self.hand_back(Some(member));
+        durable.await.unwrap_or_else(|_| Err(Error::refused("the store is closed")))
+    }
+
+    fn hand_back(&mut self, commit: Option<Member>) {
+        if let Some(Lent { connection, back }) = self.0.take() {
+            // The task waits for nothing but this, unless its runtime is going down with it.
+            let _ = back.send(Returned { connection, commit });
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.hand_back(None);
+    }
+}
+
+struct Task {
+    queue: mpsc::Receiver<Request>,
+    /// Away while it is lent.
+    connection: Option<Box<SqliteConnection>>,
+    /// What ended a group without belonging to it.
+    pending: Option<Request>,
+    commits: Arc<AtomicU64>,
+    health: Health,
+    /// Let go after the connection is closed.
+    _lock: File,
+}
+
+impl Task {
+    async fn run(mut self) {
+        while let Some(request) = self.next().await {
+            match request {
+                Request::Turn(asker) => self.group(asker).await,
+                Request::Checkpoint(asker) => {
+                    let done = self.execute("pragma wal_checkpoint(truncate)").await;
+                    let _ = asker.send(done);
+                }
+                Request::Close(asker) => {
+                    self.close().await;
+                    drop(self);
+                    let _ = asker.send(());
+                    return;
+                }
+            }
+        }
+        self.close().await;
+    }
+
+    async fn next(&mut self) -> Option<Request> {
+        match self.pending.take() {
+            Some(request) => Some(request),
+            None => self.queue.recv().await,
+        }
+    }
+
+    async fn close(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "the database was not closed in order");
+        }
+    }
+
+    /// Everything from one BEGIN to its COMMIT.
+    async fn group(&mut self, first: oneshot::Sender<Result<Turn, Error>>) {
+        if let Err(error) = self.begin().await {
+            let _ = first.send(Err(error));
+            return;
+        }
+        let started = Instant::now();
+        let mut members = Vec::new();
+        let mut asker = Some(first);
+        let mut outcome = Ok(());
+        while let Some(next) = asker.take() {
+            outcome = self.turn(next, &mut members).await;
+            if outcome.is_err() {
+                break;
+            }
+            if members.len() < GROUP_TRANSACTIONS_MAX && started.elapsed() < GROUP_TIME_MAX {
+                asker = self.waiting();
+            }
+        }
+        let outcome = match outcome {
+            Ok(()) if members.is_empty() => self.execute("rollback").await,
+            Ok(()) => self.commit().await,
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() {
+            // Whether SQLite has already undone the transaction depends on the error; a second time does no harm.
+            let _ = self.execute("rollback").await;
+        }
+        for member in members {
+            let _ = member.send(outcome.as_ref().map_or_else(|error| Err(error.again()), |()| Ok(())));
+        }
+    }
+
+    /// The next transaction of the group, if one is waiting already.
+    fn waiting(&mut self) -> Option<oneshot::Sender<Result<Turn, Error>>> {
+        match self.queue.try_recv() {
+            Ok(Request::Turn(asker)) => Some(asker),
+            Ok(other) => {
+                self.pending = Some(other);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn begin(&mut self) -> Result<(), Error> {
+        self.health.check()?;
+        self.execute("begin immediate").await
+    }
+
+    async fn commit(&mut self) -> Result<(), Error> {
+        self.execute("commit").await?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Lends the connection to one transaction. An error means that the whole group is lost.
+    async fn turn(
+        &mut self,
+        asker: oneshot::Sender<Result<Turn, Error>>,
+        members: &mut Vec<Member>,
+    ) -> Result<(), Error> {
+        if asker.is_closed() {
+            return Ok(());
+        }
+        if let Err(error) = self.execute("savepoint turn").await {
+            let _ = asker.send(Err(error.again()));
+            return Err(error);
+        }
+        match self.lend(asker).await? {
+            Some(member) => {
+                let released = self.execute("release turn").await;
+                members.push(member);
+                released
+            }
+            // Fails when an error inside made SQLite undo everything: then nobody's work is left.
+            None => self.execute("rollback to turn; release turn").await,
+        }
+    }
+
+    async fn lend(&mut self, asker: oneshot::Sender<Result<Turn, Error>>) -> Result<Option<Member>, Error> {
+        let Some(connection) = self.connection.take() else { return Err(Error::Failed) };
+        let (back, mut returned) = oneshot::channel();
+        // An asker that is gone drops the turn, which comes straight back.
+        drop(asker.send(Ok(Turn(Some(Lent { connection, back })))));
+        loop {
+            match tokio::time::timeout(HOLD_TIME_MAX, &mut returned).await {
+                Ok(Ok(Returned { connection, commit })) => {
+                    self.connection = Some(connection);
+                    return Ok(commit);
+                }
+                Ok(Err(_)) => return Err(self.health.note(Error::Failed)),
+                Err(_) => tracing::error!("a transaction keeps the writer for over {HOLD_TIME_MAX:?}"),
+            }
+        }
+    }
+
+    async fn execute(&mut self, text: &'static str) -> Result<(), Error> {
+        let Some(connection) = self.connection.as_mut() else { return Err(Error::Failed) };
+        let done = Wire::Sqlite(connection).execute(sql(text)).await;
+        done.map(|_| ()).map_err(|error| self.health.note(error.into()))
+    }
+}
