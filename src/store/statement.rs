@@ -1,0 +1,82 @@
+//! Statements that grow with what is asked: lists, rows, filters and pages, numbered `$1…` as they grow.
+//!
+//! Not here: statements of fixed text (`sql::sql`) and running either.
+
+use super::{
+    Page,
+    sql::{Arg, Query, sql},
+};
+
+/// Most values in one list, and most rows in one insert: SQLite takes 32 766 arguments, and no insert here has more than
+/// sixteen columns.
+pub(crate) const LIST_MAX: usize = 1000;
+
+/// A statement being written. Text is ours, values are arguments: nothing from outside becomes text.
+pub(crate) struct Statement {
+    text: String,
+    args: Vec<Arg>,
+}
+
+impl Statement {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), args: Vec::new() }
+    }
+
+    /// Appends text.
+    pub(crate) fn text(mut self, text: &str) -> Self {
+        self.text.push_str(text);
+        self
+    }
+
+    /// Appends one value.
+    pub(crate) fn arg(mut self, value: impl Into<Arg>) -> Self {
+        self.args.push(value.into());
+        self.text.push('$');
+        self.text.push_str(&self.args.len().to_string());
+        self
+    }
+
+    /// Appends text and its value when there is one: an optional filter.
+    pub(crate) fn given(self, text: &str, value: Option<impl Into<Arg>>) -> Self {
+        match value {
+            Some(value) => self.text(text).arg(value),
+            None => self,
+        }
+    }
+
+    /// Appends `(…)` with every value. An empty list matches nothing.
+    pub(crate) fn list<T: Into<Arg> + Clone>(mut self, values: &[T]) -> Self {
+        let Some(last) = values.last() else { return self.text("(null)") };
+        // Filled up to a power of two, so that few different texts reach the engine and it need not plan each anew.
+        let padding = values.len().next_power_of_two() - values.len();
+        let padded = values.iter().chain(std::iter::repeat_n(last, padding));
+        for (position, value) in padded.enumerate() {
+            self = self.text(if position == 0 { "(" } else { ", " }).arg(value.clone());
+        }
+        self.text(")")
+    }
+
+    /// Appends `($1, $2), ($3, $4)`: the rows of an insert.
+    pub(crate) fn rows<const N: usize>(mut self, rows: impl IntoIterator<Item = [Arg; N]>) -> Self {
+        for (number, row) in rows.into_iter().enumerate() {
+            self = self.text(if number == 0 { "(" } else { ", (" });
+            for (position, value) in row.into_iter().enumerate() {
+                self = self.text(if position == 0 { "" } else { ", " }).arg(value);
+            }
+            self = self.text(")");
+        }
+        self
+    }
+
+    /// Ends a list newest first: what lies after `page.after`, ordered by a time and an id, at most `page.limit` rows.
+    pub(crate) fn page(mut self, page: &Page, time: &str, id: &str) -> Query {
+        if let Some(after) = &page.after {
+            self = self.text(&format!(" and ({time}, {id}) < (")).arg(after.at).text(", ").arg(after.id).text(")");
+        }
+        self.text(&format!(" order by {time} desc, {id} desc limit ")).arg(page.limit).query()
+    }
+
+    pub(crate) fn query(self) -> Query {
+        sql(self.text).bind_all(self.args)
+    }
+}
