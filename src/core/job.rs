@@ -20,7 +20,7 @@ pub enum Job {
     /// Send through the user's account or the smarthost.
     Submit { message: MessageKey, exit: JobExit },
     /// See that a sent message lies in Sent, once.
-    SaveSent { message: MessageKey, account: AccountId, tries: u32 },
+    SaveSent { message: MessageKey, account: AccountId },
     /// Pass a contact's message on to the user who takes part by reply address.
     Relay { message: MessageKey, user: UserId },
     /// Report a submission's failure or success to the CRM's reverse-path.

@@ -76,6 +76,8 @@ pub enum SentCopy {
     /// Not wanted: a smarthost has no Sent mailbox.
     None,
     Wanted,
+    /// A job is looking after it.
+    Queued,
     /// The provider filed it.
     Filed,
     /// We appended it.

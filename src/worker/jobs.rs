@@ -120,7 +120,7 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
         Job::Process { inbound } => flow::process(&gateway, &job, *inbound).await,
         Job::Repeat { inbound } => flow::repeat(&gateway, &job, *inbound).await,
         Job::Submit { message, .. } => flow::submit::perform(&gateway, &job, *message).await,
-        Job::SaveSent { message, account, .. } => flow::submit::save_sent(&gateway, &job, *message, *account).await,
+        Job::SaveSent { message, account } => flow::submit::save_sent(&gateway, &job, *message, *account).await,
         Job::Relay { message, user } => flow::relay::perform(&gateway, &job, *message, *user).await,
         Job::Report { message } => flow::submit::report(&gateway, &job, *message).await,
         Job::Refetch { at } => flow::sync::refetch(&gateway, &job, at).await,

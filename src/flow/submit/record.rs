@@ -130,6 +130,19 @@ pub(super) async fn conclude(tx: &mut Tx, gateway: &Gateway, job: &Leased, mut s
     Ok(())
 }
 
+/// Writes that a submission is still uncertain; the job is the caller's to settle.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn stay_uncertain(tx: &mut Tx, mut submission: Submission, until: Timestamp) -> Result<(), FlowError> {
+    let before = submission.state;
+    submission.state = SubmissionState::Uncertain;
+    submission.next_attempt_at = Some(until);
+    tx.set_submission(&submission).await?;
+    tx.set_recipients(submission.message, &submission.recipients).await?;
+    announce(tx, &submission, before, now()).await
+}
+
 /// What could not be delivered within its lifetime bounces (RFC 5321 section 4.5.4.1).
 fn expire(submission: &mut Submission, now: Timestamp, gateway: &Gateway) {
     let lifetime = SignedDuration::try_from(gateway.settings.submission_lifetime).unwrap_or(SignedDuration::MAX);
@@ -192,7 +205,7 @@ async fn follow_up(tx: &mut Tx, gateway: &Gateway, submission: &mut Submission, 
     let sent = submission.recipients.iter().any(|state| state.state == SubmissionState::Sent);
     let wants_copy = submission.sent_copy == SentCopy::Wanted && gateway.policy().append_sent == AppendSent::Auto;
     if let (true, true, Some(account)) = (sent, wants_copy, submission.account) {
-        queue::enqueue(tx, &Job::SaveSent { message: submission.message, account, tries: 0 }, None, now).await?;
+        queue::enqueue(tx, &Job::SaveSent { message: submission.message, account }, None, now).await?;
         // Queued once, however many recipients are sent to later.
         tx.set_sent_copy(submission.message, SentCopy::Queued).await?;
     }
