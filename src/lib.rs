@@ -7,4 +7,8 @@
 
 pub mod mail;
 
+pub mod net;
+
 pub mod core;
+
+pub mod smtp;
