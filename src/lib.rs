@@ -6,7 +6,11 @@
 //! `flow` has one use case a file; `worker`, `http` and `sandbox` drive the flows; `app` wires it all together.
 
 pub mod mail;
+pub mod net;
 
 pub mod core;
+
+pub mod imap;
+pub mod smtp;
 
 pub mod store;
