@@ -113,9 +113,9 @@ impl Store {
         received_at: Timestamp,
     ) -> Result<Taken, Error> {
         self.0.health.check()?;
-        let Intake { workspace, door, raw } = intake;
+        let Intake { workspace, door, raw, fingerprint } = intake;
         let key = self.workspace_key(workspace).await?;
-        let source_key = source_key(workspace, &door, &raw)?;
+        let source_key = source_key(&door, &fingerprint)?;
         let blob = self.seal_blob(workspace, key, &raw).await?;
         let door = json(&door)?;
         let offer = Offer { workspace, id, source_key, door, blob, received_at };
@@ -126,25 +126,18 @@ impl Store {
     }
 }
 
-/// What makes a transaction the same as an earlier one: its door, its envelope and its bytes; not the peer's address,
-/// since a large sender retries from another.
-fn source_key(workspace: WorkspaceId, door: &Door, raw: &[u8]) -> Result<[u8; 32], Error> {
-    let (identity, envelope) = match door {
-        Door::Mx { routes, envelope, .. } => {
+/// What makes a transaction the same as an earlier one: its door and its fingerprint; not the peer's address, since a large
+/// sender retries from another.
+fn source_key(door: &Door, fingerprint: &[u8; 32]) -> Result<[u8; 32], Error> {
+    let identity = match door {
+        Door::Mx { routes, .. } => {
             let mut ids: Vec<_> = routes.iter().map(|route| route.id).collect();
             ids.sort_unstable();
-            (json(&("mx", ids))?, envelope)
+            json(&("mx", ids))?
         }
-        Door::Submission { order, envelope } => {
-            (json(&("submission", order.user, order.principal))?, envelope)
-        }
+        Door::Submission { order, .. } => json(&("submission", order.user, order.principal))?,
     };
-    let mut hasher = blake3::Hasher::new();
-    for part in [workspace.uuid().as_bytes(), identity.as_bytes(), json(envelope)?.as_bytes(), raw] {
-        hasher.update(&part.len().to_le_bytes());
-        hasher.update(part);
-    }
-    Ok(*hasher.finalize().as_bytes())
+    Ok(*blake3::Hasher::new().update(identity.as_bytes()).update(fingerprint).finalize().as_bytes())
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String, Error> {

@@ -27,8 +27,8 @@ impl Tx {
         let (local, domain) = parts(&route.address);
         let (kind, user, conversation, participant) = match &route.target {
             RouteTarget::Capture { user } => ("capture", Some(*user), None, None),
-            RouteTarget::Reply { conversation, participant } => {
-                ("reply", None, Some(*conversation), Some(participant.key().to_owned()))
+            RouteTarget::Reply { conversation, participant, user } => {
+                ("reply", Some(*user), Some(*conversation), Some(participant.key().to_owned()))
             }
         };
         let query = sql("insert into routes (workspace, id, kind, domain, local_part, user_id, conversation, \
@@ -75,7 +75,8 @@ impl Session {
     /// Every capture address a user has had, newest first.
     pub async fn routes_of(&mut self, user: UserId) -> Result<Vec<Route>, Error> {
         let query = sql(format!(
-            "select {COLUMNS} from routes where workspace = $1 and user_id = $2 order by created_at desc, id desc"
+            "select {COLUMNS} from routes where workspace = $1 and user_id = $2 and kind = 'capture' \
+             order by created_at desc, id desc"
         ))
         .bind(self.workspace())
         .bind(user);
@@ -98,6 +99,17 @@ impl Session {
         .bind(conversation)
         .bind(participant.key());
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    }
+
+    /// Every live reply address of a conversation, oldest first.
+    pub async fn reply_routes(&mut self, conversation: ConversationId) -> Result<Vec<Route>, Error> {
+        let query = sql(format!(
+            "select {COLUMNS} from routes where workspace = $1 and conversation = $2 and kind = 'reply' \
+             and expires_at is null order by created_at, id"
+        ))
+        .bind(self.workspace())
+        .bind(conversation);
+        self.fetch_all(query).await?.iter().map(read).collect()
     }
 }
 
@@ -134,6 +146,7 @@ fn read(row: &Row) -> Result<Route, Error> {
         "reply" => RouteTarget::Reply {
             conversation: row.opt_id("conversation")?.ok_or_else(gap)?,
             participant: row.opt_address("participant")?.ok_or_else(gap)?,
+            user: row.opt_id("user_id")?.ok_or_else(gap)?,
         },
         _ => return Err(Error::Corrupt("routes: an unknown kind".into())),
     };
