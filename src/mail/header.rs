@@ -214,7 +214,8 @@ pub(super) struct FieldLines<'a, 'b> {
     pub(super) body: usize,
     /// The block ended without an empty line, though bytes follow.
     pub(super) unseparated: bool,
-    line_end: u8,
+    /// What ends a line: LF, with or without a CR before it, or CR alone.
+    pub(super) line_end: u8,
     is_boundary: &'b dyn Fn(&[u8]) -> bool,
 }
 
@@ -230,8 +231,8 @@ impl<'a, 'b> FieldLines<'a, 'b> {
     fn preamble_len(&self) -> usize {
         let mark = if self.raw.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         let rest = self.raw.get(mark..).unwrap_or_default();
-        let is_mbox = rest.starts_with(b"From ") || rest.starts_with(b">From ");
-        if is_mbox { mark + self.line_len(rest) } else { mark }
+        let len = self.line_len(rest);
+        if rest.get(..len).is_some_and(is_mbox_line) { mark + len } else { mark }
     }
 
     /// Length of the first line with its end.
@@ -276,10 +277,17 @@ impl<'a> Iterator for FieldLines<'a, '_> {
     }
 }
 
+/// `From ann@x.example Tue Apr  1 10:00:00 2025`: its first colon stands in the time, that of a field behind one word.
+fn is_mbox_line(line: &[u8]) -> bool {
+    let before_colon = line.split(|byte| *byte == b':').next().unwrap_or_default();
+    let words = before_colon.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).count();
+    let has_colon = before_colon.len() < line.len();
+    (line.starts_with(b"From ") || line.starts_with(b">From ")) && (!has_colon || words >= 4)
+}
+
 /// Old Macintosh files end lines with a lone CR; anything with an LF does not.
 fn line_end_of(raw: &[u8]) -> u8 {
-    let head = raw.get(..HEADER_BYTES_MAX).unwrap_or(raw);
-    if memchr(b'\n', head).is_none() && memchr(b'\r', head).is_some() { b'\r' } else { b'\n' }
+    if memchr(b'\n', raw).is_none() && memchr(b'\r', raw).is_some() { b'\r' } else { b'\n' }
 }
 
 /// A parameter that its sender wrapped without indenting it: `name=…` behind a line that ends with a semicolon.
