@@ -14,3 +14,7 @@ pub mod imap;
 pub mod smtp;
 
 pub mod store;
+
+pub mod queue;
+
+pub mod coord;

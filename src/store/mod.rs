@@ -16,6 +16,11 @@ mod vault;
 mod work;
 mod writer;
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -25,7 +30,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-pub use blobs::SealedBlob;
+pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob};
 pub use error::{Error, OpenError};
 pub use intake::{InboundRow, InboundState, Taken};
 pub use page::{Page, PageKey};
