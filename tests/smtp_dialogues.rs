@@ -64,10 +64,13 @@ fn play(name: &str, dialogue: &Dialogue, octets_at_a_time: usize) {
         }
         match turn {
             Turn::Reply(expect) => {
-                let got = peer.next_line().unwrap_or_else(|| panic!("{name}: nothing said, expected {expect:?}"));
+                let got =
+                    peer.next_line().unwrap_or_else(|| panic!("{name}: nothing said, expected {expect:?}"));
                 assert!(got.starts_with(expect.as_str()), "{name}: {got:?}, expected {expect:?}");
             }
-            Turn::Handler(expect) => assert_eq!(peer.next_event().as_deref(), Some(expect.as_str()), "{name}"),
+            Turn::Handler(expect) => {
+                assert_eq!(peer.next_event().as_deref(), Some(expect.as_str()), "{name}")
+            }
             Turn::Handshake => peer.handshake(),
             Turn::Closed => assert!(peer.closed, "{name}: not closed"),
             Turn::Say(_) => {}

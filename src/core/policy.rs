@@ -68,7 +68,12 @@ impl Policy {
     pub fn mailweave() -> Self {
         Self {
             preset: DEFAULT_PRESET,
-            thread_start: vec![ThreadStart::Crm, ThreadStart::Capture, ThreadStart::Inbound, ThreadStart::Outbound],
+            thread_start: vec![
+                ThreadStart::Crm,
+                ThreadStart::Capture,
+                ThreadStart::Inbound,
+                ThreadStart::Outbound,
+            ],
             sync_drafts: false,
             capture_enabled: true,
             capture_fields: vec![CaptureField::Bcc, CaptureField::Cc, CaptureField::To],
@@ -182,7 +187,8 @@ mod tests {
 
     #[track_caller]
     fn check(attribution: &Attribution, thread_known: bool, is_draft: bool, rule: &str) {
-        let ruling = judge_mailbox(&Policy::mailweave(), MailboxFacts { attribution, thread_known, is_draft });
+        let ruling =
+            judge_mailbox(&Policy::mailweave(), MailboxFacts { attribution, thread_known, is_draft });
         assert_eq!(ruling.rule, rule);
     }
 

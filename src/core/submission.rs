@@ -49,7 +49,8 @@ pub struct RecipientState {
 #[must_use]
 pub fn overall(recipients: &[RecipientState]) -> SubmissionState {
     use SubmissionState::{Bounced, Deferred, Held, Queued, Sending, Sent, Uncertain};
-    let any = |states: &[SubmissionState]| recipients.iter().any(|recipient| states.contains(&recipient.state));
+    let any =
+        |states: &[SubmissionState]| recipients.iter().any(|recipient| states.contains(&recipient.state));
     match () {
         () if any(&[Uncertain, Sending]) => Uncertain,
         () if any(&[Queued, Deferred]) => Deferred,

@@ -436,7 +436,7 @@ async fn recall_skipped(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<(), Error>
     let ids: Vec<_> = own.chain(&summary.in_reply_to).chain(&summary.references).map(|id| key.hash(id.as_str())).collect();
     let skipped: Vec<MailboxUid> = tx.skipped_with_ids(&ids).await?;
     for at in skipped {
-        queue::enqueue(tx, &Job::Refetch { at }, None, arrival.received_at).await?;
+        tx.enqueue_job(&Job::Refetch { at }, arrival.received_at).await?;
     }
     Ok(())
 }

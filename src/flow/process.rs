@@ -22,8 +22,8 @@ use crate::{
         route::{Route, RouteTarget},
     },
     mail::{Address, Kind, Message, Party},
-    queue::{self, Leased, Settlement},
-    store::{InboundRow, InboundState, Tx},
+    queue::{Leased, Settlement},
+    store::{InboundRow, InboundState, Tx, mint},
 };
 
 /// Files what a listener took in; the job and its effect are settled in one transaction.
@@ -43,7 +43,7 @@ pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Re
             }
         }
     }
-    queue::settle(&mut tx, job, Settlement::Done).await?;
+    tx.settle(job, Settlement::Done).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -58,12 +58,12 @@ pub async fn repeat(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Res
     let settlement = match (row.state, row.message) {
         (InboundState::Pending, _) => Settlement::RetryAt(super::now() + jiff::SignedDuration::from_secs(1)),
         (InboundState::Filed, Some(message)) => {
-            tx.repeat_sighting(message, inbound, job.created_at, job.id).await?;
+            tx.repeat_sighting(message, (inbound, mint()), job.created_at).await?;
             Settlement::Done
         }
         _ => Settlement::Done,
     };
-    queue::settle(&mut tx, job, settlement).await?;
+    tx.settle(job, settlement).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -76,7 +76,7 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
     let mut tx = gateway.store.begin(job.workspace).await?;
     let ruling = Ruling { verdict: Verdict::Held, rule: "cannot_be_processed", reason: "It could not be processed." };
     hold(&mut tx, gateway, inbound, "capture", ruling, Vec::new()).await?;
-    queue::settle(&mut tx, job, Settlement::Done).await?;
+    tx.settle(job, Settlement::Done).await?;
     tx.commit().await?;
     Ok(())
 }

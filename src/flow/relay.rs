@@ -22,7 +22,7 @@ use crate::{
         submission::{DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
     },
     mail::{Address, Envelope, Kind, Party, Recipient, ReversePath},
-    queue::{self, Leased, Settlement},
+    queue::{Leased, Settlement},
     smtp::Outcome,
     store::{Session, Tx, mint},
 };
@@ -89,14 +89,14 @@ pub(super) async fn enqueue(
     }
     if !bound.from_user {
         let job = Job::Relay { message: message.id, user: bound.user };
-        queue::enqueue(tx, &job, None, message.received_at).await?;
+        tx.enqueue_job(&job, message.received_at).await?;
         return Ok(());
     }
     if bound.counterparts.is_empty() || !matches!(message.author, Author::User(_)) {
         return Ok(());
     }
     tx.insert_submission(&submission(message, bound, reverse_path)).await?;
-    queue::enqueue(tx, &Job::Submit { message: message.id, exit: JobExit::Smarthost }, None, message.received_at).await?;
+    tx.enqueue_job(&Job::Submit { message: message.id, exit: JobExit::Smarthost }, message.received_at).await?;
     Ok(())
 }
 
@@ -202,7 +202,7 @@ async fn settle(gateway: &Gateway, job: &Leased, outcome: Outcome) -> Result<(),
         tracing::warn!(job = job.id, attempt = job.attempt, "a message could not be passed on to its user");
     }
     let mut tx = gateway.store.begin(job.workspace).await?;
-    queue::settle(&mut tx, job, settlement).await?;
+    tx.settle(job, settlement).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -67,7 +67,7 @@ impl Tx {
     ///
     /// # Errors
     /// `Missing` when there is no such message.
-    pub async fn repeat_sighting(&mut self, message: MessageKey, repeated: MessageKey, first: MessageKey, at: Timestamp) -> Result<(), Error> {
+    pub async fn repeat_sighting(&mut self, message: MessageKey, (first, repeated): (MessageKey, MessageKey), at: Timestamp) -> Result<(), Error> {
         let known = self.sightings(&[message]).await?;
         for row in known.get(&message).into_iter().flatten() {
             let sighting = match row.sighting.clone() {

@@ -14,7 +14,7 @@ use crate::{
         retry,
     },
     flow::{self, FlowError, Gateway},
-    queue::{self, Leased, Settlement},
+    queue::{Leased, Settlement},
     store,
 };
 
@@ -141,6 +141,6 @@ async fn after_panic(gateway: &Gateway, job: &Leased) -> Result<(), store::Error
 
 async fn settle(gateway: &Gateway, job: &Leased, settlement: Settlement) -> Result<(), store::Error> {
     let mut tx = gateway.store.begin(job.workspace).await?;
-    queue::settle(&mut tx, job, settlement).await?;
+    tx.settle(job, settlement).await?;
     tx.commit().await
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
-use super::{ControlFields, Refusal, choose_exit, order::CONTROL_PREFIX};
+use super::{ControlFields, Refusal, choose_exit};
 use crate::{
     core::{
         ids::{Id, MessageKey, UserId, WorkspaceId},
@@ -128,9 +128,9 @@ fn outgoing_bytes(
     (key, now): (MessageKey, Timestamp),
 ) -> Bytes {
     let ours = &gateway.settings.ours;
-    let stripped = surgery::strip_for_submission(message, CONTROL_PREFIX, |address| ours.holds(address));
+    let stripped = surgery::strip_for_submission(message, |address| ours.holds(address));
     let id = own_message_id(key, &gateway.settings.hostname);
-    let complete = surgery::ensure_id_and_date(&stripped, &id, now);
+    let complete = ensure_date_and_message_id(&surgery::normalise_line_ends(stripped), now, &id);
     smtp::received_field(info, envelope, &gateway.settings.hostname, now).prepend_to(&complete)
 }
 

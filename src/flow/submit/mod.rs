@@ -134,7 +134,7 @@ async fn queue_submission(
     tx.insert_submission(&submission).await?;
     if let Some(exit) = exit {
         let job = Job::Submit { message, exit: job_exit(exit) };
-        queue::enqueue(tx, &job, None, handed.received_at).await?;
+        tx.enqueue_job(&job, handed.received_at).await?;
     }
     Ok(state)
 }

@@ -21,9 +21,6 @@ pub struct ControlFields {
     pub conversation: Option<ConversationId>,
 }
 
-/// Every field of this prefix is ours and never leaves.
-pub const CONTROL_PREFIX: &str = "x-mailweave-";
-
 /// Longest idempotency key, in octets.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
