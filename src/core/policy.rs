@@ -49,6 +49,8 @@ pub enum ClassRoute {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub preset: &'static str,
+    /// Raised by every change; decisions name the one that applied.
+    pub version: i64,
     pub thread_start: Vec<ThreadStart>,
     /// Mail the provider flags as a draft.
     pub sync_drafts: bool,
@@ -68,6 +70,7 @@ impl Policy {
     pub fn mailweave() -> Self {
         Self {
             preset: DEFAULT_PRESET,
+            version: 1,
             thread_start: vec![
                 ThreadStart::Crm,
                 ThreadStart::Capture,
