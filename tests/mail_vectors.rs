@@ -12,7 +12,7 @@
 use std::path::PathBuf;
 
 use mailweave::mail::{
-    Address, Defect, HeaderBlock, HeaderSummary, Kind, Message, Party, address_list, sanitise,
+    Address, Defect, HeaderBlock, HeaderSummary, Kind, Message, Party, address_list, sanitise, surgery,
 };
 use serde_json::Value;
 
