@@ -7,4 +7,6 @@
 
 pub mod mail;
 
+pub mod net;
+
 pub mod core;
