@@ -10,3 +10,5 @@ pub mod mail;
 pub mod net;
 
 pub mod core;
+
+pub mod smtp;
