@@ -20,5 +20,7 @@ pub mod queue;
 pub mod coord;
 
 pub mod account;
+
 pub mod flow;
+
 pub mod worker;

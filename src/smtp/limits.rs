@@ -127,11 +127,16 @@ impl Reservation {
         self.bytes += if taken { more } else { 0 };
         taken
     }
+
+    /// Gives everything back before the end.
+    pub(super) fn release(&mut self) {
+        self.free.fetch_add(std::mem::take(&mut self.bytes), Ordering::AcqRel);
+    }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.free.fetch_add(self.bytes, Ordering::AcqRel);
+        self.release();
     }
 }
 

@@ -2,7 +2,12 @@
 //!
 //! Local parts `unknown`, `busy` and `goodbye` are answered 550, 451 and 421; the password is `secret`. Not here: sockets.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "each test binary uses its own part; a test may panic"
+)]
 
 use std::{collections::VecDeque, sync::Arc};
 

@@ -437,6 +437,10 @@ impl Incoming {
             self.no_room = true;
             self.reader.discard();
         }
-        self.reader.receive(octets)
+        let rest = self.reader.receive(octets);
+        if self.reader.is_discarding() {
+            self.reservation.release();
+        }
+        rest
     }
 }
