@@ -18,3 +18,9 @@ pub mod store;
 pub mod queue;
 
 pub mod coord;
+
+pub mod account;
+
+pub mod flow;
+
+pub mod worker;

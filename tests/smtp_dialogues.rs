@@ -5,6 +5,13 @@
 //! CRLF, `c: text` is said raw with `\r \n \0` read as escapes, `S: text` is the beginning of the next line of reply, `S! …` of
 //! the handler's view, `--- tls` a handshake, `--- closed` the end of the connection.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test may panic; that is how it fails"
+)]
+
 mod smtp_peer;
 
 use smtp_peer::{Peer, unescape};
@@ -64,10 +71,13 @@ fn play(name: &str, dialogue: &Dialogue, octets_at_a_time: usize) {
         }
         match turn {
             Turn::Reply(expect) => {
-                let got = peer.next_line().unwrap_or_else(|| panic!("{name}: nothing said, expected {expect:?}"));
+                let got =
+                    peer.next_line().unwrap_or_else(|| panic!("{name}: nothing said, expected {expect:?}"));
                 assert!(got.starts_with(expect.as_str()), "{name}: {got:?}, expected {expect:?}");
             }
-            Turn::Handler(expect) => assert_eq!(peer.next_event().as_deref(), Some(expect.as_str()), "{name}"),
+            Turn::Handler(expect) => {
+                assert_eq!(peer.next_event().as_deref(), Some(expect.as_str()), "{name}")
+            }
             Turn::Handshake => peer.handshake(),
             Turn::Closed => assert!(peer.closed, "{name}: not closed"),
             Turn::Say(_) => {}
@@ -94,4 +104,42 @@ fn every_dialogue_goes_as_written_however_it_is_cut() {
         }
     }
     assert!(played >= 10, "{played} dialogues found");
+}
+
+proptest::proptest! {
+    /// Any sequence of commands, in any segments, leaves the session in a state it knows: it answers each line at most once
+    /// in a code of RFC 5321, delivers nothing without a recipient, and never panics.
+    #[test]
+    fn no_sequence_of_commands_confuses_a_session(
+        lines in proptest::collection::vec(proptest::sample::select(vec![
+            "EHLO a\r\n", "HELO a\r\n", "MAIL FROM:<a@b.example>\r\n", "MAIL FROM:<>\r\n", "MAIL FROM:<busy@b.example>\r\n", "RCPT TO:<t@gw.example>\r\n",
+            "RCPT TO:<unknown@gw.example>\r\n", "RCPT TO:<goodbye@gw.example>\r\n", "DATA\r\n", "Subject: x\r\n\r\n", ".\r\n", "..\r\n", "RSET\r\n", "NOOP\r\n",
+            "STARTTLS\r\n", "AUTH PLAIN\r\n", "AUTH LOGIN\r\n", "AUTH PLAIN AGFubgBzZWNyZXQ=\r\n", "AGFubgBzZWNyZXQ=\r\n", "*\r\n", "BDAT 3 LAST\r\n", "QUIT\r\n", "\r\n",
+            "x\n", "\0\r\n", "VRFY a\r\n",
+        ]), 0..40),
+        listener in proptest::sample::select(vec!["mx", "submission", "submissions"]),
+        segment in 1_usize..60,
+    ) {
+        let mut peer = Peer::new(listener, true);
+        let said = lines.concat();
+        for piece in said.as_bytes().chunks(segment) {
+            if peer.wants_tls {
+                peer.handshake();
+            }
+            peer.say(piece);
+        }
+        let replies = peer.lines();
+        let ends = replies.iter().filter(|line| line.as_bytes().get(3) == Some(&b' ')).count();
+        proptest::prop_assert!(ends <= said.matches('\n').count() + 1, "{replies:?}");
+        for line in &replies {
+            let code: u16 = line[..3].parse().unwrap();
+            proptest::prop_assert!((200..560).contains(&code), "{line}");
+        }
+        for (recipients, _) in &peer.messages {
+            proptest::prop_assert!(!recipients.is_empty());
+        }
+        if listener != "mx" && !peer.messages.is_empty() {
+            proptest::prop_assert!(peer.session().info().authenticated.is_some());
+        }
+    }
 }

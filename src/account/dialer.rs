@@ -36,7 +36,12 @@ pub struct ProviderDialer {
 
 impl ProviderDialer {
     #[must_use]
-    pub fn new(net: net::Dialer, imap_limits: imap::Limits, imap_deadlines: imap::Deadlines, smtp_timeouts: smtp::Timeouts) -> Self {
+    pub fn new(
+        net: net::Dialer,
+        imap_limits: imap::Limits,
+        imap_deadlines: imap::Deadlines,
+        smtp_timeouts: smtp::Timeouts,
+    ) -> Self {
         Self { net, imap_limits, imap_deadlines, smtp_timeouts }
     }
 
@@ -55,7 +60,8 @@ impl ProviderDialer {
         let mut client = imap::Client::connect(stream, self.imap_limits, self.imap_deadlines).await?;
         if endpoint.security == Security::Starttls {
             let stream = self.net.secure(client.starttls().await?, &endpoint.host).await?;
-            client = imap::Client::connect_after_starttls(stream, self.imap_limits, self.imap_deadlines).await?;
+            client =
+                imap::Client::connect_after_starttls(stream, self.imap_limits, self.imap_deadlines).await?;
         }
         if client.is_preauthenticated() {
             return Ok(client);
@@ -84,11 +90,14 @@ impl ProviderDialer {
         };
         let mut client = smtp::Client::connect(stream, hello, channel, self.smtp_timeouts.clone()).await?;
         if endpoint.security == Security::Starttls {
-            let secure = |stream| async move { self.net.secure(stream, &endpoint.host).await.map_err(std::io::Error::other) };
+            let secure = |stream| async move {
+                self.net.secure(stream, &endpoint.host).await.map_err(std::io::Error::other)
+            };
             client = client.starttls(secure).await?;
         }
         if let Some(Credentials::Password { username, password }) = &exit.credentials {
-            let credentials = smtp::Credentials::Password { username: username.clone(), password: password.clone() };
+            let credentials =
+                smtp::Credentials::Password { username: username.clone(), password: password.clone() };
             client.authenticate(&credentials, None).await?;
         }
         Ok(client)

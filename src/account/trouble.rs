@@ -51,12 +51,20 @@ impl Trouble {
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self {
-            Self::Unreachable(_) => "Check host and port. If the provider is down, nothing needs doing: we keep trying.",
-            Self::Insecure(_) => "Choose the security the server offers, and see that its certificate names its host.",
-            Self::Credentials(_) => "Update the account's credentials. Many providers want an app password here.",
+            Self::Unreachable(_) => {
+                "Check host and port. If the provider is down, nothing needs doing: we keep trying."
+            }
+            Self::Insecure(_) => {
+                "Choose the security the server offers, and see that its certificate names its host."
+            }
+            Self::Credentials(_) => {
+                "Update the account's credentials. Many providers want an app password here."
+            }
             Self::Throttled { .. } => "Nothing needs doing: we go on when the provider lets us.",
             Self::Misbehaving(_) => "Tell the provider. We keep trying, at longer intervals.",
-            Self::Refused(_) => "See what the server says; the provider's administrator may have to allow this access.",
+            Self::Refused(_) => {
+                "See what the server says; the provider's administrator may have to allow this access."
+            }
             Self::NoSentMailbox => "Create a mailbox named Sent at the provider, or mark one as \\Sent.",
         }
     }
@@ -74,7 +82,13 @@ impl Trouble {
     /// A line for the account's error log.
     #[must_use]
     pub fn entry(&self, at: Timestamp) -> AccountError {
-        AccountError { at, code: self.code().into(), message: self.to_string(), advice: self.advice().into(), count: 1 }
+        AccountError {
+            at,
+            code: self.code().into(),
+            message: self.to_string(),
+            advice: self.advice().into(),
+            count: 1,
+        }
     }
 }
 
@@ -107,11 +121,19 @@ impl From<ClientError> for Trouble {
     fn from(error: ClientError) -> Self {
         let text = error.to_string();
         match &error {
-            ClientError::Io(_) | ClientError::Timeout | ClientError::Closed | ClientError::Broken => Self::Unreachable(text),
+            ClientError::Io(_) | ClientError::Timeout | ClientError::Closed | ClientError::Broken => {
+                Self::Unreachable(text)
+            }
             ClientError::OutOfStep => Self::Misbehaving(text),
-            ClientError::TlsNotOffered | ClientError::InjectedBeforeTls | ClientError::Insecure => Self::Insecure(text),
-            ClientError::Refused { stage: Stage::Auth, reply } if reply.is_permanent() => Self::Credentials(text),
-            ClientError::Refused { reply, .. } if reply.is_transient() => Self::Throttled { text, wait: None },
+            ClientError::TlsNotOffered | ClientError::InjectedBeforeTls | ClientError::Insecure => {
+                Self::Insecure(text)
+            }
+            ClientError::Refused { stage: Stage::Auth, reply } if reply.is_permanent() => {
+                Self::Credentials(text)
+            }
+            ClientError::Refused { reply, .. } if reply.is_transient() => {
+                Self::Throttled { text, wait: None }
+            }
             _ => Self::Refused(text),
         }
     }

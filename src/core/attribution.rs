@@ -44,7 +44,11 @@ pub struct KnownContact {
 impl Known {
     /// The contact behind an address that is no user's: a colleague is never a contact, even when the CRM lists him as one.
     fn contact(&self, address: &Address) -> Option<ContactId> {
-        if self.users.contains_key(address) { None } else { self.contacts.get(address).map(|contact| contact.id) }
+        if self.users.contains_key(address) {
+            None
+        } else {
+            self.contacts.get(address).map(|contact| contact.id)
+        }
     }
 }
 
@@ -65,7 +69,8 @@ pub struct Attribution {
 pub fn attribute(parties: &Parties, known: &Known, ours: &OurDomains) -> Attribution {
     let author_party = parties.from.first().cloned();
     let author = author_party.as_ref().map_or(Author::Other, |party| author_of(&party.address, known));
-    let mut outsiders: Vec<_> = parties.addresses().filter(|a| is_outsider(a, known, ours)).cloned().collect();
+    let mut outsiders: Vec<_> =
+        parties.addresses().filter(|a| is_outsider(a, known, ours)).cloned().collect();
     outsiders.sort();
     outsiders.dedup();
     let direction = match (&author, outsiders.is_empty()) {
@@ -106,13 +111,19 @@ fn contacts_of(parties: &Parties, known: &Known) -> Vec<(ContactId, ContactRole)
 /// The people in To whom a captured message makes contacts of: those the workspace does not know yet, never users, addresses
 /// of ours, or addresses that nobody reads. Mail that nobody wrote makes no contacts at all (invariant 12).
 #[must_use]
-pub fn new_contacts<'a>(parties: &'a Parties, known: &Known, ours: &OurDomains, automatic: Automatic) -> Vec<&'a Party> {
+pub fn new_contacts<'a>(
+    parties: &'a Parties,
+    known: &Known,
+    ours: &OurDomains,
+    automatic: Automatic,
+) -> Vec<&'a Party> {
     if automatic != Automatic::No {
         return Vec::new();
     }
     let mut new: Vec<&Party> = Vec::new();
     for party in &parties.to {
-        let unknown = is_outsider(&party.address, known, ours) && !known.contacts.contains_key(&party.address);
+        let unknown =
+            is_outsider(&party.address, known, ours) && !known.contacts.contains_key(&party.address);
         let doubled = new.iter().any(|seen| seen.address == party.address);
         if unknown && !doubled && !is_unread(&party.address) && new.len() < NEW_CONTACTS_MAX {
             new.push(party);
@@ -123,8 +134,11 @@ pub fn new_contacts<'a>(parties: &'a Parties, known: &Known, ours: &OurDomains, 
 
 /// Addresses by whose very name nobody reads what is sent there.
 fn is_unread(address: &Address) -> bool {
-    let plain: String = address.local().chars().filter(char::is_ascii_alphabetic).collect::<String>().to_ascii_lowercase();
-    ["noreply", "donotreply", "mailerdaemon", "postmaster", "bounce", "bounces"].iter().any(|name| plain.starts_with(name))
+    let plain: String =
+        address.local().chars().filter(char::is_ascii_alphabetic).collect::<String>().to_ascii_lowercase();
+    ["noreply", "donotreply", "mailerdaemon", "postmaster", "bounce", "bounces"]
+        .iter()
+        .any(|name| plain.starts_with(name))
 }
 
 #[cfg(test)]
@@ -180,9 +194,24 @@ mod tests {
     fn the_author_is_who_wrote_this_message() {
         use ContactRole::{Cc, From, To};
         let cora = Author::Contact(contact(3));
-        check(&parties("Ann@us.example", &["cora@out.example"], &[]), Direction::Outbound, &Author::User(user(1)), &[(3, To)]);
-        check(&parties("cora@out.example", &["ann@us.example"], &["dan@out.example"]), Direction::Inbound, &cora, &[(3, From), (4, Cc)]);
-        check(&parties("eve@far.example", &["ann@us.example"], &["cora@out.example"]), Direction::Inbound, &Author::Other, &[(3, Cc)]);
+        check(
+            &parties("Ann@us.example", &["cora@out.example"], &[]),
+            Direction::Outbound,
+            &Author::User(user(1)),
+            &[(3, To)],
+        );
+        check(
+            &parties("cora@out.example", &["ann@us.example"], &["dan@out.example"]),
+            Direction::Inbound,
+            &cora,
+            &[(3, From), (4, Cc)],
+        );
+        check(
+            &parties("eve@far.example", &["ann@us.example"], &["cora@out.example"]),
+            Direction::Inbound,
+            &Author::Other,
+            &[(3, Cc)],
+        );
     }
 
     #[test]
@@ -193,7 +222,14 @@ mod tests {
 
     #[test]
     fn a_captured_message_makes_contacts_of_the_unknown_people_in_to() {
-        let to = ["new@out.example", "NEW@out.example", "cora@out.example", "ben@us.example", "x@bcc.us.example", "no-reply@out.example"];
+        let to = [
+            "new@out.example",
+            "NEW@out.example",
+            "cora@out.example",
+            "ben@us.example",
+            "x@bcc.us.example",
+            "no-reply@out.example",
+        ];
         let captured = parties("ann@us.example", &to, &["cc@out.example"]);
         let names = |automatic| {
             let new = new_contacts(&captured, &known(), &ours(), automatic);

@@ -14,6 +14,7 @@ pub mod webhook;
 
 pub mod attribution;
 pub mod policy;
+pub mod relay;
 pub mod retry;
 pub mod sync_plan;
 pub mod threading;

@@ -49,6 +49,8 @@ pub enum ClassRoute {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub preset: &'static str,
+    /// Raised by every change; decisions name the one that applied.
+    pub version: i64,
     pub thread_start: Vec<ThreadStart>,
     /// Mail the provider flags as a draft.
     pub sync_drafts: bool,
@@ -68,7 +70,13 @@ impl Policy {
     pub fn mailweave() -> Self {
         Self {
             preset: DEFAULT_PRESET,
-            thread_start: vec![ThreadStart::Crm, ThreadStart::Capture, ThreadStart::Inbound, ThreadStart::Outbound],
+            version: 1,
+            thread_start: vec![
+                ThreadStart::Crm,
+                ThreadStart::Capture,
+                ThreadStart::Inbound,
+                ThreadStart::Outbound,
+            ],
             sync_drafts: false,
             capture_enabled: true,
             capture_fields: vec![CaptureField::Bcc, CaptureField::Cc, CaptureField::To],
@@ -182,7 +190,8 @@ mod tests {
 
     #[track_caller]
     fn check(attribution: &Attribution, thread_known: bool, is_draft: bool, rule: &str) {
-        let ruling = judge_mailbox(&Policy::mailweave(), MailboxFacts { attribution, thread_known, is_draft });
+        let ruling =
+            judge_mailbox(&Policy::mailweave(), MailboxFacts { attribution, thread_known, is_draft });
         assert_eq!(ruling.rule, rule);
     }
 

@@ -52,16 +52,26 @@ pub fn rewrite(raw: &Bytes, relayed: &Relayed<'_>, hidden: impl Fn(&Address) -> 
     let bare = surgery::remove_fields(raw, |name| {
         let name = name.to_ascii_lowercase();
         let recipients = replaces_to && (name == "to" || name == "cc");
-        recipients || DROPPED.contains(&name.as_str()) || name.starts_with("x-mailweave-") || name.starts_with("arc-")
+        recipients
+            || DROPPED.contains(&name.as_str())
+            || name.starts_with("x-mailweave-")
+            || name.starts_with("arc-")
     });
     let bare = surgery::remove_addresses(&bare, hidden);
     let (key, message) = &relayed.mark;
-    let mut fields = vec![
-        (HeaderName::from_static(loop_mark::FIELD), HeaderText::new(&loop_mark::mark(key, message))),
-        (HeaderName::from_static("From"), HeaderText::party(&relayed.from)),
-    ];
-    fields.extend(relayed.to.map(|to| (HeaderName::from_static("To"), HeaderText::party(to))));
-    surgery::prepend_fields(&bare, &fields)
+    let marked = surgery::prepend_fields(
+        &bare,
+        &[(name(loop_mark::FIELD), HeaderText::clean(&loop_mark::mark(key, message)))],
+    );
+    let from = surgery::set_parties(&marked, "From", std::slice::from_ref(&relayed.from));
+    match relayed.to {
+        Some(to) => surgery::set_parties(&from, "To", std::slice::from_ref(to)),
+        None => from,
+    }
+}
+
+fn name(name: &str) -> HeaderName {
+    HeaderName::parse(name).expect("our own field names are fit")
 }
 
 #[cfg(test)]
@@ -79,11 +89,19 @@ mod tests {
     #[test]
     fn the_other_sides_address_is_gone_and_the_thread_stays() {
         let to = party("ann@us.example", Some("Ann"));
-        let from = masked(Some(&party("bob@out.example", Some("Bob Ray"))), Address::parse("r-xyz@reply.example").unwrap());
+        let from = masked(
+            Some(&party("bob@out.example", Some("Bob Ray"))),
+            Address::parse("r-xyz@reply.example").unwrap(),
+        );
         let relayed = Relayed { from, to: Some(&to), mark: (&[1; 32], "msg_1".into()) };
-        let out = rewrite(&Bytes::from_static(RAW.as_bytes()), &relayed, |address| address.domain() == "reply.example" && address.local() == "r-abc");
+        let out = rewrite(&Bytes::from_static(RAW.as_bytes()), &relayed, |address| {
+            address.domain() == "reply.example" && address.local() == "r-abc"
+        });
         let text = String::from_utf8_lossy(&out).into_owned();
-        assert!(!text.contains("bob@out.example") && !text.contains("r-abc") && !text.contains("DKIM"), "{text}");
+        assert!(
+            !text.contains("bob@out.example") && !text.contains("r-abc") && !text.contains("DKIM"),
+            "{text}"
+        );
         let summary = HeaderSummary::read(&out);
         assert_eq!(summary.from, [party("r-xyz@reply.example", Some("Bob Ray"))]);
         assert_eq!(summary.to, [to]);

@@ -13,7 +13,8 @@ const WEBHOOK: [u64; 9] =
     [5 * SECOND, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR];
 
 /// Waits before a deferred submission is tried again. Greylisting lifts within minutes; after that hours serve as well.
-const SUBMISSION: [u64; 8] = [MINUTE, 3 * MINUTE, 10 * MINUTE, 20 * MINUTE, 40 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR];
+const SUBMISSION: [u64; 8] =
+    [MINUTE, 3 * MINUTE, 10 * MINUTE, 20 * MINUTE, 40 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR];
 
 /// Waits before Sent is searched again for a message whose fate is uncertain.
 const RECONCILE: [u64; 3] = [30 * SECOND, 5 * MINUTE, HOUR];

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    account::Endpoint,
     ids::{AccountId, MessageKey},
     inbound::{Principal, SendClass},
 };
@@ -49,7 +50,8 @@ pub struct RecipientState {
 #[must_use]
 pub fn overall(recipients: &[RecipientState]) -> SubmissionState {
     use SubmissionState::{Bounced, Deferred, Held, Queued, Sending, Sent, Uncertain};
-    let any = |states: &[SubmissionState]| recipients.iter().any(|recipient| states.contains(&recipient.state));
+    let any =
+        |states: &[SubmissionState]| recipients.iter().any(|recipient| states.contains(&recipient.state));
     match () {
         () if any(&[Uncertain, Sending]) => Uncertain,
         () if any(&[Queued, Deferred]) => Deferred,
@@ -82,6 +84,14 @@ pub enum SentCopy {
     Filed,
     /// We appended it.
     Appended,
+}
+
+/// The workspace's way out for mail that leaves by no user's account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Smarthost {
+    pub endpoint: Endpoint,
+    /// Domains it may send for, in the form `mail::canonical_domain` gives.
+    pub from_domains: Vec<String>,
 }
 
 /// A submission with its recipients.

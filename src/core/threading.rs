@@ -113,7 +113,9 @@ pub fn assign(found: &[Found]) -> Assignment {
     match found.split_first() {
         None => Assignment::Start,
         Some((only, [])) => Assignment::Join(only.id),
-        Some((elder, rest)) => Assignment::Merge { keep: elder.id, absorb: rest.iter().map(|c| c.id).collect() },
+        Some((elder, rest)) => {
+            Assignment::Merge { keep: elder.id, absorb: rest.iter().map(|c| c.id).collect() }
+        }
     }
 }
 
@@ -142,7 +144,8 @@ mod tests {
         }
 
         fn file(&mut self, message: usize, keys: &[ThreadKey]) {
-            let found: BTreeSet<_> = keys.iter().filter_map(|key| self.group_of.get(key)).map(|g| self.root(*g)).collect();
+            let found: BTreeSet<_> =
+                keys.iter().filter_map(|key| self.group_of.get(key)).map(|g| self.root(*g)).collect();
             let group = found.first().copied().unwrap_or_else(|| {
                 self.groups.push(BTreeSet::new());
                 self.parent.push(self.groups.len() - 1);
@@ -200,8 +203,11 @@ mod tests {
 
     #[test]
     fn somebody_taken_into_the_thread_may_answer() {
-        let messages: [(&[&str], &[&str]); 3] =
-            [(&["a@x"], &["bob"]), (&["b@x", "a@x"], &["bob", "carol"]), (&["c@x", "b@x", "a@x"], &["carol"])];
+        let messages: [(&[&str], &[&str]); 3] = [
+            (&["a@x"], &["bob"]),
+            (&["b@x", "a@x"], &["bob", "carol"]),
+            (&["c@x", "b@x", "a@x"], &["carol"]),
+        ];
         check(&messages, &[&[0, 1, 2]]);
     }
 

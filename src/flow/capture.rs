@@ -31,7 +31,12 @@ impl MxHandler {
     }
 
     /// Stores the message once for each workspace it is for; all or the sender keeps it.
-    async fn take_in(&self, info: &SessionInfo, envelope: &Envelope, raw: &Bytes) -> Result<MessageKey, store::Error> {
+    async fn take_in(
+        &self,
+        info: &SessionInfo,
+        envelope: &Envelope,
+        raw: &Bytes,
+    ) -> Result<MessageKey, store::Error> {
         let received_at = super::now();
         let mut taken = None;
         for workspace in workspaces(&self.routes) {

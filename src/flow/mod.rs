@@ -6,6 +6,7 @@ pub mod api_key;
 mod capture;
 mod ingest;
 mod process;
+pub mod relay;
 pub mod submit;
 
 pub use capture::MxHandler;
@@ -16,7 +17,9 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
+    account::ProviderDialer,
     core::{attribution::OurDomains, policy::Policy},
+    queue::Queue,
     store::{self, Store},
 };
 
@@ -24,6 +27,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Gateway {
     pub store: Store,
+    pub queue: Queue,
+    pub dialer: ProviderDialer,
     pub settings: Arc<Settings>,
 }
 
@@ -37,6 +42,8 @@ pub struct Settings {
     pub loop_key: [u8; 32],
     /// How long a submission is tried before it bounces.
     pub submission_lifetime: Duration,
+    /// After a send that was cut off: how long after it Sent is searched, once for each.
+    pub reconcile_waits: Vec<Duration>,
     /// How long to look for the provider's own copy in Sent before appending one.
     pub sent_copy_wait: Duration,
 }
@@ -57,6 +64,23 @@ pub enum FlowError {
     /// The job's object is gone or in another state: nothing is left to do.
     #[error("nothing is left to do")]
     Obsolete,
+    /// Another node filed the same message at the same moment: undo, and begin again.
+    #[error("another node was faster")]
+    Raced,
+}
+
+/// A number in 0..1 that spreads what would else happen all at once.
+#[must_use]
+pub fn jitter() -> f64 {
+    rand::random()
+}
+
+/// Random bytes for a secret.
+#[must_use]
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes);
+    bytes
 }
 
 /// The time, read once for each unit of work.

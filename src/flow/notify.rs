@@ -12,7 +12,7 @@ use crate::{
         retry,
         webhook::Webhook,
     },
-    queue::{self, Leased, Settlement},
+    queue::{Leased, Settlement},
     store::Tx,
     webhook::{self, Posted},
 };
@@ -63,7 +63,7 @@ async fn record(gateway: &Gateway, job: &Leased, endpoint: &Webhook, posted: Pos
             }
         }
     };
-    queue::settle(&mut tx, job, settlement).await?;
+    tx.settle(job, settlement).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -22,8 +22,8 @@ use crate::{
         route::{Route, RouteTarget},
     },
     mail::{Address, Kind, Message, Party},
-    queue::{self, Leased, Settlement},
-    store::{InboundRow, InboundState, Tx},
+    queue::{Leased, Settlement},
+    store::{InboundRow, InboundState, Tx, mint},
 };
 
 /// Files what a listener took in; the job and its effect are settled in one transaction.
@@ -38,12 +38,17 @@ pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Re
         match &row.door {
             Door::Mx { routes, .. } => file_mx(&mut tx, gateway, &row, &message, routes).await?,
             Door::Submission { order, envelope } => {
-                let accepted = submit::file(&mut tx, gateway, submit::Handed::from_inbound(&row, &message, order, envelope)).await?;
+                let accepted = submit::file(
+                    &mut tx,
+                    gateway,
+                    submit::Handed::from_inbound(&row, &message, order, envelope),
+                )
+                .await?;
                 tx.settle_inbound(row.id, InboundState::Filed, Some(accepted.message)).await?;
             }
         }
     }
-    queue::settle(&mut tx, job, Settlement::Done).await?;
+    tx.settle(job, Settlement::Done).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -58,12 +63,12 @@ pub async fn repeat(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Res
     let settlement = match (row.state, row.message) {
         (InboundState::Pending, _) => Settlement::RetryAt(super::now() + jiff::SignedDuration::from_secs(1)),
         (InboundState::Filed, Some(message)) => {
-            tx.repeat_sighting(message, inbound, job.created_at, job.id).await?;
+            tx.repeat_sighting(message, (inbound, mint()), job.created_at).await?;
             Settlement::Done
         }
         _ => Settlement::Done,
     };
-    queue::settle(&mut tx, job, settlement).await?;
+    tx.settle(job, settlement).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -74,14 +79,21 @@ pub async fn repeat(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Res
 /// Those of the store.
 pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
-    let ruling = Ruling { verdict: Verdict::Held, rule: "cannot_be_processed", reason: "It could not be processed." };
+    let ruling =
+        Ruling { verdict: Verdict::Held, rule: "cannot_be_processed", reason: "It could not be processed." };
     hold(&mut tx, gateway, inbound, "capture", ruling, Vec::new()).await?;
-    queue::settle(&mut tx, job, Settlement::Done).await?;
+    tx.settle(job, Settlement::Done).await?;
     tx.commit().await?;
     Ok(())
 }
 
-async fn file_mx(tx: &mut Tx, gateway: &Gateway, row: &InboundRow, message: &Message, routes: &[Route]) -> Result<(), FlowError> {
+async fn file_mx(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    row: &InboundRow,
+    message: &Message,
+    routes: &[Route],
+) -> Result<(), FlowError> {
     let parties = parties(gateway, message);
     let known = ingest::known_people(tx, &parties).await?;
     let who = attribution::attribute(&parties, &known, &gateway.settings.ours);
@@ -134,7 +146,12 @@ fn judge(gateway: &Gateway, who: &Attribution, message: &Message, routes: &[Rout
     });
     if let Some((conversation, participant)) = reply {
         let ruling = judge_reply(who, participant);
-        return Judged { ruling, via: "reply", conversation: Some(conversation), participant: Some(participant.clone()) };
+        return Judged {
+            ruling,
+            via: "reply",
+            conversation: Some(conversation),
+            participant: Some(participant.clone()),
+        };
     }
     let field = routes.first().map_or(CaptureField::Bcc, |route| capture_field(&route.address, message));
     let ruling = policy::judge_capture(&gateway.policy(), &who.author, field);
@@ -145,7 +162,11 @@ fn judge(gateway: &Gateway, who: &Attribution, message: &Message, routes: &[Rout
 fn judge_reply(who: &Attribution, participant: &Address) -> Ruling {
     let from = who.author_party.as_ref().map(|party| &party.address);
     if from == Some(participant) {
-        return Ruling { verdict: Verdict::Synced, rule: "reply_address", reason: "A participant answered to his reply address." };
+        return Ruling {
+            verdict: Verdict::Synced,
+            rule: "reply_address",
+            reason: "A participant answered to his reply address.",
+        };
     }
     Ruling {
         verdict: Verdict::Held,

@@ -22,7 +22,7 @@ use crate::{
         submission::{DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
     },
     mail::{Address, Envelope, Kind, Party, Recipient, ReversePath},
-    queue::{self, Leased, Settlement},
+    queue::{Leased, Settlement},
     smtp::Outcome,
     store::{Session, Tx, mint},
 };
@@ -47,7 +47,9 @@ pub(super) struct Bound {
 /// Reads what the routes of a message say.
 pub(super) async fn bound(session: &mut Session, routes: &[Route]) -> Result<Option<Bound>, FlowError> {
     let reply = routes.iter().find_map(|route| match &route.target {
-        RouteTarget::Reply { conversation, participant, user } => Some((*conversation, participant.clone(), *user)),
+        RouteTarget::Reply { conversation, participant, user } => {
+            Some((*conversation, participant.clone(), *user))
+        }
         RouteTarget::Capture { .. } => None,
     });
     let Some((conversation, participant, user)) = reply else { return Ok(None) };
@@ -62,10 +64,17 @@ pub(super) async fn bound(session: &mut Session, routes: &[Route]) -> Result<Opt
 }
 
 /// The participants of a conversation who have a reply address towards this user.
-async fn outsiders(session: &mut Session, conversation: ConversationId, user: UserId, own: &Address) -> Result<Vec<Party>, FlowError> {
+async fn outsiders(
+    session: &mut Session,
+    conversation: ConversationId,
+    user: UserId,
+    own: &Address,
+) -> Result<Vec<Party>, FlowError> {
     let routes = session.reply_routes(conversation).await?;
     let people = routes.into_iter().filter_map(|route| match route.target {
-        RouteTarget::Reply { participant, user: of, .. } if of == user && participant != *own => Some(participant),
+        RouteTarget::Reply { participant, user: of, .. } if of == user && participant != *own => {
+            Some(participant)
+        }
         _ => None,
     });
     Ok(people.map(|address| Party::new(address, None)).collect())
@@ -89,14 +98,15 @@ pub(super) async fn enqueue(
     }
     if !bound.from_user {
         let job = Job::Relay { message: message.id, user: bound.user };
-        queue::enqueue(tx, &job, None, message.received_at).await?;
+        tx.enqueue_job(&job, message.received_at).await?;
         return Ok(());
     }
     if bound.counterparts.is_empty() || !matches!(message.author, Author::User(_)) {
         return Ok(());
     }
     tx.insert_submission(&submission(message, bound, reverse_path)).await?;
-    queue::enqueue(tx, &Job::Submit { message: message.id, exit: JobExit::Smarthost }, None, message.received_at).await?;
+    tx.enqueue_job(&Job::Submit { message: message.id, exit: JobExit::Smarthost }, message.received_at)
+        .await?;
     Ok(())
 }
 
@@ -154,7 +164,10 @@ pub(super) async fn outward_parts(
         let named = Party::new(recipient.address.clone(), None);
         let relayed = Relayed { to: is_answer(stored, gateway).then_some(&named), ..relayed };
         let hidden = |address: &Address| gateway.settings.ours.holds(address);
-        let envelope = Envelope { recipients: vec![Recipient::new(recipient.address)], ..Envelope::new(ReversePath::Address(reply)) };
+        let envelope = Envelope {
+            recipients: vec![Recipient::new(recipient.address)],
+            ..Envelope::new(ReversePath::Address(reply))
+        };
         parts.push(Part { envelope, raw: rewrite(&raw, &relayed, hidden) });
     }
     Ok(parts)
@@ -169,7 +182,12 @@ fn is_answer(stored: &StoredMessage, gateway: &Gateway) -> bool {
 ///
 /// # Errors
 /// Those of the store.
-pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey, user: UserId) -> Result<(), FlowError> {
+pub async fn perform(
+    gateway: &Gateway,
+    job: &Leased,
+    message: MessageKey,
+    user: UserId,
+) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
     let stored = tx.message(message).await?.ok_or(FlowError::Obsolete)?;
     let profile = tx.user(user).await?.ok_or(FlowError::Obsolete)?;
@@ -184,7 +202,10 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey, user:
     };
     let hidden = |address: &Address| gateway.settings.ours.holds(address);
     let raw = rewrite(&raw, &relayed, hidden);
-    let envelope = Envelope { recipients: vec![Recipient::new(to.address.clone())], ..Envelope::new(ReversePath::Address(reply)) };
+    let envelope = Envelope {
+        recipients: vec![Recipient::new(to.address.clone())],
+        ..Envelope::new(ReversePath::Address(reply))
+    };
     let outcome = send_relayed(gateway, job.workspace, &Part { envelope, raw }).await?;
     settle(gateway, job, outcome).await
 }
@@ -195,14 +216,16 @@ async fn settle(gateway: &Gateway, job: &Leased, outcome: Outcome) -> Result<(),
         _ if job.attempt >= TRIES_MAX => Settlement::Done,
         Outcome::Deferred(_) | Outcome::Unknown => {
             let wait = retry::submission(job.attempt, super::jitter());
-            Settlement::RetryAt(super::now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1)))
+            Settlement::RetryAt(
+                super::now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1)),
+            )
         }
     };
     if !matches!(outcome, Outcome::Accepted { .. }) {
         tracing::warn!(job = job.id, attempt = job.attempt, "a message could not be passed on to its user");
     }
     let mut tx = gateway.store.begin(job.workspace).await?;
-    queue::settle(&mut tx, job, settlement).await?;
+    tx.settle(job, settlement).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -218,9 +241,11 @@ async fn reply_address(
         return Ok(route.address);
     }
     let domain = gateway.settings.ours.reply.as_deref().ok_or(FlowError::Obsolete)?;
-    let address = Address::from_parts(&reply_local_part(super::random()), domain).map_err(|_| FlowError::Obsolete)?;
+    let address =
+        Address::from_parts(&reply_local_part(super::random()), domain).map_err(|_| FlowError::Obsolete)?;
     let target = RouteTarget::Reply { conversation, participant: participant.clone(), user };
-    let route = Route { id: mint(), workspace: tx.workspace(), address: address.clone(), target, expires_at: None };
+    let route =
+        Route { id: mint(), workspace: tx.workspace(), address: address.clone(), target, expires_at: None };
     tx.insert_route(&route, super::now()).await?;
     Ok(address)
 }

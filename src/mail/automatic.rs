@@ -173,6 +173,7 @@ mod tests {
         check("X-Auto-Response-Suppress: All", Automatic::No);
         check("Subject: How do I set an out of office message?", Automatic::No);
         check("Subject: Re: Automatic reply: Offer", Automatic::No);
+        check("Subject: [list] Re: Ann is out of the office.", Automatic::No);
         check("Subject: Accepted: Budget\r\nContent-Type: text/calendar; method=REPLY", Automatic::No);
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use mail_builder::{
     MessageBuilder,
-    headers::{content_type::ContentType, date::Date, message_id, raw::Raw, text::Text},
+    headers::{content_type::ContentType, date::Date, message_id, text::Text},
     mime::{BodyPart, MimePart},
 };
 use sha2::{Digest, Sha256};
@@ -250,11 +250,6 @@ pub fn ensure_date_and_message_id(raw: &[u8], date: Timestamp, message_id: &Mess
         .map(|(name, value)| (HeaderName::parse(name).expect("both names are fit"), HeaderText::clean(value)))
         .collect();
     prepend_fields(&unreadable_gone, &fields)
-}
-
-/// A header value that is written as it is.
-pub(super) fn raw_header(value: impl Into<String>) -> Raw<'static> {
-    Raw::new(value.into())
 }
 
 #[cfg(test)]

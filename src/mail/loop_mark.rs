@@ -34,7 +34,9 @@ mod tests {
 
     #[test]
     fn we_know_our_mark_and_no_other() {
-        let carries = |value: &str| is_ours(&HeaderBlock::scan(format!("{FIELD}: {value}\r\n\r\n").as_bytes()), &[7; 32]);
+        let carries = |value: &str| {
+            is_ours(&HeaderBlock::scan(format!("{FIELD}: {value}\r\n\r\n").as_bytes()), &[7; 32])
+        };
         assert!(carries(&mark(&[7; 32], "msg_1")));
         assert!(!carries(&mark(&[8; 32], "msg_1")));
         assert!(!carries("msg_1"));

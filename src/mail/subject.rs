@@ -154,6 +154,10 @@ pub fn is_forward_prefix(subject: &str) -> bool {
 
 /// True when the subject is one that programs write on automatic answers.
 pub(super) fn is_auto_reply(subject: &str) -> bool {
+    // `Re: Ann is out of the office.` is a person writing about it.
+    if is_reply_prefix(subject) {
+        return false;
+    }
     let subject = subject.trim().to_lowercase();
     let starts =
         AUTO_REPLY_STARTS.iter().chain(&AUTO_REPLY_STARTS_CJK).any(|start| subject.starts_with(start));

@@ -45,6 +45,13 @@ pub fn prepend_fields(raw: &[u8], fields: &[(HeaderName, HeaderText)]) -> Bytes 
     assemble(raw, written, |_| Edit::Keep)
 }
 
+/// Writes a field of addresses before all others and drops those of its name.
+#[must_use]
+pub fn set_parties(raw: &[u8], name: &str, parties: &[Party]) -> Bytes {
+    let bare = remove_fields(raw, |other| other.eq_ignore_ascii_case(name));
+    assemble(&bare, write_addresses(name, parties), |_| Edit::Keep)
+}
+
 /// Writes a field in the place of the first of its name and drops the others; puts it first when there is none.
 #[must_use]
 pub fn replace_field(raw: &[u8], name: &HeaderName, value: &HeaderText) -> Bytes {
@@ -61,10 +68,10 @@ pub fn replace_field(raw: &[u8], name: &HeaderName, value: &HeaderText) -> Bytes
     if replaced { edited } else { prepend_fields(raw, &[(name.clone(), value.clone())]) }
 }
 
-/// Makes a message fit to leave: without Bcc, our control fields, Return-Path, and without the capture and reply
-/// addresses `hidden` among its recipients. A recipient field with nobody left goes.
+/// Makes a message fit to leave: without Bcc, our control fields, Return-Path, and without the addresses of ours among its
+/// recipients, which `hidden` tells. A recipient field with nobody left goes.
 #[must_use]
-pub fn strip_for_submission(raw: &[u8], hidden: &[Address]) -> Bytes {
+pub fn strip_for_submission(raw: &[u8], hidden: impl Fn(&Address) -> bool) -> Bytes {
     edit(raw, |field| {
         let name = field.name();
         let is_ours =
@@ -72,33 +79,47 @@ pub fn strip_for_submission(raw: &[u8], hidden: &[Address]) -> Bytes {
         if is_ours || NEVER_SUBMITTED.iter().any(|never| field.is(never)) {
             return Edit::Drop;
         }
-        let mentions = || hidden.iter().any(|address| mentions(field.value, address));
-        if DELIVERY_FIELDS.iter().any(|delivery| field.is(delivery)) && mentions() {
-            return Edit::Drop;
-        }
-        if RECIPIENT_FIELDS.iter().any(|recipient| field.is(recipient)) && mentions() {
-            return without_addresses(field, hidden);
-        }
-        Edit::Keep
+        hide(field, &hidden)
     })
 }
 
-fn mentions(value: &[u8], address: &Address) -> bool {
-    let found = |text: &str| text.to_lowercase().contains(address.key());
-    found(&encoded_word::decode_text(value))
-        || address_list::parse(value).iter().any(|party| party.address == *address)
+/// Takes addresses out of every field that names recipients, as `strip_for_submission` does, and leaves all else.
+#[must_use]
+pub fn remove_addresses(raw: &[u8], hidden: impl Fn(&Address) -> bool) -> Bytes {
+    edit(raw, |field| hide(field, &hidden))
 }
 
-fn without_addresses(field: &Field<'_>, hidden: &[Address]) -> Edit {
+fn hide(field: &Field<'_>, hidden: &impl Fn(&Address) -> bool) -> Edit {
+    if DELIVERY_FIELDS.iter().any(|delivery| field.is(delivery)) && mentions(field.value, hidden) {
+        return Edit::Drop;
+    }
+    if RECIPIENT_FIELDS.iter().any(|recipient| field.is(recipient)) && mentions(field.value, hidden) {
+        return without_addresses(field, hidden);
+    }
+    Edit::Keep
+}
+
+fn mentions(value: &[u8], hidden: &impl Fn(&Address) -> bool) -> bool {
+    names_hidden(&encoded_word::decode_text(value), hidden)
+        || address_list::parse(value).iter().any(|party| hidden(&party.address))
+}
+
+/// Whether a text has a hidden address anywhere in it, a display name for instance.
+fn names_hidden(text: &str, hidden: &impl Fn(&Address) -> bool) -> bool {
+    let edges = |c: char| !c.is_alphanumeric();
+    text.split(|c: char| c.is_whitespace() || "<>()[],;:\"'".contains(c))
+        .filter(|word| word.contains('@'))
+        .any(|word| Address::parse(word.trim_matches(edges)).is_ok_and(|address| hidden(&address)))
+}
+
+fn without_addresses(field: &Field<'_>, hidden: &impl Fn(&Address) -> bool) -> Edit {
     let mut parties = Vec::new();
     address_list::parse_into(field.value, ADDRESSES_MAX, &mut parties);
-    parties.retain(|party| !hidden.contains(&party.address));
+    parties.retain(|party| !hidden(&party.address));
     for party in &mut parties {
         // A display name may repeat the address; that it was hidden must not be seen either.
-        let names_hidden =
-            |name: &String| hidden.iter().any(|address| name.to_lowercase().contains(address.key()));
         *party = Party {
-            name: party.name.take().filter(|name| !names_hidden(name)),
+            name: party.name.take().filter(|name| !names_hidden(name, hidden)),
             address: party.address.clone(),
         };
     }
@@ -228,13 +249,17 @@ mod tests {
     #[test]
     fn a_field_after_the_thousandth_is_still_found() {
         let raw = "A: 1\r\n".repeat(2000) + "Bcc: x\r\n\r\nb";
-        assert!(!text(&strip_for_submission(raw.as_bytes(), &[])).contains("Bcc"));
+        assert!(!text(&strip_for_submission(raw.as_bytes(), |_| false)).contains("Bcc"));
     }
 
     #[track_caller]
     fn check_strip(raw: &str, expect: &str) {
         let hidden = [Address::parse("Token@bcc.example").unwrap()];
-        assert_eq!(text(&strip_for_submission(raw.as_bytes(), &hidden)), expect, "{raw:?}");
+        assert_eq!(
+            text(&strip_for_submission(raw.as_bytes(), |address| hidden.contains(address))),
+            expect,
+            "{raw:?}"
+        );
     }
 
     #[test]

@@ -90,12 +90,15 @@ impl Dialer {
     /// See [`DialError`].
     pub async fn dial(&self, target: Target<'_>) -> Result<Stream, DialError> {
         let deadline = Instant::now() + self.timeout;
-        let addresses = timeout_at(deadline, self.resolve(target)).await.map_err(|_| DialError::Timeout)??;
+        let addresses =
+            timeout_at(deadline, self.resolve(target)).await.map_err(|_| DialError::Timeout)??;
         let stream = connect_any(&addresses, deadline).await?;
         stream.set_nodelay(true).map_err(DialError::Connect)?;
         match target.security {
             Security::Clear => Ok(Stream::Plain(stream)),
-            Security::Tls => timeout_at(deadline, self.handshake(stream, target.host)).await.map_err(|_| DialError::Timeout)?,
+            Security::Tls => timeout_at(deadline, self.handshake(stream, target.host))
+                .await
+                .map_err(|_| DialError::Timeout)?,
         }
     }
 
@@ -184,7 +187,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         for host in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "[64:ff9b::a9fe:a9fe]", "localhost", "0"] {
             let refused = dialer(&[]).dial(clear(host, port)).await;
-            assert!(matches!(refused, Err(DialError::Forbidden | DialError::Resolve(_))), "{host}: {refused:?}");
+            assert!(
+                matches!(refused, Err(DialError::Forbidden | DialError::Resolve(_))),
+                "{host}: {refused:?}"
+            );
         }
         let stream = dialer(&["127.0.0.0/8"]).dial(clear("127.0.0.1", port)).await.unwrap();
         assert_eq!(stream.peer().unwrap().port(), port);
@@ -193,7 +199,10 @@ mod tests {
     #[tokio::test]
     async fn public_hosts_are_dialled_on_the_ports_of_the_protocol_alone() {
         assert!(matches!(dialer(&[]).resolve(clear("8.8.8.8", 6379)).await, Err(DialError::Port)));
-        assert_eq!(dialer(&[]).resolve(clear("8.8.8.8", 587)).await.unwrap(), ["8.8.8.8:587".parse().unwrap()]);
+        assert_eq!(
+            dialer(&[]).resolve(clear("8.8.8.8", 587)).await.unwrap(),
+            ["8.8.8.8:587".parse().unwrap()]
+        );
     }
 
     #[test]

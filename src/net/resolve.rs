@@ -118,7 +118,10 @@ mod tests {
     async fn literals_need_no_lookup() {
         let resolver = Resolver::new(&["127.0.0.1:1".parse().unwrap()]).unwrap();
         assert_eq!(resolver.addresses("192.0.2.1").await.unwrap(), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
-        assert_eq!(resolver.addresses("[2001:db8::1]").await.unwrap(), ["2001:db8::1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            resolver.addresses("[2001:db8::1]").await.unwrap(),
+            ["2001:db8::1".parse::<IpAddr>().unwrap()]
+        );
     }
 
     #[tokio::test]

@@ -34,7 +34,9 @@ pub enum TlsError {
 
 /// Makes ring the process's only provider. Call it first in `main`; calling it again does nothing.
 pub fn install_provider() {
-    if CryptoProvider::get_default().is_none() && rustls::crypto::ring::default_provider().install_default().is_err() {
+    if CryptoProvider::get_default().is_none()
+        && rustls::crypto::ring::default_provider().install_default().is_err()
+    {
         // Another thread was faster, with the same provider.
         tracing::debug!("TLS provider was installed already");
     }
@@ -77,7 +79,8 @@ impl Certificates {
     /// # Errors
     /// [`TlsError::Unusable`] when the provider lacks the protocol versions, which ring does not.
     pub fn server_config(self: &Arc<Self>, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
-        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        let builder =
+            ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<Self>::clone(self);
         let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
@@ -120,13 +123,15 @@ async fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
 
 fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let chain = read_certificates(certificate)?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::File { path: key.to_owned(), source })?;
+    let key = PrivateKeyDer::from_pem_file(key)
+        .map_err(|source| TlsError::File { path: key.to_owned(), source })?;
     Ok(CertifiedKey::from_der(chain, key, &provider())?)
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let at = |source| TlsError::File { path: path.to_owned(), source };
-    let chain = CertificateDer::pem_file_iter(path).map_err(at)?.collect::<Result<Vec<_>, _>>().map_err(at)?;
+    let chain =
+        CertificateDer::pem_file_iter(path).map_err(at)?.collect::<Result<Vec<_>, _>>().map_err(at)?;
     if chain.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(chain) }
 }
 
@@ -139,7 +144,9 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsErr
     let verifier = Verifier::new_with_extra_roots(extra, provider())?;
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     // The method's name warns of verifiers that verify nothing; this one is the platform's own.
-    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()))
+    Ok(Arc::new(
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth(),
+    ))
 }
 
 /// A file that is not there is told apart from one that is no PEM.
@@ -155,7 +162,7 @@ impl TlsError {
 mod tests {
     use std::fs;
 
-    use tokio::{io::AsyncWriteExt, net::TcpStream};
+    use tokio::net::TcpStream;
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::*;
@@ -176,13 +183,14 @@ mod tests {
         let address = listener.local_addr()?;
         let serve = async move {
             let (stream, _) = listener.accept().await?;
-            TlsAcceptor::from(server).accept(stream).await?.shutdown().await
+            TlsAcceptor::from(server).accept(stream).await.map(drop)
         };
         let mut config = ClientConfig::clone(&*client_config(Some(ca)).unwrap());
         config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
         let connect = async {
             let stream = TcpStream::connect(address).await?;
-            let secured = TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream).await?;
+            let secured =
+                TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream).await?;
             Ok::<_, io::Error>(secured.get_ref().1.peer_certificates().unwrap()[0].to_vec())
         };
         let (served, shown) = tokio::join!(serve, connect);
@@ -212,7 +220,8 @@ mod tests {
         let certificates = Certificates::load(&certificate, &key).unwrap();
         let first = certificates.current.load_full();
         let shutdown = CancellationToken::new();
-        let watching = tokio::spawn(Arc::clone(&certificates).watch(Duration::from_millis(5), shutdown.clone()));
+        let watching =
+            tokio::spawn(Arc::clone(&certificates).watch(Duration::from_millis(5), shutdown.clone()));
         let changed = async {
             while Arc::ptr_eq(&certificates.current.load_full(), &first) {
                 write_pair(directory.path());

@@ -188,6 +188,25 @@ impl Tx {
         Ok(())
     }
 
+    /// Adds a job in the lane that is its own by kind; `Deliver` jobs are the journal's to add.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn enqueue_job(&mut self, job: &Job, run_at: Timestamp) -> Result<(), Error> {
+        self.enqueue(job, job.lane(None), run_at).await
+    }
+
+    /// Makes sure that a job is still this worker's, until the transaction ends.
+    ///
+    /// # Errors
+    /// `Fenced` when the lease ran out and somebody else took the job: the transaction must not be committed.
+    pub async fn hold_job(&mut self, leased: &Leased) -> Result<(), Error> {
+        let hold = sql("update jobs set leased_until = leased_until \
+             where workspace = $1 and id = $2 and attempt = $3 and leased_until is not null");
+        let hold = hold.bind(self.workspace()).bind(leased.id).bind(leased.attempt);
+        if self.execute(hold).await? == 1 { Ok(()) } else { Err(Error::Fenced) }
+    }
+
     /// Settles a job in the transaction of what it did.
     ///
     /// # Errors

@@ -35,10 +35,16 @@ impl Admission {
     /// Takes one connection in, or says that a limit is reached. The share that only submission listeners may use keeps
     /// the CRM's mail flowing while the MX listener is flooded.
     #[must_use]
-    pub fn admit(self: &Arc<Self>, address: IpAddr, listener: ListenerKind, limits: &Limits) -> Option<Permit> {
+    pub fn admit(
+        self: &Arc<Self>,
+        address: IpAddr,
+        listener: ListenerKind,
+        limits: &Limits,
+    ) -> Option<Permit> {
         let address = address.to_canonical();
         let reserved = limits.connections_max.saturating_mul(limits.submission_reserve_percent) / 100;
-        let total_max = limits.connections_max.saturating_sub(if listener.is_submission() { 0 } else { reserved });
+        let total_max =
+            limits.connections_max.saturating_sub(if listener.is_submission() { 0 } else { reserved });
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let of_address = counts.addresses.get(&address).copied().unwrap_or(0);
         let of_prefix = prefix(address).and_then(|prefix| counts.prefixes.get(&prefix)).copied().unwrap_or(0);
@@ -97,7 +103,13 @@ mod tests {
     use super::*;
 
     fn limits() -> Limits {
-        Limits { connections_per_address_max: 2, connections_per_prefix_max: 3, connections_max: 5, submission_reserve_percent: 20, ..Limits::default() }
+        Limits {
+            connections_per_address_max: 2,
+            connections_per_prefix_max: 3,
+            connections_max: 5,
+            submission_reserve_percent: 20,
+            ..Limits::default()
+        }
     }
 
     fn admit(admission: &Arc<Admission>, address: &str, listener: ListenerKind) -> Option<Permit> {
@@ -112,7 +124,9 @@ mod tests {
         assert!(admit(&admission, "192.0.2.1", ListenerKind::Mx).is_none());
         drop(two);
         assert!(admit(&admission, "192.0.2.1", ListenerKind::Mx).is_some());
-        let held: Vec<_> = ["2001:db8::1", "2001:db8::2", "2001:db8::3"].map(|a| admit(&admission, a, ListenerKind::Mx).unwrap()).into();
+        let held: Vec<_> = ["2001:db8::1", "2001:db8::2", "2001:db8::3"]
+            .map(|a| admit(&admission, a, ListenerKind::Mx).unwrap())
+            .into();
         assert!(admit(&admission, "2001:db8::4", ListenerKind::Submission).is_none());
         drop(held);
         assert!(admit(&admission, "2001:db8::4", ListenerKind::Submission).is_some());
@@ -121,7 +135,8 @@ mod tests {
     #[test]
     fn the_mx_listener_cannot_take_the_last_fifth() {
         let admission = Arc::new(Admission::default());
-        let held: Vec<_> = (1..=4).map(|n| admit(&admission, &format!("192.0.2.{n}"), ListenerKind::Mx).unwrap()).collect();
+        let held: Vec<_> =
+            (1..=4).map(|n| admit(&admission, &format!("192.0.2.{n}"), ListenerKind::Mx).unwrap()).collect();
         assert!(admit(&admission, "192.0.2.9", ListenerKind::Mx).is_none());
         assert!(admit(&admission, "192.0.2.9", ListenerKind::Submission).is_some());
         drop(held);

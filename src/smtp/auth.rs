@@ -24,7 +24,9 @@ impl Mechanism {
     /// Reads a mechanism name in any letter case.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Plain, Self::Login, Self::XOAuth2, Self::OAuthBearer].into_iter().find(|m| m.name().eq_ignore_ascii_case(name))
+        [Self::Plain, Self::Login, Self::XOAuth2, Self::OAuthBearer]
+            .into_iter()
+            .find(|m| m.name().eq_ignore_ascii_case(name))
     }
 
     /// The name as EHLO announces it.
@@ -47,9 +49,15 @@ impl Mechanism {
 /// What a client proves itself with.
 #[derive(Clone)]
 pub enum Credentials {
-    Password { username: String, password: SecretString },
+    Password {
+        username: String,
+        password: SecretString,
+    },
     /// An OAuth2 access token. OAUTHBEARER may leave the user name out.
-    Token { username: Option<String>, token: SecretString },
+    Token {
+        username: Option<String>,
+        token: SecretString,
+    },
 }
 
 impl Credentials {
@@ -123,7 +131,8 @@ impl Exchange {
         if line == b"*" {
             return Progress::Cancelled;
         }
-        let Some(text) = BASE64_STANDARD.decode(line).ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
+        let Some(text) = BASE64_STANDARD.decode(line).ok().and_then(|bytes| String::from_utf8(bytes).ok())
+        else {
             return Progress::Malformed;
         };
         let credentials = match (self.mechanism, self.username.take()) {
@@ -182,7 +191,9 @@ fn oauthbearer(text: &str) -> Option<Credentials> {
 
 fn bearer(pair: &str) -> Option<&str> {
     let (scheme, token) = pair.strip_prefix("auth=")?.split_once(' ')?;
-    let sound = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+    let sound = scheme.eq_ignore_ascii_case("bearer")
+        && !token.is_empty()
+        && token.bytes().all(|b| b.is_ascii_graphic());
     sound.then_some(token)
 }
 
@@ -200,7 +211,8 @@ pub(super) fn client_message(mechanism: Mechanism, credentials: &Credentials) ->
             (!refuses(user)).then(|| format!("user={user}\x01auth=Bearer {}\x01\x01", token.expose_secret()))
         }
         (Mechanism::OAuthBearer, Credentials::Token { username, token }) => {
-            let user = username.as_deref().map(|name| format!("a={}", name.replace('=', "=3D").replace(',', "=2C")));
+            let user =
+                username.as_deref().map(|name| format!("a={}", name.replace('=', "=3D").replace(',', "=2C")));
             let (user, token) = (user.unwrap_or_default(), token.expose_secret());
             (!refuses(&user)).then(|| format!("n,{user},\x01auth=Bearer {token}\x01\x01"))
         }
@@ -226,10 +238,16 @@ mod tests {
             _ => None,
         };
         let got = got.map(|credentials| match credentials {
-            Credentials::Password { username, password } => (Some(username), password.expose_secret().to_owned()),
+            Credentials::Password { username, password } => {
+                (Some(username), password.expose_secret().to_owned())
+            }
             Credentials::Token { username, token } => (username, token.expose_secret().to_owned()),
         });
-        assert_eq!(got.as_ref().map(|(user, secret)| (user.as_deref(), secret.as_str())), expect, "{lines:?}");
+        assert_eq!(
+            got.as_ref().map(|(user, secret)| (user.as_deref(), secret.as_str())),
+            expect,
+            "{lines:?}"
+        );
     }
 
     #[test]
@@ -249,10 +267,23 @@ mod tests {
 
     #[test]
     fn bearer_tokens_come_in_two_wrappings() {
-        check(Mechanism::XOAuth2, &["user=a@b.example\x01auth=Bearer tok\x01\x01"], Some((Some("a@b.example"), "tok")));
-        check(Mechanism::OAuthBearer, &["n,a=a@b.example,\x01host=h\x01port=587\x01auth=Bearer tok\x01\x01"], Some((Some("a@b.example"), "tok")));
+        check(
+            Mechanism::XOAuth2,
+            &["user=a@b.example\x01auth=Bearer tok\x01\x01"],
+            Some((Some("a@b.example"), "tok")),
+        );
+        check(
+            Mechanism::OAuthBearer,
+            &["n,a=a@b.example,\x01host=h\x01port=587\x01auth=Bearer tok\x01\x01"],
+            Some((Some("a@b.example"), "tok")),
+        );
         check(Mechanism::OAuthBearer, &["n,,\x01auth=bearer tok\x01\x01"], Some((None, "tok")));
-        for bad in ["user=a\x01b\x01auth=Bearer tok\x01\x01", "user=\x01auth=Bearer t\x01\x01", "user=a\x01auth=Basic t\x01\x01", "user=a\x01auth=Bearer \x01\x01"] {
+        for bad in [
+            "user=a\x01b\x01auth=Bearer tok\x01\x01",
+            "user=\x01auth=Bearer t\x01\x01",
+            "user=a\x01auth=Basic t\x01\x01",
+            "user=a\x01auth=Bearer \x01\x01",
+        ] {
             check(Mechanism::XOAuth2, &[bad], None);
         }
         check(Mechanism::OAuthBearer, &["y,,\x01auth=Bearer tok\x01\x01"], None);

@@ -119,8 +119,12 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, Fault> {
         "VRFY" => Ok(Command::Vrfy),
         "AUTH" => auth(rest),
         "BDAT" => Ok(Command::Bdat),
-        "EXPN" | "TURN" | "ETRN" | "ATRN" | "SEND" | "SOML" | "SAML" | "BURL" | "LHLO" => Err(Fault::Unimplemented),
-        "GET" | "POST" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "CONNECT" | "TRACE" | "PATCH" | "PRI" => Err(Fault::Http),
+        "EXPN" | "TURN" | "ETRN" | "ATRN" | "SEND" | "SOML" | "SAML" | "BURL" | "LHLO" => {
+            Err(Fault::Unimplemented)
+        }
+        "GET" | "POST" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "CONNECT" | "TRACE" | "PATCH" | "PRI" => {
+            Err(Fault::Http)
+        }
         _ => Err(Fault::Unknown),
     }
 }
@@ -148,7 +152,16 @@ fn mail(rest: &str) -> Result<Command, Fault> {
         _ => ReversePath::Address(mailbox(path).ok_or(Fault::ReversePath)?),
     };
     let beyond_ascii = !path.is_ascii();
-    let mut mail = MailFrom { reverse_path, beyond_ascii, size: None, eight_bit: None, smtputf8: false, ret: None, envelope_id: None, auth: None };
+    let mut mail = MailFrom {
+        reverse_path,
+        beyond_ascii,
+        size: None,
+        eight_bit: None,
+        smtputf8: false,
+        ret: None,
+        envelope_id: None,
+        auth: None,
+    };
     for parameter in parameters.split(' ').filter(|word| !word.is_empty()) {
         mail.set(parameter)?;
     }
@@ -168,7 +181,9 @@ impl MailFrom {
             }
             ("RET", Some(what)) if what.eq_ignore_ascii_case("FULL") => once(&mut self.ret, Return::Full),
             ("RET", Some(what)) if what.eq_ignore_ascii_case("HDRS") => once(&mut self.ret, Return::Headers),
-            ("ENVID", Some(id)) if is_xtext(id) && id.len() <= ENVELOPE_ID_BYTES_MAX => once(&mut self.envelope_id, id.to_owned()),
+            ("ENVID", Some(id)) if is_xtext(id) && id.len() <= ENVELOPE_ID_BYTES_MAX => {
+                once(&mut self.envelope_id, id.to_owned())
+            }
             ("AUTH", Some(_)) => once(&mut self.auth, ()),
             ("SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "AUTH", _) => Err(Fault::BadParameter),
             _ => Err(Fault::UnknownParameter),
@@ -196,7 +211,9 @@ impl RcptTo {
         let (name, value) = split_parameter(parameter);
         match (name.to_ascii_uppercase().as_str(), value) {
             ("NOTIFY", Some(list)) => once(&mut self.notify, notify(list).ok_or(Fault::BadParameter)?),
-            ("ORCPT", Some(original)) if is_original_recipient(original) => once(&mut self.original, original.to_owned()),
+            ("ORCPT", Some(original)) if is_original_recipient(original) => {
+                once(&mut self.original, original.to_owned())
+            }
             ("NOTIFY" | "ORCPT", _) => Err(Fault::BadParameter),
             _ => Err(Fault::UnknownParameter),
         }
@@ -299,7 +316,8 @@ pub(super) fn is_xtext(text: &str) -> bool {
 pub(super) fn is_original_recipient(text: &str) -> bool {
     let Some((kind, address)) = text.split_once(';') else { return false };
     let kind_sound = !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let address_sound = !address.is_empty() && address.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>'));
+    let address_sound =
+        !address.is_empty() && address.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>'));
     kind_sound && address_sound && text.len() <= ORIGINAL_RECIPIENT_BYTES_MAX
 }
 
@@ -375,7 +393,18 @@ mod tests {
         for unknown in ["BY=1;R", "MT-PRIORITY=3", "HOLDFOR=9", "REQUIRETLS", "X=Y"] {
             assert_eq!(from(unknown), Err(Fault::UnknownParameter), "{unknown}");
         }
-        for bad in ["SIZE=", "SIZE=-1", "SIZE=1 SIZE=2", "SIZE", "BODY=BINARYMIME", "SMTPUTF8=1", "SMTPUTF8 SMTPUTF8", "RET=NONE", "ENVID=a=b", "ENVID=+2"] {
+        for bad in [
+            "SIZE=",
+            "SIZE=-1",
+            "SIZE=1 SIZE=2",
+            "SIZE",
+            "BODY=BINARYMIME",
+            "SMTPUTF8=1",
+            "SMTPUTF8 SMTPUTF8",
+            "RET=NONE",
+            "ENVID=a=b",
+            "ENVID=+2",
+        ] {
             assert_eq!(from(bad), Err(Fault::BadParameter), "{bad}");
         }
         for bad in ["NOTIFY=NEVER,SUCCESS", "NOTIFY=", "NOTIFY=SOON", "ORCPT=a@b.example", "ORCPT=rfc822;"] {

@@ -48,7 +48,13 @@ impl DataReader {
     /// A reader at the start of a message: DATA's own CRLF counts, so a dot may come first.
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
-        Self { at: At::LineStart, state: DataState::Reading, message: BytesMut::new(), bytes_max, discarding: false }
+        Self {
+            at: At::LineStart,
+            state: DataState::Reading,
+            message: BytesMut::new(),
+            bytes_max,
+            discarding: false,
+        }
     }
 
     #[must_use]
@@ -159,9 +165,8 @@ pub fn received_fields(message: &[u8], enough: usize) -> usize {
     let end = memmem::find(message, b"\r\n\r\n").unwrap_or(message.len());
     let header = message.get(..end).unwrap_or(message);
     let first = header.get(..9).is_some_and(|name| name.eq_ignore_ascii_case(b"received:"));
-    let later = memmem::find_iter(header, b"\r\n").filter(|at| {
-        header.get(at + 2..at + 11).is_some_and(|name| name.eq_ignore_ascii_case(b"received:"))
-    });
+    let later = memmem::find_iter(header, b"\r\n")
+        .filter(|at| header.get(at + 2..at + 11).is_some_and(|name| name.eq_ignore_ascii_case(b"received:")));
     usize::from(first) + later.take(enough.saturating_add(1)).count()
 }
 
@@ -174,7 +179,10 @@ mod tests {
     fn check(wire: &str, state: DataState, message: &str, rest: &str) {
         let wire = wire.as_bytes();
         let pieces: Vec<Vec<&[u8]>> = (0..=wire.len())
-            .map(|cut| { let (a, b) = wire.split_at(cut); vec![a, b] })
+            .map(|cut| {
+                let (a, b) = wire.split_at(cut);
+                vec![a, b]
+            })
             .chain([wire.chunks(1).collect()])
             .collect();
         for pieces in pieces {
@@ -196,7 +204,22 @@ mod tests {
         check("a\r\nb\r\n.\r\nQUIT\r\n", DataState::Complete, "a\r\nb\r\n", "QUIT\r\n");
         check(".\r\n", DataState::Complete, "", "");
         check("a\r\n", DataState::Reading, "", "");
-        for bare in ["a\n.\n", "a\n.\r\n", "a\r.\r", "a\r.\r\n", "a\r\n.\n", "a\r\n.\rb", "a\n.\r", "a\r\r\n.\r\r\n", "a\r\n\0.\r\n", "a\r\n.\0\r\n", "a\r\n.\r\r\n", "\n", "\r\r", "\0"] {
+        for bare in [
+            "a\n.\n",
+            "a\n.\r\n",
+            "a\r.\r",
+            "a\r.\r\n",
+            "a\r\n.\n",
+            "a\r\n.\rb",
+            "a\n.\r",
+            "a\r\r\n.\r\r\n",
+            "a\r\n\0.\r\n",
+            "a\r\n.\0\r\n",
+            "a\r\n.\r\r\n",
+            "\n",
+            "\r\r",
+            "\0",
+        ] {
             check(&format!("{bare}MAIL FROM:<x@y.example>\r\n.\r\n"), DataState::Malformed, "", "");
         }
     }

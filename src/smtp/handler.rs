@@ -66,16 +66,30 @@ pub enum AuthOutcome {
 /// Decides about the mail of one connection. A reply with code 421 ends the session.
 pub trait Handler: Send {
     /// `MAIL FROM`; a positive reply opens the transaction. `declared_size` is the SIZE parameter, never above the limit.
-    fn mail(&mut self, session: &SessionInfo, from: &ReversePath, declared_size: Option<u64>) -> impl Future<Output = Reply> + Send;
+    fn mail(
+        &mut self,
+        session: &SessionInfo,
+        from: &ReversePath,
+        declared_size: Option<u64>,
+    ) -> impl Future<Output = Reply> + Send;
 
     /// `RCPT TO`; a positive reply takes the recipient. `<postmaster>` arrives as postmaster at our own host name.
     fn rcpt(&mut self, session: &SessionInfo, to: &Recipient) -> impl Future<Output = Reply> + Send;
 
     /// The whole message, as it came but for dot-stuffing. Must not reply positively before the message is durable.
-    fn message(&mut self, session: &SessionInfo, envelope: Envelope, message: Bytes) -> impl Future<Output = Reply> + Send;
+    fn message(
+        &mut self,
+        session: &SessionInfo,
+        envelope: Envelope,
+        message: Bytes,
+    ) -> impl Future<Output = Reply> + Send;
 
     /// AUTH; only called under TLS on submission listeners, at most `Limits::auth_attempts_max` times.
-    fn authenticate(&mut self, session: &SessionInfo, credentials: Credentials) -> impl Future<Output = AuthOutcome> + Send;
+    fn authenticate(
+        &mut self,
+        session: &SessionInfo,
+        credentials: Credentials,
+    ) -> impl Future<Output = AuthOutcome> + Send;
 
     /// The transaction was given up before `message`; not called when the connection ends, which drops the handler.
     fn reset(&mut self) {}

@@ -120,15 +120,23 @@ impl Reservation {
     pub(super) fn cover(&mut self, bytes: u64) -> bool {
         let Some(missing) = bytes.checked_sub(self.bytes).filter(|missing| *missing > 0) else { return true };
         let more = missing.next_multiple_of(Self::STEP);
-        let taken = self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(more)).is_ok();
+        let taken = self
+            .free
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(more))
+            .is_ok();
         self.bytes += if taken { more } else { 0 };
         taken
+    }
+
+    /// Gives everything back before the end.
+    pub(super) fn release(&mut self) {
+        self.free.fetch_add(std::mem::take(&mut self.bytes), Ordering::AcqRel);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.free.fetch_add(self.bytes, Ordering::AcqRel);
+        self.release();
     }
 }
 

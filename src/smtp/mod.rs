@@ -18,7 +18,9 @@ mod wire;
 
 pub use admission::{Admission, Permit};
 pub use auth::{Credentials, Mechanism};
-pub use client::{Capabilities, Channel, Client, ClientError, Outcome, PendingDot, Stage, Timeouts, Transmission};
+pub use client::{
+    Capabilities, Channel, Client, ClientError, Outcome, PendingDot, Stage, Timeouts, Transmission,
+};
 pub use data::{DataReader, DataState, received_fields};
 pub use handler::{AuthOutcome, Handler, HandlerFactory, ListenerKind, SessionInfo};
 pub use limits::{AUTH_LINE_BYTES_MAX, Budget, COMMAND_LINE_BYTES_MAX, Limits};

@@ -11,8 +11,20 @@ use crate::mail::Envelope;
 
 /// One Received field with its CRLF. The recipient is named only when there is one: with more, `for` would show a Bcc.
 #[must_use]
-pub fn received_field(info: &SessionInfo, envelope: &Envelope, hostname: &str, id: &str, now: Timestamp) -> String {
-    let hello: String = info.hello.as_deref().unwrap_or("unknown").chars().map(|c| if is_plain(c) { c } else { '?' }).collect();
+pub fn received_field(
+    info: &SessionInfo,
+    envelope: &Envelope,
+    hostname: &str,
+    id: &str,
+    now: Timestamp,
+) -> String {
+    let hello: String = info
+        .hello
+        .as_deref()
+        .unwrap_or("unknown")
+        .chars()
+        .map(|c| if is_plain(c) { c } else { '?' })
+        .collect();
     let address = match info.peer.ip().to_canonical() {
         IpAddr::V4(ip) => format!("[{ip}]"),
         IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
@@ -23,7 +35,9 @@ pub fn received_field(info: &SessionInfo, envelope: &Envelope, hostname: &str, i
     };
     let protocol = protocol(info, envelope);
     let date = jiff::fmt::rfc2822::to_string(&now.to_zoned(TimeZone::UTC)).unwrap_or_default();
-    format!("Received: from {hello} ({address})\r\n\tby {hostname} with {protocol} id {id}{recipient};\r\n\t{date}\r\n")
+    format!(
+        "Received: from {hello} ({address})\r\n\tby {hostname} with {protocol} id {id}{recipient};\r\n\t{date}\r\n"
+    )
 }
 
 fn is_plain(c: char) -> bool {
@@ -51,7 +65,14 @@ mod tests {
 
     fn info(hello: &str) -> SessionInfo {
         let peer = "192.0.2.7:4000".parse().unwrap();
-        SessionInfo { peer, listener: ListenerKind::Submission, hello: Some(hello.into()), extended: true, tls: true, authenticated: Some("ann".into()) }
+        SessionInfo {
+            peer,
+            listener: ListenerKind::Submission,
+            hello: Some(hello.into()),
+            extended: true,
+            tls: true,
+            authenticated: Some("ann".into()),
+        }
     }
 
     fn envelope(recipients: &[&str]) -> Envelope {
@@ -61,7 +82,13 @@ mod tests {
 
     #[test]
     fn a_hop_says_who_how_and_when() {
-        let field = received_field(&info("mx.example"), &envelope(&["a@b.example"]), "gw.example", "msg_1", Timestamp::UNIX_EPOCH);
+        let field = received_field(
+            &info("mx.example"),
+            &envelope(&["a@b.example"]),
+            "gw.example",
+            "msg_1",
+            Timestamp::UNIX_EPOCH,
+        );
         assert_eq!(
             field,
             "Received: from mx.example ([192.0.2.7])\r\n\tby gw.example with ESMTPSA id msg_1\r\n\tfor <a@b.example>;\r\n\tThu, 1 Jan 1970 00:00:00 +0000\r\n"
@@ -70,7 +97,13 @@ mod tests {
 
     #[test]
     fn many_recipients_are_not_named_and_a_strange_greeting_is_tamed() {
-        let field = received_field(&info("x)(;<y>"), &envelope(&["a@b.example", "bcc@b.example"]), "gw.example", "1", Timestamp::UNIX_EPOCH);
+        let field = received_field(
+            &info("x)(;<y>"),
+            &envelope(&["a@b.example", "bcc@b.example"]),
+            "gw.example",
+            "1",
+            Timestamp::UNIX_EPOCH,
+        );
         assert!(!field.contains("b.example") && field.contains("from x????y? (["), "{field}");
     }
 }

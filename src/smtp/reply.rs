@@ -42,7 +42,8 @@ impl Reply {
 
     /// A reply read from a peer.
     pub(super) fn read(code: u16, enhanced: Option<Enhanced>, lines: &[String]) -> Self {
-        let text = lines.iter().map(|line| clean(Cow::Borrowed(line)).into_owned()).collect::<Vec<_>>().join("\n");
+        let text =
+            lines.iter().map(|line| clean(Cow::Borrowed(line)).into_owned()).collect::<Vec<_>>().join("\n");
         Self { code, enhanced, text: text.into() }
     }
 
@@ -96,7 +97,11 @@ impl Reply {
                 wire.extend_from_slice(enhanced.to_string().as_bytes());
                 wire.push(b' ');
             }
-            wire.extend(line.chars().take(LINE_TEXT_BYTES_MAX).map(|c| u8::try_from(c).ok().filter(u8::is_ascii).unwrap_or(b'?')));
+            wire.extend(
+                line.chars()
+                    .take(LINE_TEXT_BYTES_MAX)
+                    .map(|c| u8::try_from(c).ok().filter(u8::is_ascii).unwrap_or(b'?')),
+            );
             wire.extend_from_slice(b"\r\n");
         }
     }

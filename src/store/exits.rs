@@ -31,14 +31,19 @@ impl Session {
     /// # Errors
     /// When the database is out of reach.
     pub async fn sending_account(&mut self, user: UserId) -> Result<Option<AccountId>, Error> {
-        let gone = [AccountState::Disconnected, AccountState::Erasing, AccountState::Erased, AccountState::WaitingForQuota];
+        let gone = [
+            AccountState::Disconnected,
+            AccountState::Erasing,
+            AccountState::Erased,
+            AccountState::WaitingForQuota,
+        ];
         let query = sql("select a.id, a.state from accounts a join users u on u.workspace = a.workspace and u.id = a.user_id \
              where a.workspace = $1 and a.user_id = $2 \
              order by case when a.email = u.email then 0 else 1 end, a.connected_at, a.id")
         .bind(self.workspace())
         .bind(user);
         for row in self.fetch_all(query).await? {
-            let state: AccountState = super::columns::parse_word(&row.get::<String>("state")?)?;
+            let state: AccountState = row.word("state")?;
             if !gone.contains(&state) {
                 return Ok(Some(row.id("id")?));
             }
@@ -60,7 +65,11 @@ impl Session {
     pub async fn account_access(&mut self, id: AccountId) -> Result<Option<AccountAccess>, Error> {
         let Some(account) = self.account(id).await? else { return Ok(None) };
         let credentials = self.credentials(id).await?;
-        Ok(credentials.map(|credentials| AccountAccess { email: account.email, settings: account.settings, credentials }))
+        Ok(credentials.map(|credentials| AccountAccess {
+            email: account.email,
+            settings: account.settings,
+            credentials,
+        }))
     }
 
     /// What it takes to log in to the smarthost; `None` when there is none.
@@ -79,7 +88,12 @@ impl Tx {
     ///
     /// # Errors
     /// `Missing` when there is no such submission.
-    pub async fn intend_dot(&mut self, message: MessageKey, addresses: &[Address], now: jiff::Timestamp) -> Result<(), Error> {
+    pub async fn intend_dot(
+        &mut self,
+        message: MessageKey,
+        addresses: &[Address],
+        now: jiff::Timestamp,
+    ) -> Result<(), Error> {
         let mut submission = self.submission(message).await?.ok_or(Error::Missing)?;
         submission.state = SubmissionState::Sending;
         submission.dot_intent_at = Some(now);

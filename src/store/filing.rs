@@ -4,17 +4,12 @@
 
 use jiff::Timestamp;
 
-use super::{
-    Error, InboundState, Session, Tx,
-    sql::sql,
-};
-use crate::{
-    core::{
-        account::MailboxUid,
-        ids::{ConversationId, MessageKey},
-        message::{Parties, Sighting, SightingRow},
-        submission::SentCopy,
-    },
+use super::{Error, InboundState, Session, Tx, sql::sql};
+use crate::core::{
+    account::MailboxUid,
+    ids::{ConversationId, MessageKey},
+    message::{Parties, Sighting, SightingRow},
+    submission::SentCopy,
 };
 
 /// A stored message with some content, whatever its Message-ID.
@@ -23,6 +18,8 @@ pub struct SameContent {
     pub message: MessageKey,
     pub conversation: ConversationId,
     pub parties: Parties,
+    /// The CRM handed it in for sending.
+    pub submitted: bool,
 }
 
 /// What became of a message taken in, without its bytes.
@@ -40,7 +37,8 @@ impl Tx {
     /// `Missing` when the workspace has been deleted.
     pub async fn lock_filing(&mut self) -> Result<(), Error> {
         if self.store().is_shared() {
-            let query = sql("select id from workspaces where id = $1 for no key update").bind(self.workspace());
+            let query =
+                sql("select id from workspaces where id = $1 for no key update").bind(self.workspace());
             self.fetch_one(query).await?;
         }
         Ok(())
@@ -67,15 +65,24 @@ impl Tx {
     ///
     /// # Errors
     /// `Missing` when there is no such message.
-    pub async fn repeat_sighting(&mut self, message: MessageKey, repeated: MessageKey, first: MessageKey, at: Timestamp) -> Result<(), Error> {
+    pub async fn repeat_sighting(
+        &mut self,
+        message: MessageKey,
+        (first, repeated): (MessageKey, MessageKey),
+        at: Timestamp,
+    ) -> Result<(), Error> {
         let known = self.sightings(&[message]).await?;
         for row in known.get(&message).into_iter().flatten() {
             let sighting = match row.sighting.clone() {
                 Sighting::Capture { inbound, recipient, field } if inbound == first => {
                     Sighting::Capture { inbound: repeated, recipient, field }
                 }
-                Sighting::Submission { inbound } if inbound == first => Sighting::Submission { inbound: repeated },
-                Sighting::Reply { inbound, recipient } if inbound == first => Sighting::Reply { inbound: repeated, recipient },
+                Sighting::Submission { inbound } if inbound == first => {
+                    Sighting::Submission { inbound: repeated }
+                }
+                Sighting::Reply { inbound, recipient } if inbound == first => {
+                    Sighting::Reply { inbound: repeated, recipient }
+                }
                 _ => continue,
             };
             self.add_sighting(message, &SightingRow { sighting, at }).await?;
@@ -95,13 +102,19 @@ impl Session {
             bound.iter_mut().zip(content).for_each(|(byte, given)| *byte = *given);
             bound
         };
-        let query = sql("select id, conversation, parties from messages where workspace = $1 \
-             and identity >= $2 and identity <= $3 order by id limit 100")
+        let query = sql("select m.id, m.conversation, m.parties, s.message as submitted from messages m \
+             left join submissions s on s.workspace = m.workspace and s.message = m.id \
+             where m.workspace = $1 and m.identity >= $2 and m.identity <= $3 order by m.id limit 100")
         .bind(self.workspace())
         .bind(bound(0))
         .bind(bound(255));
         let read = |row: &super::Row| {
-            Ok(SameContent { message: row.id("id")?, conversation: row.id("conversation")?, parties: row.json("parties")? })
+            Ok(SameContent {
+                message: row.id("id")?,
+                conversation: row.id("conversation")?,
+                parties: row.json("parties")?,
+                submitted: row.opt_id::<MessageKey>("submitted")?.is_some(),
+            })
         };
         self.fetch_all(query).await?.iter().map(read).collect()
     }
@@ -111,8 +124,13 @@ impl Session {
     /// # Errors
     /// When the database is out of reach.
     pub async fn inbound_head(&mut self, id: MessageKey) -> Result<Option<InboundHead>, Error> {
-        let query = sql("select state, message from inbound where workspace = $1 and id = $2").bind(self.workspace()).bind(id);
+        let query = sql("select state, message from inbound where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id);
         let Some(row) = self.fetch_optional(query).await? else { return Ok(None) };
-        Ok(Some(InboundHead { state: InboundState::parse(&row.get::<String>("state")?)?, message: row.opt_id("message")? }))
+        Ok(Some(InboundHead {
+            state: InboundState::parse(&row.get::<String>("state")?)?,
+            message: row.opt_id("message")?,
+        }))
     }
 }

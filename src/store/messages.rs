@@ -30,6 +30,7 @@ const COLUMNS: &str = "m.id, m.identity, m.rfc822_id, m.conversation, m.directio
 pub struct KnownId {
     pub id: MessageId,
     pub message: MessageKey,
+    pub conversation: ConversationId,
     /// Tells a copy from another message that reuses the id.
     pub identity: [u8; 32],
 }
@@ -127,9 +128,10 @@ impl Session {
     }
 
     pub async fn message_by_identity(&mut self, identity: &[u8; 32]) -> Result<Option<StoredMessage>, Error> {
-        let query = sql(format!("select {COLUMNS} from messages m where m.workspace = $1 and m.identity = $2"))
-            .bind(self.workspace())
-            .bind(identity);
+        let query =
+            sql(format!("select {COLUMNS} from messages m where m.workspace = $1 and m.identity = $2"))
+                .bind(self.workspace())
+                .bind(identity);
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
@@ -139,7 +141,7 @@ impl Session {
         for some in ids.chunks(LIST_MAX) {
             let texts: Vec<_> = some.iter().map(MessageId::as_str).collect();
             let query = Statement::new(
-                "select i.rfc822_id, i.message, m.identity from message_ids i \
+                "select i.rfc822_id, i.message, m.conversation, m.identity from message_ids i \
                  join messages m on m.workspace = i.workspace and m.id = i.message where i.workspace = ",
             )
             .arg(self.workspace())
@@ -149,7 +151,8 @@ impl Session {
             .query();
             for row in self.fetch_all(query).await? {
                 let id = row.opt_message_id("rfc822_id")?.ok_or(Error::Missing)?;
-                found.push(KnownId { id, message: row.id("message")?, identity: row.get("identity")? });
+                let (message, conversation) = (row.id("message")?, row.id("conversation")?);
+                found.push(KnownId { id, message, conversation, identity: row.get("identity")? });
             }
         }
         Ok(found)
@@ -200,12 +203,13 @@ impl Session {
     ) -> Result<HashMap<MessageKey, Vec<(ContactId, ContactRole)>>, Error> {
         let mut found: HashMap<MessageKey, Vec<(ContactId, ContactRole)>> = HashMap::new();
         for some in messages.chunks(LIST_MAX) {
-            let query = Statement::new("select message, contact, role from message_contacts where workspace = ")
-                .arg(self.workspace())
-                .text(" and message in ")
-                .list(some)
-                .text(" order by contact")
-                .query();
+            let query =
+                Statement::new("select message, contact, role from message_contacts where workspace = ")
+                    .arg(self.workspace())
+                    .text(" and message in ")
+                    .list(some)
+                    .text(" order by contact")
+                    .query();
             for row in self.fetch_all(query).await? {
                 found.entry(row.id("message")?).or_default().push((row.id("contact")?, row.word("role")?));
             }

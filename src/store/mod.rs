@@ -4,6 +4,7 @@
 //! A statement needs a workspace's session, so that none can be written that forgets whose data it touches.
 
 mod blobs;
+mod columns;
 mod error;
 mod health;
 mod intake;
@@ -12,14 +13,40 @@ mod page;
 mod postgres;
 mod sql;
 mod sqlite;
+mod statement;
 mod vault;
 mod work;
 mod writer;
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+
+// The verbs, a file a noun.
+mod accounts;
+mod contacts;
+mod conversations;
+mod credentials;
+mod decisions;
+mod events;
+mod exits;
+mod filing;
+mod idempotency;
+mod keys;
+mod leases;
+mod lookups;
+mod mailboxes;
+mod messages;
+mod routes;
+mod sightings;
+mod smarthosts;
+mod submissions;
+mod users;
+mod webhooks;
+mod workspaces;
 
 use std::{
     path::{Path, PathBuf},
@@ -30,14 +57,28 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+pub use accounts::AccountFilter;
 pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob};
+pub use contacts::{AddressMatch, ContactFilter, ContactMatch};
+pub use conversations::{ConversationFilter, ConversationRef, Merged};
+pub use decisions::{DecisionFilter, PolicyStamp, TextHasher};
 pub use error::{Error, OpenError};
+pub use events::JOURNAL_ROWS_MAX;
+pub use exits::{AccountAccess, SmarthostAccess};
+pub use filing::{InboundHead, SameContent};
+pub use idempotency::{Idempotency, RequestKey};
 pub use intake::{InboundRow, InboundState, Taken};
+pub use leases::{Lease, Leased};
+pub use messages::KnownId;
 pub use page::{Page, PageKey};
+pub use sightings::Renumbering;
 pub(crate) use sql::{Arg, Query, Row, placeholders, sql};
+pub use submissions::{SubmissionExit, SubmissionStep};
 pub(crate) use vault::Place;
 pub use vault::{MasterKey, MasterKeyError};
+pub use webhooks::OLD_SECRET_LASTS;
 pub use work::{ReadSystem, Session, System, Tx};
+pub use workspaces::WorkspaceChange;
 
 use crate::core::ids::{Id, WorkspaceId};
 use blobs::BlobDir;
@@ -67,6 +108,7 @@ pub(crate) struct Shared {
     vault: Vault,
     blobs: BlobDir,
     batcher: Batcher,
+    routes: lookups::RouteCache,
     /// Counts commits that brought new jobs.
     enqueued: watch::Sender<u64>,
 }
@@ -102,6 +144,7 @@ impl Store {
             vault: Vault::new(options.master_key.clone()),
             blobs,
             batcher,
+            routes: lookups::route_cache(),
             enqueued: watch::Sender::new(0),
         }));
         store.prove_master_key().await?;

@@ -14,7 +14,7 @@ use crate::{
         retry,
     },
     flow::{self, FlowError, Gateway},
-    queue::{self, Leased, Settlement},
+    queue::{Leased, Settlement},
     store,
 };
 
@@ -34,7 +34,10 @@ struct Crew {
 /// Filing works against the store alone, sending against providers, delivering against the CRM.
 const CREWS: [Crew; 3] = [
     Crew { kinds: &[JobKind::Process, JobKind::Repeat], workers: 8 },
-    Crew { kinds: &[JobKind::Submit, JobKind::SaveSent, JobKind::Relay, JobKind::Report, JobKind::Refetch], workers: 64 },
+    Crew {
+        kinds: &[JobKind::Submit, JobKind::SaveSent, JobKind::Relay, JobKind::Report, JobKind::Refetch],
+        workers: 64,
+    },
     Crew { kinds: &[JobKind::Deliver], workers: 32 },
 ];
 
@@ -85,7 +88,9 @@ async fn claim(gateway: &Gateway, crew: &Crew, free: usize) -> Vec<Leased> {
 
 async fn wait(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken, woken: impl Future<Output = ()>) {
     let due = queue::next_due(&gateway.store, crew.kinds).await.ok().flatten();
-    let pause = due.map_or(POLL, |due| Duration::try_from(due.duration_since(flow::now())).unwrap_or_default().min(POLL));
+    let pause = due.map_or(POLL, |due| {
+        Duration::try_from(due.duration_since(flow::now())).unwrap_or_default().min(POLL)
+    });
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = woken => {}
@@ -120,7 +125,9 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
         Job::Process { inbound } => flow::process(&gateway, &job, *inbound).await,
         Job::Repeat { inbound } => flow::repeat(&gateway, &job, *inbound).await,
         Job::Submit { message, .. } => flow::submit::perform(&gateway, &job, *message).await,
-        Job::SaveSent { message, account } => flow::submit::save_sent(&gateway, &job, *message, *account).await,
+        Job::SaveSent { message, account } => {
+            flow::submit::save_sent(&gateway, &job, *message, *account).await
+        }
         Job::Relay { message, user } => flow::relay::perform(&gateway, &job, *message, *user).await,
         Job::Report { message } => flow::submit::report(&gateway, &job, *message).await,
         Job::Refetch { at } => flow::sync::refetch(&gateway, &job, at).await,
@@ -131,7 +138,9 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
 /// A message that makes the reader panic again and again is held; anything else waits and comes again.
 async fn after_panic(gateway: &Gateway, job: &Leased) -> Result<(), store::Error> {
     match (&job.job, retry::filing(job.attempt)) {
-        (Job::Process { inbound }, None) => flow::hold_poison(gateway, job, *inbound).await.map_err(FlowError::into_store),
+        (Job::Process { inbound }, None) => {
+            flow::hold_poison(gateway, job, *inbound).await.map_err(FlowError::into_store)
+        }
         (_, wait) => {
             let wait = wait.and_then(|wait| SignedDuration::try_from(wait).ok()).unwrap_or(RETRY);
             settle(gateway, job, Settlement::RetryAt(flow::now() + wait)).await
@@ -141,6 +150,6 @@ async fn after_panic(gateway: &Gateway, job: &Leased) -> Result<(), store::Error
 
 async fn settle(gateway: &Gateway, job: &Leased, settlement: Settlement) -> Result<(), store::Error> {
     let mut tx = gateway.store.begin(job.workspace).await?;
-    queue::settle(&mut tx, job, settlement).await?;
+    tx.settle(job, settlement).await?;
     tx.commit().await
 }

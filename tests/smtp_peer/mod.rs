@@ -2,13 +2,21 @@
 //!
 //! Local parts `unknown`, `busy` and `goodbye` are answered 550, 451 and 421; the password is `secret`. Not here: sockets.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "each test binary uses its own part; a test may panic"
+)]
 
 use std::{collections::VecDeque, sync::Arc};
 
 use mailweave::{
     mail::Address,
-    smtp::{Answer, AuthOutcome, Budget, Credentials, Limits, ListenerKind, Mechanism, Question, Reply, Session, Settings, Step},
+    smtp::{
+        Answer, AuthOutcome, Budget, Credentials, Limits, ListenerKind, Mechanism, Question, Reply, Session,
+        Settings, Step,
+    },
 };
 
 /// Size limit of these sessions.
@@ -40,7 +48,14 @@ impl Peer {
         let settings = Settings { hostname: "gw.example".into(), limits, mechanisms, budget, tls };
         let implicit = listener == ListenerKind::Submissions;
         let session = Session::new(Arc::new(settings), "192.0.2.1:4025".parse().unwrap(), listener, implicit);
-        let mut peer = Self { session, output: Vec::new(), events: VecDeque::new(), messages: Vec::new(), closed: false, wants_tls: false };
+        let mut peer = Self {
+            session,
+            output: Vec::new(),
+            events: VecDeque::new(),
+            messages: Vec::new(),
+            closed: false,
+            wants_tls: false,
+        };
         peer.run();
         peer
     }
@@ -115,18 +130,29 @@ impl Peer {
                 Answer::Reply(by_name(Some(&recipient.address), Reply::recipient_ok()))
             }
             Question::Message { envelope, message } => {
-                let recipients: Vec<String> = envelope.recipients.iter().map(|r| r.address.to_string()).collect();
-                self.events.push_back(format!("message {} to {}: {}", envelope.reverse_path, recipients.join(","), message.escape_ascii()));
+                let recipients: Vec<String> =
+                    envelope.recipients.iter().map(|r| r.address.to_string()).collect();
+                self.events.push_back(format!(
+                    "message {} to {}: {}",
+                    envelope.reverse_path,
+                    recipients.join(","),
+                    message.escape_ascii()
+                ));
                 let reply = by_name(envelope.reverse_path.address(), Reply::ok("Taken"));
                 self.messages.push((recipients, message.to_vec()));
                 Answer::Reply(reply)
             }
             Question::Authenticate(credentials) => {
                 use secrecy::ExposeSecret;
-                let (Credentials::Password { password: secret, .. } | Credentials::Token { token: secret, .. }) = &credentials;
+                let (Credentials::Password { password: secret, .. }
+                | Credentials::Token { token: secret, .. }) = &credentials;
                 let identity = credentials.username().unwrap_or_default().to_owned();
                 self.events.push_back(format!("auth {identity}"));
-                Answer::Authentication(if secret.expose_secret() == "secret" { AuthOutcome::Accepted { identity } } else { AuthOutcome::Refused })
+                Answer::Authentication(if secret.expose_secret() == "secret" {
+                    AuthOutcome::Accepted { identity }
+                } else {
+                    AuthOutcome::Refused
+                })
             }
         }
     }

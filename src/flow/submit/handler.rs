@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
-use super::{ControlFields, Refusal, choose_exit, order::CONTROL_PREFIX};
+use super::{ControlFields, Refusal, choose_exit};
 use crate::{
     core::{
         ids::{Id, MessageKey, UserId, WorkspaceId},
@@ -75,7 +75,12 @@ impl SubmissionHandler {
         Ok(user.map(|id| Login { workspace, key, user: Some(id) }))
     }
 
-    async fn accept(&self, info: &SessionInfo, envelope: &Envelope, message: &Bytes) -> Result<MessageKey, Rejected> {
+    async fn accept(
+        &self,
+        info: &SessionInfo,
+        envelope: &Envelope,
+        message: &Bytes,
+    ) -> Result<MessageKey, Rejected> {
         let login = self.login.as_ref().ok_or_else(|| Rejected::Reply(Reply::authentication_required()))?;
         let control = ControlFields::read(&HeaderBlock::scan(message))?;
         let order = self.order(login, message, &control).await?;
@@ -92,7 +97,12 @@ impl SubmissionHandler {
     }
 
     /// Checks the From: the user's own, or with a workspace's key one of its users' (contract, "SMTP").
-    async fn order(&self, login: &Login, message: &Bytes, control: &ControlFields) -> Result<SendOrder, Rejected> {
+    async fn order(
+        &self,
+        login: &Login,
+        message: &Bytes,
+        control: &ControlFields,
+    ) -> Result<SendOrder, Rejected> {
         let summary = HeaderSummary::read(message);
         let foreign = || Rejected::Reply(Reply::sender_not_yours());
         // One From field with one mailbox, or nobody can say who the author is.
@@ -128,9 +138,9 @@ fn outgoing_bytes(
     (key, now): (MessageKey, Timestamp),
 ) -> Bytes {
     let ours = &gateway.settings.ours;
-    let stripped = surgery::strip_for_submission(message, CONTROL_PREFIX, |address| ours.holds(address));
+    let stripped = surgery::strip_for_submission(message, |address| ours.holds(address));
     let id = own_message_id(key, &gateway.settings.hostname);
-    let complete = surgery::ensure_id_and_date(&stripped, &id, now);
+    let complete = ensure_date_and_message_id(&surgery::normalise_line_ends(stripped), now, &id);
     smtp::received_field(info, envelope, &gateway.settings.hostname, now).prepend_to(&complete)
 }
 
@@ -141,7 +151,12 @@ pub(in crate::flow) fn own_message_id(key: MessageKey, hostname: &str) -> Messag
 }
 
 /// The same order again: by the CRM's own key when it gave one, else by the transaction itself.
-fn submission_fingerprint(order: &SendOrder, envelope: &Envelope, message: &[u8], control: &ControlFields) -> [u8; 32] {
+fn submission_fingerprint(
+    order: &SendOrder,
+    envelope: &Envelope,
+    message: &[u8],
+    control: &ControlFields,
+) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"submission").update(order.user.uuid().as_bytes());
     match &control.idempotency_key {

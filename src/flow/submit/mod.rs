@@ -44,8 +44,21 @@ pub struct Handed<'a> {
 
 impl<'a> Handed<'a> {
     #[must_use]
-    pub(super) fn from_inbound(row: &'a InboundRow, message: &'a Message, order: &'a SendOrder, envelope: &'a Envelope) -> Self {
-        Self { key: row.id, message, raw: &row.raw, blob: row.blob, order, envelope, received_at: row.received_at }
+    pub(super) fn from_inbound(
+        row: &'a InboundRow,
+        message: &'a Message,
+        order: &'a SendOrder,
+        envelope: &'a Envelope,
+    ) -> Self {
+        Self {
+            key: row.id,
+            message,
+            raw: &row.raw,
+            blob: row.blob,
+            order,
+            envelope,
+            received_at: row.received_at,
+        }
     }
 }
 
@@ -62,7 +75,8 @@ pub struct Accepted {
 /// # Errors
 /// Those of the store.
 pub async fn file(tx: &mut Tx, gateway: &Gateway, handed: Handed<'_>) -> Result<Accepted, FlowError> {
-    let ingested = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival(gateway, &handed)).await?;
+    let ingested =
+        ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival(gateway, &handed)).await?;
     let (message, conversation) = match &ingested {
         Ingested::Filed { message, .. } => (message.id, message.conversation),
         Ingested::Known { message, conversation, .. } => (*message, *conversation),
@@ -88,7 +102,11 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         size: handed.raw.len() as u64,
         sightings: vec![sighting],
         received_at: handed.received_at,
-        ruling: Ruling { verdict: Verdict::Synced, rule: "crm_sent", reason: "The CRM handed it in for sending." },
+        ruling: Ruling {
+            verdict: Verdict::Synced,
+            rule: "crm_sent",
+            reason: "The CRM handed it in for sending.",
+        },
         via,
         extra_nodes: Vec::new(),
         conversation: handed.order.conversation,
@@ -134,7 +152,7 @@ async fn queue_submission(
     tx.insert_submission(&submission).await?;
     if let Some(exit) = exit {
         let job = Job::Submit { message, exit: job_exit(exit) };
-        queue::enqueue(tx, &job, None, handed.received_at).await?;
+        tx.enqueue_job(&job, handed.received_at).await?;
     }
     Ok(state)
 }
@@ -163,7 +181,11 @@ fn submission(
         account,
         class: handed.order.class,
         reverse_path: handed.envelope.reverse_path.clone(),
-        dsn: DsnOrder { ret: handed.envelope.ret, envelope_id: handed.envelope.envelope_id.clone(), reported: false },
+        dsn: DsnOrder {
+            ret: handed.envelope.ret,
+            envelope_id: handed.envelope.envelope_id.clone(),
+            reported: false,
+        },
         principal: handed.order.principal,
         blob: None,
         state,

@@ -21,9 +21,6 @@ pub struct ControlFields {
     pub conversation: Option<ConversationId>,
 }
 
-/// Every field of this prefix is ours and never leaves.
-pub const CONTROL_PREFIX: &str = "x-mailweave-";
-
 /// Longest idempotency key, in octets.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
@@ -55,7 +52,8 @@ impl ControlFields {
             return Err(Refusal::IdempotencyKey);
         }
         let conversation = header.text("X-Mailweave-Conversation");
-        let conversation = conversation.map(|id| id.trim().parse().map_err(|_| Refusal::Conversation)).transpose()?;
+        let conversation =
+            conversation.map(|id| id.trim().parse().map_err(|_| Refusal::Conversation)).transpose()?;
         Ok(Self { class, idempotency_key, conversation })
     }
 }
@@ -77,7 +75,11 @@ fn is_key(key: &str) -> bool {
 ///
 /// # Errors
 /// The inner one says that there is no way out; the outer ones are the store's.
-pub async fn choose_exit(session: &mut Session, gateway: &Gateway, order: &SendOrder) -> Result<Result<Exit, Refusal>, FlowError> {
+pub async fn choose_exit(
+    session: &mut Session,
+    gateway: &Gateway,
+    order: &SendOrder,
+) -> Result<Result<Exit, Refusal>, FlowError> {
     let account = session.sending_account(order.user).await?.map(Exit::Account);
     let smarthost = session.has_smarthost().await?.then_some(Exit::Smarthost);
     let exit = match gateway.policy().route(order.class) {

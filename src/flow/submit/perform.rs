@@ -16,7 +16,7 @@ use crate::{
     },
     flow::{FlowError, Gateway, relay},
     mail::{Address, Envelope, Recipient, ReversePath},
-    queue::{self, Leased},
+    queue::Leased,
     smtp::{Client, Outcome, Transmission},
 };
 
@@ -124,7 +124,7 @@ async fn send_part<S: AsyncRead + AsyncWrite + Unpin>(
 /// From here on a crash means that nobody knows. Refused to a worker whose lease has run out: another one has the job.
 async fn commit_intent(gateway: &Gateway, job: &Leased, message: MessageKey, envelope: &Envelope) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
-    queue::check(&mut tx, job).await?;
+    tx.hold_job(job).await?;
     let addresses: Vec<Address> = envelope.recipients.iter().map(|recipient| recipient.address.clone()).collect();
     tx.intend_dot(message, &addresses, crate::flow::now()).await?;
     tx.commit().await?;

@@ -12,7 +12,7 @@ use crate::{
         submission::{RecipientState, Submission, SubmissionState},
     },
     flow::{FlowError, Gateway, now},
-    queue::{self, Leased, Settlement},
+    queue::{Leased, Settlement},
     store::Tx,
 };
 
@@ -36,7 +36,7 @@ pub(super) async fn perform(gateway: &Gateway, job: &Leased, submission: &Submis
     let first_notice = submission.state != SubmissionState::Uncertain;
     let finding = if first_notice { Finding::Unknown } else { look(gateway, job, submission, stored).await? };
     let mut tx = gateway.store.begin(job.workspace).await?;
-    queue::check(&mut tx, job).await?;
+    tx.hold_job(job).await?;
     let current = tx.submission(submission.message).await?.ok_or(FlowError::Obsolete)?;
     match (finding, next) {
         (Finding::Sent, _) => resolve(&mut tx, gateway, job, current, SubmissionState::Sent).await?,
@@ -79,7 +79,7 @@ async fn remain(tx: &mut Tx, job: &Leased, mut submission: Submission, until: Ti
         recipient.state = SubmissionState::Uncertain;
     }
     record::stay_uncertain(tx, submission, until).await?;
-    queue::settle(tx, job, Settlement::RetryAt(until)).await?;
+    tx.settle(job, Settlement::RetryAt(until)).await?;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use crate::{
     },
     flow::{FlowError, Gateway, jitter, now},
     mail::Address,
-    queue::{self, Leased, Settlement},
+    queue::{Leased, Settlement},
     smtp::{Outcome, Reply},
     store::Tx,
 };
@@ -27,7 +27,7 @@ use crate::{
 /// Those of the store.
 pub(super) async fn outcomes(gateway: &Gateway, job: &Leased, message: MessageKey, results: &[(Address, Outcome)]) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
-    queue::check(&mut tx, job).await?;
+    tx.hold_job(job).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
     for (address, outcome) in results {
         for state in submission.recipients.iter_mut().filter(|state| state.recipient.address == *address) {
@@ -126,7 +126,7 @@ pub(super) async fn conclude(tx: &mut Tx, gateway: &Gateway, job: &Leased, mut s
     tx.set_recipients(submission.message, &submission.recipients).await?;
     announce(tx, &submission, before, now).await?;
     follow_up(tx, gateway, &mut submission, now).await?;
-    queue::settle(tx, job, next.map_or(Settlement::Done, Settlement::RetryAt)).await?;
+    tx.settle(job, next.map_or(Settlement::Done, Settlement::RetryAt)).await?;
     Ok(())
 }
 
@@ -205,12 +205,12 @@ async fn follow_up(tx: &mut Tx, gateway: &Gateway, submission: &mut Submission, 
     let sent = submission.recipients.iter().any(|state| state.state == SubmissionState::Sent);
     let wants_copy = submission.sent_copy == SentCopy::Wanted && gateway.policy().append_sent == AppendSent::Auto;
     if let (true, true, Some(account)) = (sent, wants_copy, submission.account) {
-        queue::enqueue(tx, &Job::SaveSent { message: submission.message, account }, None, now).await?;
+        tx.enqueue_job(&Job::SaveSent { message: submission.message, account }, now).await?;
         // Queued once, however many recipients are sent to later.
         tx.set_sent_copy(submission.message, SentCopy::Queued).await?;
     }
     if submission.state.is_final() && !submission.dsn.reported && wants_report(submission) {
-        queue::enqueue(tx, &Job::Report { message: submission.message }, None, now).await?;
+        tx.enqueue_job(&Job::Report { message: submission.message }, now).await?;
         submission.dsn.reported = true;
         tx.set_submission(submission).await?;
     }

@@ -10,7 +10,7 @@ use crate::{
     core::{ids::MessageKey, inbound::SendClass, retry, submission::{RecipientState, Submission, SubmissionState}},
     flow::{FlowError, Gateway, jitter, now},
     mail::{Address, Envelope, Recipient, Return, ReversePath, report},
-    queue::{self, Leased, Settlement},
+    queue::{Leased, Settlement},
     smtp::Outcome,
 };
 
@@ -40,7 +40,7 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
         }
     };
     let mut tx = gateway.store.begin(job.workspace).await?;
-    queue::settle(&mut tx, job, settlement).await?;
+    tx.settle(job, settlement).await?;
     tx.commit().await?;
     Ok(())
 }

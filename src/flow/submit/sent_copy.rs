@@ -15,7 +15,7 @@ use crate::{
     },
     flow::{FlowError, Gateway, now},
     imap::{Append, Criterion, Flag, MailboxName},
-    queue::{self, Leased, Settlement},
+    queue::{Leased, Settlement},
 };
 
 /// Fields under which providers keep the Message-ID that they replaced.
@@ -63,7 +63,7 @@ pub async fn save_sent(gateway: &Gateway, job: &Leased, message: MessageKey, acc
         }
         Err(_) => Settlement::RetryAt(now() + SignedDuration::from_secs(60)),
     };
-    queue::settle(&mut tx, job, settlement).await?;
+    tx.settle(job, settlement).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -3,8 +3,8 @@
 //! Not here: what is done with it (`super`).
 
 use smtp_proto::{
-    AUTH_LOGIN, AUTH_OAUTHBEARER, AUTH_PLAIN, AUTH_XOAUTH2, EXT_8BIT_MIME, EXT_DSN, EXT_PIPELINING, EXT_SIZE, EXT_SMTP_UTF8, EXT_START_TLS,
-    EhloResponse,
+    AUTH_LOGIN, AUTH_OAUTHBEARER, AUTH_PLAIN, AUTH_XOAUTH2, EXT_8BIT_MIME, EXT_DSN, EXT_PIPELINING, EXT_SIZE,
+    EXT_SMTP_UTF8, EXT_START_TLS, EhloResponse,
 };
 
 use crate::smtp::{Mechanism, Reply};
@@ -41,7 +41,11 @@ impl Capabilities {
             (AUTH_XOAUTH2, Mechanism::XOAuth2),
             (AUTH_OAUTHBEARER, Mechanism::OAuthBearer),
         ];
-        let mechanisms = bits.into_iter().filter(|(bit, _)| offer.auth_mechanisms & bit != 0).map(|(_, mechanism)| mechanism).collect();
+        let mechanisms = bits
+            .into_iter()
+            .filter(|(bit, _)| offer.auth_mechanisms & bit != 0)
+            .map(|(_, mechanism)| mechanism)
+            .collect();
         Self {
             starttls: has(EXT_START_TLS),
             pipelining: has(EXT_PIPELINING),
@@ -66,7 +70,15 @@ mod tests {
 
     #[test]
     fn an_offer_is_read_in_any_order_and_case() {
-        let offer = read(&["mx.example at your service", "size 1000", "PIPELINING", "AUTH LOGIN PLAIN XOAUTH2 GSSAPI", "STARTTLS", "X-ODD 1", "8BITMIME"]);
+        let offer = read(&[
+            "mx.example at your service",
+            "size 1000",
+            "PIPELINING",
+            "AUTH LOGIN PLAIN XOAUTH2 GSSAPI",
+            "STARTTLS",
+            "X-ODD 1",
+            "8BITMIME",
+        ]);
         assert_eq!(offer.mechanisms, [Mechanism::Plain, Mechanism::Login, Mechanism::XOAuth2]);
         assert!(offer.starttls && offer.pipelining && offer.eight_bit_mime && !offer.dsn);
         assert_eq!(offer.message_bytes_max, Some(1000));

@@ -64,7 +64,9 @@ pub(super) fn rcpt(recipient: &Recipient, offer: &Capabilities) -> Vec<u8> {
             text.push_str(" NOTIFY=");
             text.push_str(&list);
         }
-        if let Some(original) = recipient.original.as_deref().filter(|original| is_original_recipient(original)) {
+        if let Some(original) =
+            recipient.original.as_deref().filter(|original| is_original_recipient(original))
+        {
             text.push_str(" ORCPT=");
             text.push_str(original);
         }
@@ -98,13 +100,19 @@ mod tests {
     fn parameters_are_sent_only_where_they_are_understood() {
         let needs = Needs { size: 7, eight_bit: true, smtputf8: false };
         let offer = Capabilities { size: true, dsn: true, eight_bit_mime: true, ..Capabilities::default() };
-        assert_eq!(mail(&envelope(), needs, &offer), b"MAIL FROM:<\"a b\"@c.example> SIZE=7 BODY=8BITMIME RET=HDRS ENVID=id+2B1\r\n");
+        assert_eq!(
+            mail(&envelope(), needs, &offer),
+            b"MAIL FROM:<\"a b\"@c.example> SIZE=7 BODY=8BITMIME RET=HDRS ENVID=id+2B1\r\n"
+        );
         let plain = Needs { eight_bit: false, ..needs };
         assert_eq!(mail(&envelope(), plain, &Capabilities::default()), b"MAIL FROM:<\"a b\"@c.example>\r\n");
         let mut recipient = Recipient::new(Address::parse("x@y.example").unwrap());
         recipient.notify = Notify::On { success: true, failure: false, delay: true };
         recipient.original = Some("rfc822;x@y.example".into());
-        assert_eq!(rcpt(&recipient, &offer), b"RCPT TO:<x@y.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;x@y.example\r\n");
+        assert_eq!(
+            rcpt(&recipient, &offer),
+            b"RCPT TO:<x@y.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;x@y.example\r\n"
+        );
         assert_eq!(rcpt(&recipient, &Capabilities::default()), b"RCPT TO:<x@y.example>\r\n");
     }
 

@@ -56,14 +56,20 @@ pub enum ClientError {
 impl ClientError {
     /// A reply that is not the one hoped for: a refusal if it is one, else nonsense.
     pub(super) fn unexpected(stage: Stage, reply: Reply) -> Self {
-        if reply.is_transient() || reply.is_permanent() { Self::Refused { stage, reply } } else { Self::OutOfStep }
+        if reply.is_transient() || reply.is_permanent() {
+            Self::Refused { stage, reply }
+        } else {
+            Self::OutOfStep
+        }
     }
 
     /// True when another try, even on a fresh connection, would end the same way.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Refused { stage: Stage::Greeting | Stage::Hello | Stage::StartTls | Stage::Auth, .. } => false,
+            Self::Refused {
+                stage: Stage::Greeting | Stage::Hello | Stage::StartTls | Stage::Auth, ..
+            } => false,
             Self::Refused { reply, .. } => reply.is_permanent(),
             Self::NeedsExtension(_) | Self::TooLarge { .. } | Self::Unsendable(_) => true,
             _ => false,
@@ -77,7 +83,9 @@ impl ClientError {
             Self::Refused { reply, .. } if self.is_permanent() => Outcome::Refused(reply.clone()),
             Self::Refused { reply, .. } if reply.is_transient() => Outcome::Deferred(reply.clone()),
             Self::TooLarge { .. } => Outcome::Refused(Reply::new(552, [5, 3, 4], self.to_string())),
-            Self::NeedsExtension(_) | Self::Unsendable(_) => Outcome::Refused(Reply::new(554, [5, 6, 1], self.to_string())),
+            Self::NeedsExtension(_) | Self::Unsendable(_) => {
+                Outcome::Refused(Reply::new(554, [5, 6, 1], self.to_string()))
+            }
             _ => Outcome::Deferred(Reply::new(451, [4, 4, 2], self.to_string())),
         }
     }

@@ -93,7 +93,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     ///
     /// # Errors
     /// [`ClientError::Refused`] when the server wants none of it, else what is wrong with the connection.
-    pub async fn connect(stream: S, hello: &str, channel: Channel, timeouts: Timeouts) -> Result<Self, ClientError> {
+    pub async fn connect(
+        stream: S,
+        hello: &str,
+        channel: Channel,
+        timeouts: Timeouts,
+    ) -> Result<Self, ClientError> {
         let mut client = Self::new(stream, encode::hello_name(hello), channel, timeouts);
         let greeting = client.reply(client.timeouts.greeting).await?;
         if greeting.code() != 220 {
@@ -105,7 +110,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     fn new(stream: S, hello: String, channel: Channel, timeouts: Timeouts) -> Self {
-        Self { stream, replies: ReplyReader::default(), hello, channel, timeouts, capabilities: Capabilities::default(), in_step: false }
+        Self {
+            stream,
+            replies: ReplyReader::default(),
+            hello,
+            channel,
+            timeouts,
+            capabilities: Capabilities::default(),
+            in_step: false,
+        }
     }
 
     async fn say_hello(&mut self) -> Result<(), ClientError> {
@@ -214,7 +227,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             if let Some(reply) = self.replies.next().map_err(|_| ClientError::OutOfStep)? {
                 return Ok(reply);
             }
-            let octets = timeout_at(deadline, self.stream.read(&mut buffer)).await.map_err(|_| ClientError::Timeout)??;
+            let octets = timeout_at(deadline, self.stream.read(&mut buffer))
+                .await
+                .map_err(|_| ClientError::Timeout)??;
             if octets == 0 {
                 return Err(ClientError::Closed);
             }

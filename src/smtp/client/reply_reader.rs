@@ -49,10 +49,13 @@ impl ReplyReader {
             && let Some(end) = memchr(b'\n', rest)
         {
             at = at.saturating_add(end).saturating_add(1);
-            let (code, is_last, text) = split_line(rest.get(..end).unwrap_or_default()).ok_or(ReplyError::Shape)?;
+            let (code, is_last, text) =
+                split_line(rest.get(..end).unwrap_or_default()).ok_or(ReplyError::Shape)?;
             let (enhanced, text) = split_enhanced(code, &text);
             lines.push(text.chars().take(LINE_CHARS_MAX).collect::<String>());
-            if *first.get_or_insert((code, enhanced)) != (code, enhanced) && first.is_some_and(|(known, _)| known != code) {
+            if *first.get_or_insert((code, enhanced)) != (code, enhanced)
+                && first.is_some_and(|(known, _)| known != code)
+            {
                 return Err(ReplyError::Codes);
             }
             if lines.len() > REPLY_LINES_MAX || at > REPLY_BYTES_MAX {
@@ -71,7 +74,11 @@ impl ReplyReader {
 fn split_line(line: &[u8]) -> Option<(u16, bool, String)> {
     let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
     let (code, rest) = line.split_at_checked(3)?;
-    let code = code.bytes().all(|b| b.is_ascii_digit()).then(|| code.parse::<u16>().ok())?.filter(|code| (200..600).contains(code))?;
+    let code = code
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| code.parse::<u16>().ok())?
+        .filter(|code| (200..600).contains(code))?;
     match rest.strip_prefix('-') {
         Some(text) => Some((code, false, text.to_owned())),
         None if rest.is_empty() => Some((code, true, String::new())),
@@ -87,7 +94,9 @@ fn split_enhanced(code: u16, text: &str) -> (Option<Enhanced>, &str) {
         short.then(|| number.parse::<u16>().ok()).flatten()
     });
     match (numbers.next().flatten(), numbers.next().flatten(), numbers.next().flatten(), numbers.next()) {
-        (Some(class), Some(subject), Some(detail), None) if class == code / 100 => (Some(Enhanced(class, subject, detail)), rest),
+        (Some(class), Some(subject), Some(detail), None) if class == code / 100 => {
+            (Some(Enhanced(class, subject, detail)), rest)
+        }
         _ => (None, text),
     }
 }
@@ -119,7 +128,9 @@ mod tests {
 
     #[test]
     fn what_is_no_reply_is_an_error() {
-        for wire in ["HTTP/1.1 400\r\n", "* OK IMAP\r\n", "999 no\r\n", "25\r\n", "250_ok\r\n", "+OK\r\n", "\r\n"] {
+        for wire in
+            ["HTTP/1.1 400\r\n", "* OK IMAP\r\n", "999 no\r\n", "25\r\n", "250_ok\r\n", "+OK\r\n", "\r\n"]
+        {
             check(wire, Err(ReplyError::Shape));
         }
         check("250-a\r\n550 b\r\n", Err(ReplyError::Codes));

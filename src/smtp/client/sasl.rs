@@ -21,16 +21,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     /// [`ClientError::Refused`] at [`Stage::Auth`] with the server's reply (535: wrong, 454: cannot tell now),
     /// [`ClientError::Insecure`] on a clear channel, [`ClientError::NoMechanism`].
-    pub async fn authenticate(&mut self, credentials: &Credentials, only: Option<Mechanism>) -> Result<(), ClientError> {
+    pub async fn authenticate(
+        &mut self,
+        credentials: &Credentials,
+        only: Option<Mechanism>,
+    ) -> Result<(), ClientError> {
         if self.channel == Channel::Clear {
             return Err(ClientError::Insecure);
         }
-        let offered = self.capabilities.mechanisms.iter().copied().filter(|mechanism| only.is_none_or(|only| only == *mechanism));
-        let mut fitting = offered.filter_map(|mechanism| Some((mechanism, client_message(mechanism, credentials)?)));
+        let offered = self
+            .capabilities
+            .mechanisms
+            .iter()
+            .copied()
+            .filter(|mechanism| only.is_none_or(|only| only == *mechanism));
+        let mut fitting =
+            offered.filter_map(|mechanism| Some((mechanism, client_message(mechanism, credentials)?)));
         let (mechanism, message) = fitting.next().ok_or(ClientError::NoMechanism)?;
         let mut responses = responses(mechanism, credentials, &message).into_iter();
         let mut line = Zeroizing::new(encode::line(&["AUTH ", mechanism.name()]));
-        let short = mechanism != Mechanism::Login && responses.as_slice().first().is_some_and(|first| first.len() <= INITIAL_RESPONSE_BYTES_MAX);
+        let short = mechanism != Mechanism::Login
+            && responses.as_slice().first().is_some_and(|first| first.len() <= INITIAL_RESPONSE_BYTES_MAX);
         if let Some(first) = short.then(|| responses.next()).flatten() {
             line = Zeroizing::new(encode::line(&["AUTH ", mechanism.name(), " ", &first]));
         }
@@ -39,7 +50,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             match reply.code() {
                 235 => return Ok(()),
                 // After our last response a challenge carries the reason of a failure; it wants an empty answer.
-                334 => line = Zeroizing::new(encode::line(&[responses.next().as_deref().map_or(give_up(mechanism), |text| text)])),
+                334 => {
+                    line = Zeroizing::new(encode::line(&[responses
+                        .next()
+                        .as_deref()
+                        .map_or(give_up(mechanism), |text| text)]))
+                }
                 _ => return Err(ClientError::unexpected(Stage::Auth, reply)),
             }
         }
@@ -52,7 +68,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 fn responses(mechanism: Mechanism, credentials: &Credentials, message: &str) -> Vec<Zeroizing<String>> {
     let encode = |text: &str| Zeroizing::new(BASE64_STANDARD.encode(text));
     match (mechanism, credentials) {
-        (Mechanism::Login, Credentials::Password { password, .. }) => vec![encode(message), encode(password.expose_secret())],
+        (Mechanism::Login, Credentials::Password { password, .. }) => {
+            vec![encode(message), encode(password.expose_secret())]
+        }
         _ => vec![encode(message)],
     }
 }

@@ -63,7 +63,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     ///
     /// # Errors
     /// Always means that the message was not sent; [`ClientError::outcome`] says how to go on.
-    pub async fn send_data(&mut self, envelope: &Envelope, message: &[u8]) -> Result<Transmission<'_, S>, ClientError> {
+    pub async fn send_data(
+        &mut self,
+        envelope: &Envelope,
+        message: &[u8],
+    ) -> Result<Transmission<'_, S>, ClientError> {
         transparency::check(message)?;
         let needs = self.needs(envelope, message)?;
         let refusals = match self.address(envelope, needs).await? {
@@ -87,14 +91,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
         match self.pour(message).await {
             Ok(()) => Ok(Transmission::Pending(PendingDot { client: self, refusals })),
-            Err(ClientError::Refused { reply, .. }) => Ok(Transmission::Settled(settle(refusals, &Outcome::of_refusal(&reply)))),
+            Err(ClientError::Refused { reply, .. }) => {
+                Ok(Transmission::Settled(settle(refusals, &Outcome::of_refusal(&reply))))
+            }
             Err(error) => Err(error),
         }
     }
 
     fn needs(&self, envelope: &Envelope, message: &[u8]) -> Result<Needs, ClientError> {
         let offer = &self.capabilities;
-        let addresses = envelope.reverse_path.address().into_iter().chain(envelope.recipients.iter().map(|recipient| &recipient.address));
+        let addresses = envelope
+            .reverse_path
+            .address()
+            .into_iter()
+            .chain(envelope.recipients.iter().map(|recipient| &recipient.address));
         let smtputf8 = envelope.smtputf8 || addresses.into_iter().any(Address::needs_smtputf8);
         let eight_bit = !message.is_ascii();
         if smtputf8 && !offer.smtputf8 {
@@ -104,13 +114,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             return Err(ClientError::NeedsExtension("8BITMIME"));
         }
         match offer.message_bytes_max {
-            Some(bytes_max) if u64::try_from(message.len()).is_ok_and(|size| size > bytes_max) => Err(ClientError::TooLarge { bytes_max }),
+            Some(bytes_max) if u64::try_from(message.len()).is_ok_and(|size| size > bytes_max) => {
+                Err(ClientError::TooLarge { bytes_max })
+            }
             _ => Ok(Needs { size: message.len(), eight_bit, smtputf8 }),
         }
     }
 
     /// MAIL and RCPT. The inner error is the reply that refused MAIL.
-    async fn address(&mut self, envelope: &Envelope, needs: Needs) -> Result<Result<Vec<Option<Outcome>>, Reply>, ClientError> {
+    async fn address(
+        &mut self,
+        envelope: &Envelope,
+        needs: Needs,
+    ) -> Result<Result<Vec<Option<Outcome>>, Reply>, ClientError> {
         self.begin()?;
         let mut batch = encode::mail(envelope, needs, &self.capabilities);
         let mut mail_owed = self.capabilities.pipelining;

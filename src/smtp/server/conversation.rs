@@ -104,30 +104,47 @@ impl<H: Handler> Conversation<'_, H> {
         };
         match received {
             // A peer that sends without end must not outrun its deadline either.
-            Ok(octets) if octets > 0 => if Instant::now() < deadline { Heard::Octets } else { Heard::TooLate },
+            Ok(octets) if octets > 0 => {
+                if Instant::now() < deadline {
+                    Heard::Octets
+                } else {
+                    Heard::TooLate
+                }
+            }
             _ => Heard::Nothing,
         }
     }
 
-    async fn write<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, octets: &[u8]) -> io::Result<()> {
+    async fn write<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        wire: &mut Wire<S>,
+        octets: &[u8],
+    ) -> io::Result<()> {
         let written = async {
             wire.write_all(octets).await?;
             wire.flush().await
         };
-        timeout(self.limits.write_timeout, written).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        timeout(self.limits.write_timeout, written)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// The handler's futures are boxed: they exist for moments, and idle sessions should not carry room for them.
     async fn ask(&mut self, question: Question) -> Answer {
         let info = self.session.info();
         match question {
-            Question::Mail { from, declared_size } => Answer::Reply(Box::pin(self.handler.mail(info, &from, declared_size)).await),
+            Question::Mail { from, declared_size } => {
+                Answer::Reply(Box::pin(self.handler.mail(info, &from, declared_size)).await)
+            }
             Question::Rcpt(recipient) => Answer::Reply(Box::pin(self.handler.rcpt(info, &recipient)).await),
             Question::Message { envelope, message } => {
-                metrics::counter!("smtp_messages_received_total", "listener" => info.listener.name()).increment(1);
+                metrics::counter!("smtp_messages_received_total", "listener" => info.listener.name())
+                    .increment(1);
                 Answer::Reply(Box::pin(self.handler.message(info, envelope, message)).await)
             }
-            Question::Authenticate(credentials) => Answer::Authentication(Box::pin(self.handler.authenticate(info, credentials)).await),
+            Question::Authenticate(credentials) => {
+                Answer::Authentication(Box::pin(self.handler.authenticate(info, credentials)).await)
+            }
         }
     }
 
@@ -145,7 +162,8 @@ impl<H: Handler> Conversation<'_, H> {
     /// Says good-bye to the transport. A peer we hung up on is listened to a little longer, see `Limits::linger`.
     async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut self, mut wire: Wire<S>) {
         let until = Instant::now() + self.limits.linger;
-        if !matches!(timeout_at(until, wire.shutdown()).await, Ok(Ok(()))) || !self.session.closes_in_anger() {
+        if !matches!(timeout_at(until, wire.shutdown()).await, Ok(Ok(()))) || !self.session.closes_in_anger()
+        {
             return;
         }
         let mut left = self.limits.message_bytes_max;
@@ -170,7 +188,10 @@ fn deadline(limits: &Limits, waiting: Waiting, since: Instant) -> Instant {
 }
 
 /// One read straight into the session. Cancel-safe: octets are either still in the stream or already in the session.
-async fn receive<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, session: &mut Session) -> io::Result<usize> {
+async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    session: &mut Session,
+) -> io::Result<usize> {
     poll_fn(|cx| {
         READ.with_borrow_mut(|buffer| {
             let mut read = ReadBuf::new(buffer);

@@ -15,7 +15,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, debug_span, warn};
 
-use super::{Admission, Budget, HandlerFactory, Limits, ListenerKind, Mechanism, Reply, Session, Settings, wire::Wire};
+use super::{
+    Admission, Budget, HandlerFactory, Limits, ListenerKind, Mechanism, Reply, Session, Settings, wire::Wire,
+};
 use conversation::Conversation;
 
 /// First and longest pause after a failed accept. Out of file descriptors, an accept loop without pause burns a core.
@@ -46,8 +48,14 @@ impl<F: HandlerFactory> Server<F> {
     pub fn new(hostname: &str, limits: Limits, tls: Option<Arc<rustls::ServerConfig>>, factory: F) -> Self {
         let budget = Budget::new(limits.buffered_bytes_max);
         let mechanisms = vec![Mechanism::Plain, Mechanism::Login];
-        let settings = Settings { hostname: hostname.to_owned(), limits, mechanisms, budget, tls: tls.is_some() };
-        Self { settings: Arc::new(settings), admission: Arc::default(), acceptor: tls.map(TlsAcceptor::from), factory }
+        let settings =
+            Settings { hostname: hostname.to_owned(), limits, mechanisms, budget, tls: tls.is_some() };
+        Self {
+            settings: Arc::new(settings),
+            admission: Arc::default(),
+            acceptor: tls.map(TlsAcceptor::from),
+            factory,
+        }
     }
 
     /// Offers these mechanisms instead of PLAIN and LOGIN.
@@ -64,7 +72,12 @@ impl<F: HandlerFactory> Server<F> {
     }
 
     /// Serves one listener until `shutdown`; returns when its last session has ended.
-    pub async fn run(self: Arc<Self>, listener: TcpListener, kind: ListenerKind, shutdown: CancellationToken) {
+    pub async fn run(
+        self: Arc<Self>,
+        listener: TcpListener,
+        kind: ListenerKind,
+        shutdown: CancellationToken,
+    ) {
         let sessions = TaskTracker::new();
         let mut pause = ACCEPT_PAUSES.0;
         loop {
@@ -92,7 +105,13 @@ impl<F: HandlerFactory> Server<F> {
         sessions.wait().await;
     }
 
-    fn admit(self: &Arc<Self>, stream: TcpStream, guest: Guest, shutdown: &CancellationToken, sessions: &TaskTracker) {
+    fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        guest: Guest,
+        shutdown: &CancellationToken,
+        sessions: &TaskTracker,
+    ) {
         let kind = guest.kind;
         metrics::counter!("smtp_connections_total", "listener" => kind.name()).increment(1);
         let Some(permit) = self.admission.admit(guest.peer.ip(), kind, &self.settings.limits) else {
@@ -132,7 +151,9 @@ impl<F: HandlerFactory> Server<F> {
         let implicit = kind == ListenerKind::Submissions;
         let wire = match (&self.acceptor, implicit) {
             (Some(acceptor), true) => {
-                let Ok(Ok(secured)) = timeout(limits.handshake_timeout, Box::pin(acceptor.accept(stream))).await else {
+                let Ok(Ok(secured)) =
+                    timeout(limits.handshake_timeout, Box::pin(acceptor.accept(stream))).await
+                else {
                     debug!("TLS handshake failed");
                     return;
                 };
@@ -148,7 +169,17 @@ impl<F: HandlerFactory> Server<F> {
         let session = Session::new(Arc::clone(&self.settings), peer, kind, implicit);
         let handler = self.factory.handler(peer, kind);
         let patience = patience.max(limits.greeting_delay);
-        Conversation { session, handler, limits, acceptor: self.acceptor.as_ref(), shutdown, patience, stopping: None }.run(wire).await;
+        Conversation {
+            session,
+            handler,
+            limits,
+            acceptor: self.acceptor.as_ref(),
+            shutdown,
+            patience,
+            stopping: None,
+        }
+        .run(wire)
+        .await;
     }
 }
 

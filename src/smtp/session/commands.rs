@@ -3,8 +3,8 @@
 //! Not here: how a line is read (`command`) and when (`super`).
 
 use super::{
-    Asked, AuthOutcome, Credentials, DataReader, Envelope, Exchange, Incoming, ListenerKind, Mechanism, Phase, Progress, Question, Reply,
-    Session, Step, Transaction,
+    Asked, AuthOutcome, Credentials, DataReader, Envelope, Exchange, Incoming, ListenerKind, Mechanism,
+    Phase, Progress, Question, Reply, Session, Step, Transaction,
 };
 use crate::smtp::command::{Command, Fault, MailFrom, RcptTo};
 
@@ -87,7 +87,8 @@ impl Session {
     }
 
     fn extensions(&self) -> Vec<String> {
-        let mut lines: Vec<String> = ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"].map(String::from).into();
+        let mut lines: Vec<String> =
+            ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"].map(String::from).into();
         lines.push(format!("SIZE {}", self.settings.limits.message_bytes_max));
         if self.offers_starttls() {
             lines.push("STARTTLS".into());
@@ -104,7 +105,10 @@ impl Session {
     }
 
     fn offers_auth(&self) -> bool {
-        self.info.tls && self.info.listener.is_submission() && self.info.authenticated.is_none() && !self.settings.mechanisms.is_empty()
+        self.info.tls
+            && self.info.listener.is_submission()
+            && self.info.authenticated.is_none()
+            && !self.settings.mechanisms.is_empty()
     }
 
     fn mail(&mut self, mail: MailFrom) -> Option<Step> {
@@ -127,7 +131,8 @@ impl Session {
     }
 
     fn refuse_mail(&self, mail: &MailFrom) -> Option<Reply> {
-        let needs_utf8 = mail.beyond_ascii || mail.reverse_path.address().is_some_and(crate::mail::Address::needs_smtputf8);
+        let needs_utf8 = mail.beyond_ascii
+            || mail.reverse_path.address().is_some_and(crate::mail::Address::needs_smtputf8);
         if self.info.hello.is_none() {
             Some(Reply::out_of_order("EHLO first"))
         } else if self.transaction.is_some() {
@@ -154,7 +159,11 @@ impl Session {
         if transaction.envelope.recipients.len() >= self.settings.limits.recipients_max {
             transaction.surplus = transaction.surplus.saturating_add(1);
             let reply = Reply::new(452, [4, 5, 3], "Too many recipients");
-            if transaction.surplus > SURPLUS_RECIPIENTS_MAX { self.fault(reply) } else { self.say(&reply) }
+            if transaction.surplus > SURPLUS_RECIPIENTS_MAX {
+                self.fault(reply)
+            } else {
+                self.say(&reply)
+            }
             return None;
         }
         let smtputf8 = transaction.envelope.smtputf8;
@@ -189,7 +198,13 @@ impl Session {
         let reservation = self.settings.budget.open();
         let reader = DataReader::new(self.settings.limits.message_bytes_max);
         self.say(&Reply::bare(354, "End with CRLF.CRLF"));
-        self.phase = Phase::Data(Box::new(Incoming { reader, reservation, received: 0, no_room: false, answered: false }));
+        self.phase = Phase::Data(Box::new(Incoming {
+            reader,
+            reservation,
+            received: 0,
+            no_room: false,
+            answered: false,
+        }));
     }
 
     /// CHUNKING is not offered. A chunk in the same breath must not be read as commands, so that ends the session.
@@ -215,7 +230,8 @@ impl Session {
     }
 
     fn auth(&mut self, mechanism: &str, initial: Option<&str>) -> Option<Step> {
-        let mechanism = Mechanism::parse(mechanism).filter(|mechanism| self.settings.mechanisms.contains(mechanism));
+        let mechanism =
+            Mechanism::parse(mechanism).filter(|mechanism| self.settings.mechanisms.contains(mechanism));
         if let Some(refusal) = self.refuse_auth(mechanism) {
             self.fault(refusal);
             return None;
@@ -265,7 +281,9 @@ impl Session {
                 self.say(&Reply::bare(334, challenge));
                 self.phase = Phase::Sasl(exchange);
             }
-            Progress::Complete(credentials) => return Some(self.ask_about(credentials, exchange.mechanism())),
+            Progress::Complete(credentials) => {
+                return Some(self.ask_about(credentials, exchange.mechanism()));
+            }
             Progress::Cancelled => self.fault(Reply::new(501, [5, 0, 0], "Authentication cancelled")),
             Progress::Malformed => {
                 self.tally.auth_failures = self.tally.auth_failures.saturating_add(1);
@@ -287,7 +305,9 @@ impl Session {
                 self.info.authenticated = Some(identity);
                 self.say(&Reply::new(235, [2, 7, 0], "Authentication succeeded"));
             }
-            AuthOutcome::Unavailable => self.say(&Reply::new(454, [4, 7, 0], "Cannot authenticate at the moment")),
+            AuthOutcome::Unavailable => {
+                self.say(&Reply::new(454, [4, 7, 0], "Cannot authenticate at the moment"))
+            }
             AuthOutcome::Refused => {
                 self.tally.auth_failures = self.tally.auth_failures.saturating_add(1);
                 if mechanism.explains_failure() {

@@ -12,8 +12,8 @@ use memchr::memchr;
 use zeroize::Zeroize;
 
 use super::{
-    AUTH_LINE_BYTES_MAX, AuthOutcome, Budget, COMMAND_LINE_BYTES_MAX, Credentials, DataReader, DataState, Limits, ListenerKind, Mechanism,
-    Reply, SessionInfo,
+    AUTH_LINE_BYTES_MAX, AuthOutcome, Budget, COMMAND_LINE_BYTES_MAX, Credentials, DataReader, DataState,
+    Limits, ListenerKind, Mechanism, Reply, SessionInfo,
     auth::{Exchange, Progress},
     limits::Reservation,
     received_fields,
@@ -106,7 +106,9 @@ enum Phase {
     /// 220 has been said to STARTTLS.
     Tls,
     /// Write what is left and close.
-    Closing { courteous: bool },
+    Closing {
+        courteous: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -151,7 +153,17 @@ impl Session {
     pub fn new(settings: Arc<Settings>, peer: SocketAddr, listener: ListenerKind, tls: bool) -> Self {
         let info = SessionInfo { peer, listener, hello: None, extended: false, tls, authenticated: None };
         let (input, output) = (Vec::new(), Vec::new());
-        Self { settings, info, phase: Phase::Greeting, transaction: None, aborted: false, tally: Tally::default(), input, read: 0, output }
+        Self {
+            settings,
+            info,
+            phase: Phase::Greeting,
+            transaction: None,
+            aborted: false,
+            tally: Tally::default(),
+            input,
+            read: 0,
+            output,
+        }
     }
 
     #[must_use]
@@ -229,7 +241,9 @@ impl Session {
                 }
                 self.say_or_fault(reply);
             }
-            (Phase::Asked(Asked::Authenticate(mechanism)), Answer::Authentication(outcome)) => self.judged(mechanism, outcome),
+            (Phase::Asked(Asked::Authenticate(mechanism)), Answer::Authentication(outcome)) => {
+                self.judged(mechanism, outcome)
+            }
             _ => self.close_with(&Reply::local_error()),
         }
     }
@@ -271,7 +285,8 @@ impl Session {
     fn next_line(&mut self) -> Option<Step> {
         let unread = self.input.get(self.read..).unwrap_or_default();
         let awaits_response = matches!(self.phase, Phase::Sasl(_) | Phase::SaslFailed);
-        let is_auth = awaits_response || unread.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH"));
+        let is_auth =
+            awaits_response || unread.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH"));
         let line_max = if is_auth { AUTH_LINE_BYTES_MAX } else { COMMAND_LINE_BYTES_MAX };
         // A TLS ClientHello on a clear port may never hold a line end.
         let is_tls = unread.starts_with(b"\x16\x03");
@@ -360,7 +375,9 @@ impl Session {
             return None;
         }
         let message = incoming.reader.into_message();
-        if received_fields(&message, self.settings.limits.received_fields_max) > self.settings.limits.received_fields_max {
+        if received_fields(&message, self.settings.limits.received_fields_max)
+            > self.settings.limits.received_fields_max
+        {
             self.aborted = true;
             self.fault(Reply::mail_loop());
             return None;
@@ -420,6 +437,10 @@ impl Incoming {
             self.no_room = true;
             self.reader.discard();
         }
-        self.reader.receive(octets)
+        let rest = self.reader.receive(octets);
+        if self.reader.is_discarding() {
+            self.reservation.release();
+        }
+        rest
     }
 }

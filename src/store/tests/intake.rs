@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     core::{
         ids::{Id as _, MessageKey, RouteId, UserId, WorkspaceId},
-        inbound::{Door, Intake, Principal, SendClass, SendOrder},
+        inbound::{Door, Intake, Principal, SendClass, SendOrder, fingerprint},
         job::Job,
         route::{Route, RouteTarget},
     },
@@ -44,7 +44,13 @@ fn door(workspace: WorkspaceId, from: &str, peer: &str) -> Door {
 
 fn intake(workspace: WorkspaceId, raw: &str) -> Intake {
     let door = door(workspace, "ann@crm.example", "192.0.2.1");
-    Intake { workspace, door, raw: Bytes::from(raw.to_owned()) }
+    offer(workspace, door, Bytes::from(raw.to_owned()))
+}
+
+fn offer(workspace: WorkspaceId, door: Door, raw: Bytes) -> Intake {
+    let (Door::Mx { envelope, .. } | Door::Submission { envelope, .. }) = &door;
+    let fingerprint = fingerprint(envelope, &raw);
+    Intake { workspace, door, raw, fingerprint }
 }
 
 async fn take_in(world: &World, intake: Intake) -> Result<Taken, Error> {
@@ -126,9 +132,9 @@ both! {
             intake(workspace, "a"),
             intake(workspace, "b"),
             intake(other, "a"),
-            Intake { workspace, door: door(workspace, "bob@crm.example", "192.0.2.1"), raw: raw.clone() },
-            Intake { workspace, door: submission, raw: raw.clone() },
-            Intake { workspace, door: same, raw },
+            offer(workspace, door(workspace, "bob@crm.example", "192.0.2.1"), raw.clone()),
+            offer(workspace, submission, raw.clone()),
+            offer(workspace, same, raw),
         ];
         let mut repeated = Vec::new();
         for intake in intakes {

@@ -1,0 +1,344 @@
+//! Reads delivery reports (RFC 3464), and what can be had of those without structure.
+//!
+//! Not here: writing one (`compose_report`), and what a failure means for a message of ours (`flow`).
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Address, HeaderBlock, HeaderSummary, MessageId, address_list, encoded_word,
+    part::{Part, Parts},
+};
+
+/// Recipients read of one report.
+const RECIPIENTS_MAX: usize = 1000;
+/// Bytes of an unstructured report searched for the original's Message-ID.
+const SEARCHED_BYTES_MAX: usize = 256 * 1024;
+
+/// What happened to a recipient (RFC 3464 section 2.3.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    Failed,
+    Delayed,
+    Delivered,
+    /// Handed to a system that does not report.
+    Relayed,
+    /// Delivered to a list or an alias with several members.
+    Expanded,
+}
+
+impl Action {
+    /// The word of RFC 3464.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Delayed => "delayed",
+            Self::Delivered => "delivered",
+            Self::Relayed => "relayed",
+            Self::Expanded => "expanded",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        [Self::Failed, Self::Delayed, Self::Delivered, Self::Relayed, Self::Expanded]
+            .into_iter()
+            .find(|action| action.as_str() == word)
+    }
+}
+
+/// An enhanced status code, `5.1.1` (RFC 3463).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EnhancedStatus {
+    /// 2 success, 4 may work later, 5 will not.
+    pub class: u8,
+    pub subject: u16,
+    pub detail: u16,
+}
+
+impl EnhancedStatus {
+    #[must_use]
+    pub fn is_permanent(self) -> bool {
+        self.class == 5
+    }
+
+    /// The first code that stands in a text as a word: `550 5.1.1 no such user`.
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
+        let is_edge = |c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '-');
+        text.split(is_edge).find_map(|word| word.trim_matches(['.', '-']).parse().ok())
+    }
+}
+
+/// A text that is no status code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an enhanced status code")]
+pub struct EnhancedStatusError;
+
+impl FromStr for EnhancedStatus {
+    type Err = EnhancedStatusError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut numbers = text.split('.').map(|number| {
+            let is_number =
+                (1..=3).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
+            if is_number { number.parse::<u16>().ok() } else { None }
+        });
+        match (numbers.next().flatten(), numbers.next().flatten(), numbers.next().flatten(), numbers.next()) {
+            (Some(class @ (2 | 4 | 5)), Some(subject), Some(detail), None) => {
+                Ok(Self { class: u8::try_from(class).unwrap_or(5), subject, detail })
+            }
+            _ => Err(EnhancedStatusError),
+        }
+    }
+}
+
+impl TryFrom<String> for EnhancedStatus {
+    type Error = EnhancedStatusError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<EnhancedStatus> for String {
+    fn from(status: EnhancedStatus) -> Self {
+        status.to_string()
+    }
+}
+
+impl fmt::Display for EnhancedStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
+    }
+}
+
+/// One recipient of a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportRecipient {
+    /// Whom the reporting system tried to reach.
+    pub address: Address,
+    /// Whom the sender wrote to, where aliases or forwarding lay between.
+    pub original: Option<Address>,
+    pub action: Action,
+    pub status: Option<EnhancedStatus>,
+    /// What the other server said.
+    pub diagnostic: Option<String>,
+}
+
+/// A delivery report.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DeliveryReport {
+    /// Of the message reported on.
+    pub original_message_id: Option<MessageId>,
+    /// The ENVID given at submission.
+    pub envelope_id: Option<String>,
+    pub recipients: Vec<ReportRecipient>,
+}
+
+impl DeliveryReport {
+    /// Reads the report in a message. `None` when the message is none, or says nothing about any recipient or message.
+    #[must_use]
+    pub fn read(raw: &[u8]) -> Option<Self> {
+        let parts = Parts::read(raw);
+        let is_status = |part: &Part<'_>| {
+            matches!(
+                part.content_type.essence(),
+                "message/delivery-status" | "message/global-delivery-status"
+            )
+        };
+        let mut report = match parts.leaves().find(|(_, part)| is_status(part)) {
+            Some((_, part)) => Self::of_status(&part.decoded()),
+            None => Self::of_marks(&parts)?,
+        };
+        report.original_message_id =
+            parts.leaves().find_map(|(_, part)| original_message_id(part)).or_else(|| quoted_message_id(raw));
+        let says_something = report.original_message_id.is_some() || !report.recipients.is_empty();
+        says_something.then_some(report)
+    }
+
+    /// The groups of fields in a delivery-status part: one on the message, then one for each recipient.
+    fn of_status(content: &[u8]) -> Self {
+        let mut report = Self::default();
+        let mut rest = content;
+        let mut groups = 0;
+        while !rest.is_empty() && groups <= RECIPIENTS_MAX {
+            let group = HeaderBlock::scan(rest);
+            let after = rest.get(group.body_offset()..).unwrap_or_default();
+            // A line that is no field ends a group without an empty line; it is skipped, or reading would stand still.
+            rest = if group.end_offset() == group.body_offset() { skip_line(after) } else { after };
+            if group.fields().is_empty() {
+                continue;
+            }
+            groups += 1;
+            report.envelope_id = report.envelope_id.or_else(|| group.text("Original-Envelope-Id"));
+            report.recipients.extend(recipient(&group));
+        }
+        report
+    }
+
+    /// Exim and its kin name the failed recipients in a field of the report itself.
+    fn of_marks(parts: &Parts<'_>) -> Option<Self> {
+        let header = &parts.list.first()?.header;
+        let summary = HeaderSummary::of(header);
+        if summary.automatic != super::Automatic::Bounce {
+            return None;
+        }
+        let failed = header.parties("X-Failed-Recipients").into_iter().map(|party| ReportRecipient {
+            address: party.address,
+            original: None,
+            action: Action::Failed,
+            status: None,
+            diagnostic: None,
+        });
+        Some(Self { recipients: failed.collect(), ..Self::default() })
+    }
+}
+
+fn skip_line(bytes: &[u8]) -> &[u8] {
+    memchr::memchr(b'\n', bytes).and_then(|at| bytes.get(at + 1..)).unwrap_or_default()
+}
+
+fn recipient(group: &HeaderBlock<'_>) -> Option<ReportRecipient> {
+    let original = typed_address(group, "Original-Recipient");
+    let address = typed_address(group, "Final-Recipient").or_else(|| original.clone())?;
+    let diagnostic = group
+        .text("Diagnostic-Code")
+        .map(|text| text.split_once(';').map_or(text.as_str(), |(_, text)| text).trim().to_owned());
+    let status = group.text("Status").and_then(|text| EnhancedStatus::find(&text));
+    let status = status.or_else(|| EnhancedStatus::find(diagnostic.as_deref()?));
+    let by_status = || {
+        status.map(|status| {
+            if status.class == 4 {
+                Action::Delayed
+            } else if status.class == 5 {
+                Action::Failed
+            } else {
+                Action::Delivered
+            }
+        })
+    };
+    let action = Action::parse(group.keyword("Action").split([' ', ';', '(']).next().unwrap_or_default())
+        .or_else(by_status)?;
+    Some(ReportRecipient { address, original, action, status, diagnostic })
+}
+
+/// `rfc822; a@b.example`; some systems leave the type out or add brackets.
+fn typed_address(group: &HeaderBlock<'_>, name: &str) -> Option<Address> {
+    let value = group.first(name)?.value;
+    let address = memchr::memchr(b';', value).and_then(|at| value.get(at + 1..)).unwrap_or(value);
+    address_list::parse(address)
+        .into_iter()
+        .next()
+        .map(|party| party.address)
+        .or_else(|| decode_xtext(address))
+}
+
+/// RFC 3461 section 4: `+2B` stands for a plus sign; an ORCPT should have been decoded, and often is not.
+fn decode_xtext(value: &[u8]) -> Option<Address> {
+    let percent: Vec<u8> = value.iter().map(|byte| if *byte == b'+' { b'%' } else { *byte }).collect();
+    Address::parse(&String::from_utf8_lossy(&encoded_word::decode_percent(&percent))).ok()
+}
+
+fn original_message_id(part: &Part<'_>) -> Option<MessageId> {
+    let holds_header = matches!(
+        part.content_type.essence(),
+        "message/rfc822"
+            | "text/rfc822-headers"
+            | "message/global"
+            | "message/global-headers"
+            | "text/rfc822-header"
+            | "message/rfc822-headers"
+    );
+    if !holds_header {
+        return None;
+    }
+    let content = part.decoded();
+    // Some systems leave an empty line, or text of their own, before the header they return.
+    HeaderSummary::read(&content).message_id.or_else(|| quoted_message_id(&content))
+}
+
+/// A Message-ID line in the text of a report, behind the report's own header.
+fn quoted_message_id(raw: &[u8]) -> Option<MessageId> {
+    let body = raw.get(HeaderBlock::scan(raw).body_offset()..)?;
+    let searched = body.get(..SEARCHED_BYTES_MAX).unwrap_or(body);
+    searched.split(|byte| *byte == b'\n').find_map(|line| {
+        let line = String::from_utf8_lossy(line.get(..1200).unwrap_or(line));
+        let (name, value) = line.split_once(':')?;
+        let is_named = name.trim_start_matches([' ', '>', '|']).trim_end().eq_ignore_ascii_case("message-id");
+        is_named.then(|| MessageId::parse_list(value).into_iter().next()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(status: &str, original: &str) -> String {
+        format!(
+            "From: <>\r\nContent-Type: multipart/report; report-type=delivery-status; boundary=a\r\n\r\n--a\r\n\r\nSorry.\r\n\
+             --a\r\nContent-Type: message/delivery-status\r\n\r\n{status}\r\n--a\r\nContent-Type: {original}\r\n\r\n\
+             Message-ID: <1@x>\r\nSubject: x\r\n\r\n--a--\r\n"
+        )
+    }
+
+    #[test]
+    fn a_report_is_read_recipient_by_recipient() {
+        let status = "Reporting-MTA: dns; mx.example\r\nOriginal-Envelope-Id: env-1\r\n\r\n\
+                      Original-Recipient: rfc822;alias@y.example\r\nFinal-Recipient: RFC822; bob@y.example\r\nAction: failed (no)\r\n\
+                      Status: 5.1.1\r\nDiagnostic-Code: smtp; 550 5.1.1\r\n no such user\r\n\r\n\
+                      Final-Recipient: rfc822; <eve@z.example>\r\nAction: delayed\r\nStatus: 4.4.1 (timeout)\r\n";
+        for original in ["text/rfc822-headers", "message/rfc822"] {
+            let got = DeliveryReport::read(report(status, original).as_bytes()).unwrap();
+            assert_eq!(
+                (got.original_message_id, got.envelope_id.as_deref()),
+                (MessageId::parse("1@x"), Some("env-1"))
+            );
+            let [bob, eve] = got.recipients.as_slice() else { panic!("{:?}", got.recipients) };
+            assert_eq!(
+                (bob.address.key(), bob.original.as_ref().unwrap().key()),
+                ("bob@y.example", "alias@y.example")
+            );
+            assert_eq!((bob.action, bob.status.unwrap().to_string().as_str()), (Action::Failed, "5.1.1"));
+            assert_eq!(bob.diagnostic.as_deref(), Some("550 5.1.1 no such user"));
+            assert_eq!((eve.address.key(), eve.action), ("eve@z.example", Action::Delayed));
+        }
+    }
+
+    #[test]
+    fn what_a_report_leaves_out_is_taken_from_elsewhere() {
+        let got = DeliveryReport::read(
+            report(
+                "X: y\r\n\r\nFinal-Recipient: bob@y.example\r\nDiagnostic-Code: smtp; 452 4.2.2 full\r\n",
+                "x/y",
+            )
+            .as_bytes(),
+        );
+        let got = got.unwrap();
+        assert_eq!((got.recipients[0].action, got.recipients[0].status.unwrap().class), (Action::Delayed, 4));
+    }
+
+    #[test]
+    fn a_report_without_structure_names_its_message() {
+        let raw = "From: MAILER-DAEMON@x.example\r\nSubject: failure notice\r\nX-Failed-Recipients: bob@y.example\r\nMessage-ID: <own@x>\r\n\r\n\
+                   Hi.\r\n--- Below this line is a copy of the message.\r\n\r\nMessage-ID: <1@x>\r\n";
+        let got = DeliveryReport::read(raw.as_bytes()).unwrap();
+        assert_eq!((got.original_message_id, got.recipients.len()), (MessageId::parse("1@x"), 1));
+    }
+
+    #[test]
+    fn other_mail_is_no_report() {
+        assert_eq!(DeliveryReport::read(b"From: a@b.example\r\nSubject: x\r\n\r\nMessage-ID: <1@x>"), None);
+        assert_eq!(DeliveryReport::read(b""), None);
+    }
+
+    #[test]
+    fn status_codes_are_found_and_checked() {
+        assert_eq!(EnhancedStatus::find("550 5.1.1 no").map(|s| s.to_string()).as_deref(), Some("5.1.1"));
+        assert_eq!(EnhancedStatus::find("#5.7.1 smtp;550").map(|s| s.is_permanent()), Some(true));
+        for text in ["3.1.1", "5.1", "5.1.1.1", "192.0.2.1", "550", ""] {
+            assert_eq!(EnhancedStatus::find(text), None, "{text}");
+        }
+    }
+}
