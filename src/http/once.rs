@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{Api, access::Access, problem::Problem};
 use crate::{
     flow::{self, FlowError},
-    store::{self, Idempotency, RequestKey, Tx},
+    store::{self, Idempotency, KeptAnswer, RequestKey, Tx},
 };
 
 /// The header that names a request.
@@ -92,6 +92,10 @@ impl Answer {
         Self { secret: true, ..Self::created(value) }
     }
 
+    pub(super) fn ok_secret<T: Serialize>(value: &T) -> Self {
+        Self { secret: true, ..Self::ok(value) }
+    }
+
     pub(super) fn accepted<T: Serialize>(value: &T) -> Self {
         Self::new(StatusCode::ACCEPTED, value)
     }
@@ -158,7 +162,10 @@ async fn known(tx: &mut Tx, request: RequestKey<'_>, hash: &[u8; 32]) -> Result<
     for _ in 0..LOOKS_MAX {
         match tx.begin_request(request, hash, flow::now()).await? {
             Idempotency::Fresh => return Ok(None),
-            Idempotency::Same { status, body } => return replay(status, body).map(Some),
+            Idempotency::Same { status, body } => {
+                let body = tx.reveal_answer(request, body).await?;
+                return replay(status, body).map(Some);
+            }
             Idempotency::Mismatch => return Err(mismatch()),
             Idempotency::Underway => {}
         }
@@ -197,7 +204,7 @@ impl Work {
         if let Some(request) = self.stamp.request() {
             let status = answer.status.as_u16();
             match answer.secret {
-                true => self.tx.finish_request_sealed(request, status, &answer.body).await?,
+                true => self.tx.finish_request_sealed(request, KeptAnswer { status, body: &answer.body }).await?,
                 false => self.tx.finish_request(request, status, &answer.body).await?,
             }
         }

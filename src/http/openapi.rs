@@ -120,6 +120,36 @@ fn problem() -> Value {
     })
 }
 
+/// Words of the API, as the document lists them; the types they stand for live in `core`.
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident as $shown:ident: $($variant:ident)+;)+) => {
+        $(
+            $(#[$doc])*
+            #[derive(utoipa::ToSchema)]
+            #[schema(as = $shown, rename_all = "snake_case")]
+            #[expect(dead_code, reason = "only its schema is used")]
+            pub(super) enum $name { $($variant),+ }
+        )+
+    };
+}
+
+words! {
+    ScopeWord as Scope: Read Write Send Smtp Admin;
+    RoleWord as Role: Member Admin;
+    CreatedByWord as CreatedBy: Api Import Capture Sent Exchange;
+    SecurityWord as Security: Tls Starttls None;
+    AccountStateWord as AccountState: Connecting AwaitingFirstMail Active Backfilling Throttled Error ReauthRequired
+        Stopped WaitingForQuota Paused Disconnected Erasing Erased;
+    VerdictWord as Verdict: Synced Skipped Deferred Held;
+    DirectionWord as Direction: Inbound Outbound Internal;
+    KindWord as Kind: Mail AutoReply Bounce Invitation Forward;
+    ContactRoleWord as ContactRole: From To Cc Bcc;
+    AuthorRoleWord as AuthorRole: User Contact Other;
+    ViaWord as Via: Capture Submission Api Account Reply;
+    SubmissionStateWord as SubmissionState: Queued Sending Sent Deferred Uncertain Bounced Held Cancelled;
+    ClassWord as SendClass: Individual Bulk Workflow;
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -214,6 +214,7 @@ impl From<FlowError> for Problem {
         match error {
             FlowError::Store(error) => error.into(),
             FlowError::Obsolete => Self::not_found(),
+            FlowError::Raced => Self::unavailable(),
         }
     }
 }
