@@ -69,6 +69,16 @@ pub enum FlowError {
     Raced,
 }
 
+impl FlowError {
+    /// For callers that have nothing to do but record: an obsolete job is no failure.
+    pub(crate) fn into_store(self) -> Result<(), store::Error> {
+        match self {
+            Self::Store(error) => Err(error),
+            Self::Obsolete | Self::Raced => Ok(()),
+        }
+    }
+}
+
 /// A number in 0..1 that spreads what would else happen all at once.
 #[must_use]
 pub fn jitter() -> f64 {
