@@ -2,6 +2,8 @@
 //!
 //! Not here: what single responses mean; the modules of `imap` say that in their own tables.
 
+#![allow(clippy::indexing_slicing, reason = "in a test a panic is an answer")]
+
 use std::{future::Future, time::Duration};
 
 use mailweave::{
