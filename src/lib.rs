@@ -8,3 +8,8 @@
 pub mod mail;
 
 pub mod core;
+
+pub mod config;
+pub mod telemetry;
+
+pub mod cli;
