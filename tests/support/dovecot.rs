@@ -85,11 +85,8 @@ impl Dovecot {
         }
         owner.take(&dir.join("mail"));
         fs::write(dir.join("users"), users_file(&options)).unwrap();
-        let parts = Parts {
-            options: &options,
-            owner: &owner,
-            ports: [imap, imaps, lmtp].map(|address| address.port()),
-        };
+        let parts =
+            Parts { options: &options, owner, ports: [imap, imaps, lmtp].map(|address| address.port()) };
         let config = parts.config(
             &dir.display().to_string(),
             &certificate.chain.display().to_string(),
@@ -98,7 +95,8 @@ impl Dovecot {
         let config_file = dir.join("dovecot.conf");
         fs::write(&config_file, config).unwrap();
         let command = vec![program("dovecot").into(), "-F".into(), "-c".into(), config_file.into()];
-        let spec = Spec { name: "dovecot", dir, command, signal: "TERM", as_root: false };
+        let spec =
+            Spec { name: "dovecot", dir, command, signal: "TERM", final_signal: "KILL", as_root: false };
         let server = Server::start(spec, || accepts(&[imap, imaps, lmtp]) && sasl_socket.exists());
         Self { server, options, authority, imap, imaps, lmtp, sasl_socket }
     }

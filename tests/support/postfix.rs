@@ -2,14 +2,22 @@
 //!
 //! Not here: mailboxes. What is for people it hands to Dovecot; what is for a gateway's domain, to the gateway.
 
-use std::{fmt::Write as _, fs, net::SocketAddr, path::Path, process::Command};
+use std::{
+    fmt::Write as _,
+    fs,
+    io::Write as _,
+    net::SocketAddr,
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     clients::SmtpClient,
     dovecot::Dovecot,
     free_address,
     server::{Server, Spec, directory, output, privileged, program},
-    tls::Authority,
+    tls::{Authority, Certificate},
 };
 
 /// A domain and who takes its mail, as its MX record would say.
@@ -42,37 +50,29 @@ impl Postfix {
     /// # Panics
     /// When Postfix is missing, does not start, or root is out of reach.
     pub fn start(dovecot: &Dovecot, routes: &[Route]) -> Self {
+        output(&mut privileged("true", true));
         let dir = directory("mta");
         let (mx, submission, submissions) = (free_address(), free_address(), free_address());
-        for name in ["conf", "queue", "data"] {
-            fs::create_dir(dir.join(name)).unwrap();
-        }
-        output(privileged("chown", true).arg("postfix:").arg(dir.join("data")));
+        fs::create_dir(dir.join("conf")).unwrap();
+        make_queue(&dir);
         let certificate = dovecot.authority.issue(&dir, &["localhost", "127.0.0.1"]);
         let conf = dir.join("conf");
-        let addresses: Vec<String> = dovecot.people().into_iter().map(|person| person.address).collect();
-        let same = |address: &String| format!("{address} {address}\n");
-        let gone = Self::gone(dovecot);
-        fs::write(conf.join("mailboxes"), addresses.iter().chain([&gone]).map(same).collect::<String>())
-            .unwrap();
-        let route =
-            |route: &Route| format!("{} smtp:[{}]:{}\n", route.domain, route.to.ip(), route.to.port());
-        fs::write(conf.join("routes"), routes.iter().map(route).collect::<String>()).unwrap();
-        fs::write(conf.join("main.cf"), main_cf(&dir, dovecot)).unwrap();
-        let tls = format!(
-            "smtpd_tls_cert_file = {}\nsmtpd_tls_key_file = {}\n",
-            certificate.chain.display(),
-            certificate.key.display()
+        let addresses =
+            dovecot.people().into_iter().map(|person| person.address).chain([Self::gone(dovecot)]);
+        write(
+            &conf,
+            "mailboxes",
+            &addresses.map(|address| format!("{address} {address}\n")).collect::<String>(),
         );
-        append(&conf.join("main.cf"), &tls);
-        fs::write(conf.join("master.cf"), master_cf(mx, submission, submissions)).unwrap();
-        // `postfix check` makes the queue; `postfix start-fg` would do both, but put the master out of the keeper's reach.
-        let start = "\"$1\" -c \"$2\" check && exec \"$3/master\" -c \"$2\" -s";
-        let (postfix, daemons) = (program("postfix"), built_in("daemon_directory"));
-        let words =
-            [program("bash"), "-c".into(), start.into(), "start".into(), postfix, conf, daemons.into()];
-        let command = words.map(Into::into).to_vec();
-        let spec = Spec { name: "postfix", dir, command, signal: "TERM", as_root: true };
+        let line = |route: &Route| format!("{} smtp:[{}]:{}\n", route.domain, route.to.ip(), route.to.port());
+        write(&conf, "routes", &routes.iter().map(line).collect::<String>());
+        write(&conf, "main.cf", &main_cf(&dir, dovecot, &certificate));
+        write(&conf, "master.cf", &master_cf(mx, submission, submissions));
+        // The master itself: `postfix start-fg` would put it out of the keeper's reach, after a second's checks of its queue.
+        let master = Path::new(&built_in("daemon_directory")).join("master");
+        let command = vec![master.into(), "-c".into(), conf.into(), "-s".into()];
+        let spec =
+            Spec { name: "postfix", dir, command, signal: "TERM", final_signal: "KILL", as_root: true };
         let server = Server::start(spec, || accepts(&[mx, submission, submissions]));
         Self { server, mx, submission, submissions }
     }
@@ -108,15 +108,32 @@ impl Postfix {
     }
 }
 
-/// True when every listener greets: the master's sockets alone accept before a daemon is there to speak.
 fn accepts(listeners: &[SocketAddr]) -> bool {
     listeners.iter().all(|address| std::net::TcpStream::connect(address).is_ok())
 }
 
-fn append(path: &Path, text: &str) {
-    let mut whole = fs::read_to_string(path).unwrap();
-    whole.push_str(text);
-    fs::write(path, whole).unwrap();
+/// Writes a file that looks an hour old: Postfix waits for a second or two before it trusts one written just now.
+fn write(dir: &Path, name: &str, text: &str) {
+    let mut file = fs::File::create(dir.join(name)).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+}
+
+/// The directories that `postfix check` would make, with the owners and modes it insists on.
+fn make_queue(dir: &Path) {
+    const PRIVATE: [&str; 11] = [
+        "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved",
+        "trace",
+    ];
+    let install = |options: &[&str], paths: &[std::path::PathBuf]| {
+        output(privileged("install", true).arg("-d").args(options).args(paths));
+    };
+    let (queue, group) = (dir.join("queue"), built_in("setgid_group"));
+    install(&["-o", "root", "-m", "0755"], &[queue.clone(), queue.join("pid")]);
+    install(&["-o", "postfix", "-m", "0700"], &PRIVATE.map(|name| queue.join(name)));
+    install(&["-o", "postfix", "-m", "0700"], &[dir.join("data")]);
+    install(&["-o", "postfix", "-g", &group, "-m", "0730"], &[queue.join("maildrop")]);
+    install(&["-o", "postfix", "-g", &group, "-m", "0710"], &[queue.join("public")]);
 }
 
 /// Where the distribution put things, whichever distribution it is.
@@ -124,10 +141,11 @@ fn built_in(name: &str) -> String {
     output(Command::new(program("postconf")).args(["-d", "-h", name]))
 }
 
-fn main_cf(dir: &Path, dovecot: &Dovecot) -> String {
+fn main_cf(dir: &Path, dovecot: &Dovecot, certificate: &Certificate) -> String {
     let (dir, options) = (dir.display(), &dovecot.options);
     let (domain, customers_domain) = (&options.domain, &options.customers_domain);
     let (lmtp, sasl) = (dovecot.lmtp.port(), dovecot.sasl_socket.display());
+    let (chain, key) = (certificate.chain.display(), certificate.key.display());
     let (daemons, commands, group) =
         (built_in("daemon_directory"), built_in("command_directory"), built_in("setgid_group"));
     format!(
@@ -166,6 +184,8 @@ smtpd_sasl_type = dovecot
 smtpd_sasl_path = {sasl}
 smtpd_sasl_security_options = noanonymous
 smtpd_sender_login_maps = texthash:{dir}/conf/mailboxes
+smtpd_tls_cert_file = {chain}
+smtpd_tls_key_file = {key}
 smtpd_tls_security_level = may
 smtpd_tls_auth_only = yes
 smtp_tls_security_level = may

@@ -45,7 +45,7 @@ impl Postgres {
     pub fn start(durability: Durability) -> Self {
         let (bin, dir, address, owner) = (binaries(), directory("pg"), free_address(), Owner::for_tests());
         let data = dir.join("data");
-        create_cluster(&bin, &dir, &data, &owner);
+        create_cluster(&bin, &dir, &data, owner);
         let port = address.port().to_string();
         let settings = [
             "listen_addresses=127.0.0.1",
@@ -53,6 +53,8 @@ impl Postgres {
             "max_connections=200",
             "shared_buffers=64MB",
             "dynamic_shared_memory_type=mmap",
+            // After a crash: one call, in place of one for each of a thousand files.
+            "recovery_init_sync_method=syncfs",
         ];
         let fast = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"];
         let fast = fast.iter().filter(|_| durability == Durability::Fast);
@@ -60,8 +62,10 @@ impl Postgres {
         command.extend([bin.join("postgres").into(), "-D".into(), data.into(), "-p".into(), port.into()]);
         command
             .extend(settings.iter().chain(fast).flat_map(|setting| [OsString::from("-c"), setting.into()]));
-        // SIGINT is PostgreSQL's "fast" shutdown: it does not wait for clients to leave.
-        let spec = Spec { name: "postgres", dir, command, signal: "INT", as_root: false };
+        // SIGINT is PostgreSQL's "fast" shutdown: it does not wait for clients to leave. SIGKILL would leave its System V
+        // shared memory behind.
+        let spec =
+            Spec { name: "postgres", dir, command, signal: "INT", final_signal: "INT", as_root: false };
         let server = Server::start(spec, || answers(&bin, address));
         Self { server, address, bin }
     }
@@ -162,7 +166,7 @@ fn create_cluster(bin: &Path, dir: &Path, data: &Path, owner: &Owner) {
     let version: String = version.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{version}-{}", owner.uid));
     if kept.is_dir() {
-        copy(&kept, data);
+        output(&mut copy(&kept, data));
         return;
     }
     // The owner must be able to reach what he makes: first in the server's directory, then copied away.
@@ -177,15 +181,17 @@ fn create_cluster(bin: &Path, dir: &Path, data: &Path, owner: &Owner) {
     command.args(words).arg("-D").arg(&made);
     command.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]).current_dir("/");
     output(&mut command);
+    // Keeping it is a favour to later tests. Another may have been quicker, or the place may be somebody else's.
     let fresh = kept.with_extension(std::process::id().to_string());
-    copy(&made, &fresh);
-    // Another test may have been quicker; its copy is as good.
-    if fs::rename(&fresh, &kept).is_err() {
+    let copied = copy(&made, &fresh).output().is_ok_and(|output| output.status.success());
+    if !copied || fs::rename(&fresh, &kept).is_err() {
         drop(fs::remove_dir_all(&fresh));
     }
     fs::rename(&made, data).unwrap();
 }
 
-fn copy(from: &Path, to: &Path) {
-    output(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to));
+fn copy(from: &Path, to: &Path) -> Command {
+    let mut command = Command::new("cp");
+    command.args(["-a", "--reflink=auto"]).arg(from).arg(to);
+    command
 }

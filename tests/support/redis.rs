@@ -26,7 +26,7 @@ impl Redis {
         let mut command = vec![program("redis-server").into_os_string()];
         command.extend(options.map(Into::into));
         command.push(dir.clone().into_os_string());
-        let spec = Spec { name: "redis", dir, command, signal: "TERM", as_root: false };
+        let spec = Spec { name: "redis", dir, command, signal: "TERM", final_signal: "KILL", as_root: false };
         Self { server: Server::start(spec, || answers(address)), address }
     }
 

@@ -10,7 +10,8 @@ use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Output, Stdio},
-    time::{Duration, Instant},
+    sync::OnceLock,
+    time::Instant,
 };
 
 use super::{PATIENCE, wait_for};
@@ -19,11 +20,12 @@ use super::{PATIENCE, wait_for};
 /// group is killed at the end because Postfix's master does not wait for its children. Postfix's master insists on a
 /// session of its own, hence no `set -m`, which would give it a group without one.
 const KEEPER: &str = r#"
-dir=$1 signal=$2; shift 2
+dir=$1 signal=$2 final=$3; shift 3
 setsid "$@" </dev/null &
 server=$!
 echo "$server" >"$dir/keeper.new" && mv "$dir/keeper.new" "$dir/keeper.pid"
 read -r order
+[[ $order == keep ]] || signal=$final
 kill -s "$signal" "$server" 2>/dev/null
 for ((i = 0; i < 200; i++)); do
   kill -0 "$server" 2>/dev/null || break
@@ -45,8 +47,10 @@ pub struct Spec {
     pub dir: PathBuf,
     /// Must stay in the foreground.
     pub command: Vec<OsString>,
-    /// What makes it end in order.
+    /// What makes it end in order, its files kept.
     pub signal: &'static str,
+    /// What ends it when its files are removed anyhow; the quickest that leaves nothing behind.
+    pub final_signal: &'static str,
     /// True when only root can start it.
     pub as_root: bool,
 }
@@ -80,7 +84,7 @@ impl Server {
         command
             .args(["-c", KEEPER, "keeper"])
             .arg(&self.spec.dir)
-            .arg(self.spec.signal)
+            .args([self.spec.signal, self.spec.final_signal])
             .args(&self.spec.command);
         // A group of its own: what ends the test by its group must not end the keeper before its work is done.
         command
@@ -92,10 +96,9 @@ impl Server {
         let mut keeper = command.spawn().unwrap_or_else(|error| panic!("bash cannot be started: {error}"));
         let pipe = keeper.stdin.take().expect("the pipe was asked for");
         self.keeper = Some((keeper, pipe));
-        let start = Instant::now();
         wait_for(&format!("{} to start", self.spec.name), PATIENCE, || {
             let up = self.pid().is_some() && ready();
-            let ended = !up && start.elapsed() > Duration::from_millis(200) && !self.is_running();
+            let ended = !up && self.pid().is_some_and(|pid| !is_alive(pid));
             assert!(!ended, "{} ended at once:\n{}", self.spec.name, self.log_tails());
             up
         });
@@ -231,7 +234,8 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 pub fn is_root() -> bool {
-    output(Command::new("id").arg("-u")) == "0"
+    static IS_ROOT: OnceLock<bool> = OnceLock::new();
+    *IS_ROOT.get_or_init(|| output(Command::new("id").arg("-u")) == "0")
 }
 
 /// A command that runs as root: by itself, or through a sudo that asks nothing.
@@ -279,7 +283,12 @@ pub struct Owner {
 
 impl Owner {
     /// As root a system user made for the purpose, since mail servers and PostgreSQL refuse to store as root; else who we are.
-    pub fn for_tests() -> Self {
+    pub fn for_tests() -> &'static Self {
+        static OWNER: OnceLock<Owner> = OnceLock::new();
+        OWNER.get_or_init(Self::find)
+    }
+
+    fn find() -> Self {
         const NAME: &str = "mailweave-test";
         if !is_root() {
             return Self::of(&output(Command::new("id").arg("-un")));
