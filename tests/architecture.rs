@@ -55,6 +55,8 @@ struct File<'a> {
     /// Path below `src/`.
     path: &'a str,
     text: &'a str,
+    /// It, or a module around it, exists in tests alone.
+    is_test: bool,
 }
 
 impl File<'_> {
@@ -63,18 +65,40 @@ impl File<'_> {
         self.path.split('/').next().unwrap_or_default().trim_end_matches(".rs")
     }
 
-    fn is_test(&self) -> bool {
-        let name = self.path.rsplit('/').next().unwrap_or_default();
-        name == "tests.rs" || self.path.split('/').any(|part| part == "tests") || name.ends_with("_tests.rs")
-    }
-
-    /// What stands before the tests.
+    /// What stands before the tests inside the file.
     fn code(&self) -> &str {
-        match self.text.find("\n#[cfg(test)]\nmod ") {
-            Some(end) => &self.text[..end],
-            None => self.text,
-        }
+        let starts = self.text.match_indices("\n#[cfg(test)]\nmod ").map(|(at, _)| at);
+        let has_body = |at: &usize| {
+            self.text[*at..]
+                .split(['{', ';'])
+                .next()
+                .is_some_and(|head| self.text[at + head.len()..].starts_with('{'))
+        };
+        starts.into_iter().find(has_body).map_or(self.text, |end| &self.text[..end])
     }
+}
+
+/// The modules in files of their own that a file declares for tests alone: `store/tests` for `mod tests;` in `store/mod.rs`.
+fn test_modules(path: &str, text: &str) -> Vec<String> {
+    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let own = name.trim_end_matches(".rs");
+    let parts = [dir, if ["mod", "lib", "main"].contains(&own) { "" } else { own }];
+    let inside: String =
+        parts.iter().filter(|part| !part.is_empty()).map(|part| format!("{part}/")).collect();
+    let declaration = |rest: &str| {
+        let line = rest.lines().find(|line| !line.trim().is_empty() && !line.trim().starts_with("#["))?;
+        let (_, name) = line.trim().strip_suffix(';')?.rsplit_once("mod ")?;
+        Some(format!("{inside}{name}"))
+    };
+    text.split("#[cfg(test)]").skip(1).filter_map(declaration).collect()
+}
+
+/// True when the file is one of these modules or lies inside one.
+fn is_within(path: &str, modules: &BTreeSet<String>) -> bool {
+    let module = path.trim_end_matches(".rs").trim_end_matches("/mod");
+    modules.iter().any(|test| {
+        module == test || module.strip_prefix(test.as_str()).is_some_and(|rest| rest.starts_with('/'))
+    })
 }
 
 /// Every rule that the file breaks, each as a sentence.
@@ -89,7 +113,7 @@ fn faults(file: &File<'_>) -> Vec<String> {
     }
     let bare = without_comments_and_strings(file.code());
     faults.extend(layer_faults(file.module(), &bare.code));
-    if file.is_test() {
+    if file.is_test {
         return faults;
     }
     let lines = file.code().lines().count();
@@ -262,13 +286,16 @@ fn the_house_rules_hold() {
     let mut files = Vec::new();
     source_files(&src, &mut files);
     assert!(!files.is_empty(), "no source found in {}", src.display());
-    let mut all = Vec::new();
-    for path in files {
-        let text = fs::read_to_string(&path).expect("a source file can be read");
+    let read = |path: &PathBuf| {
         let name = path.strip_prefix(&src).expect("it lies in src").to_string_lossy().into_owned();
-        all.extend(
-            faults(&File { path: &name, text: &text }).into_iter().map(|fault| format!("src/{name} {fault}")),
-        );
+        (name, fs::read_to_string(path).expect("a source file can be read"))
+    };
+    let files: Vec<(String, String)> = files.iter().map(read).collect();
+    let tests: BTreeSet<String> = files.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    let mut all = Vec::new();
+    for (path, text) in &files {
+        let found = faults(&File { path, text, is_test: is_within(path, &tests) });
+        all.extend(found.into_iter().map(|fault| format!("src/{path} {fault}")));
     }
     all.sort();
     assert!(all.is_empty(), "\n{}\n", all.join("\n"));
@@ -292,7 +319,7 @@ mod the_checker {
 
     #[track_caller]
     fn check(path: &str, text: &str, expect: &[&str]) {
-        let found = faults(&File { path, text });
+        let found = faults(&File { path, text, is_test: false });
         assert_eq!(found.len(), expect.len(), "{path}: {found:?}");
         for (fault, part) in found.iter().zip(expect) {
             assert!(fault.contains(part), "{fault:?} does not speak of {part:?}");
@@ -353,7 +380,26 @@ mod the_checker {
         check("mail/x.rs", "//! X.\nfn f() { g().unwrap(); }\n", &["unwraps"]);
         check("mail/x.rs", "//! X.\n// Never .unwrap() here.\nfn f() { g().unwrap_or(1); }\n", &[]);
         check("mail/x.rs", "//! X.\n\n#[cfg(test)]\nmod tests {\n    fn f() { g().unwrap(); }\n}\n", &[]);
-        check("mail/tests.rs", "//! X.\nfn f() { g().unwrap(); }\n", &[]);
+        let declared = "//! X.\n#[cfg(test)]\nmod tests;\n\nfn f() { g().unwrap(); }\n";
+        check("mail/mod.rs", declared, &["unwraps"]);
+    }
+
+    #[test]
+    fn knows_which_files_are_tests() {
+        let text = "//! X.\n#[cfg(test)]\npub(crate) mod testing;\n#[cfg(test)]\nmod conformance;\nmod real;\n#[cfg(test)]\nmod inline {}\n";
+        assert_eq!(test_modules("store/mod.rs", text), ["store/testing", "store/conformance"]);
+        assert_eq!(test_modules("queue/lanes.rs", "#[cfg(test)]\nmod tests;\n"), ["queue/lanes/tests"]);
+        assert_eq!(test_modules("lib.rs", "#[cfg(test)]\nmod tests;\n"), ["tests"]);
+        let modules = test_modules("store/mod.rs", text).into_iter().collect();
+        for (path, expect) in [
+            ("store/testing.rs", true),
+            ("store/conformance/mod.rs", true),
+            ("store/conformance/a.rs", true),
+            ("store/real.rs", false),
+            ("store/testing_ground.rs", false),
+        ] {
+            assert_eq!(is_within(path, &modules), expect, "{path}");
+        }
     }
 
     #[test]
