@@ -24,3 +24,7 @@ pub mod account;
 pub mod flow;
 
 pub mod worker;
+
+pub mod cli;
+pub mod config;
+pub mod telemetry;
