@@ -25,6 +25,7 @@ pub mod flow;
 
 pub mod worker;
 
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod telemetry;

@@ -352,19 +352,18 @@ impl Section for Sync {
 pub struct Outbound {
     /// How long a deferred message is tried before it counts as bounced.
     pub retry_lifetime: Duration,
-    pub retry_min: Duration,
-    pub retry_max: Duration,
-    /// Messages being sent at the same time, by this node.
-    pub at_once: u32,
+    /// How long the provider may take to file its own copy in Sent before one is appended.
+    pub sent_copy_wait: Duration,
+    /// After a send that was cut off: when Sent is searched, counted from the final dot.
+    pub reconcile: Vec<Duration>,
 }
 
 impl Section for Outbound {
     fn read(reader: &mut Reader) -> Self {
         Self {
             retry_lifetime: reader.setting("retry_lifetime", hours(5 * 24)),
-            retry_min: reader.setting("retry_min", minutes(1)),
-            retry_max: reader.setting("retry_max", hours(4)),
-            at_once: reader.setting("at_once", 32),
+            sent_copy_wait: reader.setting("sent_copy_wait", seconds(20)),
+            reconcile: reader.setting("reconcile", vec![seconds(30), minutes(5), hours(1)]),
         }
     }
 }

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 
 use crate::{
     account::ProviderDialer,
+    coord::Coord,
     core::{attribution::OurDomains, policy::Policy},
     queue::Queue,
     store::{self, Store},
@@ -28,6 +29,7 @@ use crate::{
 pub struct Gateway {
     pub store: Store,
     pub queue: Queue,
+    pub coord: Coord,
     pub dialer: ProviderDialer,
     pub settings: Arc<Settings>,
 }
