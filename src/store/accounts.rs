@@ -35,29 +35,34 @@ impl Tx {
     ///
     /// # Errors
     /// `Conflict` when the workspace has an account with this address, `Missing` when there is no such user.
-    pub async fn insert_account(&mut self, account: &Account, credentials: &Credentials) -> Result<(), Error> {
+    pub async fn insert_account(
+        &mut self,
+        account: &Account,
+        credentials: &Credentials,
+    ) -> Result<(), Error> {
         let key = self.content_key(Some(account.id)).await?;
         let sealed = credentials::seal(self, key, &place(account.id), credentials).await?;
         let status = &account.status;
-        let query = sql("insert into accounts (workspace, id, user_id, email, settings, credentials, key_id, \
+        let query =
+            sql("insert into accounts (workspace, id, user_id, email, settings, credentials, key_id, \
              state, state_since, detail, advice, last_synced_at, last_checked_at, next_attempt_at, progress, \
              connected_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)")
-        .bind(self.workspace())
-        .bind(account.id)
-        .bind(account.user_id)
-        .bind(account.email.key())
-        .bind(json_text(&account.settings))
-        .bind(sealed)
-        .bind(key)
-        .bind(word(&status.state))
-        .bind(status.since)
-        .bind(status.detail.clone())
-        .bind(status.advice.clone())
-        .bind(status.last_synced_at)
-        .bind(status.last_checked_at)
-        .bind(status.next_attempt_at)
-        .bind(status.progress.as_ref().map(json_text))
-        .bind(account.connected_at);
+            .bind(self.workspace())
+            .bind(account.id)
+            .bind(account.user_id)
+            .bind(account.email.key())
+            .bind(json_text(&account.settings))
+            .bind(sealed)
+            .bind(key)
+            .bind(word(&status.state))
+            .bind(status.since)
+            .bind(status.detail.clone())
+            .bind(status.advice.clone())
+            .bind(status.last_synced_at)
+            .bind(status.last_checked_at)
+            .bind(status.next_attempt_at)
+            .bind(status.progress.as_ref().map(json_text))
+            .bind(account.connected_at);
         self.execute(query).await?;
         Ok(())
     }
@@ -82,7 +87,11 @@ impl Tx {
 
     /// # Errors
     /// `Missing` when there is no such account.
-    pub async fn replace_credentials(&mut self, id: AccountId, credentials: &Credentials) -> Result<(), Error> {
+    pub async fn replace_credentials(
+        &mut self,
+        id: AccountId,
+        credentials: &Credentials,
+    ) -> Result<(), Error> {
         let query = sql("select key_id from accounts where workspace = $1 and id = $2")
             .bind(self.workspace())
             .bind(id);

@@ -71,16 +71,17 @@ impl Tx {
     /// # Errors
     /// `Missing` when there is no such contact, `Conflict` when the external id is taken.
     pub async fn update_contact(&mut self, contact: &Contact, now: Timestamp) -> Result<(), Error> {
-        let query = sql("update contacts set email = $3, name = $4, assigned_user_id = $5, external_id = $6, \
+        let query =
+            sql("update contacts set email = $3, name = $4, assigned_user_id = $5, external_id = $6, \
              related = $7, metadata = $8 where workspace = $1 and id = $2")
-        .bind(self.workspace())
-        .bind(contact.id)
-        .bind(contact.email.to_string())
-        .bind(contact.name.clone())
-        .bind(contact.assigned_user_id)
-        .bind(contact.external_id.clone())
-        .bind(json_text(&contact.related_contact_ids))
-        .bind(json_text(&contact.metadata));
+            .bind(self.workspace())
+            .bind(contact.id)
+            .bind(contact.email.to_string())
+            .bind(contact.name.clone())
+            .bind(contact.assigned_user_id)
+            .bind(contact.external_id.clone())
+            .bind(json_text(&contact.related_contact_ids))
+            .bind(json_text(&contact.metadata));
         changed(self.execute(query).await?)?;
         let query = Statement::new("delete from contact_addresses where workspace = ")
             .arg(self.workspace())
@@ -212,7 +213,8 @@ impl Session {
 
 /// Every address of a contact, each once.
 fn address_keys(contact: &Contact) -> Vec<&str> {
-    let mut keys: Vec<_> = [&contact.email].into_iter().chain(&contact.other_emails).map(Address::key).collect();
+    let mut keys: Vec<_> =
+        [&contact.email].into_iter().chain(&contact.other_emails).map(Address::key).collect();
     keys.sort_unstable();
     keys.dedup();
     keys

@@ -15,8 +15,7 @@ use crate::core::{
     message::Conversation,
 };
 
-const COLUMNS: &str =
-    "c.id, c.subject, c.contact, c.created_at, c.last_message_at, c.message_count, c.merged_into, c.related_to";
+const COLUMNS: &str = "c.id, c.subject, c.contact, c.created_at, c.last_message_at, c.message_count, c.merged_into, c.related_to";
 
 /// How often a transaction follows a redirect that appears while it looks: each takes another merge to have committed in
 /// between, and none makes a chain.
@@ -53,17 +52,18 @@ pub struct Merged {
 
 impl Tx {
     pub async fn insert_conversation(&mut self, conversation: &Conversation) -> Result<(), Error> {
-        let query = sql("insert into conversations (workspace, id, subject, contact, created_at, last_message_at, \
+        let query =
+            sql("insert into conversations (workspace, id, subject, contact, created_at, last_message_at, \
              message_count, merged_into, related_to) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)")
-        .bind(self.workspace())
-        .bind(conversation.id)
-        .bind(conversation.subject.clone())
-        .bind(conversation.contact)
-        .bind(conversation.created_at)
-        .bind(conversation.last_message_at)
-        .bind(conversation.message_count)
-        .bind(conversation.merged_into)
-        .bind(conversation.related_to);
+            .bind(self.workspace())
+            .bind(conversation.id)
+            .bind(conversation.subject.clone())
+            .bind(conversation.contact)
+            .bind(conversation.created_at)
+            .bind(conversation.last_message_at)
+            .bind(conversation.message_count)
+            .bind(conversation.merged_into)
+            .bind(conversation.related_to);
         self.execute(query).await?;
         Ok(())
     }
@@ -246,7 +246,11 @@ impl Tx {
     ///
     /// # Errors
     /// `Missing` when the conversation was not merged.
-    pub async fn unmerge_conversation(&mut self, id: ConversationId, messages: &[MessageKey]) -> Result<(), Error> {
+    pub async fn unmerge_conversation(
+        &mut self,
+        id: ConversationId,
+        messages: &[MessageKey],
+    ) -> Result<(), Error> {
         let query = sql("update conversations set merged_into = null \
              where workspace = $1 and id = $2 and merged_into is not null")
         .bind(self.workspace())
@@ -282,13 +286,15 @@ impl Tx {
         ids: &[ConversationId],
     ) -> Result<Vec<(ConversationId, ConversationId)>, Error> {
         let lock = if self.store().is_shared() { " for update" } else { "" };
-        let query = Statement::new("select id, coalesce(merged_into, id) as root from conversations where workspace = ")
-            .arg(self.workspace())
-            .text(" and id in ")
-            .list(ids)
-            .text(" order by id")
-            .text(lock)
-            .query();
+        let query = Statement::new(
+            "select id, coalesce(merged_into, id) as root from conversations where workspace = ",
+        )
+        .arg(self.workspace())
+        .text(" and id in ")
+        .list(ids)
+        .text(" order by id")
+        .text(lock)
+        .query();
         self.fetch_all(query).await?.iter().map(|row| Ok((row.id("id")?, row.id("root")?))).collect()
     }
 
@@ -312,9 +318,10 @@ impl Tx {
 impl Session {
     /// A conversation as it is stored: a merged one with `merged_into`.
     pub async fn conversation(&mut self, id: ConversationId) -> Result<Option<Conversation>, Error> {
-        let query = sql(format!("select {COLUMNS} from conversations c where c.workspace = $1 and c.id = $2"))
-            .bind(self.workspace())
-            .bind(id);
+        let query =
+            sql(format!("select {COLUMNS} from conversations c where c.workspace = $1 and c.id = $2"))
+                .bind(self.workspace())
+                .bind(id);
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 

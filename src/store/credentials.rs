@@ -11,10 +11,17 @@ use super::{Error, Place, Session, Tx};
 use crate::core::account::Credentials;
 
 /// The stored form: add variants and optional fields, rename nothing.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+enum Written<'a> {
+    Password { username: &'a str, password: &'a str },
+}
+
+/// The same, read back.
+#[derive(Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 enum Stored {
-    Password { username: String, password: Zeroizing<String> },
+    Password { username: String, password: SecretString },
 }
 
 pub(super) async fn seal(
@@ -23,13 +30,12 @@ pub(super) async fn seal(
     place: &Place,
     credentials: &Credentials,
 ) -> Result<Vec<u8>, Error> {
-    let stored = match credentials {
-        Credentials::Password { username, password } => Stored::Password {
-            username: username.clone(),
-            password: Zeroizing::new(password.expose_secret().to_owned()),
-        },
+    let written = match credentials {
+        Credentials::Password { username, password } => {
+            Written::Password { username, password: password.expose_secret() }
+        }
     };
-    let text = serde_json::to_vec(&stored).map(Zeroizing::new).expect("texts serialise");
+    let text = serde_json::to_vec(&written).map(Zeroizing::new).expect("texts serialise");
     tx.seal(key, place, &text).await
 }
 
@@ -41,10 +47,9 @@ pub(super) async fn open(
 ) -> Result<Credentials, Error> {
     let text = Zeroizing::new(session.open_sealed(key, place, sealed).await?);
     // The error would quote the text.
-    let stored = serde_json::from_slice(&text).map_err(|_| Error::Corrupt("credentials: unreadable".into()))?;
+    let stored =
+        serde_json::from_slice(&text).map_err(|_| Error::Corrupt("credentials: unreadable".into()))?;
     Ok(match stored {
-        Stored::Password { username, password } => {
-            Credentials::Password { username, password: SecretString::from(password.as_str()) }
-        }
+        Stored::Password { username, password } => Credentials::Password { username, password },
     })
 }

@@ -2,17 +2,20 @@
 //!
 //! Not here: posting (`webhook`) and what an event says (`core::event`).
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 
 use super::{
-    Error, Session, Tx, mint,
+    Error, Session, Store, Tx,
     columns::json_text,
-    sql::{Row, sql},
+    mint,
+    sql::{Arg, Row, sql},
     statement::Statement,
 };
 use crate::core::{
     event::{Event, JournalEntry},
-    ids::{EventId, WebhookId},
+    ids::{ConversationId, EventId, WebhookId},
     job::Job,
     webhook::Webhook,
 };
@@ -45,10 +48,74 @@ impl Tx {
         .bind(now)
         .bind(json_text(&data));
         self.execute(query).await?;
-        for webhook in self.listeners(event).await? {
-            self.enqueue_delivery(webhook, seq, event.conversation(), now).await?;
-        }
+        let listeners = self.listeners(event).await?;
+        self.put_deliveries(&listeners, seq, event.conversation(), now).await?;
         Ok(JournalEntry { seq, id, kind: event.kind().to_owned(), created_at: now, data })
+    }
+
+    /// Posts an event of the past once more, if it is still in the journal, whatever the endpoint asked for. True when it is.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn deliver_again(
+        &mut self,
+        webhook: WebhookId,
+        seq: i64,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let query = sql("select conversation from events where workspace = $1 and seq = $2")
+            .bind(self.workspace())
+            .bind(seq);
+        let Some(row) = self.fetch_optional(query).await? else { return Ok(false) };
+        self.put_deliveries(&[webhook], seq, row.opt_id("conversation")?, now).await?;
+        Ok(true)
+    }
+
+    /// Writes the jobs that post an event, each at the end of its lane. A lane's row is locked before its jobs are counted,
+    /// so that of two that come at once only one is first.
+    async fn put_deliveries(
+        &mut self,
+        webhooks: &[WebhookId],
+        seq: i64,
+        conversation: Option<ConversationId>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let workspace = self.workspace();
+        let jobs: Vec<_> = webhooks.iter().map(|webhook| Job::Deliver { webhook: *webhook, seq }).collect();
+        let lanes: Vec<_> = jobs.iter().map(|job| job.lane(conversation).unwrap_or_default()).collect();
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let rows = lanes.iter().map(|lane| -> [Arg; 3] { [workspace.into(), lane.into(), 1_i64.into()] });
+        let query = Statement::new("insert into lanes (workspace, lane, jobs) values ")
+            .rows(rows)
+            .text(" on conflict (workspace, lane) do update set jobs = lanes.jobs + 1 returning lane, jobs")
+            .query();
+        let mut firsts = HashSet::new();
+        for row in self.fetch_all(query).await? {
+            if row.get::<i64>("jobs")? == 1 {
+                firsts.insert(row.get::<String>("lane")?);
+            }
+        }
+        let rows = jobs.iter().zip(&lanes).map(|(job, lane)| -> [Arg; 7] {
+            [
+                workspace.into(),
+                job.kind().as_str().into(),
+                lane.into(),
+                firsts.contains(lane).into(),
+                json_text(job).into(),
+                now.into(),
+                now.into(),
+            ]
+        });
+        let query = Statement::new(
+            "insert into jobs (workspace, kind, lane, head, body, run_at, created_at) values ",
+        )
+        .rows(rows)
+        .query();
+        self.execute(query).await?;
+        self.on_commit(Store::announce_jobs);
+        Ok(())
     }
 
     /// The endpoints that want an event. A ping is for the endpoint that is tested.
@@ -56,8 +123,9 @@ impl Tx {
         if let Event::TestPing { webhook } = event {
             return Ok(vec![*webhook]);
         }
-        let query = sql("select id, events from webhooks where workspace = $1 and disabled_at is null order by id")
-            .bind(self.workspace());
+        let query =
+            sql("select id, events from webhooks where workspace = $1 and disabled_at is null order by id")
+                .bind(self.workspace());
         let mut listeners = Vec::new();
         for row in self.fetch_all(query).await? {
             let asked: Option<Vec<String>> = row.opt_json("events")?;

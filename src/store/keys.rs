@@ -20,15 +20,16 @@ impl Tx {
     /// # Errors
     /// `Conflict` when a key with this secret exists.
     pub async fn insert_key(&mut self, key: &ApiKey, secret_hash: &[u8]) -> Result<(), Error> {
-        let query = sql("insert into api_keys (workspace, id, name, secret_hash, scopes, user_id, created_at) \
+        let query =
+            sql("insert into api_keys (workspace, id, name, secret_hash, scopes, user_id, created_at) \
              values ($1, $2, $3, $4, $5, $6, $7)")
-        .bind(self.workspace())
-        .bind(key.id)
-        .bind(key.name.as_str())
-        .bind(secret_hash)
-        .bind(json_text(&key.scopes))
-        .bind(key.user_id)
-        .bind(key.created_at);
+            .bind(self.workspace())
+            .bind(key.id)
+            .bind(key.name.as_str())
+            .bind(secret_hash)
+            .bind(json_text(&key.scopes))
+            .bind(key.user_id)
+            .bind(key.created_at);
         self.execute(query).await?;
         Ok(())
     }

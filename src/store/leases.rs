@@ -91,7 +91,8 @@ impl System {
 
     /// Lets everything of an owner go, as it shuts down. Returns how many accounts that were.
     pub async fn release_leases(&mut self, owner: &str) -> Result<u64, Error> {
-        let query = sql("update accounts set lease_owner = null, lease_until = 0 where lease_owner = $1").bind(owner);
+        let query =
+            sql("update accounts set lease_owner = null, lease_until = 0 where lease_owner = $1").bind(owner);
         self.execute(query).await
     }
 }

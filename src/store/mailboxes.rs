@@ -20,24 +20,25 @@ impl Tx {
     /// # Errors
     /// `Missing` when there is no such account.
     pub async fn put_mailbox(&mut self, account: AccountId, mailbox: &FollowedMailbox) -> Result<(), Error> {
-        let query = sql("insert into mailboxes (workspace, account, name, role, uid_validity, last_uid, modseq, \
+        let query =
+            sql("insert into mailboxes (workspace, account, name, role, uid_validity, last_uid, modseq, \
              backfill_next_uid, backfill_done, backfill_total, checked_at) \
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict (workspace, account, name) \
              do update set role = excluded.role, uid_validity = excluded.uid_validity, \
              last_uid = excluded.last_uid, modseq = excluded.modseq, \
              backfill_next_uid = excluded.backfill_next_uid, backfill_done = excluded.backfill_done, \
              backfill_total = excluded.backfill_total, checked_at = excluded.checked_at")
-        .bind(self.workspace())
-        .bind(account)
-        .bind(mailbox.name.as_slice())
-        .bind(word(&mailbox.role))
-        .bind(mailbox.cursor.uid_validity)
-        .bind(mailbox.cursor.last_uid)
-        .bind(stored_count(mailbox.cursor.modseq))
-        .bind(mailbox.backfill.next_uid)
-        .bind(stored_count(mailbox.backfill.done))
-        .bind(stored_count(mailbox.backfill.total))
-        .bind(mailbox.checked_at);
+            .bind(self.workspace())
+            .bind(account)
+            .bind(mailbox.name.as_slice())
+            .bind(word(&mailbox.role))
+            .bind(mailbox.cursor.uid_validity)
+            .bind(mailbox.cursor.last_uid)
+            .bind(stored_count(mailbox.cursor.modseq))
+            .bind(mailbox.backfill.next_uid)
+            .bind(stored_count(mailbox.backfill.done))
+            .bind(stored_count(mailbox.backfill.total))
+            .bind(mailbox.checked_at);
         self.execute(query).await?;
         Ok(())
     }
@@ -73,14 +74,15 @@ impl Tx {
         name: &[u8],
         backfill: &Backfill,
     ) -> Result<(), Error> {
-        let query = sql("update mailboxes set backfill_next_uid = $4, backfill_done = $5, backfill_total = $6 \
+        let query =
+            sql("update mailboxes set backfill_next_uid = $4, backfill_done = $5, backfill_total = $6 \
              where workspace = $1 and account = $2 and name = $3")
-        .bind(self.workspace())
-        .bind(account)
-        .bind(name)
-        .bind(backfill.next_uid)
-        .bind(stored_count(backfill.done))
-        .bind(stored_count(backfill.total));
+            .bind(self.workspace())
+            .bind(account)
+            .bind(name)
+            .bind(backfill.next_uid)
+            .bind(stored_count(backfill.done))
+            .bind(stored_count(backfill.total));
         changed(self.execute(query).await?)
     }
 
@@ -100,10 +102,11 @@ impl Tx {
 impl Session {
     /// The mailboxes followed of an account, by name.
     pub async fn mailboxes(&mut self, account: AccountId) -> Result<Vec<FollowedMailbox>, Error> {
-        let query = sql("select name, role, uid_validity, last_uid, modseq, backfill_next_uid, backfill_done, \
+        let query =
+            sql("select name, role, uid_validity, last_uid, modseq, backfill_next_uid, backfill_done, \
              backfill_total, checked_at from mailboxes where workspace = $1 and account = $2 order by name")
-        .bind(self.workspace())
-        .bind(account);
+            .bind(self.workspace())
+            .bind(account);
         self.fetch_all(query).await?.iter().map(read).collect()
     }
 }

@@ -127,9 +127,10 @@ impl Session {
     }
 
     pub async fn message_by_identity(&mut self, identity: &[u8; 32]) -> Result<Option<StoredMessage>, Error> {
-        let query = sql(format!("select {COLUMNS} from messages m where m.workspace = $1 and m.identity = $2"))
-            .bind(self.workspace())
-            .bind(identity);
+        let query =
+            sql(format!("select {COLUMNS} from messages m where m.workspace = $1 and m.identity = $2"))
+                .bind(self.workspace())
+                .bind(identity);
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
@@ -200,12 +201,13 @@ impl Session {
     ) -> Result<HashMap<MessageKey, Vec<(ContactId, ContactRole)>>, Error> {
         let mut found: HashMap<MessageKey, Vec<(ContactId, ContactRole)>> = HashMap::new();
         for some in messages.chunks(LIST_MAX) {
-            let query = Statement::new("select message, contact, role from message_contacts where workspace = ")
-                .arg(self.workspace())
-                .text(" and message in ")
-                .list(some)
-                .text(" order by contact")
-                .query();
+            let query =
+                Statement::new("select message, contact, role from message_contacts where workspace = ")
+                    .arg(self.workspace())
+                    .text(" and message in ")
+                    .list(some)
+                    .text(" order by contact")
+                    .query();
             for row in self.fetch_all(query).await? {
                 found.entry(row.id("message")?).or_default().push((row.id("contact")?, row.word("role")?));
             }

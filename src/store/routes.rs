@@ -31,18 +31,19 @@ impl Tx {
                 ("reply", None, Some(*conversation), Some(participant.key().to_owned()))
             }
         };
-        let query = sql("insert into routes (workspace, id, kind, domain, local_part, user_id, conversation, \
+        let query =
+            sql("insert into routes (workspace, id, kind, domain, local_part, user_id, conversation, \
              participant, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
-        .bind(self.workspace())
-        .bind(route.id)
-        .bind(kind)
-        .bind(domain)
-        .bind(local)
-        .bind(user)
-        .bind(conversation)
-        .bind(participant)
-        .bind(now)
-        .bind(route.expires_at);
+            .bind(self.workspace())
+            .bind(route.id)
+            .bind(kind)
+            .bind(domain)
+            .bind(local)
+            .bind(user)
+            .bind(conversation)
+            .bind(participant)
+            .bind(now)
+            .bind(route.expires_at);
         self.execute(query).await?;
         Ok(())
     }

@@ -55,18 +55,19 @@ impl Tx {
             Sighting::Account(at) => Some(at),
             _ => None,
         };
-        let query = sql("insert into sightings (workspace, message, origin, via, account, mailbox, uid_validity, \
+        let query =
+            sql("insert into sightings (workspace, message, origin, via, account, mailbox, uid_validity, \
              uid, detail, at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing")
-        .bind(self.workspace())
-        .bind(message)
-        .bind(origin(&row.sighting))
-        .bind(row.sighting.via())
-        .bind(at.map(|at| at.account))
-        .bind(at.map(|at| at.mailbox.as_slice()))
-        .bind(at.map(|at| at.uid_validity))
-        .bind(at.map(|at| at.uid))
-        .bind(detail(&row.sighting).as_ref().map(json_text))
-        .bind(row.at);
+            .bind(self.workspace())
+            .bind(message)
+            .bind(origin(&row.sighting))
+            .bind(row.sighting.via())
+            .bind(at.map(|at| at.account))
+            .bind(at.map(|at| at.mailbox.as_slice()))
+            .bind(at.map(|at| at.uid_validity))
+            .bind(at.map(|at| at.uid))
+            .bind(detail(&row.sighting).as_ref().map(json_text))
+            .bind(row.at);
         Ok(self.execute(query).await? > 0)
     }
 
@@ -85,13 +86,14 @@ impl Tx {
 /// One statement that gives the rows of a table their new UIDs.
 fn renumber(workspace: Arg, table: &str, to: &Renumbering<'_>, uids: &[(u32, u32)]) -> super::sql::Query {
     let rows = uids.iter().map(|(old, new)| -> [Arg; 3] {
-        let at = MailboxUid { account: to.account, mailbox: to.mailbox.to_vec(), uid_validity: to.to, uid: *new };
+        let at =
+            MailboxUid { account: to.account, mailbox: to.mailbox.to_vec(), uid_validity: to.to, uid: *new };
         [(*old).into(), (*new).into(), place_origin(&at).into()]
     });
     let origin = if table == "sightings" { ", origin = v.origin" } else { "" };
-    Statement::new("with v (old, new, origin) as (values ")
+    Statement::new("with v (was, present, origin) as (values ")
         .rows(rows)
-        .text(&format!(") update {table} set uid = v.new{origin}, uid_validity = "))
+        .text(&format!(") update {table} set uid = v.present{origin}, uid_validity = "))
         .arg(to.to)
         .text(&format!(" from v where {table}.workspace = "))
         .arg(workspace.clone())
@@ -101,7 +103,9 @@ fn renumber(workspace: Arg, table: &str, to: &Renumbering<'_>, uids: &[(u32, u32
         .arg(to.mailbox)
         .text(&format!(" and {table}.uid_validity = "))
         .arg(to.from)
-        .text(&format!(" and {table}.uid = v.old and not exists (select 1 from {table} o where o.workspace = "))
+        .text(&format!(
+            " and {table}.uid = v.was and not exists (select 1 from {table} o where o.workspace = "
+        ))
         .arg(workspace)
         .text(" and o.account = ")
         .arg(to.account)
@@ -109,7 +113,7 @@ fn renumber(workspace: Arg, table: &str, to: &Renumbering<'_>, uids: &[(u32, u32
         .arg(to.mailbox)
         .text(" and o.uid_validity = ")
         .arg(to.to)
-        .text(" and o.uid = v.new)")
+        .text(" and o.uid = v.present)")
         .query()
 }
 
@@ -136,13 +140,14 @@ impl Session {
 
     /// The message that was seen at a place in a mailbox.
     pub async fn sighted_at(&mut self, at: &MailboxUid) -> Result<Option<MessageKey>, Error> {
-        let query = sql("select message from sightings where workspace = $1 and account = $2 and mailbox = $3 \
+        let query =
+            sql("select message from sightings where workspace = $1 and account = $2 and mailbox = $3 \
              and uid_validity = $4 and uid = $5")
-        .bind(self.workspace())
-        .bind(at.account)
-        .bind(at.mailbox.as_slice())
-        .bind(at.uid_validity)
-        .bind(at.uid);
+            .bind(self.workspace())
+            .bind(at.account)
+            .bind(at.mailbox.as_slice())
+            .bind(at.uid_validity)
+            .bind(at.uid);
         self.fetch_optional(query).await?.map(|row| row.id("message")).transpose()
     }
 

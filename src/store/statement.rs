@@ -71,7 +71,12 @@ impl Statement {
     /// Ends a list newest first: what lies after `page.after`, ordered by a time and an id, at most `page.limit` rows.
     pub(crate) fn page(mut self, page: &Page, time: &str, id: &str) -> Query {
         if let Some(after) = &page.after {
-            self = self.text(&format!(" and ({time}, {id}) < (")).arg(after.at).text(", ").arg(after.id).text(")");
+            self = self
+                .text(&format!(" and ({time}, {id}) < ("))
+                .arg(after.at)
+                .text(", ")
+                .arg(after.id)
+                .text(")");
         }
         self.text(&format!(" order by {time} desc, {id} desc limit ")).arg(page.limit).query()
     }

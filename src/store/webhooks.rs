@@ -31,17 +31,18 @@ impl Tx {
     pub async fn insert_webhook(&mut self, webhook: &Webhook) -> Result<(), Error> {
         let secret = webhook.secrets.first().ok_or(Error::Missing)?;
         let sealed = self.seal_secret(webhook.id, secret).await?;
-        let query = sql("insert into webhooks (workspace, id, url, events, secret, disabled_at, disabled_reason, \
+        let query =
+            sql("insert into webhooks (workspace, id, url, events, secret, disabled_at, disabled_reason, \
              failing_since, created_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)")
-        .bind(self.workspace())
-        .bind(webhook.id)
-        .bind(webhook.url.as_str())
-        .bind(webhook.events.as_ref().map(json_text))
-        .bind(sealed)
-        .bind(webhook.disabled_at)
-        .bind(webhook.disabled_reason.clone())
-        .bind(webhook.failing_since)
-        .bind(webhook.created_at);
+            .bind(self.workspace())
+            .bind(webhook.id)
+            .bind(webhook.url.as_str())
+            .bind(webhook.events.as_ref().map(json_text))
+            .bind(sealed)
+            .bind(webhook.disabled_at)
+            .bind(webhook.disabled_reason.clone())
+            .bind(webhook.failing_since)
+            .bind(webhook.created_at);
         self.execute(query).await?;
         Ok(())
     }
@@ -107,7 +108,12 @@ impl Tx {
     }
 
     /// Stops posting to an endpoint. True when it was enabled: whoever stops it first announces it.
-    pub async fn disable_webhook(&mut self, id: WebhookId, reason: &str, now: Timestamp) -> Result<bool, Error> {
+    pub async fn disable_webhook(
+        &mut self,
+        id: WebhookId,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
         let query = sql("update webhooks set disabled_at = $3, disabled_reason = $4 \
              where workspace = $1 and id = $2 and disabled_at is null")
         .bind(self.workspace())
@@ -122,10 +128,11 @@ impl Tx {
     /// # Errors
     /// `Missing` when there is no such endpoint.
     pub async fn enable_webhook(&mut self, id: WebhookId) -> Result<(), Error> {
-        let query = sql("update webhooks set disabled_at = null, disabled_reason = null, failing_since = null \
+        let query =
+            sql("update webhooks set disabled_at = null, disabled_reason = null, failing_since = null \
              where workspace = $1 and id = $2")
-        .bind(self.workspace())
-        .bind(id);
+            .bind(self.workspace())
+            .bind(id);
         changed(self.execute(query).await?)
     }
 
@@ -175,7 +182,8 @@ impl Session {
         let mut secrets = Vec::new();
         for sealed in [Some(row.get::<Vec<u8>>("secret")?), live].into_iter().flatten() {
             let plain = Zeroizing::new(self.open_sealed(key, &place(id), &sealed).await?);
-            let text = std::str::from_utf8(&plain).map_err(|_| Error::Corrupt("webhooks: no secret".into()))?;
+            let text =
+                std::str::from_utf8(&plain).map_err(|_| Error::Corrupt("webhooks: no secret".into()))?;
             secrets.push(SecretString::from(text));
         }
         Ok(Webhook {

@@ -2,8 +2,6 @@
 //!
 //! Not here: what lies in one. Every other verb starts from a session that is bound to a workspace.
 
-use uuid::Uuid;
-
 use super::{
     Error, Page, ReadSystem, Session, System, Tx,
     columns::changed,
@@ -60,15 +58,16 @@ impl System {
     /// # Errors
     /// `Conflict` when the slug is taken.
     pub async fn create_workspace(&mut self, workspace: &Workspace) -> Result<(), Error> {
-        let query = sql("insert into workspaces (id, slug, name, timezone, preset, policy_version, created_at) \
+        let query =
+            sql("insert into workspaces (id, slug, name, timezone, preset, policy_version, created_at) \
              values ($1, $2, $3, $4, $5, $6, $7)")
-        .bind(workspace.id)
-        .bind(workspace.slug.as_str())
-        .bind(workspace.name.as_str())
-        .bind(workspace.timezone.as_str())
-        .bind(workspace.preset.as_str())
-        .bind(workspace.policy_version)
-        .bind(workspace.created_at);
+            .bind(workspace.id)
+            .bind(workspace.slug.as_str())
+            .bind(workspace.name.as_str())
+            .bind(workspace.timezone.as_str())
+            .bind(workspace.preset.as_str())
+            .bind(workspace.policy_version)
+            .bind(workspace.created_at);
         self.execute(query).await?;
         self.make_workspace_key(workspace.id).await
     }
@@ -85,19 +84,18 @@ impl System {
         changed(self.execute(query).await?)
     }
 
-    /// Deletes everything of a workspace and the workspace itself. Returns the blobs whose files are to be unlinked once
-    /// this is committed; their keys are gone with it, so that a file left behind by a crash cannot be read.
+    /// Deletes everything of a workspace and the workspace itself, and its files once that is committed. Its keys are gone
+    /// with it, so that a file left behind by a crash cannot be read.
     ///
     /// # Errors
     /// `Missing` when there is no such workspace.
-    pub async fn delete_workspace(&mut self, id: WorkspaceId) -> Result<Vec<Uuid>, Error> {
-        let files = sql("select id from blobs where workspace = $1 and data is null").bind(id);
-        let files = self.fetch_all(files).await?;
+    pub async fn delete_workspace(&mut self, id: WorkspaceId) -> Result<(), Error> {
         for table in TABLES {
             self.execute(sql(format!("delete from {table} where workspace = $1")).bind(id)).await?;
         }
         changed(self.execute(sql("delete from workspaces where id = $1").bind(id)).await?)?;
-        files.iter().map(|row| row.get("id")).collect()
+        self.on_commit(move |store| store.remove_blob_files(id));
+        Ok(())
     }
 }
 
@@ -133,10 +131,11 @@ impl Tx {
     /// # Errors
     /// `Missing` when the workspace has been deleted.
     pub async fn set_preset(&mut self, preset: &str) -> Result<i64, Error> {
-        let query = sql("update workspaces set preset = $2, policy_version = policy_version + 1 where id = $1 \
+        let query =
+            sql("update workspaces set preset = $2, policy_version = policy_version + 1 where id = $1 \
              returning policy_version")
-        .bind(self.workspace())
-        .bind(preset);
+            .bind(self.workspace())
+            .bind(preset);
         self.fetch_optional(query).await?.ok_or(Error::Missing)?.get("policy_version")
     }
 }
