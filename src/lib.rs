@@ -10,3 +10,7 @@ pub mod mail;
 pub mod core;
 
 pub mod store;
+
+pub mod queue;
+
+pub mod coord;

@@ -40,6 +40,14 @@ impl Query {
         self.args.extend(values.into_iter().map(Into::into));
         self
     }
+
+    /// Says what type an argument has that stands where PostgreSQL cannot know it.
+    #[cfg(test)]
+    pub(super) fn cast(mut self, argument: usize, kind: &str) -> Self {
+        let (name, typed) = (format!("${argument}"), format!("${argument}::{kind}"));
+        self.text = self.text.replacen(&name, &typed, 1).into();
+        self
+    }
 }
 
 /// `$first, $first+1, …`: the inside of an `in (…)` for `count` values.

@@ -76,6 +76,11 @@ impl MasterKey {
     pub fn from_bytes(key: [u8; KEY_BYTES]) -> Self {
         Self(Arc::new(Zeroizing::new(key)))
     }
+
+    #[cfg(test)]
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
 }
 
 impl fmt::Debug for MasterKey {

@@ -1,0 +1,292 @@
+//! Durable jobs: enqueued in the transaction of the fact that caused them, claimed with a lease, one at a time a lane,
+//! settled in the transaction of what they did.
+//!
+//! Not here: doing them (`flow`), the loops that do (`worker`), and when to try again (`core::retry`).
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::{
+    core::{
+        ids::WorkspaceId,
+        job::{Job, JobKind},
+    },
+    store::{Error, Row, Store, System, Tx, sql},
+};
+
+/// Most jobs of one claim: what is claimed and not begun waits for nothing while its lease runs out.
+pub const CLAIM_JOBS_MAX: usize = 256;
+
+/// The jobs of a store.
+#[derive(Clone)]
+pub struct Queue {
+    store: Store,
+    /// Which kind is asked for first: no kind with much to do may starve the others.
+    turn: Arc<AtomicUsize>,
+}
+
+/// A job to be done by whoever holds this, until the lease ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leased {
+    pub id: i64,
+    pub workspace: WorkspaceId,
+    pub job: Job,
+    /// 1 for the first try.
+    pub attempt: u32,
+    pub created_at: Timestamp,
+}
+
+/// What became of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// It is gone, and the next of its lane may begin.
+    Done,
+    /// It stays, and its lane waits for it.
+    RetryAt(Timestamp),
+}
+
+/// Hears of new jobs. What was committed by other nodes, or fell due, it does not hear: look again now and then.
+pub struct Listener(watch::Receiver<u64>);
+
+impl Queue {
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store, turn: Arc::new(AtomicUsize::new(0)) }
+    }
+
+    /// Takes up to `max` due jobs of these kinds: of each lane only the first, and not while that one is leased or waits
+    /// for its retry; of jobs without a lane any. Leases that ran out before `now` end first.
+    ///
+    /// # Errors
+    /// When the database is out of reach; then nothing is claimed.
+    pub async fn claim(
+        &self,
+        kinds: &[JobKind],
+        now: Timestamp,
+        lease: Duration,
+        max: usize,
+    ) -> Result<Vec<Leased>, Error> {
+        let max = max.min(CLAIM_JOBS_MAX);
+        let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
+        let mut system = self.store.system().await?;
+        system.end_leases(now).await?;
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut rows = Vec::new();
+        for kind in kinds.iter().cycle().skip(first % kinds.len().max(1)).take(kinds.len()) {
+            if rows.len() >= max {
+                break;
+            }
+            rows.extend(system.lease_due(*kind, now, until, max - rows.len()).await?);
+        }
+        system.commit().await?;
+        let mut jobs: Vec<_> = rows.iter().filter_map(read).collect();
+        jobs.sort_unstable_by_key(|leased| leased.id);
+        Ok(jobs)
+    }
+
+    /// Keeps a job longer. `false` when somebody else has it by now: stop, and write nothing.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn extend(&self, leased: &Leased, until: Timestamp) -> Result<bool, Error> {
+        let mut tx = self.store.begin(leased.workspace).await?;
+        let update = sql("update jobs set leased_until = $4 \
+             where workspace = $1 and id = $2 and attempt = $3 and leased_until is not null");
+        let update = update.bind(leased.workspace).bind(leased.id).bind(leased.attempt).bind(until);
+        let kept = tx.execute(update).await? == 1;
+        tx.commit().await?;
+        Ok(kept)
+    }
+
+    /// When the next job of these kinds falls due, or the next lease of any kind ends; `None` when there is neither.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn next_due(&self, kinds: &[JobKind]) -> Result<Option<Timestamp>, Error> {
+        let mut text =
+            "select (select min(leased_until) from jobs where leased_until is not null) as leased".to_owned();
+        for number in 1..=kinds.len() {
+            text.push_str(&format!(
+                ", (select min(run_at) from jobs where kind = ${number} and leased_until is null and head = 1) as k{number}"
+            ));
+        }
+        let query = sql(text).bind_all(kinds.iter().map(|kind| kind.as_str()));
+        let row = self.store.system_read().await?.fetch_one(query).await?;
+        let mut due = row.get::<Option<Timestamp>>("leased")?;
+        for number in 1..=kinds.len() {
+            let other = row.get::<Option<Timestamp>>(&format!("k{number}"))?;
+            due = due.into_iter().chain(other).min();
+        }
+        Ok(due)
+    }
+
+    /// Hears of what is committed from now on.
+    #[must_use]
+    pub fn listen(&self) -> Listener {
+        Listener(self.store.enqueued())
+    }
+
+    /// Tells this node's listeners to look: another node has committed jobs.
+    pub fn nudge(&self) {
+        self.store.announce_jobs();
+    }
+}
+
+impl Listener {
+    /// To be called before looking for jobs: `wait` then misses nothing that comes after.
+    pub fn look(&mut self) {
+        self.0.borrow_and_update();
+    }
+
+    /// Waits for new jobs since the last `look`, `at_most` this long. Dropping it loses nothing.
+    pub async fn wait(&mut self, at_most: Duration) {
+        // Neither the time nor the end of the store is an error: the caller looks again.
+        let _ = tokio::time::timeout(at_most, self.0.changed()).await;
+    }
+}
+
+impl Tx {
+    /// Adds a job, to be done at `run_at` or later, and after every job that its lane holds already. It exists when the
+    /// transaction is committed; listeners hear of it then.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn enqueue(&mut self, job: &Job, lane: Option<String>, run_at: Timestamp) -> Result<(), Error> {
+        let workspace = self.workspace();
+        let head = match &lane {
+            // Locks the lane: its jobs come in the order of their commits, and none is added behind a last job's back.
+            Some(lane) => {
+                let join = sql("insert into lanes (workspace, lane, jobs) values ($1, $2, 1) \
+                     on conflict (workspace, lane) do update set jobs = lanes.jobs + 1 returning jobs");
+                self.fetch_one(join.bind(workspace).bind(lane)).await?.get::<i64>("jobs")? == 1
+            }
+            None => true,
+        };
+        let body = serde_json::to_string(job).map_err(|error| Error::Corrupt(error.to_string()))?;
+        let insert = sql("insert into jobs (workspace, kind, lane, head, body, run_at, created_at) \
+             values ($1, $2, $3, $4, $5, $6, $7)")
+        .bind(workspace)
+        .bind(job.kind().as_str())
+        .bind(lane)
+        .bind(head)
+        .bind(body)
+        .bind(run_at)
+        .bind(Timestamp::now());
+        self.execute(insert).await?;
+        self.on_commit(Store::announce_jobs);
+        Ok(())
+    }
+
+    /// Settles a job in the transaction of what it did.
+    ///
+    /// # Errors
+    /// `Fenced` when the lease ran out and somebody else took the job: the transaction must not be committed.
+    pub async fn settle(&mut self, leased: &Leased, settlement: Settlement) -> Result<(), Error> {
+        match settlement {
+            Settlement::Done => self.remove(leased).await?,
+            Settlement::RetryAt(at) => self.postpone(leased, at).await?,
+        }
+        self.on_commit(Store::announce_jobs);
+        Ok(())
+    }
+
+    /// Drops every job of a lane, done or not, leased or not.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn clear_lane(&mut self, lane: &str) -> Result<(), Error> {
+        let workspace = self.workspace();
+        // The lane first, as `enqueue` does: two transactions that lock in one order cannot block each other.
+        self.execute(sql("delete from lanes where workspace = $1 and lane = $2").bind(workspace).bind(lane))
+            .await?;
+        self.execute(sql("delete from jobs where workspace = $1 and lane = $2").bind(workspace).bind(lane))
+            .await?;
+        Ok(())
+    }
+
+    async fn remove(&mut self, leased: &Leased) -> Result<(), Error> {
+        let workspace = self.workspace();
+        let delete = sql("delete from jobs where workspace = $1 and id = $2 and attempt = $3 returning lane");
+        let delete = delete.bind(workspace).bind(leased.id).bind(leased.attempt);
+        let row = self.fetch_optional(delete).await?.ok_or(Error::Fenced)?;
+        let Some(lane) = row.get::<Option<String>>("lane")? else { return Ok(()) };
+        let leave = sql("update lanes set jobs = jobs - 1 where workspace = $1 and lane = $2 returning jobs");
+        let left = self.fetch_one(leave.bind(workspace).bind(&lane)).await?.get::<i64>("jobs")?;
+        let next = if left > 0 {
+            sql("update jobs set head = 1 where workspace = $1 and id = \
+                 (select min(id) from jobs where workspace = $1 and lane = $2)")
+        } else {
+            sql("delete from lanes where workspace = $1 and lane = $2")
+        };
+        self.execute(next.bind(workspace).bind(lane)).await.map(drop)
+    }
+
+    async fn postpone(&mut self, leased: &Leased, at: Timestamp) -> Result<(), Error> {
+        let update = sql("update jobs set leased_until = null, run_at = $4 \
+             where workspace = $1 and id = $2 and attempt = $3");
+        let update = update.bind(self.workspace()).bind(leased.id).bind(leased.attempt).bind(at);
+        if self.execute(update).await? == 1 { Ok(()) } else { Err(Error::Fenced) }
+    }
+}
+
+impl System {
+    /// Whoever held these is gone or too slow; what they still do changes nothing.
+    async fn end_leases(&mut self, now: Timestamp) -> Result<(), Error> {
+        let text = format!(
+            "with over as materialized (select id from jobs where leased_until <= $1{}) \
+             update jobs set leased_until = null where id in (select id from over)",
+            self.skip_locked()
+        );
+        self.execute(sql(text).bind(now)).await.map(drop)
+    }
+
+    async fn lease_due(
+        &mut self,
+        kind: JobKind,
+        now: Timestamp,
+        until: Timestamp,
+        max: usize,
+    ) -> Result<Vec<Row>, Error> {
+        // Materialised: PostgreSQL may run a plain subquery several times, and lock other rows each time.
+        let text = format!(
+            "with due as materialized \
+             (select id from jobs where kind = $1 and run_at <= $2 and leased_until is null and head = 1 \
+              order by run_at, id limit $4{}) \
+             update jobs set leased_until = $3, attempt = attempt + 1 where id in (select id from due) \
+             returning id, workspace, body, attempt, created_at",
+            self.skip_locked()
+        );
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        self.fetch_all(sql(text).bind(kind.as_str()).bind(now).bind(until).bind(max)).await
+    }
+
+    /// Other nodes claim at the same time: none waits for another's rows. SQLite has one writer.
+    fn skip_locked(&self) -> &'static str {
+        if self.store().is_shared() { " for update skip locked" } else { "" }
+    }
+}
+
+/// A job that cannot be read was written by a newer release: it stays, and is tried again when its lease ends.
+fn read(row: &Row) -> Option<Leased> {
+    let leased = (|| {
+        Ok::<_, Error>(Leased {
+            id: row.get("id")?,
+            workspace: row.id("workspace")?,
+            job: row.json("body")?,
+            attempt: row.get("attempt")?,
+            created_at: row.get("created_at")?,
+        })
+    })();
+    leased.inspect_err(|error| tracing::error!(%error, "a job cannot be read")).ok()
+}

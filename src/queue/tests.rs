@@ -1,0 +1,249 @@
+//! The queue's promises, on both engines.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Mutex,
+};
+
+use super::*;
+use crate::{
+    core::ids::{Id as _, MessageKey},
+    store::{
+        mint,
+        testing::{World, both},
+    },
+};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + second).unwrap()
+}
+
+fn job(number: u128) -> Job {
+    Job::Process { inbound: MessageKey::from_uuid(uuid::Uuid::from_u128(number)) }
+}
+
+async fn enqueue(world: &World, workspace: WorkspaceId, number: u128, lane: Option<&str>, run_at: Timestamp) {
+    let mut tx = world.store.begin(workspace).await.unwrap();
+    tx.enqueue(&job(number), lane.map(str::to_owned), run_at).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn claim(queue: &Queue, now: Timestamp) -> Vec<Leased> {
+    queue.claim(&[JobKind::Process], now, MINUTE, 100).await.unwrap()
+}
+
+async fn settle(world: &World, leased: &Leased, settlement: Settlement) -> Result<(), Error> {
+    let mut tx = world.store.begin(leased.workspace).await?;
+    tx.settle(leased, settlement).await?;
+    tx.commit().await
+}
+
+fn numbers(jobs: &[Leased]) -> Vec<u128> {
+    jobs.iter()
+        .map(|leased| match leased.job {
+            Job::Process { inbound } => inbound.uuid().as_u128(),
+            _ => unreachable!("only such jobs were enqueued"),
+        })
+        .collect()
+}
+
+async fn rows(world: &World, table: &str) -> i64 {
+    let query = sql(format!("select count(*) as rows from {table}"));
+    world.store.system_read().await.unwrap().fetch_one(query).await.unwrap().get("rows").unwrap()
+}
+
+both! {
+    async fn a_job_is_claimed_once_and_gone_when_done(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        enqueue(&world, workspace, 1, None, at(0)).await;
+        let claimed = claim(&queue, at(0)).await;
+        assert_eq!((numbers(&claimed), claimed[0].attempt, claimed[0].workspace), (vec![1], 1, workspace));
+        assert!(claim(&queue, at(1)).await.is_empty());
+        settle(&world, &claimed[0], Settlement::Done).await.unwrap();
+        assert!(claim(&queue, at(1000)).await.is_empty());
+    }
+
+    async fn a_job_of_a_dropped_transaction_does_not_exist(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.enqueue(&job(1), Some("lane".to_owned()), at(0)).await.unwrap();
+        drop(tx);
+        enqueue(&world, workspace, 2, Some("lane"), at(0)).await;
+        assert_eq!(numbers(&claim(&queue, at(0)).await), [2]);
+    }
+
+    async fn a_job_waits_for_its_time(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        assert_eq!(queue.next_due(&JobKind::ALL).await.unwrap(), None);
+        enqueue(&world, workspace, 1, None, at(10)).await;
+        assert_eq!(queue.next_due(&JobKind::ALL).await.unwrap(), Some(at(10)));
+        assert_eq!(queue.next_due(&[JobKind::Submit]).await.unwrap(), None);
+        assert!(claim(&queue, at(9)).await.is_empty());
+        assert_eq!(claim(&queue, at(10)).await.len(), 1);
+        assert_eq!(queue.next_due(&[JobKind::Submit]).await.unwrap(), Some(at(70)), "the lease's end");
+    }
+
+    async fn a_lane_is_done_in_order_even_while_its_first_job_waits_for_a_retry(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        for number in 1..=3 {
+            enqueue(&world, workspace, number, Some("lane"), at(0)).await;
+        }
+        let first = claim(&queue, at(0)).await;
+        assert_eq!(numbers(&first), [1]);
+        assert!(claim(&queue, at(1)).await.is_empty(), "the first is in hand");
+        settle(&world, &first[0], Settlement::RetryAt(at(50))).await.unwrap();
+        assert!(claim(&queue, at(49)).await.is_empty(), "the first waits");
+        let again = claim(&queue, at(50)).await;
+        assert_eq!((numbers(&again), again[0].attempt), (vec![1], 2));
+        settle(&world, &again[0], Settlement::Done).await.unwrap();
+        for number in 2..=3 {
+            let next = claim(&queue, at(50)).await;
+            assert_eq!(numbers(&next), [number]);
+            settle(&world, &next[0], Settlement::Done).await.unwrap();
+        }
+        assert_eq!((rows(&world, "jobs").await, rows(&world, "lanes").await), (0, 0));
+    }
+
+    async fn lanes_do_not_wait_for_each_other_nor_for_another_workspaces(world) {
+        let queue = Queue::new(world.store.clone());
+        let (one, other) = (world.workspace().await, world.workspace().await);
+        enqueue(&world, one, 1, Some("a"), at(0)).await;
+        enqueue(&world, one, 2, Some("a"), at(0)).await;
+        enqueue(&world, one, 3, Some("b"), at(0)).await;
+        enqueue(&world, other, 4, Some("a"), at(0)).await;
+        enqueue(&world, one, 5, None, at(0)).await;
+        enqueue(&world, one, 6, None, at(0)).await;
+        assert_eq!(numbers(&claim(&queue, at(0)).await), [1, 3, 4, 5, 6]);
+    }
+
+    async fn an_expired_worker_changes_nothing(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        enqueue(&world, workspace, 1, Some("lane"), at(0)).await;
+        enqueue(&world, workspace, 2, Some("lane"), at(0)).await;
+        let slow = claim(&queue, at(0)).await;
+        let fast = claim(&queue, at(61)).await;
+        assert_eq!((numbers(&fast), fast[0].attempt), (vec![1], 2), "the lease ran out");
+        assert!(!queue.extend(&slow[0], at(500)).await.unwrap());
+        for settlement in [Settlement::Done, Settlement::RetryAt(at(99))] {
+            assert!(matches!(settle(&world, &slow[0], settlement).await, Err(Error::Fenced)));
+        }
+        assert!(queue.extend(&fast[0], at(500)).await.unwrap());
+        assert!(claim(&queue, at(400)).await.is_empty(), "the lease was extended");
+        settle(&world, &fast[0], Settlement::Done).await.unwrap();
+        assert_eq!(numbers(&claim(&queue, at(61)).await), [2]);
+    }
+
+    async fn a_cleared_lane_is_empty_and_of_use_again(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        enqueue(&world, workspace, 1, Some("lane"), at(0)).await;
+        enqueue(&world, workspace, 2, Some("lane"), at(0)).await;
+        let leased = claim(&queue, at(0)).await;
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.clear_lane("lane").await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(matches!(settle(&world, &leased[0], Settlement::Done).await, Err(Error::Fenced)));
+        enqueue(&world, workspace, 3, Some("lane"), at(0)).await;
+        assert_eq!(numbers(&claim(&queue, at(0)).await), [3]);
+    }
+
+    async fn a_kind_with_much_to_do_does_not_starve_another(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        for number in 0..20 {
+            enqueue(&world, workspace, number, None, at(0)).await;
+        }
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.enqueue(&Job::Report { message: mint() }, None, at(5)).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut kinds = HashSet::new();
+        for _ in 0..2 {
+            let claimed = queue.claim(&[JobKind::Process, JobKind::Report], at(9), MINUTE, 3).await.unwrap();
+            kinds.extend(claimed.iter().map(|leased| leased.job.kind()));
+        }
+        assert!(kinds.contains(&JobKind::Report));
+    }
+
+    async fn a_commit_wakes_who_listens(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let mut listener = queue.listen();
+        listener.look();
+        enqueue(&world, workspace, 1, None, at(0)).await;
+        let woken = tokio::time::timeout(MINUTE, listener.wait(2 * MINUTE)).await;
+        assert!(woken.is_ok());
+    }
+
+    async fn eight_claimers_share_three_hundred_lanes_without_a_double_and_in_order(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        const LANES: u128 = 300;
+        const EACH: u128 = 3;
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        for number in 0..LANES * EACH {
+            tx.enqueue(&job(number), Some(format!("lane {}", number % LANES)), at(0)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let done: Mutex<Vec<u128>> = Mutex::default();
+        let busy: Mutex<HashSet<u128>> = Mutex::default();
+        let work = async || {
+            while done.lock().unwrap().len() < usize::try_from(LANES * EACH).unwrap() {
+                for leased in queue.claim(&[JobKind::Process], at(1), MINUTE, 7).await.unwrap() {
+                    let number = numbers(std::slice::from_ref(&leased))[0];
+                    assert!(busy.lock().unwrap().insert(number % LANES), "two of one lane at once");
+                    let mut tx = world.store.begin(workspace).await.unwrap();
+                    tx.settle(&leased, Settlement::Done).await.unwrap();
+                    // Before the commit: as soon as it is durable another claimer may have the lane's next.
+                    done.lock().unwrap().push(number);
+                    busy.lock().unwrap().remove(&(number % LANES));
+                    tx.commit().await.unwrap();
+                }
+            }
+        };
+        futures_util::future::join_all((0..8).map(|_| work())).await;
+        let mut lanes: HashMap<u128, Vec<u128>> = HashMap::new();
+        for number in done.into_inner().unwrap() {
+            lanes.entry(number % LANES).or_default().push(number / LANES);
+        }
+        assert_eq!(lanes.len(), 300);
+        assert!(lanes.values().all(|order| *order == [0, 1, 2]), "{lanes:?}");
+        assert_eq!((rows(&world, "jobs").await, rows(&world, "lanes").await), (0, 0));
+    }
+
+    async fn jobs_enqueued_while_others_of_the_lane_are_settled_are_all_done(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        const JOBS: usize = 60;
+        let produce = async {
+            for number in 0..JOBS as u128 {
+                enqueue(&world, workspace, number, Some("lane"), at(0)).await;
+            }
+        };
+        let consume = async {
+            let mut order = Vec::new();
+            let mut listener = queue.listen();
+            while order.len() < JOBS {
+                listener.look();
+                let claimed = claim(&queue, at(1)).await;
+                for leased in &claimed {
+                    order.extend(numbers(std::slice::from_ref(leased)));
+                    settle(&world, leased, Settlement::Done).await.unwrap();
+                }
+                if claimed.is_empty() {
+                    listener.wait(MINUTE).await;
+                }
+            }
+            order
+        };
+        let ((), order) = tokio::time::timeout(MINUTE, async { tokio::join!(produce, consume) }).await.unwrap();
+        assert_eq!(order, (0..JOBS as u128).collect::<Vec<_>>());
+    }
+
+    async fn a_job_that_cannot_be_read_stays_and_holds_up_no_other(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        enqueue(&world, workspace, 1, None, at(0)).await;
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.execute(sql("update jobs set body = '{\"job\":\"of next year\"}'")).await.unwrap();
+        tx.commit().await.unwrap();
+        enqueue(&world, workspace, 2, None, at(0)).await;
+        assert_eq!(numbers(&claim(&queue, at(0)).await), [2]);
+        assert_eq!(rows(&world, "jobs").await, 2);
+    }
+}

@@ -1,0 +1,6 @@
+//! What the store promises, on both engines.
+
+mod engine;
+mod intake;
+mod schema;
+mod sealing;
