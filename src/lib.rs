@@ -24,3 +24,8 @@ pub mod account;
 pub mod flow;
 
 pub mod worker;
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod telemetry;

@@ -2,6 +2,8 @@
 //!
 //! Not here: what single responses mean; the modules of `imap` say that in their own tables.
 
+#![allow(clippy::indexing_slicing, reason = "in a test a panic is an answer")]
+
 use std::{future::Future, time::Duration};
 
 use mailweave::{
@@ -284,6 +286,28 @@ async fn a_missing_uidnext_is_worked_out() {
             let selected = client.examine(&sent, None).await.expect("selected");
             assert_eq!(selected.uid_next, Some(uid(42)));
             assert!(selected.read_only);
+        },
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_modseq_is_asked_for_where_there_is_none() {
+    dialogue(
+        &[
+            "S: * PREAUTH [CAPABILITY IMAP4rev1 CONDSTORE] hi",
+            "C: a1 SELECT \"INBOX\" (CONDSTORE)",
+            "S: * 0 EXISTS",
+            "S: * OK [NOMODSEQ] none here",
+            "S: a1 OK done",
+            "C: a2 UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER])",
+            "S: a2 OK done",
+        ],
+        |stream| async {
+            let mut client = connect(stream).await;
+            assert_eq!(client.select(&inbox(), None).await.expect("selected").highest_modseq, None);
+            let mut fetch = client.fetch_headers(&UidSet::all(), HeaderExtent::Whole);
+            assert_eq!(fetch.next().await.expect("the end"), None);
         },
     )
     .await;

@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use super::{Exit, Login, Trouble};
+use super::{Exit, Trouble};
 use crate::{
     core::account::{Credentials, Endpoint, Security},
     imap,
     net::{self, Stream, Target},
     smtp,
+    store::AccountAccess,
 };
 
 /// An IMAP session over whatever protects it.
@@ -49,12 +50,12 @@ impl ProviderDialer {
     ///
     /// # Errors
     /// What went wrong, by what it means for the account.
-    pub async fn open_imap(&self, login: &Login) -> Result<ImapClient, Trouble> {
+    pub async fn open_imap(&self, login: &AccountAccess) -> Result<ImapClient, Trouble> {
         let opened = tokio::time::timeout(LOGIN_TIMEOUT, Box::pin(self.imap_session(login))).await;
         opened.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
     }
 
-    async fn imap_session(&self, login: &Login) -> Result<ImapClient, Trouble> {
+    async fn imap_session(&self, login: &AccountAccess) -> Result<ImapClient, Trouble> {
         let endpoint = &login.settings.imap;
         let stream = self.net.dial(target(endpoint, &IMAP_PORTS)).await?;
         let mut client = imap::Client::connect(stream, self.imap_limits, self.imap_deadlines).await?;

@@ -9,17 +9,9 @@ pub use dialer::{ImapClient, ProviderDialer, SmtpClient};
 pub use trouble::Trouble;
 
 use crate::{
-    core::account::{AccountSettings, Credentials, Endpoint},
+    core::account::{Credentials, Endpoint},
     mail::Address,
 };
-
-/// What it takes to log in to an account.
-#[derive(Debug, Clone)]
-pub struct Login {
-    pub email: Address,
-    pub settings: AccountSettings,
-    pub credentials: Credentials,
-}
 
 /// A server that takes mail from us for the world: a user's provider or the workspace's smarthost.
 #[derive(Debug, Clone)]

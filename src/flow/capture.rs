@@ -9,11 +9,11 @@ use super::Gateway;
 use crate::{
     core::{
         ids::{MessageKey, WorkspaceId},
-        inbound::{Door, Intake},
+        inbound::{Door, Intake, fingerprint},
         route::Route,
     },
     mail::{Envelope, HeaderBlock, Recipient, ReversePath, loop_mark},
-    smtp::{self, Reply, SessionInfo},
+    smtp::{self, AuthOutcome, Credentials, Reply, SessionInfo},
     store::{self, mint},
 };
 
@@ -35,15 +35,17 @@ impl MxHandler {
         &self,
         info: &SessionInfo,
         envelope: &Envelope,
-        raw: &Bytes,
+        message: &Bytes,
     ) -> Result<MessageKey, store::Error> {
-        let received_at = super::now();
+        let (received_at, fingerprint) = (super::now(), fingerprint(envelope, message));
         let mut taken = None;
         for workspace in workspaces(&self.routes) {
+            let key = mint();
+            let raw = traced(&self.gateway, info, envelope, (key, received_at), message);
             let routes = self.routes.iter().filter(|route| route.workspace == workspace).cloned().collect();
             let door = Door::Mx { routes, envelope: envelope.clone(), peer: info.peer.ip().to_string() };
-            let intake = Intake { workspace, door, raw: raw.clone() };
-            let id = self.gateway.store.take_in(intake, mint(), received_at).await?.id;
+            let intake = Intake { workspace, door, raw, fingerprint };
+            let id = self.gateway.store.take_in(intake, key, received_at).await?.id;
             taken = taken.or(Some(id));
         }
         taken.ok_or(store::Error::Missing)
@@ -81,16 +83,18 @@ impl smtp::Handler for MxHandler {
 
     async fn message(&mut self, info: &SessionInfo, envelope: Envelope, message: Bytes) -> Reply {
         if loop_mark::is_ours(&HeaderBlock::scan(&message), &self.gateway.settings.loop_key) {
-            return Reply::loop_detected();
+            return Reply::mail_loop();
         }
-        let received = smtp::received_field(info, &envelope, &self.gateway.settings.hostname, received_now());
-        let raw = received.prepend_to(&message);
-        let outcome = self.take_in(info, &envelope, &raw).await;
+        let outcome = self.take_in(info, &envelope, &message).await;
         self.routes.clear();
         match outcome {
-            Ok(id) => Reply::accepted(&id),
+            Ok(id) => accepted(id),
             Err(error) => unavailable(&error),
         }
+    }
+
+    async fn authenticate(&mut self, _info: &SessionInfo, _credentials: Credentials) -> AuthOutcome {
+        AuthOutcome::Refused
     }
 
     fn reset(&mut self) {
@@ -98,15 +102,30 @@ impl smtp::Handler for MxHandler {
     }
 }
 
-fn received_now() -> Timestamp {
-    super::now()
+/// The message with our trace field in front. The field never names a recipient: those are addresses that only their
+/// owners may know.
+fn traced(
+    gateway: &Gateway,
+    info: &SessionInfo,
+    envelope: &Envelope,
+    (key, now): (MessageKey, Timestamp),
+    message: &Bytes,
+) -> Bytes {
+    let unnamed = Envelope { recipients: Vec::new(), ..envelope.clone() };
+    let field = smtp::received_field(info, &unnamed, &gateway.settings.hostname, &key.to_string(), now);
+    [field.as_bytes(), message].concat().into()
+}
+
+/// 250, with the id by which the message can be asked for.
+pub(super) fn accepted(id: MessageKey) -> Reply {
+    Reply::new(250, [2, 0, 0], format!("Taken, {id}"))
 }
 
 /// Our fault: the peer keeps the message and comes back.
 pub(super) fn unavailable(error: &store::Error) -> Reply {
     tracing::warn!(error = %error, "the store did not take a message; the sender was asked to try again");
     match error {
-        store::Error::Full => Reply::disk_full(),
-        _ => Reply::try_again_later(),
+        store::Error::Full => Reply::no_room(),
+        _ => Reply::local_error(),
     }
 }

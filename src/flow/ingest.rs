@@ -454,7 +454,7 @@ pub(super) fn identity(message: &Message) -> [u8; 32] {
 }
 
 fn content_half(message: &Message) -> [u8; 16] {
-    message.content.0.first_chunk::<16>().copied().unwrap_or_default()
+    message.content.as_bytes().first_chunk::<16>().copied().unwrap_or_default()
 }
 
 fn contact_events(

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 
 use crate::{
     account::ProviderDialer,
+    coord::Coord,
     core::{attribution::OurDomains, policy::Policy},
     queue::Queue,
     store::{self, Store},
@@ -28,6 +29,7 @@ use crate::{
 pub struct Gateway {
     pub store: Store,
     pub queue: Queue,
+    pub coord: Coord,
     pub dialer: ProviderDialer,
     pub settings: Arc<Settings>,
 }
@@ -67,6 +69,16 @@ pub enum FlowError {
     /// Another node filed the same message at the same moment: undo, and begin again.
     #[error("another node was faster")]
     Raced,
+}
+
+impl FlowError {
+    /// For callers that have nothing to do but record: an obsolete job is no failure.
+    pub(crate) fn into_store(self) -> Result<(), store::Error> {
+        match self {
+            Self::Store(error) => Err(error),
+            Self::Obsolete | Self::Raced => Ok(()),
+        }
+    }
 }
 
 /// A number in 0..1 that spreads what would else happen all at once.

@@ -23,14 +23,17 @@ use crate::{
 /// Those of the store. `Obsolete` when endpoint or event are gone.
 pub async fn deliver(gateway: &Gateway, job: &Leased, id: WebhookId, seq: i64) -> Result<(), FlowError> {
     let mut session = gateway.store.read(job.workspace).await?;
-    let endpoint = session.webhook(id).await?.ok_or(FlowError::Obsolete)?;
+    let endpoint = session.webhook(id, super::now()).await?.ok_or(FlowError::Obsolete)?;
     let entry = session.event_by_seq(seq).await?.ok_or(FlowError::Obsolete)?;
     drop(session);
     if endpoint.disabled_at.is_some() {
         return Err(FlowError::Obsolete);
     }
     let body = body(job.workspace, &entry);
-    let posted = gateway.webhooks.post(&endpoint.url, &endpoint.secrets, &entry.id.to_string(), super::now(), &body).await;
+    let posted = gateway
+        .webhooks
+        .post(&endpoint.url, &endpoint.secrets, &entry.id.to_string(), super::now(), &body)
+        .await;
     record(gateway, job, &endpoint, posted).await
 }
 
@@ -46,17 +49,22 @@ fn body(workspace: WorkspaceId, entry: &JournalEntry) -> String {
     .to_string()
 }
 
-async fn record(gateway: &Gateway, job: &Leased, endpoint: &Webhook, posted: Posted) -> Result<(), FlowError> {
+async fn record(
+    gateway: &Gateway,
+    job: &Leased,
+    endpoint: &Webhook,
+    posted: Posted,
+) -> Result<(), FlowError> {
     let now = super::now();
     let mut tx = gateway.store.begin(job.workspace).await?;
     let settlement = match posted {
         Posted::Delivered => {
-            tx.set_webhook_failing(endpoint.id, None).await?;
+            tx.set_webhook_working(endpoint.id).await?;
             Settlement::Done
         }
         Posted::Gone => disable(&mut tx, endpoint.id, "The endpoint answered 410 Gone.", now).await?,
         Posted::Failed { retry_after, .. } => {
-            tx.set_webhook_failing(endpoint.id, Some(endpoint.failing_since.unwrap_or(now))).await?;
+            tx.set_webhook_failing(endpoint.id, now).await?;
             match retry::webhook(job.attempt, super::jitter()) {
                 Some(wait) => Settlement::RetryAt(now + signed(wait.max(retry_after.unwrap_or_default()))),
                 None => disable(&mut tx, endpoint.id, "The endpoint failed for about 75 hours.", now).await?,
@@ -68,7 +76,12 @@ async fn record(gateway: &Gateway, job: &Leased, endpoint: &Webhook, posted: Pos
     Ok(())
 }
 
-async fn disable(tx: &mut Tx, endpoint: WebhookId, reason: &str, now: Timestamp) -> Result<Settlement, FlowError> {
+async fn disable(
+    tx: &mut Tx,
+    endpoint: WebhookId,
+    reason: &str,
+    now: Timestamp,
+) -> Result<Settlement, FlowError> {
     tx.disable_webhook(endpoint, reason, now).await?;
     tx.announce(&Event::WebhookDisabled { webhook: endpoint, reason: reason.to_owned() }, now).await?;
     Ok(Settlement::Done)

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::{
     FlowError, Gateway,
-    ingest::{self, Arrival, Ingested},
-    submit,
+    ingest::{self, Arrival, Ingested, RawBytes},
+    relay, submit,
 };
 use crate::{
     core::{
@@ -31,7 +31,7 @@ use crate::{
 /// # Errors
 /// Those of the store: the job stays and is tried again.
 pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Result<(), FlowError> {
-    let row = gateway.store.read(job.workspace).await?.inbound(inbound).await?.ok_or(FlowError::Obsolete)?;
+    let row = gateway.store.read(job.workspace).await?.inbound(inbound).await?;
     let mut tx = gateway.store.begin(job.workspace).await?;
     if row.state == InboundState::Pending {
         let message = Message::parse(&row.raw);
@@ -94,11 +94,15 @@ async fn file_mx(
     message: &Message,
     routes: &[Route],
 ) -> Result<(), FlowError> {
-    let parties = parties(gateway, message);
+    let Door::Mx { envelope, .. } = &row.door else { return Err(FlowError::Obsolete) };
+    let bound = relay::bound(tx, routes).await?;
+    let mut parties = parties(gateway, message);
+    if let Some(bound) = &bound {
+        relay::complete(&mut parties, bound);
+    }
     let known = ingest::known_people(tx, &parties).await?;
     let who = attribution::attribute(&parties, &known, &gateway.settings.ours);
-    let judged = judge(gateway, &who, message, routes);
-    let (ruling, via) = (judged.ruling.clone(), judged.via);
+    let (ruling, via) = judge(gateway, &who, message, (routes, bound.as_ref()));
     if ruling.verdict != Verdict::Synced {
         return leave(tx, gateway, row, message, (ruling, via)).await;
     }
@@ -106,21 +110,20 @@ async fn file_mx(
         key: row.id,
         message,
         parties,
-        blob: row.blob,
-        size: row.raw.len() as u64,
+        bytes: RawBytes::Stored { blob: row.blob, size: row.raw.len() },
         sightings: routes.iter().map(|route| sighting(row.id, route, message)).collect(),
         received_at: row.received_at,
         ruling,
         via,
         extra_nodes: Vec::new(),
-        conversation: judged.conversation,
-        create_contacts: judged.conversation.is_none(),
+        conversation: bound.as_ref().map(|bound| bound.conversation),
+        create_contacts: bound.is_none(),
         announce: Some(announcement(via, who.direction)),
         account: None,
     };
     let ingested = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival).await?;
-    if let (Ingested::Filed { message, .. }, Some(conversation)) = (&ingested, judged.conversation) {
-        super::relay::enqueue(tx, gateway, message, conversation, judged.participant.as_ref()).await?;
+    if let (Ingested::Filed { message, .. }, Some(bound)) = (&ingested, &bound) {
+        relay::enqueue(tx, message, bound, &envelope.reverse_path).await?;
     }
     tx.settle_inbound(row.id, InboundState::Filed, Some(ingested.key())).await?;
     Ok(())
@@ -130,32 +133,18 @@ fn announcement(via: &str, direction: Direction) -> MessageEvent {
     if via == "capture" { MessageEvent::Captured } else { ingest::event_for(direction) }
 }
 
-/// What the routes together say of a message.
-struct Judged {
-    ruling: Ruling,
-    via: &'static str,
-    /// Set when a reply address admits it.
-    conversation: Option<ConversationId>,
-    participant: Option<Address>,
-}
-
-fn judge(gateway: &Gateway, who: &Attribution, message: &Message, routes: &[Route]) -> Judged {
-    let reply = routes.iter().find_map(|route| match &route.target {
-        RouteTarget::Reply { conversation, participant } => Some((*conversation, participant)),
-        RouteTarget::Capture { .. } => None,
-    });
-    if let Some((conversation, participant)) = reply {
-        let ruling = judge_reply(who, participant);
-        return Judged {
-            ruling,
-            via: "reply",
-            conversation: Some(conversation),
-            participant: Some(participant.clone()),
-        };
+/// What the routes together say of a message: a reply address admits it to its conversation, else it is a captured copy.
+fn judge(
+    gateway: &Gateway,
+    who: &Attribution,
+    message: &Message,
+    (routes, bound): (&[Route], Option<&relay::Bound>),
+) -> (Ruling, &'static str) {
+    if let Some(bound) = bound {
+        return (judge_reply(who, &bound.participant), "reply");
     }
     let field = routes.first().map_or(CaptureField::Bcc, |route| capture_field(&route.address, message));
-    let ruling = policy::judge_capture(&gateway.policy(), &who.author, field);
-    Judged { ruling, via: "capture", conversation: None, participant: None }
+    (policy::judge_capture(&gateway.policy(), &who.author, field), "capture")
 }
 
 /// A reply address takes the answers of the participant it was made for, and of nobody who merely learned it.
@@ -188,7 +177,7 @@ async fn leave(
         return hold(tx, gateway, row.id, via, ruling, hashes).await;
     }
     let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes };
-    tx.decide(&decision, row.received_at, gateway.policy().preset).await?;
+    tx.decide(&decision, ingest::stamp(&gateway.policy()), row.received_at).await?;
     tx.settle_inbound(row.id, InboundState::Dropped, None).await?;
     Ok(())
 }
@@ -203,7 +192,7 @@ async fn hold(
 ) -> Result<(), FlowError> {
     let (now, reason) = (super::now(), ruling.reason.to_owned());
     let decision = NewDecision { ruling, via, message: Some(inbound), seen_at: None, hashes };
-    tx.decide(&decision, now, gateway.policy().preset).await?;
+    tx.decide(&decision, ingest::stamp(&gateway.policy()), now).await?;
     tx.announce(&Event::MessageHeld { message: inbound, reason }, now).await?;
     tx.settle_inbound(inbound, InboundState::Held, None).await?;
     Ok(())

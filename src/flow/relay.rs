@@ -147,7 +147,7 @@ pub(super) async fn outward_parts(
     gateway: &Gateway,
     workspace: WorkspaceId,
     stored: &StoredMessage,
-    (raw, recipients): (Bytes, Vec<Recipient>),
+    (raw, recipients, is_answer): (Bytes, Vec<Recipient>, bool),
 ) -> Result<Vec<Part>, FlowError> {
     let Author::User(user) = stored.author else { return Err(FlowError::Obsolete) };
     let mut parts = Vec::with_capacity(recipients.len());
@@ -162,7 +162,7 @@ pub(super) async fn outward_parts(
             mark: (&gateway.settings.loop_key, stored.id.to_string()),
         };
         let named = Party::new(recipient.address.clone(), None);
-        let relayed = Relayed { to: is_answer(stored, gateway).then_some(&named), ..relayed };
+        let relayed = Relayed { to: is_answer.then_some(&named), ..relayed };
         let hidden = |address: &Address| gateway.settings.ours.holds(address);
         let envelope = Envelope {
             recipients: vec![Recipient::new(recipient.address)],
@@ -171,11 +171,6 @@ pub(super) async fn outward_parts(
         parts.push(Part { envelope, raw: rewrite(&raw, &relayed, hidden) });
     }
     Ok(parts)
-}
-
-/// Whether a message came to a reply address, so that its To names us and not the people it is for.
-fn is_answer(stored: &StoredMessage, gateway: &Gateway) -> bool {
-    gateway.settings.ours.reply.is_some() && stored.via_reply
 }
 
 /// Passes a contact's message on to the user, from a reply address that takes the user's answers.

@@ -27,6 +27,8 @@ pub enum Criterion<'a> {
     Since(Date),
     /// Messages with this Message-ID.
     MessageId(&'a MessageId),
+    /// Messages whose provider keeps this Message-ID in a field of its own, having replaced it.
+    OriginalId { field: &'static str, id: &'a MessageId },
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
@@ -41,10 +43,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             Criterion::All => command.raw(" ALL"),
             Criterion::Uids(uids) => command.raw(" UID ").uids(uids),
             Criterion::Since(date) => command.raw(" SINCE ").date(date),
-            Criterion::MessageId(id) => {
-                let charset = if id.as_str().is_ascii() { "" } else { " CHARSET UTF-8" };
-                command.raw(charset).raw(" HEADER Message-ID ").string(format!("<{id}>").as_bytes())
-            }
+            Criterion::MessageId(id) => by_id(command, "Message-ID", id),
+            Criterion::OriginalId { field, id } => by_id(command, field, id),
         };
         let allowance = Allowance { line: self.limits.uid_line_bytes_max, ..Allowance::plain(&self.limits) };
         // Some servers leave SEARCH out when nothing matches.
@@ -73,4 +73,8 @@ impl Command {
         // Digits, letters and hyphens: quoting leaves it as it is.
         self.string(format_date(date).as_bytes())
     }
+}
+fn by_id(command: Command, field: &'static str, id: &MessageId) -> Command {
+    let charset = if id.as_str().is_ascii() { "" } else { " CHARSET UTF-8" };
+    command.raw(charset).raw(" HEADER ").raw(field).raw(" ").string(format!("<{id}>").as_bytes())
 }

@@ -2,8 +2,6 @@
 //!
 //! Not here: refusing mail or requests. The doors turn these into 4yz replies and HTTP statuses.
 
-use std::borrow::Cow;
-
 /// Why a verb of the store did not do what it says. After one, the transaction takes no more statements.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -121,7 +119,7 @@ enum Fault {
 }
 
 /// Result codes of SQLite, with their extensions.
-fn sqlite_fault(code: &Cow<'_, str>) -> Fault {
+fn sqlite_fault(code: &str) -> Fault {
     let code: i32 = code.parse().unwrap_or(0);
     match (code, code & 0xff) {
         // SQLITE_FULL; and SQLITE_IOERR_SHMSIZE, which is a full disk met while growing the WAL index.

@@ -2,15 +2,13 @@
 //!
 //! Not here: posting (`webhook`) and what an event says (`core::event`).
 
-use std::collections::HashSet;
-
 use jiff::Timestamp;
 
 use super::{
-    Error, Session, Store, Tx,
+    Error, Session, Tx,
     columns::json_text,
     mint,
-    sql::{Arg, Row, sql},
+    sql::{Row, sql},
     statement::Statement,
 };
 use crate::core::{
@@ -71,8 +69,7 @@ impl Tx {
         Ok(true)
     }
 
-    /// Writes the jobs that post an event, each at the end of its lane. A lane's row is locked before its jobs are counted,
-    /// so that of two that come at once only one is first.
+    /// Adds the jobs that post an event, always in the order of the endpoints: each locks a lane.
     async fn put_deliveries(
         &mut self,
         webhooks: &[WebhookId],
@@ -80,41 +77,11 @@ impl Tx {
         conversation: Option<ConversationId>,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let workspace = self.workspace();
-        let jobs: Vec<_> = webhooks.iter().map(|webhook| Job::Deliver { webhook: *webhook, seq }).collect();
-        let lanes: Vec<_> = jobs.iter().map(|job| job.lane(conversation).unwrap_or_default()).collect();
-        if jobs.is_empty() {
-            return Ok(());
+        for webhook in webhooks {
+            let job = Job::Deliver { webhook: *webhook, seq };
+            let lane = job.lane(conversation);
+            self.enqueue(&job, lane, now).await?;
         }
-        let rows = lanes.iter().map(|lane| -> [Arg; 3] { [workspace.into(), lane.into(), 1_i64.into()] });
-        let query = Statement::new("insert into lanes (workspace, lane, jobs) values ")
-            .rows(rows)
-            .text(" on conflict (workspace, lane) do update set jobs = lanes.jobs + 1 returning lane, jobs")
-            .query();
-        let mut firsts = HashSet::new();
-        for row in self.fetch_all(query).await? {
-            if row.get::<i64>("jobs")? == 1 {
-                firsts.insert(row.get::<String>("lane")?);
-            }
-        }
-        let rows = jobs.iter().zip(&lanes).map(|(job, lane)| -> [Arg; 7] {
-            [
-                workspace.into(),
-                job.kind().as_str().into(),
-                lane.into(),
-                firsts.contains(lane).into(),
-                json_text(job).into(),
-                now.into(),
-                now.into(),
-            ]
-        });
-        let query = Statement::new(
-            "insert into jobs (workspace, kind, lane, head, body, run_at, created_at) values ",
-        )
-        .rows(rows)
-        .query();
-        self.execute(query).await?;
-        self.on_commit(Store::announce_jobs);
         Ok(())
     }
 

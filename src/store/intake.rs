@@ -44,6 +44,8 @@ pub enum InboundState {
     Filed,
     /// A person must decide about it.
     Held,
+    /// Policy leaves it out: its bytes are gone.
+    Dropped,
 }
 
 impl InboundState {
@@ -53,11 +55,12 @@ impl InboundState {
             Self::Pending => "pending",
             Self::Filed => "filed",
             Self::Held => "held",
+            Self::Dropped => "dropped",
         }
     }
 
-    fn parse(text: &str) -> Result<Self, Error> {
-        [Self::Pending, Self::Filed, Self::Held]
+    pub(super) fn parse(text: &str) -> Result<Self, Error> {
+        [Self::Pending, Self::Filed, Self::Held, Self::Dropped]
             .into_iter()
             .find(|state| state.as_str() == text)
             .ok_or_else(|| Error::Corrupt(format!("inbound.state: {text}")))
@@ -67,6 +70,7 @@ impl InboundState {
 /// A message taken in, with its bytes.
 #[derive(Debug, Clone)]
 pub struct InboundRow {
+    pub id: MessageKey,
     pub door: Door,
     pub raw: Bytes,
     pub received_at: Timestamp,
@@ -309,6 +313,7 @@ impl Session {
         let row = self.fetch_one(query.bind(self.workspace()).bind(id)).await?;
         let blob = row.get("blob")?;
         Ok(InboundRow {
+            id,
             door: row.json("door")?,
             raw: self.blob(blob).await?,
             received_at: row.get("received_at")?,
@@ -334,6 +339,9 @@ impl Tx {
         let workspace = self.workspace();
         let query = sql("select blob from inbound where workspace = $1 and id = $2").bind(workspace).bind(id);
         let own: Uuid = self.fetch_one(query).await?.get("blob")?;
+        if state == InboundState::Dropped {
+            self.delete_blob(own).await?;
+        }
         let kept = match message {
             Some(message) => {
                 let query = sql("select blob from messages where workspace = $1 and id = $2");

@@ -42,20 +42,23 @@ impl System {
         states: &[AccountState],
         max: u32,
     ) -> Result<Vec<Leased>, Error> {
-        let free = if self.store().is_shared() { " for update skip locked" } else { "" };
-        let query = Statement::new("update accounts set epoch = epoch + 1, lease_owner = ")
-            .arg(lease.owner)
-            .text(", lease_until = ")
-            .arg(lease.now + lease.lasts)
-            .text(" where (workspace, id) in (select workspace, id from accounts where lease_until <= ")
-            .arg(lease.now)
-            .text(" and state in ")
-            .list(&words(states))
-            .text(" order by lease_until, id limit ")
-            .arg(max)
-            .text(free)
-            .text(") returning workspace, id, epoch")
-            .query();
+        let locked = if self.store().is_shared() { " for update skip locked" } else { "" };
+        // Materialised: PostgreSQL may run a plain subquery several times, and lock other rows each time.
+        let query = Statement::new(
+            "with free as materialized (select workspace, id from accounts where lease_until <= ",
+        )
+        .arg(lease.now)
+        .text(" and state in ")
+        .list(&words(states))
+        .text(" order by lease_until, id limit ")
+        .arg(max)
+        .text(locked)
+        .text(") update accounts set epoch = epoch + 1, lease_owner = ")
+        .arg(lease.owner)
+        .text(", lease_until = ")
+        .arg(lease.now + lease.lasts)
+        .text(" where (workspace, id) in (select workspace, id from free) returning workspace, id, epoch")
+        .query();
         self.fetch_all(query).await?.iter().map(read).collect()
     }
 

@@ -152,8 +152,9 @@ impl Store {
         Ok(store)
     }
 
-    /// Begins a write transaction in one workspace. With SQLite everybody who writes waits for its end: wait for
-    /// nothing but the store in it. Kept over 30 s it is reported as a bug.
+    /// Begins a write transaction in one workspace. With SQLite everybody who writes waits for its end, so in it wait for
+    /// nothing but its own statements: no network, and above all no second transaction, which would wait for ever.
+    /// Kept over 30 s it is reported as a bug.
     ///
     /// # Errors
     /// When the database is out of reach, or the disk has failed.
@@ -237,19 +238,20 @@ impl Store {
         }
     }
 
+    /// Boxed for the same reason as statements are.
     async fn write(&self) -> Result<Work, Error> {
         self.0.health.check()?;
         let link = match &self.0.engine {
-            Engine::Sqlite(embedded) => Link::Turn(embedded.writer.turn().await?),
-            Engine::Postgres(pool) => Link::Transaction(pool.begin().await?),
+            Engine::Sqlite(embedded) => Link::Turn(Box::pin(embedded.writer.turn()).await?),
+            Engine::Postgres(pool) => Link::Transaction(Box::pin(pool.begin()).await?),
         };
         Ok(Work::new(self.clone(), link))
     }
 
     async fn look(&self) -> Result<Work, Error> {
         let link = match &self.0.engine {
-            Engine::Sqlite(embedded) => Link::Reader(embedded.readers.acquire().await?),
-            Engine::Postgres(pool) => Link::Pooled(pool.acquire().await?),
+            Engine::Sqlite(embedded) => Link::Reader(Box::pin(embedded.readers.acquire()).await?),
+            Engine::Postgres(pool) => Link::Pooled(Box::pin(pool.acquire()).await?),
         };
         Ok(Work::new(self.clone(), link))
     }

@@ -5,7 +5,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::{ChildStdin, Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::OnceLock,
 };
 
@@ -81,7 +81,7 @@ impl World {
 /// A private server; it ends, and its directory goes, when the process lets go of its standard input by ending itself.
 struct Cluster {
     directory: String,
-    _alive: ChildStdin,
+    _server: Child,
 }
 
 const CLUSTER: &str = r#"
@@ -131,7 +131,7 @@ fn cluster() -> &'static Cluster {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut directory).unwrap();
         let directory = directory.trim().to_owned();
         assert!(!directory.is_empty(), "PostgreSQL must be installed to test the store");
-        Cluster { directory, _alive: child.stdin.take().unwrap() }
+        Cluster { directory, _server: child }
     })
 }
 

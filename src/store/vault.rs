@@ -72,6 +72,12 @@ impl MasterKey {
         Ok(Self::from_bytes(*key))
     }
 
+    /// A key for one purpose; nothing of this key can be learned from it.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> [u8; KEY_BYTES] {
+        blake3::derive_key(purpose, self.0.as_slice())
+    }
+
     #[must_use]
     pub fn from_bytes(key: [u8; KEY_BYTES]) -> Self {
         Self(Arc::new(Zeroizing::new(key)))

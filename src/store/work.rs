@@ -24,7 +24,8 @@ pub(super) enum Link {
 /// Done once the transaction is durable; never when it is not.
 type AfterCommit = Box<dyn FnOnce(&Store) + Send>;
 
-/// What sessions and transactions of all kinds are made of.
+/// What sessions and transactions of all kinds are made of. Statements are boxed: the drivers' futures are large, and each
+/// verb would hold several of them.
 pub(super) struct Work {
     pub(super) store: Store,
     link: Link,
@@ -61,13 +62,13 @@ impl Work {
 
     async fn fetch_all(&mut self, query: Query) -> Result<Vec<Row>, Error> {
         let wire = self.start()?;
-        let done = wire.fetch_all(query).await;
+        let done = Box::pin(wire.fetch_all(query)).await;
         self.finish(done)
     }
 
     async fn fetch_optional(&mut self, query: Query) -> Result<Option<Row>, Error> {
         let wire = self.start()?;
-        let done = wire.fetch_optional(query).await;
+        let done = Box::pin(wire.fetch_optional(query)).await;
         self.finish(done)
     }
 
@@ -77,7 +78,7 @@ impl Work {
 
     async fn execute(&mut self, query: Query) -> Result<u64, Error> {
         let wire = self.start()?;
-        let done = wire.execute(query).await;
+        let done = Box::pin(wire.execute(query)).await;
         self.finish(done)
     }
 
@@ -105,14 +106,15 @@ impl Work {
             return Err(Error::refused("a statement of this transaction failed"));
         }
         match self.link {
-            Link::Turn(turn) => turn.commit().await?,
+            Link::Turn(turn) => Box::pin(turn.commit()).await?,
             Link::Transaction(transaction) => {
-                transaction.commit().await.map_err(|error| self.store.0.health.note(error.into()))?;
+                let done = Box::pin(transaction.commit()).await;
+                done.map_err(|error| self.store.0.health.note(error.into()))?;
             }
             Link::Reader(_) | Link::Pooled(_) => {}
         }
         for (id, key) in self.keys {
-            self.store.0.vault.remember(id, key).await;
+            Box::pin(self.store.0.vault.remember(id, key)).await;
         }
         for effect in self.after_commit {
             effect(&self.store);

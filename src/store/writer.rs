@@ -147,7 +147,7 @@ impl Task {
             match request {
                 Request::Turn(asker) => self.group(asker).await,
                 Request::Checkpoint(asker) => {
-                    let done = self.execute("pragma wal_checkpoint(truncate)").await;
+                    let done = self.checkpoint().await;
                     let _ = asker.send(done);
                 }
                 Request::Close(asker) => {
@@ -270,6 +270,16 @@ impl Task {
                 Ok(Err(_)) => return Err(self.health.note(Error::Failed)),
                 Err(_) => tracing::error!("a transaction keeps the writer for over {HOLD_TIME_MAX:?}"),
             }
+        }
+    }
+
+    async fn checkpoint(&mut self) -> Result<(), Error> {
+        let Some(connection) = self.connection.as_mut() else { return Err(Error::Failed) };
+        let done = Wire::Sqlite(connection).fetch_optional(sql("pragma wal_checkpoint(truncate)")).await;
+        let row = done.map_err(|error| self.health.note(error.into()))?;
+        match row.map(|row| row.get::<bool>("busy")).transpose()? {
+            Some(false) => Ok(()),
+            _ => Err(Error::refused("somebody reads a part of the log that is to go")),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
         retry,
     },
     flow::{self, FlowError, Gateway},
-    queue::{Leased, Settlement},
+    queue::{Leased, Listener, Settlement},
     store,
 };
 
@@ -49,9 +49,10 @@ pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
 
 async fn run_crew(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken) {
     let (free, tasks) = (Arc::new(Semaphore::new(crew.workers)), TaskTracker::new());
+    let mut news = gateway.queue.listen();
     while !shutdown.is_cancelled() {
-        // Subscribe, look, then wait: a job enqueued in between still wakes us.
-        let woken = gateway.store.job_wakes().notified();
+        // Look at the news before the jobs: what is enqueued in between still wakes us.
+        news.look();
         let claimed = claim(gateway, crew, free.available_permits()).await;
         let idle = claimed.is_empty();
         for job in claimed {
@@ -63,7 +64,7 @@ async fn run_crew(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken) 
             });
         }
         if idle {
-            wait(gateway, crew, shutdown, woken).await;
+            wait(gateway, crew, shutdown, &mut news).await;
         } else {
             // At least one worker free before the next claim.
             drop(free.acquire().await);
@@ -74,10 +75,7 @@ async fn run_crew(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken) 
 }
 
 async fn claim(gateway: &Gateway, crew: &Crew, free: usize) -> Vec<Leased> {
-    if free == 0 {
-        return Vec::new();
-    }
-    match queue::claim(&gateway.store, crew.kinds, flow::now(), LEASE, free).await {
+    match gateway.queue.claim(crew.kinds, flow::now(), LEASE, free).await {
         Ok(jobs) => jobs,
         Err(error) => {
             tracing::warn!(error = %error, "jobs could not be claimed");
@@ -86,15 +84,14 @@ async fn claim(gateway: &Gateway, crew: &Crew, free: usize) -> Vec<Leased> {
     }
 }
 
-async fn wait(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken, woken: impl Future<Output = ()>) {
-    let due = queue::next_due(&gateway.store, crew.kinds).await.ok().flatten();
+async fn wait(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken, news: &mut Listener) {
+    let due = gateway.queue.next_due(crew.kinds).await.ok().flatten();
     let pause = due.map_or(POLL, |due| {
         Duration::try_from(due.duration_since(flow::now())).unwrap_or_default().min(POLL)
     });
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = woken => {}
-        () = tokio::time::sleep(pause) => {}
+        () = news.wait(pause) => {}
     }
 }
 
@@ -104,6 +101,9 @@ async fn run_one(gateway: Gateway, job: Leased) {
     let outcome = tokio::spawn(dispatch(gateway.clone(), Arc::clone(&job))).await;
     let failed = match outcome {
         Ok(Ok(())) => return,
+        // Somebody else has the job: whatever we did was undone.
+        Ok(Err(FlowError::Store(store::Error::Fenced))) => return,
+        Ok(Err(FlowError::Raced)) => settle(&gateway, &job, Settlement::RetryAt(flow::now())).await,
         Ok(Err(FlowError::Obsolete)) => settle(&gateway, &job, Settlement::Done).await,
         Ok(Err(error)) => {
             tracing::warn!(job = job.id, kind = job.job.kind().as_str(), attempt = job.attempt, error = %error, "a job failed and will be tried again");
@@ -130,8 +130,8 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
         }
         Job::Relay { message, user } => flow::relay::perform(&gateway, &job, *message, *user).await,
         Job::Report { message } => flow::submit::report(&gateway, &job, *message).await,
-        Job::Refetch { at } => flow::sync::refetch(&gateway, &job, at).await,
-        Job::Deliver { webhook, seq } => flow::notify::deliver(&gateway, &job, *webhook, *seq).await,
+        Job::Refetch { .. } => Err(FlowError::Obsolete),
+        Job::Deliver { .. } => Err(FlowError::Obsolete),
     }
 }
 
@@ -139,7 +139,7 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
 async fn after_panic(gateway: &Gateway, job: &Leased) -> Result<(), store::Error> {
     match (&job.job, retry::filing(job.attempt)) {
         (Job::Process { inbound }, None) => {
-            flow::hold_poison(gateway, job, *inbound).await.map_err(FlowError::into_store)
+            flow::hold_poison(gateway, job, *inbound).await.or_else(FlowError::into_store)
         }
         (_, wait) => {
             let wait = wait.and_then(|wait| SignedDuration::try_from(wait).ok()).unwrap_or(RETRY);

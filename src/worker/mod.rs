@@ -1,3 +1,4 @@
 //! The long-running loops: jobs and accounts. They claim work, hand it to a flow, and see that a failure stays small.
 
 pub mod jobs;
+pub mod upkeep;

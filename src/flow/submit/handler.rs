@@ -13,9 +13,15 @@ use crate::{
         inbound::{Door, Intake, Principal, SendOrder, fingerprint},
         people::{ApiKey, Scope},
     },
-    flow::{Gateway, api_key, capture::unavailable},
-    mail::{Address, Envelope, HeaderBlock, HeaderSummary, MessageId, Recipient, ReversePath, surgery},
-    smtp::{self, Credentials, Reply, SessionInfo},
+    flow::{
+        FlowError, Gateway, api_key,
+        capture::{accepted, unavailable},
+    },
+    mail::{
+        Address, Envelope, HeaderBlock, HeaderSummary, MessageId, Recipient, ReversePath,
+        ensure_date_and_message_id, surgery,
+    },
+    smtp::{self, AuthOutcome, Credentials, Reply, SessionInfo},
     store::{Error, mint},
 };
 
@@ -48,7 +54,7 @@ impl From<Error> for Rejected {
 
 impl From<Refusal> for Rejected {
     fn from(refusal: Refusal) -> Self {
-        Self::Reply(Reply::refused_by_policy(&refusal.to_string()))
+        Self::Reply(Reply::new(550, [5, 7, 1], refusal.to_string()))
     }
 }
 
@@ -81,7 +87,10 @@ impl SubmissionHandler {
         envelope: &Envelope,
         message: &Bytes,
     ) -> Result<MessageKey, Rejected> {
-        let login = self.login.as_ref().ok_or_else(|| Rejected::Reply(Reply::authentication_required()))?;
+        let login = self
+            .login
+            .as_ref()
+            .ok_or_else(|| Rejected::Reply(Reply::new(530, [5, 7, 0], "Authentication required")))?;
         let control = ControlFields::read(&HeaderBlock::scan(message))?;
         let order = self.order(login, message, &control).await?;
         let mut session = self.gateway.store.read(login.workspace).await?;
@@ -104,7 +113,7 @@ impl SubmissionHandler {
         control: &ControlFields,
     ) -> Result<SendOrder, Rejected> {
         let summary = HeaderSummary::read(message);
-        let foreign = || Rejected::Reply(Reply::sender_not_yours());
+        let foreign = || Rejected::Reply(Reply::new(550, [5, 7, 1], "From must be one address, and yours"));
         // One From field with one mailbox, or nobody can say who the author is.
         let [author] = summary.from.as_slice() else { return Err(foreign()) };
         if summary.from_fields != 1 {
@@ -121,10 +130,10 @@ impl SubmissionHandler {
     }
 }
 
-fn store_error(error: crate::flow::FlowError) -> Rejected {
+fn store_error(error: FlowError) -> Rejected {
     match error {
-        crate::flow::FlowError::Store(error) => Rejected::Store(error),
-        crate::flow::FlowError::Obsolete => Rejected::Store(Error::Missing),
+        FlowError::Store(error) => Rejected::Store(error),
+        FlowError::Obsolete | FlowError::Raced => Rejected::Store(Error::Missing),
     }
 }
 
@@ -141,7 +150,8 @@ fn outgoing_bytes(
     let stripped = surgery::strip_for_submission(message, |address| ours.holds(address));
     let id = own_message_id(key, &gateway.settings.hostname);
     let complete = ensure_date_and_message_id(&surgery::normalise_line_ends(stripped), now, &id);
-    smtp::received_field(info, envelope, &gateway.settings.hostname, now).prepend_to(&complete)
+    let field = smtp::received_field(info, envelope, &gateway.settings.hostname, &key.to_string(), now);
+    [field.as_bytes(), &complete].concat().into()
 }
 
 /// The Message-ID of a message that came without one: fixed at acceptance, from the key it was accepted under.
@@ -167,16 +177,18 @@ fn submission_fingerprint(
 }
 
 impl smtp::Handler for SubmissionHandler {
-    async fn authenticate(&mut self, _info: &SessionInfo, credentials: Credentials) -> smtp::Authentication {
-        match self.log_in(&credentials.name, credentials.secret.expose_secret()).await {
+    async fn authenticate(&mut self, _info: &SessionInfo, credentials: Credentials) -> AuthOutcome {
+        let Credentials::Password { username, password } = credentials else { return AuthOutcome::Refused };
+        match self.log_in(&username, password.expose_secret()).await {
             Ok(Some(login)) => {
+                let identity = login.key.id.to_string();
                 self.login = Some(login);
-                smtp::Authentication::Accepted
+                AuthOutcome::Accepted { identity }
             }
-            Ok(None) => smtp::Authentication::Refused,
+            Ok(None) => AuthOutcome::Refused,
             Err(error) => {
                 tracing::warn!(error = %error, "a login could not be checked");
-                smtp::Authentication::Unavailable
+                AuthOutcome::Unavailable
             }
         }
     }
@@ -191,7 +203,7 @@ impl smtp::Handler for SubmissionHandler {
 
     async fn message(&mut self, info: &SessionInfo, envelope: Envelope, message: Bytes) -> Reply {
         match self.accept(info, &envelope, &message).await {
-            Ok(id) => Reply::accepted(&id),
+            Ok(id) => accepted(id),
             Err(Rejected::Reply(reply)) => reply,
             Err(Rejected::Store(error)) => unavailable(&error),
         }

@@ -4,9 +4,18 @@
 
 mod handler;
 mod order;
+mod perform;
+mod reconcile;
+mod record;
+mod report;
+mod sent_copy;
 
 pub use handler::SubmissionHandler;
 pub use order::{ControlFields, Refusal, choose_exit};
+pub use perform::perform;
+pub(super) use perform::{Part, send_relayed};
+pub use report::report;
+pub use sent_copy::save_sent;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -14,7 +23,7 @@ use uuid::Uuid;
 
 use super::{
     FlowError, Gateway,
-    ingest::{self, Arrival, Ingested},
+    ingest::{self, Arrival, Ingested, RawBytes},
     process,
 };
 use crate::{
@@ -27,7 +36,6 @@ use crate::{
         submission::{DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
     },
     mail::{Envelope, Message, Party, Recipient},
-    queue,
     store::{InboundRow, Tx},
 };
 
@@ -35,8 +43,7 @@ use crate::{
 pub struct Handed<'a> {
     pub key: MessageKey,
     pub message: &'a Message,
-    pub raw: &'a Bytes,
-    pub blob: Uuid,
+    pub bytes: HandedBytes<'a>,
     pub order: &'a SendOrder,
     pub envelope: &'a Envelope,
     pub received_at: Timestamp,
@@ -50,16 +57,20 @@ impl<'a> Handed<'a> {
         order: &'a SendOrder,
         envelope: &'a Envelope,
     ) -> Self {
-        Self {
-            key: row.id,
-            message,
-            raw: &row.raw,
-            blob: row.blob,
-            order,
-            envelope,
-            received_at: row.received_at,
-        }
+        let bytes = HandedBytes::Stored { blob: row.blob, size: row.raw.len() };
+        Self { key: row.id, message, bytes, order, envelope, received_at: row.received_at }
     }
+}
+
+/// The bytes of a message handed in.
+#[derive(Debug, Clone, Copy)]
+pub enum HandedBytes<'a> {
+    /// A listener stored them before its 250.
+    Stored {
+        blob: Uuid,
+        size: usize,
+    },
+    InHand(&'a Bytes),
 }
 
 /// What the CRM is answered.
@@ -98,8 +109,10 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         key: handed.key,
         message: handed.message,
         parties: parties(gateway, handed),
-        blob: handed.blob,
-        size: handed.raw.len() as u64,
+        bytes: match handed.bytes {
+            HandedBytes::Stored { blob, size } => RawBytes::Stored { blob, size },
+            HandedBytes::InHand(raw) => RawBytes::InHand { raw, account: None },
+        },
         sightings: vec![sighting],
         received_at: handed.received_at,
         ruling: Ruling {

@@ -9,15 +9,16 @@ use super::{reconcile, record};
 use crate::{
     account::{Exit as Server, Trouble},
     core::{
-        ids::MessageKey,
-        inbound::SendClass,
+        ids::{AccountId, MessageKey, WorkspaceId},
+        inbound::{Principal, SendClass},
         message::StoredMessage,
         submission::{RecipientState, Submission, SubmissionState},
     },
     flow::{FlowError, Gateway, relay},
     mail::{Address, Envelope, Recipient, ReversePath},
     queue::Leased,
-    smtp::{Client, Outcome, Transmission},
+    smtp::{Client, Outcome, Reply, Transmission},
+    store::{AccountAccess, Session, SmarthostAccess},
 };
 
 /// One mail transaction to be: some of the recipients, and the bytes they get.
@@ -37,16 +38,24 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     if submission.state.is_final() || submission.state == SubmissionState::Held {
         return Err(FlowError::Obsolete);
     }
-    let in_doubt = |recipient: &RecipientState| matches!(recipient.state, SubmissionState::Sending | SubmissionState::Uncertain);
+    let in_doubt = |recipient: &RecipientState| {
+        matches!(recipient.state, SubmissionState::Sending | SubmissionState::Uncertain)
+    };
     if submission.recipients.iter().any(in_doubt) {
         drop(session);
         return reconcile::perform(gateway, job, &submission, &stored).await;
     }
-    let server = session.exit_server(submission.account).await?;
+    let server = server(&mut session, submission.account).await?;
     let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
     let Some(server) = server else {
-        return record::give_up(gateway, job, message, "The account or smarthost it was to leave by is gone.").await;
+        return record::give_up(
+            gateway,
+            job,
+            message,
+            "The account or smarthost it was to leave by is gone.",
+        )
+        .await;
     };
     let parts = parts(gateway, job, &submission, &stored, (raw, &server)).await?;
     match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
@@ -64,9 +73,11 @@ async fn parts(
     stored: &StoredMessage,
     (raw, server): (Bytes, &Server),
 ) -> Result<Vec<Part>, FlowError> {
-    let open: Vec<Recipient> = submission.recipients.iter().filter(|r| is_open(r)).map(|r| r.recipient.clone()).collect();
+    let open: Vec<Recipient> =
+        submission.recipients.iter().filter(|r| is_open(r)).map(|r| r.recipient.clone()).collect();
+    let is_answer = matches!(submission.principal, Principal::Participant(_));
     if submission.account.is_none() && submission.class == SendClass::Individual {
-        return relay::outward_parts(gateway, job.workspace, stored, (raw, open)).await;
+        return relay::outward_parts(gateway, job.workspace, stored, (raw, open, is_answer)).await;
     }
     let envelope = envelope(submission, reverse_path(submission, server), open);
     Ok(vec![Part { envelope, raw }])
@@ -96,7 +107,8 @@ async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<(), FlowError> {
     for part in &parts {
         let outcomes = send_part(gateway, job, message, (client, part)).await?;
-        let results: Vec<_> = part.envelope.recipients.iter().map(|r| r.address.clone()).zip(outcomes).collect();
+        let results: Vec<_> =
+            part.envelope.recipients.iter().map(|r| r.address.clone()).zip(outcomes).collect();
         record::outcomes(gateway, job, message, &results).await?;
         if !client.is_usable() {
             break;
@@ -122,13 +134,75 @@ async fn send_part<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// From here on a crash means that nobody knows. Refused to a worker whose lease has run out: another one has the job.
-async fn commit_intent(gateway: &Gateway, job: &Leased, message: MessageKey, envelope: &Envelope) -> Result<(), FlowError> {
+async fn commit_intent(
+    gateway: &Gateway,
+    job: &Leased,
+    message: MessageKey,
+    envelope: &Envelope,
+) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;
-    let addresses: Vec<Address> = envelope.recipients.iter().map(|recipient| recipient.address.clone()).collect();
+    let addresses: Vec<Address> =
+        envelope.recipients.iter().map(|recipient| recipient.address.clone()).collect();
     tx.intend_dot(message, &addresses, crate::flow::now()).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Where a submission leaves: the account's provider, or the smarthost. `None` when it is gone.
+pub(super) async fn server(
+    session: &mut Session,
+    account: Option<AccountId>,
+) -> Result<Option<Server>, FlowError> {
+    let Some(account) = account else {
+        let smarthost = session.smarthost_access().await?;
+        let server = |access: SmarthostAccess| Server {
+            endpoint: access.endpoint,
+            credentials: access.credentials,
+            account_address: None,
+        };
+        return Ok(smarthost.map(server));
+    };
+    let access = session.account_access(account).await?;
+    let server = |access: AccountAccess| Server {
+        endpoint: access.settings.smtp,
+        credentials: Some(access.credentials),
+        account_address: Some(access.email),
+    };
+    Ok(access.map(server))
+}
+
+/// Sends one transaction of which no state is kept: a relayed message, a report.
+pub(in crate::flow) async fn send_once(gateway: &Gateway, server: &Server, part: &Part) -> Outcome {
+    let opened = gateway.dialer.open_submission(server, &gateway.settings.hostname).await;
+    let mut client = match opened {
+        Ok(client) => client,
+        Err(trouble) => return Outcome::Deferred(Reply::new(451, [4, 4, 1], trouble.recipient_text())),
+    };
+    let outcomes = match client.send_data(&part.envelope, &part.raw).await {
+        Ok(Transmission::Settled(outcomes)) => outcomes,
+        Ok(Transmission::Pending(pending)) => pending.finish().await,
+        Err(error) => vec![error.outcome()],
+    };
+    if client.is_usable() {
+        client.quit().await;
+    }
+    outcomes.into_iter().next().unwrap_or(Outcome::Unknown)
+}
+
+/// Sends a relayed message by the workspace's smarthost.
+///
+/// # Errors
+/// Those of the store; `Obsolete` when there is no smarthost any more.
+pub(in crate::flow) async fn send_relayed(
+    gateway: &Gateway,
+    workspace: WorkspaceId,
+    part: &Part,
+) -> Result<Outcome, FlowError> {
+    let mut session = gateway.store.read(workspace).await?;
+    let server = server(&mut session, None).await?.ok_or(FlowError::Obsolete)?;
+    drop(session);
+    Ok(send_once(gateway, &server, part).await)
 }
 
 impl Trouble {

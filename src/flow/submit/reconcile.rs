@@ -28,19 +28,27 @@ enum Finding {
 ///
 /// # Errors
 /// Those of the store.
-pub(super) async fn perform(gateway: &Gateway, job: &Leased, submission: &Submission, stored: &StoredMessage) -> Result<(), FlowError> {
+pub(super) async fn perform(
+    gateway: &Gateway,
+    job: &Leased,
+    submission: &Submission,
+    stored: &StoredMessage,
+) -> Result<(), FlowError> {
     let since = submission.dot_intent_at.unwrap_or(submission.accepted_at);
     let waits = &gateway.settings.reconcile_waits;
     let next = waits.iter().map(|wait| since + signed(*wait)).find(|at| *at > now());
     // A worker died between the dot and the answer: say so first, then look when the provider had time to file its copy.
     let first_notice = submission.state != SubmissionState::Uncertain;
-    let finding = if first_notice { Finding::Unknown } else { look(gateway, job, submission, stored).await? };
+    let finding =
+        if first_notice { Finding::Unknown } else { look(gateway, job, submission, stored).await? };
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;
     let current = tx.submission(submission.message).await?.ok_or(FlowError::Obsolete)?;
     match (finding, next) {
         (Finding::Sent, _) => resolve(&mut tx, gateway, job, current, SubmissionState::Sent).await?,
-        (Finding::NotThere, None) => resolve(&mut tx, gateway, job, current, SubmissionState::Deferred).await?,
+        (Finding::NotThere, None) => {
+            resolve(&mut tx, gateway, job, current, SubmissionState::Deferred).await?
+        }
         (Finding::Unknown, None) if submission.account.is_none() => {
             resolve(&mut tx, gateway, job, current, SubmissionState::Deferred).await?;
         }
@@ -53,7 +61,12 @@ pub(super) async fn perform(gateway: &Gateway, job: &Leased, submission: &Submis
     Ok(())
 }
 
-async fn look(gateway: &Gateway, job: &Leased, submission: &Submission, stored: &StoredMessage) -> Result<Finding, FlowError> {
+async fn look(
+    gateway: &Gateway,
+    job: &Leased,
+    submission: &Submission,
+    stored: &StoredMessage,
+) -> Result<Finding, FlowError> {
     let Some(account) = submission.account else { return Ok(Finding::Unknown) };
     match sent_copy::find(gateway, job.workspace, account, stored).await? {
         Ok(Some(_)) => Ok(Finding::Sent),
@@ -66,7 +79,13 @@ async fn look(gateway: &Gateway, job: &Leased, submission: &Submission, stored: 
 }
 
 /// Settles the doubt: sent, or to be sent once more.
-async fn resolve(tx: &mut Tx, gateway: &Gateway, job: &Leased, mut submission: Submission, to: SubmissionState) -> Result<(), FlowError> {
+async fn resolve(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    job: &Leased,
+    mut submission: Submission,
+    to: SubmissionState,
+) -> Result<(), FlowError> {
     for recipient in submission.recipients.iter_mut().filter(|recipient| in_doubt(recipient)) {
         recipient.state = to;
     }
@@ -74,7 +93,12 @@ async fn resolve(tx: &mut Tx, gateway: &Gateway, job: &Leased, mut submission: S
 }
 
 /// Stays uncertain until the next look.
-async fn remain(tx: &mut Tx, job: &Leased, mut submission: Submission, until: Timestamp) -> Result<(), FlowError> {
+async fn remain(
+    tx: &mut Tx,
+    job: &Leased,
+    mut submission: Submission,
+    until: Timestamp,
+) -> Result<(), FlowError> {
     for recipient in submission.recipients.iter_mut().filter(|recipient| in_doubt(recipient)) {
         recipient.state = SubmissionState::Uncertain;
     }

@@ -25,7 +25,12 @@ use crate::{
 ///
 /// # Errors
 /// Those of the store.
-pub(super) async fn outcomes(gateway: &Gateway, job: &Leased, message: MessageKey, results: &[(Address, Outcome)]) -> Result<(), FlowError> {
+pub(super) async fn outcomes(
+    gateway: &Gateway,
+    job: &Leased,
+    message: MessageKey,
+    results: &[(Address, Outcome)],
+) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
@@ -77,7 +82,12 @@ pub(super) async fn settle(gateway: &Gateway, job: &Leased, message: MessageKey)
 ///
 /// # Errors
 /// Those of the store.
-pub(super) async fn defer_all(gateway: &Gateway, job: &Leased, message: MessageKey, trouble: &Trouble) -> Result<(), FlowError> {
+pub(super) async fn defer_all(
+    gateway: &Gateway,
+    job: &Leased,
+    message: MessageKey,
+    trouble: &Trouble,
+) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
     for state in &mut submission.recipients {
@@ -98,7 +108,12 @@ pub(super) async fn defer_all(gateway: &Gateway, job: &Leased, message: MessageK
 ///
 /// # Errors
 /// Those of the store.
-pub(super) async fn give_up(gateway: &Gateway, job: &Leased, message: MessageKey, reason: &str) -> Result<(), FlowError> {
+pub(super) async fn give_up(
+    gateway: &Gateway,
+    job: &Leased,
+    message: MessageKey,
+    reason: &str,
+) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
     submission.detail = Some(reason.to_owned());
@@ -114,7 +129,12 @@ pub(super) async fn give_up(gateway: &Gateway, job: &Leased, message: MessageKey
 ///
 /// # Errors
 /// Those of the store.
-pub(super) async fn conclude(tx: &mut Tx, gateway: &Gateway, job: &Leased, mut submission: Submission) -> Result<(), FlowError> {
+pub(super) async fn conclude(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    job: &Leased,
+    mut submission: Submission,
+) -> Result<(), FlowError> {
     let now = now();
     let before = submission.state;
     expire(&mut submission, now, gateway);
@@ -134,7 +154,11 @@ pub(super) async fn conclude(tx: &mut Tx, gateway: &Gateway, job: &Leased, mut s
 ///
 /// # Errors
 /// Those of the store.
-pub(super) async fn stay_uncertain(tx: &mut Tx, mut submission: Submission, until: Timestamp) -> Result<(), FlowError> {
+pub(super) async fn stay_uncertain(
+    tx: &mut Tx,
+    mut submission: Submission,
+    until: Timestamp,
+) -> Result<(), FlowError> {
     let before = submission.state;
     submission.state = SubmissionState::Uncertain;
     submission.next_attempt_at = Some(until);
@@ -145,7 +169,8 @@ pub(super) async fn stay_uncertain(tx: &mut Tx, mut submission: Submission, unti
 
 /// What could not be delivered within its lifetime bounces (RFC 5321 section 4.5.4.1).
 fn expire(submission: &mut Submission, now: Timestamp, gateway: &Gateway) {
-    let lifetime = SignedDuration::try_from(gateway.settings.submission_lifetime).unwrap_or(SignedDuration::MAX);
+    let lifetime =
+        SignedDuration::try_from(gateway.settings.submission_lifetime).unwrap_or(SignedDuration::MAX);
     if now.duration_since(submission.accepted_at) < lifetime {
         return;
     }
@@ -161,12 +186,19 @@ fn next_attempt(submission: &Submission, gateway: &Gateway, now: Timestamp) -> O
     let signed = |wait| SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1));
     match submission.state {
         SubmissionState::Deferred => Some(now + signed(retry::submission(submission.attempt, jitter()))),
-        SubmissionState::Uncertain => gateway.settings.reconcile_waits.first().map(|wait| now + signed(*wait)),
+        SubmissionState::Uncertain => {
+            gateway.settings.reconcile_waits.first().map(|wait| now + signed(*wait))
+        }
         _ => None,
     }
 }
 
-async fn announce(tx: &mut Tx, submission: &Submission, before: SubmissionState, now: Timestamp) -> Result<(), FlowError> {
+async fn announce(
+    tx: &mut Tx,
+    submission: &Submission,
+    before: SubmissionState,
+    now: Timestamp,
+) -> Result<(), FlowError> {
     let what = match submission.state {
         SubmissionState::Sent => MessageEvent::Sent,
         SubmissionState::Bounced => MessageEvent::Bounced,
@@ -178,7 +210,8 @@ async fn announce(tx: &mut Tx, submission: &Submission, before: SubmissionState,
         return Ok(());
     }
     let stored = tx.message(submission.message).await?.ok_or(FlowError::Obsolete)?;
-    let contacts = tx.message_contacts(submission.message).await?;
+    let contacts =
+        tx.message_contacts(&[submission.message]).await?.remove(&submission.message).unwrap_or_default();
     let fact = MessageFact {
         message: submission.message,
         conversation: stored.conversation,
@@ -197,13 +230,24 @@ async fn announce(tx: &mut Tx, submission: &Submission, before: SubmissionState,
 }
 
 fn fact(state: &RecipientState) -> RecipientFact {
-    RecipientFact { address: state.recipient.address.clone(), state: state.state, code: state.code, text: state.text.clone() }
+    RecipientFact {
+        address: state.recipient.address.clone(),
+        state: state.state,
+        code: state.code,
+        text: state.text.clone(),
+    }
 }
 
 /// The Sent copy once it was sent, the report once nothing is open.
-async fn follow_up(tx: &mut Tx, gateway: &Gateway, submission: &mut Submission, now: Timestamp) -> Result<(), FlowError> {
+async fn follow_up(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    submission: &mut Submission,
+    now: Timestamp,
+) -> Result<(), FlowError> {
     let sent = submission.recipients.iter().any(|state| state.state == SubmissionState::Sent);
-    let wants_copy = submission.sent_copy == SentCopy::Wanted && gateway.policy().append_sent == AppendSent::Auto;
+    let wants_copy =
+        submission.sent_copy == SentCopy::Wanted && gateway.policy().append_sent == AppendSent::Auto;
     if let (true, true, Some(account)) = (sent, wants_copy, submission.account) {
         tx.enqueue_job(&Job::SaveSent { message: submission.message, account }, now).await?;
         // Queued once, however many recipients are sent to later.

@@ -5,13 +5,26 @@
 
 use jiff::SignedDuration;
 
-use super::perform::Part;
+use bytes::Bytes;
+
+use super::{
+    handler::own_message_id,
+    perform::{Part, send_once, server},
+};
 use crate::{
-    core::{ids::MessageKey, inbound::SendClass, retry, submission::{RecipientState, Submission, SubmissionState}},
+    core::{
+        ids::MessageKey,
+        retry,
+        submission::{RecipientState, Submission, SubmissionState},
+    },
     flow::{FlowError, Gateway, jitter, now},
-    mail::{Address, Envelope, Recipient, Return, ReversePath, report},
+    mail::{
+        Action, Address, EnhancedStatus, Envelope, NewReport, RawMessage, Recipient, ReportedRecipient,
+        ReversePath, compose_report,
+    },
     queue::{Leased, Settlement},
     smtp::Outcome,
+    store::mint,
 };
 
 /// Tries of one report.
@@ -28,7 +41,7 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
     let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
     let raw = session.blob(stored.blob).await?;
     drop(session);
-    let raw = compose(gateway, &submission, &to, &raw);
+    let raw = compose(gateway, &submission, &to, raw);
     let envelope = Envelope { recipients: vec![Recipient::new(to)], ..Envelope::new(ReversePath::Null) };
     let outcome = send(gateway, job, &submission, &Part { envelope, raw }).await?;
     let settlement = match outcome {
@@ -36,7 +49,9 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
         Outcome::Deferred(_) if job.attempt >= TRIES_MAX => Settlement::Done,
         Outcome::Deferred(_) => {
             let wait = retry::submission(job.attempt, jitter());
-            Settlement::RetryAt(now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1)))
+            Settlement::RetryAt(
+                now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1)),
+            )
         }
     };
     let mut tx = gateway.store.begin(job.workspace).await?;
@@ -45,20 +60,22 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
     Ok(())
 }
 
-fn compose(gateway: &Gateway, submission: &Submission, to: &Address, raw: &bytes::Bytes) -> bytes::Bytes {
+fn compose(gateway: &Gateway, submission: &Submission, to: &Address, raw: Bytes) -> Bytes {
     let reported = submission.recipients.iter().filter(|state| wants(state));
     let recipients: Vec<_> = reported.map(recipient).collect();
-    let draft = report::ReportDraft {
+    let (ret, envelope_id) = (submission.dsn.ret, submission.dsn.envelope_id.clone());
+    let envelope = Envelope { ret, envelope_id, ..Envelope::new(submission.reverse_path.clone()) };
+    let message_id = own_message_id(mint(), &gateway.settings.hostname);
+    let report = NewReport {
         reporting_mta: &gateway.settings.hostname,
         to,
-        envelope_id: submission.dsn.envelope_id.as_deref(),
-        arrived_at: submission.accepted_at,
-        now: now(),
+        original: &RawMessage(raw),
+        envelope: &envelope,
         recipients: &recipients,
-        original: raw,
-        ret: submission.dsn.ret.unwrap_or(Return::Headers),
+        message_id: &message_id,
+        date: now(),
     };
-    report::compose_report(&draft)
+    compose_report(&report).into_bytes()
 }
 
 fn wants(state: &RecipientState) -> bool {
@@ -69,26 +86,32 @@ fn wants(state: &RecipientState) -> bool {
     }
 }
 
-fn recipient(state: &RecipientState) -> report::ReportRecipient {
-    let delivered = state.state == SubmissionState::Sent;
-    report::ReportRecipient {
-        address: Some(state.recipient.address.clone()),
-        original: state.recipient.original.clone(),
+fn recipient(state: &RecipientState) -> ReportedRecipient {
+    let sent = state.state == SubmissionState::Sent;
+    let status = state.status.as_deref().and_then(|status| status.parse().ok());
+    ReportedRecipient {
+        recipient: state.recipient.clone(),
         // We handed it to the provider and know no more: relayed, not delivered (RFC 3464 section 2.3.3).
-        action: if delivered { report::Action::Relayed } else { report::Action::Failed },
-        status: state.status.as_deref().and_then(report::EnhancedStatus::parse),
+        action: if sent { Action::Relayed } else { Action::Failed },
+        status: status.unwrap_or(EnhancedStatus { class: if sent { 2 } else { 5 }, subject: 0, detail: 0 }),
         diagnostic: state.text.clone(),
+        remote_mta: None,
+        retry_until: None,
     }
 }
 
-async fn send(gateway: &Gateway, job: &Leased, submission: &Submission, part: &Part) -> Result<Outcome, FlowError> {
+async fn send(
+    gateway: &Gateway,
+    job: &Leased,
+    submission: &Submission,
+    part: &Part,
+) -> Result<Outcome, FlowError> {
     let mut session = gateway.store.read(job.workspace).await?;
-    let smarthost = session.exit_server(None).await?;
-    let server = match (smarthost, submission.class) {
-        (Some(server), _) => Some(server),
-        (None, SendClass::Individual | SendClass::Bulk | SendClass::Workflow) => session.exit_server(submission.account).await?,
+    let smarthost = server(&mut session, None).await?;
+    let server = match smarthost {
+        Some(smarthost) => smarthost,
+        None => server(&mut session, submission.account).await?.ok_or(FlowError::Obsolete)?,
     };
     drop(session);
-    let server = server.ok_or(FlowError::Obsolete)?;
-    Ok(super::perform::send_once(gateway, &server, part).await)
+    Ok(send_once(gateway, &server, part).await)
 }

@@ -6,7 +6,7 @@
 use jiff::SignedDuration;
 
 use crate::{
-    account::{self, Trouble},
+    account::Trouble,
     core::{
         account::MailboxUid,
         ids::{AccountId, MessageKey, WorkspaceId},
@@ -16,6 +16,7 @@ use crate::{
     flow::{FlowError, Gateway, now},
     imap::{Append, Criterion, Flag, MailboxName},
     queue::{Leased, Settlement},
+    store::AccountAccess,
 };
 
 /// Fields under which providers keep the Message-ID that they replaced.
@@ -35,7 +36,12 @@ enum Copied {
 ///
 /// # Errors
 /// Those of the store.
-pub async fn save_sent(gateway: &Gateway, job: &Leased, message: MessageKey, account: AccountId) -> Result<(), FlowError> {
+pub async fn save_sent(
+    gateway: &Gateway,
+    job: &Leased,
+    message: MessageKey,
+    account: AccountId,
+) -> Result<(), FlowError> {
     let mut session = gateway.store.read(job.workspace).await?;
     let submission = session.submission(message).await?.ok_or(FlowError::Obsolete)?;
     if matches!(submission.sent_copy, SentCopy::Filed | SentCopy::Appended) {
@@ -73,7 +79,12 @@ fn pause(attempt: u32) -> SignedDuration {
     SignedDuration::from_secs(i64::from(attempt.clamp(1, 8)))
 }
 
-async fn note(tx: &mut crate::store::Tx, message: MessageKey, at: Option<MailboxUid>, copy: SentCopy) -> Result<(), FlowError> {
+async fn note(
+    tx: &mut crate::store::Tx,
+    message: MessageKey,
+    at: Option<MailboxUid>,
+    copy: SentCopy,
+) -> Result<(), FlowError> {
     if let Some(at) = at {
         tx.add_sighting(message, &SightingRow { sighting: Sighting::Account(at), at: now() }).await?;
     }
@@ -104,14 +115,15 @@ async fn look_or_append(
     stored: &StoredMessage,
     raw: Option<&bytes::Bytes>,
 ) -> Result<Result<Copied, Trouble>, FlowError> {
-    let login = gateway.store.read(workspace).await?.account_login(account).await?.ok_or(FlowError::Obsolete)?;
+    let login =
+        gateway.store.read(workspace).await?.account_access(account).await?.ok_or(FlowError::Obsolete)?;
     Ok(work(gateway, account, &login, (stored, raw)).await)
 }
 
 async fn work(
     gateway: &Gateway,
     account: AccountId,
-    login: &account::Login,
+    login: &AccountAccess,
     (stored, raw): (&StoredMessage, Option<&bytes::Bytes>),
 ) -> Result<Copied, Trouble> {
     let mut client = gateway.dialer.open_imap(login).await?;
@@ -140,17 +152,21 @@ async fn work(
 }
 
 fn append<'a>(sent: &'a MailboxName, stored: &StoredMessage, raw: &'a bytes::Bytes) -> Append<'a> {
-    Append { mailbox: sent, flags: &[Flag::Seen], internal_date: Some(stored.sent_at), message: raw }
+    Append { mailbox: sent, flags: &[Flag::Seen], internal_date: Some(stored.sent_at), message: raw.clone() }
 }
 
 /// By the id we gave, wherever the provider may have put it.
-async fn search<S>(client: &mut crate::imap::Client<S>, stored: &StoredMessage) -> Result<Option<crate::imap::Uid>, Trouble>
+async fn search<S>(
+    client: &mut crate::imap::Client<S>,
+    stored: &StoredMessage,
+) -> Result<Option<crate::imap::Uid>, Trouble>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
 {
     let Some(id) = &stored.rfc822_id else { return Ok(None) };
-    for field in ["Message-ID"].into_iter().chain(ORIGINAL_ID_FIELDS) {
-        let found = client.uid_search(Criterion::Header { name: field, value: id.as_str() }).await?;
+    let originals = ORIGINAL_ID_FIELDS.map(|field| Criterion::OriginalId { field, id });
+    for criterion in [Criterion::MessageId(id)].into_iter().chain(originals) {
+        let found = client.uid_search(criterion).await?;
         if let Some(uid) = found.last() {
             return Ok(Some(uid));
         }

@@ -54,6 +54,7 @@ both! {
         let other = workspace(&world.store, "other").await;
         let mut system = world.store.system().await.unwrap();
         assert_eq!(conflict(system.create_workspace(&a_workspace("acme")).await), "workspaces_slug_unique");
+        drop(system);
         let mut system = world.store.system().await.unwrap();
         let change = WorkspaceChange { slug: Some("acme".into()), ..WorkspaceChange::default() };
         assert_eq!(conflict(system.update_workspace(other, &change).await), "workspaces_slug_unique");

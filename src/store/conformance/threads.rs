@@ -274,6 +274,7 @@ both! {
         assert_eq!(tx.hold_conversation(absorbed).await.unwrap(), keep);
         assert_eq!(tx.insert_message(&message).await.unwrap(), Some(keep));
         missing(tx.hold_conversation(mint()).await);
+        drop(tx);
         let mut tx = place.tx().await;
         tx.merge_conversations(keep, absorbed).await.unwrap().unwrap();
         missing(tx.touch_conversation(absorbed, at(5)).await);

@@ -1,0 +1,148 @@
+//! The composition root: builds the parts from the configuration, starts the roles, and owns shutdown.
+//!
+//! Not here: anything that a part could decide for itself.
+
+mod parts;
+mod serve;
+
+pub use parts::{StartError, gateway, master_key};
+pub use serve::serve;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::{Config, Role},
+    flow::{Gateway, MxHandler, submit::SubmissionHandler},
+    http, net,
+    smtp::{self, ListenerKind},
+    worker,
+};
+
+/// Where a running gateway listens: the ports are real ones, also where the configuration said 0.
+#[derive(Debug, Clone, Default)]
+pub struct Addresses {
+    pub mx: Vec<SocketAddr>,
+    pub submission: Vec<SocketAddr>,
+    pub submissions: Vec<SocketAddr>,
+    pub http: Option<SocketAddr>,
+}
+
+/// A gateway at work.
+pub struct Running {
+    pub gateway: Gateway,
+    pub addresses: Addresses,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Running {
+    /// Builds everything, binds every listener, and starts the roles the configuration names.
+    ///
+    /// # Errors
+    /// Names what could not be opened, read or bound, and what to do about it.
+    pub async fn start(config: &Config, metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Result<Self, StartError> {
+        let gateway = gateway(config).await?;
+        let mut running =
+            Self { gateway, addresses: Addresses::default(), shutdown: CancellationToken::new(), tasks: TaskTracker::new() };
+        let ready = Arc::new(AtomicBool::new(false));
+        running.listen_http(config, metrics, &ready).await?;
+        running.listen_smtp(config)?;
+        running.work(config);
+        ready.store(true, Ordering::Release);
+        Ok(running)
+    }
+
+    /// Takes nothing new, finishes the work in hand, and closes the store.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.gateway.store.close().await;
+    }
+
+    async fn listen_http(
+        &mut self,
+        config: &Config,
+        metrics: Arc<dyn Fn() -> String + Send + Sync>,
+        ready: &Arc<AtomicBool>,
+    ) -> Result<(), StartError> {
+        if !config.has_role(Role::Http) {
+            return Ok(());
+        }
+        let listener = bind(config.http.listen, "http.listen")?;
+        self.addresses.http = listener.local_addr().ok();
+        let state = parts::api_state(config, self.gateway.clone(), metrics, Arc::clone(ready));
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move { http::serve(listener, state, shutdown).await });
+        Ok(())
+    }
+
+    fn listen_smtp(&mut self, config: &Config) -> Result<(), StartError> {
+        let certificates = parts::certificates(config)?;
+        if let Some(certificates) = &certificates {
+            let watch = Arc::clone(certificates).watch(config.tls.reload, self.shutdown.clone());
+            self.tasks.spawn(watch);
+        }
+        let tls = certificates.map(|c| c.server_config(&[b"smtp"])).transpose()?;
+        let has_tls = tls.is_some();
+        let (hostname, limits) = (self.gateway.settings.hostname.clone(), parts::smtp_limits(config));
+        if config.has_role(Role::Mx) {
+            let gateway = self.gateway.clone();
+            let factory = move |_, _| MxHandler::new(gateway.clone());
+            let server = Arc::new(smtp::Server::new(&hostname, limits.clone(), tls.clone(), factory));
+            self.addresses.mx = self.serve_smtp(&server, &config.smtp.mx.listen, (ListenerKind::Mx, "smtp.mx.listen"))?;
+        }
+        if config.has_role(Role::Submission) {
+            let gateway = self.gateway.clone();
+            let factory = move |_, _| SubmissionHandler::new(gateway.clone());
+            let server = Arc::new(smtp::Server::new(&hostname, limits, tls, factory));
+            let kind = (ListenerKind::Submission, "smtp.submission.listen");
+            self.addresses.submission = self.serve_smtp(&server, &config.smtp.submission.listen, kind)?;
+            if has_tls {
+                let kind = (ListenerKind::Submissions, "smtp.submissions.listen");
+                self.addresses.submissions = self.serve_smtp(&server, &config.smtp.submissions.listen, kind)?;
+            } else {
+                tracing::warn!("without [tls] nobody can log in to submit mail: set tls.certificate and tls.private_key");
+            }
+        }
+        Ok(())
+    }
+
+    fn serve_smtp<F: smtp::HandlerFactory>(
+        &self,
+        server: &Arc<smtp::Server<F>>,
+        listen: &[SocketAddr],
+        (kind, option): (ListenerKind, &'static str),
+    ) -> Result<Vec<SocketAddr>, StartError> {
+        let mut bound = Vec::with_capacity(listen.len());
+        for address in listen {
+            let listener = bind(*address, option)?;
+            bound.extend(listener.local_addr().ok());
+            self.tasks.spawn(Arc::clone(server).run(listener, kind, self.shutdown.clone()));
+        }
+        Ok(bound)
+    }
+
+    fn work(&self, config: &Config) {
+        if config.has_role(Role::Jobs) {
+            self.tasks.spawn(worker::jobs::run(self.gateway.clone(), self.shutdown.clone()));
+            self.tasks.spawn(worker::upkeep::run(self.gateway.clone(), self.shutdown.clone()));
+        }
+        if config.has_role(Role::Accounts) {
+            self.tasks.spawn(worker::accounts::run(self.gateway.clone(), self.shutdown.clone()));
+        }
+    }
+}
+
+fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, StartError> {
+    net::bind(address).map_err(|source| StartError::Bind { address, option, source })
+}

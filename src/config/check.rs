@@ -1,0 +1,207 @@
+//! The rules that span options: what contradicts is a fault, what works but seldom was meant is a note.
+//!
+//! Not here: anything that needs the network or a look at the disk; `mailweave check` does that with the parts themselves.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{
+    ADMIN_KEY_LEN_MIN, Config, Role,
+    reader::{Origin, Reader},
+};
+
+/// RFC 2177: a server may end a connection that has said nothing for 30 minutes.
+const IDLE_RENEW_MAX: Duration = Duration::from_secs(29 * 60);
+/// The providers whose servers and scopes are built in.
+const BUILT_IN_PROVIDERS: [&str; 2] = ["google", "microsoft"];
+
+/// Adds faults to the reader's and returns the notes.
+pub(super) fn check(config: &Config, reader: &mut Reader) -> Vec<String> {
+    let mut fault = |key: &str, problem: &str, advice: &str| {
+        reader.fault(Origin::Nowhere, key, problem.to_owned(), advice.to_owned());
+    };
+    storage(config, &mut fault);
+    listeners(config, &mut fault);
+    limits(config, &mut fault);
+    oauth(config, &mut fault);
+    notes(config)
+}
+
+type Report<'a> = dyn FnMut(&str, &str, &str) + 'a;
+
+fn storage(config: &Config, fault: &mut Report<'_>) {
+    if config.node.roles.is_empty() {
+        fault("node.roles", "is empty, so this node would do nothing", "leave it out to have all roles");
+    }
+    let store = config.store_url();
+    if !store.expose_secret().starts_with("sqlite://") && !config.is_postgres() {
+        fault("store.url", "is no database we know", "write sqlite://PATH or postgres://USER@HOST/NAME");
+    }
+    if config.is_postgres() && config.secrets.master_key_file.is_none() {
+        let advice = "name a file that every node has, outside the database and its backups";
+        fault("secrets.master_key_file", "is required with postgres", advice);
+    }
+    let schemes = |url: &Option<SecretString>, schemes: &[&str]| {
+        url.as_ref().is_none_or(|url| schemes.iter().any(|scheme| url.expose_secret().starts_with(scheme)))
+    };
+    if !schemes(&config.coordination.url, &["redis://", "rediss://"]) {
+        fault("coordination.url", "is no coordinator we know", "write redis://HOST:PORT, or leave it empty");
+    }
+    if !schemes(&config.blobs.url, &["s3://", "file:///"]) {
+        fault(
+            "blobs.url",
+            "is no blob store we know",
+            "write s3://BUCKET/PREFIX or file:///PATH, or leave it empty",
+        );
+    }
+}
+
+fn listeners(config: &Config, fault: &mut Report<'_>) {
+    if config.tls.certificate.is_some() != config.tls.private_key.is_some() {
+        let missing = if config.tls.certificate.is_some() { "tls.private_key" } else { "tls.certificate" };
+        fault(
+            missing,
+            "is missing while its counterpart is set",
+            "set both, or neither for a development certificate",
+        );
+    }
+    let domains = &config.domains;
+    if domains.capture.is_some() && domains.capture == domains.reply {
+        fault(
+            "domains.reply",
+            "is the capture domain too",
+            "take two domains, such as bcc.example.com and reply.example.com",
+        );
+    }
+    let short = config
+        .http
+        .admin_key
+        .as_ref()
+        .is_some_and(|key| key.expose_secret().chars().count() < ADMIN_KEY_LEN_MIN);
+    if short {
+        fault("http.admin_key", "is shorter than 32 characters", "make one with: openssl rand -hex 32");
+    }
+    let smtp = &config.smtp;
+    let mut seen = vec![("http.listen", config.http.listen)];
+    let named = [
+        ("smtp.mx.listen", &smtp.mx.listen),
+        ("smtp.submission.listen", &smtp.submission.listen),
+        ("smtp.submissions.listen", &smtp.submissions.listen),
+    ];
+    for (key, address) in
+        named.iter().flat_map(|(key, list)| list.iter().map(move |address| (*key, *address)))
+    {
+        // Port 0 is any free port, however often it is asked for.
+        if let Some((other, _)) = seen.iter().find(|(_, taken)| *taken == address && address.port() != 0) {
+            fault(
+                key,
+                &format!("listens on {address}, as {other} does"),
+                "give each listener an address of its own",
+            );
+        }
+        seen.push((key, address));
+    }
+}
+
+fn limits(config: &Config, fault: &mut Report<'_>) {
+    if config.sync.idle_renew > IDLE_RENEW_MAX || config.sync.idle_renew.is_zero() {
+        fault(
+            "sync.idle_renew",
+            "is not between 1s and 29m",
+            "RFC 2177: servers may hang up after 30 minutes",
+        );
+    }
+    let counts = [
+        ("store.connections", config.store.connections),
+        ("smtp.recipients_max", config.smtp.recipients_max),
+        ("smtp.connections_max", config.smtp.connections_max),
+        ("smtp.connections_per_client_max", config.smtp.connections_per_client_max),
+        ("smtp.errors_max", config.smtp.errors_max),
+        ("http.requests_per_minute", config.http.requests_per_minute),
+        ("sync.connections_per_host", config.sync.connections_per_host),
+        ("sync.connections_per_account", config.sync.connections_per_account),
+        ("sync.backfill_chunk", config.sync.backfill_chunk),
+        ("outbound.at_once", config.outbound.at_once),
+        ("webhooks.at_once", config.webhooks.at_once),
+    ];
+    for (key, _) in counts.iter().filter(|(_, count)| *count == 0) {
+        fault(key, "is 0, so nothing would ever pass", "leave it out to have the default");
+    }
+    let spans = [
+        ("coordination.lease", config.coordination.lease),
+        ("tls.reload", config.tls.reload),
+        ("smtp.idle_timeout", config.smtp.idle_timeout),
+        ("smtp.data_timeout", config.smtp.data_timeout),
+        ("http.request_timeout", config.http.request_timeout),
+        ("egress.connect_timeout", config.egress.connect_timeout),
+        ("dns.timeout", config.dns.timeout),
+        ("sync.poll", config.sync.poll),
+        ("sync.sweep", config.sync.sweep),
+        ("sync.progress_timeout", config.sync.progress_timeout),
+        ("sync.command_timeout", config.sync.command_timeout),
+        ("sync.backoff_min", config.sync.backoff_min),
+        ("outbound.retry_min", config.outbound.retry_min),
+        ("webhooks.timeout", config.webhooks.timeout),
+    ];
+    for (key, _) in spans.iter().filter(|(_, span)| span.is_zero()) {
+        fault(key, "is no time at all", "leave it out to have the default");
+    }
+    let sizes = [
+        ("smtp.message_bytes_max", config.smtp.message_bytes_max),
+        ("http.body_bytes_max", config.http.body_bytes_max),
+        ("sync.fetch_chunk", config.sync.fetch_chunk),
+    ];
+    for (key, _) in sizes.iter().filter(|(_, size)| size.is_empty()) {
+        fault(key, "is 0, so nothing would ever fit", "leave it out to have the default");
+    }
+    if config.sync.backoff_min > config.sync.backoff_max {
+        fault("sync.backoff_max", "is shorter than sync.backoff_min", "make it the longer of the two");
+    }
+    if config.outbound.retry_min > config.outbound.retry_max {
+        fault("outbound.retry_max", "is shorter than outbound.retry_min", "make it the longer of the two");
+    }
+}
+
+fn oauth(config: &Config, fault: &mut Report<'_>) {
+    for (name, provider) in &config.oauth.0 {
+        if provider.client_id.is_empty() {
+            let advice = "the provider shows it where the application is registered";
+            fault(&format!("oauth.{name}.client_id"), "is not set", advice);
+        }
+        if BUILT_IN_PROVIDERS.contains(&name.as_str()) {
+            continue;
+        }
+        for (key, missing) in
+            [("authorize_url", provider.authorize_url.is_none()), ("token_url", provider.token_url.is_none())]
+        {
+            if missing {
+                let advice = "only google and microsoft are built in";
+                fault(&format!("oauth.{name}.{key}"), "is not set", advice);
+            }
+        }
+    }
+}
+
+fn notes(config: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    if config.has_role(Role::Mx) && config.domains.capture.is_none() {
+        notes.push("domains.capture is not set: there are no capture addresses until it is.".to_owned());
+    }
+    if config.has_role(Role::Mx) && config.domains.reply.is_none() {
+        notes.push("domains.reply is not set: replies are not relayed until it is.".to_owned());
+    }
+    if config.tls.certificate.is_none() && (config.has_role(Role::Mx) || config.has_role(Role::Submission)) {
+        notes.push(
+            "tls.certificate is not set: a development certificate is made, which no client trusts."
+                .to_owned(),
+        );
+    }
+    if config.http.public_url.is_none()
+        && config.has_role(Role::Http)
+        && !config.http.listen.ip().is_loopback()
+    {
+        notes.push("http.public_url is not set: links to this gateway name its listen address.".to_owned());
+    }
+    notes
+}

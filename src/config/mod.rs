@@ -1,0 +1,211 @@
+//! The operator's choices: one TOML file, overridden by environment variables, checked as a whole before anything starts.
+//!
+//! Not a place for policy: what is synced is a workspace's choice and lives in the store. Lower layers never see this
+//! module; `app` hands them plain values.
+
+mod check;
+mod reader;
+mod sections;
+mod value;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+pub use reader::{Fault, Origin};
+pub use sections::{
+    Blobs, Coordination, Dns, Domains, Egress, Http, Log, Node, Oauth, OauthProvider, Outbound, Secrets,
+    Smtp, SmtpMx, SmtpSubmission, SmtpSubmissions, Store, Sync, Tls, Webhooks,
+};
+pub use value::{
+    Bytes, DomainName, Endpoint, LogFormat, LogLevel, NameServer, Role, Security, parse_duration,
+};
+
+use self::reader::Reader;
+
+/// Read when `--config` names no other.
+pub const DEFAULT_FILE: &str = "config/mailweave.toml";
+/// Overrides `http.admin_key`.
+pub const ADMIN_KEY_VARIABLE: &str = "MAILWEAVE_ADMIN_KEY";
+/// Shortest administrator's key, in characters.
+pub const ADMIN_KEY_LEN_MIN: usize = 32;
+
+/// Everything an operator can choose. `Debug` shows no secret.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub node: Node,
+    pub store: Store,
+    pub coordination: Coordination,
+    pub blobs: Blobs,
+    pub secrets: Secrets,
+    pub tls: Tls,
+    pub domains: Domains,
+    pub smtp: Smtp,
+    pub http: Http,
+    pub egress: Egress,
+    pub dns: Dns,
+    pub sync: Sync,
+    pub outbound: Outbound,
+    pub webhooks: Webhooks,
+    pub log: Log,
+    pub oauth: Oauth,
+}
+
+/// A configuration that can be used, and what the operator should hear about it all the same.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    /// Whole sentences, each naming its option.
+    pub notes: Vec<String>,
+}
+
+/// Why there is no usable configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("there is no configuration file {}; give another with --config, or copy the commented one from config/mailweave.toml", path.display())]
+    Missing { path: PathBuf },
+    #[error("{} cannot be read", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{} is not TOML: {message}", path.display())]
+    Syntax { path: PathBuf, message: String },
+    /// All that is wrong, so that one round of corrections is enough.
+    #[error("{}", Lines(.0))]
+    Faults(Vec<Fault>),
+}
+
+struct Lines<'a>(&'a [Fault]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0.len() == 1 { "mistake" } else { "mistakes" };
+        write!(f, "{} {plural} in the configuration", self.0.len())?;
+        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+    }
+}
+
+impl Config {
+    /// Reads the file and the environment. Without a `path` the default file may be absent; a file asked for may not.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with every mistake there is.
+    pub fn load(path: Option<&Path>) -> Result<Loaded, ConfigError> {
+        let (path, asked_for) = path.map_or((Path::new(DEFAULT_FILE), false), |path| (path, true));
+        // A variable whose name or value is not UTF-8 cannot be one of ours.
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::read(Some((path, &text)), variables),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && asked_for => {
+                Err(ConfigError::Missing { path: path.to_owned() })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let mut loaded = Self::read(None, variables)?;
+                let note = format!(
+                    "there is no {DEFAULT_FILE}: every option has its default, unless the environment sets it."
+                );
+                loaded.notes.insert(0, note);
+                Ok(loaded)
+            }
+            Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+        }
+    }
+
+    /// The same from a file's text and a list of environment variables. Reads nothing but the secret files they name.
+    ///
+    /// # Errors
+    /// [`ConfigError::Syntax`] or [`ConfigError::Faults`].
+    pub fn read(
+        file: Option<(&Path, &str)>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Loaded, ConfigError> {
+        let mut reader = Reader::default();
+        if let Some((path, text)) = file {
+            reader.add_file(path, text)?;
+        }
+        let variables: Vec<_> = variables.into_iter().collect();
+        let admin_key =
+            variables.iter().find(|(name, value)| name == ADMIN_KEY_VARIABLE && !value.is_empty());
+        let admin_key = admin_key.map(|(_, value)| SecretString::from(value.clone()));
+        reader.add_variables(variables);
+        let mut config = Self::from_reader(&mut reader);
+        if admin_key.is_some() {
+            config.http.admin_key = admin_key;
+        }
+        let notes = check::check(&config, &mut reader);
+        let faults = reader.finish();
+        if faults.is_empty() { Ok(Loaded { config, notes }) } else { Err(ConfigError::Faults(faults)) }
+    }
+
+    fn from_reader(reader: &mut Reader) -> Self {
+        Self {
+            node: reader.section("node"),
+            store: reader.section("store"),
+            coordination: reader.section("coordination"),
+            blobs: reader.section("blobs"),
+            secrets: reader.section("secrets"),
+            tls: reader.section("tls"),
+            domains: reader.section("domains"),
+            smtp: reader.section("smtp"),
+            http: reader.section("http"),
+            egress: reader.section("egress"),
+            dns: reader.section("dns"),
+            sync: reader.section("sync"),
+            outbound: reader.section("outbound"),
+            webhooks: reader.section("webhooks"),
+            log: reader.section("log"),
+            oauth: reader.section("oauth"),
+        }
+    }
+
+    /// The database: as given, else SQLite in the data directory.
+    #[must_use]
+    pub fn store_url(&self) -> SecretString {
+        let in_data_dir = || format!("sqlite://{}", self.node.data_dir.join("mailweave.db").display()).into();
+        self.store.url.clone().unwrap_or_else(in_data_dir)
+    }
+
+    /// True when the database is PostgreSQL, which several nodes may share.
+    #[must_use]
+    pub fn is_postgres(&self) -> bool {
+        let url = self.store_url();
+        ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme))
+    }
+
+    /// Where the master key is, or is created on first start: as given, else beside the SQLite file.
+    #[must_use]
+    pub fn master_key_file(&self) -> PathBuf {
+        let url = self.store_url();
+        let beside = || {
+            let file = url
+                .expose_secret()
+                .strip_prefix("sqlite://")
+                .map(|rest| rest.split('?').next().unwrap_or(rest));
+            file.and_then(|file| Path::new(file).parent()).unwrap_or(&self.node.data_dir).join("master.key")
+        };
+        self.secrets.master_key_file.clone().unwrap_or_else(beside)
+    }
+
+    /// What browsers and OAuth providers reach the pages by, without a slash at the end.
+    #[must_use]
+    pub fn public_url(&self) -> String {
+        let given = self.http.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
+        given.unwrap_or_else(|| format!("http://{}", self.http.listen))
+    }
+
+    #[must_use]
+    pub fn has_role(&self, role: Role) -> bool {
+        self.node.roles.contains(&role)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::from_reader(&mut Reader::default())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,446 @@
+//! Every option: its name, its kind, its default and its unit, each written once.
+//!
+//! Not here: why a default is what it is (`config/mailweave.toml` says it to the operator), nor rules that span options (`check`).
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+use url::Url;
+
+use super::{
+    reader::{Reader, Section},
+    value::{Bytes, DomainName, Endpoint, LogFormat, LogLevel, NameServer, Role},
+};
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+const fn minutes(count: u64) -> Duration {
+    seconds(count * 60)
+}
+const fn hours(count: u64) -> Duration {
+    minutes(count * 60)
+}
+
+fn everywhere(port: u16) -> Vec<SocketAddr> {
+    vec![SocketAddr::from(([0, 0, 0, 0], port))]
+}
+
+/// `[node]`: this process among those of the installation.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Shown in logs and to the other nodes; the host's name when not set.
+    pub name: Option<String>,
+    pub data_dir: PathBuf,
+    pub roles: Vec<Role>,
+    /// How long `serve` finishes the work in hand after SIGTERM.
+    pub shutdown_grace: Duration,
+}
+
+impl Section for Node {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            name: reader.setting("name", None),
+            data_dir: reader.setting("data_dir", "data".into()),
+            roles: reader.setting("roles", Role::ALL.to_vec()),
+            shutdown_grace: reader.setting("shutdown_grace", seconds(30)),
+        }
+    }
+}
+
+/// `[store]`: where everything durable lives.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// May hold a password. `None`: SQLite in the data directory ([`super::Config::store_url`]).
+    pub url: Option<SecretString>,
+    /// Connections to PostgreSQL, of this node.
+    pub connections: u32,
+    /// Below this much free space no more mail is taken (452 4.3.1), while erasing and sending still work.
+    pub free_bytes_min: Bytes,
+}
+
+impl Section for Store {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            url: reader.secret("url"),
+            connections: reader.setting("connections", 10),
+            free_bytes_min: reader.setting("free_bytes_min", Bytes::mib(1024)),
+        }
+    }
+}
+
+/// `[coordination]`: how nodes share accounts, limits and wake-ups.
+#[derive(Debug, Clone)]
+pub struct Coordination {
+    /// `redis://…`; `None`: within this process.
+    pub url: Option<SecretString>,
+    /// How long a node that has fallen silent keeps its accounts.
+    pub lease: Duration,
+}
+
+impl Section for Coordination {
+    fn read(reader: &mut Reader) -> Self {
+        Self { url: reader.secret("url"), lease: reader.setting("lease", seconds(20)) }
+    }
+}
+
+/// `[blobs]`: where large bodies live.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    /// `None`: in the data directory.
+    pub url: Option<SecretString>,
+    /// Content up to this length stays in the database.
+    pub inline_bytes_max: Bytes,
+}
+
+impl Section for Blobs {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            url: reader.secret("url"),
+            inline_bytes_max: reader.setting("inline_bytes_max", Bytes(64 * 1024)),
+        }
+    }
+}
+
+/// `[secrets]`: the key that seals all others.
+#[derive(Debug, Clone)]
+pub struct Secrets {
+    /// `None`: [`super::Config::master_key_file`] says where it is created.
+    pub master_key_file: Option<PathBuf>,
+}
+
+impl Section for Secrets {
+    fn read(reader: &mut Reader) -> Self {
+        Self { master_key_file: reader.setting("master_key_file", None) }
+    }
+}
+
+/// `[tls]`: the gateway's own certificate, for all of its SMTP listeners.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// PEM, the chain after the certificate itself. `None`: one of a development CA is made.
+    pub certificate: Option<PathBuf>,
+    /// PEM.
+    pub private_key: Option<PathBuf>,
+    /// How often the two files are looked at for a change.
+    pub reload: Duration,
+}
+
+impl Section for Tls {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            certificate: reader.setting("certificate", None),
+            private_key: reader.setting("private_key", None),
+            reload: reader.setting("reload", minutes(1)),
+        }
+    }
+}
+
+/// `[domains]`: the two domains whose MX record points here.
+#[derive(Debug, Clone)]
+pub struct Domains {
+    pub capture: Option<DomainName>,
+    pub reply: Option<DomainName>,
+}
+
+impl Section for Domains {
+    fn read(reader: &mut Reader) -> Self {
+        Self { capture: reader.setting("capture", None), reply: reader.setting("reply", None) }
+    }
+}
+
+/// `[smtp]`: what all SMTP listeners have in common.
+#[derive(Debug, Clone)]
+pub struct Smtp {
+    /// Said in greetings and Received fields; the host's name when not set.
+    pub hostname: Option<String>,
+    pub message_bytes_max: Bytes,
+    /// RCPT commands that count in one transaction.
+    pub recipients_max: u32,
+    /// Connections of all listeners together.
+    pub connections_max: u32,
+    /// Connections of one client address.
+    pub connections_per_client_max: u32,
+    /// Refused commands, after which the connection is closed.
+    pub errors_max: u32,
+    /// Longest silence of a client between commands (RFC 5321 section 4.5.3.2.7).
+    pub idle_timeout: Duration,
+    /// Longest DATA transfer.
+    pub data_timeout: Duration,
+    pub mx: SmtpMx,
+    pub submission: SmtpSubmission,
+    pub submissions: SmtpSubmissions,
+}
+
+impl Section for Smtp {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            hostname: reader.setting("hostname", None),
+            message_bytes_max: reader.setting("message_bytes_max", Bytes::mib(36)),
+            recipients_max: reader.setting("recipients_max", 100),
+            connections_max: reader.setting("connections_max", 2000),
+            connections_per_client_max: reader.setting("connections_per_client_max", 50),
+            errors_max: reader.setting("errors_max", 20),
+            idle_timeout: reader.setting("idle_timeout", minutes(5)),
+            data_timeout: reader.setting("data_timeout", minutes(30)),
+            mx: reader.section("mx"),
+            submission: reader.section("submission"),
+            submissions: reader.section("submissions"),
+        }
+    }
+}
+
+/// `[smtp.mx]`: mail from the world, to capture and reply addresses.
+#[derive(Debug, Clone)]
+pub struct SmtpMx {
+    pub listen: Vec<SocketAddr>,
+    /// Unknown recipients one client address may name in an hour; more look like guessing and get 421.
+    pub unknown_recipients_per_hour: u32,
+}
+
+impl Section for SmtpMx {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            listen: reader.setting("listen", everywhere(25)),
+            unknown_recipients_per_hour: reader.setting("unknown_recipients_per_hour", 20),
+        }
+    }
+}
+
+/// `[smtp.submission]`: mail from the CRM, STARTTLS before AUTH.
+#[derive(Debug, Clone)]
+pub struct SmtpSubmission {
+    pub listen: Vec<SocketAddr>,
+}
+
+impl Section for SmtpSubmission {
+    fn read(reader: &mut Reader) -> Self {
+        Self { listen: reader.setting("listen", everywhere(587)) }
+    }
+}
+
+/// `[smtp.submissions]`: mail from the CRM, TLS from the first octet.
+#[derive(Debug, Clone)]
+pub struct SmtpSubmissions {
+    pub listen: Vec<SocketAddr>,
+}
+
+impl Section for SmtpSubmissions {
+    fn read(reader: &mut Reader) -> Self {
+        Self { listen: reader.setting("listen", everywhere(465)) }
+    }
+}
+
+/// `[http]`: the API and the pages.
+#[derive(Debug, Clone)]
+pub struct Http {
+    pub listen: SocketAddr,
+    /// What browsers and OAuth providers reach it by; `None`: `http://` and the listen address.
+    pub public_url: Option<Url>,
+    /// The instance administrator's API key, at least 32 characters.
+    pub admin_key: Option<SecretString>,
+    /// Longest request body, those that carry mail apart: they may hold `smtp.message_bytes_max` in base64.
+    pub body_bytes_max: Bytes,
+    pub request_timeout: Duration,
+    /// Requests of one API key in a minute.
+    pub requests_per_minute: u32,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Section for Http {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            listen: reader.setting("listen", SocketAddr::from(([127, 0, 0, 1], 8080))),
+            public_url: reader.setting("public_url", None),
+            admin_key: reader.secret("admin_key"),
+            body_bytes_max: reader.setting("body_bytes_max", Bytes::mib(1)),
+            request_timeout: reader.setting("request_timeout", seconds(30)),
+            requests_per_minute: reader.setting("requests_per_minute", 1200),
+            trusted_proxies: reader.setting("trusted_proxies", Vec::new()),
+        }
+    }
+}
+
+/// `[egress]`: where the gateway may connect to.
+#[derive(Debug, Clone)]
+pub struct Egress {
+    /// Private ranges allowed beside all public addresses.
+    pub allow: Vec<IpNet>,
+    /// PEM of CAs trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+    pub connect_timeout: Duration,
+}
+
+impl Section for Egress {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            allow: reader.setting("allow", Vec::new()),
+            ca_file: reader.setting("ca_file", None),
+            connect_timeout: reader.setting("connect_timeout", seconds(10)),
+        }
+    }
+}
+
+/// `[dns]`: who resolves names.
+#[derive(Debug, Clone)]
+pub struct Dns {
+    /// Empty: those of the system.
+    pub servers: Vec<NameServer>,
+    pub timeout: Duration,
+}
+
+impl Section for Dns {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            servers: reader.setting("servers", Vec::new()),
+            timeout: reader.setting("timeout", seconds(5)),
+        }
+    }
+}
+
+/// `[sync]`: how the users' accounts are followed.
+#[derive(Debug, Clone)]
+pub struct Sync {
+    /// Accounts this node follows at most.
+    pub accounts_max: u32,
+    /// IDLE is ended and begun anew after this long.
+    pub idle_renew: Duration,
+    /// How often mailboxes that no IDLE watches are looked at, Sent among them.
+    pub poll: Duration,
+    /// How often all UIDs are compared with what was consumed.
+    pub sweep: Duration,
+    /// Open connections to one provider host, of this node.
+    pub connections_per_host: u32,
+    /// Open connections to one account.
+    pub connections_per_account: u32,
+    /// Messages of history committed at a time.
+    pub backfill_chunk: u32,
+    /// Octets of a body asked for at a time.
+    pub fetch_chunk: Bytes,
+    /// Longest silence of a server within a command.
+    pub progress_timeout: Duration,
+    /// Longest command as a whole.
+    pub command_timeout: Duration,
+    /// First and longest wait before an account that failed is tried again.
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+}
+
+impl Section for Sync {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            accounts_max: reader.setting("accounts_max", 5000),
+            idle_renew: reader.setting("idle_renew", minutes(9)),
+            poll: reader.setting("poll", seconds(60)),
+            sweep: reader.setting("sweep", hours(24)),
+            connections_per_host: reader.setting("connections_per_host", 1000),
+            connections_per_account: reader.setting("connections_per_account", 2),
+            backfill_chunk: reader.setting("backfill_chunk", 200),
+            fetch_chunk: reader.setting("fetch_chunk", Bytes::mib(1)),
+            progress_timeout: reader.setting("progress_timeout", seconds(60)),
+            command_timeout: reader.setting("command_timeout", minutes(30)),
+            backoff_min: reader.setting("backoff_min", seconds(5)),
+            backoff_max: reader.setting("backoff_max", minutes(15)),
+        }
+    }
+}
+
+/// `[outbound]`: mail on its way out.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    /// How long a deferred message is tried before it counts as bounced.
+    pub retry_lifetime: Duration,
+    /// How long the provider may take to file its own copy in Sent before one is appended.
+    pub sent_copy_wait: Duration,
+    /// After a send that was cut off: when Sent is searched, counted from the final dot.
+    pub reconcile: Vec<Duration>,
+}
+
+impl Section for Outbound {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            retry_lifetime: reader.setting("retry_lifetime", hours(5 * 24)),
+            sent_copy_wait: reader.setting("sent_copy_wait", seconds(20)),
+            reconcile: reader.setting("reconcile", vec![seconds(30), minutes(5), hours(1)]),
+        }
+    }
+}
+
+/// `[webhooks]`: events on their way to the CRM.
+#[derive(Debug, Clone)]
+pub struct Webhooks {
+    /// Within which the endpoint must have answered 2xx.
+    pub timeout: Duration,
+    /// How long one event is tried before the endpoint is disabled.
+    pub retry_lifetime: Duration,
+    pub at_once: u32,
+}
+
+impl Section for Webhooks {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            timeout: reader.setting("timeout", seconds(15)),
+            retry_lifetime: reader.setting("retry_lifetime", hours(75)),
+            at_once: reader.setting("at_once", 16),
+        }
+    }
+}
+
+/// `[log]`: what goes to stderr.
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+impl Section for Log {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            level: reader.setting("level", LogLevel::Info),
+            format: reader.setting("format", LogFormat::Text),
+        }
+    }
+}
+
+/// `[oauth.NAME]`: a provider that users sign in at. What is `None` of Google's and Microsoft's is built in.
+#[derive(Debug, Clone)]
+pub struct OauthProvider {
+    pub client_id: String,
+    /// `None` of a public client, which PKCE alone protects.
+    pub client_secret: Option<SecretString>,
+    pub authorize_url: Option<Url>,
+    pub token_url: Option<Url>,
+    pub revoke_url: Option<Url>,
+    pub scopes: Vec<String>,
+    pub imap: Option<Endpoint>,
+    pub smtp: Option<Endpoint>,
+}
+
+impl Section for OauthProvider {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            client_id: reader.setting("client_id", String::new()),
+            client_secret: reader.secret("client_secret"),
+            authorize_url: reader.setting("authorize_url", None),
+            token_url: reader.setting("token_url", None),
+            revoke_url: reader.setting("revoke_url", None),
+            scopes: reader.setting("scopes", Vec::new()),
+            imap: reader.setting("imap", None),
+            smtp: reader.setting("smtp", None),
+        }
+    }
+}
+
+/// All `[oauth.NAME]` tables by name.
+#[derive(Debug, Clone, Default)]
+pub struct Oauth(pub BTreeMap<String, OauthProvider>);
+
+impl Section for Oauth {
+    fn read(reader: &mut Reader) -> Self {
+        // The table itself holds only tables: a value written straight into it belongs to no provider and is unknown.
+        let names = reader.tables_under();
+        Self(names.into_iter().map(|name| (name.clone(), reader.section(&name))).collect())
+    }
+}

@@ -1,0 +1,333 @@
+//! What the gateway tells about itself: log lines on stderr, metrics in Prometheus's format.
+//!
+//! Not here: what is logged or counted. Whoever does the work says so, with the names below for metrics.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::{
+    EnvFilter, fmt::MakeWriter, layer::SubscriberExt as _, registry::LookupSpan, util::SubscriberInitExt as _,
+};
+
+use crate::config::{LogFormat, LogLevel};
+
+/// Overrides the configured level: `info,mailweave::imap=debug`.
+pub const LOG_VARIABLE: &str = "MAILWEAVE_LOG";
+
+/// Lines waiting for stderr. When a reader of our stderr stalls, further lines are dropped and counted: logging never
+/// holds mail up.
+const LINES_WAITING_MAX: usize = 8192;
+/// Longest line kept, in octets; a peer's text must not fill the log (it is cut where it is logged, too).
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
+static LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Why the log cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("MAILWEAVE_LOG is no log filter ({0}); write something like \"info,mailweave::imap=debug\"")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    #[error("the log was set up before")]
+    AlreadySetUp(#[from] tracing_subscriber::util::TryInitError),
+    #[error("the log's writer could not be started")]
+    Thread(#[source] io::Error),
+    #[error("metrics cannot be recorded")]
+    Metrics(#[from] BuildError),
+}
+
+/// Keeps the log's writer alive; dropping it writes out what waits.
+#[derive(Debug)]
+#[must_use = "lines are lost when it is dropped early"]
+pub struct LogGuard {
+    writer: Option<JoinHandle<()>>,
+    lines: SyncSender<Line>,
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        // Blocks only while a full channel drains; when the writer is gone there is nothing to wait for.
+        let ended = self.lines.send(Line::End);
+        if let (Ok(()), Some(writer)) = (ended, self.writer.take()) {
+            drop(writer.join());
+        }
+    }
+}
+
+/// Sends all events to stderr. `filter` is the value of [`LOG_VARIABLE`], if it is set.
+///
+/// # Errors
+/// A filter that cannot be read, or a second call.
+pub fn init_log(
+    level: LogLevel,
+    format: LogFormat,
+    filter: Option<&str>,
+) -> Result<LogGuard, TelemetryError> {
+    let filter = match filter.filter(|text| !text.trim().is_empty()) {
+        Some(text) => EnvFilter::try_new(text)?,
+        None => EnvFilter::try_new(default_filter(level))?,
+    };
+    let (lines, waiting) = sync_channel(LINES_WAITING_MAX);
+    let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_out(&waiting));
+    let guard = LogGuard { writer: Some(writer.map_err(TelemetryError::Thread)?), lines: lines.clone() };
+    let base = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Text => base.with(text_layer(Lines(lines), io::stderr().is_terminal())).try_init()?,
+        LogFormat::Json => base.with(json_layer(Lines(lines))).try_init()?,
+    }
+    Ok(guard)
+}
+
+/// The wire is shown at trace alone, and libraries speak only from warnings up: their debug output may hold addresses.
+fn default_filter(level: LogLevel) -> String {
+    format!(
+        "warn,mailweave={level},wire={wire}",
+        level = level.name(),
+        wire = if level == LogLevel::Trace { "trace" } else { "off" }
+    )
+}
+
+fn text_layer<S, W>(writer: W, colours: bool) -> impl tracing_subscriber::Layer<S>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + 'static,
+{
+    tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(writer)
+}
+
+/// Fields stand beside `message`, so that `event="ready"` is found at the top of its object.
+fn json_layer<S, W>(writer: W) -> impl tracing_subscriber::Layer<S>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + 'static,
+{
+    tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true).with_writer(writer)
+}
+
+#[derive(Debug)]
+enum Line {
+    Text(Vec<u8>),
+    End,
+}
+
+fn write_out(waiting: &Receiver<Line>) {
+    let mut stderr = io::stderr();
+    while let Ok(Line::Text(text)) = waiting.recv() {
+        // Nobody is left to tell when stderr is closed.
+        if stderr.write_all(&text).is_err() {
+            return;
+        }
+    }
+}
+
+/// Hands each event's line to the writer's thread.
+#[derive(Debug, Clone)]
+struct Lines(SyncSender<Line>);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = OneLine<'a>;
+    fn make_writer(&'a self) -> Self::Writer {
+        OneLine { text: Vec::with_capacity(256), lines: &self.0 }
+    }
+}
+
+#[derive(Debug)]
+struct OneLine<'a> {
+    text: Vec<u8>,
+    lines: &'a SyncSender<Line>,
+}
+
+impl io::Write for OneLine<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = LINE_BYTES_MAX.saturating_sub(self.text.len());
+        self.text.extend(bytes.iter().take(room));
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for OneLine<'_> {
+    fn drop(&mut self) {
+        if self.text.len() == LINE_BYTES_MAX {
+            self.text.push(b'\n');
+        }
+        if self.lines.try_send(Line::Text(std::mem::take(&mut self.text))).is_err() {
+            LINES_DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Starts recording metrics, for the whole process. Call `run_upkeep` on the handle every few seconds, and [`render`] to show them.
+///
+/// # Errors
+/// [`TelemetryError::Metrics`] when a recorder is there already.
+pub fn init_metrics() -> Result<PrometheusHandle, TelemetryError> {
+    // Buckets, since summaries of several nodes cannot be added up. 250 ms is what we promise from final dot to 250.
+    const SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
+    let handle = PrometheusBuilder::new().set_buckets(&SECONDS)?.install_recorder()?;
+    for metric in METRICS {
+        metric.describe();
+    }
+    Ok(handle)
+}
+
+/// All metrics in Prometheus's text format.
+#[must_use]
+pub fn render(handle: &PrometheusHandle) -> String {
+    metrics::counter!(LOG_LINES_DROPPED).absolute(LINES_DROPPED.load(Ordering::Relaxed));
+    handle.render()
+}
+
+/// What a metric's value means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// What there is now.
+    Gauge,
+    /// How long something took, in seconds.
+    Histogram,
+}
+
+/// A metric as it is told to the operator.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// The labels in use follow in brackets.
+    pub help: &'static str,
+}
+
+impl Metric {
+    fn describe(&self) {
+        match self.kind {
+            Kind::Counter => metrics::describe_counter!(self.name, self.help),
+            Kind::Gauge => metrics::describe_gauge!(self.name, self.help),
+            Kind::Histogram => metrics::describe_histogram!(self.name, self.help),
+        }
+    }
+}
+
+macro_rules! metrics_list {
+    ($($constant:ident: $kind:ident, $name:literal, $help:literal;)*) => {
+        $(#[doc = $help] pub const $constant: &str = $name;)*
+        /// Every metric there is.
+        pub const METRICS: &[Metric] = &[$(Metric { name: $name, kind: Kind::$kind, help: $help }),*];
+    };
+}
+
+metrics_list! {
+    LOG_LINES_DROPPED: Counter, "mailweave_log_lines_dropped_total", "Log lines lost because nobody read stderr";
+    SMTP_CONNECTIONS: Gauge, "mailweave_smtp_connections", "Open SMTP connections (listener)";
+    SMTP_SESSIONS: Counter, "mailweave_smtp_sessions_total", "SMTP sessions by how they ended (listener, outcome)";
+    SMTP_REFUSALS: Counter, "mailweave_smtp_refusals_total", "Refused SMTP commands (listener, code)";
+    SMTP_ACCEPT_SECONDS: Histogram, "mailweave_smtp_accept_seconds", "From a message's final dot to its 250 (listener)";
+    MESSAGES: Counter, "mailweave_messages_total", "Messages seen (via, verdict)";
+    ACCOUNTS: Gauge, "mailweave_accounts", "Accounts this node follows (state)";
+    ACCOUNT_ERRORS: Counter, "mailweave_account_errors_total", "Failures of accounts (code)";
+    IMAP_CONNECTIONS: Gauge, "mailweave_imap_connections", "Open connections to the users' providers";
+    SYNC_ROUNDS: Counter, "mailweave_sync_rounds_total", "Looks at a mailbox (outcome)";
+    SYNC_ROUND_SECONDS: Histogram, "mailweave_sync_round_seconds", "How long a look at a mailbox took";
+    JOBS_WAITING: Gauge, "mailweave_jobs_waiting", "Jobs that are queued (kind)";
+    JOB_OLDEST_SECONDS: Gauge, "mailweave_job_oldest_seconds", "How long the most overdue job has been due";
+    JOBS: Counter, "mailweave_jobs_total", "Jobs performed (kind, outcome)";
+    JOB_SECONDS: Histogram, "mailweave_job_seconds", "How long a job took (kind)";
+    WEBHOOK_POSTS: Counter, "mailweave_webhook_posts_total", "Events posted to the CRM (outcome)";
+    HTTP_REQUESTS: Counter, "mailweave_http_requests_total", "API requests (route, status)";
+    HTTP_REQUEST_SECONDS: Histogram, "mailweave_http_request_seconds", "How long an API request took (route)";
+    STORE_COMMIT_SECONDS: Histogram, "mailweave_store_commit_seconds", "How long a durable commit took";
+    STORE_FREE_BYTES: Gauge, "mailweave_store_free_bytes", "Space left where the store lives";
+    TOKEN_REFRESHES: Counter, "mailweave_token_refreshes_total", "OAuth tokens asked for (provider, outcome)";
+    LEASES_LOST: Counter, "mailweave_leases_lost_total", "Accounts given up because another node took them";
+    TLS_EXPIRES_SECONDS: Gauge, "mailweave_tls_expires_seconds", "Until the gateway's own certificate expires";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_json_line_has_its_fields_at_the_top() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = tracing_subscriber::registry().with(json_layer(move || writer.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(event = "ready", "all listeners are bound")
+        });
+        let line: serde_json::Value = serde_json::from_slice(&sink.0.lock().unwrap()).unwrap();
+        assert_eq!((line["event"].as_str(), line["level"].as_str()), (Some("ready"), Some("INFO")));
+    }
+
+    #[test]
+    fn a_text_line_shows_its_fields_and_no_colours_off_a_terminal() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = tracing_subscriber::registry().with(text_layer(move || writer.clone(), false));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(event = "ready", peer = "\x1b[31mred\nINFO", "bound")
+        });
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        assert!(
+            text.contains("event=\"ready\"") && text.lines().count() == 1 && !text.contains('\x1b'),
+            "{text:?}"
+        );
+    }
+
+    #[test]
+    fn lines_beyond_what_may_wait_are_dropped_and_counted() {
+        let (sender, waiting) = sync_channel(1);
+        let lines = Lines(sender);
+        let before = LINES_DROPPED.load(Ordering::Relaxed);
+        for _ in 0..3 {
+            lines.make_writer().write_all(b"line\n").unwrap();
+        }
+        assert_eq!(LINES_DROPPED.load(Ordering::Relaxed) - before, 2);
+        assert!(matches!(waiting.try_recv(), Ok(Line::Text(text)) if text == b"line\n"));
+    }
+
+    #[test]
+    fn a_line_is_cut_where_it_is_too_long() {
+        let (sender, waiting) = sync_channel(1);
+        Lines(sender).make_writer().write_all(&vec![b'x'; 2 * LINE_BYTES_MAX]).unwrap();
+        assert!(matches!(waiting.try_recv(), Ok(Line::Text(text)) if text.len() == LINE_BYTES_MAX + 1));
+    }
+
+    #[test]
+    fn every_metric_has_our_prefix_and_the_suffix_of_its_kind() {
+        for metric in METRICS {
+            assert!(metric.name.starts_with("mailweave_"), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert!(metric.kind != Kind::Histogram || metric.name.ends_with("_seconds"), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn a_level_leaves_libraries_at_warnings() {
+        assert_eq!(default_filter(LogLevel::Info), "warn,mailweave=info,wire=off");
+        assert_eq!(default_filter(LogLevel::Trace), "warn,mailweave=trace,wire=trace");
+        assert!(EnvFilter::try_new(default_filter(LogLevel::Debug)).is_ok());
+    }
+}

@@ -1,0 +1,51 @@
+//! Tidies up what has had its time: answers kept for repeated requests, fingerprints of old transactions, orphaned files.
+//!
+//! Not here: anything whose delay somebody would notice.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    flow::{self, Gateway},
+    store::{Error, Page, PageKey},
+};
+
+/// How often everything is looked over.
+const EVERY: Duration = Duration::from_secs(60 * 60);
+/// Answers to requests with an Idempotency-Key are kept this long.
+const REQUESTS_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// A transaction repeated later than this is a new one: the longest that senders queue, and then some.
+const FINGERPRINTS_KEPT: SignedDuration = SignedDuration::from_hours(10 * 24);
+/// A file without a row that is younger than this may belong to a transaction not yet committed.
+const ORPHANS_KEPT: Duration = Duration::from_secs(60 * 60);
+
+/// Runs until `shutdown`.
+pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
+    loop {
+        if let Err(error) = tidy(&gateway, flow::now()).await {
+            tracing::warn!(error = %error, "upkeep was cut short and goes on in an hour");
+        }
+        tokio::select! { () = shutdown.cancelled() => return, () = tokio::time::sleep(EVERY) => {} }
+    }
+}
+
+async fn tidy(gateway: &Gateway, now: Timestamp) -> Result<(), Error> {
+    let mut after = None;
+    loop {
+        let page = Page::new(200, after);
+        let workspaces = gateway.store.system_read().await?.workspaces(&page).await?;
+        for workspace in &workspaces {
+            let mut tx = gateway.store.begin(workspace.id).await?;
+            tx.purge_requests(now - REQUESTS_KEPT).await?;
+            tx.forget_fingerprints(now - FINGERPRINTS_KEPT).await?;
+            tx.commit().await?;
+        }
+        let Some(last) = workspaces.last() else { break };
+        after = Some(PageKey { at: last.created_at, id: crate::core::ids::Id::uuid(last.id) });
+    }
+    let swept = gateway.store.sweep_blob_files(ORPHANS_KEPT).await?;
+    tracing::debug!(swept, "upkeep done");
+    Ok(())
+}
