@@ -19,11 +19,15 @@ pub mod queue;
 
 pub mod coord;
 
+pub mod webhook;
+
 pub mod account;
 
 pub mod flow;
 
 pub mod worker;
+
+pub mod http;
 
 pub mod app;
 pub mod cli;

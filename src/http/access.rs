@@ -49,7 +49,10 @@ impl Access {
         if self.user.is_none_or(|bound| bound == user) {
             return Ok(());
         }
-        Err(Problem::forbidden("The key is bound to another user.", "Use that user's key, or one of the workspace."))
+        Err(Problem::forbidden(
+            "The key is bound to another user.",
+            "Use that user's key, or one of the workspace.",
+        ))
     }
 
     /// Whether the caller may act for the whole workspace.
@@ -168,7 +171,9 @@ async fn enter(api: &Api, caller: &Caller, name: &str) -> Result<Access, Problem
     let found = match (name.parse::<WorkspaceId>(), caller) {
         // The key itself says that its workspace exists.
         (Ok(id), Caller::Key(key)) => Some(id).filter(|id| *id == key.workspace),
-        (Ok(id), Caller::Admin) => api.store().system_read().await?.workspace(id).await?.map(|found| found.id),
+        (Ok(id), Caller::Admin) => {
+            api.store().system_read().await?.workspace(id).await?.map(|found| found.id)
+        }
         (Err(_), _) => api.store().system_read().await?.workspace_by_slug(name).await?.map(|found| found.id),
     };
     let workspace = found.ok_or_else(Problem::not_found)?;

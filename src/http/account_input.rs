@@ -6,13 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{
-    Api,
-    field,
-    host,
-    openapi::SecurityWord,
-    problem::Problem,
-};
+use super::{Api, field, host, openapi::SecurityWord, problem::Problem};
 use crate::core::account::{Credentials, Endpoint, Security};
 
 /// Longest login name and password, in characters; access tokens of some providers are long.
@@ -72,8 +66,10 @@ impl AuthInput {
                 return Err(Problem::invalid(param, "It does not go with a password."));
             }
         }
-        let username = self.username.ok_or_else(|| Problem::invalid("auth.username", "The field is missing."))?;
-        let password = self.password.ok_or_else(|| Problem::invalid("auth.password", "The field is missing."))?;
+        let username =
+            self.username.ok_or_else(|| Problem::invalid("auth.username", "The field is missing."))?;
+        let password =
+            self.password.ok_or_else(|| Problem::invalid("auth.password", "The field is missing."))?;
         login("auth.", &username, password)
     }
 }
@@ -119,9 +115,13 @@ mod tests {
         check(r#"{"type":"password","username":"a\r\nb","password":"hunter2"}"#, "auth.username");
         check(r#"{"type":"password","username":"a","password":"hunter2\n"}"#, "auth.password");
         check(r#"{"type":"password","username":"a","password":"hunter2\u0000"}"#, "auth.password");
-        check(r#"{"type":"password","username":"a","password":"x","refresh_token":"y"}"#, "auth.refresh_token");
+        check(
+            r#"{"type":"password","username":"a","password":"x","refresh_token":"y"}"#,
+            "auth.refresh_token",
+        );
         check(r#"{"type":"password","username":"a","password":7}"#, "password");
-        let good = from_slice::<AuthInput>(br#"{"type":"password","username":"a","password":" p "}"#).unwrap();
+        let good =
+            from_slice::<AuthInput>(br#"{"type":"password","username":"a","password":" p "}"#).unwrap();
         let Ok(Credentials::Password { username, password }) = good.check() else { panic!("refused") };
         assert_eq!((username.as_str(), password.expose_secret()), ("a", " p "));
     }

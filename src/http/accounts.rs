@@ -2,7 +2,7 @@
 //!
 //! Not here: talking to a provider. The worker does, and what it meets is read in the account's status and error log.
 
-use axum::{Json, extract::State, http::StatusCode, response::Response};
+use axum::{Json, extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -107,7 +107,7 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>
     work.insert_account(&account, &credentials).await?;
     let id = account.id;
     let response = work.finish(Answer::created(&AccountView::from(account))).await?;
-    (api.look_now)(access.workspace, id);
+    api.look_now(id);
     Ok(response)
 }
 
@@ -228,7 +228,7 @@ async fn change(
     }
     restart(&mut tx, &mut account).await?;
     tx.commit().await?;
-    (api.look_now)(access.workspace, id);
+    api.look_now(id);
     Ok(Json(account.into()))
 }
 
@@ -236,10 +236,15 @@ async fn change(
 fn require_login(state: AccountState) -> Result<(), Problem> {
     let lost = matches!(
         state,
-        AccountState::Disconnected | AccountState::ReauthRequired | AccountState::Erasing | AccountState::Erased
+        AccountState::Disconnected
+            | AccountState::ReauthRequired
+            | AccountState::Erasing
+            | AccountState::Erased
     );
     if lost {
-        return Err(Problem::invalid("auth", "The account has no login that works.").advice("Send auth as well."));
+        return Err(
+            Problem::invalid("auth", "The account has no login that works.").advice("Send auth as well.")
+        );
     }
     Ok(())
 }
@@ -277,10 +282,12 @@ async fn sync(
     access.act_as(account.user_id)?;
     if !account.status.state.is_worked() {
         let advice = "Connect it again: PATCH the account with auth.";
-        return Err(Problem::conflict("account_not_connected", "The account is not connected.", advice).into());
+        return Err(
+            Problem::conflict("account_not_connected", "The account is not connected.", advice).into()
+        );
     }
     let response = work.finish(Answer::accepted(&Looking { status: account.status.into() })).await?;
-    (api.look_now)(access.workspace, id);
+    api.look_now(id);
     Ok(response)
 }
 
@@ -318,7 +325,7 @@ async fn disconnect(
         forget(&mut work, &mut account).await?;
     }
     let response = work.finish(Answer::ok(&AccountView::from(account))).await?;
-    (api.look_now)(access.workspace, id);
+    api.look_now(id);
     Ok(response)
 }
 

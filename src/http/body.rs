@@ -62,7 +62,8 @@ impl<S: Send + Sync> FromRequest<S> for Lines {
 
 /// Reads a body of at most this many octets. A declared length over the limit is refused before a single octet is read.
 async fn read(body: Body, headers: &HeaderMap, bytes_max: usize) -> Result<Bytes, Problem> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let declared =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > bytes_max) {
         return Err(Problem::too_large(bytes_max));
     }
@@ -70,7 +71,12 @@ async fn read(body: Body, headers: &HeaderMap, bytes_max: usize) -> Result<Bytes
     let mut bytes = Vec::with_capacity(declared.unwrap_or_default());
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| {
-            Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "The body ended early.", "Send it again.")
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "body_incomplete",
+                "The body ended early.",
+                "Send it again.",
+            )
         })?;
         if bytes.len() + chunk.len() > bytes_max {
             return Err(Problem::too_large(bytes_max));
@@ -85,7 +91,9 @@ fn require_type(headers: &HeaderMap, wanted: &str) -> Result<(), Problem> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = given.split(';').next().unwrap_or_default().trim();
     let alias = wanted == "application/x-ndjson"
-        && ["application/ndjson", "application/jsonl"].iter().any(|alias| essence.eq_ignore_ascii_case(alias));
+        && ["application/ndjson", "application/jsonl"]
+            .iter()
+            .any(|alias| essence.eq_ignore_ascii_case(alias));
     if essence.eq_ignore_ascii_case(wanted) || alias {
         return Ok(());
     }
@@ -173,7 +181,8 @@ fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
         return Err(Problem::invalid("query", format!("It is longer than {QUERY_BYTES_MAX} octets.")));
     }
     let mut fields = Map::new();
-    for (name, value) in url::form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty()) {
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty())
+    {
         if fields.insert(name.clone().into_owned(), Value::String(value.into_owned())).is_some() {
             return Err(Problem::invalid(name, "The parameter is given twice."));
         }
@@ -230,7 +239,12 @@ mod tests {
     #[track_caller]
     fn check(json: &str, param: &str, code: &str) {
         let problem = from_slice::<Letter>(json.as_bytes()).unwrap_err();
-        assert_eq!((problem.param.as_deref(), problem.code), (Some(param), code), "{json}: {}", problem.detail);
+        assert_eq!(
+            (problem.param.as_deref(), problem.code),
+            (Some(param), code),
+            "{json}: {}",
+            problem.detail
+        );
         assert_eq!(problem.status, StatusCode::UNPROCESSABLE_ENTITY);
     }
 
@@ -277,9 +291,14 @@ mod tests {
     fn a_query_is_read_by_the_same_rules() {
         let read: Filter = from_query("contact_id=&limit=7").unwrap();
         assert_eq!(read, Filter { contact_id: None, limit: Limit(7) });
-        for (query, param) in
-            [("limit=0", "limit"), ("limit=201", "limit"), ("limit=x", "limit"), ("contact_id=con_1", "contact_id"), ("q=1", "q"), ("limit=1&limit=2", "limit")]
-        {
+        for (query, param) in [
+            ("limit=0", "limit"),
+            ("limit=201", "limit"),
+            ("limit=x", "limit"),
+            ("contact_id=con_1", "contact_id"),
+            ("q=1", "q"),
+            ("limit=1&limit=2", "limit"),
+        ] {
             assert_eq!(from_query::<Filter>(query).unwrap_err().param.as_deref(), Some(param), "{query}");
         }
     }

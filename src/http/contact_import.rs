@@ -85,7 +85,9 @@ async fn import(State(api): State<Api>, access: Access, lines: Lines) -> Result<
         let stamp = lines.stamp.part(number);
         let part = match import_group(&api, &access, &stamp, group).await {
             // Somebody else added one of them at the same moment: now it is there to be replaced.
-            Err(problem) if problem.status == StatusCode::CONFLICT && problem.code != "idempotency_mismatch" => {
+            Err(problem)
+                if problem.status == StatusCode::CONFLICT && problem.code != "idempotency_mismatch" =>
+            {
                 import_group(&api, &access, &stamp, group).await?
             }
             part => part?,

@@ -3,12 +3,7 @@
 //! A stream waits for state, not for a message that there is some: it subscribes, looks, and then waits. Not here: the
 //! journal by pages (`events`).
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -89,7 +84,8 @@ async fn follow(
     drop(session);
     let woken = api.store().announced();
     let until = Instant::now() + STREAM_LASTS;
-    let follower = Follower { api, access, types, after, until, woken, waiting: VecDeque::new(), _turn: turn };
+    let follower =
+        Follower { api, access, types, after, until, woken, waiting: VecDeque::new(), _turn: turn };
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response = Sse::new(follower.into_stream()).keep_alive(keep_alive).into_response();
     response.headers_mut().insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));

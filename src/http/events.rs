@@ -89,8 +89,9 @@ pub(super) async fn position(session: &mut Session, param: &str, text: &str) -> 
         Err(_) => None,
     };
     seq.ok_or_else(|| {
-        Problem::invalid(param, "It names no event of this workspace.")
-            .advice("Pass the id of an event you have seen, or a cursor; leave it out to begin at the first event.")
+        Problem::invalid(param, "It names no event of this workspace.").advice(
+            "Pass the id of an event you have seen, or a cursor; leave it out to begin at the first event.",
+        )
     })
 }
 

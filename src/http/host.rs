@@ -38,7 +38,8 @@ impl HostRule {
             return Ok(());
         }
         let detail = "Without TLS only hosts that the operator allows may be reached.";
-        let advice = "Use \"tls\" or \"starttls\", or have the operator add the host's address to [egress].allow.";
+        let advice =
+            "Use \"tls\" or \"starttls\", or have the operator add the host's address to [egress].allow.";
         Err(Problem::invalid(format!("{param}.security"), detail).advice(advice))
     }
 }

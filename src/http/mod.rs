@@ -3,6 +3,9 @@
 //! A router a resource; each handler checks what it was sent, opens one transaction, and shows what came of it.
 //! Not here: what mail means (`core`), what happens to it (`flow`), and pages for people.
 
+// utoipa writes the types of parameters with a path that they do not need.
+#![allow(unused_qualifications)]
+
 mod access;
 mod account_input;
 mod account_view;
@@ -39,10 +42,7 @@ pub use route::{Need, ROUTES, Route};
 
 use std::{
     ops::Deref,
-    sync::{
-        Arc,
-        atomic::AtomicBool,
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -54,8 +54,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 use self::{connection::Connection, problem::Problem};
 use crate::{
-    core::ids::{AccountId, WorkspaceId},
-    flow::Gateway,
+    core::ids::AccountId,
+    flow::{self, Gateway},
     store::Store,
 };
 
@@ -81,8 +81,8 @@ pub struct ApiState {
     pub public_url: Option<url::Url>,
     /// Which hosts may be reached without TLS.
     pub plain_hosts: HostRule,
-    /// Makes the worker look at an account now.
-    pub look_now: Arc<dyn Fn(WorkspaceId, AccountId) + Send + Sync>,
+    /// Longest message that may be sent, in octets.
+    pub message_bytes_max: usize,
 }
 
 /// What every handler has.
@@ -131,6 +131,13 @@ impl Api {
 
     fn store(&self) -> &Store {
         &self.gateway.store
+    }
+
+    /// Makes the worker look at an account now.
+    fn look_now(&self, account: AccountId) {
+        self.gateway.coord.wake(&flow::account_topic(account));
+        // One that nobody works yet is found by those who look for work.
+        self.gateway.coord.wake(flow::ACCOUNTS_TOPIC);
     }
 }
 

@@ -29,7 +29,12 @@ const DOCS_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self' 
      connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 /// Serves one request.
-pub(super) async fn observe(State(api): State<Api>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(
+    State(api): State<Api>,
+    path: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
     let id = format!("req_{}", Uuid::now_v7().simple());
     let route = path.as_ref().map_or("none", MatchedPath::as_str).to_owned();
     let is_docs = request.uri().path().starts_with("/docs");

@@ -144,6 +144,15 @@ impl Stamp {
         Ok(Work { tx, stamp: self.clone() })
     }
 
+    /// Ends with the answer given before, if this request was made before. For those that do much before they begin.
+    pub(super) async fn require_new(&self, api: &Api, access: &Access) -> Result<(), Stop> {
+        if self.key.is_some() {
+            // Begun and dropped: nothing is written.
+            drop(self.begin(api, access).await?);
+        }
+        Ok(())
+    }
+
     /// The stamp of one part of a request that takes several transactions.
     pub(super) fn part(&self, number: usize) -> Self {
         Self { route: format!("{} #{number}", self.route), ..self.clone() }
@@ -176,7 +185,8 @@ async fn known(tx: &mut Tx, request: RequestKey<'_>, hash: &[u8; 32]) -> Result<
 
 pub(super) fn mismatch() -> Problem {
     let detail = "Another request was made with this Idempotency-Key.";
-    Problem::conflict("idempotency_mismatch", detail, "Use a new key for a new request.").at("Idempotency-Key")
+    Problem::conflict("idempotency_mismatch", detail, "Use a new key for a new request.")
+        .at("Idempotency-Key")
 }
 
 fn key(parts: &Parts) -> Result<Option<String>, Problem> {
@@ -204,7 +214,9 @@ impl Work {
         if let Some(request) = self.stamp.request() {
             let status = answer.status.as_u16();
             match answer.secret {
-                true => self.tx.finish_request_sealed(request, KeptAnswer { status, body: &answer.body }).await?,
+                true => {
+                    self.tx.finish_request_sealed(request, KeptAnswer { status, body: &answer.body }).await?
+                }
                 false => self.tx.finish_request(request, status, &answer.body).await?,
             }
         }

@@ -91,7 +91,10 @@ impl Problem {
         )
     }
 
-    pub(super) fn forbidden(detail: impl Into<Cow<'static, str>>, advice: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn forbidden(
+        detail: impl Into<Cow<'static, str>>,
+        advice: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", detail, advice)
     }
 
@@ -201,7 +204,10 @@ impl From<store::Error> for Problem {
                 tracing::error!(error = %error, "stored data is unreadable");
                 Self::internal()
             }
-            store::Error::Fenced | store::Error::Unavailable(_) | store::Error::Full | store::Error::Failed => {
+            store::Error::Fenced
+            | store::Error::Unavailable(_)
+            | store::Error::Full
+            | store::Error::Failed => {
                 tracing::warn!(error = %error, "a request met a store that could not serve it");
                 Self::unavailable()
             }
@@ -262,7 +268,10 @@ mod tests {
     #[track_caller]
     fn check(constraint: &'static str, code: &str, param: Option<&str>) {
         let problem = Problem::from(store::Error::Conflict { what: constraint });
-        assert_eq!((problem.status, problem.code, problem.param.as_deref()), (StatusCode::CONFLICT, code, param));
+        assert_eq!(
+            (problem.status, problem.code, problem.param.as_deref()),
+            (StatusCode::CONFLICT, code, param)
+        );
     }
 
     #[test]

@@ -9,13 +9,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api,
-    access::Access,
-    account_input,
-    body::Input,
-    field, host,
-    openapi::SecurityWord,
-    problem::Problem,
+    Api, access::Access, account_input, body::Input, field, host, openapi::SecurityWord, problem::Problem,
 };
 use crate::{
     core::{
@@ -70,8 +64,13 @@ impl NewSmarthost {
             return Err(Problem::invalid("port", "There is no port 0."));
         }
         if self.security == Security::None && !api.plain_hosts.allows(&host).await {
-            return Err(Problem::invalid("security", "Without TLS only hosts that the operator allows may be reached.")
-                .advice("Use \"tls\" or \"starttls\", or have the operator add the host's address to [egress].allow."));
+            return Err(Problem::invalid(
+                "security",
+                "Without TLS only hosts that the operator allows may be reached.",
+            )
+            .advice(
+                "Use \"tls\" or \"starttls\", or have the operator add the host's address to [egress].allow.",
+            ));
         }
         let credentials = account_input::login("", &self.username, self.password)?;
         let from_domains = domains(&self.from_domains)?;

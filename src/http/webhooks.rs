@@ -70,7 +70,8 @@ struct WebhookView {
 
 impl From<Webhook> for WebhookView {
     fn from(webhook: Webhook) -> Self {
-        let Webhook { id, url, events, secrets: _, disabled_at, disabled_reason, failing_since, created_at } = webhook;
+        let Webhook { id, url, events, secrets: _, disabled_at, disabled_reason, failing_since, created_at } =
+            webhook;
         Self { id, url, events, disabled_at, disabled_reason, failing_since, created_at }
     }
 }
@@ -109,7 +110,9 @@ async fn checked_url(api: &Api, text: &str) -> Result<String, Problem> {
     let host = host::host("url", url.host_str().ok_or_else(|| refused("It names no host."))?)?;
     match url.scheme() {
         "https" => {}
-        "http" => api.plain_hosts.check("url", &host, Security::None).await.map_err(|problem| problem.at("url"))?,
+        "http" => {
+            api.plain_hosts.check("url", &host, Security::None).await.map_err(|problem| problem.at("url"))?
+        }
         _ => return Err(refused("It must begin with https://.")),
     }
     Ok(url.into())
@@ -325,7 +328,12 @@ async fn replay(
     work.finish(Answer::accepted(&replayed)).await
 }
 
-async fn replay_after(tx: &mut Tx, webhook: &Webhook, after: &str, now: Timestamp) -> Result<Replayed, Problem> {
+async fn replay_after(
+    tx: &mut Tx,
+    webhook: &Webhook,
+    after: &str,
+    now: Timestamp,
+) -> Result<Replayed, Problem> {
     let after = events::position(tx, "after", after).await?;
     let entries = tx.journal(after, None, REPLAY_EVENTS_MAX).await?;
     let more = entries.len() >= REPLAY_EVENTS_MAX as usize;
@@ -337,11 +345,17 @@ async fn replay_after(tx: &mut Tx, webhook: &Webhook, after: &str, now: Timestam
     Ok(Replayed { queued, next_after })
 }
 
-async fn replay_these(tx: &mut Tx, webhook: &Webhook, ids: &[EventId], now: Timestamp) -> Result<Replayed, Problem> {
+async fn replay_these(
+    tx: &mut Tx,
+    webhook: &Webhook,
+    ids: &[EventId],
+    now: Timestamp,
+) -> Result<Replayed, Problem> {
     super::field::at_most("event_ids", ids, REPLAY_EVENTS_MAX as usize)?;
     let mut seqs = Vec::with_capacity(ids.len());
     for (index, id) in ids.iter().enumerate() {
-        let missing = || Problem::invalid(format!("event_ids[{index}]"), "There is no such event in this workspace.");
+        let missing =
+            || Problem::invalid(format!("event_ids[{index}]"), "There is no such event in this workspace.");
         seqs.push(tx.seq_of(*id).await?.ok_or_else(missing)?);
     }
     // In the order in which they happened, whatever order they were named in.

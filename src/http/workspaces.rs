@@ -110,7 +110,9 @@ fn timezone(text: &str) -> Result<String, Problem> {
 fn preset(text: &str) -> Result<String, Problem> {
     let known = text == DEFAULT_PRESET;
     let advice = format!("This release has one preset: \"{DEFAULT_PRESET}\".");
-    known.then(|| text.to_owned()).ok_or_else(|| Problem::invalid("preset", "There is no such preset.").advice(advice))
+    known
+        .then(|| text.to_owned())
+        .ok_or_else(|| Problem::invalid("preset", "There is no such preset.").advice(advice))
 }
 
 /// Make a workspace.

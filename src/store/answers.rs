@@ -25,7 +25,11 @@ impl Tx {
     ///
     /// # Errors
     /// `Missing` when the request was not begun.
-    pub async fn finish_request_sealed(&mut self, request: RequestKey<'_>, kept: KeptAnswer<'_>) -> Result<(), Error> {
+    pub async fn finish_request_sealed(
+        &mut self,
+        request: RequestKey<'_>,
+        kept: KeptAnswer<'_>,
+    ) -> Result<(), Error> {
         let key = self.content_key(None).await?;
         let sealed = self.seal(key, &place(request), kept.body.as_bytes()).await?;
         let text = format!("{SEALED}{}", BASE64_STANDARD.encode(sealed));
@@ -62,9 +66,10 @@ impl System {
             let (lock, _) = place(request).row.as_u64_pair();
             self.execute(sql("select pg_advisory_xact_lock($1)").bind(lock.cast_signed())).await?;
         }
-        let query = sql("select request_hash, status, body from idempotency_keys where route = $1 and key = $2")
-            .bind(request.route)
-            .bind(request.key);
+        let query =
+            sql("select request_hash, status, body from idempotency_keys where route = $1 and key = $2")
+                .bind(request.route)
+                .bind(request.key);
         let Some(row) = self.fetch_optional(query).await? else { return Ok(Idempotency::Fresh) };
         if row.get::<[u8; 32]>("request_hash")? != *request_hash {
             return Ok(Idempotency::Mismatch);
