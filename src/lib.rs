@@ -7,6 +7,10 @@
 
 pub mod mail;
 
+pub mod net;
+
 pub mod core;
+
+pub mod smtp;
 
 pub mod sandbox;

@@ -319,6 +319,7 @@ fn messages_are_fetched_by_uid() {
         S: * 1 FETCH (FLAGS (\\Seen) BODY[TEXT] {10}
         S: body one
         S: )
+        S: * 1 FETCH (FLAGS (\\Seen) MODSEQ (4))
         S: 4 OK fetched
         C: 5 FETCH 7 FLAGS
         S: 5 OK fetched

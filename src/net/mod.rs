@@ -1,0 +1,17 @@
+//! Connections: listening, dialling, TLS, and which addresses may be dialled at all.
+//!
+//! Not here: any protocol spoken over them, and anything of mail.
+
+mod dial;
+mod egress;
+mod listen;
+mod resolve;
+mod stream;
+mod tls;
+
+pub use dial::{DialError, Dialer, Security, Target};
+pub use egress::{Egress, is_public};
+pub use listen::bind;
+pub use resolve::{Resolver, ResolverError};
+pub use stream::Stream;
+pub use tls::{Certificates, TlsError, client_config, install_provider};

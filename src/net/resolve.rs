@@ -1,0 +1,134 @@
+//! Host names to addresses: the configured DNS servers, or the system's resolver when none is configured.
+//!
+//! Not here: whether an address may be dialled (`egress`), and record types other than A and AAAA.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use hickory_resolver::{
+    TokioResolver,
+    config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig},
+    net::runtime::TokioRuntimeProvider,
+};
+
+/// Addresses of one name that are looked at; more is a name that wants to keep us busy.
+const ADDRESSES_MAX: usize = 16;
+
+/// Where names are looked up.
+#[derive(Clone)]
+pub enum Resolver {
+    /// The operating system, with its hosts file and whatever else it consults.
+    System,
+    /// These servers and nothing else.
+    Servers(Box<TokioResolver>),
+}
+
+/// A name that gave no address.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolverError {
+    /// The name or its addresses do not exist.
+    #[error("the host name has no address")]
+    NoAddress,
+    /// Nobody could say.
+    #[error("the host name could not be looked up")]
+    Lookup(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The configuration of the resolver itself.
+    #[error("the DNS servers cannot be used")]
+    Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Resolver {
+    /// `servers` is `[dns].servers`; empty means the system's resolver.
+    ///
+    /// # Errors
+    /// [`ResolverError::Setup`] when the resolver cannot be built.
+    pub fn new(servers: &[SocketAddr]) -> Result<Self, ResolverError> {
+        if servers.is_empty() {
+            return Ok(Self::System);
+        }
+        let config = ResolverConfig::from_name_servers(servers.iter().map(name_server).collect());
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let options = builder.options_mut();
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        options.use_hosts_file = ResolveHosts::Never;
+        let resolver = builder.build().map_err(|error| ResolverError::Setup(error.into()))?;
+        Ok(Self::Servers(Box::new(resolver)))
+    }
+
+    /// The addresses of a host name, or the address itself when it is a literal (IPv6 also in brackets).
+    ///
+    /// # Errors
+    /// [`ResolverError::NoAddress`] and [`ResolverError::Lookup`].
+    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolverError> {
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        if let Ok(address) = bare.parse() {
+            return Ok(vec![address]);
+        }
+        let mut addresses = match self {
+            Self::System => system(host).await?,
+            Self::Servers(resolver) => servers(resolver, host).await?,
+        };
+        addresses.truncate(ADDRESSES_MAX);
+        if addresses.is_empty() { Err(ResolverError::NoAddress) } else { Ok(addresses) }
+    }
+}
+
+fn name_server(server: &SocketAddr) -> NameServerConfig {
+    let mut config = NameServerConfig::udp_and_tcp(server.ip());
+    for connection in &mut config.connections {
+        connection.port = server.port();
+    }
+    config
+}
+
+async fn system(host: &str) -> Result<Vec<IpAddr>, ResolverError> {
+    let found = tokio::net::lookup_host((host, 0)).await.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => ResolverError::NoAddress,
+        _ => ResolverError::Lookup(error.into()),
+    })?;
+    Ok(found.map(|address| address.ip()).collect())
+}
+
+async fn servers(resolver: &TokioResolver, host: &str) -> Result<Vec<IpAddr>, ResolverError> {
+    // A trailing dot keeps search domains out of it.
+    let name = format!("{}.", host.trim_end_matches('.'));
+    match resolver.lookup_ip(name).await {
+        Ok(found) => Ok(found.iter().collect()),
+        Err(error) if error.is_no_records_found() => Err(ResolverError::NoAddress),
+        Err(error) => Err(ResolverError::Lookup(error.into())),
+    }
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::System => "System",
+            Self::Servers(_) => "Servers",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn literals_need_no_lookup() {
+        let resolver = Resolver::new(&["127.0.0.1:1".parse().unwrap()]).unwrap();
+        assert_eq!(resolver.addresses("192.0.2.1").await.unwrap(), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            resolver.addresses("[2001:db8::1]").await.unwrap(),
+            ["2001:db8::1".parse::<IpAddr>().unwrap()]
+        );
+    }
+
+    #[tokio::test]
+    async fn the_system_knows_localhost_however_it_is_written() {
+        for name in ["localhost", "0x7f.1", "2130706433"] {
+            let Ok(found) = Resolver::System.addresses(name).await else { continue };
+            assert!(found.iter().all(|address| !super::super::is_public(*address)), "{name}: {found:?}");
+        }
+    }
+}

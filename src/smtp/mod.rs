@@ -1,0 +1,30 @@
+//! RFC 5321, server and client: sessions without I/O, and small tokio drivers beside them. Knows no product.
+//!
+//! Read `reply`, `command`, `data` and `session` for the server, `server` for its driver; `client` is the other side.
+//! Not here: dialling, TLS settings and egress rules (`net`), and every decision about mail (`Handler`).
+
+mod admission;
+mod auth;
+mod client;
+mod command;
+mod data;
+mod handler;
+mod limits;
+mod received;
+mod reply;
+mod server;
+mod session;
+mod wire;
+
+pub use admission::{Admission, Permit};
+pub use auth::{Credentials, Mechanism};
+pub use client::{
+    Capabilities, Channel, Client, ClientError, Outcome, PendingDot, Stage, Timeouts, Transmission,
+};
+pub use data::{DataReader, DataState, received_fields};
+pub use handler::{AuthOutcome, Handler, HandlerFactory, ListenerKind, SessionInfo};
+pub use limits::{AUTH_LINE_BYTES_MAX, Budget, COMMAND_LINE_BYTES_MAX, Limits};
+pub use received::received_field;
+pub use reply::{Enhanced, Reply};
+pub use server::Server;
+pub use session::{Answer, Question, Session, Settings, Step, Waiting};

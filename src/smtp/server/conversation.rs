@@ -1,0 +1,204 @@
+//! One connection: moves octets between a stream and a session, asks the handler, keeps the deadlines.
+//!
+//! Not here: any rule of SMTP (`session`).
+
+use std::{cell::RefCell, future::poll_fn, io, pin::Pin, task::ready, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::super::{Answer, Handler, Limits, Question, Session, Step, Waiting, wire::Wire};
+
+/// Octets of one read. One buffer a thread serves all its sessions: an idle session owns none.
+const READ_BYTES: usize = 16 * 1024;
+
+thread_local! {
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+pub(super) struct Conversation<'a, H> {
+    pub(super) session: Session,
+    pub(super) handler: H,
+    pub(super) limits: &'a Limits,
+    pub(super) acceptor: Option<&'a TlsAcceptor>,
+    pub(super) shutdown: CancellationToken,
+    /// How long to listen before the greeting.
+    pub(super) patience: Duration,
+    /// When this session first noticed that the server stops.
+    pub(super) stopping: Option<Instant>,
+}
+
+/// How waiting for the peer ended.
+enum Heard {
+    Octets,
+    /// The peer closed, or the network did.
+    Nothing,
+    TooLate,
+    ShutDown,
+}
+
+impl<H: Handler> Conversation<'_, H> {
+    /// Runs to the end of the session. Never fails: whatever goes wrong on the wire ends this connection and nothing else.
+    pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(mut self, mut wire: Wire<S>) {
+        self.listen_for_early_talk(&mut wire).await;
+        let mut since = Instant::now();
+        loop {
+            match self.session.step() {
+                Step::NeedInput => match self.hear(&mut wire, since).await {
+                    // Part of a line or of a message is no progress: the deadline stays where it is.
+                    Heard::Octets => continue,
+                    Heard::Nothing => return,
+                    Heard::TooLate => self.session.time_out(),
+                    Heard::ShutDown => self.session.shut_down(),
+                },
+                Step::Output(octets) => {
+                    if self.write(&mut wire, &octets).await.is_err() {
+                        return;
+                    }
+                }
+                Step::Ask(question) => {
+                    let answer = self.ask(question).await;
+                    self.session.answer(answer);
+                }
+                Step::Aborted => self.handler.reset(),
+                Step::StartTls => match self.secure(wire).await {
+                    Some(secured) => wire = secured,
+                    None => return,
+                },
+                Step::Close => return self.close(wire).await,
+            }
+            since = Instant::now();
+        }
+    }
+
+    /// Gives peers that talk before the greeting a moment to show themselves.
+    async fn listen_for_early_talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) {
+        if let Ok(Err(error)) = timeout(self.patience, receive(wire, &mut self.session)).await {
+            debug!(%error, "connection failed before the greeting");
+        }
+    }
+
+    /// Waits for octets, the deadline or the end of the server, whichever comes first.
+    async fn hear<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, since: Instant) -> Heard {
+        let waiting = self.session.waiting();
+        let deadline = deadline(self.limits, waiting, since);
+        if waiting == Waiting::Command && self.shutdown.is_cancelled() {
+            return Heard::ShutDown;
+        }
+        let grace = if waiting == Waiting::Command { Duration::ZERO } else { self.limits.shutdown_grace };
+        let stopped = async {
+            self.shutdown.cancelled().await;
+            let since = *self.stopping.get_or_insert_with(Instant::now);
+            sleep_until(since + grace).await;
+        };
+        let received = tokio::select! {
+            biased;
+            received = receive(wire, &mut self.session) => received,
+            () = stopped => return Heard::ShutDown,
+            () = sleep_until(deadline) => return Heard::TooLate,
+        };
+        match received {
+            // A peer that sends without end must not outrun its deadline either.
+            Ok(octets) if octets > 0 => {
+                if Instant::now() < deadline {
+                    Heard::Octets
+                } else {
+                    Heard::TooLate
+                }
+            }
+            _ => Heard::Nothing,
+        }
+    }
+
+    async fn write<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        wire: &mut Wire<S>,
+        octets: &[u8],
+    ) -> io::Result<()> {
+        let written = async {
+            wire.write_all(octets).await?;
+            wire.flush().await
+        };
+        timeout(self.limits.write_timeout, written)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// The handler's futures are boxed: they exist for moments, and idle sessions should not carry room for them.
+    async fn ask(&mut self, question: Question) -> Answer {
+        let info = self.session.info();
+        match question {
+            Question::Mail { from, declared_size } => {
+                Answer::Reply(Box::pin(self.handler.mail(info, &from, declared_size)).await)
+            }
+            Question::Rcpt(recipient) => Answer::Reply(Box::pin(self.handler.rcpt(info, &recipient)).await),
+            Question::Message { envelope, message } => {
+                metrics::counter!("smtp_messages_received_total", "listener" => info.listener.name())
+                    .increment(1);
+                Answer::Reply(Box::pin(self.handler.message(info, envelope, message)).await)
+            }
+            Question::Authenticate(credentials) => {
+                Answer::Authentication(Box::pin(self.handler.authenticate(info, credentials)).await)
+            }
+        }
+    }
+
+    async fn secure<S: AsyncRead + AsyncWrite + Unpin + Send>(&mut self, wire: Wire<S>) -> Option<Wire<S>> {
+        let (Wire::Plain(stream), Some(acceptor)) = (wire, self.acceptor) else { return None };
+        let handshake = timeout(self.limits.handshake_timeout, Box::pin(acceptor.accept(stream)));
+        let Ok(Ok(secured)) = handshake.await else {
+            debug!("TLS handshake failed");
+            return None;
+        };
+        self.session.secured();
+        Some(Wire::Tls(Box::new(secured)))
+    }
+
+    /// Says good-bye to the transport. A peer we hung up on is listened to a little longer, see `Limits::linger`.
+    async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut self, mut wire: Wire<S>) {
+        let until = Instant::now() + self.limits.linger;
+        if !matches!(timeout_at(until, wire.shutdown()).await, Ok(Ok(()))) || !self.session.closes_in_anger()
+        {
+            return;
+        }
+        let mut left = self.limits.message_bytes_max;
+        while let Ok(Ok(octets)) = timeout_at(until, receive(&mut wire, &mut self.session)).await {
+            left = left.saturating_sub(u64::try_from(octets).unwrap_or(u64::MAX));
+            if octets == 0 || left == 0 || self.shutdown.is_cancelled() {
+                return;
+            }
+        }
+    }
+}
+
+/// When the peer must have said what it is saying.
+fn deadline(limits: &Limits, waiting: Waiting, since: Instant) -> Instant {
+    match waiting {
+        Waiting::Command => since + limits.command_timeout,
+        Waiting::Data { received } => {
+            let earned = Duration::from_secs(received.checked_div(limits.data_rate_min).unwrap_or(u64::MAX));
+            since + limits.data_grace.saturating_add(earned).min(limits.data_time_max)
+        }
+    }
+}
+
+/// One read straight into the session. Cancel-safe: octets are either still in the stream or already in the session.
+async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    session: &mut Session,
+) -> io::Result<usize> {
+    poll_fn(|cx| {
+        READ.with_borrow_mut(|buffer| {
+            let mut read = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut *wire).poll_read(cx, &mut read))?;
+            session.receive(read.filled());
+            std::task::Poll::Ready(Ok(read.filled().len()))
+        })
+    })
+    .await
+}
