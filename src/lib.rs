@@ -13,4 +13,6 @@ pub mod core;
 
 pub mod smtp;
 
+pub mod imap;
+
 pub mod sandbox;
