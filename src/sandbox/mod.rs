@@ -3,12 +3,15 @@
 //! Not here: durability, spam filtering, delivery to the Internet. It listens on loopback and forgets all when dropped.
 
 mod behaviour;
+mod header;
 mod imap;
 mod ledger;
 mod mailbox;
 mod provider;
 mod running;
+mod smtp;
 mod state;
+mod tap;
 
 pub use behaviour::{Act, Behaviour, Extensions, MailboxNames, SaveSent, Service, Trigger};
 pub use imap::{Security, Session, Step};

@@ -15,7 +15,13 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{behaviour::Behaviour, imap, provider::Provider, state::Limits};
+use super::{
+    behaviour::{Behaviour, Service},
+    imap,
+    provider::Provider,
+    smtp::{self, Door, Relay},
+    state::Limits,
+};
 
 /// How a door is protected.
 #[derive(Clone, Default)]
@@ -24,7 +30,7 @@ pub enum Tls {
     None,
     /// From the first octet (RFC 8314).
     Implicit(TlsAcceptor),
-    /// IMAP only.
+    /// After STARTTLS (RFC 3207, RFC 9051 section 6.2.1).
     StartTls(TlsAcceptor),
 }
 
@@ -36,12 +42,17 @@ pub struct Options {
     pub behaviour: Behaviour,
     pub limits: Limits,
     pub imap_tls: Tls,
+    /// Without TLS the submission door takes passwords in clear: it is on loopback.
+    pub submission_tls: Tls,
+    pub mx_tls: Tls,
 }
 
 /// A provider with its doors open. Dropping it closes them; `stop` also waits for the sessions.
 pub struct Running {
     pub provider: Provider,
     pub imap: SocketAddr,
+    pub submission: SocketAddr,
+    pub mx: SocketAddr,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -62,24 +73,24 @@ impl Running {
     async fn open(provider: Provider, options: Options) -> io::Result<Self> {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let room = Arc::new(Semaphore::new(options.limits.connections_max));
-        let door = |listener: TcpListener| Door {
+        let relay = Relay::new(&provider, &tasks, &stop);
+        let bytes_max = options.limits.message_bytes_max;
+        let behind = (&relay, &stop);
+        let listen = |listener: TcpListener| Listening {
             listener,
             room: room.clone(),
             stop: stop.clone(),
             tasks: tasks.clone(),
         };
         let (listener, imap) = bind().await?;
-        let (served, tls, ending) = (provider.clone(), options.imap_tls, stop.clone());
-        let imap_door = door(listener);
-        tasks.spawn(imap_door.accept(move |stream| {
-            let (provider, tls, stop) = (served.clone(), tls.clone(), ending.clone());
-            async move {
-                if let Err(error) = imap::serve(stream, &provider, &tls, &stop).await {
-                    tracing::debug!(%error, "a sandbox IMAP connection failed");
-                }
-            }
-        }));
-        Ok(Self { provider, imap, stop, tasks })
+        tasks.spawn(serve_imap(listen(listener), provider.clone(), options.imap_tls));
+        let (listener, submission) = bind().await?;
+        let door = Door::new(Service::Submission, bytes_max, options.submission_tls, behind);
+        tasks.spawn(serve_smtp(listen(listener), provider.clone(), door));
+        let (listener, mx) = bind().await?;
+        let door = Door::new(Service::Mx, bytes_max, options.mx_tls, behind);
+        tasks.spawn(serve_smtp(listen(listener), provider.clone(), door));
+        Ok(Self { provider, imap, submission, mx, stop, tasks })
     }
 
     /// Closes the doors, says good-bye to every session and waits for them.
@@ -96,6 +107,33 @@ impl Drop for Running {
     }
 }
 
+async fn serve_imap(listening: Listening, provider: Provider, tls: Tls) {
+    let stop = listening.stop.clone();
+    listening
+        .accept(move |stream, _| {
+            let (provider, tls, stop) = (provider.clone(), tls.clone(), stop.clone());
+            async move {
+                if let Err(error) = imap::serve(stream, &provider, &tls, &stop).await {
+                    tracing::debug!(%error, "a sandbox IMAP connection failed");
+                }
+            }
+        })
+        .await;
+}
+
+async fn serve_smtp(listening: Listening, provider: Provider, door: Door) {
+    listening
+        .accept(move |stream, peer| {
+            let (provider, door) = (provider.clone(), door.clone());
+            async move {
+                if let Err(error) = smtp::serve(stream, peer, &provider, &door).await {
+                    tracing::debug!(%error, "a sandbox SMTP connection failed");
+                }
+            }
+        })
+        .await;
+}
+
 async fn bind() -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
@@ -103,25 +141,28 @@ async fn bind() -> io::Result<(TcpListener, SocketAddr)> {
 }
 
 /// A listening socket with a bound on what it lets in.
-struct Door {
+pub(super) struct Listening {
     listener: TcpListener,
     room: Arc<Semaphore>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-impl Door {
-    async fn accept<F: Future<Output = ()> + Send + 'static>(self, serve: impl Fn(TcpStream) -> F) {
+impl Listening {
+    async fn accept<F: Future<Output = ()> + Send + 'static>(
+        self,
+        serve: impl Fn(TcpStream, SocketAddr) -> F,
+    ) {
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 () = self.stop.cancelled() => return,
             };
-            let Ok((stream, _)) = accepted else { continue };
+            let Ok((stream, peer)) = accepted else { continue };
             // Full: the connection is dropped, which its client sees as one that was closed.
             let Ok(place) = self.room.clone().try_acquire_owned() else { continue };
             let _ = stream.set_nodelay(true);
-            let served = serve(stream);
+            let served = serve(stream, peer);
             self.tasks.spawn(async move {
                 served.await;
                 drop(place);

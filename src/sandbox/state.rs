@@ -127,6 +127,7 @@ pub(super) struct World {
     bytes: usize,
     uid_validity_last: u32,
     sessions_last: u64,
+    serials_last: u64,
     /// Something changed that waiting sessions or tests may care for.
     dirty: bool,
 }
@@ -145,6 +146,7 @@ impl World {
             bytes: 0,
             uid_validity_last: 1_700_000_000,
             sessions_last: 0,
+            serials_last: 0,
             dirty: false,
         }
     }
@@ -160,6 +162,12 @@ impl World {
     pub(super) fn next_session(&mut self) -> u64 {
         self.sessions_last += 1;
         self.sessions_last
+    }
+
+    /// A number for names that must not repeat: queue ids, Message-IDs.
+    pub(super) fn next_serial(&mut self) -> u64 {
+        self.serials_last += 1;
+        self.serials_last
     }
 
     pub(super) fn is_local(&self, domain: &str) -> bool {
