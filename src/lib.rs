@@ -23,9 +23,9 @@ pub mod account;
 
 pub mod flow;
 
+pub mod sandbox;
 pub mod worker;
 
-pub mod app;
 pub mod cli;
 pub mod config;
 pub mod telemetry;
