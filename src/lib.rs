@@ -25,11 +25,11 @@ pub mod account;
 
 pub mod flow;
 
+pub mod sandbox;
 pub mod worker;
 
 pub mod http;
 
-pub mod app;
 pub mod cli;
 pub mod config;
 pub mod telemetry;

@@ -2,6 +2,7 @@
 //!
 //! Not here: anything that a part could decide for itself.
 
+pub mod demo;
 mod parts;
 mod serve;
 

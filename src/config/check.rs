@@ -122,7 +122,6 @@ fn limits(config: &Config, fault: &mut Report<'_>) {
         ("sync.connections_per_host", config.sync.connections_per_host),
         ("sync.connections_per_account", config.sync.connections_per_account),
         ("sync.backfill_chunk", config.sync.backfill_chunk),
-        ("outbound.at_once", config.outbound.at_once),
         ("webhooks.at_once", config.webhooks.at_once),
     ];
     for (key, _) in counts.iter().filter(|(_, count)| *count == 0) {
@@ -141,7 +140,6 @@ fn limits(config: &Config, fault: &mut Report<'_>) {
         ("sync.progress_timeout", config.sync.progress_timeout),
         ("sync.command_timeout", config.sync.command_timeout),
         ("sync.backoff_min", config.sync.backoff_min),
-        ("outbound.retry_min", config.outbound.retry_min),
         ("webhooks.timeout", config.webhooks.timeout),
     ];
     for (key, _) in spans.iter().filter(|(_, span)| span.is_zero()) {
@@ -157,9 +155,6 @@ fn limits(config: &Config, fault: &mut Report<'_>) {
     }
     if config.sync.backoff_min > config.sync.backoff_max {
         fault("sync.backoff_max", "is shorter than sync.backoff_min", "make it the longer of the two");
-    }
-    if config.outbound.retry_min > config.outbound.retry_max {
-        fault("outbound.retry_max", "is shorter than outbound.retry_min", "make it the longer of the two");
     }
 }
 

@@ -38,13 +38,15 @@ async fn tidy(gateway: &Gateway, now: Timestamp) -> Result<(), Error> {
         let workspaces = gateway.store.system_read().await?.workspaces(&page).await?;
         for workspace in &workspaces {
             let mut tx = gateway.store.begin(workspace.id).await?;
-            tx.purge_requests(now - REQUESTS_KEPT).await?;
             tx.forget_fingerprints(now - FINGERPRINTS_KEPT).await?;
             tx.commit().await?;
         }
         let Some(last) = workspaces.last() else { break };
         after = Some(PageKey { at: last.created_at, id: crate::core::ids::Id::uuid(last.id) });
     }
+    let mut system = gateway.store.system().await?;
+    system.purge_requests(now - REQUESTS_KEPT).await?;
+    system.commit().await?;
     let swept = gateway.store.sweep_blob_files(ORPHANS_KEPT).await?;
     tracing::debug!(swept, "upkeep done");
     Ok(())

@@ -62,7 +62,7 @@ async fn fill(place: &Place) -> Full {
     let webhook = a_webhook(None);
     tx.insert_webhook(&webhook).await.unwrap();
     let event = tx.announce(&Event::ConversationCreated { conversation }, at(2)).await.unwrap().id;
-    let target = RouteTarget::Reply { conversation, participant: contact.email.clone() };
+    let target = RouteTarget::Reply { conversation, participant: contact.email.clone(), user };
     let route = Route {
         id: mint(),
         workspace: place.id,

@@ -58,7 +58,7 @@ both! {
         let own = first.rfc822_id.clone().unwrap();
         assert_eq!(tx.ids_of_message(first.id).await.unwrap().len(), 2);
         let found = tx.messages_by_rfc822_id(&[own.clone(), message_id("no@where.example")]).await.unwrap();
-        assert_eq!(found, [KnownId { id: own, message: first.id, identity: first.identity }]);
+        assert_eq!(found, [KnownId { id: own, message: first.id, conversation, identity: first.identity }]);
         let found = tx.messages_by_rfc822_id(&[wire]).await.unwrap();
         let keys: HashSet<_> = found.iter().map(|known| known.message).collect();
         assert_eq!(keys, HashSet::from([first.id, second.id]));
@@ -303,7 +303,7 @@ both! {
             id: mint(),
             workspace: place.id,
             address: address("r-abc@reply.example"),
-            target: RouteTarget::Reply { conversation: absorbed, participant: carl.clone() },
+            target: RouteTarget::Reply { conversation: absorbed, participant: carl.clone(), user: place.user("ann@us.example").await },
             expires_at: None,
         };
         let mut tx = place.tx().await;

@@ -1,0 +1,538 @@
+//! One IMAP session, sans I/O: bytes in by `receive`, then `step` until it wants more.
+//!
+//! Not here: sockets, TLS and waiting (`driver`), and what the commands do (a file for each group of them).
+
+use std::{collections::VecDeque, mem, time::Duration};
+
+use imap_codec::{
+    CommandCodec, IdleDoneCodec,
+    decode::{Decoder, IdleDoneDecodeError},
+};
+use imap_types::command::{Command, CommandBody};
+
+use crate::{
+    mail::Address,
+    sandbox::{
+        behaviour::{self, Act, Extensions, Service},
+        ledger::Said,
+        provider::Provider,
+    },
+};
+
+use super::{
+    auth::Sasl,
+    fetch::FetchJob,
+    input::{Frame, Input},
+    view::{Enabled, Expunges, Stale, View},
+};
+
+/// Octets of literals in a command before authentication: a name and a password.
+const LITERAL_BYTES_MAX_UNAUTHENTICATED: usize = 8 * 1024;
+/// RFC 9051 section 11.5 asks for a limit on guesses.
+pub(super) const LOGIN_FAILURES_MAX: u32 = 3;
+/// Output is handed over in pieces of about this size, so that a FETCH of everything takes no memory of its own.
+const OUTPUT_BYTES_PIECE: usize = 64 * 1024;
+
+/// What protects the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    /// Nothing, and nothing is offered: loopback.
+    None,
+    /// STARTTLS is offered, and no password is taken before it.
+    StartTls,
+    /// TLS is on.
+    Tls,
+}
+
+/// What the driver is to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    Output(Vec<u8>),
+    /// Read more, or tell of a change by `changed`.
+    Input,
+    /// Wait so long, then go on: an armed delay.
+    Hold(Duration),
+    /// Do the handshake, then call `secured`. Everything has been written.
+    StartTls,
+    Close,
+}
+
+/// How a command ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Ok(String),
+    No(String),
+    Bad(String),
+    /// The command completes itself later.
+    Pending,
+}
+
+impl Answer {
+    pub(super) fn ok(text: &str) -> Self {
+        Self::Ok(text.to_owned())
+    }
+    pub(super) fn no(text: &str) -> Self {
+        Self::No(text.to_owned())
+    }
+    pub(super) fn bad(text: &str) -> Self {
+        Self::Bad(text.to_owned())
+    }
+}
+
+/// Something to do that an armed fault may hold back or replace.
+enum Work {
+    Greet,
+    /// A whole command, by its bytes.
+    Command(Vec<u8>),
+    /// Give leave to send a literal.
+    Literal,
+}
+
+/// What the next line is.
+enum Mode {
+    Command,
+    Sasl(Sasl),
+    Idle(String),
+}
+
+/// The session of one connection.
+pub struct Session {
+    pub(super) provider: Provider,
+    pub(super) number: u64,
+    pub(super) security: Security,
+    pub(super) extensions: Extensions,
+    pub(super) user: Option<Address>,
+    pub(super) login_failures: u32,
+    pub(super) enabled: Enabled,
+    pub(super) view: Option<View>,
+    pub(super) output: Vec<u8>,
+    input: Input,
+    mode: Mode,
+    fetch: Option<FetchJob>,
+    /// What a delay holds back.
+    held: Option<Work>,
+    /// What happens after the output is gone, in order.
+    then: VecDeque<Step>,
+    /// Octets that may still go out before the connection drops.
+    cut: Option<usize>,
+    kicks: u64,
+}
+
+impl Session {
+    /// A session that greets first.
+    #[must_use]
+    pub fn new(provider: &Provider, security: Security) -> Self {
+        let mut session = Self {
+            provider: provider.clone(),
+            number: provider.with(|world| world.next_session()),
+            security,
+            extensions: provider.behaviour(None).extensions,
+            user: None,
+            login_failures: 0,
+            enabled: Enabled::default(),
+            view: None,
+            output: Vec::new(),
+            input: Input::new(LITERAL_BYTES_MAX_UNAUTHENTICATED),
+            mode: Mode::Command,
+            fetch: None,
+            held: None,
+            then: VecDeque::new(),
+            cut: None,
+            kicks: 0,
+        };
+        session.greet();
+        session
+    }
+
+    /// Takes what the client sent. Not while `step` has something else to say than `Input`.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        self.input.receive(bytes);
+    }
+
+    /// TLS is on now: the client starts afresh (RFC 9051 section 6.2.1).
+    pub fn secured(&mut self) {
+        self.security = Security::Tls;
+        self.input = Input::new(LITERAL_BYTES_MAX_UNAUTHENTICATED);
+    }
+
+    /// Something changed in the provider: pushes it to an idling client, and ends the session of a kicked user.
+    pub fn changed(&mut self) {
+        let user = self.user.clone();
+        let kicks =
+            self.provider.with(|world| user.and_then(|user| world.user(&user).ok().map(|user| user.kicks)));
+        if kicks.is_some_and(|kicks| kicks != self.kicks) {
+            self.bye("[UNAVAILABLE] the administrator ended this session");
+        } else if matches!(self.mode, Mode::Idle(_)) {
+            self.sync(Expunges::Tell);
+        }
+    }
+
+    /// Ends the session from the server's side.
+    pub fn end(&mut self, why: &str) {
+        self.bye(why);
+    }
+
+    /// What to do next.
+    pub fn step(&mut self) -> Step {
+        loop {
+            if self.output.len() >= OUTPUT_BYTES_PIECE || (!self.output.is_empty() && self.fetch.is_none()) {
+                return self.emit();
+            }
+            if self.cut == Some(0) {
+                return Step::Close;
+            }
+            if self.fetch.is_some() {
+                self.fetch_some();
+                continue;
+            }
+            match self.then.front() {
+                Some(Step::Close) => return Step::Close,
+                Some(_) => return self.then.pop_front().unwrap_or(Step::Close),
+                None => {}
+            }
+            if let Some(work) = self.held.take() {
+                self.perform(work);
+                continue;
+            }
+            match self.input.next() {
+                None => return Step::Input,
+                Some(frame) => self.take(frame),
+            }
+        }
+    }
+
+    fn emit(&mut self) -> Step {
+        let mut output = mem::take(&mut self.output);
+        if let Some(left) = &mut self.cut {
+            output.truncate(*left);
+            *left -= output.len();
+        }
+        if output.is_empty() { Step::Close } else { Step::Output(output) }
+    }
+
+    fn greet(&mut self) {
+        match self.hear("CONNECT", "CONNECT") {
+            None => self.perform(Work::Greet),
+            Some(act) => self.suffer(act, "*", Work::Greet),
+        }
+    }
+
+    fn take(&mut self, frame: Frame) {
+        match frame {
+            Frame::Command(bytes) => match mem::replace(&mut self.mode, Mode::Command) {
+                Mode::Command => self.command(bytes),
+                Mode::Sasl(sasl) => self.sasl_line(sasl, &bytes),
+                Mode::Idle(tag) => self.idle_line(tag, &bytes),
+            },
+            Frame::Literal(so_far) => self.welcome_literal(&so_far),
+            Frame::LiteralTooLarge(so_far) => {
+                let heard = Heard::read(&so_far);
+                self.complete(&heard.tag, &Answer::no("[TOOBIG] that is larger than this server takes"));
+            }
+            Frame::Overflow => self.bye("[TOOBIG] that is more than this server takes"),
+        }
+    }
+
+    fn welcome_literal(&mut self, so_far: &[u8]) {
+        let Heard { tag, verb, line } = Heard::read(so_far);
+        let (service, verb) = (Service::Imap, format!("{verb}-LITERAL"));
+        let command = behaviour::Command { service, verb: &verb, line: &line, user: self.user.as_ref() };
+        match self.provider.strike(command) {
+            None => self.perform(Work::Literal),
+            Some(act) => self.suffer(act, &tag, Work::Literal),
+        }
+    }
+
+    fn command(&mut self, bytes: Vec<u8>) {
+        let heard = Heard::read(&bytes);
+        match self.hear(&heard.verb, &heard.line) {
+            None => self.perform(Work::Command(bytes)),
+            Some(act) => self.suffer(act, &heard.tag, Work::Command(bytes)),
+        }
+    }
+
+    fn hear(&mut self, verb: &str, line: &str) -> Option<Act> {
+        self.provider.hear(Said {
+            session: self.number,
+            service: Service::Imap,
+            user: self.user.clone(),
+            secure: self.security == Security::Tls,
+            verb: verb.to_owned(),
+            line: line.to_owned(),
+        })
+    }
+
+    /// Carries out an armed fault.
+    fn suffer(&mut self, act: Act, tag: &str, work: Work) {
+        let tagged = |text: Vec<u8>| match String::from_utf8(text) {
+            Ok(text) => text.replace("{tag}", tag).into_bytes(),
+            Err(binary) => binary.into_bytes(),
+        };
+        match act {
+            Act::Answer(text) => self.instead(format!("{tag} {text}\r\n").as_bytes(), &work),
+            Act::Instead(text) => self.instead(&tagged(text), &work),
+            Act::Bye(text) => self.bye(&text),
+            Act::Drop => self.then.push_back(Step::Close),
+            Act::DropAfter(octets) => {
+                self.cut = Some(octets);
+                self.perform(work);
+            }
+            Act::Delay(pause) => {
+                self.then.push_back(Step::Hold(pause));
+                self.held = Some(work);
+            }
+            Act::Inject(text) => {
+                self.output.extend_from_slice(&tagged(text));
+                self.perform(work);
+            }
+        }
+    }
+
+    fn instead(&mut self, text: &[u8], work: &Work) {
+        self.output.extend_from_slice(text);
+        if matches!(work, Work::Literal) {
+            self.input.skip();
+        }
+    }
+
+    fn perform(&mut self, work: Work) {
+        match work {
+            Work::Greet => {
+                let greeting =
+                    format!("* OK [CAPABILITY {}] Mailweave sandbox ready\r\n", self.capabilities());
+                self.output.extend_from_slice(greeting.as_bytes());
+            }
+            Work::Command(bytes) => self.execute(&bytes),
+            Work::Literal => self.output.extend_from_slice(b"+ go on\r\n"),
+        }
+    }
+
+    fn execute(&mut self, bytes: &[u8]) {
+        let Heard { tag, .. } = Heard::read(bytes);
+        if let Some(answer) = self.extended_list(bytes) {
+            return self.finish(&tag, Expunges::Tell, answer);
+        }
+        match CommandCodec::default().decode(bytes) {
+            Ok(([], Command { body, .. })) => {
+                let expunges = expunges(&body);
+                let answer = self.answer(&tag, body).unwrap_or_else(|Stale| self.stale());
+                self.finish(&tag, expunges, answer);
+            }
+            _ => self.complete(&tag, &Answer::bad("that cannot be read")),
+        }
+    }
+
+    fn answer(&mut self, tag: &str, body: CommandBody<'_>) -> Result<Answer, Stale> {
+        match body {
+            CommandBody::Capability => {
+                let line = format!("* CAPABILITY {}\r\n", self.capabilities());
+                self.output.extend_from_slice(line.as_bytes());
+                Ok(Answer::ok("done"))
+            }
+            CommandBody::Noop | CommandBody::Check => Ok(Answer::ok("done")),
+            CommandBody::Id { .. } => {
+                self.output.extend_from_slice(b"* ID (\"name\" \"Mailweave sandbox\")\r\n");
+                Ok(Answer::ok("done"))
+            }
+            CommandBody::Logout => {
+                self.bye("good-bye");
+                Ok(Answer::ok("done"))
+            }
+            CommandBody::StartTLS => Ok(self.start_tls(tag)),
+            CommandBody::Login { username, password } => {
+                Ok(self.log_in(username.as_ref(), password.declassify().as_ref()))
+            }
+            CommandBody::Authenticate { mechanism, initial_response } => {
+                let initial = initial_response.as_ref().map(|secret| &**secret.declassify());
+                Ok(self.authenticate(tag, &mechanism, initial))
+            }
+            _ if self.user.is_none() => Ok(Answer::bad("log in first")),
+            CommandBody::Idle if self.extensions.idle => Ok(self.idle(tag)),
+            other => self.answer_authenticated(tag, other),
+        }
+    }
+
+    fn answer_authenticated(&mut self, tag: &str, body: CommandBody<'_>) -> Result<Answer, Stale> {
+        let Some(user) = self.user.clone() else { return Ok(Answer::bad("log in first")) };
+        Ok(match body {
+            CommandBody::Select { mailbox, parameters } => self.select(&user, &mailbox, (true, parameters)),
+            CommandBody::Examine { mailbox, parameters } => self.select(&user, &mailbox, (false, parameters)),
+            CommandBody::Enable { capabilities } => self.enable(capabilities.as_ref()),
+            CommandBody::List { reference, mailbox_wildcard } => {
+                self.list(&reference, &mailbox_wildcard, "LIST")
+            }
+            CommandBody::Lsub { reference, mailbox_wildcard } => {
+                self.list(&reference, &mailbox_wildcard, "LSUB")
+            }
+            CommandBody::Status { mailbox, item_names } => self.status(&user, &mailbox, &item_names),
+            CommandBody::Append { mailbox, flags, date, message } => {
+                self.append(&mailbox, &flags, (date, message))
+            }
+            CommandBody::Create { mailbox } => self.create(&user, &mailbox),
+            CommandBody::Delete { mailbox } => self.delete(&user, &mailbox),
+            CommandBody::Rename { from, to } => self.rename(&user, &from, &to),
+            CommandBody::Subscribe { mailbox } => self.subscribe(&user, &mailbox, true),
+            CommandBody::Unsubscribe { mailbox } => self.subscribe(&user, &mailbox, false),
+            CommandBody::Namespace => {
+                self.output.extend_from_slice(b"* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n");
+                Answer::ok("done")
+            }
+            _ if self.view.is_none() => Answer::bad("select a mailbox first"),
+            other => return self.answer_selected(tag, other),
+        })
+    }
+
+    fn answer_selected(&mut self, tag: &str, body: CommandBody<'_>) -> Result<Answer, Stale> {
+        match body {
+            CommandBody::Fetch { sequence_set, macro_or_item_names, uid, modifiers } => {
+                self.start_fetch((tag, uid), &sequence_set, macro_or_item_names, &modifiers)
+            }
+            CommandBody::Search { criteria, uid, .. } => self.search(criteria.as_ref(), uid),
+            CommandBody::Store { sequence_set, kind, response, flags, uid, modifiers } => {
+                self.store((&sequence_set, uid), (kind, &flags), response, &modifiers)
+            }
+            CommandBody::Copy { sequence_set, mailbox, uid } => self.copy((&sequence_set, uid), &mailbox),
+            CommandBody::Move { sequence_set, mailbox, uid } if self.extensions.r#move => {
+                self.r#move((&sequence_set, uid), &mailbox)
+            }
+            CommandBody::Expunge => self.expunge(None),
+            CommandBody::ExpungeUid { sequence_set } if self.extensions.uidplus => {
+                self.expunge(Some(&sequence_set))
+            }
+            CommandBody::Close => self.close(),
+            CommandBody::Unselect => {
+                self.view = None;
+                Ok(Answer::ok("closed"))
+            }
+            _ => Ok(Answer::bad("that command is unknown here")),
+        }
+    }
+
+    fn start_tls(&mut self, tag: &str) -> Answer {
+        if self.security != Security::StartTls {
+            return Answer::bad("TLS is on already or not offered");
+        }
+        self.complete(tag, &Answer::ok("begin TLS"));
+        self.then.push_back(Step::StartTls);
+        Answer::Pending
+    }
+
+    fn idle(&mut self, tag: &str) -> Answer {
+        self.output.extend_from_slice(b"+ idling\r\n");
+        self.mode = Mode::Idle(tag.to_owned());
+        self.sync(Expunges::Tell);
+        Answer::Pending
+    }
+
+    fn idle_line(&mut self, tag: String, line: &[u8]) {
+        let done: Result<_, IdleDoneDecodeError> = IdleDoneCodec::default().decode(line);
+        let act = self.hear("DONE", "DONE");
+        let answer = if done.is_ok() { Answer::ok("idle ended") } else { Answer::bad("expected DONE") };
+        match act {
+            None => self.finish(&tag, Expunges::Tell, answer),
+            Some(act) => self.suffer(act, &tag, Work::Command(format!("{tag} NOOP\r\n").into_bytes())),
+        }
+    }
+
+    /// Waits for a line of SASL.
+    pub(super) fn expect_sasl(&mut self, sasl: Sasl) {
+        self.mode = Mode::Sasl(sasl);
+    }
+
+    pub(super) fn set_fetch(&mut self, job: FetchJob) {
+        self.fetch = Some(job);
+    }
+
+    pub(super) fn take_fetch(&mut self) -> Option<FetchJob> {
+        self.fetch.take()
+    }
+
+    /// The session is this user's from now on.
+    pub(super) fn enter(&mut self, user: Address) {
+        let provider = self.provider.clone();
+        let (most, behaviour) =
+            (provider.with(|world| world.limits.message_bytes_max), provider.behaviour(Some(&user)));
+        self.kicks = provider.with(|world| world.user(&user).map(|user| user.kicks).unwrap_or_default());
+        self.extensions = behaviour.extensions;
+        self.input.literal_bytes_max = most;
+        self.user = Some(user);
+    }
+
+    /// Tells what changed, then completes the command.
+    pub(super) fn finish(&mut self, tag: &str, expunges: Expunges, answer: Answer) {
+        if answer != Answer::Pending {
+            self.sync(expunges);
+            self.complete(tag, &answer);
+        }
+    }
+
+    fn complete(&mut self, tag: &str, answer: &Answer) {
+        let (word, text) = match answer {
+            Answer::Ok(text) => ("OK", text),
+            Answer::No(text) => ("NO", text),
+            Answer::Bad(text) => ("BAD", text),
+            Answer::Pending => return,
+        };
+        self.output.extend_from_slice(format!("{tag} {word} {text}\r\n").as_bytes());
+    }
+
+    fn sync(&mut self, expunges: Expunges) {
+        let Some(view) = self.view.as_mut().filter(|_| !self.then.contains(&Step::Close)) else { return };
+        let (enabled, output) = (self.enabled, &mut self.output);
+        if self.provider.with(|world| view.sync(world, (expunges, enabled), output)) == Err(Stale) {
+            self.stale();
+        }
+    }
+
+    fn stale(&mut self) -> Answer {
+        self.view = None;
+        self.bye("[UNAVAILABLE] the selected mailbox is not what it was");
+        Answer::Pending
+    }
+
+    /// Says good-bye and ends; a command at hand is still completed.
+    pub(super) fn bye(&mut self, text: &str) {
+        self.output.extend_from_slice(format!("* BYE {text}\r\n").as_bytes());
+        self.fetch = None;
+        self.then.push_back(Step::Close);
+    }
+}
+
+fn expunges(body: &CommandBody<'_>) -> Expunges {
+    match body {
+        CommandBody::Fetch { uid: false, .. }
+        | CommandBody::Store { uid: false, .. }
+        | CommandBody::Search { uid: false, .. } => Expunges::Hold,
+        _ => Expunges::Tell,
+    }
+}
+
+/// A command as far as faults and the ledger need it; reading never fails.
+struct Heard {
+    tag: String,
+    verb: String,
+    /// Without tag, up to the first literal, credentials struck out.
+    line: String,
+}
+
+impl Heard {
+    fn read(bytes: &[u8]) -> Self {
+        let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let text = String::from_utf8_lossy(first);
+        let (tag, rest) = text.trim_end().split_once(' ').unwrap_or((text.trim_end(), ""));
+        let mut words = rest.split(' ').map(str::to_ascii_uppercase);
+        let verb = match (words.next().unwrap_or_default(), words.next()) {
+            (verb, Some(second)) if verb == "UID" => format!("UID {second}"),
+            (verb, _) => verb,
+        };
+        let line = match verb.as_str() {
+            "LOGIN" => "LOGIN ***".to_owned(),
+            "AUTHENTICATE" => format!("AUTHENTICATE {} ***", rest.split(' ').nth(1).unwrap_or_default()),
+            _ => rest.to_owned(),
+        };
+        // A tag that is none would break the framing of the answer.
+        let plain = !tag.is_empty()
+            && tag.bytes().all(|byte| byte.is_ascii_graphic() && !b"+(){%*\"\\".contains(&byte));
+        Self { tag: if plain { tag.to_owned() } else { "*".to_owned() }, verb, line }
+    }
+}
