@@ -129,6 +129,11 @@ fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
         let param = if path == "." { field.to_owned() } else { format!("{path}.{field}") };
         return Problem::invalid(param, "The field is missing.");
     }
+    let twice = detail.strip_prefix("duplicate field `").and_then(|rest| rest.strip_suffix('`'));
+    if let Some(field) = twice {
+        let param = if path == "." { field.to_owned() } else { path };
+        return Problem::invalid(param, "The field is given twice.");
+    }
     let param = if path == "." { "body".to_owned() } else { path };
     if detail.starts_with("unknown field") {
         return Problem::invalid(param, "There is no such field.").code("unknown_field");
