@@ -7,7 +7,11 @@ use std::{net::IpAddr, sync::Arc};
 use futures_util::future::BoxFuture;
 
 use super::problem::Problem;
-use crate::{core::account::Security, mail::canonical_domain};
+use crate::{
+    core::account::Security,
+    mail::canonical_domain,
+    net::{Egress, Resolver},
+};
 
 /// Longest host name, in octets (RFC 1035 section 2.3.4).
 const HOST_BYTES_MAX: usize = 253;
@@ -20,6 +24,18 @@ pub struct HostRule(Arc<dyn Fn(String) -> BoxFuture<'static, bool> + Send + Sync
 impl HostRule {
     pub fn new(rule: impl Fn(String) -> BoxFuture<'static, bool> + Send + Sync + 'static) -> Self {
         Self(Arc::new(rule))
+    }
+
+    /// Hosts all of whose addresses the operator allows by name.
+    #[must_use]
+    pub fn of(resolver: Resolver, egress: Egress) -> Self {
+        Self::new(move |host| {
+            let (resolver, egress) = (resolver.clone(), egress.clone());
+            Box::pin(async move {
+                let addresses = resolver.addresses(&host).await.unwrap_or_default();
+                !addresses.is_empty() && addresses.iter().all(|address| egress.is_allowed_by_name(*address))
+            })
+        })
     }
 
     /// No host may be reached without TLS.
@@ -91,5 +107,9 @@ mod tests {
         let refused = rule.check("imap", "imap.example.com", Security::None).await.unwrap_err();
         assert_eq!(refused.param.as_deref(), Some("imap.security"));
         assert!(!HostRule::none().allows("127.0.0.1").await);
+        let operator = HostRule::of(Resolver::System, Egress::new(vec!["127.0.0.0/8".parse().unwrap()]));
+        assert!(operator.allows("127.0.0.1").await);
+        assert!(!operator.allows("192.0.2.1").await);
+        assert!(!operator.allows("no such host").await);
     }
 }
