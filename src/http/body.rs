@@ -2,8 +2,10 @@
 //!
 //! Not here: what the fields mean. Bodies are bounded in octets by the route and in depth for all; unknown fields are refused.
 
+use std::time::Duration;
+
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, BodyDataStream, Bytes},
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
@@ -15,6 +17,9 @@ use super::{access::Permit, once::Stamp, problem::Problem};
 
 /// Objects and lists within each other; ours have four.
 const DEPTH_MAX: usize = 64;
+/// How much more of a body that is too large is read before it is answered, in octets, and how long that may take.
+const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(10);
 /// Longest query string, in octets.
 const QUERY_BYTES_MAX: usize = 8 * 1024;
 
@@ -60,30 +65,46 @@ impl<S: Send + Sync> FromRequest<S> for Lines {
     }
 }
 
-/// Reads a body of at most this many octets. A declared length over the limit is refused before a single octet is read.
+/// Reads a body of at most this many octets.
 async fn read(body: Body, headers: &HeaderMap, bytes_max: usize) -> Result<Bytes, Problem> {
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let mut chunks = body.into_data_stream();
     if declared.is_some_and(|length| length > bytes_max) {
+        discard(chunks, bytes_max + LINGER_BYTES_MAX).await;
         return Err(Problem::too_large(bytes_max));
     }
-    let mut chunks = body.into_data_stream();
     let mut bytes = Vec::with_capacity(declared.unwrap_or_default());
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| {
-            Problem::new(
-                StatusCode::BAD_REQUEST,
-                "body_incomplete",
-                "The body ended early.",
-                "Send it again.",
-            )
-        })?;
+        let chunk = chunk.map_err(|_| incomplete())?;
         if bytes.len() + chunk.len() > bytes_max {
+            drop(bytes);
+            discard(chunks, LINGER_BYTES_MAX).await;
             return Err(Problem::too_large(bytes_max));
         }
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes.into())
+}
+
+fn incomplete() -> Problem {
+    let advice = "Send it again.";
+    Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "The body ended early.", advice)
+}
+
+/// Reads on and forgets: who still sends when the connection is closed often never sees the answer.
+async fn discard(mut chunks: BodyDataStream, bytes_max: usize) {
+    let reading = async {
+        let mut left = bytes_max;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            match left.checked_sub(chunk.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // Late or not, the answer is the same.
+    drop(tokio::time::timeout(LINGER, reading).await);
 }
 
 /// Browsers send forms and plain text across sites without asking; they do not send our types.
