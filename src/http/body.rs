@@ -12,11 +12,16 @@ use axum::{
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 
 use super::{access::Permit, once::Stamp, problem::Problem};
 
 /// Objects and lists within each other; ours have four.
 const DEPTH_MAX: usize = 64;
+/// Larger bodies are parsed on a thread of their own.
+const PARSED_HERE_BYTES_MAX: usize = 256 * 1024;
+/// How long a body may pause.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How much more of a body that is too large is read before it is answered, in octets, and how long that may take.
 const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(10);
@@ -29,7 +34,7 @@ pub(super) struct Input<T> {
     pub(super) stamp: Stamp,
 }
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
+impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Input<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
@@ -42,7 +47,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
             return Ok(Self { value: from_slice(b"{}")?, stamp });
         }
         require_type(&parts.headers, "application/json")?;
-        Ok(Self { value: from_slice(&bytes)?, stamp })
+        if bytes.len() <= PARSED_HERE_BYTES_MAX {
+            return Ok(Self { value: from_slice(&bytes)?, stamp });
+        }
+        // Long enough to hold up everything else on this thread.
+        let value = tokio::task::spawn_blocking(move || from_slice(&bytes)).await;
+        Ok(Self { value: value.map_err(|_| Problem::internal())??, stamp })
     }
 }
 
@@ -75,7 +85,7 @@ async fn read(body: Body, headers: &HeaderMap, bytes_max: usize) -> Result<Bytes
         return Err(Problem::too_large(bytes_max));
     }
     let mut bytes = Vec::with_capacity(declared.unwrap_or_default());
-    while let Some(chunk) = chunks.next().await {
+    while let Some(chunk) = timeout(PAUSE_MAX, chunks.next()).await.map_err(|_| incomplete())? {
         let chunk = chunk.map_err(|_| incomplete())?;
         if bytes.len() + chunk.len() > bytes_max {
             drop(bytes);
@@ -89,7 +99,7 @@ async fn read(body: Body, headers: &HeaderMap, bytes_max: usize) -> Result<Bytes
 
 fn incomplete() -> Problem {
     let advice = "Send it again.";
-    Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "The body ended early.", advice)
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "body_incomplete", "The body did not come whole.", advice)
 }
 
 /// Reads on and forgets: who still sends when the connection is closed often never sees the answer.
@@ -104,7 +114,7 @@ async fn discard(mut chunks: BodyDataStream, bytes_max: usize) {
         }
     };
     // Late or not, the answer is the same.
-    drop(tokio::time::timeout(LINGER, reading).await);
+    drop(timeout(LINGER, reading).await);
 }
 
 /// Browsers send forms and plain text across sites without asking; they do not send our types.

@@ -95,6 +95,8 @@ both! {
         assert_eq!(third["conversation_id"], first["conversation_id"]);
         let other = acme.send(&user, "carl@customer.example", "Another matter").await;
         assert_ne!(other["conversation_id"], first["conversation_id"]);
+        let both = json!({ "from_user_id": user, "to": to, "subject": "x", "text": "y", "conversation_id": other["conversation_id"], "reply_to_message_id": first["id"] });
+        acme.post("/messages", both).await.refused(422, "invalid", Some("reply_to_message_id"));
         let id_of = async |message: &Value| {
             let path = format!("/messages/{}", message["id"].as_str().unwrap());
             acme.get(&path).await.expect(200)["rfc822_message_id"].as_str().unwrap().to_owned()

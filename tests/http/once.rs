@@ -86,6 +86,11 @@ both! {
         let made = acme.post_once("k", "/webhooks", &hook).await.expect(201);
         assert_eq!(acme.post_once("k", "/webhooks", &hook).await.expect(201), made);
         assert_eq!(acme.get("/keys").await.items().len(), 2);
+        acme.post_once("k", "/contacts", &json!({ "email": "in-the-clear@customer.example" })).await.expect(201);
+        assert!(api.keeps("in-the-clear@customer.example"));
+        for secret in [&first["secret"], &made["secret"]] {
+            assert!(!api.keeps(secret.as_str().unwrap()), "a secret is kept in the clear");
+        }
     }
 
     async fn keys_are_bounded(api) {

@@ -79,8 +79,8 @@ both! {
         assert_eq!(carl["created_by"], "api");
         let path = format!("/contacts/{}", carl["id"].as_str().unwrap());
         assert_eq!(acme.get(&path).await.expect(200), carl);
-        assert_eq!(acme.get("/contacts?email=C@private.example").await.items(), [carl.clone()]);
-        assert_eq!(acme.get("/contacts?external_id=crm-17").await.items(), [carl.clone()]);
+        assert_eq!(acme.get("/contacts?email=C@private.example").await.items(), std::slice::from_ref(&carl));
+        assert_eq!(acme.get("/contacts?external_id=crm-17").await.items(), std::slice::from_ref(&carl));
         assert_eq!(acme.get("/contacts/by-external-id/crm-17").await.expect(200), carl);
         assert_eq!(acme.get("/contacts?created_by=capture").await.items(), Vec::<Value>::new());
         assert_eq!(acme.get("/contacts?created_by=api").await.items().len(), 2);

@@ -65,8 +65,8 @@ pub struct Server {
     client: reqwest::Client,
     shutdown: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
-    _directory: TempDir,
-    _database: Option<Database<'static>>,
+    directory: TempDir,
+    database: Option<Database<'static>>,
 }
 
 impl Server {
@@ -103,7 +103,7 @@ impl Server {
         let serving = tokio::spawn(http::serve(listener, state, shutdown.clone()));
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
         let client = client.timeout(Duration::from_secs(60)).build().unwrap();
-        Self { url, gateway, ready, client, shutdown, serving, _directory: directory, _database: database }
+        Self { url, gateway, ready, client, shutdown, serving, directory, database }
     }
 
     /// Stops serving, and shows that it ends.
@@ -111,6 +111,17 @@ impl Server {
         self.shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(20), self.serving).await.expect("serving ends").unwrap();
         self.gateway.store.close().await;
+    }
+
+    /// Whether a text stands anywhere in what is kept for idempotency, or with SQLite anywhere at all.
+    pub fn keeps(&self, text: &str) -> bool {
+        match &self.database {
+            Some(database) => database.run("select body from idempotency_keys").contains(text),
+            None => std::fs::read_dir(self.directory.path()).unwrap().any(|entry| {
+                let content = std::fs::read(entry.unwrap().path()).unwrap_or_default();
+                content.windows(text.len()).any(|window| window == text.as_bytes())
+            }),
+        }
     }
 
     pub fn shutdown(&self) {

@@ -16,7 +16,7 @@ both! {
         let by_slug = admin.get("/v1/workspaces/acme").await.expect(200);
         assert_eq!(by_slug, made);
         assert_eq!(admin.get(&format!("/v1/workspaces/{}", made["id"].as_str().unwrap())).await.expect(200), made);
-        assert_eq!(admin.get("/v1/workspaces").await.items(), [made.clone()]);
+        assert_eq!(admin.get("/v1/workspaces").await.items(), std::slice::from_ref(&made));
         let renamed = admin.patch("/v1/workspaces/acme", json!({ "name": "Acme s.r.o.", "slug": "acme-2" })).await;
         assert_eq!(renamed.expect(200)["name"], "Acme s.r.o.");
         admin.get("/v1/workspaces/acme").await.refused(404, "not_found", None);
