@@ -2,8 +2,6 @@
 //!
 //! Not here: taking it in (`flow::capture`, `flow::submit`) and filing it (`flow::ingest`).
 
-use jiff::Timestamp;
-
 use super::{
     FlowError, Gateway,
     ingest::{self, Arrival, Ingested, RawBytes},
@@ -14,14 +12,13 @@ use crate::{
         attribution::{self, Attribution},
         decision::{NewDecision, Ruling, Verdict},
         event::{Event, MessageEvent},
-        ids::{ConversationId, MessageKey},
+        ids::MessageKey,
         inbound::Door,
-        job::Job,
-        message::{Author, CaptureField, Direction, Parties, Sighting},
+        message::{CaptureField, Direction, Parties, Sighting},
         policy,
         route::{Route, RouteTarget},
     },
-    mail::{Address, Kind, Message, Party},
+    mail::{Address, Message, Party},
     queue::{Leased, Settlement},
     store::{InboundRow, InboundState, Tx, mint},
 };
@@ -122,7 +119,7 @@ async fn file_mx(
         account: None,
     };
     let ingested = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival).await?;
-    if let (Ingested::Filed { message, .. }, Some(bound)) = (&ingested, &bound) {
+    if let (Ingested::Filed(message), Some(bound)) = (&ingested, &bound) {
         relay::enqueue(tx, message, bound, &envelope.reverse_path).await?;
     }
     tx.settle_inbound(row.id, InboundState::Filed, Some(ingested.key())).await?;

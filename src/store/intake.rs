@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{Arg, Error, SealedBlob, Session, Store, System, Tx, sql};
 use crate::core::{
-    ids::{Id as _, MessageKey, WorkspaceId},
+    ids::{MessageKey, WorkspaceId},
     inbound::{Door, Intake},
     job::Job,
 };

@@ -89,8 +89,8 @@ pub async fn file(tx: &mut Tx, gateway: &Gateway, handed: Handed<'_>) -> Result<
     let ingested =
         ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival(gateway, &handed)).await?;
     let (message, conversation) = match &ingested {
-        Ingested::Filed { message, .. } => (message.id, message.conversation),
-        Ingested::Known { message, conversation, .. } => (*message, *conversation),
+        Ingested::Filed(message) => (message.id, message.conversation),
+        Ingested::Known { message, conversation } => (*message, *conversation),
     };
     if let Some(submission) = tx.submission(message).await? {
         // The CRM handed in what it handed in before: the first submission stands.
