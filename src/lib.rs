@@ -19,12 +19,16 @@ pub mod queue;
 
 pub mod coord;
 
+pub mod webhook;
+
 pub mod account;
 
 pub mod flow;
 
 pub mod sandbox;
 pub mod worker;
+
+pub mod http;
 
 pub mod cli;
 pub mod config;

@@ -36,8 +36,8 @@ pub struct PolicyStamp<'a> {
 /// Which decisions to list; what is `None` does not count.
 #[derive(Debug, Clone, Default)]
 pub struct DecisionFilter {
-    /// Of a Message-ID or an address (`Session::hash_of`).
-    pub hash: Option<[u8; 16]>,
+    /// Of Message-IDs and addresses (`Session::hash_of`): those that have them all.
+    pub hashes: Vec<[u8; 16]>,
     pub account: Option<AccountId>,
     pub verdict: Option<Verdict>,
     pub message: Option<MessageKey>,
@@ -158,12 +158,12 @@ impl Session {
         let workspace = self.workspace();
         let mut query =
             Statement::new(format!("select {COLUMNS} from decisions where workspace = ")).arg(workspace);
-        if let Some(hash) = filter.hash {
+        for hash in &filter.hashes {
             query = query
                 .text(" and id in (select decision from decision_hashes where workspace = ")
                 .arg(workspace)
                 .text(" and hash = ")
-                .arg(hash)
+                .arg(*hash)
                 .text(")");
         }
         let query = query

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 
 use super::{
-    Error, Session, Tx,
+    Error, Session, Store, Tx,
     columns::json_text,
     mint,
     sql::{Row, sql},
@@ -46,6 +46,7 @@ impl Tx {
         .bind(now)
         .bind(json_text(&data));
         self.execute(query).await?;
+        self.on_commit(Store::announce_events);
         let listeners = self.listeners(event).await?;
         self.put_deliveries(&listeners, seq, event.conversation(), now).await?;
         Ok(JournalEntry { seq, id, kind: event.kind().to_owned(), created_at: now, data })

@@ -27,6 +27,7 @@ mod tests;
 
 // The verbs, a file a noun.
 mod accounts;
+mod answers;
 mod contacts;
 mod conversations;
 mod credentials;
@@ -58,6 +59,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use accounts::AccountFilter;
+pub use answers::KeptAnswer;
 pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob};
 pub use contacts::{AddressMatch, ContactFilter, ContactMatch};
 pub use conversations::{ConversationFilter, ConversationRef, Merged};
@@ -111,6 +113,8 @@ pub(crate) struct Shared {
     routes: lookups::RouteCache,
     /// Counts commits that brought new jobs.
     enqueued: watch::Sender<u64>,
+    /// Counts commits that brought new events.
+    announced: watch::Sender<u64>,
 }
 
 enum Engine {
@@ -146,6 +150,7 @@ impl Store {
             batcher,
             routes: lookups::route_cache(),
             enqueued: watch::Sender::new(0),
+            announced: watch::Sender::new(0),
         }));
         store.prove_master_key().await?;
         batches.start(&store);
@@ -217,6 +222,17 @@ impl Store {
     /// Changes whenever a commit has brought new jobs.
     pub(crate) fn enqueued(&self) -> watch::Receiver<u64> {
         self.0.enqueued.subscribe()
+    }
+
+    /// Changes whenever a commit of this process has brought new events.
+    #[must_use]
+    pub fn announced(&self) -> watch::Receiver<u64> {
+        self.0.announced.subscribe()
+    }
+
+    /// Tells whoever follows a journal to look.
+    pub(crate) fn announce_events(&self) {
+        self.0.announced.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Tells whoever waits for jobs to look.

@@ -5,8 +5,8 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// Most rows on one page.
-pub const PAGE_ROWS_MAX: u32 = 200;
+/// Most rows read at once: a page of 200, and the row that tells that another page follows.
+pub const PAGE_ROWS_MAX: u32 = 201;
 
 /// Which part of a list to read: newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -183,8 +183,8 @@ both! {
         let all_of = |filter: DecisionFilter| filter;
         for (filter, expect) in [
             (all_of(DecisionFilter::default()), vec![held, first]),
-            (DecisionFilter { hash: Some(hasher.hash("carl@x.example")), ..Default::default() }, vec![first]),
-            (DecisionFilter { hash: Some(hasher.hash("dora@x.example")), ..Default::default() }, vec![]),
+            (DecisionFilter { hashes: vec![hasher.hash("carl@x.example")], ..Default::default() }, vec![first]),
+            (DecisionFilter { hashes: vec![hasher.hash("dora@x.example")], ..Default::default() }, vec![]),
             (DecisionFilter { account: Some(account), ..Default::default() }, vec![first]),
             (DecisionFilter { verdict: Some(Verdict::Held), ..Default::default() }, vec![held]),
             (DecisionFilter { message: Some(mint()), ..Default::default() }, vec![]),

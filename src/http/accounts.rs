@@ -1,0 +1,356 @@
+//! The users' own accounts at their providers: connected, looked after and disconnected here.
+//!
+//! Not here: talking to a provider. The worker does, and what it meets is read in the account's status and error log.
+
+use axum::{Json, extract::State, response::Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Api,
+    access::Access,
+    account_input::{AuthInput, EndpointInput, passwords_only},
+    account_view::{AccountView, ErrorView, StatusView},
+    body::{Input, Parameters, PathId},
+    keys::require_user,
+    once::{Answer, Stop},
+    openapi::AccountStateWord,
+    page::{self, Limit, List},
+    problem::Problem,
+};
+use crate::{
+    core::{
+        account::{Account, AccountSettings, AccountState, AccountStatus, Credentials},
+        event::{AccountEvent, Event},
+        ids::{AccountId, Id as _, UserId},
+    },
+    flow,
+    mail::Address,
+    store::{AccountFilter, PageKey, Tx, mint},
+};
+
+pub(super) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(show, change))
+        .routes(routes!(status))
+        .routes(routes!(errors))
+        .routes(routes!(sync))
+        .routes(routes!(disconnect))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewAccount {
+    #[schema(value_type = String)]
+    user_id: UserId,
+    #[schema(value_type = String, format = Email)]
+    email: Address,
+    imap: Option<EndpointInput>,
+    smtp: Option<EndpointInput>,
+    auth: Option<AuthInput>,
+    /// Known providers follow in a later release.
+    provider: Option<String>,
+}
+
+impl NewAccount {
+    async fn check(self, api: &Api) -> Result<(Account, Credentials), Problem> {
+        if self.provider.is_some() {
+            return Err(passwords_only("provider"));
+        }
+        let missing = |param: &'static str| move || Problem::invalid(param, "The field is missing.");
+        let imap = self.imap.ok_or_else(missing("imap"))?;
+        let smtp = self.smtp.ok_or_else(missing("smtp"))?;
+        let credentials = self.auth.ok_or_else(missing("auth"))?.check()?;
+        let settings =
+            AccountSettings { imap: imap.check(api, "imap").await?, smtp: smtp.check(api, "smtp").await? };
+        let email = own_address(api, self.email)?;
+        let now = flow::now();
+        let status = connecting(now);
+        Ok((
+            Account { id: mint(), user_id: self.user_id, email, settings, status, connected_at: now },
+            credentials,
+        ))
+    }
+}
+
+fn own_address(api: &Api, email: Address) -> Result<Address, Problem> {
+    match api.gateway.settings.ours.holds(&email) {
+        true => Err(Problem::invalid("email", "This is an address of the gateway itself.")),
+        false => Ok(email),
+    }
+}
+
+/// Nothing is known yet but that the worker is to log in.
+fn connecting(since: jiff::Timestamp) -> AccountStatus {
+    AccountStatus {
+        state: AccountState::Connecting,
+        since,
+        detail: None,
+        advice: None,
+        last_synced_at: None,
+        last_checked_at: None,
+        next_attempt_at: None,
+        progress: None,
+    }
+}
+
+/// Connect an account. The answer comes before the first login: read the status, or wait for `account.connected`.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts", tag = "accounts", operation_id = "create_account",
+    request_body = NewAccount, responses((status = 201, body = AccountView)))]
+async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>) -> Result<Response, Stop> {
+    let (account, credentials) = input.value.check(&api).await?;
+    access.act_as(account.user_id)?;
+    let mut work = input.stamp.begin(&api, &access).await?;
+    require_user(&mut work, "user_id", account.user_id).await?;
+    work.insert_account(&account, &credentials).await?;
+    let id = account.id;
+    let response = work.finish(Answer::created(&AccountView::from(account))).await?;
+    api.look_now(id);
+    Ok(response)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Listing {
+    #[param(value_type = Option<String>)]
+    user_id: Option<UserId>,
+    #[param(value_type = Option<AccountStateWord>)]
+    state: Option<AccountState>,
+    /// 1 to 200; 50 when left out.
+    #[serde(default)]
+    #[param(value_type = Option<u32>)]
+    limit: Limit,
+    cursor: Option<String>,
+}
+
+/// List the accounts, newest first.
+#[utoipa::path(get, path = "/v1/workspaces/{ws}/accounts", tag = "accounts", operation_id = "list_accounts",
+    params(Listing), responses((status = 200, body = List<AccountView>)))]
+async fn list(
+    State(api): State<Api>,
+    access: Access,
+    Parameters(query): Parameters<Listing>,
+) -> Result<Json<List<AccountView>>, Problem> {
+    let page = page::page(query.limit, query.cursor.as_deref())?;
+    let filter = AccountFilter { user: query.user_id, state: query.state };
+    let rows = access.read(&api).await?.accounts(&page, &filter).await?;
+    let key = |row: &Account| PageKey { at: row.connected_at, id: row.id.uuid() };
+    Ok(List::page(rows, query.limit, key, AccountView::from))
+}
+
+async fn find(api: &Api, access: &Access, id: AccountId) -> Result<Account, Problem> {
+    access.read(api).await?.account(id).await?.ok_or_else(Problem::not_found)
+}
+
+/// Show an account.
+#[utoipa::path(get, path = "/v1/workspaces/{ws}/accounts/{id}", tag = "accounts", operation_id = "get_account",
+    responses((status = 200, body = AccountView)))]
+async fn show(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<AccountId>,
+) -> Result<Json<AccountView>, Problem> {
+    Ok(Json(find(&api, &access, id).await?.into()))
+}
+
+/// How an account is doing.
+#[utoipa::path(get, path = "/v1/workspaces/{ws}/accounts/{id}/status", tag = "accounts",
+    operation_id = "get_account_status", responses((status = 200, body = StatusView)))]
+async fn status(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<AccountId>,
+) -> Result<Json<StatusView>, Problem> {
+    Ok(Json(find(&api, &access, id).await?.status.into()))
+}
+
+/// The error log, latest first: one line for each kind of error.
+#[utoipa::path(get, path = "/v1/workspaces/{ws}/accounts/{id}/errors", tag = "accounts",
+    operation_id = "list_account_errors", responses((status = 200, body = List<ErrorView>)))]
+async fn errors(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<AccountId>,
+) -> Result<Json<List<ErrorView>>, Problem> {
+    let mut session = access.read(&api).await?;
+    session.account(id).await?.ok_or_else(Problem::not_found)?;
+    let errors = session.account_errors(id).await?;
+    Ok(List::whole(errors.into_iter().map(ErrorView::from).collect()))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct AccountPatch {
+    #[schema(value_type = Option<String>, format = Email)]
+    email: Option<Address>,
+    imap: Option<EndpointInput>,
+    smtp: Option<EndpointInput>,
+    auth: Option<AuthInput>,
+}
+
+/// Give an account a new address, new servers or a new login, without disconnecting it. A disconnected account is connected
+/// again by a new login.
+#[utoipa::path(patch, path = "/v1/workspaces/{ws}/accounts/{id}", tag = "accounts",
+    operation_id = "update_account", request_body = AccountPatch, responses((status = 200, body = AccountView)))]
+async fn change(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<AccountId>,
+    input: Input<AccountPatch>,
+) -> Result<Json<AccountView>, Problem> {
+    let old = find(&api, &access, id).await?;
+    access.act_as(old.user_id)?;
+    let AccountPatch { email, imap, smtp, auth } = input.value;
+    let imap = match imap {
+        Some(imap) => Some(imap.check(&api, "imap").await?),
+        None => None,
+    };
+    let smtp = match smtp {
+        Some(smtp) => Some(smtp.check(&api, "smtp").await?),
+        None => None,
+    };
+    let email = email.map(|email| own_address(&api, email)).transpose()?;
+    let credentials = auth.map(AuthInput::check).transpose()?;
+    let mut tx = api.store().begin(access.workspace).await?;
+    let mut account = tx.account(id).await?.ok_or_else(Problem::not_found)?;
+    if !account.status.state.is_worked() && credentials.is_none() {
+        require_login(account.status.state)?;
+    }
+    account.email = email.unwrap_or(account.email);
+    account.settings.imap = imap.unwrap_or(account.settings.imap);
+    account.settings.smtp = smtp.unwrap_or(account.settings.smtp);
+    tx.update_account_settings(id, &account.email, &account.settings).await?;
+    if let Some(credentials) = &credentials {
+        tx.replace_credentials(id, credentials).await?;
+    }
+    restart(&mut tx, &mut account).await?;
+    tx.commit().await?;
+    api.look_now(id);
+    Ok(Json(account.into()))
+}
+
+/// What was disconnected or refused by the provider has no login left that could work.
+fn require_login(state: AccountState) -> Result<(), Problem> {
+    let lost = matches!(
+        state,
+        AccountState::Disconnected
+            | AccountState::ReauthRequired
+            | AccountState::Erasing
+            | AccountState::Erased
+    );
+    if lost {
+        return Err(
+            Problem::invalid("auth", "The account has no login that works.").advice("Send auth as well.")
+        );
+    }
+    Ok(())
+}
+
+/// Has the worker begin anew with what was changed: whoever works the account now writes nothing more.
+async fn restart(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
+    let AccountStatus { last_synced_at, last_checked_at, .. } = account.status;
+    account.status = AccountStatus { last_synced_at, last_checked_at, ..connecting(flow::now()) };
+    tx.set_account_status(account.id, &account.status).await?;
+    tx.fence_account(account.id).await?;
+    Ok(())
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Serialize, ToSchema)]
+struct Looking {
+    status: StatusView,
+}
+
+/// Look for new mail now, without waiting for the next poll.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts/{id}/sync", tag = "accounts",
+    operation_id = "sync_account", responses((status = 202, body = Looking)))]
+async fn sync(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<AccountId>,
+    input: Input<Nothing>,
+) -> Result<Response, Stop> {
+    let Nothing {} = input.value;
+    let mut work = input.stamp.begin(&api, &access).await?;
+    let account = work.account(id).await?.ok_or_else(Problem::not_found)?;
+    access.act_as(account.user_id)?;
+    if !account.status.state.is_worked() {
+        let advice = "Connect it again: PATCH the account with auth.";
+        return Err(
+            Problem::conflict("account_not_connected", "The account is not connected.", advice).into()
+        );
+    }
+    let response = work.finish(Answer::accepted(&Looking { status: account.status.into() })).await?;
+    api.look_now(id);
+    Ok(response)
+}
+
+/// What becomes of the mail that came through the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum History {
+    Keep,
+    Erase,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Disconnection {
+    history: History,
+}
+
+/// Disconnect an account: its login is forgotten and it is asked no more. What it brought stays (`keep`).
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts/{id}/disconnect", tag = "accounts",
+    operation_id = "disconnect_account", request_body = Disconnection, responses((status = 200, body = AccountView)))]
+async fn disconnect(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<AccountId>,
+    input: Input<Disconnection>,
+) -> Result<Response, Stop> {
+    let mut work = input.stamp.begin(&api, &access).await?;
+    let mut account = work.account(id).await?.ok_or_else(Problem::not_found)?;
+    access.act_as(account.user_id)?;
+    if input.value.history == History::Erase {
+        let refused = Problem::invalid("history", "This release cannot erase what an account brought.");
+        return Err(refused.advice("Use \"keep\"; DELETE on the workspace erases everything in it.").into());
+    }
+    if account.status.state != AccountState::Disconnected {
+        forget(&mut work, &mut account).await?;
+    }
+    let response = work.finish(Answer::ok(&AccountView::from(account))).await?;
+    api.look_now(id);
+    Ok(response)
+}
+
+async fn forget(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
+    let now = flow::now();
+    account.status = AccountStatus {
+        state: AccountState::Disconnected,
+        since: now,
+        detail: None,
+        advice: Some("Connect it again with a new login when it is wanted.".into()),
+        next_attempt_at: None,
+        progress: None,
+        ..account.status.clone()
+    };
+    tx.set_account_status(account.id, &account.status).await?;
+    // The key stays, since it seals the account's mail too; the login itself goes.
+    let nothing = Credentials::Password { username: String::new(), password: String::new().into() };
+    tx.replace_credentials(account.id, &nothing).await?;
+    tx.fence_account(account.id).await?;
+    let event = Event::Account {
+        what: AccountEvent::Disconnected,
+        account: account.id,
+        state: AccountState::Disconnected,
+        detail: None,
+    };
+    tx.announce(&event, now).await?;
+    Ok(())
+}

@@ -1,0 +1,305 @@
+//! Reads what callers send: JSON bodies, query strings and ids in paths, each with the field named that is wrong.
+//!
+//! Not here: what the fields mean. Bodies are bounded in octets by the route and in depth for all; unknown fields are refused.
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+};
+use futures_util::StreamExt as _;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::{access::Permit, once::Stamp, problem::Problem};
+
+/// Objects and lists within each other; ours have four.
+const DEPTH_MAX: usize = 64;
+/// Longest query string, in octets.
+const QUERY_BYTES_MAX: usize = 8 * 1024;
+
+/// A JSON body, and what makes the same request recognisable when it comes again.
+pub(super) struct Input<T> {
+    pub(super) value: T,
+    pub(super) stamp: Stamp,
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let permit = Permit::of(&parts)?;
+        let bytes = read(body, &parts.headers, permit.route.body_bytes_max).await?;
+        let stamp = Stamp::of(&parts, &bytes)?;
+        // A request that says nothing needs no body.
+        if bytes.is_empty() {
+            return Ok(Self { value: from_slice(b"{}")?, stamp });
+        }
+        require_type(&parts.headers, "application/json")?;
+        Ok(Self { value: from_slice(&bytes)?, stamp })
+    }
+}
+
+/// The lines of an NDJSON body, unread.
+pub(super) struct Lines {
+    pub(super) bytes: Bytes,
+    pub(super) stamp: Stamp,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Lines {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let permit = Permit::of(&parts)?;
+        require_type(&parts.headers, "application/x-ndjson")?;
+        let bytes = read(body, &parts.headers, permit.route.body_bytes_max).await?;
+        let stamp = Stamp::of(&parts, &bytes)?;
+        Ok(Self { bytes, stamp })
+    }
+}
+
+/// Reads a body of at most this many octets. A declared length over the limit is refused before a single octet is read.
+async fn read(body: Body, headers: &HeaderMap, bytes_max: usize) -> Result<Bytes, Problem> {
+    let declared =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > bytes_max) {
+        return Err(Problem::too_large(bytes_max));
+    }
+    let mut chunks = body.into_data_stream();
+    let mut bytes = Vec::with_capacity(declared.unwrap_or_default());
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| {
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "body_incomplete",
+                "The body ended early.",
+                "Send it again.",
+            )
+        })?;
+        if bytes.len() + chunk.len() > bytes_max {
+            return Err(Problem::too_large(bytes_max));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.into())
+}
+
+/// Browsers send forms and plain text across sites without asking; they do not send our types.
+fn require_type(headers: &HeaderMap, wanted: &str) -> Result<(), Problem> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    let alias = wanted == "application/x-ndjson"
+        && ["application/ndjson", "application/jsonl"]
+            .iter()
+            .any(|alias| essence.eq_ignore_ascii_case(alias));
+    if essence.eq_ignore_ascii_case(wanted) || alias {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        format!("The body must be {wanted}."),
+        format!("Send the header \"Content-Type: {wanted}\"."),
+    ))
+}
+
+/// Reads JSON into a type; the problem names the field.
+pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if is_too_deep(bytes) {
+        return Err(Problem::invalid("body", format!("It is nested deeper than {DEPTH_MAX} levels.")));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| explain(&error))?;
+    reader.end().map_err(|_| Problem::invalid("body", "Something follows the JSON value."))?;
+    Ok(value)
+}
+
+fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let path = error.path().to_string();
+    let text = error.inner().to_string();
+    // serde_json says where; the path says it better.
+    let detail = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    if error.inner().is_syntax() || error.inner().is_eof() {
+        return Problem::invalid("body", format!("It is not JSON: {text}.")).code("malformed_json");
+    }
+    let missing = detail.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+    if let Some(field) = missing {
+        let param = if path == "." { field.to_owned() } else { format!("{path}.{field}") };
+        return Problem::invalid(param, "The field is missing.");
+    }
+    let param = if path == "." { "body".to_owned() } else { path };
+    if detail.starts_with("unknown field") {
+        return Problem::invalid(param, "There is no such field.").code("unknown_field");
+    }
+    Problem::invalid(param, format!("{}.", plain(detail)))
+}
+
+/// serde's sentence without the value that was sent: an answer must not quote secrets back.
+fn plain(detail: &str) -> String {
+    match detail.split_once(", expected ") {
+        Some((found, expected)) if found.starts_with("invalid ") || found.starts_with("unknown variant") => {
+            format!("Expected {expected}")
+        }
+        _ => detail.to_owned(),
+    }
+}
+
+/// Looks at brackets alone: what is no JSON is found out by the parser, which is not asked when this says yes.
+fn is_too_deep(bytes: &[u8]) -> bool {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        match (in_text, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_text = !in_text,
+            (false, b'{' | b'[') => depth += 1,
+            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return true;
+        }
+    }
+    false
+}
+
+/// The query string. A parameter without a value is one that was not given.
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        from_query(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}
+
+fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    if query.len() > QUERY_BYTES_MAX {
+        return Err(Problem::invalid("query", format!("It is longer than {QUERY_BYTES_MAX} octets.")));
+    }
+    let mut fields = Map::new();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty())
+    {
+        if fields.insert(name.clone().into_owned(), Value::String(value.into_owned())).is_some() {
+            return Err(Problem::invalid(name, "The parameter is given twice."));
+        }
+    }
+    serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| explain(&error))
+}
+
+/// The `{id}` of a path, or another parameter's text.
+pub(super) struct PathId<T>(pub(super) T);
+
+impl<T: std::str::FromStr, S: Send + Sync> FromRequestParts<S> for PathId<T> {
+    type Rejection = Problem;
+
+    /// What is no id is answered like an id that nothing has.
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_param(parts, state, "id").await.map(Self)
+    }
+}
+
+/// A parameter of the path, by name.
+pub(super) async fn path_param<T: std::str::FromStr, S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    name: &str,
+) -> Result<T, Problem> {
+    let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| Problem::not_found())?;
+    let text = params.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
+    text.and_then(|text| text.parse().ok()).ok_or_else(Problem::not_found)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::{core::ids::ContactId, http::page::Limit, mail::Address};
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Letter {
+        #[serde(rename = "to")]
+        _to: Vec<Person>,
+        #[serde(rename = "size", default)]
+        _size: Option<u16>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Person {
+        #[serde(rename = "email")]
+        _email: Address,
+    }
+
+    #[track_caller]
+    fn check(json: &str, param: &str, code: &str) {
+        let problem = from_slice::<Letter>(json.as_bytes()).unwrap_err();
+        assert_eq!(
+            (problem.param.as_deref(), problem.code),
+            (Some(param), code),
+            "{json}: {}",
+            problem.detail
+        );
+        assert_eq!(problem.status, StatusCode::UNPROCESSABLE_ENTITY);
+    }
+
+    #[test]
+    fn the_field_at_fault_is_named() {
+        check(r#"{"to":[{"email":"a@b.example"},{"email":"nonsense"}]}"#, "to[1].email", "invalid");
+        check(r#"{"to":[{"mail":"a@b.example"}]}"#, "to[0].mail", "unknown_field");
+        check(r#"{"to":[],"cc":[]}"#, "cc", "unknown_field");
+        check(r#"{"to":[{}]}"#, "to[0].email", "invalid");
+        check("{}", "to", "invalid");
+        check(r#"{"to":[],"size":-1}"#, "size", "invalid");
+        check(r#"{"to":[],"to":[]}"#, "to", "invalid");
+        check("[]", "body", "invalid");
+        check(r#"{"to":["#, "body", "malformed_json");
+        check(r#"{"to":[]} x"#, "body", "invalid");
+        check(r#"{"to":[{"email":"a@b.example\r\nRCPT TO:<c@d.example>"}]}"#, "to[0].email", "invalid");
+    }
+
+    #[test]
+    fn an_answer_quotes_no_value_back() {
+        let problem = from_slice::<Letter>(br#"{"to":"hunter2"}"#).unwrap_err();
+        assert!(!problem.detail.contains("hunter2"), "{}", problem.detail);
+    }
+
+    #[test]
+    fn depth_is_bounded_whatever_stands_in_texts() {
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(!is_too_deep(deep(DEPTH_MAX).as_bytes()));
+        assert!(is_too_deep(deep(DEPTH_MAX + 1).as_bytes()));
+        assert!(!is_too_deep(format!("\"{}\"", "[".repeat(1000)).as_bytes()));
+        assert!(!is_too_deep(format!("\"\\\"{}\"", "[".repeat(1000)).as_bytes()));
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Filter {
+        #[serde(default)]
+        contact_id: Option<ContactId>,
+        #[serde(default)]
+        limit: Limit,
+    }
+
+    #[test]
+    fn a_query_is_read_by_the_same_rules() {
+        let read: Filter = from_query("contact_id=&limit=7").unwrap();
+        assert_eq!(read, Filter { contact_id: None, limit: Limit(7) });
+        for (query, param) in [
+            ("limit=0", "limit"),
+            ("limit=201", "limit"),
+            ("limit=x", "limit"),
+            ("contact_id=con_1", "contact_id"),
+            ("q=1", "q"),
+            ("limit=1&limit=2", "limit"),
+        ] {
+            assert_eq!(from_query::<Filter>(query).unwrap_err().param.as_deref(), Some(param), "{query}");
+        }
+    }
+}

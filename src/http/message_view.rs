@@ -1,0 +1,369 @@
+//! A message as it is shown: its rows, and its text read from the raw bytes at the time of asking.
+//!
+//! Not here: routes. HTML is sanitised; Bcc is shown only of mail that a user of this workspace wrote.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    Api,
+    openapi::{AuthorRoleWord, ContactRoleWord, DirectionWord, KindWord, SubmissionStateWord, ViaWord},
+    page::{self, Limit, List},
+    problem::Problem,
+};
+use crate::{
+    core::{
+        ids::{AccountId, AttachmentId, ContactId, ConversationId, Id as _, MessageKey},
+        message::{AttachmentSummary, Author, ContactRole, Direction, Sighting, SightingRow, StoredMessage},
+        submission::{RecipientState, Submission, SubmissionState},
+    },
+    imap::MailboxName,
+    mail::{Address, Kind, Message, MessageId, Party, reply, sanitise},
+    store::{self, PageKey, Session},
+};
+
+/// Octets of text on one page of messages: then the page ends, however many were asked for.
+const PAGE_TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Message)]
+pub(super) struct MessageView {
+    #[schema(value_type = String)]
+    id: MessageKey,
+    #[schema(value_type = String)]
+    conversation_id: ConversationId,
+    /// Without angle brackets.
+    #[schema(value_type = Option<String>)]
+    rfc822_message_id: Option<MessageId>,
+    #[schema(value_type = DirectionWord)]
+    direction: Direction,
+    #[schema(value_type = KindWord)]
+    kind: Kind,
+    author: AuthorView,
+    from: Vec<PartyView>,
+    to: Vec<PartyView>,
+    cc: Vec<PartyView>,
+    /// Of mail that a user of this workspace wrote.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bcc: Vec<PartyView>,
+    subject: Option<String>,
+    /// When it was written.
+    #[schema(value_type = String, format = DateTime)]
+    date: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    received_at: Timestamp,
+    /// Made of the HTML when there is only that.
+    text: Option<String>,
+    /// Sanitised: no scripts, no styles, nothing that is loaded from elsewhere.
+    html: Option<String>,
+    /// The new text, without quotes and signature.
+    reply_text: Option<String>,
+    attachments: Vec<AttachmentView>,
+    contacts: Vec<ContactPart>,
+    sightings: Vec<SightingView>,
+    /// Of a message that is or was on its way out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivery: Option<DeliveryView>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Author)]
+struct AuthorView {
+    #[schema(value_type = AuthorRoleWord)]
+    role: &'static str,
+    /// The user's or contact's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[schema(value_type = Option<String>, format = Email)]
+    email: Option<Address>,
+    name: Option<String>,
+}
+
+impl AuthorView {
+    fn of(author: &Author, party: Option<Party>) -> Self {
+        let (role, id) = match author {
+            Author::User(id) => ("user", Some(id.to_string())),
+            Author::Contact(id) => ("contact", Some(id.to_string())),
+            Author::Other => ("other", None),
+        };
+        let (email, name) = party.map_or((None, None), |party| (Some(party.address), party.name));
+        Self { role, id, email, name }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Party)]
+struct PartyView {
+    #[schema(value_type = String, format = Email)]
+    email: Address,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+}
+
+fn parties(list: Vec<Party>) -> Vec<PartyView> {
+    list.into_iter().map(|Party { address, name }| PartyView { email: address, name }).collect()
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Attachment)]
+struct AttachmentView {
+    #[schema(value_type = String)]
+    id: AttachmentId,
+    filename: Option<String>,
+    content_type: String,
+    /// Decoded octets.
+    size: u64,
+    /// In hexadecimal.
+    sha256: String,
+    /// What `cid:` links of the HTML name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_id: Option<String>,
+}
+
+impl From<AttachmentSummary> for AttachmentView {
+    fn from(attachment: AttachmentSummary) -> Self {
+        let AttachmentSummary { id, index: _, filename, content_type, size, sha256, content_id } = attachment;
+        Self { id, filename, content_type, size, sha256, content_id }
+    }
+}
+
+/// A contact and its part in the message.
+#[derive(Serialize, ToSchema)]
+struct ContactPart {
+    #[schema(value_type = String)]
+    id: ContactId,
+    #[schema(value_type = ContactRoleWord)]
+    role: ContactRole,
+}
+
+/// One way the message was seen.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Sighting)]
+struct SightingView {
+    #[schema(value_type = ViaWord)]
+    via: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    account_id: Option<AccountId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mailbox: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uidvalidity: Option<u32>,
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+}
+
+impl From<SightingRow> for SightingView {
+    fn from(SightingRow { sighting, at }: SightingRow) -> Self {
+        let via = sighting.via();
+        let Sighting::Account(seen) = sighting else {
+            return Self { via, account_id: None, mailbox: None, uid: None, uidvalidity: None, at };
+        };
+        Self {
+            via,
+            account_id: Some(seen.account),
+            mailbox: Some(mailbox_name(&seen.mailbox)),
+            uid: Some(seen.uid),
+            uidvalidity: Some(seen.uid_validity),
+            at,
+        }
+    }
+}
+
+/// As the user knows the mailbox; bytes that are no name of any kind are shown as far as they are text.
+fn mailbox_name(name: &[u8]) -> String {
+    MailboxName::new(name).map_or_else(|| String::from_utf8_lossy(name).into_owned(), |name| name.display())
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Delivery)]
+struct DeliveryView {
+    #[schema(value_type = SubmissionStateWord)]
+    state: SubmissionState,
+    recipients: Vec<RecipientView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    next_attempt_at: Option<Timestamp>,
+    /// Why it is held or uncertain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = RecipientDelivery)]
+struct RecipientView {
+    #[schema(value_type = String, format = Email)]
+    address: Address,
+    #[schema(value_type = SubmissionStateWord)]
+    state: SubmissionState,
+    /// The server's last reply code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u16>,
+    /// What the server said last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+}
+
+impl From<RecipientState> for RecipientView {
+    fn from(RecipientState { recipient, state, code, status: _, text }: RecipientState) -> Self {
+        Self { address: recipient.address, state, code, text }
+    }
+}
+
+impl From<Submission> for DeliveryView {
+    fn from(submission: Submission) -> Self {
+        let next_attempt_at = submission.next_attempt_at.filter(|_| !submission.state.is_final());
+        let recipients = submission.recipients.into_iter().map(RecipientView::from).collect();
+        Self { state: submission.state, recipients, next_attempt_at, detail: submission.detail }
+    }
+}
+
+/// What is read from the raw bytes.
+#[derive(Default)]
+struct Content {
+    text: Option<String>,
+    html: Option<String>,
+    reply_text: Option<String>,
+}
+
+impl Content {
+    fn read(raw: &[u8]) -> Self {
+        let message = Message::parse(raw);
+        let text = message.readable_text();
+        let reply_text = text.as_deref().map(reply::split_reply);
+        let html = message.html.as_deref().map(sanitise::sanitise);
+        Self { text, html, reply_text }
+    }
+
+    fn len(&self) -> usize {
+        [&self.text, &self.html, &self.reply_text].into_iter().flatten().map(String::len).sum()
+    }
+}
+
+/// What stands in rows of their own about some messages.
+struct Context {
+    contacts: HashMap<MessageKey, Vec<(ContactId, ContactRole)>>,
+    sightings: HashMap<MessageKey, Vec<SightingRow>>,
+    submissions: HashMap<MessageKey, Submission>,
+}
+
+/// Reads messages for showing.
+pub(super) struct Reader<'a> {
+    api: &'a Api,
+    session: &'a mut Session,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(api: &'a Api, session: &'a mut Session) -> Self {
+        Self { api, session }
+    }
+
+    pub(super) async fn one(mut self, row: StoredMessage) -> Result<MessageView, Problem> {
+        let mut context = self.context(std::slice::from_ref(&row)).await?;
+        let content = self.content(&row).await?;
+        Ok(view(row, content, &mut context))
+    }
+
+    /// A page of messages, out of rows of which one more than the page holds were read.
+    pub(super) async fn page(
+        mut self,
+        mut rows: Vec<StoredMessage>,
+        limit: Limit,
+    ) -> Result<Json<List<MessageView>>, Problem> {
+        let limit = limit.0 as usize;
+        let mut more = rows.len() > limit;
+        rows.truncate(limit);
+        let mut context = self.context(&rows).await?;
+        let (mut items, mut text, mut last) = (Vec::with_capacity(rows.len()), 0, None);
+        for row in rows {
+            if text >= PAGE_TEXT_BYTES_MAX {
+                more = true;
+                break;
+            }
+            let content = self.content(&row).await?;
+            text += content.len();
+            last = Some(PageKey { at: row.sent_at, id: row.id.uuid() });
+            items.push(view(row, content, &mut context));
+        }
+        let next_cursor = last.filter(|_| more).map(page::encode);
+        Ok(Json(List { items, next_cursor }))
+    }
+
+    async fn context(&mut self, rows: &[StoredMessage]) -> Result<Context, Problem> {
+        let keys: Vec<MessageKey> = rows.iter().map(|row| row.id).collect();
+        Ok(Context {
+            contacts: self.session.message_contacts(&keys).await?,
+            sightings: self.session.sightings(&keys).await?,
+            submissions: self.session.submissions(&keys).await?,
+        })
+    }
+
+    /// The text of a message; nothing when its bytes were erased.
+    async fn content(&mut self, row: &StoredMessage) -> Result<Content, Problem> {
+        let turn = self.api.readers.acquire().await.map_err(|_| Problem::unavailable())?;
+        let raw = match self.session.blob(row.blob).await {
+            Ok(raw) => raw,
+            Err(store::Error::Missing) => return Ok(Content::default()),
+            Err(error) => return Err(error.into()),
+        };
+        // A large message takes long enough to hold up everything else on this thread.
+        let content = tokio::task::spawn_blocking(move || Content::read(&raw)).await;
+        drop(turn);
+        content.map_err(|_| Problem::internal())
+    }
+}
+
+fn view(row: StoredMessage, content: Content, context: &mut Context) -> MessageView {
+    let author_wrote = matches!(row.author, Author::User(_));
+    let contacts = context.contacts.remove(&row.id).unwrap_or_default();
+    let sightings = context.sightings.remove(&row.id).unwrap_or_default();
+    MessageView {
+        id: row.id,
+        conversation_id: row.conversation,
+        rfc822_message_id: row.rfc822_id,
+        direction: row.direction,
+        kind: row.kind,
+        author: AuthorView::of(&row.author, row.author_party),
+        from: parties(row.parties.from),
+        to: parties(row.parties.to),
+        cc: parties(row.parties.cc),
+        bcc: if author_wrote { parties(row.parties.bcc) } else { Vec::new() },
+        subject: row.subject,
+        date: row.sent_at,
+        received_at: row.received_at,
+        text: content.text,
+        html: content.html,
+        reply_text: content.reply_text,
+        attachments: row.attachments.into_iter().map(AttachmentView::from).collect(),
+        contacts: contacts.into_iter().map(|(id, role)| ContactPart { id, role }).collect(),
+        sightings: sightings.into_iter().map(SightingView::from).collect(),
+        delivery: context.submissions.remove(&row.id).map(DeliveryView::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_read_from_the_bytes_and_html_is_made_safe() {
+        let raw =
+            b"From: a@b.example\r\nContent-Type: text/html\r\n\r\n<p onclick=x()>Hi</p><script>x()</script>";
+        let content = Content::read(raw);
+        assert_eq!(content.text.as_deref(), Some("Hi"));
+        let html = content.html.unwrap();
+        assert!(html.contains("Hi") && !html.contains("script") && !html.contains("onclick"), "{html}");
+    }
+
+    #[test]
+    fn mailboxes_are_named_as_their_user_knows_them() {
+        assert_eq!(mailbox_name(b"INBOX"), "INBOX");
+        assert_eq!(mailbox_name(b"Gel&APY-scht"), "Gelöscht");
+    }
+}

@@ -1,0 +1,196 @@
+//! The HTTP API: JSON over `/v1`, the journal as server-sent events, health, metrics and the OpenAPI document.
+//!
+//! A router a resource; each handler checks what it was sent, opens one transaction, and shows what came of it.
+//! Not here: what mail means (`core`), what happens to it (`flow`), and pages for people.
+
+// utoipa writes the types of parameters with a path that they do not need.
+#![allow(unused_qualifications)]
+
+mod access;
+mod account_input;
+mod account_view;
+mod accounts;
+mod attachments;
+mod body;
+mod connection;
+mod contact_import;
+mod contacts;
+mod conversations;
+mod decisions;
+mod event_stream;
+mod events;
+mod field;
+mod health;
+mod host;
+mod keys;
+mod message_view;
+mod messages;
+mod observe;
+mod once;
+mod openapi;
+mod page;
+mod problem;
+mod route;
+mod send;
+mod smarthost;
+mod users;
+mod webhooks;
+mod workspaces;
+
+pub use host::HostRule;
+pub use route::{Need, ROUTES, Route};
+
+use std::{
+    ops::Deref,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use axum::{Router, middleware};
+use secrecy::SecretString;
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+
+use self::{connection::Connection, problem::Problem};
+use crate::{
+    core::ids::AccountId,
+    flow::{self, Gateway},
+    store::Store,
+};
+
+/// Large bodies held at the same time, in all: with 50 MiB each, and as much again while they are read.
+const UPLOADS_MAX: usize = 4;
+/// Messages being read for showing at the same time: each may be as large as a message can be.
+const READERS_MAX: usize = 4;
+/// Event streams open at the same time, in all.
+const STREAMS_MAX: usize = 256;
+/// How long answers in hand may take after shutdown has begun.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the API works with, as the composition root has built it.
+pub struct ApiState {
+    pub gateway: Gateway,
+    /// The instance administrator's key, at least 32 characters.
+    pub admin_key: Option<SecretString>,
+    /// True once every listener is bound.
+    pub ready: Arc<AtomicBool>,
+    /// All metrics in Prometheus's text format.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Where callers reach this API, as far as the operator said so.
+    pub public_url: Option<url::Url>,
+    /// Which hosts may be reached without TLS.
+    pub plain_hosts: HostRule,
+    /// Longest message that may be sent, in octets.
+    pub message_bytes_max: usize,
+}
+
+/// What every handler has.
+#[derive(Clone)]
+pub(crate) struct Api(Arc<Shared>);
+
+pub(crate) struct Shared {
+    state: ApiState,
+    /// Whether callers come over TLS, as far as the operator said so.
+    is_https: bool,
+    uploads: Semaphore,
+    readers: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    /// Held while the use of a key is noted.
+    noting: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+impl Deref for Api {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Deref for Shared {
+    type Target = ApiState;
+    fn deref(&self) -> &ApiState {
+        &self.state
+    }
+}
+
+impl Api {
+    fn new(state: ApiState, shutdown: CancellationToken) -> Self {
+        let is_https = state.public_url.as_ref().is_some_and(|url| url.scheme() == "https");
+        Self(Arc::new(Shared {
+            state,
+            is_https,
+            uploads: Semaphore::new(UPLOADS_MAX),
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            noting: Arc::new(Semaphore::new(1)),
+            shutdown,
+        }))
+    }
+
+    fn store(&self) -> &Store {
+        &self.gateway.store
+    }
+
+    /// Makes the worker look at an account now.
+    fn look_now(&self, account: AccountId) {
+        self.gateway.coord.wake(&flow::account_topic(account));
+        // One that nobody works yet is found by those who look for work.
+        self.gateway.coord.wake(flow::ACCOUNTS_TOPIC);
+    }
+}
+
+/// Answers requests on this listener until `shutdown`, then finishes those in hand.
+pub async fn serve(listener: TcpListener, state: ApiState, shutdown: CancellationToken) {
+    let routes = router(Api::new(state, shutdown.clone()));
+    let service = routes.into_make_service_with_connect_info::<Connection>();
+    let listener = connection::Bounded::new(listener);
+    let serving = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let late = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
+    };
+    tokio::select! {
+        // Accepting never fails for good, so neither does serving.
+        _ = serving => {}
+        () = late => tracing::warn!("some requests were still being answered when the time to shut down was over"),
+    }
+}
+
+fn router(api: Api) -> Router {
+    let (routes, mut document) = resources().split_for_parts();
+    let (health, of_health) = health::router().split_for_parts();
+    document.merge(of_health);
+    routes
+        .route_layer(middleware::from_fn_with_state(api.clone(), access::authenticate))
+        .merge(health)
+        .merge(openapi::pages(&document))
+        .fallback(unknown)
+        .layer(middleware::from_fn_with_state(api.clone(), observe::observe))
+        .layer(middleware::from_fn(connection::mark_busy))
+        .with_state(api)
+}
+
+fn resources() -> OpenApiRouter<Api> {
+    openapi::start()
+        .merge(workspaces::router())
+        .merge(keys::router())
+        .merge(users::router())
+        .merge(contacts::router())
+        .merge(contact_import::router())
+        .merge(accounts::router())
+        .merge(conversations::router())
+        .merge(messages::router())
+        .merge(attachments::router())
+        .merge(send::router())
+        .merge(smarthost::router())
+        .merge(webhooks::router())
+        .merge(events::router())
+        .merge(event_stream::router())
+        .merge(decisions::router())
+}
+
+async fn unknown() -> Problem {
+    Problem::not_found()
+}

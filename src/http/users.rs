@@ -1,0 +1,231 @@
+//! The people who work in a workspace, each with the capture address to which copies of his mail are sent.
+//!
+//! Not here: their accounts at providers (`accounts`).
+
+use axum::{Json, extract::State, response::Response};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Api,
+    access::Access,
+    body::{Input, Parameters, PathId},
+    field::{self, Patch},
+    once::{Answer, Stop},
+    openapi::RoleWord,
+    page::{self, Limit, List},
+    problem::Problem,
+};
+use crate::{
+    core::{
+        ids::{Id as _, UserId},
+        people::{Role, User},
+        route::{Route, RouteTarget, capture_local_part},
+    },
+    flow,
+    mail::Address,
+    store::{PageKey, Tx, mint},
+};
+
+/// Addresses of one person besides the first.
+const ALIASES_MAX: usize = 50;
+
+pub(super) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(show, change))
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = User)]
+struct UserView {
+    #[schema(value_type = String)]
+    id: UserId,
+    #[schema(value_type = String, format = Email)]
+    email: Address,
+    name: Option<String>,
+    /// Other addresses of the same person.
+    #[schema(value_type = Vec<String>)]
+    aliases: Vec<Address>,
+    #[schema(value_type = RoleWord)]
+    role: Role,
+    /// Mail of this user that is sent here too, in Bcc or Cc, is filed. Null when the gateway has no capture domain.
+    #[schema(value_type = Option<String>, format = Email)]
+    capture_address: Option<Address>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+}
+
+impl From<User> for UserView {
+    fn from(user: User) -> Self {
+        let User { id, email, name, aliases, role, capture_address, created_at } = user;
+        Self { id, email, name, aliases, role, capture_address, created_at }
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewUser {
+    #[schema(value_type = String, format = Email)]
+    email: Address,
+    name: Option<String>,
+    /// At most 50.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    aliases: Vec<Address>,
+    /// `member` when left out.
+    #[schema(value_type = Option<RoleWord>)]
+    role: Option<Role>,
+}
+
+impl NewUser {
+    fn check(self, api: &Api) -> Result<User, Problem> {
+        let user = User {
+            id: mint(),
+            email: self.email,
+            name: field::name("name", self.name)?,
+            aliases: self.aliases,
+            role: self.role.unwrap_or(Role::Member),
+            capture_address: None,
+            created_at: flow::now(),
+        };
+        checked(api, user)
+    }
+}
+
+/// Every address once, and none of ours: those are routes into the gateway, never people.
+fn checked(api: &Api, mut user: User) -> Result<User, Problem> {
+    let ours = &api.gateway.settings.ours;
+    if ours.holds(&user.email) {
+        return Err(Problem::invalid("email", "This is an address of the gateway itself."));
+    }
+    user.aliases.sort();
+    user.aliases.dedup();
+    user.aliases.retain(|alias| *alias != user.email);
+    field::at_most("aliases", &user.aliases, ALIASES_MAX)?;
+    if user.aliases.iter().any(|alias| ours.holds(alias)) {
+        return Err(Problem::invalid("aliases", "One of them is an address of the gateway itself."));
+    }
+    Ok(user)
+}
+
+/// Add a user. The answer has the user's capture address.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/users", tag = "users", operation_id = "create_user",
+    request_body = NewUser, responses((status = 201, body = UserView)))]
+async fn create(State(api): State<Api>, access: Access, input: Input<NewUser>) -> Result<Response, Stop> {
+    access.act_for_all()?;
+    let mut user = input.value.check(&api)?;
+    let mut work = input.stamp.begin(&api, &access).await?;
+    work.insert_user(&user).await?;
+    user.capture_address = mint_capture_route(&mut work, &api, &user).await?;
+    work.finish(Answer::created(&UserView::from(user))).await
+}
+
+/// The address has 80 random bits: nobody finds it by guessing, and no two are the same.
+async fn mint_capture_route(tx: &mut Tx, api: &Api, user: &User) -> Result<Option<Address>, Problem> {
+    let Some(domain) = api.gateway.settings.ours.capture.as_deref() else { return Ok(None) };
+    let local = capture_local_part(user.email.local(), flow::random());
+    let address = Address::from_parts(&local, domain).map_err(|_| Problem::internal())?;
+    let target = RouteTarget::Capture { user: user.id };
+    let route =
+        Route { id: mint(), workspace: tx.workspace(), address: address.clone(), target, expires_at: None };
+    tx.insert_route(&route, user.created_at).await?;
+    Ok(Some(address))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Listing {
+    /// The user with this address, primary or alias.
+    #[param(value_type = Option<String>)]
+    email: Option<Address>,
+    /// 1 to 200; 50 when left out.
+    #[serde(default)]
+    #[param(value_type = Option<u32>)]
+    limit: Limit,
+    cursor: Option<String>,
+}
+
+/// List the users, newest first.
+#[utoipa::path(get, path = "/v1/workspaces/{ws}/users", tag = "users", operation_id = "list_users",
+    params(Listing), responses((status = 200, body = List<UserView>)))]
+async fn list(
+    State(api): State<Api>,
+    access: Access,
+    Parameters(query): Parameters<Listing>,
+) -> Result<Json<List<UserView>>, Problem> {
+    let page = page::page(query.limit, query.cursor.as_deref())?;
+    let mut session = access.read(&api).await?;
+    if let Some(email) = &query.email {
+        let found = session.user_by_address(email).await?;
+        return Ok(List::whole(found.into_iter().map(UserView::from).collect()));
+    }
+    let rows = session.users(&page).await?;
+    let key = |row: &User| PageKey { at: row.created_at, id: row.id.uuid() };
+    Ok(List::page(rows, query.limit, key, UserView::from))
+}
+
+/// Show a user.
+#[utoipa::path(get, path = "/v1/workspaces/{ws}/users/{id}", tag = "users", operation_id = "get_user",
+    responses((status = 200, body = UserView)))]
+async fn show(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<UserId>,
+) -> Result<Json<UserView>, Problem> {
+    let user = access.read(&api).await?.user(id).await?;
+    user.map(|user| Json(user.into())).ok_or_else(Problem::not_found)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct UserPatch {
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = Email)]
+    email: Patch<Address>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    name: Patch<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    aliases: Patch<Vec<Address>>,
+    #[serde(default)]
+    #[schema(value_type = Option<RoleWord>)]
+    role: Patch<Role>,
+}
+
+impl UserPatch {
+    fn apply(self, api: &Api, old: User) -> Result<User, Problem> {
+        let user = User {
+            email: self.email.apply_required("email", old.email)?,
+            name: field::name("name", self.name.apply(old.name))?,
+            aliases: self.aliases.apply_list(old.aliases),
+            role: self.role.apply_required("role", old.role)?,
+            ..old
+        };
+        checked(api, user)
+    }
+}
+
+/// Change a user; what is left out stays, null clears.
+#[utoipa::path(patch, path = "/v1/workspaces/{ws}/users/{id}", tag = "users", operation_id = "update_user",
+    request_body = UserPatch, responses((status = 200, body = UserView)))]
+async fn change(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<UserId>,
+    input: Input<UserPatch>,
+) -> Result<Json<UserView>, Problem> {
+    let mut tx = api.store().begin(access.workspace).await?;
+    let old = tx.user(id).await?.ok_or_else(Problem::not_found)?;
+    access.act_as(id)?;
+    // Who acts as himself alone does not decide what he is.
+    if input.value.role.as_set().is_some_and(|role| *role != old.role) {
+        access.act_for_all()?;
+    }
+    let user = input.value.apply(&api, old)?;
+    tx.update_user(&user).await?;
+    tx.commit().await?;
+    Ok(Json(user.into()))
+}

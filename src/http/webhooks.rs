@@ -1,0 +1,389 @@
+//! Endpoints of the CRM that events are posted to: made, changed, tried out, and given past events again.
+//!
+//! Not here: signing and posting (`webhook`), and what is posted when (`flow::notify`).
+
+use axum::{Json, extract::State, http::StatusCode, response::Response};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+use url::Url;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Api,
+    access::Access,
+    body::{Input, PathId},
+    events,
+    field::Patch,
+    host,
+    once::{Answer, Stop},
+    page::List,
+    problem::Problem,
+};
+use crate::{
+    core::{
+        account::Security,
+        event::{EVENT_TYPES, Event},
+        ids::{EventId, WebhookId},
+        webhook::Webhook,
+    },
+    flow,
+    store::{Tx, mint},
+};
+
+const URL_CHARS_MAX: usize = 2048;
+/// Random octets in a secret (Standard Webhooks: 24 to 64).
+const SECRET_BYTES: usize = 32;
+/// Events posted again by one request.
+const REPLAY_EVENTS_MAX: u32 = 1000;
+/// Endpoints of one workspace.
+const WEBHOOKS_MAX: usize = 50;
+
+pub(super) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(show, change, delete))
+        .routes(routes!(test))
+        .routes(routes!(replay))
+        .routes(routes!(rotate_secret))
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Webhook)]
+struct WebhookView {
+    #[schema(value_type = String)]
+    id: WebhookId,
+    url: String,
+    /// The types it is sent; null for all but those that have to be asked for.
+    events: Option<Vec<String>>,
+    /// When it was disabled, by an answer 410 or after failing for days.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    disabled_at: Option<Timestamp>,
+    disabled_reason: Option<String>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    failing_since: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+}
+
+impl From<Webhook> for WebhookView {
+    fn from(webhook: Webhook) -> Self {
+        let Webhook { id, url, events, secrets: _, disabled_at, disabled_reason, failing_since, created_at } =
+            webhook;
+        Self { id, url, events, disabled_at, disabled_reason, failing_since, created_at }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+struct NewWebhookView {
+    #[serde(flatten)]
+    webhook: WebhookView,
+    /// Signs every post (Standard Webhooks 1.0). Shown this once.
+    #[schema(example = "whsec_…")]
+    secret: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewWebhook {
+    #[schema(example = "https://crm.example.com/hooks/mailweave")]
+    url: String,
+    /// All but those that have to be asked for, when left out.
+    events: Option<Vec<String>>,
+}
+
+/// An address that may be posted to: TLS unless the operator allows the host, no login in it.
+async fn checked_url(api: &Api, text: &str) -> Result<String, Problem> {
+    let refused = |detail: &'static str| Problem::invalid("url", detail);
+    if text.chars().count() > URL_CHARS_MAX {
+        return Err(refused("It is too long."));
+    }
+    let url = Url::parse(text).map_err(|_| refused("It is no URL."))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(refused("It must hold no user name and no password."));
+    }
+    if url.fragment().is_some() {
+        return Err(refused("It must hold no fragment."));
+    }
+    let host = host::host("url", url.host_str().ok_or_else(|| refused("It names no host."))?)?;
+    match url.scheme() {
+        "https" => {}
+        "http" => {
+            api.plain_hosts.check("url", &host, Security::None).await.map_err(|problem| problem.at("url"))?
+        }
+        _ => return Err(refused("It must begin with https://.")),
+    }
+    Ok(url.into())
+}
+
+fn checked_events(events: Vec<String>) -> Result<Vec<String>, Problem> {
+    if events.is_empty() {
+        let problem = Problem::invalid("events", "It names no type.");
+        return Err(problem.advice("Name at least one type, or leave the field out for all of them."));
+    }
+    for (index, kind) in events.iter().enumerate() {
+        if !EVENT_TYPES.contains(&kind.as_str()) {
+            return Err(Problem::invalid(format!("events[{index}]"), "There is no such type of event."));
+        }
+    }
+    let mut events = events;
+    events.sort_unstable();
+    events.dedup();
+    Ok(events)
+}
+
+fn new_secret() -> SecretString {
+    format!("whsec_{}", BASE64_STANDARD.encode(flow::random::<SECRET_BYTES>())).into()
+}
+
+/// Add an endpoint. The secret is in this answer and nowhere else.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/webhooks", tag = "webhooks", operation_id = "create_webhook",
+    request_body = NewWebhook, responses((status = 201, body = NewWebhookView)))]
+async fn create(State(api): State<Api>, access: Access, input: Input<NewWebhook>) -> Result<Response, Stop> {
+    access.act_for_all()?;
+    let url = checked_url(&api, &input.value.url).await?;
+    let events = input.value.events.map(checked_events).transpose()?;
+    let mut work = input.stamp.begin(&api, &access).await?;
+    let now = flow::now();
+    if work.webhooks(now).await?.len() >= WEBHOOKS_MAX {
+        let advice = "Delete one that is not needed any more.";
+        let detail = format!("The workspace has {WEBHOOKS_MAX} endpoints.");
+        return Err(Problem::conflict("too_many_webhooks", detail, advice).into());
+    }
+    let secret = new_secret();
+    let webhook = Webhook {
+        id: mint(),
+        url,
+        events,
+        secrets: vec![secret.clone()],
+        disabled_at: None,
+        disabled_reason: None,
+        failing_since: None,
+        created_at: now,
+    };
+    work.insert_webhook(&webhook).await?;
+    let view = NewWebhookView { webhook: webhook.into(), secret: secret.expose_secret().to_owned() };
+    work.finish(Answer::created_secret(&view)).await
+}
+
+/// List the endpoints, newest first.
+#[utoipa::path(get, path = "/v1/workspaces/{ws}/webhooks", tag = "webhooks", operation_id = "list_webhooks",
+    responses((status = 200, body = List<WebhookView>)))]
+async fn list(State(api): State<Api>, access: Access) -> Result<Json<List<WebhookView>>, Problem> {
+    let webhooks = access.read(&api).await?.webhooks(flow::now()).await?;
+    Ok(List::whole(webhooks.into_iter().map(WebhookView::from).collect()))
+}
+
+/// Show an endpoint.
+#[utoipa::path(get, path = "/v1/workspaces/{ws}/webhooks/{id}", tag = "webhooks", operation_id = "get_webhook",
+    responses((status = 200, body = WebhookView)))]
+async fn show(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<WebhookId>,
+) -> Result<Json<WebhookView>, Problem> {
+    let webhook = access.read(&api).await?.webhook(id, flow::now()).await?;
+    webhook.map(|webhook| Json(webhook.into())).ok_or_else(Problem::not_found)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WebhookPatch {
+    url: Option<String>,
+    /// Null for all but those that have to be asked for.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    events: Patch<Vec<String>>,
+    /// False posts to it again, true stops it.
+    disabled: Option<bool>,
+}
+
+/// Change an endpoint; what is left out stays.
+#[utoipa::path(patch, path = "/v1/workspaces/{ws}/webhooks/{id}", tag = "webhooks",
+    operation_id = "update_webhook", request_body = WebhookPatch, responses((status = 200, body = WebhookView)))]
+async fn change(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<WebhookId>,
+    input: Input<WebhookPatch>,
+) -> Result<Json<WebhookView>, Problem> {
+    access.act_for_all()?;
+    let WebhookPatch { url, events, disabled } = input.value;
+    let url = match url {
+        Some(url) => Some(checked_url(&api, &url).await?),
+        None => None,
+    };
+    let now = flow::now();
+    let mut tx = api.store().begin(access.workspace).await?;
+    let old = tx.webhook(id, now).await?.ok_or_else(Problem::not_found)?;
+    let events = match events {
+        Patch::Set(events) => Some(checked_events(events)?),
+        other => other.apply(old.events),
+    };
+    tx.update_webhook(id, url.as_deref().unwrap_or(&old.url), events.as_deref()).await?;
+    match disabled {
+        Some(false) => tx.enable_webhook(id).await?,
+        Some(true) => drop(tx.disable_webhook(id, "It was disabled over the API.", now).await?),
+        None => {}
+    }
+    let webhook = tx.webhook(id, now).await?.ok_or_else(Problem::not_found)?;
+    tx.commit().await?;
+    Ok(Json(webhook.into()))
+}
+
+/// Delete an endpoint; what waits to be posted to it goes with it.
+#[utoipa::path(delete, path = "/v1/workspaces/{ws}/webhooks/{id}", tag = "webhooks",
+    operation_id = "delete_webhook", responses((status = 204, description = "It is deleted.")))]
+async fn delete(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<WebhookId>,
+) -> Result<StatusCode, Problem> {
+    access.act_for_all()?;
+    let mut tx = api.store().begin(access.workspace).await?;
+    tx.delete_webhook(id).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// An endpoint that is posted to; one that is disabled would never see what is sent.
+async fn enabled(tx: &mut Tx, id: WebhookId, now: Timestamp) -> Result<Webhook, Problem> {
+    let webhook = tx.webhook(id, now).await?.ok_or_else(Problem::not_found)?;
+    if webhook.disabled_at.is_some() {
+        let advice = "Enable it first: PATCH it with {\"disabled\": false}.";
+        return Err(Problem::conflict("webhook_disabled", "The endpoint is disabled.", advice));
+    }
+    Ok(webhook)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Serialize, ToSchema)]
+struct Pinged {
+    /// The `webhook-id` of the post.
+    #[schema(value_type = String)]
+    event_id: EventId,
+}
+
+/// Post a `test.ping` to an endpoint.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/webhooks/{id}/test", tag = "webhooks",
+    operation_id = "test_webhook", responses((status = 202, body = Pinged)))]
+async fn test(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<WebhookId>,
+    input: Input<Nothing>,
+) -> Result<Response, Stop> {
+    let Nothing {} = input.value;
+    let now = flow::now();
+    let mut work = input.stamp.begin(&api, &access).await?;
+    enabled(&mut work, id, now).await?;
+    let entry = work.announce(&Event::TestPing { webhook: id }, now).await?;
+    work.finish(Answer::accepted(&Pinged { event_id: entry.id })).await
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Replay {
+    /// Every event after this one (an id or a cursor of the journal) that the endpoint asks for.
+    after: Option<String>,
+    /// These events, whatever the endpoint asks for; at most 1000.
+    #[schema(value_type = Option<Vec<String>>)]
+    event_ids: Option<Vec<EventId>>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Replayed {
+    /// How many events will be posted again.
+    queued: u64,
+    /// When there are more than one request takes: pass it as `after` to go on.
+    next_after: Option<String>,
+}
+
+/// Post past events to an endpoint again, with the ids and bodies they had.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/webhooks/{id}/replay", tag = "webhooks",
+    operation_id = "replay_webhook", request_body = Replay, responses((status = 202, body = Replayed)))]
+async fn replay(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<WebhookId>,
+    input: Input<Replay>,
+) -> Result<Response, Stop> {
+    let now = flow::now();
+    let mut work = input.stamp.begin(&api, &access).await?;
+    let webhook = enabled(&mut work, id, now).await?;
+    let Replay { after, event_ids } = input.value;
+    let replayed = match (after, event_ids) {
+        (Some(after), None) => replay_after(&mut work, &webhook, &after, now).await?,
+        (None, Some(ids)) => replay_these(&mut work, &webhook, &ids, now).await?,
+        _ => {
+            let problem = Problem::invalid("after", "Exactly one of after and event_ids is needed.");
+            return Err(problem.into());
+        }
+    };
+    work.finish(Answer::accepted(&replayed)).await
+}
+
+async fn replay_after(
+    tx: &mut Tx,
+    webhook: &Webhook,
+    after: &str,
+    now: Timestamp,
+) -> Result<Replayed, Problem> {
+    let after = events::position(tx, "after", after).await?;
+    let entries = tx.journal(after, None, REPLAY_EVENTS_MAX).await?;
+    let more = entries.len() >= REPLAY_EVENTS_MAX as usize;
+    let next_after = entries.last().filter(|_| more).map(|entry| entry.id.to_string());
+    let mut queued = 0;
+    for entry in entries.iter().filter(|entry| webhook.wants(&entry.kind)) {
+        queued += u64::from(tx.deliver_again(webhook.id, entry.seq, now).await?);
+    }
+    Ok(Replayed { queued, next_after })
+}
+
+async fn replay_these(
+    tx: &mut Tx,
+    webhook: &Webhook,
+    ids: &[EventId],
+    now: Timestamp,
+) -> Result<Replayed, Problem> {
+    super::field::at_most("event_ids", ids, REPLAY_EVENTS_MAX as usize)?;
+    let mut seqs = Vec::with_capacity(ids.len());
+    for (index, id) in ids.iter().enumerate() {
+        let missing =
+            || Problem::invalid(format!("event_ids[{index}]"), "There is no such event in this workspace.");
+        seqs.push(tx.seq_of(*id).await?.ok_or_else(missing)?);
+    }
+    // In the order in which they happened, whatever order they were named in.
+    seqs.sort_unstable();
+    seqs.dedup();
+    let mut queued = 0;
+    for seq in seqs {
+        queued += u64::from(tx.deliver_again(webhook.id, seq, now).await?);
+    }
+    Ok(Replayed { queued, next_after: None })
+}
+
+/// Replace the secret. For a day the old one signs too, so that receivers can change over.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/webhooks/{id}/rotate-secret", tag = "webhooks",
+    operation_id = "rotate_webhook_secret", responses((status = 200, body = NewWebhookView)))]
+async fn rotate_secret(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<WebhookId>,
+    input: Input<Nothing>,
+) -> Result<Response, Stop> {
+    access.act_for_all()?;
+    let Nothing {} = input.value;
+    let now = flow::now();
+    let mut work = input.stamp.begin(&api, &access).await?;
+    let webhook = work.webhook(id, now).await?.ok_or_else(Problem::not_found)?;
+    let secret = new_secret();
+    work.rotate_webhook_secret(id, &secret, now).await?;
+    let view = NewWebhookView { webhook: webhook.into(), secret: secret.expose_secret().to_owned() };
+    work.finish(Answer::ok_secret(&view)).await
+}

@@ -1,0 +1,209 @@
+//! One post to one endpoint: bounded in time and in what is read, never redirected, only to vetted addresses.
+//!
+//! Not here: trying again. An endpoint is hostile until it has answered, and after that too.
+
+use std::{error::Error as StdError, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use jiff::Timestamp;
+use reqwest::{
+    Client, Response, StatusCode, Url,
+    dns::{Addrs, Name, Resolving},
+    header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER},
+    redirect,
+};
+use secrecy::SecretString;
+use url::Host;
+
+use super::sign;
+
+/// From connecting to the last octet of the answer (contract: 2xx within 15 s).
+const POST_TIMEOUT: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Octets of an answer that are read, so that the connection can serve again; what they say is ignored.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// The longest that an endpoint may ask us to wait; beyond it our own schedule decides.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
+/// Connections kept for the next post, for each host.
+const IDLE_PER_HOST_MAX: usize = 2;
+const USER_AGENT: &str = concat!("Mailweave/", env!("CARGO_PKG_VERSION"));
+
+/// What became of a post.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Posted {
+    /// A 2xx in time.
+    Delivered,
+    /// 410: nothing is wanted there any more.
+    Gone,
+    /// Anything else: a redirect, an error, silence. `status` is missing when no answer came.
+    Failed { status: Option<u16>, retry_after: Option<Duration> },
+}
+
+/// Why nothing can be posted at all.
+#[derive(Debug, thiserror::Error)]
+pub enum PosterError {
+    #[error("the HTTP client cannot be made")]
+    Client(#[source] reqwest::Error),
+}
+
+/// Finds the addresses of a host, each of them one that may be connected to; an error when one is not. `plain` asks for
+/// those that the operator allows by name, the only ones that may be reached without TLS.
+#[derive(Clone)]
+pub struct Resolve(Arc<dyn Fn(Asked) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>);
+
+/// A host to be resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// A name, or an address without brackets.
+    pub host: String,
+    pub plain: bool,
+}
+
+impl Resolve {
+    pub fn new(
+        resolve: impl Fn(Asked) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(resolve))
+    }
+
+    fn ask(&self, host: String, plain: bool) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        (self.0)(Asked { host, plain })
+    }
+}
+
+/// What reqwest connects to: the addresses that were vetted, asked for once, so that a second answer of the name server
+/// cannot lead elsewhere (DNS rebinding).
+struct Vetted {
+    resolve: Resolve,
+    plain: bool,
+}
+
+impl reqwest::dns::Resolve for Vetted {
+    fn resolve(&self, name: Name) -> Resolving {
+        let asked = self.resolve.ask(name.as_str().to_owned(), self.plain);
+        let addresses = asked.map(|found| match found {
+            Ok(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
+            Err(error) => Err(Box::new(error) as Box<dyn StdError + Send + Sync>),
+        });
+        Box::pin(addresses)
+    }
+}
+
+/// Posts events. Clones share their connections.
+#[derive(Clone)]
+pub struct Poster {
+    resolve: Resolve,
+    https: Client,
+    http: Client,
+}
+
+impl Poster {
+    /// `tls` says which certificates are trusted.
+    ///
+    /// # Errors
+    /// When the client cannot be made of this.
+    pub fn new(resolve: Resolve, tls: &rustls::ClientConfig) -> Result<Self, PosterError> {
+        let client = |plain| client(&resolve, plain, tls).map_err(PosterError::Client);
+        Ok(Self { https: client(false)?, http: client(true)?, resolve })
+    }
+
+    /// Posts one body to one endpoint. The same `id` and `body` on every try; `at` is when this one is made.
+    ///
+    /// Cancelling it leaves open whether the endpoint has seen the post: it will be posted again.
+    pub async fn post(
+        &self,
+        url: &str,
+        secrets: &[SecretString],
+        id: &str,
+        at: Timestamp,
+        body: &str,
+    ) -> Posted {
+        const FAILED: Posted = Posted::Failed { status: None, retry_after: None };
+        let Some((client, url)) = self.endpoint(url).await else { return FAILED };
+        let Some(signature) = sign(secrets, id, at, body) else { return FAILED };
+        let sent = client
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header("webhook-id", signature.id)
+            .header("webhook-timestamp", signature.timestamp)
+            .header("webhook-signature", signature.signatures)
+            .body(body.to_owned())
+            .send()
+            .await;
+        match sent {
+            Ok(response) => {
+                let posted = judge(response.status(), response.headers());
+                drain(response).await;
+                posted
+            }
+            Err(error) => {
+                // The url may hold a secret of the endpoint's; without it the error says enough.
+                tracing::debug!(error = %error.without_url(), "a post got no answer");
+                FAILED
+            }
+        }
+    }
+
+    /// The client for a url, if it may be posted to. reqwest asks no resolver about an address: that is vetted here.
+    async fn endpoint(&self, url: &str) -> Option<(&Client, Url)> {
+        let url = Url::parse(url).ok()?;
+        let plain = match url.scheme() {
+            "https" => false,
+            "http" => true,
+            _ => return None,
+        };
+        let address = match url.host()? {
+            Host::Domain(_) => None,
+            Host::Ipv4(address) => Some(address.to_string()),
+            Host::Ipv6(address) => Some(address.to_string()),
+        };
+        if let Some(address) = address {
+            self.resolve.ask(address, plain).await.ok()?;
+        }
+        Some((if plain { &self.http } else { &self.https }, url))
+    }
+}
+
+fn client(resolve: &Resolve, plain: bool, tls: &rustls::ClientConfig) -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .dns_resolver(Vetted { resolve: resolve.clone(), plain })
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .https_only(!plain)
+        .referer(false)
+        .user_agent(USER_AGENT)
+        .timeout(POST_TIMEOUT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+        .build()
+}
+
+fn judge(status: StatusCode, headers: &HeaderMap) -> Posted {
+    match status {
+        status if status.is_success() => Posted::Delivered,
+        StatusCode::GONE => Posted::Gone,
+        status => Posted::Failed { status: Some(status.as_u16()), retry_after: retry_after(headers) },
+    }
+}
+
+/// `Retry-After` in seconds; the form with a date is for browsers.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+}
+
+/// Reads a little of the answer, within the time of the post; whoever answers more loses his connection.
+async fn drain(response: Response) {
+    let mut chunks = response.bytes_stream();
+    let mut read = 0;
+    while let Some(Ok(chunk)) = chunks.next().await {
+        read += chunk.len();
+        if read > ANSWER_BYTES_MAX {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
