@@ -292,6 +292,28 @@ async fn a_missing_uidnext_is_worked_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_modseq_is_asked_for_where_there_is_none() {
+    dialogue(
+        &[
+            "S: * PREAUTH [CAPABILITY IMAP4rev1 CONDSTORE] hi",
+            "C: a1 SELECT \"INBOX\" (CONDSTORE)",
+            "S: * 0 EXISTS",
+            "S: * OK [NOMODSEQ] none here",
+            "S: a1 OK done",
+            "C: a2 UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER])",
+            "S: a2 OK done",
+        ],
+        |stream| async {
+            let mut client = connect(stream).await;
+            assert_eq!(client.select(&inbox(), None).await.expect("selected").highest_modseq, None);
+            let mut fetch = client.fetch_headers(&UidSet::all(), HeaderExtent::Whole);
+            assert_eq!(fetch.next().await.expect("the end"), None);
+        },
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_select_leaves_the_connection_usable() {
     dialogue(
         &[

@@ -53,6 +53,8 @@ pub struct Client<S> {
     pub(super) capabilities_are_old: bool,
     pub(super) preauthenticated: bool,
     pub(super) qresync: bool,
+    /// False once a mailbox was selected that has no modification sequences: asking for one there is an error.
+    pub(super) modseqs: bool,
     pub(super) news: News,
     /// Messages in the selected mailbox, as far as we were told.
     pub(super) exists: u32,
@@ -82,6 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             capabilities_are_old: false,
             preauthenticated: false,
             qresync: false,
+            modseqs: true,
             news: News::default(),
             exists: 0,
             alerts: Vec::new(),
@@ -263,6 +266,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Writes what is to be written. Cancel-safe: `written` counts along. Nothing of it stays in memory.
     pub(super) async fn flush(&mut self) -> Result<()> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
         while self.written < self.out.len() {
             self.within(Self::write_some).await?;
         }

@@ -115,7 +115,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HeaderFetch<'_, S> {
         let offered = &self.client.capabilities;
         let command =
             Command::new("UID FETCH").raw(" ").uids(piece).raw(" (UID FLAGS INTERNALDATE RFC822.SIZE");
-        let command = if offered.condstore() { command.raw(" MODSEQ") } else { command };
+        let command =
+            if offered.condstore() && self.client.modseqs { command.raw(" MODSEQ") } else { command };
         let command =
             if offered.gmail() { command.raw(" X-GM-MSGID X-GM-THRID X-GM-LABELS") } else { command };
         let command = command.raw(" BODY.PEEK[HEADER]");

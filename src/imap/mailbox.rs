@@ -141,7 +141,12 @@ impl ListedMailbox {
 fn rest_as_name(cursor: &mut Cursor<'_>) -> Option<Bytes> {
     cursor.skip_spaces();
     match cursor.peek()? {
-        b'"' | b'{' | b'~' => cursor.string()?,
+        b'"' | b'{' | b'~' => {
+            let name = cursor.string()?;
+            cursor.skip_spaces();
+            // A quote that was not escaped: the name has an end that cannot be known. Extended data may follow.
+            name.filter(|_| matches!(cursor.peek(), None | Some(b'(')))
+        }
         _ => Some(cursor.share(cursor.text())),
     }
 }
@@ -217,6 +222,7 @@ mod tests {
     #[test]
     fn names_that_could_break_a_command_do_not_exist() {
         assert_eq!(list("(\\Noselect) NIL \"\""), None);
+        assert_eq!(list("() \"/\" \"a\"b\""), None);
         assert_eq!(list("() \"/\" {6}\r\na\r\nb\0c\r\n"), None);
         assert_eq!(MailboxName::new(b"x\r\nA1 DELETE INBOX"), None);
         assert_eq!(MailboxName::new(&[b'a'; NAME_BYTES_MAX + 1]), None);

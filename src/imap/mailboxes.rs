@@ -5,13 +5,13 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    client::{Client, Done},
+    client::{Client, Done, State},
     code::ResponseCode,
     command::Command,
-    error::{Error, Result},
+    error::{Error, Fault, Result},
     framing::Allowance,
     mailbox::{ListedMailbox, MailboxName, MailboxStatus},
-    response::{Response, Status},
+    response::{Response, Status, Tag},
     uid::{ModSeq, Uid, UidSet, UidValidity},
 };
 
@@ -104,6 +104,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         selected.changed = seen.changed.into_iter().collect();
         selected.read_only = code == Some(ResponseCode::ReadOnly);
         self.exists = selected.exists;
+        // RFC 7162 section 3.1.2.2: FETCH MODSEQ is answered BAD where there is none.
+        self.modseqs = selected.highest_modseq.is_some();
         if selected.uid_next.is_none() && selected.exists > 0 {
             selected.uid_next = self.uid_after_last().await?;
         }
@@ -142,42 +144,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         names: &[MailboxName],
         answers: &mut Vec<Result<MailboxStatus>>,
     ) -> Result<()> {
-        let commands: Vec<Command> = names.iter().map(|name| self.status_command(name)).collect();
+        let asked: Vec<_> = names.iter().map(|name| (name, self.status_command(name))).collect();
         let free = self.capabilities.free_literal_bytes_max();
-        if commands.iter().any(|command| command.waits(free)) {
-            for (command, name) in commands.into_iter().zip(names) {
-                let mut found = None;
-                let outcome = self.run(command, |response| take_status(response, name, &mut found)).await;
-                answers.push(status_answer(outcome, found)?);
-            }
-            return Ok(());
+        if !asked.iter().any(|(_, command)| command.waits(free)) {
+            return self.status_pipelined(asked, answers).await;
         }
+        for (name, command) in asked {
+            let mut found = None;
+            let outcome = self.run(command, |response| take_status(response, name, &mut found)).await;
+            answers.push(status_answer(outcome, found)?);
+        }
+        Ok(())
+    }
+
+    async fn status_pipelined(
+        &mut self,
+        asked: Vec<(&MailboxName, Command)>,
+        answers: &mut Vec<Result<MailboxStatus>>,
+    ) -> Result<()> {
         self.prepare().await?;
-        let mut waiting = Vec::with_capacity(names.len());
-        for (command, name) in commands.iter().zip(names) {
-            // The server may answer the first before the last is sent; nothing is read meanwhile, and nothing need be.
-            let tag = self.send(command, Allowance::plain(&self.limits), &mut Some).await?;
-            waiting.push((tag, name, None, None));
+        let mut waiting = Vec::with_capacity(asked.len());
+        for (name, command) in asked {
+            let tag = self.send(&command, Allowance::plain(&self.limits), &mut Some).await?;
+            waiting.push(Asked { tag, name, found: None, outcome: None });
         }
-        while waiting.iter().any(|(_, _, _, outcome)| outcome.is_none()) {
+        while waiting.iter().any(|asked| asked.outcome.is_none()) {
             match self.next_response().await? {
                 Response::Tagged(tag, status) => {
                     let outcome = self.outcome(status);
-                    if let Some(one) = waiting.iter_mut().find(|(open, ..)| Some(*open) == tag) {
-                        one.3 = Some(outcome);
+                    if let Some(asked) = waiting.iter_mut().find(|asked| Some(asked.tag) == tag) {
+                        asked.outcome = Some(outcome);
                     }
                 }
+                Response::Continuation(_) => return Err(Fault::UnexpectedContinuation.into()),
                 response => {
-                    let mut left = Some(response);
-                    for (_, name, found, _) in waiting.iter_mut().filter(|(_, _, found, _)| found.is_none()) {
-                        left = left.and_then(|response| take_status(response, name, found));
-                    }
+                    let mut open = waiting.iter_mut().filter(|asked| asked.found.is_none());
+                    let left = open
+                        .try_fold(response, |left, asked| take_status(left, asked.name, &mut asked.found));
                     left.map_or(Ok(()), |response| self.absorb(response))?;
                 }
             }
         }
-        self.state = super::client::State::Ready;
-        for (_, _, found, outcome) in waiting {
+        self.state = State::Ready;
+        for Asked { found, outcome, .. } in waiting {
             answers.extend(outcome.map(|outcome| status_answer(outcome, found)).transpose()?);
         }
         Ok(())
@@ -188,6 +197,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let command = if self.capabilities.condstore() { command.raw(" HIGHESTMODSEQ") } else { command };
         command.raw(")")
     }
+}
+
+/// A STATUS on its way.
+struct Asked<'n> {
+    tag: Tag,
+    name: &'n MailboxName,
+    found: Option<MailboxStatus>,
+    outcome: Option<Result<Done>>,
 }
 
 fn take_status(

@@ -95,7 +95,6 @@ impl<'a> Cursor<'a> {
     }
 
     /// An nstring or astring. `Some(None)` is NIL, `None` is no string at all.
-    #[allow(clippy::option_option, reason = "NIL and unreadable are two things")]
     pub(super) fn string(&mut self) -> Option<Option<Bytes>> {
         self.skip_spaces();
         match self.peek()? {
