@@ -142,14 +142,14 @@ async fn bind() -> io::Result<(TcpListener, SocketAddr)> {
 
 /// A listening socket with a bound on what it lets in.
 pub(super) struct Listening {
-    listener: TcpListener,
-    room: Arc<Semaphore>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    pub(super) listener: TcpListener,
+    pub(super) room: Arc<Semaphore>,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: TaskTracker,
 }
 
 impl Listening {
-    async fn accept<F: Future<Output = ()> + Send + 'static>(
+    pub(super) async fn accept<F: Future<Output = ()> + Send + 'static>(
         self,
         serve: impl Fn(TcpStream, SocketAddr) -> F,
     ) {
