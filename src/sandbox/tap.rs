@@ -42,6 +42,7 @@ enum Fate {
     Pass,
     Replace(Vec<u8>),
     Cut(usize),
+    Linger(Duration),
 }
 
 /// Where the client's side stands.
@@ -172,6 +173,7 @@ impl Tap {
                 self.owed.push_back(Owed::Own(bytes));
                 self.forward(&verb, line, Fate::Pass);
             }
+            Some(Act::Linger(pause)) => self.forward(&verb, line, Fate::Linger(pause)),
             Some(Act::DropAfter(octets)) => self.forward(&verb, line, Fate::Cut(octets)),
             Some(Act::Drop) => self.owed.push_back(Owed::Close),
             Some(Act::Bye(text)) => {
@@ -208,7 +210,7 @@ impl Tap {
 
     /// Pays what is owed, as far as the server's replies go.
     fn settle(&mut self) {
-        if self.closing {
+        if self.closing || self.hold.is_some() {
             return;
         }
         while let Some(owed) = self.owed.front() {
@@ -223,6 +225,11 @@ impl Tap {
                         Some(Owed::Reply(Fate::Cut(octets))) => {
                             self.to_client.extend_from_slice(reply.get(..*octets).unwrap_or(&reply));
                             self.closing = true;
+                        }
+                        Some(Owed::Reply(Fate::Linger(pause))) => {
+                            self.hold = Some(*pause);
+                            self.owed.pop_front();
+                            return self.owed.push_front(Owed::Own(reply));
                         }
                         _ => self.to_client.extend_from_slice(&reply),
                     }
@@ -451,6 +458,7 @@ mod tests {
         );
         let pause = Duration::from_secs(3);
         check("DOT", Act::Delay(pause), &format!("{sent}(hold 3s)250 taken\r\n250 ok\r\n"), &all);
+        check("DOT", Act::Linger(pause), &format!("{sent}(hold 3s)250 taken\r\n250 ok\r\n"), &all);
     }
 
     #[test]

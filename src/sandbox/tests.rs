@@ -1,17 +1,19 @@
 //! The provider over real connections, with the gateway's own clients on the other side.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use secrecy::SecretString;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 use super::{
     Act, At, Behaviour, Cue, Extensions, FaultProxy, Options, Protocol, Provider, Running, SaveSent,
-    ScriptedPeer, Service, SpecialUse, Then, Trigger,
+    ScriptedPeer, Service, SpecialUse, Then, Tls, Trigger,
 };
 use crate::{
     imap::{
@@ -367,4 +369,60 @@ async fn a_bare_server_serves_the_client_too() {
     assert_eq!(client.append(append).await.unwrap(), None);
     assert!(client.idle(Instant::now() + DEADLINE).await.is_err());
     running.stop().await;
+}
+
+/// Both ends of a TLS connection to "localhost".
+fn tls() -> (TlsAcceptor, TlsConnector) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let certificate = made.cert.der().clone();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let ring = || Arc::new(rustls::crypto::ring::default_provider());
+    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let server =
+        rustls::ServerConfig::builder_with_provider(ring()).with_safe_default_protocol_versions().unwrap();
+    let server = server.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+    let client =
+        rustls::ClientConfig::builder_with_provider(ring()).with_safe_default_protocol_versions().unwrap();
+    let client = client.with_root_certificates(roots).with_no_client_auth();
+    (TlsAcceptor::from(Arc::new(server)), TlsConnector::from(Arc::new(client)))
+}
+
+async fn shake_hands(connector: &TlsConnector, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+    connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+#[tokio::test]
+async fn every_door_speaks_tls_from_the_start_or_after_starttls() {
+    let (acceptor, connector) = tls();
+    for implicit in [true, false] {
+        let tls = if implicit { Tls::Implicit(acceptor.clone()) } else { Tls::StartTls(acceptor.clone()) };
+        let options = Options { imap_tls: tls.clone(), submission_tls: tls, ..Options::default() };
+        let running = Provider::start(options).await.unwrap();
+        running.provider.add_user(&ann(), "secret").unwrap();
+        let stream = TcpStream::connect(running.imap).await.unwrap();
+        let mut client = if implicit {
+            let stream = shake_hands(&connector, stream).await.unwrap();
+            ImapClient::connect(stream, Limits::default(), Deadlines::default()).await.unwrap()
+        } else {
+            let plain = ImapClient::connect(stream, Limits::default(), Deadlines::default()).await.unwrap();
+            let stream = shake_hands(&connector, plain.starttls().await.unwrap()).await.unwrap();
+            ImapClient::connect_after_starttls(stream, Limits::default(), Deadlines::default()).await.unwrap()
+        };
+        client.login("ann@example.test", &SecretString::from("secret")).await.unwrap();
+        let stream = TcpStream::connect(running.submission).await.unwrap();
+        let (encrypted, timeouts) = (Channel::Encrypted, Timeouts::default());
+        let mut client = if implicit {
+            let stream = shake_hands(&connector, stream).await.unwrap();
+            SmtpClient::connect(stream, "c.test", encrypted, timeouts).await.unwrap()
+        } else {
+            let plain = SmtpClient::connect(stream, "c.test", Channel::Clear, timeouts).await.unwrap();
+            plain.starttls(|stream| shake_hands(&connector, stream)).await.unwrap()
+        };
+        client.authenticate(&Credentials::password("ann@example.test", "secret"), None).await.unwrap();
+        let said = running.provider.said();
+        assert_eq!(said.iter().filter(|said| said.line.contains("***")).count(), 2);
+        assert!(said.iter().filter(|said| said.line.contains("***")).all(|said| said.secure));
+        running.stop().await;
+    }
 }
