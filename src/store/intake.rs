@@ -25,7 +25,7 @@ const BATCH_MESSAGES_MAX: usize = 64;
 /// Messages waiting for the next transaction. Each holds up to `BLOB_INLINE_BYTES_MAX`, so 16 MiB at most.
 const WAITING_MAX: usize = 64;
 /// Rows of one insert. Few sizes, so that each statement is prepared once and then found again.
-const ROWS_AT_ONCE: [usize; 4] = [32, 8, 2, 1];
+const ROWS_AT_ONCE: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
 
 /// What became of a message that was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

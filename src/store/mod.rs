@@ -152,7 +152,11 @@ impl Store {
             enqueued: watch::Sender::new(0),
             announced: watch::Sender::new(0),
         }));
-        store.prove_master_key().await?;
+        if let Err(error) = store.prove_master_key().await {
+            // Let go of the files before saying so: whoever tries again must not find them in use.
+            store.close().await;
+            return Err(error);
+        }
         batches.start(&store);
         Ok(store)
     }
