@@ -95,7 +95,9 @@ async fn run(
             tokio::spawn(async move {
                 let mut waited = Vec::new();
                 while next.fetch_add(1, Ordering::Relaxed) < messages {
-                    let intake = Intake { workspace, door: door(workspace)?, raw: message(&body) };
+                    let (door, raw) = (door(workspace)?, message(&body));
+                    let fingerprint = *blake3::hash(&raw).as_bytes();
+                    let intake = Intake { workspace, door, raw, fingerprint };
                     let started = Instant::now();
                     store.take_in(intake, mint(), Timestamp::now()).await?;
                     waited.push(started.elapsed());

@@ -5,6 +5,7 @@
 pub mod api_key;
 mod capture;
 mod ingest;
+pub mod notify;
 mod process;
 pub mod relay;
 pub mod submit;
@@ -22,6 +23,7 @@ use crate::{
     core::{attribution::OurDomains, ids::AccountId, policy::Policy},
     queue::Queue,
     store::{self, Store},
+    webhook::Poster,
 };
 
 /// What every flow works with. Cheap to clone.
@@ -31,6 +33,7 @@ pub struct Gateway {
     pub queue: Queue,
     pub coord: Coord,
     pub dialer: ProviderDialer,
+    pub webhooks: Poster,
     pub settings: Arc<Settings>,
 }
 

@@ -19,7 +19,8 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn new(base: String, key: String) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().context("HTTP client")?;
+        let client =
+            reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().context("HTTP client")?;
         Ok(Self { client, base, key })
     }
 
@@ -36,7 +37,8 @@ impl Api {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder, path: &str) -> anyhow::Result<Value> {
-        let response = request.bearer_auth(&self.key).send().await.with_context(|| format!("calling {path}"))?;
+        let response =
+            request.bearer_auth(&self.key).send().await.with_context(|| format!("calling {path}"))?;
         let status = response.status();
         let body: Value = response.json().await.with_context(|| format!("reading the answer to {path}"))?;
         if !status.is_success() {
@@ -46,7 +48,12 @@ impl Api {
     }
 
     /// Waits for the next event of this type after `after`, and gives it with the cursor behind it.
-    pub(super) async fn event(&self, events: &str, kind: &str, after: &mut Option<String>) -> anyhow::Result<Value> {
+    pub(super) async fn event(
+        &self,
+        events: &str,
+        kind: &str,
+        after: &mut Option<String>,
+    ) -> anyhow::Result<Value> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let cursor = after.as_ref().map(|after| format!("&after={after}")).unwrap_or_default();
