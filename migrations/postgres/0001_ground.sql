@@ -51,6 +51,7 @@ create table user_addresses (
     primary key (workspace, address),
     foreign key (workspace, user_id) references users (workspace, id) on delete cascade
 );
+create index user_addresses_user on user_addresses (workspace, user_id);
 
 create table api_keys (
     workspace   uuid not null references workspaces (id),
@@ -90,6 +91,7 @@ create table contact_addresses (
     primary key (workspace, address, contact),
     foreign key (workspace, contact) references contacts (workspace, id) on delete cascade
 );
+create index contact_addresses_contact on contact_addresses (workspace, contact);
 
 create table accounts (
     workspace   uuid not null references workspaces (id),
@@ -250,6 +252,7 @@ create table message_ids (
     primary key (workspace, rfc822_id, message),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade
 );
+create index message_ids_message on message_ids (workspace, message);
 
 create table message_contacts (
     workspace   uuid not null,
@@ -370,6 +373,7 @@ create table submissions (
     primary key (workspace, message),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade
 );
+create index submissions_state on submissions (workspace, state, accepted_at);
 
 create table submission_recipients (
     workspace   uuid not null,
@@ -425,6 +429,7 @@ create table decision_hashes (
     primary key (workspace, hash, decision),
     foreign key (workspace, decision) references decisions (workspace, id) on delete cascade
 );
+create index decision_hashes_decision on decision_hashes (workspace, decision);
 
 create table idempotency_keys (
     workspace   uuid not null references workspaces (id),

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    account::Endpoint,
     ids::{AccountId, MessageKey},
     inbound::{Principal, SendClass},
 };
@@ -66,6 +67,14 @@ pub enum SentCopy {
     Filed,
     /// We appended it.
     Appended,
+}
+
+/// The workspace's way out for mail that leaves by no user's account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Smarthost {
+    pub endpoint: Endpoint,
+    /// Domains it may send for, in the form `mail::canonical_domain` gives.
+    pub from_domains: Vec<String>,
 }
 
 /// A submission with its recipients.

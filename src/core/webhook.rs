@@ -25,7 +25,13 @@ impl Webhook {
     /// Whether this endpoint wants an event of this type.
     #[must_use]
     pub fn wants(&self, kind: &str) -> bool {
-        let asked = self.events.as_ref().map(|events| events.iter().any(|event| event == kind));
-        self.disabled_at.is_none() && asked.unwrap_or_else(|| !super::event::ON_REQUEST.contains(&kind))
+        self.disabled_at.is_none() && Self::asks_for(self.events.as_deref(), kind)
+    }
+
+    /// Whether a list of types, or the want of one, takes in this type.
+    #[must_use]
+    pub fn asks_for(events: Option<&[String]>, kind: &str) -> bool {
+        let asked = events.map(|events| events.iter().any(|event| event == kind));
+        asked.unwrap_or_else(|| !super::event::ON_REQUEST.contains(&kind))
     }
 }

@@ -141,6 +141,12 @@ impl Store {
         Ok(removed)
     }
 
+    /// Removes every file of a workspace that is gone. Forgotten in a crash, they are swept later.
+    pub(super) fn remove_blob_files(&self, workspace: WorkspaceId) {
+        let directory = self.0.blobs.directory(workspace);
+        drop(tokio::task::spawn_blocking(move || std::fs::remove_dir_all(directory)));
+    }
+
     async fn is_named(&self, workspace: WorkspaceId, file: &Path) -> Result<bool, Error> {
         let Some(id) = uuid_of(file) else { return Ok(false) };
         let query = sql("select 1 as one from blobs where workspace = $1 and id = $2 and data is null");

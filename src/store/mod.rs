@@ -4,6 +4,7 @@
 //! A statement needs a workspace's session, so that none can be written that forgets whose data it touches.
 
 mod blobs;
+mod columns;
 mod error;
 mod health;
 mod intake;
@@ -12,6 +13,7 @@ mod page;
 mod postgres;
 mod sql;
 mod sqlite;
+mod statement;
 mod vault;
 mod work;
 mod writer;
@@ -20,6 +22,26 @@ mod writer;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+
+// The verbs, a file a noun.
+mod accounts;
+mod contacts;
+mod conversations;
+mod credentials;
+mod decisions;
+mod events;
+mod idempotency;
+mod keys;
+mod leases;
+mod mailboxes;
+mod messages;
+mod routes;
+mod sightings;
+mod smarthosts;
+mod submissions;
+mod users;
+mod webhooks;
+mod workspaces;
 
 use std::{
     path::{Path, PathBuf},
@@ -30,14 +52,26 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+pub use accounts::AccountFilter;
 pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob};
+pub use contacts::{AddressMatch, ContactFilter, ContactMatch};
+pub use conversations::{ConversationFilter, ConversationRef, Merged};
+pub use decisions::{DecisionFilter, PolicyStamp, TextHasher};
 pub use error::{Error, OpenError};
+pub use events::JOURNAL_ROWS_MAX;
+pub use idempotency::{Idempotency, RequestKey};
 pub use intake::{InboundRow, InboundState, Taken};
+pub use leases::{Lease, Leased};
+pub use messages::KnownId;
 pub use page::{Page, PageKey};
+pub use sightings::Renumbering;
 pub(crate) use sql::{Arg, Query, Row, placeholders, sql};
+pub use submissions::{SubmissionExit, SubmissionStep};
 pub(crate) use vault::Place;
 pub use vault::{MasterKey, MasterKeyError};
+pub use webhooks::OLD_SECRET_LASTS;
 pub use work::{ReadSystem, Session, System, Tx};
+pub use workspaces::WorkspaceChange;
 
 use crate::core::ids::{Id, WorkspaceId};
 use blobs::BlobDir;

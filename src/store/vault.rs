@@ -17,7 +17,7 @@ use moka::future::Cache;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Error, OpenError, Session, Store, Tx, sql};
+use super::{Error, OpenError, Session, Store, System, Tx, sql};
 use crate::core::ids::{AccountId, Id as _, WorkspaceId};
 
 const KEY_BYTES: usize = 32;
@@ -142,6 +142,11 @@ impl Place {
 }
 
 impl ContentKey {
+    /// Another key, for what is not sealing; whoever learns it learns nothing of this one.
+    pub(super) fn derive(&self, purpose: &'static str) -> Zeroizing<[u8; KEY_BYTES]> {
+        Zeroizing::new(blake3::derive_key(purpose, self.0.as_slice()))
+    }
+
     pub(super) fn seal(&self, workspace: WorkspaceId, key: Uuid, place: &Place, plain: &[u8]) -> Vec<u8> {
         seal(&self.0, &place.associated_data(workspace, key), plain)
     }
@@ -306,6 +311,21 @@ impl Session {
             self.store().0.vault.remember(name, key.clone()).await;
         }
         Ok(key)
+    }
+}
+
+impl System {
+    /// Makes the key of a new workspace with it: reading then needs no key that only writing could make.
+    pub(super) async fn make_workspace_key(&mut self, workspace: WorkspaceId) -> Result<(), Error> {
+        let (id, key) = (Uuid::now_v7(), ContentKey(Zeroizing::new(rand::random())));
+        let wrapped = self.store().0.vault.wrap(workspace, id, &key);
+        let insert =
+            sql("insert into content_keys (workspace, id, wrapped, created_at) values ($1, $2, $3, $4)")
+                .bind(workspace)
+                .bind(id)
+                .bind(wrapped)
+                .bind(Timestamp::now());
+        self.execute(insert).await.map(drop)
     }
 }
 

@@ -1,0 +1,228 @@
+//! Users' accounts at their providers: settings, sealed credentials, health and the error log.
+//!
+//! Not here: the mailboxes of an account (`store::mailboxes`) and who works it (`store::leases`).
+
+use super::{
+    Error, Page, Place, Session, Tx,
+    columns::{changed, json_text, word},
+    credentials,
+    sql::{Row, sql},
+    statement::Statement,
+};
+use crate::{
+    core::{
+        account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials},
+        ids::{AccountId, Id as _, UserId},
+    },
+    mail::Address,
+};
+
+const COLUMNS: &str = "id, user_id, email, settings, state, state_since, detail, advice, last_synced_at, \
+     last_checked_at, next_attempt_at, progress, connected_at";
+
+/// Most lines of an account's error log that are shown: one for each code, and there are not that many codes.
+const ERRORS_MAX: u32 = 200;
+
+/// Which accounts to list; what is `None` does not count.
+#[derive(Debug, Clone, Default)]
+pub struct AccountFilter {
+    pub user: Option<UserId>,
+    pub state: Option<AccountState>,
+}
+
+impl Tx {
+    /// Adds an account and the content key that seals its credentials and mail.
+    ///
+    /// # Errors
+    /// `Conflict` when the workspace has an account with this address, `Missing` when there is no such user.
+    pub async fn insert_account(
+        &mut self,
+        account: &Account,
+        credentials: &Credentials,
+    ) -> Result<(), Error> {
+        let key = self.content_key(Some(account.id)).await?;
+        let sealed = credentials::seal(self, key, &place(account.id), credentials).await?;
+        let status = &account.status;
+        let query =
+            sql("insert into accounts (workspace, id, user_id, email, settings, credentials, key_id, \
+             state, state_since, detail, advice, last_synced_at, last_checked_at, next_attempt_at, progress, \
+             connected_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)")
+            .bind(self.workspace())
+            .bind(account.id)
+            .bind(account.user_id)
+            .bind(account.email.key())
+            .bind(json_text(&account.settings))
+            .bind(sealed)
+            .bind(key)
+            .bind(word(&status.state))
+            .bind(status.since)
+            .bind(status.detail.clone())
+            .bind(status.advice.clone())
+            .bind(status.last_synced_at)
+            .bind(status.last_checked_at)
+            .bind(status.next_attempt_at)
+            .bind(status.progress.as_ref().map(json_text))
+            .bind(account.connected_at);
+        self.execute(query).await?;
+        Ok(())
+    }
+
+    /// Changes address and servers of an account that stays connected.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account, `Conflict` when another has the address.
+    pub async fn update_account_settings(
+        &mut self,
+        id: AccountId,
+        email: &Address,
+        settings: &AccountSettings,
+    ) -> Result<(), Error> {
+        let query = sql("update accounts set email = $3, settings = $4 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(email.key())
+            .bind(json_text(settings));
+        changed(self.execute(query).await?)
+    }
+
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn replace_credentials(
+        &mut self,
+        id: AccountId,
+        credentials: &Credentials,
+    ) -> Result<(), Error> {
+        let query = sql("select key_id from accounts where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id);
+        let key = self.fetch_optional(query).await?.ok_or(Error::Missing)?.get("key_id")?;
+        let sealed = credentials::seal(self, key, &place(id), credentials).await?;
+        let query = sql("update accounts set credentials = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(sealed);
+        changed(self.execute(query).await?)
+    }
+
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn set_account_status(&mut self, id: AccountId, status: &AccountStatus) -> Result<(), Error> {
+        let query = sql("update accounts set state = $3, state_since = $4, detail = $5, advice = $6, \
+             last_synced_at = $7, last_checked_at = $8, next_attempt_at = $9, progress = $10 \
+             where workspace = $1 and id = $2")
+        .bind(self.workspace())
+        .bind(id)
+        .bind(word(&status.state))
+        .bind(status.since)
+        .bind(status.detail.clone())
+        .bind(status.advice.clone())
+        .bind(status.last_synced_at)
+        .bind(status.last_checked_at)
+        .bind(status.next_attempt_at)
+        .bind(status.progress.as_ref().map(json_text));
+        changed(self.execute(query).await?)
+    }
+
+    /// Adds a line to the error log, or raises the count of the line with the same code.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn log_account_error(&mut self, account: AccountId, error: &AccountError) -> Result<(), Error> {
+        let query = sql("insert into account_errors (workspace, account, code, message, advice, count, at) \
+             values ($1, $2, $3, $4, $5, $6, $7) on conflict (workspace, account, code) do update set \
+             message = excluded.message, advice = excluded.advice, at = excluded.at, \
+             count = account_errors.count + excluded.count")
+        .bind(self.workspace())
+        .bind(account)
+        .bind(error.code.as_str())
+        .bind(error.message.as_str())
+        .bind(error.advice.as_str())
+        .bind(error.count)
+        .bind(error.at);
+        self.execute(query).await?;
+        Ok(())
+    }
+}
+
+impl Session {
+    pub async fn account(&mut self, id: AccountId) -> Result<Option<Account>, Error> {
+        let query = sql(format!("select {COLUMNS} from accounts where workspace = $1 and id = $2"))
+            .bind(self.workspace())
+            .bind(id);
+        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    }
+
+    pub async fn account_by_email(&mut self, email: &Address) -> Result<Option<Account>, Error> {
+        let query = sql(format!("select {COLUMNS} from accounts where workspace = $1 and email = $2"))
+            .bind(self.workspace())
+            .bind(email.key());
+        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    }
+
+    /// Newest first.
+    pub async fn accounts(&mut self, page: &Page, filter: &AccountFilter) -> Result<Vec<Account>, Error> {
+        let query = Statement::new(format!("select {COLUMNS} from accounts where workspace = "))
+            .arg(self.workspace())
+            .given(" and user_id = ", filter.user)
+            .given(" and state = ", filter.state.map(|state| word(&state)))
+            .page(page, "connected_at", "id");
+        self.fetch_all(query).await?.iter().map(read).collect()
+    }
+
+    /// What logs in to an account. `None` when there is no such account.
+    ///
+    /// # Errors
+    /// `Missing` when the account's key was destroyed, `Corrupt` when the text was altered or moved here from another row.
+    pub async fn credentials(&mut self, id: AccountId) -> Result<Option<Credentials>, Error> {
+        let query = sql("select credentials, key_id from accounts where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id);
+        let Some(row) = self.fetch_optional(query).await? else { return Ok(None) };
+        let sealed: Vec<u8> = row.get("credentials")?;
+        credentials::open(self, row.get("key_id")?, &place(id), &sealed).await.map(Some)
+    }
+
+    /// The error log, latest first.
+    pub async fn account_errors(&mut self, account: AccountId) -> Result<Vec<AccountError>, Error> {
+        let query = sql("select code, message, advice, count, at from account_errors \
+             where workspace = $1 and account = $2 order by at desc, code limit $3")
+        .bind(self.workspace())
+        .bind(account)
+        .bind(ERRORS_MAX);
+        self.fetch_all(query).await?.iter().map(read_error).collect()
+    }
+}
+
+fn place(account: AccountId) -> Place {
+    Place::new("accounts", "credentials", account.uuid())
+}
+
+fn read(row: &Row) -> Result<Account, Error> {
+    Ok(Account {
+        id: row.id("id")?,
+        user_id: row.id("user_id")?,
+        email: row.address("email")?,
+        settings: row.json("settings")?,
+        status: AccountStatus {
+            state: row.word("state")?,
+            since: row.get("state_since")?,
+            detail: row.get("detail")?,
+            advice: row.get("advice")?,
+            last_synced_at: row.get("last_synced_at")?,
+            last_checked_at: row.get("last_checked_at")?,
+            next_attempt_at: row.get("next_attempt_at")?,
+            progress: row.opt_json("progress")?,
+        },
+        connected_at: row.get("connected_at")?,
+    })
+}
+
+fn read_error(row: &Row) -> Result<AccountError, Error> {
+    Ok(AccountError {
+        at: row.get("at")?,
+        code: row.get("code")?,
+        message: row.get("message")?,
+        advice: row.get("advice")?,
+        count: row.get("count")?,
+    })
+}

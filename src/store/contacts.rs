@@ -1,0 +1,236 @@
+//! The people the CRM knows, found by any of their addresses or by the CRM's own id.
+//!
+//! Not here: deciding who becomes a contact (`core::policy`) and which messages a contact has (`store::messages`).
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::{
+    Error, Page, Session, Tx,
+    columns::{changed, json_text, word},
+    sql::{Arg, Row, sql},
+    statement::{LIST_MAX, Statement},
+};
+use crate::{
+    core::{
+        ids::{ContactId, UserId},
+        people::{Contact, CreatedBy},
+    },
+    mail::Address,
+};
+
+const COLUMNS: &str =
+    "id, email, name, assigned_user_id, external_id, created_by, related, metadata, created_at";
+
+/// Which of a contact's addresses count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressMatch {
+    Primary,
+    All,
+}
+
+/// The contact that answers for an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContactMatch {
+    pub contact: ContactId,
+    pub assigned_user: Option<UserId>,
+}
+
+/// Which contacts to list; what is `None` does not count.
+#[derive(Debug, Clone, Default)]
+pub struct ContactFilter {
+    /// Any address of the contact.
+    pub email: Option<Address>,
+    pub created_by: Option<CreatedBy>,
+    pub external_id: Option<String>,
+}
+
+impl Tx {
+    /// # Errors
+    /// `Conflict` when the external id is taken.
+    pub async fn insert_contact(&mut self, contact: &Contact) -> Result<(), Error> {
+        let query = sql("insert into contacts (workspace, id, email, name, assigned_user_id, external_id, \
+             created_by, related, metadata, created_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
+        .bind(self.workspace())
+        .bind(contact.id)
+        .bind(contact.email.to_string())
+        .bind(contact.name.clone())
+        .bind(contact.assigned_user_id)
+        .bind(contact.external_id.clone())
+        .bind(word(&contact.created_by))
+        .bind(json_text(&contact.related_contact_ids))
+        .bind(json_text(&contact.metadata))
+        .bind(contact.created_at);
+        self.execute(query).await?;
+        self.put_contact_addresses(contact, contact.created_at).await
+    }
+
+    /// Replaces all but who created it and when. Addresses that stay keep the time they were added.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such contact, `Conflict` when the external id is taken.
+    pub async fn update_contact(&mut self, contact: &Contact, now: Timestamp) -> Result<(), Error> {
+        let query =
+            sql("update contacts set email = $3, name = $4, assigned_user_id = $5, external_id = $6, \
+             related = $7, metadata = $8 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(contact.id)
+            .bind(contact.email.to_string())
+            .bind(contact.name.clone())
+            .bind(contact.assigned_user_id)
+            .bind(contact.external_id.clone())
+            .bind(json_text(&contact.related_contact_ids))
+            .bind(json_text(&contact.metadata));
+        changed(self.execute(query).await?)?;
+        let query = Statement::new("delete from contact_addresses where workspace = ")
+            .arg(self.workspace())
+            .text(" and contact = ")
+            .arg(contact.id)
+            .text(" and address not in ")
+            .list(&address_keys(contact))
+            .query();
+        self.execute(query).await?;
+        self.put_contact_addresses(contact, now).await
+    }
+
+    /// # Errors
+    /// `Missing` when there is no such contact.
+    pub async fn delete_contact(&mut self, id: ContactId) -> Result<(), Error> {
+        let query =
+            sql("delete from contacts where workspace = $1 and id = $2").bind(self.workspace()).bind(id);
+        changed(self.execute(query).await?)
+    }
+
+    async fn put_contact_addresses(&mut self, contact: &Contact, now: Timestamp) -> Result<(), Error> {
+        let workspace = self.workspace();
+        let rows = address_keys(contact).into_iter().map(|key| -> [Arg; 5] {
+            let primary = key == contact.email.key();
+            [workspace.into(), key.into(), contact.id.into(), primary.into(), now.into()]
+        });
+        let query = Statement::new(
+            "insert into contact_addresses (workspace, address, contact, is_primary, added_at) values ",
+        )
+        .rows(rows)
+        .text(" on conflict (workspace, address, contact) do update set is_primary = excluded.is_primary")
+        .query();
+        self.execute(query).await?;
+        Ok(())
+    }
+}
+
+impl Session {
+    pub async fn contact(&mut self, id: ContactId) -> Result<Option<Contact>, Error> {
+        let query = sql(format!("select {COLUMNS} from contacts where workspace = $1 and id = $2"))
+            .bind(self.workspace())
+            .bind(id);
+        let row = self.fetch_optional(query).await?;
+        Ok(self.complete_contacts(row.as_slice()).await?.pop())
+    }
+
+    pub async fn contact_by_external_id(&mut self, external_id: &str) -> Result<Option<Contact>, Error> {
+        let query = sql(format!("select {COLUMNS} from contacts where workspace = $1 and external_id = $2"))
+            .bind(self.workspace())
+            .bind(external_id);
+        let row = self.fetch_optional(query).await?;
+        Ok(self.complete_contacts(row.as_slice()).await?.pop())
+    }
+
+    /// Newest first.
+    pub async fn contacts(&mut self, page: &Page, filter: &ContactFilter) -> Result<Vec<Contact>, Error> {
+        let workspace = self.workspace();
+        let mut query =
+            Statement::new(format!("select {COLUMNS} from contacts where workspace = ")).arg(workspace);
+        if let Some(email) = &filter.email {
+            query = query
+                .text(" and id in (select contact from contact_addresses where workspace = ")
+                .arg(workspace)
+                .text(" and address = ")
+                .arg(email.key())
+                .text(")");
+        }
+        let query = query
+            .given(" and created_by = ", filter.created_by.map(|by| word(&by)))
+            .given(" and external_id = ", filter.external_id.as_deref())
+            .page(page, "created_at", "id");
+        let rows = self.fetch_all(query).await?;
+        self.complete_contacts(&rows).await
+    }
+
+    /// Those of the addresses that are contacts'. Of several contacts with one address, the first created answers.
+    pub async fn contacts_among(
+        &mut self,
+        addresses: &[Address],
+        which: AddressMatch,
+    ) -> Result<HashMap<Address, ContactMatch>, Error> {
+        let mut found = HashMap::new();
+        for some in addresses.chunks(LIST_MAX) {
+            let keys: Vec<_> = some.iter().map(Address::key).collect();
+            let query = Statement::new(
+                "select a.address, c.id, c.assigned_user_id from contact_addresses a \
+                 join contacts c on c.workspace = a.workspace and c.id = a.contact where a.workspace = ",
+            )
+            .arg(self.workspace())
+            .text(match which {
+                AddressMatch::Primary => " and a.is_primary = 1 and a.address in ",
+                AddressMatch::All => " and a.address in ",
+            })
+            .list(&keys)
+            .text(" order by c.created_at, c.id")
+            .query();
+            for row in self.fetch_all(query).await? {
+                let contact =
+                    ContactMatch { contact: row.id("id")?, assigned_user: row.opt_id("assigned_user_id")? };
+                found.entry(row.address("address")?).or_insert(contact);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Adds the other addresses to rows of contacts: one statement, however many there are.
+    async fn complete_contacts(&mut self, rows: &[Row]) -> Result<Vec<Contact>, Error> {
+        let mut contacts: Vec<Contact> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        if contacts.is_empty() {
+            return Ok(contacts);
+        }
+        let ids: Vec<_> = contacts.iter().map(|contact| contact.id).collect();
+        let query = Statement::new("select contact, address from contact_addresses where workspace = ")
+            .arg(self.workspace())
+            .text(" and is_primary = 0 and contact in ")
+            .list(&ids)
+            .text(" order by added_at, address")
+            .query();
+        let mut others: HashMap<ContactId, Vec<Address>> = HashMap::new();
+        for row in self.fetch_all(query).await? {
+            others.entry(row.id("contact")?).or_default().push(row.address("address")?);
+        }
+        for contact in &mut contacts {
+            contact.other_emails = others.remove(&contact.id).unwrap_or_default();
+        }
+        Ok(contacts)
+    }
+}
+
+/// Every address of a contact, each once.
+fn address_keys(contact: &Contact) -> Vec<&str> {
+    let mut keys: Vec<_> =
+        [&contact.email].into_iter().chain(&contact.other_emails).map(Address::key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+fn read(row: &Row) -> Result<Contact, Error> {
+    Ok(Contact {
+        id: row.id("id")?,
+        email: row.address("email")?,
+        name: row.get("name")?,
+        other_emails: Vec::new(),
+        assigned_user_id: row.opt_id("assigned_user_id")?,
+        external_id: row.get("external_id")?,
+        related_contact_ids: row.json("related")?,
+        metadata: row.json("metadata")?,
+        created_by: row.word("created_by")?,
+        created_at: row.get("created_at")?,
+    })
+}

@@ -1,0 +1,213 @@
+//! Why each message seen was taken or left, found by keyed hashes of its ids and addresses.
+//!
+//! Not here: deciding (`core::policy`). Of mail that was left nothing is kept by which it could be read or guessed: the
+//! hashes' key is sealed, so that nobody can try names against a stolen database.
+
+use blake3::Hasher as Blake3;
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use super::{
+    Error, Page, Session, Tx,
+    columns::word,
+    mint,
+    sightings::read_place,
+    sql::{Arg, Row, sql},
+    statement::{LIST_MAX, Statement},
+};
+use crate::core::{
+    account::MailboxUid,
+    decision::{Decision, NewDecision, Verdict},
+    ids::{AccountId, DecisionId, MessageKey},
+};
+
+const COLUMNS: &str = "id, at, verdict, rule, reason, preset, policy_version, message, account, via";
+
+/// What the key of the hashes is derived for, and from the workspace's key.
+const HASH_PURPOSE: &str = "mailweave 2025 decision hashes";
+
+/// The policy that a decision was made under.
+#[derive(Debug, Clone, Copy)]
+pub struct PolicyStamp<'a> {
+    pub preset: &'a str,
+    pub version: i64,
+}
+
+/// Which decisions to list; what is `None` does not count.
+#[derive(Debug, Clone, Default)]
+pub struct DecisionFilter {
+    /// Of a Message-ID or an address (`Session::hash_of`).
+    pub hash: Option<[u8; 16]>,
+    pub account: Option<AccountId>,
+    pub verdict: Option<Verdict>,
+    pub message: Option<MessageKey>,
+}
+
+/// Hashes ids and addresses of one workspace.
+pub struct TextHasher(Zeroizing<[u8; 32]>);
+
+impl TextHasher {
+    /// Equal texts of one workspace have equal hashes; texts of two workspaces cannot be compared.
+    #[must_use]
+    pub fn hash(&self, text: &str) -> [u8; 16] {
+        let mut hash = [0; 16];
+        Blake3::new_keyed(&self.0).update(text.as_bytes()).finalize_xof().fill(&mut hash);
+        hash
+    }
+}
+
+impl Tx {
+    /// Writes a decision down. A later decision on the same place in a mailbox replaces the earlier.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn decide(
+        &mut self,
+        decision: &NewDecision,
+        policy: PolicyStamp<'_>,
+        now: Timestamp,
+    ) -> Result<DecisionId, Error> {
+        let minted = mint::<DecisionId>();
+        let at = decision.seen_at.as_ref();
+        let query = sql("insert into decisions (workspace, id, at, verdict, rule, reason, preset, policy_version, \
+             via, message, account, mailbox, uid_validity, uid) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+             on conflict (workspace, account, mailbox, uid_validity, uid) where account is not null do update set \
+             at = excluded.at, verdict = excluded.verdict, rule = excluded.rule, reason = excluded.reason, \
+             preset = excluded.preset, policy_version = excluded.policy_version, via = excluded.via, \
+             message = excluded.message returning id")
+        .bind(self.workspace())
+        .bind(minted)
+        .bind(now)
+        .bind(word(&decision.ruling.verdict))
+        .bind(decision.ruling.rule)
+        .bind(decision.ruling.reason)
+        .bind(policy.preset)
+        .bind(policy.version)
+        .bind(decision.via)
+        .bind(decision.message)
+        .bind(at.map(|at| at.account))
+        .bind(at.map(|at| at.mailbox.as_slice()))
+        .bind(at.map(|at| at.uid_validity))
+        .bind(at.map(|at| at.uid));
+        let id: DecisionId = self.fetch_one(query).await?.id("id")?;
+        if id != minted {
+            let query = sql("delete from decision_hashes where workspace = $1 and decision = $2")
+                .bind(self.workspace())
+                .bind(id);
+            self.execute(query).await?;
+        }
+        self.put_decision_hashes(id, decision).await?;
+        Ok(id)
+    }
+
+    async fn put_decision_hashes(&mut self, id: DecisionId, decision: &NewDecision) -> Result<(), Error> {
+        let workspace = self.workspace();
+        for some in decision.hashes.chunks(LIST_MAX) {
+            let rows = some.iter().map(|hash| -> [Arg; 4] {
+                [workspace.into(), hash.hash.into(), id.into(), hash.role.as_str().into()]
+            });
+            // Mail may name its own id among its references: the first role given stands.
+            let query =
+                Statement::new("insert into decision_hashes (workspace, hash, decision, role) values ")
+                    .rows(rows)
+                    .text(" on conflict (workspace, hash, decision) do nothing")
+                    .query();
+            self.execute(query).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets hashes, so that no decision is found by what they were made of. Returns how many there were.
+    pub async fn delete_decision_hashes(&mut self, hashes: &[[u8; 16]]) -> Result<u64, Error> {
+        let mut deleted = 0;
+        for some in hashes.chunks(LIST_MAX) {
+            let query = Statement::new("delete from decision_hashes where workspace = ")
+                .arg(self.workspace())
+                .text(" and hash in ")
+                .list(some)
+                .query();
+            deleted += self.execute(query).await?;
+        }
+        Ok(deleted)
+    }
+}
+
+impl Session {
+    /// The hash of a Message-ID, or of an address by its key, as decisions hold it.
+    ///
+    /// # Errors
+    /// `Missing` when the workspace has been deleted.
+    pub async fn hash_of(&mut self, text: &str) -> Result<[u8; 16], Error> {
+        Ok(self.text_hasher().await?.hash(text))
+    }
+
+    /// Hashes many texts with one look at the database.
+    ///
+    /// # Errors
+    /// `Missing` when the workspace has been deleted.
+    pub async fn text_hasher(&mut self) -> Result<TextHasher, Error> {
+        let query = sql("select id from content_keys where workspace = $1 and account is null")
+            .bind(self.workspace());
+        let id = self.fetch_one(query).await?.get("id")?;
+        Ok(TextHasher(self.key(id).await?.derive(HASH_PURPOSE)))
+    }
+
+    /// Newest first.
+    pub async fn decisions(&mut self, page: &Page, filter: &DecisionFilter) -> Result<Vec<Decision>, Error> {
+        let workspace = self.workspace();
+        let mut query =
+            Statement::new(format!("select {COLUMNS} from decisions where workspace = ")).arg(workspace);
+        if let Some(hash) = filter.hash {
+            query = query
+                .text(" and id in (select decision from decision_hashes where workspace = ")
+                .arg(workspace)
+                .text(" and hash = ")
+                .arg(hash)
+                .text(")");
+        }
+        let query = query
+            .given(" and account = ", filter.account)
+            .given(" and verdict = ", filter.verdict.map(|verdict| word(&verdict)))
+            .given(" and message = ", filter.message)
+            .page(page, "at", "id");
+        self.fetch_all(query).await?.iter().map(read).collect()
+    }
+
+    /// Where mail lies that was skipped and has one of these ids or names one: it may turn out to belong.
+    pub async fn skipped_with_ids(&mut self, hashes: &[[u8; 16]]) -> Result<Vec<MailboxUid>, Error> {
+        let mut found = Vec::new();
+        for some in hashes.chunks(LIST_MAX) {
+            let query = Statement::new(
+                "select distinct d.account, d.mailbox, d.uid_validity, d.uid from decision_hashes h \
+                 join decisions d on d.workspace = h.workspace and d.id = h.decision \
+                 where d.verdict = 'skipped' and d.account is not null and h.role in ('id', 'reference') \
+                 and h.workspace = ",
+            )
+            .arg(self.workspace())
+            .text(" and h.hash in ")
+            .list(some)
+            .text(" order by d.account, d.mailbox, d.uid_validity, d.uid")
+            .query();
+            for row in self.fetch_all(query).await? {
+                found.extend(read_place(&row)?.filter(|at| !found.contains(at)));
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn read(row: &Row) -> Result<Decision, Error> {
+    Ok(Decision {
+        id: row.id("id")?,
+        at: row.get("at")?,
+        verdict: row.word("verdict")?,
+        rule: row.get("rule")?,
+        reason: row.get("reason")?,
+        preset: row.get("preset")?,
+        policy_version: row.get("policy_version")?,
+        message: row.opt_id("message")?,
+        account: row.opt_id("account")?,
+        via: row.get("via")?,
+    })
+}

@@ -1,0 +1,148 @@
+//! The gateway's own addresses: which exist, whose they are, and until when.
+//!
+//! Not here: minting them (`core::route` writes the local part, the edge draws the secret).
+
+use jiff::Timestamp;
+
+use super::{
+    Error, ReadSystem, Session, Tx,
+    columns::changed,
+    sql::{Row, sql},
+};
+use crate::{
+    core::{
+        ids::{ConversationId, RouteId, UserId},
+        route::{Route, RouteTarget},
+    },
+    mail::Address,
+};
+
+const COLUMNS: &str =
+    "workspace, id, kind, domain, local_part, user_id, conversation, participant, expires_at";
+
+impl Tx {
+    /// # Errors
+    /// `Conflict` when the address exists, in whatever workspace.
+    pub async fn insert_route(&mut self, route: &Route, now: Timestamp) -> Result<(), Error> {
+        let (local, domain) = parts(&route.address);
+        let (kind, user, conversation, participant) = match &route.target {
+            RouteTarget::Capture { user } => ("capture", Some(*user), None, None),
+            RouteTarget::Reply { conversation, participant } => {
+                ("reply", None, Some(*conversation), Some(participant.key().to_owned()))
+            }
+        };
+        let query =
+            sql("insert into routes (workspace, id, kind, domain, local_part, user_id, conversation, \
+             participant, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
+            .bind(self.workspace())
+            .bind(route.id)
+            .bind(kind)
+            .bind(domain)
+            .bind(local)
+            .bind(user)
+            .bind(conversation)
+            .bind(participant)
+            .bind(now)
+            .bind(route.expires_at);
+        self.execute(query).await?;
+        Ok(())
+    }
+
+    /// Ends a route at a time, which may lie ahead: an address that was replaced still takes mail for a while.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such route.
+    pub async fn expire_route(&mut self, id: RouteId, at: Timestamp) -> Result<(), Error> {
+        let query = sql("update routes set expires_at = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(at);
+        changed(self.execute(query).await?)
+    }
+}
+
+impl Session {
+    /// The capture address a user is shown: the newest without an end.
+    pub async fn capture_route(&mut self, user: UserId) -> Result<Option<Route>, Error> {
+        let query = sql(format!(
+            "select {COLUMNS} from routes where workspace = $1 and user_id = $2 and kind = 'capture' \
+             and expires_at is null order by created_at desc, id desc limit 1"
+        ))
+        .bind(self.workspace())
+        .bind(user);
+        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    }
+
+    /// Every capture address a user has had, newest first.
+    pub async fn routes_of(&mut self, user: UserId) -> Result<Vec<Route>, Error> {
+        let query = sql(format!(
+            "select {COLUMNS} from routes where workspace = $1 and user_id = $2 order by created_at desc, id desc"
+        ))
+        .bind(self.workspace())
+        .bind(user);
+        self.fetch_all(query).await?.iter().map(read).collect()
+    }
+
+    /// The address at which a participant answers a conversation, which may have been merged since.
+    pub async fn reply_route(
+        &mut self,
+        conversation: ConversationId,
+        participant: &Address,
+    ) -> Result<Option<Route>, Error> {
+        // The oldest: two that a merge brought together must not take turns.
+        let query = sql(format!(
+            "select {COLUMNS} from routes where workspace = $1 and participant = $3 and expires_at is null \
+             and conversation = coalesce((select merged_into from conversations where workspace = $1 and id = $2), $2) \
+             order by created_at, id limit 1"
+        ))
+        .bind(self.workspace())
+        .bind(conversation)
+        .bind(participant.key());
+        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    }
+}
+
+impl ReadSystem {
+    /// The live route of an address, whatever the workspace.
+    pub async fn route(&mut self, address: &Address, now: Timestamp) -> Result<Option<Route>, Error> {
+        let (local, domain) = parts(address);
+        let query = sql(format!(
+            "select {COLUMNS} from routes where domain = $1 and local_part = $2 \
+             and (expires_at is null or expires_at > $3)"
+        ))
+        .bind(domain)
+        .bind(local)
+        .bind(now);
+        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    }
+}
+
+/// Both halves of an address as they are stored: in lower case, the local part quoted where it must be.
+fn parts(address: &Address) -> (&str, &str) {
+    address.key().rsplit_once('@').unwrap_or((address.key(), ""))
+}
+
+/// The address in the columns `local_part` and `domain`.
+pub(super) fn read_address(row: &Row) -> Result<Address, Error> {
+    let (local, domain): (String, String) = (row.get("local_part")?, row.get("domain")?);
+    Address::from_parts(&local, &domain).map_err(|_| Error::Corrupt("routes: not an address".into()))
+}
+
+fn read(row: &Row) -> Result<Route, Error> {
+    let gap = || Error::Corrupt("routes: a target is missing".into());
+    let target = match row.get::<String>("kind")?.as_str() {
+        "capture" => RouteTarget::Capture { user: row.opt_id("user_id")?.ok_or_else(gap)? },
+        "reply" => RouteTarget::Reply {
+            conversation: row.opt_id("conversation")?.ok_or_else(gap)?,
+            participant: row.opt_address("participant")?.ok_or_else(gap)?,
+        },
+        _ => return Err(Error::Corrupt("routes: an unknown kind".into())),
+    };
+    Ok(Route {
+        id: row.id("id")?,
+        workspace: row.id("workspace")?,
+        address: read_address(row)?,
+        target,
+        expires_at: row.get("expires_at")?,
+    })
+}

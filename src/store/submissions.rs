@@ -1,0 +1,325 @@
+//! Messages on their way out, and how each recipient fares.
+//!
+//! Not here: sending (`flow::submit`), when to try again (`core::retry`), and the jobs that do both (`queue`).
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::{
+    Error, Session, Tx,
+    columns::{changed, json_text, word},
+    sql::{Arg, Row, sql},
+    statement::{LIST_MAX, Statement},
+};
+use crate::{
+    core::{
+        ids::{AccountId, MessageKey},
+        submission::{DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
+    },
+    mail::{MessageId, Recipient, ReversePath},
+};
+
+const COLUMNS: &str = "s.message, s.account, s.class, s.reverse_path, s.dsn, s.blob, s.state, s.attempt, \
+     s.principal, s.accepted_at, s.next_attempt_at, s.dot_intent_at, s.detail, s.sent_copy";
+
+/// Where a submission leaves from, as a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubmissionExit {
+    Any,
+    Account(AccountId),
+    Smarthost,
+}
+
+/// One step of a submission: all that changes as it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubmissionStep {
+    pub state: SubmissionState,
+    pub attempt: u32,
+    pub next_attempt_at: Option<Timestamp>,
+    pub dot_intent_at: Option<Timestamp>,
+    pub detail: Option<String>,
+}
+
+impl Tx {
+    /// Adds a submission of a stored message, each recipient once.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such message, `Conflict` when it is submitted already.
+    pub async fn insert_submission(&mut self, submission: &Submission) -> Result<(), Error> {
+        let query =
+            sql("insert into submissions (workspace, message, account, class, reverse_path, dsn, blob, \
+             state, attempt, principal, accepted_at, next_attempt_at, dot_intent_at, detail, sent_copy) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)")
+            .bind(self.workspace())
+            .bind(submission.message)
+            .bind(submission.account)
+            .bind(word(&submission.class))
+            .bind(submission.reverse_path.address().map_or_else(String::new, ToString::to_string))
+            .bind(json_text(&submission.dsn))
+            .bind(submission.blob)
+            .bind(word(&submission.state))
+            .bind(submission.attempt)
+            .bind(json_text(&submission.principal))
+            .bind(submission.accepted_at)
+            .bind(submission.next_attempt_at)
+            .bind(submission.dot_intent_at)
+            .bind(submission.detail.clone())
+            .bind(word(&submission.sent_copy));
+        self.execute(query).await?;
+        self.set_recipients(submission.message, &submission.recipients).await
+    }
+
+    /// Takes a step from whatever state.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such submission.
+    pub async fn set_submission_state(
+        &mut self,
+        message: MessageKey,
+        step: &SubmissionStep,
+    ) -> Result<(), Error> {
+        let query = step_query(self.workspace(), message, step).query();
+        changed(self.execute(query).await?)
+    }
+
+    /// Takes a step if the submission is in this state: of a sender and somebody who cancels, one wins. True when the step
+    /// was taken.
+    pub async fn step_submission(
+        &mut self,
+        message: MessageKey,
+        from: SubmissionState,
+        step: &SubmissionStep,
+    ) -> Result<bool, Error> {
+        let query =
+            step_query(self.workspace(), message, step).text(" and state = ").arg(word(&from)).query();
+        Ok(self.execute(query).await? > 0)
+    }
+
+    /// Writes how recipients fare; those not named stay as they are.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such submission.
+    pub async fn set_recipients(
+        &mut self,
+        message: MessageKey,
+        recipients: &[RecipientState],
+    ) -> Result<(), Error> {
+        let workspace = self.workspace();
+        let mut seen = std::collections::HashSet::new();
+        let once: Vec<_> = recipients.iter().filter(|state| seen.insert(&state.recipient.address)).collect();
+        for some in once.chunks(LIST_MAX) {
+            let rows = some.iter().map(|state| -> [Arg; 9] {
+                [
+                    workspace.into(),
+                    message.into(),
+                    state.recipient.address.to_string().into(),
+                    json_text(&state.recipient.notify).into(),
+                    state.recipient.original.clone().into(),
+                    word(&state.state).into(),
+                    state.code.into(),
+                    state.status.clone().into(),
+                    state.text.clone().into(),
+                ]
+            });
+            let query = Statement::new(
+                "insert into submission_recipients (workspace, message, address, notify, original, state, code, \
+                 status, text) values ",
+            )
+            .rows(rows)
+            .text(
+                " on conflict (workspace, message, address) do update set state = excluded.state, \
+                 code = excluded.code, status = excluded.status, text = excluded.text",
+            )
+            .query();
+            self.execute(query).await?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// `Missing` when there is no such submission.
+    pub async fn set_dsn_order(&mut self, message: MessageKey, dsn: &DsnOrder) -> Result<(), Error> {
+        let query = sql("update submissions set dsn = $3 where workspace = $1 and message = $2")
+            .bind(self.workspace())
+            .bind(message)
+            .bind(json_text(dsn));
+        changed(self.execute(query).await?)
+    }
+
+    /// # Errors
+    /// `Missing` when there is no such submission.
+    pub async fn set_sent_copy(&mut self, message: MessageKey, sent_copy: SentCopy) -> Result<(), Error> {
+        let query = sql("update submissions set sent_copy = $3 where workspace = $1 and message = $2")
+            .bind(self.workspace())
+            .bind(message)
+            .bind(word(&sent_copy));
+        changed(self.execute(query).await?)
+    }
+}
+
+impl Session {
+    pub async fn submission(&mut self, message: MessageKey) -> Result<Option<Submission>, Error> {
+        let query =
+            sql(format!("select {COLUMNS} from submissions s where s.workspace = $1 and s.message = $2"))
+                .bind(self.workspace())
+                .bind(message);
+        let row = self.fetch_optional(query).await?;
+        Ok(self.complete_submissions(row.as_slice()).await?.pop())
+    }
+
+    /// The submissions of these messages: for showing a page of them.
+    pub async fn submissions(
+        &mut self,
+        messages: &[MessageKey],
+    ) -> Result<HashMap<MessageKey, Submission>, Error> {
+        let mut found = HashMap::new();
+        for some in messages.chunks(LIST_MAX) {
+            let query = Statement::new(format!("select {COLUMNS} from submissions s where s.workspace = "))
+                .arg(self.workspace())
+                .text(" and s.message in ")
+                .list(some)
+                .query();
+            let rows = self.fetch_all(query).await?;
+            let some = self.complete_submissions(&rows).await?;
+            found.extend(some.into_iter().map(|submission| (submission.message, submission)));
+        }
+        Ok(found)
+    }
+
+    /// Submissions in one of these states, longest accepted first.
+    pub async fn submissions_in(
+        &mut self,
+        states: &[SubmissionState],
+        exit: SubmissionExit,
+        limit: u32,
+    ) -> Result<Vec<Submission>, Error> {
+        let words: Vec<_> = states.iter().map(word).collect();
+        let mut query = Statement::new(format!("select {COLUMNS} from submissions s where s.workspace = "))
+            .arg(self.workspace())
+            .text(" and s.state in ")
+            .list(&words);
+        query = match exit {
+            SubmissionExit::Any => query,
+            SubmissionExit::Account(account) => query.text(" and s.account = ").arg(account),
+            SubmissionExit::Smarthost => query.text(" and s.account is null"),
+        };
+        let query =
+            query.text(" order by s.accepted_at, s.message limit ").arg(limit.min(LIST_ROWS_MAX)).query();
+        let rows = self.fetch_all(query).await?;
+        self.complete_submissions(&rows).await
+    }
+
+    /// The submissions an account has still to send, longest accepted first.
+    pub async fn submissions_waiting(
+        &mut self,
+        account: AccountId,
+        limit: u32,
+    ) -> Result<Vec<Submission>, Error> {
+        use SubmissionState::{Deferred, Queued, Sending, Uncertain};
+        let waiting = [Queued, Sending, Deferred, Uncertain];
+        self.submissions_in(&waiting, SubmissionExit::Account(account), limit).await
+    }
+
+    /// The submission of the message known by this id: how a DSN or a Sent copy finds what it is about. Of several, the
+    /// one accepted last.
+    pub async fn submission_by_rfc822_id(&mut self, id: &MessageId) -> Result<Option<Submission>, Error> {
+        let query = sql(format!(
+            "select {COLUMNS} from message_ids i \
+             join submissions s on s.workspace = i.workspace and s.message = i.message \
+             where i.workspace = $1 and i.rfc822_id = $2 order by s.accepted_at desc, s.message desc limit 1"
+        ))
+        .bind(self.workspace())
+        .bind(id.as_str());
+        let row = self.fetch_optional(query).await?;
+        Ok(self.complete_submissions(row.as_slice()).await?.pop())
+    }
+
+    /// Adds the recipients to rows of submissions: one statement, however many there are.
+    async fn complete_submissions(&mut self, rows: &[Row]) -> Result<Vec<Submission>, Error> {
+        let mut submissions: Vec<Submission> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        if submissions.is_empty() {
+            return Ok(submissions);
+        }
+        let keys: Vec<_> = submissions.iter().map(|submission| submission.message).collect();
+        let query = Statement::new(
+            "select message, address, notify, original, state, code, status, text from submission_recipients \
+             where workspace = ",
+        )
+        .arg(self.workspace())
+        .text(" and message in ")
+        .list(&keys)
+        .text(" order by address")
+        .query();
+        let mut recipients: HashMap<MessageKey, Vec<RecipientState>> = HashMap::new();
+        for row in self.fetch_all(query).await? {
+            recipients.entry(row.id("message")?).or_default().push(read_recipient(&row)?);
+        }
+        for submission in &mut submissions {
+            submission.recipients = recipients.remove(&submission.message).unwrap_or_default();
+        }
+        Ok(submissions)
+    }
+}
+
+/// Most submissions that are read at once.
+const LIST_ROWS_MAX: u32 = 1000;
+
+fn step_query(
+    workspace: crate::core::ids::WorkspaceId,
+    message: MessageKey,
+    step: &SubmissionStep,
+) -> Statement {
+    Statement::new("update submissions set state = ")
+        .arg(word(&step.state))
+        .text(", attempt = ")
+        .arg(step.attempt)
+        .text(", next_attempt_at = ")
+        .arg(step.next_attempt_at)
+        .text(", dot_intent_at = ")
+        .arg(step.dot_intent_at)
+        .text(", detail = ")
+        .arg(step.detail.clone())
+        .text(" where workspace = ")
+        .arg(workspace)
+        .text(" and message = ")
+        .arg(message)
+}
+
+fn read(row: &Row) -> Result<Submission, Error> {
+    let reverse_path = match row.get::<String>("reverse_path")?.is_empty() {
+        true => ReversePath::Null,
+        false => ReversePath::Address(row.address("reverse_path")?),
+    };
+    Ok(Submission {
+        message: row.id("message")?,
+        account: row.opt_id("account")?,
+        class: row.word("class")?,
+        reverse_path,
+        dsn: row.json("dsn")?,
+        principal: row.json("principal")?,
+        blob: row.get("blob")?,
+        state: row.word("state")?,
+        attempt: row.get("attempt")?,
+        accepted_at: row.get("accepted_at")?,
+        next_attempt_at: row.get("next_attempt_at")?,
+        dot_intent_at: row.get("dot_intent_at")?,
+        detail: row.get("detail")?,
+        sent_copy: row.word("sent_copy")?,
+        recipients: Vec::new(),
+    })
+}
+
+fn read_recipient(row: &Row) -> Result<RecipientState, Error> {
+    Ok(RecipientState {
+        recipient: Recipient {
+            address: row.address("address")?,
+            notify: row.json("notify")?,
+            original: row.get("original")?,
+        },
+        state: row.word("state")?,
+        code: row.get("code")?,
+        status: row.get("status")?,
+        text: row.get("text")?,
+    })
+}

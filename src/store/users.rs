@@ -1,0 +1,173 @@
+//! The people who work in a workspace, found by any of their addresses.
+//!
+//! Not here: their accounts (`store::accounts`) and capture addresses (`store::routes`), though a user shows the latter.
+
+use std::collections::HashMap;
+
+use super::{
+    Error, Page, Session, Tx,
+    columns::{changed, word},
+    routes,
+    sql::{Row, sql},
+    statement::{LIST_MAX, Statement},
+};
+use crate::{
+    core::{ids::UserId, people::User},
+    mail::Address,
+};
+
+const COLUMNS: &str = "id, email, name, role, created_at";
+
+impl Tx {
+    /// Adds a user with all addresses.
+    ///
+    /// # Errors
+    /// `Conflict` of `user_addresses_pkey` when one of the addresses is another user's.
+    pub async fn insert_user(&mut self, user: &User) -> Result<(), Error> {
+        let query = sql("insert into users (workspace, id, email, name, role, created_at) \
+             values ($1, $2, $3, $4, $5, $6)")
+        .bind(self.workspace())
+        .bind(user.id)
+        .bind(user.email.to_string())
+        .bind(user.name.clone())
+        .bind(word(&user.role))
+        .bind(user.created_at);
+        self.execute(query).await?;
+        self.put_user_addresses(user).await
+    }
+
+    /// Replaces address, name, aliases and role.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such user, `Conflict` of `user_addresses_pkey` when one of the addresses is another user's.
+    pub async fn update_user(&mut self, user: &User) -> Result<(), Error> {
+        let query = sql("update users set email = $3, name = $4, role = $5 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(user.id)
+            .bind(user.email.to_string())
+            .bind(user.name.clone())
+            .bind(word(&user.role));
+        changed(self.execute(query).await?)?;
+        let query = sql("delete from user_addresses where workspace = $1 and user_id = $2")
+            .bind(self.workspace())
+            .bind(user.id);
+        self.execute(query).await?;
+        self.put_user_addresses(user).await
+    }
+
+    async fn put_user_addresses(&mut self, user: &User) -> Result<(), Error> {
+        let workspace = self.workspace();
+        let mut keys: Vec<_> = [&user.email].into_iter().chain(&user.aliases).map(Address::key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let rows = keys.iter().map(|key| [workspace.into(), (*key).into(), user.id.into()]);
+        let query = Statement::new("insert into user_addresses (workspace, address, user_id) values ")
+            .rows(rows)
+            .query();
+        self.execute(query).await?;
+        Ok(())
+    }
+}
+
+impl Session {
+    pub async fn user(&mut self, id: UserId) -> Result<Option<User>, Error> {
+        let query = sql(format!("select {COLUMNS} from users where workspace = $1 and id = $2"))
+            .bind(self.workspace())
+            .bind(id);
+        let row = self.fetch_optional(query).await?;
+        Ok(self.complete_users(row.as_slice()).await?.pop())
+    }
+
+    /// The user with this address, primary or alias.
+    pub async fn user_by_address(&mut self, address: &Address) -> Result<Option<User>, Error> {
+        let query = sql(format!(
+            "select {COLUMNS} from users where workspace = $1 \
+             and id = (select user_id from user_addresses where workspace = $1 and address = $2)"
+        ))
+        .bind(self.workspace())
+        .bind(address.key());
+        let row = self.fetch_optional(query).await?;
+        Ok(self.complete_users(row.as_slice()).await?.pop())
+    }
+
+    /// Newest first.
+    pub async fn users(&mut self, page: &Page) -> Result<Vec<User>, Error> {
+        let query = Statement::new(format!("select {COLUMNS} from users where workspace = "))
+            .arg(self.workspace())
+            .page(page, "created_at", "id");
+        let rows = self.fetch_all(query).await?;
+        self.complete_users(&rows).await
+    }
+
+    /// Those of the addresses that are users'.
+    pub async fn users_among(&mut self, addresses: &[Address]) -> Result<HashMap<Address, UserId>, Error> {
+        let mut found = HashMap::new();
+        for some in addresses.chunks(LIST_MAX) {
+            let keys: Vec<_> = some.iter().map(Address::key).collect();
+            let query = Statement::new("select address, user_id from user_addresses where workspace = ")
+                .arg(self.workspace())
+                .text(" and address in ")
+                .list(&keys)
+                .query();
+            for row in self.fetch_all(query).await? {
+                found.insert(row.address("address")?, row.id("user_id")?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Adds aliases and capture addresses to rows of users: two statements, however many there are.
+    async fn complete_users(&mut self, rows: &[Row]) -> Result<Vec<User>, Error> {
+        let mut users: Vec<User> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        if users.is_empty() {
+            return Ok(users);
+        }
+        let ids: Vec<_> = users.iter().map(|user| user.id).collect();
+        let mut aliases = self.addresses_of_users(&ids).await?;
+        let mut captures = self.capture_addresses(&ids).await?;
+        for user in &mut users {
+            let others = aliases.remove(&user.id).unwrap_or_default();
+            user.aliases = others.into_iter().filter(|address| *address != user.email).collect();
+            user.capture_address = captures.remove(&user.id);
+        }
+        Ok(users)
+    }
+
+    async fn addresses_of_users(&mut self, ids: &[UserId]) -> Result<HashMap<UserId, Vec<Address>>, Error> {
+        let query = Statement::new("select user_id, address from user_addresses where workspace = ")
+            .arg(self.workspace())
+            .text(" and user_id in ")
+            .list(ids)
+            .text(" order by address")
+            .query();
+        let mut found: HashMap<UserId, Vec<Address>> = HashMap::new();
+        for row in self.fetch_all(query).await? {
+            found.entry(row.id("user_id")?).or_default().push(row.address("address")?);
+        }
+        Ok(found)
+    }
+
+    async fn capture_addresses(&mut self, ids: &[UserId]) -> Result<HashMap<UserId, Address>, Error> {
+        // Oldest first: of several, the newest is left standing in the map.
+        let query = Statement::new("select user_id, domain, local_part from routes where workspace = ")
+            .arg(self.workspace())
+            .text(" and kind = 'capture' and expires_at is null and user_id in ")
+            .list(ids)
+            .text(" order by created_at, id")
+            .query();
+        let rows = self.fetch_all(query).await?;
+        rows.iter().map(|row| Ok((row.id("user_id")?, routes::read_address(row)?))).collect()
+    }
+}
+
+fn read(row: &Row) -> Result<User, Error> {
+    Ok(User {
+        id: row.id("id")?,
+        email: row.address("email")?,
+        name: row.get("name")?,
+        aliases: Vec::new(),
+        role: row.word("role")?,
+        capture_address: None,
+        created_at: row.get("created_at")?,
+    })
+}
