@@ -19,6 +19,8 @@ mod work;
 mod writer;
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,294 @@
+//! Workspaces, keys, users, contacts and routes.
+
+use std::collections::HashSet;
+
+use super::{
+    super::{AddressMatch, ContactFilter, PageKey, WorkspaceChange, testing::both},
+    *,
+};
+use crate::core::{
+    ids::{Id as _, UserId},
+    people::{ApiKey, Scope},
+    route::{Route, RouteTarget},
+};
+
+fn a_key(workspace: WorkspaceId, user_id: Option<UserId>) -> ApiKey {
+    ApiKey {
+        id: mint(),
+        workspace,
+        name: "crm".to_owned(),
+        scopes: vec![Scope::Read, Scope::Smtp],
+        user_id,
+        created_at: at(4),
+        last_used_at: None,
+    }
+}
+
+fn a_route(place: &Place, text: &str, target: RouteTarget) -> Route {
+    Route { id: mint(), workspace: place.id, address: address(text), target, expires_at: None }
+}
+
+both! {
+    async fn a_workspace_is_found_by_id_and_by_slug(world) {
+        let (store, mut acme) = (&world.store, a_workspace("acme"));
+        let mut system = store.system().await.unwrap();
+        system.create_workspace(&acme).await.unwrap();
+        assert_eq!(system.workspace(acme.id).await.unwrap().as_ref(), Some(&acme));
+        assert_eq!(system.workspace_by_slug("acme").await.unwrap().as_ref(), Some(&acme));
+        assert_eq!(system.workspace_by_slug("Acme").await.unwrap(), None);
+        let change = WorkspaceChange { name: Some("Acme & Co".into()), ..WorkspaceChange::default() };
+        system.update_workspace(acme.id, &change).await.unwrap();
+        acme.name = "Acme & Co".into();
+        assert_eq!(system.workspace(acme.id).await.unwrap().as_ref(), Some(&acme));
+        missing(system.update_workspace(mint(), &change).await);
+        system.commit().await.unwrap();
+
+        let mut tx = store.begin(acme.id).await.unwrap();
+        assert_eq!(tx.set_preset("keap").await.unwrap(), 2);
+        let now = tx.this_workspace().await.unwrap().unwrap();
+        assert_eq!((now.preset.as_str(), now.policy_version), ("keap", 2));
+    }
+
+    async fn a_slug_is_given_once(world) {
+        workspace(&world.store, "acme").await;
+        let other = workspace(&world.store, "other").await;
+        let mut system = world.store.system().await.unwrap();
+        assert_eq!(conflict(system.create_workspace(&a_workspace("acme")).await), "workspaces_slug_unique");
+        drop(system);
+        let mut system = world.store.system().await.unwrap();
+        let change = WorkspaceChange { slug: Some("acme".into()), ..WorkspaceChange::default() };
+        assert_eq!(conflict(system.update_workspace(other, &change).await), "workspaces_slug_unique");
+    }
+
+    async fn pages_follow_each_other_without_gap_or_repetition(world) {
+        let place = Place::new(&world).await;
+        let mut tx = place.tx().await;
+        for number in 0..7 {
+            // Several at one time: the id decides between them.
+            let contact = a_contact(&format!("c{number}@x.example"), i64::from(number / 3));
+            tx.insert_contact(&contact).await.unwrap();
+        }
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = tx.contacts(&Page::new(2, after), &ContactFilter::default()).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(PageKey { at: last.created_at, id: last.id.uuid() });
+            seen.extend(page.iter().map(|contact| (contact.created_at, contact.id)));
+        }
+        let mut sorted = seen.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        sorted.reverse();
+        assert_eq!((seen.len(), &seen), (7, &sorted));
+    }
+
+    async fn a_key_is_found_by_its_hash_and_touched_once_a_minute(world) {
+        let place = Place::new(&world).await;
+        let user = place.user("ann@example.com").await;
+        let (key, bound) = (a_key(place.id, None), a_key(place.id, Some(user)));
+        let mut tx = place.tx().await;
+        tx.insert_key(&key, &[1; 32]).await.unwrap();
+        tx.insert_key(&bound, &[2; 32]).await.unwrap();
+        let listed: HashSet<_> = tx.keys().await.unwrap().into_iter().map(|key| (key.id, key.user_id)).collect();
+        assert_eq!(listed, HashSet::from([(key.id, None), (bound.id, Some(user))]));
+        tx.commit().await.unwrap();
+
+        let mut system = world.store.system().await.unwrap();
+        assert_eq!(system.key_by_hash(&[1; 32]).await.unwrap().as_ref(), Some(&key));
+        assert_eq!(system.key_by_hash(&[3; 32]).await.unwrap(), None);
+        assert!(system.touch_key(&key, at(100)).await.unwrap());
+        assert!(!system.touch_key(&key, at(159)).await.unwrap());
+        assert!(system.touch_key(&key, at(160)).await.unwrap());
+        let found = system.key_by_hash(&[1; 32]).await.unwrap().unwrap();
+        assert_eq!(found.last_used_at, Some(at(160)));
+        system.commit().await.unwrap();
+
+        let mut tx = place.tx().await;
+        tx.delete_key(key.id).await.unwrap();
+        missing(tx.delete_key(key.id).await);
+        assert_eq!(conflict(tx.insert_key(&a_key(place.id, None), &[2; 32]).await), "api_keys_secret_unique");
+    }
+
+    async fn a_user_is_found_by_every_address(world) {
+        let place = Place::new(&world).await;
+        let mut ann = a_user("Ann@Example.com");
+        ann.aliases = vec![address("a.lee@example.com"), address("ann.lee@example.com")];
+        let mut tx = place.tx().await;
+        tx.insert_user(&ann).await.unwrap();
+        assert_eq!(tx.user(ann.id).await.unwrap().as_ref(), Some(&ann));
+        assert_eq!(tx.user(ann.id).await.unwrap().unwrap().email.to_string(), "Ann@example.com");
+        for text in ["ANN@example.com", "a.lee@example.com", "Ann.Lee@example.com"] {
+            let found = tx.user_by_address(&address(text)).await.unwrap();
+            assert_eq!(found.map(|user| user.id), Some(ann.id), "{text}");
+        }
+        let asked = [address("ann@example.com"), address("A.Lee@example.com"), address("bob@example.com")];
+        let among = tx.users_among(&asked).await.unwrap();
+        assert_eq!(among.get(&asked[0]), Some(&ann.id));
+        assert_eq!(among.get(&asked[1]), Some(&ann.id));
+        assert_eq!(among.len(), 2);
+        assert!(tx.users_among(&[]).await.unwrap().is_empty());
+
+        ann.aliases = vec![address("ann.lee@example.com")];
+        ann.role = Role::Admin;
+        ann.name = None;
+        tx.update_user(&ann).await.unwrap();
+        assert_eq!(tx.users(&all()).await.unwrap(), [ann.clone()]);
+        assert_eq!(tx.user_by_address(&asked[1]).await.unwrap(), None);
+        missing(tx.update_user(&a_user("x@example.com")).await);
+    }
+
+    async fn an_address_is_one_users(world) {
+        let place = Place::new(&world).await;
+        let ann = place.user("ann@example.com").await;
+        let mut bob = a_user("bob@example.com");
+        bob.aliases = vec![address("Ann@example.com")];
+        let mut tx = place.tx().await;
+        assert_eq!(conflict(tx.insert_user(&bob).await), "user_addresses_pkey");
+        drop(tx);
+        // Undone with its transaction.
+        let mut tx = place.tx().await;
+        assert_eq!(tx.user(bob.id).await.unwrap(), None);
+        bob.aliases.clear();
+        tx.insert_user(&bob).await.unwrap();
+        bob.aliases = vec![address("ann@example.com")];
+        assert_eq!(conflict(tx.update_user(&bob).await), "user_addresses_pkey");
+        assert_eq!(place.read().await.users(&all()).await.unwrap().len(), 1);
+        assert!(place.read().await.user(ann).await.unwrap().is_some());
+    }
+
+    async fn a_contact_is_found_by_every_address_and_by_the_crms_id(world) {
+        let place = Place::new(&world).await;
+        let mut carl = a_contact("Carl@x.example", 5);
+        carl.other_emails = vec![address("c@x.example")];
+        carl.external_id = Some("42".into());
+        carl.related_contact_ids = vec![mint()];
+        let mut dora = a_contact("dora@x.example", 6);
+        dora.created_by = CreatedBy::Capture;
+        let mut tx = place.tx().await;
+        tx.insert_contact(&carl).await.unwrap();
+        tx.insert_contact(&dora).await.unwrap();
+        assert_eq!(tx.contact(carl.id).await.unwrap().as_ref(), Some(&carl));
+        assert_eq!(tx.contact_by_external_id("42").await.unwrap().as_ref(), Some(&carl));
+        let filters = [
+            (ContactFilter::default(), vec![dora.id, carl.id]),
+            (ContactFilter { email: Some(address("C@x.example")), ..ContactFilter::default() }, vec![carl.id]),
+            (ContactFilter { created_by: Some(CreatedBy::Capture), ..ContactFilter::default() }, vec![dora.id]),
+            (ContactFilter { external_id: Some("42".into()), ..ContactFilter::default() }, vec![carl.id]),
+            (ContactFilter { external_id: Some("4".into()), ..ContactFilter::default() }, vec![]),
+        ];
+        for (filter, expect) in filters {
+            let found = tx.contacts(&all(), &filter).await.unwrap();
+            assert_eq!(found.iter().map(|contact| contact.id).collect::<Vec<_>>(), expect, "{filter:?}");
+        }
+        let mut twin = a_contact("e@x.example", 7);
+        twin.external_id = Some("42".into());
+        assert_eq!(conflict(tx.insert_contact(&twin).await), "contacts_external_id_unique");
+    }
+
+    async fn addresses_that_stay_with_a_contact_keep_their_place(world) {
+        let place = Place::new(&world).await;
+        let mut carl = a_contact("carl@x.example", 5);
+        carl.other_emails = vec![address("b@x.example"), address("a@x.example")];
+        let mut tx = place.tx().await;
+        tx.insert_contact(&carl).await.unwrap();
+        // The former primary address stays as another one; a new one comes last, though its letters come first.
+        carl.email = address("b@x.example");
+        carl.other_emails = vec![address("carl@x.example"), address("0@x.example")];
+        carl.assigned_user_id = Some(mint());
+        tx.update_contact(&carl, at(50)).await.unwrap();
+        assert_eq!(tx.contact(carl.id).await.unwrap().as_ref(), Some(&carl));
+        let gone = tx.contacts_among(&[address("a@x.example")], AddressMatch::All).await.unwrap();
+        assert!(gone.is_empty());
+        tx.delete_contact(carl.id).await.unwrap();
+        missing(tx.delete_contact(carl.id).await);
+    }
+
+    async fn the_first_created_contact_answers_for_a_shared_address(world) {
+        let place = Place::new(&world).await;
+        let office = address("office@x.example");
+        let (mut late, mut early, mut primary) =
+            (a_contact("late@x.example", 9), a_contact("early@x.example", 5), a_contact("office@x.example", 7));
+        late.other_emails = vec![office.clone()];
+        early.other_emails = vec![office.clone()];
+        early.assigned_user_id = Some(mint());
+        primary.assigned_user_id = Some(mint());
+        let mut tx = place.tx().await;
+        for contact in [&late, &early, &primary] {
+            tx.insert_contact(contact).await.unwrap();
+        }
+        let asked = [office.clone(), address("nobody@x.example")];
+        let found = tx.contacts_among(&asked, AddressMatch::All).await.unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[&office].contact, found[&office].assigned_user), (early.id, early.assigned_user_id));
+        let found = tx.contacts_among(&asked, AddressMatch::Primary).await.unwrap();
+        assert_eq!((found[&office].contact, found[&office].assigned_user), (primary.id, primary.assigned_user_id));
+    }
+
+    async fn mail_finds_its_route_until_it_expires(world) {
+        let place = Place::new(&world).await;
+        let ann = place.user("ann@example.com").await;
+        let target = RouteTarget::Capture { user: ann };
+        let (first, second) =
+            (a_route(&place, "Ann-abc@bcc.example", target.clone()), a_route(&place, "ann-def@bcc.example", target));
+        let mut tx = place.tx().await;
+        tx.insert_route(&first, at(1)).await.unwrap();
+        assert_eq!(tx.capture_route(ann).await.unwrap().as_ref(), Some(&first));
+        tx.insert_route(&second, at(2)).await.unwrap();
+        tx.expire_route(first.id, at(100)).await.unwrap();
+        assert_eq!(tx.capture_route(ann).await.unwrap().as_ref(), Some(&second));
+        let shown = tx.user(ann).await.unwrap().unwrap().capture_address;
+        assert_eq!(shown, Some(second.address.clone()));
+        let ids: Vec<_> = tx.routes_of(ann).await.unwrap().iter().map(|route| route.id).collect();
+        assert_eq!(ids, [second.id, first.id]);
+        missing(tx.expire_route(mint(), at(0)).await);
+        tx.commit().await.unwrap();
+
+        let mut system = world.store.system_read().await.unwrap();
+        let found = system.route(&address("ANN-ABC@bcc.example"), at(99)).await.unwrap().unwrap();
+        assert_eq!((found.id, found.workspace, found.expires_at), (first.id, place.id, Some(at(100))));
+        assert_eq!(system.route(&first.address, at(100)).await.unwrap(), None);
+        assert_eq!(system.route(&address("ann-xyz@bcc.example"), at(0)).await.unwrap(), None);
+    }
+
+    async fn an_address_of_ours_belongs_to_one_workspace(world) {
+        let (one, other) = (Place::new(&world).await, Place::new(&world).await);
+        for (place, expect) in [(&one, None), (&other, Some("routes_address_unique"))] {
+            let user = place.user("ann@example.com").await;
+            let mut tx = place.tx().await;
+            let route = a_route(place, "ann-abc@bcc.example", RouteTarget::Capture { user });
+            let inserted = tx.insert_route(&route, at(1)).await;
+            assert_eq!(inserted.as_ref().err().map(|_| ()), expect.map(|_| ()));
+            match expect {
+                Some(what) => assert_eq!(conflict(inserted), what),
+                None => tx.commit().await.unwrap(),
+            }
+        }
+    }
+
+    async fn deleting_a_workspace_leaves_the_others(world) {
+        let (gone, stays) = (Place::new(&world).await, Place::new(&world).await);
+        for place in [&gone, &stays] {
+            let account = place.account("ann@example.com").await;
+            let conversation = place.conversation(1).await;
+            let message = place.message(conversation, 2).await;
+            let mut tx = place.tx().await;
+            tx.insert_webhook(&a_webhook(None)).await.unwrap();
+            tx.insert_contact(&a_contact("c@x.example", 1)).await.unwrap();
+            tx.put_mailbox(account, &a_mailbox("INBOX", 1)).await.unwrap();
+            let event = crate::core::event::Event::ConversationCreated { conversation };
+            tx.announce(&event, at(3)).await.unwrap();
+            assert_eq!(message.conversation, conversation);
+            tx.commit().await.unwrap();
+        }
+        let mut system = world.store.system().await.unwrap();
+        system.delete_workspace(gone.id).await.unwrap();
+        missing(system.delete_workspace(gone.id).await);
+        system.commit().await.unwrap();
+        assert_eq!(gone.read().await.this_workspace().await.unwrap(), None);
+        assert!(gone.read().await.users(&all()).await.unwrap().is_empty());
+        let mut read = stays.read().await;
+        assert_eq!(read.users(&all()).await.unwrap().len(), 1);
+        assert_eq!(read.last_seq().await.unwrap(), 1);
+        assert_eq!(read.webhooks(at(4)).await.unwrap().len(), 1);
+    }
+}
