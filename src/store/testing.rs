@@ -14,8 +14,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{MasterKey, Options, Store, mint, sql};
-use crate::core::ids::WorkspaceId;
+use super::{MasterKey, Options, Store, mint};
+use crate::core::{ids::WorkspaceId, people::Workspace};
 
 /// Runs one test on both engines: `both! { async fn name(world) { … } }`.
 macro_rules! both {
@@ -69,10 +69,17 @@ impl World {
     /// A workspace with nothing in it.
     pub(crate) async fn workspace(&self) -> WorkspaceId {
         let id: WorkspaceId = mint();
+        let workspace = Workspace {
+            id,
+            slug: id.to_string(),
+            name: id.to_string(),
+            timezone: "UTC".to_owned(),
+            preset: "default".to_owned(),
+            policy_version: 1,
+            created_at: Timestamp::UNIX_EPOCH,
+        };
         let mut system = self.store.system().await.unwrap();
-        let insert = sql("insert into workspaces (id, slug, name, timezone, preset, created_at) \
-             values ($1, $2, $2, 'UTC', 'default', $3)");
-        system.execute(insert.bind(id).bind(id.to_string()).bind(Timestamp::UNIX_EPOCH)).await.unwrap();
+        system.create_workspace(&workspace).await.unwrap();
         system.commit().await.unwrap();
         id
     }
