@@ -78,7 +78,8 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
     let mut tx = gateway.store.begin(job.workspace).await?;
     let ruling =
         Ruling { verdict: Verdict::Held, rule: "cannot_be_processed", reason: "It could not be processed." };
-    hold(&mut tx, gateway, inbound, "capture", ruling, Vec::new()).await?;
+    let decision = NewDecision { ruling, via: "capture", message: None, seen_at: None, hashes: Vec::new() };
+    hold(&mut tx, gateway, inbound, decision).await?;
     tx.settle(job, Settlement::Done).await?;
     tx.commit().await?;
     Ok(())
@@ -170,28 +171,27 @@ async fn leave(
     (ruling, via): (Ruling, &'static str),
 ) -> Result<(), FlowError> {
     let hashes = ingest::decision_hashes(tx, &message.summary, &parties(gateway, message)).await?;
-    if ruling.verdict == Verdict::Held {
-        return hold(tx, gateway, row.id, via, ruling, hashes).await;
-    }
     let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes };
+    if decision.ruling.verdict == Verdict::Held {
+        return hold(tx, gateway, row.id, decision).await;
+    }
     tx.decide(&decision, ingest::stamp(&gateway.policy()), row.received_at).await?;
     tx.settle_inbound(row.id, InboundState::Dropped, None).await?;
     Ok(())
 }
 
+/// Keeps a message aside with its reason. `decision` says why; it names the message by the key promised in the 250.
 async fn hold(
     tx: &mut Tx,
     gateway: &Gateway,
     inbound: MessageKey,
-    via: &'static str,
-    ruling: Ruling,
-    hashes: Vec<crate::core::decision::DecisionHash>,
+    decision: NewDecision,
 ) -> Result<(), FlowError> {
-    let (now, reason) = (super::now(), ruling.reason.to_owned());
-    let decision = NewDecision { ruling, via, message: Some(inbound), seen_at: None, hashes };
+    let (now, reason) = (super::now(), decision.ruling.reason.to_owned());
+    let decision = NewDecision { message: Some(inbound), ..decision };
+    tx.settle_inbound(inbound, InboundState::Held, None).await?;
     tx.decide(&decision, ingest::stamp(&gateway.policy()), now).await?;
     tx.announce(&Event::MessageHeld { message: inbound, reason }, now).await?;
-    tx.settle_inbound(inbound, InboundState::Held, None).await?;
     Ok(())
 }
 
