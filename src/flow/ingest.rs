@@ -24,7 +24,7 @@ use crate::{
         threading::{self, Assignment, Found, ThreadKey, ThreadNode},
     },
     mail::{Address, Message, MessageId, Party},
-    store::{self, AddressMatch, Error, PolicyStamp, Tx, mint},
+    store::{self, AddressMatch, Error, PolicyStamp, TextHasher, Tx, mint},
 };
 
 /// A message at the door, judged and ready to be filed.
@@ -35,7 +35,10 @@ pub(super) struct Arrival<'a> {
     pub parties: Parties,
     pub bytes: RawBytes<'a>,
     pub sightings: Vec<Sighting>,
+    /// When it came before us.
     pub received_at: Timestamp,
+    /// When the provider took it in, for mail found in a mailbox: perhaps long before.
+    pub internal_date: Option<Timestamp>,
     pub ruling: Ruling,
     /// The door, as decisions name it.
     pub via: &'static str,
@@ -44,9 +47,24 @@ pub(super) struct Arrival<'a> {
     /// A conversation it may join whoever is on it: proven by a reply address, or named by the CRM.
     pub conversation: Option<ConversationId>,
     pub create_contacts: bool,
-    /// What to tell the CRM if it is new; backfilled mail is filed in silence.
-    pub announce: Option<MessageEvent>,
+    pub announce: Announce,
     pub account: Option<AccountId>,
+}
+
+/// What the CRM is told of a message that is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Announce {
+    Now(MessageEvent),
+    /// The conversation at once, the message when more is known of it.
+    Later,
+    /// History is filed in silence.
+    Never,
+}
+
+impl Arrival<'_> {
+    fn arrived_at(&self) -> Timestamp {
+        self.internal_date.map_or(self.received_at, |date| date.min(self.received_at))
+    }
 }
 
 /// The exact bytes of an arrival.
@@ -95,7 +113,7 @@ pub(super) async fn ingest(
     // Filing reads what it then changes (threads, contacts); one workspace files one message at a time.
     tx.lock_filing().await?;
     if let Some(known) = recognise(tx, &arrival).await? {
-        return add_sightings(tx, ours, known, &arrival).await;
+        return add_sightings(tx, (ours, policy), known, &arrival).await;
     }
     file(tx, ours, policy, arrival).await
 }
@@ -141,7 +159,7 @@ fn same_recipients(a: &Parties, b: &Parties) -> bool {
 /// Adds what a further copy tells: where it was seen, and the ids it goes by there.
 async fn add_sightings(
     tx: &mut Tx,
-    ours: &OurDomains,
+    (ours, policy): (&OurDomains, &Policy),
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
 ) -> Result<Ingested, FlowError> {
@@ -151,6 +169,7 @@ async fn add_sightings(
         seen_anew |= tx.add_sighting(message, &row).await?;
         if let Sighting::Account(at) = sighting {
             tx.note_sent_copy(message, at).await?;
+            decide(tx, policy, arrival, message).await?;
         }
     }
     let conversation = learn_ids(tx, ours, (message, conversation), arrival).await?;
@@ -207,6 +226,9 @@ async fn file(
     let message = store_message(tx, &arrival, &who, conversation).await?;
     write_rows(tx, &arrival, &message, &who, &keys).await?;
     let contacts: Vec<ContactId> = who.contacts.iter().map(|(contact, _)| *contact).collect();
+    if arrival.announce == Announce::Never {
+        events.retain(|event| !matches!(event, Event::ConversationCreated { .. }));
+    }
     events.extend(contact_events(&created, &known, &arrival, message.id));
     events.extend(message_event(&arrival, &message, &contacts));
     for event in &events {
@@ -240,8 +262,16 @@ async fn store_message(
 /// Who of these people the workspace knows.
 pub(super) async fn known_people(session: &mut store::Session, parties: &Parties) -> Result<Known, Error> {
     let addresses: Vec<Address> = parties.addresses().cloned().collect();
-    let users = session.users_among(&addresses).await?;
-    let contacts = session.contacts_among(&addresses, AddressMatch::All).await?;
+    known_among(session, &addresses).await
+}
+
+/// The same of the people of many messages at once.
+pub(super) async fn known_among(
+    session: &mut store::Session,
+    addresses: &[Address],
+) -> Result<Known, Error> {
+    let users = session.users_among(addresses).await?;
+    let contacts = session.contacts_among(addresses, AddressMatch::All).await?;
     let known =
         |found: store::ContactMatch| KnownContact { id: found.contact, assigned_user: found.assigned_user };
     Ok(Known {
@@ -312,7 +342,7 @@ pub(super) fn keys_of_summary(
     threading::keys(&nodes, &who.outsiders)
 }
 
-fn bytes_of(keys: &[ThreadKey]) -> Vec<[u8; 16]> {
+pub(super) fn bytes_of(keys: &[ThreadKey]) -> Vec<[u8; 16]> {
     keys.iter().map(|key| key.0).collect()
 }
 
@@ -416,7 +446,7 @@ fn stored(
         attachments: arrival.message.attachments.iter().map(attachment).collect(),
         defects: arrival.message.defects.iter().map(defect_word).collect(),
         sent_at: sent_at(arrival),
-        received_at: arrival.received_at,
+        received_at: arrival.arrived_at(),
         size: size as u64,
         blob,
     }
@@ -440,7 +470,8 @@ fn attachment(attachment: &crate::mail::Attachment) -> AttachmentSummary {
 
 /// The Date field, unless it lies in the future or is absent: then the time of arrival.
 fn sent_at(arrival: &Arrival<'_>) -> Timestamp {
-    arrival.message.summary.date.map_or(arrival.received_at, |date| date.min(arrival.received_at))
+    let arrived = arrival.arrived_at();
+    arrival.message.summary.date.map_or(arrived, |date| date.min(arrived))
 }
 
 /// Content first, so that copies under other ids lie side by side in the index; then the Message-ID.
@@ -491,7 +522,10 @@ fn message_event(arrival: &Arrival<'_>, message: &StoredMessage, contacts: &[Con
         state: None,
         recipients: Vec::new(),
     };
-    arrival.announce.map(|what| Event::Message { what, fact })
+    match arrival.announce {
+        Announce::Now(what) => Some(Event::Message { what, fact }),
+        Announce::Later | Announce::Never => None,
+    }
 }
 
 /// The event for mail found at a provider, by its direction.
@@ -534,7 +568,15 @@ pub(super) async fn decision_hashes(
     summary: &crate::mail::HeaderSummary,
     parties: &Parties,
 ) -> Result<Vec<DecisionHash>, Error> {
-    let key = session.text_hasher().await?;
+    Ok(hashes_of(&session.text_hasher().await?, summary, parties))
+}
+
+/// The same with a key that is in hand.
+pub(super) fn hashes_of(
+    key: &TextHasher,
+    summary: &crate::mail::HeaderSummary,
+    parties: &Parties,
+) -> Vec<DecisionHash> {
     let hashed = |role, text: &str| DecisionHash { role, hash: key.hash(text) };
     let own = [&summary.message_id, &summary.original_message_id].into_iter().flatten();
     let mut hashes: Vec<_> = own.map(|id| hashed(HashRole::Id, id.as_str())).collect();
@@ -543,7 +585,7 @@ pub(super) async fn decision_hashes(
     hashes.extend(parties.addresses().map(|address| hashed(HashRole::Address, address.key())));
     hashes.sort_by_key(|hash| hash.hash);
     hashes.dedup_by_key(|hash| hash.hash);
-    Ok(hashes)
+    hashes
 }
 
 /// Mail skipped before it was known to belong (the Sent copy of what is captured now, the answer that overtook it) is
