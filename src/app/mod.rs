@@ -149,6 +149,9 @@ impl Running {
             self.tasks.spawn(worker::jobs::run(self.gateway.clone(), self.shutdown.clone()));
             self.tasks.spawn(worker::upkeep::run(self.gateway.clone(), self.shutdown.clone()));
         }
+        if config.has_role(Role::Accounts) {
+            self.tasks.spawn(worker::accounts::run(self.gateway.clone(), self.shutdown.clone()));
+        }
     }
 }
 

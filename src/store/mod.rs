@@ -73,7 +73,7 @@ pub use intake::{InboundRow, InboundState, Taken};
 pub use leases::{Lease, Leased};
 pub use messages::KnownId;
 pub use page::{Page, PageKey};
-pub use sightings::Renumbering;
+pub use sightings::{Renumbering, SightedId};
 pub(crate) use sql::{Arg, Query, Row, placeholders, sql};
 pub use submissions::{SubmissionExit, SubmissionStep};
 pub(crate) use vault::Place;

@@ -40,7 +40,7 @@ pub(in crate::flow) fn keys_of_summary(
     threading::keys(&nodes, &who.outsiders)
 }
 
-pub(super) fn bytes_of(keys: &[ThreadKey]) -> Vec<[u8; 16]> {
+pub(in crate::flow) fn bytes_of(keys: &[ThreadKey]) -> Vec<[u8; 16]> {
     keys.iter().map(|key| key.0).collect()
 }
 
