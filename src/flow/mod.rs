@@ -118,8 +118,10 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// The time, read once for each unit of work.
+/// The time, read once for each unit of work. To the microsecond, as it is stored: what is answered now and what is read
+/// back later are the same.
 #[must_use]
 pub fn now() -> Timestamp {
-    Timestamp::now()
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }

@@ -59,7 +59,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use accounts::AccountFilter;
-pub use answers::KeptAnswer;
+pub use answers::{InstanceRequest, KeptAnswer};
 pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob};
 pub use contacts::{AddressMatch, ContactFilter, ContactMatch};
 pub use conversations::{ConversationFilter, ConversationRef, Merged};
