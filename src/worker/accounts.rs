@@ -261,7 +261,7 @@ async fn work(gateway: Gateway, leased: Leased, stop: CancellationToken, lost: C
 
 async fn keep_following(gateway: &Gateway, leased: Leased, stop: &CancellationToken) {
     let mut news = sync::news_of_account(&gateway.coord, leased.account);
-    let (mut memory, mut failures) = (Memory::default(), 0);
+    let (mut memory, mut failures) = (Memory::default(), 0_u32);
     if let Ok(Some(until)) = sync::resume_at(gateway, leased).await {
         let pause = Duration::try_from(until.duration_since(flow::now())).unwrap_or_default();
         tokio::select! { () = stop.cancelled() => {} () = sleep(pause) => {} }
