@@ -30,6 +30,7 @@ pub mod worker;
 
 pub mod http;
 
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod telemetry;

@@ -46,6 +46,12 @@ impl ProviderDialer {
         Self { net, imap_limits, imap_deadlines, smtp_timeouts }
     }
 
+    /// What dials, with its rules.
+    #[must_use]
+    pub fn net(&self) -> &net::Dialer {
+        &self.net
+    }
+
     /// Opens an IMAP session and logs in.
     ///
     /// # Errors

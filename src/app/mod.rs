@@ -50,10 +50,17 @@ impl Running {
     ///
     /// # Errors
     /// Names what could not be opened, read or bound, and what to do about it.
-    pub async fn start(config: &Config, metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Result<Self, StartError> {
+    pub async fn start(
+        config: &Config,
+        metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    ) -> Result<Self, StartError> {
         let gateway = gateway(config).await?;
-        let mut running =
-            Self { gateway, addresses: Addresses::default(), shutdown: CancellationToken::new(), tasks: TaskTracker::new() };
+        let mut running = Self {
+            gateway,
+            addresses: Addresses::default(),
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
         let ready = Arc::new(AtomicBool::new(false));
         running.listen_http(config, metrics, &ready).await?;
         running.listen_smtp(config)?;
@@ -100,7 +107,8 @@ impl Running {
             let gateway = self.gateway.clone();
             let factory = move |_, _| MxHandler::new(gateway.clone());
             let server = Arc::new(smtp::Server::new(&hostname, limits.clone(), tls.clone(), factory));
-            self.addresses.mx = self.serve_smtp(&server, &config.smtp.mx.listen, (ListenerKind::Mx, "smtp.mx.listen"))?;
+            self.addresses.mx =
+                self.serve_smtp(&server, &config.smtp.mx.listen, (ListenerKind::Mx, "smtp.mx.listen"))?;
         }
         if config.has_role(Role::Submission) {
             let gateway = self.gateway.clone();
@@ -110,9 +118,12 @@ impl Running {
             self.addresses.submission = self.serve_smtp(&server, &config.smtp.submission.listen, kind)?;
             if has_tls {
                 let kind = (ListenerKind::Submissions, "smtp.submissions.listen");
-                self.addresses.submissions = self.serve_smtp(&server, &config.smtp.submissions.listen, kind)?;
+                self.addresses.submissions =
+                    self.serve_smtp(&server, &config.smtp.submissions.listen, kind)?;
             } else {
-                tracing::warn!("without [tls] nobody can log in to submit mail: set tls.certificate and tls.private_key");
+                tracing::warn!(
+                    "without [tls] nobody can log in to submit mail: set tls.certificate and tls.private_key"
+                );
             }
         }
         Ok(())

@@ -34,14 +34,19 @@ pub async fn serve(config: Option<&Path>) -> anyhow::Result<()> {
     tracing::info!("shutting down: finishing the work in hand");
     let stopped = tokio::time::timeout(config.node.shutdown_grace, running.stop()).await;
     if stopped.is_err() {
-        tracing::warn!("some work did not finish in time; what was acknowledged is safe and goes on at the next start");
+        tracing::warn!(
+            "some work did not finish in time; what was acknowledged is safe and goes on at the next start"
+        );
     }
     anyhow::ensure!(!failed, "the store failed: check the disk, then start again");
     Ok(())
 }
 
 /// Waits for the end. True when it is the store that ended it.
-async fn wait(running: &Running, metrics: &metrics_exporter_prometheus::PrometheusHandle) -> anyhow::Result<bool> {
+async fn wait(
+    running: &Running,
+    metrics: &metrics_exporter_prometheus::PrometheusHandle,
+) -> anyhow::Result<bool> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut upkeep = tokio::time::interval(METRICS_UPKEEP);
     loop {

@@ -116,6 +116,20 @@ impl LogLevel {
 pub struct DomainName(String);
 
 impl DomainName {
+    /// A domain as it is compared: lower-case A-labels. `None` when the text is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        canonical_domain(text).filter(|domain| !domain.starts_with('[')).map(Self)
+    }
+}
+
+impl std::fmt::Display for DomainName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl DomainName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -5,9 +5,11 @@
 pub mod api_key;
 mod capture;
 mod ingest;
+pub mod notify;
 mod process;
 pub mod relay;
 pub mod submit;
+pub mod sync;
 
 pub use capture::MxHandler;
 pub use process::{hold_poison, process, repeat};
@@ -22,6 +24,7 @@ use crate::{
     core::{attribution::OurDomains, ids::AccountId, policy::Policy},
     queue::Queue,
     store::{self, Store},
+    webhook::Poster,
 };
 
 /// What every flow works with. Cheap to clone.
@@ -31,6 +34,9 @@ pub struct Gateway {
     pub queue: Queue,
     pub coord: Coord,
     pub dialer: ProviderDialer,
+    pub webhooks: Poster,
+    /// The accounts that this process follows.
+    pub followers: sync::Followers,
     pub settings: Arc<Settings>,
 }
 
@@ -48,6 +54,14 @@ pub struct Settings {
     pub reconcile_waits: Vec<Duration>,
     /// How long to look for the provider's own copy in Sent before appending one.
     pub sent_copy_wait: Duration,
+    /// How often mailboxes are looked at that no IDLE watches, Sent among them.
+    pub sync_poll: Duration,
+    /// IDLE is ended and begun anew after this long: NATs forget sooner than the 29 minutes of RFC 9051.
+    pub idle_renew: Duration,
+    /// The largest message fetched from an account, in octets.
+    pub message_bytes_max: u64,
+    /// Accounts that this process follows at most.
+    pub accounts_max: u32,
 }
 
 impl Gateway {

@@ -14,7 +14,7 @@ use crate::{
     },
     queue::{Leased, Settlement},
     store::Tx,
-    webhook::{self, Posted},
+    webhook::Posted,
 };
 
 /// Delivers the event with this number.

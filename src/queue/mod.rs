@@ -213,11 +213,9 @@ impl Tx {
     /// `Fenced` when the lease ran out and somebody else took the job: the transaction must not be committed.
     pub async fn settle(&mut self, leased: &Leased, settlement: Settlement) -> Result<(), Error> {
         match settlement {
-            Settlement::Done => self.remove(leased).await?,
-            Settlement::RetryAt(at) => self.postpone(leased, at).await?,
+            Settlement::Done => self.remove(leased).await,
+            Settlement::RetryAt(at) => self.postpone(leased, at).await,
         }
-        self.on_commit(Store::announce_jobs);
-        Ok(())
     }
 
     /// Drops every job of a lane, done or not, leased or not.
@@ -243,6 +241,7 @@ impl Tx {
         let leave = sql("update lanes set jobs = jobs - 1 where workspace = $1 and lane = $2 returning jobs");
         let left = self.fetch_one(leave.bind(workspace).bind(&lane)).await?.get::<i64>("jobs")?;
         let next = if left > 0 {
+            self.on_commit(Store::announce_jobs);
             sql("update jobs set head = 1 where workspace = $1 and id = \
                  (select min(id) from jobs where workspace = $1 and lane = $2)")
         } else {
@@ -255,7 +254,12 @@ impl Tx {
         let update = sql("update jobs set leased_until = null, run_at = $4 \
              where workspace = $1 and id = $2 and attempt = $3");
         let update = update.bind(self.workspace()).bind(leased.id).bind(leased.attempt).bind(at);
-        if self.execute(update).await? == 1 { Ok(()) } else { Err(Error::Fenced) }
+        if self.execute(update).await? != 1 {
+            return Err(Error::Fenced);
+        }
+        // Whoever sleeps until the lease's end has to wake before it.
+        self.on_commit(Store::announce_jobs);
+        Ok(())
     }
 }
 

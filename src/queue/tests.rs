@@ -232,7 +232,8 @@ both! {
             }
             order
         };
-        let ((), order) = tokio::time::timeout(MINUTE, async { tokio::join!(produce, consume) }).await.unwrap();
+        let both = Box::pin(async { tokio::join!(produce, consume) });
+        let ((), order) = tokio::time::timeout(MINUTE, both).await.unwrap();
         assert_eq!(order, (0..JOBS as u128).collect::<Vec<_>>());
     }
 

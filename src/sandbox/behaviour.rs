@@ -154,6 +154,8 @@ pub enum Act {
     DropAfter(usize),
     /// Does the command after a pause.
     Delay(Duration),
+    /// Does the command, and sends its answer after a pause.
+    Linger(Duration),
     /// Sends these octets first (`{tag}` stands for the command's tag), then does the command.
     Inject(Vec<u8>),
     /// Sends these octets instead of doing the command.

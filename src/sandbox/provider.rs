@@ -105,23 +105,16 @@ impl Provider {
     /// # Errors
     /// `NoUser`, `NoMailbox`, `TooLarge`, or `Full` at a limit.
     pub fn append(&self, user: &Address, mailbox: &str, raw: &[u8], flags: &[&str]) -> Result<u32> {
-        self.append_at(user, mailbox, raw, flags, Timestamp::now())
+        self.append_at(Timestamp::now(), (user, mailbox), raw, flags)
     }
 
     /// The same with an internal date.
     ///
     /// # Errors
     /// As `append`.
-    pub fn append_at(
-        &self,
-        user: &Address,
-        mailbox: &str,
-        raw: &[u8],
-        flags: &[&str],
-        at: Timestamp,
-    ) -> Result<u32> {
+    pub fn append_at(&self, at: Timestamp, to: (&Address, &str), raw: &[u8], flags: &[&str]) -> Result<u32> {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        self.with(|world| world.append(user, mailbox, Arrival { raw: raw.into(), flags, internal_date: at }))
+        self.with(|world| world.append(to.0, to.1, Arrival { raw: raw.into(), flags, internal_date: at }))
     }
 
     /// Creates a mailbox; the name is modified UTF-7, as it goes over the wire.
@@ -184,6 +177,12 @@ impl Provider {
         self.with(|world| {
             world.mailbox(user, mailbox).map(|mailbox| mailbox.mails.clone()).unwrap_or_default()
         })
+    }
+
+    /// What lies in a user's INBOX: what a contact at another domain got.
+    #[must_use]
+    pub fn inbox(&self, user: &Address) -> Vec<StoredMail> {
+        self.messages(user, "INBOX")
     }
 
     /// UIDVALIDITY and UIDNEXT of a mailbox.

@@ -45,6 +45,8 @@ pub struct Options {
     /// Without TLS the submission door takes passwords in clear: it is on loopback.
     pub submission_tls: Tls,
     pub mx_tls: Tls,
+    /// Cancelling it closes the doors too.
+    pub stop: CancellationToken,
 }
 
 /// A provider with its doors open. Dropping it closes them; `stop` also waits for the sessions.
@@ -71,7 +73,7 @@ impl Provider {
 
 impl Running {
     async fn open(provider: Provider, options: Options) -> io::Result<Self> {
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (stop, tasks) = (options.stop.child_token(), TaskTracker::new());
         let room = Arc::new(Semaphore::new(options.limits.connections_max));
         let relay = Relay::new(&provider, &tasks, &stop);
         let bytes_max = options.limits.message_bytes_max;
@@ -142,14 +144,14 @@ async fn bind() -> io::Result<(TcpListener, SocketAddr)> {
 
 /// A listening socket with a bound on what it lets in.
 pub(super) struct Listening {
-    listener: TcpListener,
-    room: Arc<Semaphore>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    pub(super) listener: TcpListener,
+    pub(super) room: Arc<Semaphore>,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: TaskTracker,
 }
 
 impl Listening {
-    async fn accept<F: Future<Output = ()> + Send + 'static>(
+    pub(super) async fn accept<F: Future<Output = ()> + Send + 'static>(
         self,
         serve: impl Fn(TcpStream, SocketAddr) -> F,
     ) {

@@ -42,6 +42,7 @@ enum Fate {
     Pass,
     Replace(Vec<u8>),
     Cut(usize),
+    Linger(Duration),
 }
 
 /// Where the client's side stands.
@@ -172,6 +173,7 @@ impl Tap {
                 self.owed.push_back(Owed::Own(bytes));
                 self.forward(&verb, line, Fate::Pass);
             }
+            Some(Act::Linger(pause)) => self.forward(&verb, line, Fate::Linger(pause)),
             Some(Act::DropAfter(octets)) => self.forward(&verb, line, Fate::Cut(octets)),
             Some(Act::Drop) => self.owed.push_back(Owed::Close),
             Some(Act::Bye(text)) => {
@@ -208,6 +210,9 @@ impl Tap {
 
     /// Pays what is owed, as far as the server's replies go.
     fn settle(&mut self) {
+        if self.closing || self.hold.is_some() {
+            return;
+        }
         while let Some(owed) = self.owed.front() {
             match owed {
                 Owed::Close => self.closing = true,
@@ -220,6 +225,11 @@ impl Tap {
                         Some(Owed::Reply(Fate::Cut(octets))) => {
                             self.to_client.extend_from_slice(reply.get(..*octets).unwrap_or(&reply));
                             self.closing = true;
+                        }
+                        Some(Owed::Reply(Fate::Linger(pause))) => {
+                            self.hold = Some(*pause);
+                            self.owed.pop_front();
+                            return self.owed.push_front(Owed::Own(reply));
                         }
                         _ => self.to_client.extend_from_slice(&reply),
                     }
@@ -448,6 +458,7 @@ mod tests {
         );
         let pause = Duration::from_secs(3);
         check("DOT", Act::Delay(pause), &format!("{sent}(hold 3s)250 taken\r\n250 ok\r\n"), &all);
+        check("DOT", Act::Linger(pause), &format!("{sent}(hold 3s)250 taken\r\n250 ok\r\n"), &all);
     }
 
     #[test]
@@ -464,7 +475,7 @@ mod tests {
         for chunk in [input.len(), 1] {
             let mut tap = Tap::new();
             let (mut judged, mut chunks) = (Vec::new(), input.chunks(chunk));
-            tap.server(b"220 hi\r\n354 go on\r\n");
+            tap.server(b"220 hi\r\n");
             loop {
                 match tap.step() {
                     TapStep::Judge { line, .. } => {
@@ -475,6 +486,7 @@ mod tests {
                         Some(bytes) => tap.client(bytes),
                         None => break,
                     },
+                    TapStep::ToServer(bytes) if bytes == b"DATA\r\n" => tap.server(b"354 go on\r\n"),
                     _ => {}
                 }
             }

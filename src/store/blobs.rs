@@ -23,6 +23,8 @@ use crate::core::ids::{Id as _, WorkspaceId};
 pub const BLOB_INLINE_BYTES_MAX: usize = 256 * 1024;
 /// Content longer than this is compressed and sealed off the async threads: it takes over a millisecond.
 const SEALED_HERE_BYTES_MAX: usize = 128 * 1024;
+/// The disk could not do it: the number is the same on every Unix.
+const EIO: i32 = 5;
 /// The fastest level: mail is mostly base 64 and text, and higher levels gain a few percent for twice the time.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -91,7 +93,7 @@ impl Store {
         let place = Place::new("blobs", "data", id);
         let work = move || Ok(content_key.seal(workspace, key, &place, &compress(&raw)?));
         let sealed: io::Result<Vec<u8>> = if here { work() } else { blocking(work).await };
-        let sealed = sealed.map_err(|error| self.disk_error(&error))?;
+        let sealed = sealed.map_err(|error| self.disk_error(error))?;
         let inline = if sealed.len() <= BLOB_INLINE_BYTES_MAX {
             Some(sealed)
         } else {
@@ -106,12 +108,17 @@ impl Store {
         let directory = self.0.blobs.directory(workspace);
         let file = self.0.blobs.file(workspace, id);
         let written = blocking(move || write_durably(&directory, &file, &sealed)).await;
-        written.map_err(|error| self.disk_error(&error))
+        written.map_err(|error| self.disk_error(error))
     }
 
-    fn disk_error(&self, error: &io::Error) -> Error {
-        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        self.0.health.note(if full { Error::Full } else { Error::Failed })
+    fn disk_error(&self, error: io::Error) -> Error {
+        self.0.health.note(match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full,
+            io::ErrorKind::ReadOnlyFilesystem => Error::Failed,
+            _ if error.raw_os_error() == Some(EIO) => Error::Failed,
+            // Too many open files, say: nothing is lost, and it passes.
+            _ => Error::Unavailable(sqlx::Error::Io(error)),
+        })
     }
 
     /// Removes files that no row names and that are older than `age`, which must be longer than any transaction takes.

@@ -2,6 +2,8 @@
 //!
 //! Not here: deciding what belongs together (`core::threading`), and the messages themselves (`store::messages`).
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 
 use super::{
@@ -11,7 +13,7 @@ use super::{
     statement::{LIST_MAX, Statement},
 };
 use crate::core::{
-    ids::{ContactId, ConversationId, MessageKey, UserId},
+    ids::{ContactId, ConversationId, Id as _, MessageKey, UserId},
     message::Conversation,
 };
 
@@ -76,18 +78,20 @@ impl Tx {
     pub async fn hold_conversation(&mut self, id: ConversationId) -> Result<ConversationId, Error> {
         // A foreign key takes this lock too, but too late to learn of a merge.
         let lock = if self.store().is_shared() { " for key share" } else { "" };
-        let mut held = id;
+        let mut asked = id;
         for _ in 0..HOLD_TRIES {
             let query = sql(format!(
-                "select coalesce(merged_into, id) as root from conversations where workspace = $1 and id = $2{lock}"
+                "select id, merged_into from conversations where workspace = $1 and id = \
+                 (select coalesce(merged_into, id) from conversations where workspace = $1 and id = $2){lock}"
             ))
             .bind(self.workspace())
-            .bind(held);
-            let root = self.fetch_one(query).await?.id("root")?;
-            if root == held {
-                return Ok(held);
+            .bind(asked);
+            let row = self.fetch_one(query).await?;
+            // Merged while this waited for the lock.
+            match row.opt_id("merged_into")? {
+                Some(root) => asked = root,
+                None => return row.id("id"),
             }
-            held = root;
         }
         Err(Error::Corrupt("conversations: redirects go round in circles".into()))
     }
@@ -168,10 +172,12 @@ impl Tx {
         keep: ConversationId,
         absorb: ConversationId,
     ) -> Result<Option<Merged>, Error> {
-        let (keep, absorb) = self.lock_roots(keep, absorb).await?;
+        self.hold_threads().await?;
+        let (keep, absorb) = (self.root(keep).await?, self.root(absorb).await?);
         if keep == absorb {
             return Ok(None);
         }
+        self.lock_conversations(&[keep, absorb]).await?;
         let workspace = self.workspace();
         let query = sql("update messages set conversation = $2 where workspace = $1 and conversation = $3 \
              returning id")
@@ -214,6 +220,7 @@ impl Tx {
         messages: &[MessageKey],
         conversation: ConversationId,
     ) -> Result<(), Error> {
+        self.hold_threads().await?;
         let workspace = self.workspace();
         let mut touched = vec![conversation];
         for some in messages.chunks(LIST_MAX) {
@@ -229,6 +236,9 @@ impl Tx {
         touched.sort_unstable();
         touched.dedup();
         self.lock_conversations(&touched).await?;
+        if self.root(conversation).await? != conversation {
+            return Err(Error::Missing);
+        }
         for some in messages.chunks(LIST_MAX) {
             let query = Statement::new("update messages set conversation = ")
                 .arg(conversation)
@@ -251,6 +261,7 @@ impl Tx {
         id: ConversationId,
         messages: &[MessageKey],
     ) -> Result<(), Error> {
+        self.hold_threads().await?;
         let query = sql("update conversations set merged_into = null \
              where workspace = $1 and id = $2 and merged_into is not null")
         .bind(self.workspace())
@@ -259,43 +270,27 @@ impl Tx {
         self.refile_messages(messages, id).await
     }
 
-    /// The conversations that stand for these two, locked against everybody who files or merges.
-    async fn lock_roots(
-        &mut self,
-        one: ConversationId,
-        other: ConversationId,
-    ) -> Result<(ConversationId, ConversationId), Error> {
-        let (mut one, mut other) = (one, other);
-        for _ in 0..HOLD_TRIES {
-            let found = self.lock_conversations(&[one, other]).await?;
-            let root = |id: ConversationId| {
-                found.iter().find(|(found, _)| *found == id).map(|(_, root)| *root).ok_or(Error::Missing)
-            };
-            let roots = (root(one)?, root(other)?);
-            if roots == (one, other) {
-                return Ok(roots);
-            }
-            (one, other) = roots;
+    /// Makes merges and splits of a workspace follow one another, as all writing does with SQLite: each moves whole
+    /// conversations, and two at once would wait for each other in a ring.
+    async fn hold_threads(&mut self) -> Result<(), Error> {
+        if self.store().is_shared() {
+            let (_, key) = self.workspace().uuid().as_u64_pair();
+            self.fetch_one(sql("select pg_advisory_xact_lock($1)").bind(key.cast_signed())).await?;
         }
-        Err(Error::Corrupt("conversations: redirects go round in circles".into()))
+        Ok(())
     }
 
-    /// Locks conversations in the order of their ids. Returns each with the one that stands for it.
-    async fn lock_conversations(
-        &mut self,
-        ids: &[ConversationId],
-    ) -> Result<Vec<(ConversationId, ConversationId)>, Error> {
+    /// Waits until nobody is filing into these conversations, and lets nobody begin.
+    async fn lock_conversations(&mut self, ids: &[ConversationId]) -> Result<(), Error> {
         let lock = if self.store().is_shared() { " for update" } else { "" };
-        let query = Statement::new(
-            "select id, coalesce(merged_into, id) as root from conversations where workspace = ",
-        )
-        .arg(self.workspace())
-        .text(" and id in ")
-        .list(ids)
-        .text(" order by id")
-        .text(lock)
-        .query();
-        self.fetch_all(query).await?.iter().map(|row| Ok((row.id("id")?, row.id("root")?))).collect()
+        let query = Statement::new("select id from conversations where workspace = ")
+            .arg(self.workspace())
+            .text(" and id in ")
+            .list(ids)
+            .text(" order by id")
+            .text(lock)
+            .query();
+        self.fetch_all(query).await.map(drop)
     }
 
     async fn recount(&mut self, ids: &[ConversationId]) -> Result<(), Error> {
@@ -406,6 +401,22 @@ impl Session {
         found.sort_unstable();
         found.dedup();
         Ok(found)
+    }
+
+    /// Those of the keys that some conversation has: many messages are asked about at once.
+    pub async fn thread_keys_known(&mut self, keys: &[[u8; 16]]) -> Result<HashSet<[u8; 16]>, Error> {
+        let mut known = HashSet::new();
+        for some in keys.chunks(LIST_MAX) {
+            let query = Statement::new("select key from thread_keys where workspace = ")
+                .arg(self.workspace())
+                .text(" and key in ")
+                .list(some)
+                .query();
+            for row in self.fetch_all(query).await? {
+                known.insert(row.get("key")?);
+            }
+        }
+        Ok(known)
     }
 }
 

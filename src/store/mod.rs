@@ -73,7 +73,7 @@ pub use intake::{InboundRow, InboundState, Taken};
 pub use leases::{Lease, Leased};
 pub use messages::KnownId;
 pub use page::{Page, PageKey};
-pub use sightings::Renumbering;
+pub use sightings::{Renumbering, SightedId};
 pub(crate) use sql::{Arg, Query, Row, placeholders, sql};
 pub use submissions::{SubmissionExit, SubmissionStep};
 pub(crate) use vault::Place;
@@ -152,7 +152,11 @@ impl Store {
             enqueued: watch::Sender::new(0),
             announced: watch::Sender::new(0),
         }));
-        store.prove_master_key().await?;
+        if let Err(error) = store.prove_master_key().await {
+            // Let go of the files before saying so: whoever tries again must not find them in use.
+            store.close().await;
+            return Err(error);
+        }
         batches.start(&store);
         Ok(store)
     }

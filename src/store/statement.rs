@@ -85,3 +85,33 @@ impl Statement {
         sql(self.text).bind_all(self.args)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(statement: Statement, text: &str, args: &[i64]) {
+        let args: Vec<Arg> = args.iter().map(|arg| Arg::from(*arg)).collect();
+        assert_eq!((statement.text.as_str(), &statement.args), (text, &args));
+    }
+
+    #[test]
+    fn values_are_numbered_as_they_come() {
+        let statement = Statement::new("a = ").arg(7_i64).text(" and b = ").arg(8_i64);
+        check(statement, "a = $1 and b = $2", &[7, 8]);
+        check(Statement::new("a").given(" = ", Some(1_i64)).given(" = ", None::<i64>), "a = $1", &[1]);
+        check(
+            Statement::new("").rows([[1_i64.into(), 2_i64.into()], [3_i64.into(), 4_i64.into()]]),
+            "($1, $2), ($3, $4)",
+            &[1, 2, 3, 4],
+        );
+    }
+
+    #[test]
+    fn lists_of_many_lengths_make_few_texts() {
+        check(Statement::new("").list(&[] as &[i64]), "(null)", &[]);
+        check(Statement::new("").list(&[5_i64]), "($1)", &[5]);
+        check(Statement::new("").list(&[5_i64, 6, 7]), "($1, $2, $3, $4)", &[5, 6, 7, 7]);
+    }
+}

@@ -1,11 +1,11 @@
 //! Stores for tests: one on each engine, gone when the test is.
 //!
-//! Not here: the tests. PostgreSQL is started once a process, in a directory of its own, without flushing to disk; a
+//! Not here: the tests. PostgreSQL is started in a directory of its own and never flushes; a
 //! machine without it fails the tests rather than passing half of them.
 
 use std::{
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
+    fs::File,
+    process::{Command, Stdio},
     sync::OnceLock,
 };
 
@@ -14,8 +14,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{MasterKey, Options, Store, mint, sql};
-use crate::core::ids::WorkspaceId;
+use super::{MasterKey, Options, Store, mint};
+use crate::core::{ids::WorkspaceId, people::Workspace};
 
 /// Runs one test on both engines: `both! { async fn name(world) { … } }`.
 macro_rules! both {
@@ -69,69 +69,75 @@ impl World {
     /// A workspace with nothing in it.
     pub(crate) async fn workspace(&self) -> WorkspaceId {
         let id: WorkspaceId = mint();
+        let workspace = Workspace {
+            id,
+            slug: id.to_string(),
+            name: id.to_string(),
+            timezone: "UTC".to_owned(),
+            preset: "default".to_owned(),
+            policy_version: 1,
+            created_at: Timestamp::UNIX_EPOCH,
+        };
         let mut system = self.store.system().await.unwrap();
-        let insert = sql("insert into workspaces (id, slug, name, timezone, preset, created_at) \
-             values ($1, $2, $2, 'UTC', 'default', $3)");
-        system.execute(insert.bind(id).bind(id.to_string()).bind(Timestamp::UNIX_EPOCH)).await.unwrap();
+        system.create_workspace(&workspace).await.unwrap();
         system.commit().await.unwrap();
         id
     }
 }
 
-/// A private server; it ends, and its directory goes, when the process lets go of its standard input by ending itself.
+/// A private server, shared by the test processes of one user: starting one takes longer than most tests. It ends, and
+/// its directory goes, when the last of them lets go of the lock by ending itself, however it ends.
 struct Cluster {
     directory: String,
-    _server: Child,
+    _in_use: File,
 }
 
 const CLUSTER: &str = r#"
 set -e
 PATH="$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1):$PATH"
-template="/tmp/mailweave-test-postgres-$(id -u)"
-mkdir -p "$template"
-(
-    flock 9
-    if [ ! -f "$template/ready" ]; then
-        rm -rf "$template/data"
-        initdb -D "$template/data" -U postgres -A trust -N --no-locale -E UTF8 >/dev/null
-        touch "$template/ready"
-    fi
-) 9>"$template/lock"
-directory="$(mktemp -d /tmp/mailweave-pg.XXXXXX)"
-cp -r "$template/data" "$directory/data"
-options="-F -c listen_addresses= -c unix_socket_directories=$directory -c max_connections=300 -c autovacuum=off"
-pg_ctl -D "$directory/data" -l "$directory/log" -w -o "$options" start >/dev/null
-echo "$directory"
-read -r _ || true
-pg_ctl -D "$directory/data" -m immediate stop >/dev/null 2>&1 || true
-rm -rf "$directory"
+home="/tmp/mailweave-test-store-$(id -u)"
+mkdir -p "$home"
+exec 9>"$home/lock"
+flock 9
+if ! pg_ctl -D "$home/data" status >/dev/null 2>&1; then
+    rm -rf "$home/data"
+    initdb -D "$home/data" -U postgres -A trust -N --no-locale -E UTF8 >/dev/null
+    options="-F -c listen_addresses= -c unix_socket_directories=$home -c max_connections=300 -c autovacuum=off"
+    pg_ctl -D "$home/data" -l "$home/log" -w -o "$options" start >/dev/null 9>&-
+    # In a session of its own: a runner that ends a test's process group must not end this.
+    setsid sh -c '
+        exec 8<"$1"
+        flock 8
+        exec 9>"$2/lock"
+        flock 9
+        pg_ctl -D "$2/data" -m immediate stop
+        rm -rf "$2/data"
+    ' sh "$1" "$home" </dev/null >/dev/null 2>&1 9>&- &
+fi
+echo "$home"
 "#;
 
 fn cluster() -> &'static Cluster {
     static CLUSTER_OF_PROCESS: OnceLock<Cluster> = OnceLock::new();
     CLUSTER_OF_PROCESS.get_or_init(|| {
+        let user = Command::new("id").arg("-u").output().expect("id says who runs this").stdout;
+        let user = String::from_utf8(user).unwrap().trim().to_owned();
+        let path = format!("/tmp/mailweave-test-store-users-of-{user}");
+        let in_use = File::options().create(true).truncate(false).write(true).open(&path).unwrap();
+        in_use.lock_shared().unwrap();
         // PostgreSQL refuses to run as root.
-        let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.trim_ascii() == b"0");
-        let mut command = if root {
-            let mut command = Command::new("runuser");
-            command.args(["-u", "postgres", "--", "sh", "-c", CLUSTER]);
-            command
-        } else {
-            let mut command = Command::new("sh");
-            command.args(["-c", CLUSTER]);
-            command
-        };
-        let mut child = command
+        let shell: &[&str] = if user == "0" { &["runuser", "-u", "postgres", "--", "sh"] } else { &["sh"] };
+        let started = Command::new(shell[0])
+            .args(&shell[1..])
+            .args(["-c", CLUSTER, "sh", &path])
             .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
             .expect("a shell starts");
-        let mut directory = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut directory).unwrap();
-        let directory = directory.trim().to_owned();
-        assert!(!directory.is_empty(), "PostgreSQL must be installed to test the store");
-        Cluster { directory, _server: child }
+        let directory = String::from_utf8(started.stdout).unwrap().trim().to_owned();
+        assert!(started.status.success() && !directory.is_empty(), "PostgreSQL must be installed and start");
+        Cluster { directory, _in_use: in_use }
     })
 }
 

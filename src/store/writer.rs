@@ -184,22 +184,23 @@ impl Task {
         }
         let started = Instant::now();
         let mut members = Vec::new();
-        let mut asker = Some(first);
-        let mut outcome = Ok(());
-        while let Some(next) = asker.take() {
-            outcome = self.turn(next, &mut members).await;
-            if outcome.is_err() {
-                break;
+        let mut outcome = match self.lend(first).await {
+            Ok(Some(member)) => {
+                members.push(member);
+                Ok(())
             }
-            if members.len() < GROUP_TRANSACTIONS_MAX && started.elapsed() < GROUP_TIME_MAX {
-                asker = self.waiting();
-            }
-        }
-        let outcome = match outcome {
-            Ok(()) if members.is_empty() => self.execute("rollback").await,
-            Ok(()) => self.commit().await,
+            // The first needs no savepoint: undone, it leaves nothing behind.
+            Ok(None) => return drop(self.execute("rollback").await),
             Err(error) => Err(error),
         };
+        while outcome.is_ok() && members.len() < GROUP_TRANSACTIONS_MAX && started.elapsed() < GROUP_TIME_MAX
+        {
+            let Some(next) = self.waiting() else { break };
+            outcome = self.turn(next, &mut members).await;
+        }
+        if outcome.is_ok() {
+            outcome = self.commit().await;
+        }
         if outcome.is_err() {
             // Whether SQLite has already undone the transaction depends on the error; a second time does no harm.
             let _ = self.execute("rollback").await;

@@ -19,7 +19,8 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn new(base: String, key: String) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().context("HTTP client")?;
+        let client =
+            reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().context("HTTP client")?;
         Ok(Self { client, base, key })
     }
 
@@ -36,7 +37,8 @@ impl Api {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder, path: &str) -> anyhow::Result<Value> {
-        let response = request.bearer_auth(&self.key).send().await.with_context(|| format!("calling {path}"))?;
+        let response =
+            request.bearer_auth(&self.key).send().await.with_context(|| format!("calling {path}"))?;
         let status = response.status();
         let body: Value = response.json().await.with_context(|| format!("reading the answer to {path}"))?;
         if !status.is_success() {
@@ -46,15 +48,19 @@ impl Api {
     }
 
     /// Waits for the next event of this type after `after`, and gives it with the cursor behind it.
-    pub(super) async fn event(&self, events: &str, kind: &str, after: &mut Option<String>) -> anyhow::Result<Value> {
+    pub(super) async fn event(
+        &self,
+        events: &str,
+        kind: &str,
+        after: &mut Option<String>,
+    ) -> anyhow::Result<Value> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let cursor = after.as_ref().map(|after| format!("&after={after}")).unwrap_or_default();
             let page = self.get(&format!("{events}?limit=200{cursor}")).await?;
-            let items = page.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-            let found = items.iter().find(|event| event.get("type").and_then(Value::as_str) == Some(kind));
+            let found = array(&page, "/items").iter().find(|event| text(event, "/type") == kind);
             if let Some(event) = found {
-                *after = event.get("id").and_then(Value::as_str).map(str::to_owned);
+                *after = Some(text(event, "/id").to_owned());
                 return Ok(event.clone());
             }
             if tokio::time::Instant::now() > deadline {
@@ -63,6 +69,11 @@ impl Api {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// A list in an answer.
+pub(super) fn array<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// A string member of an answer.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::{
-    api::text,
+    api::{array, text},
     world::{ANN, BOB, PASSWORD, World},
 };
 use crate::{
@@ -33,7 +33,10 @@ struct Letter<'a> {
 impl Letter<'_> {
     fn raw(&self) -> String {
         let date = jiff::fmt::rfc2822::to_string(&jiff::Zoned::now()).unwrap_or_default();
-        let thread = self.answers.map(|id| format!("In-Reply-To: <{id}>\r\nReferences: <{id}>\r\n")).unwrap_or_default();
+        let thread = self
+            .answers
+            .map(|id| format!("In-Reply-To: <{id}>\r\nReferences: <{id}>\r\n"))
+            .unwrap_or_default();
         format!(
             "From: {}\r\nTo: {}\r\nSubject: {}\r\nDate: {date}\r\nMessage-ID: <{}>\r\n{thread}MIME-Version: 1.0\r\n\
              Content-Type: text/plain; charset=utf-8\r\n\r\n{}\r\n",
@@ -82,7 +85,12 @@ async fn capture(world: &World, line: &Timeline, after: &mut Option<String>) -> 
     Ok(id.to_owned())
 }
 
-async fn bob_answers(world: &World, line: &Timeline, after: &mut Option<String>, to: &str) -> anyhow::Result<String> {
+async fn bob_answers(
+    world: &World,
+    line: &Timeline,
+    after: &mut Option<String>,
+    to: &str,
+) -> anyhow::Result<String> {
     line.tell("Bob", "answers Ann; the mail goes to her mailbox at the provider, not to us");
     let id = "answer-1@prospect.example";
     let letter = Letter {
@@ -98,7 +106,12 @@ async fn bob_answers(world: &World, line: &Timeline, after: &mut Option<String>,
     Ok(id.to_owned())
 }
 
-async fn ann_answers(world: &World, line: &Timeline, after: &mut Option<String>, to: &str) -> anyhow::Result<()> {
+async fn ann_answers(
+    world: &World,
+    line: &Timeline,
+    after: &mut Option<String>,
+    to: &str,
+) -> anyhow::Result<()> {
     line.tell("Ann", "answers from her phone, without any capture address");
     let letter = Letter {
         from: "Ann Lee <ann@acme.example>",
@@ -112,7 +125,12 @@ async fn ann_answers(world: &World, line: &Timeline, after: &mut Option<String>,
     told(world, line, after, "message.sent", "Ann's answer, read from her Sent mailbox").await.map(drop)
 }
 
-async fn crm_sends(world: &World, line: &Timeline, after: &mut Option<String>, to: &str) -> anyhow::Result<String> {
+async fn crm_sends(
+    world: &World,
+    line: &Timeline,
+    after: &mut Option<String>,
+    to: &str,
+) -> anyhow::Result<String> {
     line.tell("CRM", "hands in a mail over SMTP on the submission port, with an API key as password");
     let id = "crm-1@crm.acme.example";
     let letter = Letter {
@@ -126,12 +144,18 @@ async fn crm_sends(world: &World, line: &Timeline, after: &mut Option<String>, t
     hand_in(world, &letter.raw()).await?;
     told(world, line, after, "message.sent", "it left from Ann's own account").await?;
     let mailbox = world.provider.provider.messages(&Address::parse(ANN)?, "Sent");
-    let copies = mailbox.iter().filter(|mail| mail.raw.windows(id.len()).any(|bytes| bytes == id.as_bytes())).count();
+    let copies =
+        mailbox.iter().filter(|mail| mail.raw.windows(id.len()).any(|bytes| bytes == id.as_bytes())).count();
     line.tell("provider", &format!("{copies} copy of it lies in Ann's Sent mailbox"));
     Ok(id.to_owned())
 }
 
-async fn bob_answers_the_crm(world: &World, line: &Timeline, after: &mut Option<String>, to: &str) -> anyhow::Result<()> {
+async fn bob_answers_the_crm(
+    world: &World,
+    line: &Timeline,
+    after: &mut Option<String>,
+    to: &str,
+) -> anyhow::Result<()> {
     line.tell("Bob", "answers that too");
     let letter = Letter {
         from: "Bob Ray <bob@prospect.example>",
@@ -145,7 +169,13 @@ async fn bob_answers_the_crm(world: &World, line: &Timeline, after: &mut Option<
     told(world, line, after, "message.received", "the answer to the CRM's mail").await.map(drop)
 }
 
-async fn told(world: &World, line: &Timeline, after: &mut Option<String>, kind: &str, what: &str) -> anyhow::Result<Value> {
+async fn told(
+    world: &World,
+    line: &Timeline,
+    after: &mut Option<String>,
+    kind: &str,
+    what: &str,
+) -> anyhow::Result<Value> {
     let event = world.api.event(EVENTS, kind, after).await?;
     line.tell("gateway", &format!("{kind:<19} {what}"));
     Ok(event)
@@ -154,30 +184,43 @@ async fn told(world: &World, line: &Timeline, after: &mut Option<String>, kind: 
 /// Shows the conversation as the CRM reads it.
 async fn conclude(world: &World, line: &Timeline) -> anyhow::Result<()> {
     let conversations = world.api.get("/workspaces/acme/conversations").await?;
-    let items = conversations["items"].as_array().cloned().unwrap_or_default();
+    let items = array(&conversations, "/items");
     line.tell("CRM", &format!("sees {} conversation:\n", items.len()));
     let conversation = items.first().context("there is a conversation")?;
-    let messages = world.api.get(&format!("/workspaces/acme/conversations/{}/messages", text(conversation, "/id"))).await?;
+    let messages = world
+        .api
+        .get(&format!("/workspaces/acme/conversations/{}/messages", text(conversation, "/id")))
+        .await?;
     println!("    {}  ({})", text(conversation, "/subject"), text(conversation, "/id"));
-    for message in messages["items"].as_array().into_iter().flatten() {
-        let via: Vec<_> = message["sightings"].as_array().into_iter().flatten().map(|seen| text(seen, "/via")).collect();
-        let first_line = text(message, "/reply_text").lines().find(|line| !line.is_empty()).unwrap_or_default();
-        println!("    {:<9} {:<8} {:<32} seen by {}", text(message, "/direction"), text(message, "/author/name"), first_line, via.join(", "));
+    for message in array(&messages, "/items") {
+        let via: Vec<_> = array(message, "/sightings").iter().map(|seen| text(seen, "/via")).collect();
+        let first_line =
+            text(message, "/reply_text").lines().find(|line| !line.is_empty()).unwrap_or_default();
+        println!(
+            "    {:<9} {:<8} {:<32} seen by {}",
+            text(message, "/direction"),
+            text(message, "/author/name"),
+            first_line,
+            via.join(", ")
+        );
     }
     Ok(())
 }
 
 /// What a person's mail client does: log in at the provider and submit.
 async fn submit(world: &World, from: &str, to: &[&str], raw: &str) -> anyhow::Result<()> {
-    let stream = TcpStream::connect(world.provider.submission).await.context("the provider's submission port")?;
-    let mut client = Client::connect(stream, "client.example", Channel::ClearTrusted, Timeouts::default()).await?;
+    let stream =
+        TcpStream::connect(world.provider.submission).await.context("the provider's submission port")?;
+    let mut client =
+        Client::connect(stream, "client.example", Channel::ClearTrusted, Timeouts::default()).await?;
     client.authenticate(&Credentials::password(from, PASSWORD), None).await?;
     transmit(&mut client, from, to, raw).await
 }
 
 /// What a CRM does: STARTTLS on our submission port, its API key as password.
 async fn hand_in(world: &World, raw: &str) -> anyhow::Result<()> {
-    let address = world.gateway.addresses.submission.first().context("the submission listener has an address")?;
+    let address =
+        world.gateway.addresses.submission.first().context("the submission listener has an address")?;
     let stream = TcpStream::connect(address).await?;
     let client = Client::connect(stream, "crm.acme.example", Channel::Clear, Timeouts::default()).await?;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(world.trusting_tls()?));

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::api::{Api, text};
 use crate::{
     app::Running,
-    config::Config,
+    config::{Config, DomainName},
     flow,
     mail::Address,
     sandbox::{self, Behaviour, Provider},
@@ -31,14 +31,14 @@ pub(super) struct World {
     pub api: Api,
     /// The workspace's API key, which is also the password for submission.
     pub key: String,
-    pub user_id: String,
     pub capture_address: String,
     directory: tempfile::TempDir,
 }
 
 impl World {
     pub(super) async fn build(metrics: Arc<dyn Fn() -> String + Send + Sync>) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("mailweave-demo-").tempdir().context("temporary directory")?;
+        let directory =
+            tempfile::Builder::new().prefix("mailweave-demo-").tempdir().context("temporary directory")?;
         let provider = provider().await?;
         let admin_key = random_key();
         let gateway = Running::start(&config(directory.path(), &admin_key)?, metrics).await?;
@@ -48,12 +48,12 @@ impl World {
         let base = format!("http://{}", gateway.addresses.http.context("the API has an address")?);
         let admin = Api::new(base.clone(), admin_key)?;
         let user = settle_in(&admin, &provider).await?;
-        let key = admin.post("/workspaces/acme/keys", &json!({ "name": "demo CRM", "scopes": ["admin"] })).await?;
+        let key =
+            admin.post("/workspaces/acme/keys", &json!({ "name": "demo CRM", "scopes": ["admin"] })).await?;
         let key = text(&key, "/secret").to_owned();
         Ok(Self {
             api: Api::new(base, key.clone())?,
             key,
-            user_id: text(&user, "/id").to_owned(),
             capture_address: text(&user, "/capture_address").to_owned(),
             provider,
             gateway,
@@ -63,21 +63,32 @@ impl World {
 
     pub(super) fn introduce(&self) {
         let at = &self.gateway.addresses;
-        let list = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let list = |addresses: &[SocketAddr]| {
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
         let http = at.http.map(|address| address.to_string()).unwrap_or_default();
-        println!("Mailweave demo. Everything is on this machine and in memory or {}.\n", self.directory.path().display());
+        println!(
+            "Mailweave demo. Everything is on this machine and in memory or {}.\n",
+            self.directory.path().display()
+        );
         println!("  API            http://{http}/v1   reference: http://{http}/docs");
         println!("  API key        {}", self.key);
         println!("  MX listener    {}", list(&at.mx));
         println!("  Submission     {} (STARTTLS), {} (TLS)", list(&at.submission), list(&at.submissions));
-        println!("  Provider       IMAP {}, SMTP {}; {ANN} and {BOB}, password \"{PASSWORD}\"", self.provider.imap, self.provider.submission);
+        println!(
+            "  Provider       IMAP {}, SMTP {}; {ANN} and {BOB}, password \"{PASSWORD}\"",
+            self.provider.imap, self.provider.submission
+        );
         println!("  Ann's capture  {}\n", self.capture_address);
     }
 
     pub(super) fn invite(&self) {
         let http = self.gateway.addresses.http.map(|address| address.to_string()).unwrap_or_default();
         println!("\nThe gateway stays up. Look around, for instance:");
-        println!("  curl -s -H 'Authorization: Bearer {}' http://{http}/v1/workspaces/acme/conversations", self.key);
+        println!(
+            "  curl -s -H 'Authorization: Bearer {}' http://{http}/v1/workspaces/acme/conversations",
+            self.key
+        );
         println!("  curl -s -H 'Authorization: Bearer {}' http://{http}/v1/workspaces/acme/events", self.key);
         println!("Ctrl-C ends it and leaves nothing.");
     }
@@ -101,7 +112,11 @@ impl World {
 /// A provider that files Sent copies itself, as the large ones do.
 async fn provider() -> anyhow::Result<sandbox::Running> {
     let domain = |address: &str| address.rsplit('@').next().unwrap_or_default().to_owned();
-    let options = sandbox::Options { domains: vec![domain(ANN), domain(BOB)], behaviour: Behaviour::gmail(), ..sandbox::Options::default() };
+    let options = sandbox::Options {
+        domains: vec![domain(ANN), domain(BOB)],
+        behaviour: Behaviour::gmail(),
+        ..sandbox::Options::default()
+    };
     let running = Provider::start(options).await.context("sandbox provider")?;
     for address in [ANN, BOB] {
         running.provider.add_user(&Address::parse(address)?, PASSWORD)?;
@@ -114,8 +129,8 @@ fn config(directory: &Path, admin_key: &str) -> anyhow::Result<Config> {
     let (certificate, private_key) = certificate(directory)?;
     let mut config = Config::default();
     config.node.data_dir = directory.join("data");
-    config.domains.capture = Some(CAPTURE.parse().map_err(anyhow::Error::msg)?);
-    config.domains.reply = Some(REPLY.parse().map_err(anyhow::Error::msg)?);
+    config.domains.capture = DomainName::parse(CAPTURE);
+    config.domains.reply = DomainName::parse(REPLY);
     config.smtp.hostname = Some("gateway.acme.example".to_owned());
     config.smtp.mx.listen = vec![loopback];
     config.smtp.submission.listen = vec![loopback];
@@ -134,7 +149,8 @@ fn config(directory: &Path, admin_key: &str) -> anyhow::Result<Config> {
 /// A certificate that nobody trusts, for the submission listeners.
 fn certificate(directory: &Path) -> anyhow::Result<(std::path::PathBuf, std::path::PathBuf)> {
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).context("certificate")?;
+    let CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(names).context("certificate")?;
     let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
     std::fs::write(&certificate, cert.pem())?;
     std::fs::write(&key, signing_key.serialize_pem())?;
@@ -143,11 +159,16 @@ fn certificate(directory: &Path) -> anyhow::Result<(std::path::PathBuf, std::pat
 
 /// The workspace, its user, and the user's account.
 async fn settle_in(admin: &Api, provider: &sandbox::Running) -> anyhow::Result<serde_json::Value> {
-    admin.post("/workspaces", &json!({ "name": "Acme Desks", "slug": "acme", "timezone": "Europe/Berlin" })).await?;
-    let user = admin.post("/workspaces/acme/users", &json!({ "email": ANN, "name": "Ann Lee", "role": "admin" })).await?;
-    let endpoint = |address: SocketAddr| json!({ "host": "127.0.0.1", "port": address.port(), "security": "none" });
+    admin
+        .post("/workspaces", &json!({ "name": "Acme Desks", "slug": "acme", "timezone": "Europe/Berlin" }))
+        .await?;
+    let user = admin
+        .post("/workspaces/acme/users", &json!({ "email": ANN, "name": "Ann Lee", "role": "admin" }))
+        .await?;
+    let endpoint =
+        |address: SocketAddr| json!({ "host": "127.0.0.1", "port": address.port(), "security": "none" });
     let account = json!({
-        "user_id": user["id"],
+        "user_id": text(&user, "/id"),
         "email": ANN,
         "imap": endpoint(provider.imap),
         "smtp": endpoint(provider.submission),

@@ -34,7 +34,7 @@ fn happen(provider: &Provider, what: &str) {
         ["deliver", subject] => {
             let raw =
                 format!("Subject: {subject}\r\nMessage-ID: <{subject}@x.example>\r\n\r\nbody {subject}\r\n");
-            provider.append_at(&ann(), "INBOX", raw.as_bytes(), &[], Timestamp::UNIX_EPOCH).unwrap();
+            provider.append_at(Timestamp::UNIX_EPOCH, (&ann(), "INBOX"), raw.as_bytes(), &[]).unwrap();
         }
         ["expunge", uid] => provider.expunge(&ann(), "INBOX", uid.parse().unwrap()).unwrap(),
         ["flag", uid, flag] => {
@@ -637,6 +637,8 @@ fn armed_bytes_and_pauses_come_before_the_answer() {
                 .arm(Trigger::nth(Service::Imap, "NOOP", 2), Act::Instead(b"{tag} OK [X] lies\r\n".to_vec()));
             provider
                 .arm(Trigger::nth(Service::Imap, "NOOP", 3), Act::Delay(std::time::Duration::from_secs(5)));
+            provider
+                .arm(Trigger::next(Service::Imap, "CHECK"), Act::Linger(std::time::Duration::from_secs(7)));
             provider.arm(
                 Trigger::next(Service::Imap, "APPEND-LITERAL"),
                 Act::Answer("NO [OVERQUOTA] full".into()),
@@ -650,6 +652,9 @@ fn armed_bytes_and_pauses_come_before_the_answer() {
         C: 3 NOOP
         S: (hold 5s)
         S: 3 OK done
+        C: 3b CHECK
+        S: (hold 7s)
+        S: 3b OK done
         C: 4 APPEND Sent {5}
         S: 4 NO [OVERQUOTA] full
         C: 5 NOOP
@@ -691,4 +696,41 @@ fn a_long_answer_comes_in_pieces() {
         largest = largest.max(bytes.len());
     }
     assert!(total > 2_000_000 && largest < 150_000, "{total} in pieces of up to {largest}");
+}
+
+#[test]
+fn no_bytes_whatever_break_a_session() {
+    const COMMANDS: &[u8] = b"1 LOGIN ann secret\r\n2 SELECT INBOX (QRESYNC (1700000001 1 1:*))\r\n\
+        3 UID FETCH 1:* (FLAGS BODY.PEEK[HEADER.FIELDS (A B)]<0.9> BODYSTRUCTURE ENVELOPE BODY[1.2.MIME])\r\n\
+        4 UID SEARCH OR NOT 1:2 (SINCE 1-Jan-1970 HEADER \"x\" {1+}\r\ny)\r\n5 STORE 1:* -FLAGS.SILENT (\\Seen a)\r\n\
+        6 APPEND Sent (\\Seen) {3+}\r\nabc\r\n7 LIST (SPECIAL-USE) \"\" \"%*\"\r\n8 UID MOVE 1:* Archive\r\n9 IDLE\r\nDONE\r\n";
+    let mut random = 7_u64;
+    let mut draw = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(random >> 33).unwrap() % below
+    };
+    for _ in 0..2_000 {
+        let mut bytes = COMMANDS.to_vec();
+        for _ in 0..=draw(4) {
+            let (at, byte) = (draw(bytes.len()), b"\0\r\n {}()\"*\\9\xff<>[]:,"[draw(19)]);
+            match draw(3) {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                _ => {
+                    let end = (at + draw(20)).min(bytes.len());
+                    bytes.drain(at..end);
+                }
+            }
+        }
+        let provider = provider(Behaviour::default());
+        let mut session = Session::new(&provider, Security::None);
+        let mut said = Vec::new();
+        for chunk in bytes.chunks(1 + draw(50)) {
+            session.receive(chunk);
+            drain(&mut session, &mut said);
+        }
+        session.changed();
+        drain(&mut session, &mut said);
+        assert!(said.len() < 100_000);
+    }
 }

@@ -7,6 +7,7 @@ mod append;
 mod auth;
 mod driver;
 mod fetch;
+mod heard;
 mod input;
 mod mailboxes;
 mod search;
@@ -15,6 +16,7 @@ mod select;
 mod session;
 mod store;
 mod structure;
+mod suffer;
 mod view;
 mod wire;
 

@@ -22,6 +22,7 @@ use crate::{
 use super::{
     auth::Sasl,
     fetch::FetchJob,
+    heard::Heard,
     input::{Frame, Input},
     view::{Enabled, Expunges, Stale, View},
 };
@@ -80,7 +81,7 @@ impl Answer {
 }
 
 /// Something to do that an armed fault may hold back or replace.
-enum Work {
+pub(super) enum Work {
     Greet,
     /// A whole command, by its bytes.
     Command(Vec<u8>),
@@ -106,15 +107,17 @@ pub struct Session {
     pub(super) enabled: Enabled,
     pub(super) view: Option<View>,
     pub(super) output: Vec<u8>,
-    input: Input,
+    pub(super) input: Input,
     mode: Mode,
     fetch: Option<FetchJob>,
     /// What a delay holds back.
-    held: Option<Work>,
+    pub(super) held: Option<Work>,
     /// What happens after the output is gone, in order.
-    then: VecDeque<Step>,
+    pub(super) then: VecDeque<Step>,
+    /// A pause before the next output.
+    pub(super) linger: Option<Duration>,
     /// Octets that may still go out before the connection drops.
-    cut: Option<usize>,
+    pub(super) cut: Option<usize>,
     kicks: u64,
 }
 
@@ -137,6 +140,7 @@ impl Session {
             fetch: None,
             held: None,
             then: VecDeque::new(),
+            linger: None,
             cut: None,
             kicks: 0,
         };
@@ -202,6 +206,9 @@ impl Session {
     }
 
     fn emit(&mut self) -> Step {
+        if let Some(pause) = self.linger.take() {
+            return Step::Hold(pause);
+        }
         let mut output = mem::take(&mut self.output);
         if let Some(left) = &mut self.cut {
             output.truncate(*left);
@@ -262,40 +269,7 @@ impl Session {
         })
     }
 
-    /// Carries out an armed fault.
-    fn suffer(&mut self, act: Act, tag: &str, work: Work) {
-        let tagged = |text: Vec<u8>| match String::from_utf8(text) {
-            Ok(text) => text.replace("{tag}", tag).into_bytes(),
-            Err(binary) => binary.into_bytes(),
-        };
-        match act {
-            Act::Answer(text) => self.instead(format!("{tag} {text}\r\n").as_bytes(), &work),
-            Act::Instead(text) => self.instead(&tagged(text), &work),
-            Act::Bye(text) => self.bye(&text),
-            Act::Drop => self.then.push_back(Step::Close),
-            Act::DropAfter(octets) => {
-                self.cut = Some(octets);
-                self.perform(work);
-            }
-            Act::Delay(pause) => {
-                self.then.push_back(Step::Hold(pause));
-                self.held = Some(work);
-            }
-            Act::Inject(text) => {
-                self.output.extend_from_slice(&tagged(text));
-                self.perform(work);
-            }
-        }
-    }
-
-    fn instead(&mut self, text: &[u8], work: &Work) {
-        self.output.extend_from_slice(text);
-        if matches!(work, Work::Literal) {
-            self.input.skip();
-        }
-    }
-
-    fn perform(&mut self, work: Work) {
+    pub(super) fn perform(&mut self, work: Work) {
         match work {
             Work::Greet => {
                 let greeting =
@@ -504,35 +478,5 @@ fn expunges(body: &CommandBody<'_>) -> Expunges {
         | CommandBody::Store { uid: false, .. }
         | CommandBody::Search { uid: false, .. } => Expunges::Hold,
         _ => Expunges::Tell,
-    }
-}
-
-/// A command as far as faults and the ledger need it; reading never fails.
-struct Heard {
-    tag: String,
-    verb: String,
-    /// Without tag, up to the first literal, credentials struck out.
-    line: String,
-}
-
-impl Heard {
-    fn read(bytes: &[u8]) -> Self {
-        let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        let text = String::from_utf8_lossy(first);
-        let (tag, rest) = text.trim_end().split_once(' ').unwrap_or((text.trim_end(), ""));
-        let mut words = rest.split(' ').map(str::to_ascii_uppercase);
-        let verb = match (words.next().unwrap_or_default(), words.next()) {
-            (verb, Some(second)) if verb == "UID" => format!("UID {second}"),
-            (verb, _) => verb,
-        };
-        let line = match verb.as_str() {
-            "LOGIN" => "LOGIN ***".to_owned(),
-            "AUTHENTICATE" => format!("AUTHENTICATE {} ***", rest.split(' ').nth(1).unwrap_or_default()),
-            _ => rest.to_owned(),
-        };
-        // A tag that is none would break the framing of the answer.
-        let plain = !tag.is_empty()
-            && tag.bytes().all(|byte| byte.is_ascii_graphic() && !b"+(){%*\"\\".contains(&byte));
-        Self { tag: if plain { tag.to_owned() } else { "*".to_owned() }, verb, line }
     }
 }

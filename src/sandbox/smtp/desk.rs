@@ -19,7 +19,10 @@ use crate::{
     smtp::{AuthOutcome, Credentials, Handler, Reply, SessionInfo, received_field},
 };
 
-use super::relay::{Relay, Shipment};
+use super::{
+    HOSTNAME,
+    relay::{Relay, Shipment},
+};
 
 /// The handler of one connection.
 pub(in crate::sandbox) struct Desk {
@@ -130,8 +133,7 @@ impl Handler for Desk {
 
     async fn message(&mut self, session: &SessionInfo, envelope: Envelope, message: Bytes) -> Reply {
         let (now, serial) = (jiff::Timestamp::now(), self.provider.with(|world| world.next_serial()));
-        let trace =
-            received_field(session, &envelope, "mail.sandbox.test", &format!("sandbox-{serial}"), now);
+        let trace = received_field(session, &envelope, HOSTNAME, &format!("sandbox-{serial}"), now);
         let traced = header::with(&trace, &message);
         let result = match envelope.reverse_path.address() {
             Some(sender) if self.service == Service::Submission => {

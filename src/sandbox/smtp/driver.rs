@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-use super::{Desk, Relay};
+use super::{Desk, HOSTNAME, Relay};
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ impl Door {
         };
         let budget = Budget::new(limits.buffered_bytes_max);
         let settings = Settings {
-            hostname: "mail.sandbox.test".to_owned(),
+            hostname: HOSTNAME.to_owned(),
             limits,
             mechanisms: vec![Mechanism::Plain, Mechanism::Login, Mechanism::XOAuth2, Mechanism::OAuthBearer],
             budget,

@@ -2,6 +2,9 @@
 //!
 //! Not here: SMTP (`crate::smtp`), and the faults in between (`tap`).
 
+/// What the provider calls itself.
+const HOSTNAME: &str = "mail.sandbox.test";
+
 mod desk;
 mod driver;
 mod relay;

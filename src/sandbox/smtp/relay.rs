@@ -17,6 +17,8 @@ use crate::{
     smtp::{Channel, Client, ClientError, Outcome, Timeouts, Transmission},
 };
 
+use super::HOSTNAME;
+
 /// Messages under way at one time; a submission beyond that is deferred.
 const SHIPMENTS_MAX: usize = 256;
 /// Pauses between tries. After the last one the message bounces: a sandbox is not for waiting days.
@@ -168,8 +170,7 @@ impl From<Outcome> for Tried {
 async fn send(shipment: &Shipment) -> Result<Vec<Outcome>, ClientError> {
     let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(shipment.next_hop)).await;
     let stream = connecting.map_err(|_| ClientError::Timeout)??;
-    let mut client =
-        Client::connect(stream, "mail.sandbox.test", Channel::Clear, Timeouts::default()).await?;
+    let mut client = Client::connect(stream, HOSTNAME, Channel::Clear, Timeouts::default()).await?;
     let outcomes = match client.send_data(&shipment.envelope, &shipment.message).await? {
         Transmission::Settled(outcomes) => outcomes,
         Transmission::Pending(pending) => pending.finish().await,

@@ -76,8 +76,7 @@ struct Place {
 
 impl Place {
     async fn new(world: &World) -> Self {
-        let slug = format!("w{}", mint::<WorkspaceId>());
-        Self { store: world.store.clone(), id: workspace(&world.store, &slug).await }
+        Self { store: world.store.clone(), id: world.workspace().await }
     }
 
     async fn tx(&self) -> Tx {

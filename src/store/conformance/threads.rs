@@ -316,6 +316,7 @@ both! {
             let found = tx.reply_route(id, &address("carl@X.example")).await.unwrap().unwrap();
             assert_eq!(found.id, route.id);
         }
+        missing(tx.refile_messages(&[stays.id], absorbed).await);
         tx.unmerge_conversation(absorbed, &merged.moved).await.unwrap();
         missing(tx.unmerge_conversation(keep, &[]).await);
         drop(tx);

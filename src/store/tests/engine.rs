@@ -259,6 +259,28 @@ async fn a_full_disk_is_told_apart_and_passes() {
     assert_eq!(emails(&world.store, workspace).await, ["a"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_disk_fills_up_exactly_those_who_are_told_so_are_there() {
+    let world = World::sqlite().await;
+    let workspace = world.workspace().await;
+    let mut system = world.store.system().await.unwrap();
+    let size = system.fetch_one(sql("select page_count as pages from pragma_page_count")).await.unwrap();
+    let pages: i64 = size.get("pages").unwrap();
+    system.fetch_all(sql(format!("pragma max_page_count = {}", pages + 20))).await.unwrap();
+    system.commit().await.unwrap();
+    let adds = (0..60).map(|number| {
+        let store = world.store.clone();
+        let email =
+            format!("{number:02}{}", if number % 3 == 0 { "x".repeat(50_000) } else { String::new() });
+        tokio::spawn(async move { add(&store, workspace, &email).await.map(|()| email) })
+    });
+    let outcomes = join_all(adds).await.into_iter().map(Result::unwrap);
+    let mut told: Vec<String> = outcomes.filter_map(Result::ok).collect();
+    told.sort_unstable();
+    assert!((1..60).contains(&told.len()), "{} of 60", told.len());
+    assert!(told == emails(&world.store, workspace).await);
+}
+
 #[tokio::test]
 async fn a_failed_disk_ends_all_writing() {
     let world = World::sqlite().await;

@@ -1,0 +1,84 @@
+//! Writes down why a message was taken, and recalls mail that was skipped before it was known to belong.
+//!
+//! Not here: deciding (`core::policy`).
+
+use super::Arrival;
+use crate::{
+    core::{
+        account::MailboxUid,
+        decision::{DecisionHash, HashRole, NewDecision},
+        ids::MessageKey,
+        job::Job,
+        message::{Parties, Sighting},
+        policy::Policy,
+    },
+    mail::HeaderSummary,
+    store::{Error, PolicyStamp, Session, TextHasher, Tx},
+};
+
+pub(super) async fn decide(
+    tx: &mut Tx,
+    policy: &Policy,
+    arrival: &Arrival<'_>,
+    message: MessageKey,
+) -> Result<(), Error> {
+    let seen_at = arrival.sightings.iter().find_map(|sighting| match sighting {
+        Sighting::Account(at) => Some(at.clone()),
+        _ => None,
+    });
+    let hashes = decision_hashes(tx, &arrival.message.summary, &arrival.parties).await?;
+    let decision = NewDecision {
+        ruling: arrival.ruling.clone(),
+        via: arrival.via,
+        message: Some(message),
+        seen_at,
+        hashes,
+    };
+    tx.decide(&decision, stamp(policy), arrival.received_at).await.map(drop)
+}
+
+/// The policy as decisions name it.
+pub(in crate::flow) fn stamp(policy: &Policy) -> PolicyStamp<'_> {
+    PolicyStamp { preset: policy.preset, version: policy.version }
+}
+
+/// The keyed hashes by which a decision about this mail is found.
+pub(in crate::flow) async fn decision_hashes(
+    session: &mut Session,
+    summary: &HeaderSummary,
+    parties: &Parties,
+) -> Result<Vec<DecisionHash>, Error> {
+    Ok(hashes_of(&session.text_hasher().await?, summary, parties))
+}
+
+/// The same with a key that is in hand.
+pub(in crate::flow) fn hashes_of(
+    key: &TextHasher,
+    summary: &HeaderSummary,
+    parties: &Parties,
+) -> Vec<DecisionHash> {
+    let hashed = |role, text: &str| DecisionHash { role, hash: key.hash(text) };
+    let own = [&summary.message_id, &summary.original_message_id].into_iter().flatten();
+    let mut hashes: Vec<_> = own.map(|id| hashed(HashRole::Id, id.as_str())).collect();
+    let named = summary.in_reply_to.iter().chain(&summary.references);
+    hashes.extend(named.map(|id| hashed(HashRole::Reference, id.as_str())));
+    hashes.extend(parties.addresses().map(|address| hashed(HashRole::Address, address.key())));
+    hashes.sort_by_key(|hash| hash.hash);
+    hashes.dedup_by_key(|hash| hash.hash);
+    hashes
+}
+
+/// Mail skipped before it was known to belong (the Sent copy of what is captured now, the answer that overtook it) is
+/// fetched again: this message's ids name it, or it names them.
+pub(super) async fn recall_skipped(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<(), Error> {
+    let key = tx.text_hasher().await?;
+    let summary = &arrival.message.summary;
+    let own = [&summary.message_id, &summary.original_message_id].into_iter().flatten();
+    let ids: Vec<_> =
+        own.chain(&summary.in_reply_to).chain(&summary.references).map(|id| key.hash(id.as_str())).collect();
+    let skipped: Vec<MailboxUid> = tx.skipped_with_ids(&ids).await?;
+    for at in skipped {
+        tx.enqueue_job(&Job::Refetch { at }, arrival.received_at).await?;
+    }
+    Ok(())
+}

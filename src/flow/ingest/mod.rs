@@ -1,0 +1,331 @@
+//! The tail that every door shares: recognise a message or file it, in one transaction (docs/flows.md, "Ingest").
+//!
+//! Not here: deciding whether it may come in. Each door has judged before it calls.
+
+mod ledger;
+mod people;
+mod recognise;
+mod thread;
+
+pub(super) use ledger::{decision_hashes, hashes_of, stamp};
+pub(super) use thread::{bytes_of, keys_of_summary};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::FlowError;
+use crate::{
+    core::{
+        attribution::{self, Attribution, Known, KnownContact, OurDomains},
+        decision::Ruling,
+        event::{Event, MessageEvent, MessageFact},
+        ids::{AccountId, AttachmentId, ContactId, ConversationId, MessageKey},
+        message::{AttachmentSummary, Direction, Parties, Sighting, SightingRow, StoredMessage},
+        policy::Policy,
+        threading::{self, Assignment, ThreadKey, ThreadNode},
+    },
+    mail::{Address, Attachment, Defect, Message},
+    store::{self, AddressMatch, Error, Tx, mint},
+};
+
+/// A message at the door, judged and ready to be filed.
+pub(super) struct Arrival<'a> {
+    /// The key it gets if it is new.
+    pub key: MessageKey,
+    pub message: &'a Message,
+    pub parties: Parties,
+    pub bytes: RawBytes<'a>,
+    pub sightings: Vec<Sighting>,
+    /// When it came before us.
+    pub received_at: Timestamp,
+    /// When the provider took it in, for mail found in a mailbox: perhaps long before.
+    pub internal_date: Option<Timestamp>,
+    pub ruling: Ruling,
+    /// The door, as decisions name it.
+    pub via: &'static str,
+    /// Provider's thread ids, besides the Message-IDs.
+    pub extra_nodes: Vec<ThreadNode>,
+    /// A conversation it may join whoever is on it: proven by a reply address, or named by the CRM.
+    pub conversation: Option<ConversationId>,
+    pub create_contacts: bool,
+    pub announce: Announce,
+    pub account: Option<AccountId>,
+}
+
+/// What the CRM is told of a message that is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Announce {
+    Now(MessageEvent),
+    /// The conversation at once, the message when more is known of it.
+    Later,
+    /// History is filed in silence.
+    Never,
+}
+
+impl Arrival<'_> {
+    fn arrived_at(&self) -> Timestamp {
+        self.internal_date.map_or(self.received_at, |date| date.min(self.received_at))
+    }
+}
+
+/// The exact bytes of an arrival.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum RawBytes<'a> {
+    /// On disk since the 250; a new message takes them over.
+    Stored { blob: Uuid, size: usize },
+    /// In hand; stored only if the message is new, under the key of this account or the workspace's.
+    InHand { raw: &'a Bytes, account: Option<AccountId> },
+}
+
+/// What became of an arrival.
+#[derive(Debug)]
+pub(super) enum Ingested {
+    Filed(Box<StoredMessage>),
+    /// It was here already.
+    Known {
+        message: MessageKey,
+        conversation: ConversationId,
+    },
+}
+
+impl Ingested {
+    pub(super) fn key(&self) -> MessageKey {
+        match self {
+            Self::Filed(message) => message.id,
+            Self::Known { message, .. } => *message,
+        }
+    }
+}
+
+/// Files an arrival, or adds its sightings to the message it is a copy of.
+///
+/// # Errors
+/// Those of the store; `Raced` when another node filed the same message meanwhile: begin again.
+pub(super) async fn ingest(
+    tx: &mut Tx,
+    ours: &OurDomains,
+    policy: &Policy,
+    arrival: Arrival<'_>,
+) -> Result<Ingested, FlowError> {
+    // Filing reads what it then changes (threads, contacts); one workspace files one message at a time.
+    tx.lock_filing().await?;
+    if let Some(known) = recognise::recognise(tx, &arrival).await? {
+        return add_sightings(tx, (ours, policy), known, &arrival).await;
+    }
+    file(tx, ours, policy, arrival).await
+}
+
+/// Adds what a further copy tells: where it was seen, and the ids it goes by there.
+async fn add_sightings(
+    tx: &mut Tx,
+    (ours, policy): (&OurDomains, &Policy),
+    (message, conversation): (MessageKey, ConversationId),
+    arrival: &Arrival<'_>,
+) -> Result<Ingested, FlowError> {
+    for sighting in &arrival.sightings {
+        let row = SightingRow { sighting: sighting.clone(), at: arrival.received_at };
+        tx.add_sighting(message, &row).await?;
+        if let Sighting::Account(at) = sighting {
+            tx.note_sent_copy(message, at).await?;
+            ledger::decide(tx, policy, arrival, message).await?;
+        }
+    }
+    let conversation = learn_ids(tx, ours, (message, conversation), arrival).await?;
+    Ok(Ingested::Known { message, conversation })
+}
+
+/// Learns the id that a provider gave the message on the wire: answers will name that one.
+async fn learn_ids(
+    tx: &mut Tx,
+    ours: &OurDomains,
+    (message, conversation): (MessageKey, ConversationId),
+    arrival: &Arrival<'_>,
+) -> Result<ConversationId, FlowError> {
+    let Some(id) = &arrival.message.summary.message_id else { return Ok(conversation) };
+    if tx.ids_of_message(message).await?.contains(id) {
+        return Ok(conversation);
+    }
+    tx.add_message_id(message, id).await?;
+    let known = known_people(tx, &arrival.parties).await?;
+    let who = attribution::attribute(&arrival.parties, &known, ours);
+    let mut keys = thread::thread_keys(arrival, &who);
+    keys.push(ThreadKey::of_conversation(conversation));
+    let found = thread::found(tx, &keys).await?;
+    let (root, events) = thread::join(tx, &found, conversation).await?;
+    tx.put_thread_keys(&bytes_of(&keys), root).await?;
+    for event in &events {
+        tx.announce(event, arrival.received_at).await?;
+    }
+    Ok(root)
+}
+
+async fn file(
+    tx: &mut Tx,
+    ours: &OurDomains,
+    policy: &Policy,
+    arrival: Arrival<'_>,
+) -> Result<Ingested, FlowError> {
+    let mut known = known_people(tx, &arrival.parties).await?;
+    let created = if arrival.create_contacts {
+        people::create_contacts(tx, ours, &mut known, &arrival).await?
+    } else {
+        Vec::new()
+    };
+    let who = attribution::attribute(&arrival.parties, &known, ours);
+    let mut keys = thread::thread_keys(&arrival, &who);
+    keys.extend(arrival.conversation.map(ThreadKey::of_conversation));
+    let found = thread::found(tx, &keys).await?;
+    let (conversation, mut events) = match threading::assign(&found) {
+        Assignment::Start => thread::start(tx, &arrival, &who).await?,
+        Assignment::Join(id) => (id, Vec::new()),
+        Assignment::Merge { keep, .. } => thread::join(tx, &found, keep).await?,
+    };
+    keys.push(ThreadKey::of_conversation(conversation));
+    let message = store_message(tx, &arrival, &who, conversation).await?;
+    write_rows(tx, &arrival, &message, &who, &keys).await?;
+    let contacts: Vec<ContactId> = who.contacts.iter().map(|(contact, _)| *contact).collect();
+    if arrival.announce == Announce::Never {
+        events.retain(|event| !matches!(event, Event::ConversationCreated { .. }));
+    }
+    events.extend(people::contact_events(&created, &known, &arrival, message.id));
+    events.extend(message_event(&arrival, &message, &contacts));
+    for event in &events {
+        tx.announce(event, arrival.received_at).await?;
+    }
+    ledger::decide(tx, policy, &arrival, message.id).await?;
+    ledger::recall_skipped(tx, &arrival).await?;
+    Ok(Ingested::Filed(Box::new(message)))
+}
+
+/// Stores the message and, unless a listener has, its bytes.
+async fn store_message(
+    tx: &mut Tx,
+    arrival: &Arrival<'_>,
+    who: &Attribution,
+    conversation: ConversationId,
+) -> Result<StoredMessage, FlowError> {
+    let (blob, size) = match arrival.bytes {
+        RawBytes::Stored { blob, size } => (blob, size),
+        RawBytes::InHand { raw, account } => {
+            let key = tx.content_key(account).await?;
+            (tx.put_blob(raw, key).await?, raw.len())
+        }
+    };
+    let message = stored(arrival, who, conversation, (blob, size));
+    // Nothing but another node can have stored it since we looked.
+    tx.insert_message(&message).await?.ok_or(FlowError::Raced)?;
+    Ok(message)
+}
+
+/// Who of these people the workspace knows.
+pub(super) async fn known_people(session: &mut store::Session, parties: &Parties) -> Result<Known, Error> {
+    let addresses: Vec<Address> = parties.addresses().cloned().collect();
+    known_among(session, &addresses).await
+}
+
+/// The same of the people of many messages at once.
+pub(super) async fn known_among(session: &mut store::Session, addresses: &[Address]) -> Result<Known, Error> {
+    let users = session.users_among(addresses).await?;
+    let contacts = session.contacts_among(addresses, AddressMatch::All).await?;
+    let known =
+        |found: store::ContactMatch| KnownContact { id: found.contact, assigned_user: found.assigned_user };
+    Ok(Known {
+        users,
+        contacts: contacts.into_iter().map(|(address, found)| (address, known(found))).collect(),
+    })
+}
+
+async fn write_rows(
+    tx: &mut Tx,
+    arrival: &Arrival<'_>,
+    message: &StoredMessage,
+    who: &Attribution,
+    keys: &[ThreadKey],
+) -> Result<(), Error> {
+    let summary = &arrival.message.summary;
+    for id in [&summary.message_id, &summary.original_message_id].into_iter().flatten() {
+        tx.add_message_id(message.id, id).await?;
+    }
+    tx.put_thread_keys(&bytes_of(keys), message.conversation).await?;
+    tx.put_message_contacts(message.id, message.sent_at, &who.contacts).await?;
+    for sighting in &arrival.sightings {
+        let row = SightingRow { sighting: sighting.clone(), at: arrival.received_at };
+        tx.add_sighting(message.id, &row).await?;
+    }
+    tx.touch_conversation(message.conversation, message.sent_at).await
+}
+
+fn stored(
+    arrival: &Arrival<'_>,
+    who: &Attribution,
+    conversation: ConversationId,
+    (blob, size): (Uuid, usize),
+) -> StoredMessage {
+    let summary = &arrival.message.summary;
+    StoredMessage {
+        id: arrival.key,
+        identity: recognise::identity(arrival.message),
+        rfc822_id: summary.message_id.clone(),
+        conversation,
+        direction: who.direction,
+        kind: arrival.message.kind,
+        author: who.author.clone(),
+        author_party: who.author_party.clone(),
+        subject: summary.subject.clone(),
+        parties: arrival.parties.clone(),
+        in_reply_to: summary.in_reply_to.first().cloned(),
+        attachments: arrival.message.attachments.iter().map(attachment).collect(),
+        defects: arrival.message.defects.iter().map(defect_word).collect(),
+        sent_at: sent_at(arrival),
+        received_at: arrival.arrived_at(),
+        size: size as u64,
+        blob,
+    }
+}
+
+fn defect_word(defect: &Defect) -> String {
+    serde_json::to_value(defect).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn attachment(attachment: &Attachment) -> AttachmentSummary {
+    AttachmentSummary {
+        id: mint::<AttachmentId>(),
+        index: u32::try_from(attachment.index).unwrap_or(u32::MAX),
+        filename: attachment.filename.clone(),
+        content_type: attachment.content_type.clone(),
+        size: attachment.size,
+        sha256: attachment.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+        content_id: attachment.content_id.clone(),
+    }
+}
+
+/// The Date field, unless it lies in the future or is absent: then the time of arrival.
+fn sent_at(arrival: &Arrival<'_>) -> Timestamp {
+    let arrived = arrival.arrived_at();
+    arrival.message.summary.date.map_or(arrived, |date| date.min(arrived))
+}
+
+fn message_event(arrival: &Arrival<'_>, message: &StoredMessage, contacts: &[ContactId]) -> Option<Event> {
+    let fact = MessageFact {
+        message: message.id,
+        conversation: message.conversation,
+        contacts: contacts.to_vec(),
+        account: arrival.account,
+        rfc822_id: message.rfc822_id.clone(),
+        state: None,
+        recipients: Vec::new(),
+    };
+    match arrival.announce {
+        Announce::Now(what) => Some(Event::Message { what, fact }),
+        Announce::Later | Announce::Never => None,
+    }
+}
+
+/// The event for mail found at a provider, by its direction.
+pub(super) fn event_for(direction: Direction) -> MessageEvent {
+    match direction {
+        Direction::Inbound => MessageEvent::Received,
+        Direction::Outbound | Direction::Internal => MessageEvent::Sent,
+    }
+}

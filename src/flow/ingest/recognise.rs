@@ -1,0 +1,65 @@
+//! Tells a copy of a known message from a new one: by Message-ID and content together (invariant 5).
+//!
+//! Not here: what is done with either.
+
+use super::Arrival;
+use crate::{
+    core::{
+        ids::{ConversationId, MessageKey},
+        message::{Parties, Sighting},
+    },
+    mail::{Message, MessageId},
+    store::{Error, Tx},
+};
+
+/// Finds the message this is a copy of: same id (its own, or the one a provider replaced) *and* same content.
+pub(super) async fn recognise(
+    tx: &mut Tx,
+    arrival: &Arrival<'_>,
+) -> Result<Option<(MessageKey, ConversationId)>, Error> {
+    let summary = &arrival.message.summary;
+    let ids: Vec<MessageId> =
+        [&summary.message_id, &summary.original_message_id].into_iter().flatten().cloned().collect();
+    let content = content_half(arrival.message);
+    for found in tx.messages_by_rfc822_id(&ids).await? {
+        if found.identity.starts_with(&content) {
+            return Ok(Some((found.message, found.conversation)));
+        }
+    }
+    let in_mailbox = arrival.sightings.iter().any(|sighting| matches!(sighting, Sighting::Account(_)));
+    let has_id = summary.message_id.is_some();
+    if has_id && !in_mailbox {
+        return Ok(None);
+    }
+    // Mail without any id, or a submission of ours whose id the provider replaced without a trace: content, sender, date
+    // and recipients decide.
+    let same = tx.messages_by_content(&content).await?;
+    let copy = same
+        .into_iter()
+        .find(|found| (found.submitted || !has_id) && same_recipients(&found.parties, &arrival.parties));
+    Ok(copy.map(|found| (found.message, found.conversation)))
+}
+
+fn same_recipients(a: &Parties, b: &Parties) -> bool {
+    let keys = |parties: &Parties| {
+        let mut keys: Vec<_> =
+            parties.to.iter().chain(&parties.cc).map(|party| party.address.key().to_owned()).collect();
+        keys.sort_unstable();
+        keys
+    };
+    keys(a) == keys(b)
+}
+
+/// Content first, so that copies under other ids lie side by side in the index; then the Message-ID.
+pub(super) fn identity(message: &Message) -> [u8; 32] {
+    let id = message.summary.message_id.as_ref().map_or("", MessageId::as_str);
+    let mut identity = [0; 32];
+    let (content, rest) = identity.split_at_mut(16);
+    content.copy_from_slice(&content_half(message));
+    blake3::Hasher::new().update(id.as_bytes()).finalize_xof().fill(rest);
+    identity
+}
+
+fn content_half(message: &Message) -> [u8; 16] {
+    message.content.as_bytes().first_chunk::<16>().copied().unwrap_or_default()
+}

@@ -1,0 +1,103 @@
+//! Finds, makes and merges the conversation of a message, by its thread keys (invariants 9 and 10).
+//!
+//! Not here: what a key is and which conversation survives (`core::threading`).
+
+use super::Arrival;
+use crate::{
+    core::{
+        attribution::Attribution,
+        event::Event,
+        ids::{ContactId, ConversationId},
+        message::{Author, ContactRole, Conversation, Parties},
+        threading::{self, Assignment, Found, ThreadKey, ThreadNode},
+    },
+    mail::{Address, HeaderSummary, MessageId},
+    store::{Error, Tx, mint},
+};
+
+/// Every thread key of an arrival.
+pub(super) fn thread_keys(arrival: &Arrival<'_>, who: &Attribution) -> Vec<ThreadKey> {
+    keys_of_summary(&arrival.message.summary, &arrival.extra_nodes, &arrival.parties, who)
+}
+
+/// Every thread key of a message, from its header alone.
+pub(in crate::flow) fn keys_of_summary(
+    summary: &HeaderSummary,
+    extra: &[ThreadNode],
+    parties: &Parties,
+    who: &Attribution,
+) -> Vec<ThreadKey> {
+    let mut nodes: Vec<ThreadNode> = extra.to_vec();
+    nodes.extend(summary.thread_index.map(ThreadNode::ThreadIndex));
+    let ids = [&summary.message_id, &summary.original_message_id].into_iter().flatten();
+    nodes.extend(
+        ids.chain(&summary.in_reply_to).chain(&summary.references).cloned().map(ThreadNode::MessageId),
+    );
+    if who.outsiders.is_empty() {
+        let users: Vec<Address> = parties.addresses().cloned().collect();
+        return threading::keys(&nodes, &users);
+    }
+    threading::keys(&nodes, &who.outsiders)
+}
+
+pub(in crate::flow) fn bytes_of(keys: &[ThreadKey]) -> Vec<[u8; 16]> {
+    keys.iter().map(|key| key.0).collect()
+}
+
+/// The conversations that share one of these keys.
+pub(super) async fn found(tx: &mut Tx, keys: &[ThreadKey]) -> Result<Vec<Found>, Error> {
+    let found = tx.threads_found(&bytes_of(keys)).await?;
+    Ok(found.into_iter().map(|found| Found { id: found.id, created_at: found.created_at }).collect())
+}
+
+/// Makes one conversation of those found: the eldest survives. `own` stands when nothing was found.
+pub(super) async fn join(
+    tx: &mut Tx,
+    found: &[Found],
+    own: ConversationId,
+) -> Result<(ConversationId, Vec<Event>), Error> {
+    let Assignment::Merge { keep, absorb } = threading::assign(found) else {
+        return Ok((found.first().map_or(own, |only| only.id), Vec::new()));
+    };
+    let mut events = Vec::with_capacity(absorb.len());
+    for absorbed in absorb {
+        if let Some(merged) = tx.merge_conversations(keep, absorbed).await? {
+            events
+                .push(Event::ConversationMerged { conversation: merged.absorbed, merged_into: merged.keep });
+        }
+    }
+    Ok((keep, events))
+}
+
+pub(super) async fn start(
+    tx: &mut Tx,
+    arrival: &Arrival<'_>,
+    who: &Attribution,
+) -> Result<(ConversationId, Vec<Event>), Error> {
+    let id = mint();
+    let named = [&arrival.message.summary.in_reply_to, &arrival.message.summary.references];
+    let named: Vec<MessageId> = named.into_iter().flatten().cloned().collect();
+    // It names mail we have, but nobody on it was in that conversation: kept apart, and the relation shown.
+    let related_to = tx.messages_by_rfc822_id(&named).await?.first().map(|found| found.conversation);
+    let conversation = Conversation {
+        id,
+        subject: arrival.message.summary.subject.clone(),
+        contact: owner(who),
+        created_at: arrival.received_at,
+        last_message_at: super::sent_at(arrival),
+        message_count: 0,
+        merged_into: None,
+        related_to,
+    };
+    tx.insert_conversation(&conversation).await?;
+    Ok((id, vec![Event::ConversationCreated { conversation: id }]))
+}
+
+/// The contact a conversation is filed under: who wrote, else the first in To, else any.
+fn owner(who: &Attribution) -> Option<ContactId> {
+    if let Author::Contact(contact) = who.author {
+        return Some(contact);
+    }
+    let first_to = who.contacts.iter().find(|(_, role)| *role == ContactRole::To);
+    first_to.or_else(|| who.contacts.first()).map(|(contact, _)| *contact)
+}
