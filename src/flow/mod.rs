@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use crate::{
     account::ProviderDialer,
     coord::Coord,
-    core::{attribution::OurDomains, ids::AccountId, policy::Policy},
+    core::{attribution::OurDomains, policy::Policy},
     queue::Queue,
     store::{self, Store},
     webhook::Poster,
@@ -93,15 +93,6 @@ impl FlowError {
             Self::Obsolete | Self::Raced => Ok(()),
         }
     }
-}
-
-/// The wake-up that an account was added, or connected again.
-pub const ACCOUNTS_TOPIC: &str = "accounts";
-
-/// The wake-up that this account is to be looked at now.
-#[must_use]
-pub fn account_topic(account: AccountId) -> String {
-    format!("account/{account}")
 }
 
 /// A number in 0..1 that spreads what would else happen all at once.

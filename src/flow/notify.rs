@@ -14,7 +14,7 @@ use crate::{
     },
     queue::{Leased, Settlement},
     store::Tx,
-    webhook::Posted,
+    webhook::{Post, Posted},
 };
 
 /// Delivers the event with this number.
@@ -32,7 +32,7 @@ pub async fn deliver(gateway: &Gateway, job: &Leased, id: WebhookId, seq: i64) -
     let body = body(job.workspace, &entry);
     let posted = gateway
         .webhooks
-        .post(&endpoint.url, &endpoint.secrets, &entry.id.to_string(), super::now(), &body)
+        .post(&endpoint.url, &endpoint.secrets, Post { id: &entry.id.to_string(), at: super::now(), body: &body })
         .await;
     record(gateway, job, &endpoint, posted).await
 }
