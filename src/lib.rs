@@ -26,6 +26,24 @@ pub mod flow;
 pub mod sandbox;
 pub mod worker;
 
+pub mod app {
+    pub mod audit;
+    pub mod check;
+    pub mod client;
+    pub mod health;
+    pub mod key;
+    mod stored;
+
+    pub async fn serve(_: Option<&std::path::Path>) -> anyhow::Result<()> {
+        anyhow::bail!("not yet")
+    }
+    pub mod demo {
+        pub async fn run() -> anyhow::Result<()> {
+            anyhow::bail!("not yet")
+        }
+    }
+}
+
 pub mod cli;
 pub mod config;
 pub mod telemetry;

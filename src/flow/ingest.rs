@@ -238,7 +238,7 @@ async fn store_message(
 }
 
 /// Who of these people the workspace knows.
-pub(super) async fn known_people(session: &mut store::Session, parties: &Parties) -> Result<Known, Error> {
+pub(crate) async fn known_people(session: &mut store::Session, parties: &Parties) -> Result<Known, Error> {
     let addresses: Vec<Address> = parties.addresses().cloned().collect();
     let users = session.users_among(&addresses).await?;
     let contacts = session.contacts_among(&addresses, AddressMatch::All).await?;
@@ -293,7 +293,7 @@ fn thread_keys(arrival: &Arrival<'_>, who: &Attribution) -> Vec<ThreadKey> {
 }
 
 /// Every thread key of a message, from its header alone.
-pub(super) fn keys_of_summary(
+pub(crate) fn keys_of_summary(
     summary: &crate::mail::HeaderSummary,
     extra: &[ThreadNode],
     parties: &Parties,
@@ -444,7 +444,7 @@ fn sent_at(arrival: &Arrival<'_>) -> Timestamp {
 }
 
 /// Content first, so that copies under other ids lie side by side in the index; then the Message-ID.
-pub(super) fn identity(message: &Message) -> [u8; 32] {
+pub(crate) fn identity(message: &Message) -> [u8; 32] {
     let id = message.summary.message_id.as_ref().map_or("", MessageId::as_str);
     let mut identity = [0; 32];
     let (content, rest) = identity.split_at_mut(16);

@@ -10,6 +10,7 @@ pub mod relay;
 pub mod submit;
 
 pub use capture::MxHandler;
+pub(crate) use ingest::{identity, keys_of_summary, known_people};
 pub use process::{hold_poison, process, repeat};
 
 use std::{sync::Arc, time::Duration};

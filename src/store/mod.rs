@@ -27,6 +27,7 @@ mod tests;
 
 // The verbs, a file a noun.
 mod accounts;
+mod audit;
 mod contacts;
 mod conversations;
 mod credentials;
@@ -58,6 +59,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use accounts::AccountFilter;
+pub use audit::{AUDIT_ROWS_MAX, QueuedJob, RULES, Rule};
 pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob};
 pub use contacts::{AddressMatch, ContactFilter, ContactMatch};
 pub use conversations::{ConversationFilter, ConversationRef, Merged};
