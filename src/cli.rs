@@ -315,7 +315,8 @@ mod tests {
     fn scopes_are_given_together_or_one_by_one() {
         for scopes in ["--scope read send", "--scope read,send", "--scope read --scope send"] {
             let line = format!("mailweave key create --workspace acme {scopes}");
-            let Ok(Cli { command: Command::Key(Noun { client, verb: KeyVerb::Create(create) }) }) = parse(&line)
+            let Ok(Cli { command: Command::Key(Noun { client, verb: KeyVerb::Create(create) }) }) =
+                parse(&line)
             else {
                 panic!("{line}")
             };

@@ -56,7 +56,8 @@ struct Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let member = |name: &str| self.problem.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let member =
+            |name: &str| self.problem.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         let title = member("title").unwrap_or("the gateway refused this");
         write!(f, "{title} ({}", self.status)?;
         member("code").map_or(Ok(()), |code| write!(f, ", {code}"))?;
@@ -285,8 +286,9 @@ async fn send(client: &Client, call: Call) -> anyhow::Result<Response> {
         request = request.header(header::CONTENT_TYPE, "application/json").body(text);
     }
     let response = request.send().await;
-    let response =
-        response.map_err(reqwest::Error::without_url).with_context(|| format!("no answer from {}", client.url))?;
+    let response = response
+        .map_err(reqwest::Error::without_url)
+        .with_context(|| format!("no answer from {}", client.url))?;
     if response.status().is_success() { Ok(response) } else { Err(refusal(response).await.into()) }
 }
 
@@ -328,7 +330,8 @@ async fn read(mut response: Response) -> anyhow::Result<Vec<u8>> {
 async fn print(mut response: Response) -> anyhow::Result<()> {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
     if kind.starts_with("application/json") {
-        let answer: Value = serde_json::from_slice(&read(response).await?).context("the answer is not JSON")?;
+        let answer: Value =
+            serde_json::from_slice(&read(response).await?).context("the answer is not JSON")?;
         return write(format!("{answer:#}\n").as_bytes());
     }
     while let Some(chunk) = response.chunk().await.context("the answer broke off")? {
@@ -373,7 +376,10 @@ mod tests {
         check("key list", "GET /workspaces/acme/keys");
         check("key delete key_1", "DELETE /workspaces/acme/keys/key_1");
         check("user update usr_1 --data {}", "PATCH /workspaces/acme/users/usr_1 {}");
-        check("contact list --query email=a+b@x.example", "GET /workspaces/acme/contacts?email=a%2Bb%40x.example");
+        check(
+            "contact list --query email=a+b@x.example",
+            "GET /workspaces/acme/contacts?email=a%2Bb%40x.example",
+        );
         check("contact create", "POST /workspaces/acme/contacts stdin");
         check("contact timeline con_1 --limit 2", "GET /workspaces/acme/contacts/con_1/timeline?limit=2");
         check("account sync acc_1", "POST /workspaces/acme/accounts/acc_1/sync");
@@ -382,7 +388,10 @@ mod tests {
         check("conversation messages cnv_1", "GET /workspaces/acme/conversations/cnv_1/messages");
         check("message raw msg_1", "GET /workspaces/acme/messages/msg_1/raw");
         check("message send --data {}", "POST /workspaces/acme/messages {}");
-        check("event list --after 7 --types test.ping", "GET /workspaces/acme/events?after=7&types=test.ping");
+        check(
+            "event list --after 7 --types test.ping",
+            "GET /workspaces/acme/events?after=7&types=test.ping",
+        );
         check("webhook test whk_1", "POST /workspaces/acme/webhooks/whk_1/test");
         check("webhook replay whk_1 --data {}", "POST /workspaces/acme/webhooks/whk_1/replay {}");
         check("decision list --query verdict=held", "GET /workspaces/acme/decisions?verdict=held");
@@ -406,7 +415,10 @@ mod tests {
         let expect =
             "Unprocessable (422, invalid)\n  No.\n  at: email\n  what to do: Correct it.\n  request: r1";
         assert_eq!(told, expect);
-        assert_eq!(Refused { status: 502, problem: Value::Null }.to_string(), "the gateway refused this (502)");
+        assert_eq!(
+            Refused { status: 502, problem: Value::Null }.to_string(),
+            "the gateway refused this (502)"
+        );
     }
 
     /// A gateway that gives one answer, and what it was asked.
@@ -444,7 +456,9 @@ mod tests {
         let response = send(&client(url), Call::within(&["contacts"]).post(create)).await.unwrap();
         assert_eq!(read(response).await.unwrap(), b"{\"id\":\"con_1\"}");
         let asked = asked.await.unwrap().to_ascii_lowercase();
-        for part in ["post /v1/workspaces/acme/contacts", "bearer mwk_secret", "idempotency-key: k1", "{\"a\":1}"] {
+        for part in
+            ["post /v1/workspaces/acme/contacts", "bearer mwk_secret", "idempotency-key: k1", "{\"a\":1}"]
+        {
             assert!(asked.contains(part), "{asked}");
         }
     }
@@ -452,7 +466,8 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_an_error_that_says_why() {
         net::install_provider();
-        let (url, _asked) = answer("404 Not Found", "application/problem+json", "{\"title\":\"Not here\"}").await;
+        let (url, _asked) =
+            answer("404 Not Found", "application/problem+json", "{\"title\":\"Not here\"}").await;
         let error = send(&client(url), Call::within(&["contacts"])).await.unwrap_err();
         assert_eq!(error.to_string(), "Not here (404)");
     }

@@ -27,7 +27,9 @@ pub async fn create(workspace: Option<&str>, order: &KeyCreate) -> anyhow::Resul
     net::install_provider();
     let store = match stored::open(&config).await {
         Ok(store) => store,
-        Err(StoredError::InUse(lock)) => bail!("{}", instead(&config, slug, order, &lock.display().to_string())),
+        Err(StoredError::InUse(lock)) => {
+            bail!("{}", instead(&config, slug, order, &lock.display().to_string()))
+        }
         Err(error) => return Err(error.into()),
     };
     let made = mint_key(&store, slug, order).await;
@@ -48,7 +50,10 @@ async fn mint_key(store: &Store, slug: &str, order: &KeyCreate) -> anyhow::Resul
     drop(system);
     let workspace = found.with_context(|| format!("there is no workspace {slug}"))?;
     let name = order.name.trim();
-    anyhow::ensure!(!name.is_empty() && name.chars().count() <= NAME_CHARS_MAX, "a name has 1 to 200 characters");
+    anyhow::ensure!(
+        !name.is_empty() && name.chars().count() <= NAME_CHARS_MAX,
+        "a name has 1 to 200 characters"
+    );
     let mut scopes: Vec<Scope> = order.scopes.iter().copied().map(scope).collect();
     scopes.sort_unstable();
     scopes.dedup();
@@ -127,8 +132,9 @@ mod tests {
             let order = order(&[cli::Scope::Smtp, cli::Scope::Read, cli::Scope::Read]);
             for name in ["acme".to_owned(), workspace.id.to_string()] {
                 let (key, secret) = mint_key(&world.store, &name, &order).await.unwrap();
-                assert_eq!(api_key::find(&world.store, &secret).await.unwrap().unwrap(), key);
-                assert_eq!((key.workspace, key.scopes), (workspace.id, vec![Scope::Read, Scope::Smtp]));
+                let found = api_key::find(&world.store, &secret).await.unwrap().expect("the key is in force");
+                assert_eq!((found.id, found.workspace), (key.id, workspace.id));
+                assert_eq!(found.scopes, [Scope::Read, Scope::Smtp]);
             }
             let error = mint_key(&world.store, "other", &order).await.unwrap_err();
             assert_eq!(error.to_string(), "there is no workspace other");
@@ -141,10 +147,7 @@ mod tests {
         let data_dir = world.directory.path().display().to_string();
         let key_file = world.directory.path().join("master.key");
         std::fs::write(&key_file, [7; 32]).unwrap();
-        let config = Config::read(
-            None,
-            [("MAILWEAVE__NODE__DATA_DIR".to_owned(), data_dir)],
-        );
+        let config = Config::read(None, [("MAILWEAVE__NODE__DATA_DIR".to_owned(), data_dir)]);
         let config = config.unwrap().config;
         assert!(matches!(stored::open(&config).await.err(), Some(StoredError::InUse(_))));
         let told = instead(&config, "acme", &order(&[cli::Scope::Admin]), "x.lock");

@@ -369,7 +369,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check<T: Setting + std::fmt::Debug + PartialEq>(text: &str, expect: Option<T>) {
+    fn check<T: Setting + fmt::Debug + PartialEq>(text: &str, expect: Option<T>) {
         assert_eq!(T::from_text(text), expect, "{text}");
     }
 

@@ -136,7 +136,13 @@ impl Office {
 
     fn submission(&self) -> Door {
         let principal = Principal::Key(mint::<ApiKeyId>());
-        let order = SendOrder { user: self.user, principal, class: SendClass::Individual, conversation: None, api: false };
+        let order = SendOrder {
+            user: self.user,
+            principal,
+            class: SendClass::Individual,
+            conversation: None,
+            api: false,
+        };
         let envelope = Envelope {
             recipients: vec![Recipient::new(address("dora@out.example"))],
             ..Envelope::new(ReversePath::Address(address("ann@us.example")))
@@ -194,7 +200,7 @@ fn mail(id: &str, from: &str, to: &str, more: &str) -> String {
     )
 }
 
-/// Fills two workspaces: a thread of two, a message alone, a large one, one held, one on its way out, one not yet read.
+/// Fills two workspaces: a thread of two, a message alone, one held, one on its way out, one not yet read.
 async fn fill(world: &World) -> [Office; 2] {
     let offices = [Office::new(&world.store, "one").await, Office::new(&world.store, "two").await];
     let (ann, bob) = ("ann@us.example", "bob@out.example");
@@ -202,15 +208,22 @@ async fn fill(world: &World) -> [Office; 2] {
         office.take_in(office.capture(), &mail("a", ann, bob, "")).await;
         office.take_in(office.capture(), &mail("b", ann, bob, "In-Reply-To: <a@us.example>\r\n")).await;
         office.take_in(office.capture(), &mail("c", ann, "carl@out.example", "")).await;
-        // What cannot be compressed lies in a file of its own.
-        let noise: String = (0..500_000).map(|_| char::from(rand::random_range(b'0'..=b'z'))).collect();
-        office.take_in(office.capture(), &mail("d", ann, "dan@out.example", &format!("\r\n{noise}"))).await;
         office.take_in(office.capture(), &mail("e", "eve@out.example", bob, "")).await;
         office.take_in(office.submission(), &mail("f", ann, "dora@out.example", "")).await;
         office.process().await;
+    }
+    for office in &offices {
         office.take_in(office.capture(), &mail("g", ann, bob, "")).await;
     }
     offices
+}
+
+/// Adds a message whose content lies in a file of its own: it cannot be compressed.
+async fn fill_large(office: &Office) {
+    let noise: String = (0..400_000).map(|_| char::from(rand::random_range(b'0'..=b'z'))).collect();
+    let more = format!("Content-Type: application/octet-stream\r\n\r\n{noise}");
+    office.take_in(office.capture(), &mail("d", "ann@us.example", "dan@out.example", &more)).await;
+    office.process().await;
 }
 
 async fn audited(world: &World) -> Report {
@@ -237,7 +250,7 @@ both! {
         fill(&world).await;
         let report = audited(&world).await;
         assert!(report.is_clean(), "{}", told(&report));
-        assert_eq!((report.workspaces, report.messages), (2, 10));
+        assert_eq!((report.workspaces, report.messages), (2, 8));
         assert!(told(&report).lines().filter(|line| line.starts_with("ok ")).count() >= 18);
     }
 
@@ -247,14 +260,16 @@ both! {
     }
 }
 
-const CONVERSATION_OF_A: &str = "(select conversation from messages where workspace = $1 and rfc822_id = 'a@us.example')";
+const CONVERSATION_OF_A: &str =
+    "(select conversation from messages where workspace = $1 and rfc822_id = 'a@us.example')";
 
 #[tokio::test]
 async fn whatever_is_broken_by_a_statement_is_found() {
     let moved = format!(
         "update messages set conversation = {CONVERSATION_OF_A} where workspace = $1 and rfc822_id = 'c@us.example'"
     );
-    let led_astray = format!("update thread_keys set conversation = {CONVERSATION_OF_A} where workspace = $1");
+    let led_astray =
+        format!("update thread_keys set conversation = {CONVERSATION_OF_A} where workspace = $1");
     let sabotage: [(&str, &[&str]); 21] = [
         (&moved, &["keys", "threads", "counts"]),
         (&led_astray, &["keys"]),
@@ -285,7 +300,10 @@ async fn whatever_is_broken_by_a_statement_is_found() {
         let world = World::sqlite().await;
         let [office, _] = fill(&world).await;
         let mut system = world.store.system().await.unwrap();
-        assert!(system.execute(sql(statement.to_owned()).bind(office.workspace)).await.unwrap() > 0, "{statement}");
+        assert!(
+            system.execute(sql(statement.to_owned()).bind(office.workspace)).await.unwrap() > 0,
+            "{statement}"
+        );
         system.commit().await.unwrap();
         check_found(&audited(&world).await, expect, statement);
     }
@@ -345,12 +363,18 @@ fn content_file(world: &World, workspace: WorkspaceId) -> std::path::PathBuf {
 async fn a_file_that_is_gone_or_belongs_to_nothing_is_found() {
     let world = World::sqlite().await;
     let [one, two] = fill(&world).await;
+    fill_large(&one).await;
+    fill_large(&two).await;
+    assert!(audited(&world).await.is_clean());
     std::fs::remove_file(content_file(&world, one.workspace)).unwrap();
     let stray = content_file(&world, two.workspace).with_file_name(uuid::Uuid::now_v7().simple().to_string());
     std::fs::write(&stray, "left over").unwrap();
     let report = audited(&world).await;
     check_found(&report, &["blobs", "bytes"], "a file that is gone");
-    assert!(!told(&report).contains(&stray.display().to_string()), "it may belong to a transaction under way");
+    assert!(
+        !told(&report).contains(&stray.display().to_string()),
+        "it may belong to a transaction under way"
+    );
 
     let long_ago = SystemTime::now() - Duration::from_secs(24 * 60 * 60);
     std::fs::File::options().write(true).open(&stray).unwrap().set_modified(long_ago).unwrap();

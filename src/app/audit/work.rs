@@ -56,8 +56,10 @@ async fn submissions(session: &mut Session, report: &mut Report) -> Result<(), E
         after = Some(*last);
         let jobs: Vec<Job> = open.iter().map(|(message, account)| job(*message, *account)).collect();
         for at in session.jobs_absent(JobKind::Submit, &jobs).await? {
-            report
-                .found("submissions", open.get(at).map(|(message, _)| message.to_string()).unwrap_or_default());
+            report.found(
+                "submissions",
+                open.get(at).map(|(message, _)| message.to_string()).unwrap_or_default(),
+            );
         }
     }
 }
@@ -70,7 +72,8 @@ fn job(message: MessageKey, account: Option<AccountId>) -> Job {
 async fn secrets(session: &mut Session, report: &mut Report) -> Result<(), Error> {
     let mut after = None;
     loop {
-        let accounts = session.accounts(&Page::new(200, after), &crate::store::AccountFilter::default()).await?;
+        let accounts =
+            session.accounts(&Page::new(200, after), &crate::store::AccountFilter::default()).await?;
         let Some(last) = accounts.last() else { break };
         after = Some(PageKey { at: last.connected_at, id: crate::core::ids::Id::uuid(last.id) });
         for account in &accounts {

@@ -1,11 +1,15 @@
-//! Our own certificate: readable, the key's, and good for a while yet.
+//! Our own certificate: readable, the key's, for our name, and good for a while yet.
 //!
-//! Not here: whether clients trust it. Of the certificate only the end of its validity is read (RFC 5280 section 4.1.2.5).
+//! Not here: whether clients trust it. Of its fields only the end of its validity is read here (RFC 5280 section 4.1.2.5).
 
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::{
+    client::verify_server_name,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    server::ParsedCertificate,
+};
 
 use super::{Findings, chain};
 use crate::{
@@ -28,10 +32,29 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
     if let Err(error) = Certificates::load(certificate, key) {
         return findings.error(about, format!("{}; certs/README.md tells how to get a pair", chain(&error)));
     }
-    match ends(certificate) {
+    let Some(first) = first_of(certificate) else { return };
+    match not_after(&first) {
         None => findings.warning(about, "is read, but not until when it is valid"),
         Some(end) => judge(end, Timestamp::now(), findings),
     }
+    if let Some(hostname) = config.smtp.hostname.as_ref().filter(|name| !bears(&first, name)) {
+        let says =
+            format!("does not bear {hostname} (smtp.hostname): clients that check names will refuse it");
+        findings.warning(about, says);
+    }
+}
+
+fn first_of(certificate: &Path) -> Option<CertificateDer<'static>> {
+    CertificateDer::pem_file_iter(certificate).ok()?.next()?.ok()
+}
+
+/// Whether the certificate is for this name (RFC 6125).
+fn bears(certificate: &CertificateDer<'_>, hostname: &str) -> bool {
+    let (Ok(parsed), Ok(name)) = (ParsedCertificate::try_from(certificate), ServerName::try_from(hostname))
+    else {
+        return false;
+    };
+    verify_server_name(&parsed, &name).is_ok()
 }
 
 fn judge(end: Timestamp, now: Timestamp, findings: &mut Findings) {
@@ -45,11 +68,6 @@ fn judge(end: Timestamp, now: Timestamp, findings: &mut Findings) {
     } else {
         findings.ok(about, format!("fits its key and is valid until {day}"));
     }
-}
-
-fn ends(certificate: &Path) -> Option<Timestamp> {
-    let first = CertificateDer::pem_file_iter(certificate).ok()?.next()?.ok()?;
-    not_after(&first)
 }
 
 /// `Certificate ::= SEQUENCE { tbsCertificate SEQUENCE { [0] version, serial, signature, issuer, validity …`
@@ -110,12 +128,20 @@ mod tests {
             parameters.not_after = rcgen::date_time_ymd(year, 2, 3);
             let certificate = parameters.self_signed(&key).unwrap();
             assert_eq!(not_after(certificate.der()).unwrap().to_string(), expect);
+            assert!(bears(certificate.der(), "gw.example") && !bears(certificate.der(), "mx.example"));
         }
     }
 
     #[test]
     fn what_is_no_certificate_has_no_end() {
-        for der in [&b""[..], b"\x30", b"\x30\x80", b"\x30\x03\x30\x01\x02", b"\x30\x84\xff\xff\xff\xff", &[0x30; 64]] {
+        for der in [
+            &b""[..],
+            b"\x30",
+            b"\x30\x80",
+            b"\x30\x03\x30\x01\x02",
+            b"\x30\x84\xff\xff\xff\xff",
+            &[0x30; 64],
+        ] {
             assert_eq!(not_after(der), None);
         }
     }

@@ -30,7 +30,9 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
         let Some(domain) = domain else { continue };
         match tokio::time::timeout(TIMEOUT, mail_hosts(&resolver, domain.as_str())).await {
             Ok(Ok(hosts)) => arrives(&resolver, option, (domain.as_str(), hosts), findings).await,
-            Ok(Err(error)) => findings.warning(option, format!("MX of {domain}: {error}", domain = domain.as_str())),
+            Ok(Err(error)) => {
+                findings.warning(option, format!("MX of {domain}: {error}", domain = domain.as_str()))
+            }
             Err(_) => findings.warning(option, format!("MX of {} is not answered", domain.as_str())),
         }
     }
@@ -50,14 +52,21 @@ async fn arrives(
         match found {
             Ok(Ok(addresses)) => {
                 let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                let via = if bare { "has no MX record, so its own address counts".to_owned() } else { format!("MX {host}") };
+                let via = if bare {
+                    "has no MX record, so its own address counts".to_owned()
+                } else {
+                    format!("MX {host}")
+                };
                 findings.ok(option, format!("{domain}: {via} ({})", addresses.join(", ")));
             }
             _ if bare => {
-                let says = format!("{domain} has neither an MX record nor an address: add an MX record that names this gateway's host");
+                let says = format!(
+                    "{domain} has neither an MX record nor an address: add an MX record that names this gateway's host"
+                );
                 findings.warning(option, says);
             }
-            _ => findings.warning(option, format!("{domain}: MX {host} has no address: add an A or AAAA record")),
+            _ => findings
+                .warning(option, format!("{domain}: MX {host} has no address: add an A or AAAA record")),
         }
     }
 }

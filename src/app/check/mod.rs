@@ -152,11 +152,16 @@ fn data_dir(directory: &Path, findings: &mut Findings) {
     };
     // Made and gone again: permissions alone do not tell of a read-only or a full disk.
     match tempfile::NamedTempFile::new_in(existing) {
-        Ok(_) if existing == whole => findings.ok(about, format!("{} can be written to", directory.display())),
+        Ok(_) if existing == whole => {
+            findings.ok(about, format!("{} can be written to", directory.display()))
+        }
         Ok(_) => findings.ok(about, format!("{} is made at the first start", directory.display())),
         Err(error) => findings.error(
             about,
-            format!("{} cannot be written to ({error}); give it to the user the gateway runs as", existing.display()),
+            format!(
+                "{} cannot be written to ({error}); give it to the user the gateway runs as",
+                existing.display()
+            ),
         ),
     }
 }
@@ -173,7 +178,8 @@ fn master_key(config: &Config, findings: &mut Findings) {
             let says = "is gone, and the store cannot be read without it; put your copy of it there";
             return findings.error(about, format!("{} {says}", file.display()));
         }
-        return findings.ok(about, format!("{} is made at the first start; keep a copy elsewhere", file.display()));
+        return findings
+            .ok(about, format!("{} is made at the first start; keep a copy elsewhere", file.display()));
     };
     if let Err(error) = MasterKey::load(&file) {
         return findings.error(about, chain(&error));
@@ -190,7 +196,9 @@ fn master_key(config: &Config, findings: &mut Findings) {
 fn store(opened: &Result<Store, StoredError>, config: &Config, findings: &mut Findings) {
     let about = "store";
     match opened {
-        Ok(_) if config.is_postgres() => findings.ok(about, "PostgreSQL answers, and its tables are this release's"),
+        Ok(_) if config.is_postgres() => {
+            findings.ok(about, "PostgreSQL answers, and its tables are this release's")
+        }
         Ok(_) => findings.ok(about, "opens, and its tables are this release's"),
         Err(StoredError::InUse(lock)) => {
             let says = format!(
@@ -210,7 +218,8 @@ fn store(opened: &Result<Store, StoredError>, config: &Config, findings: &mut Fi
 async fn answers(config: &Config) -> bool {
     let Ok(url) = Url::parse(&format!("http://{}/", reachable(config.http.listen))) else { return false };
     let asked = tokio::time::timeout(Duration::from_secs(5), health::ask(&url)).await;
-    config.has_role(Role::Http) && matches!(asked, Ok(Ok((_, word))) if ["ready", "starting"].contains(&word.as_str()))
+    config.has_role(Role::Http)
+        && matches!(asked, Ok(Ok((_, word))) if ["ready", "starting"].contains(&word.as_str()))
 }
 
 /// An address to connect to: what listens everywhere answers on loopback.
@@ -249,7 +258,9 @@ fn port(option: &str, address: SocketAddr, runs: bool, findings: &mut Findings) 
                 findings.ok(option, format!("{address} is in use, by the running gateway as it seems"));
             }
             io::ErrorKind::AddrInUse => {
-                let says = format!("{address} is taken by another program; end it, or choose another port (`ss -ltnp` shows who)");
+                let says = format!(
+                    "{address} is taken by another program; end it, or choose another port (`ss -ltnp` shows who)"
+                );
                 findings.error(option, says);
             }
             io::ErrorKind::PermissionDenied => {

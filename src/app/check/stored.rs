@@ -40,7 +40,8 @@ async fn accounts(store: &Store, workspace: &Workspace, findings: &mut Findings)
     let word = |state: &AccountState| {
         serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
     };
-    let counts: Vec<String> = states.iter().map(|(state, count)| format!("{count} {}", word(state))).collect();
+    let counts: Vec<String> =
+        states.iter().map(|(state, count)| format!("{count} {}", word(state))).collect();
     let says = format!("accounts: {}", counts.join(", "));
     if states.iter().any(|(state, _)| matches!(state, Failing | ReauthRequired | Stopped)) {
         let advice = "`mailweave account list` has the reason and the advice for each";

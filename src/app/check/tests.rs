@@ -24,8 +24,10 @@ fn config(directory: &Path, more: &[(&str, &str)]) -> Config {
 
 #[track_caller]
 fn check(findings: &Findings, level: Level, about: &str, part: &str) {
-    let found =
-        findings.0.iter().any(|found| found.level == level && found.about == about && found.says.contains(part));
+    let found = findings
+        .0
+        .iter()
+        .any(|found| found.level == level && found.about == about && found.says.contains(part));
     assert!(found, "no {level:?} of {about} with {part:?} in {findings:#?}");
 }
 

@@ -69,8 +69,8 @@ impl Store {
             let mut files = tokio::fs::read_dir(directory.path()).await.map_err(unreadable)?;
             while let Some(file) = files.next_entry().await.map_err(unreadable)? {
                 let modified = file.metadata().await.and_then(|metadata| metadata.modified());
-                let is_old =
-                    modified.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|since| since >= age));
+                let is_old = modified
+                    .is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|since| since >= age));
                 if is_old && !self.is_named(workspace, &file.path()).await? {
                     orphans.push(file.path());
                     if orphans.len() >= limit {
@@ -187,11 +187,12 @@ impl Session {
     /// # Errors
     /// When the database is out of reach.
     pub async fn may_join_by_name(&mut self, message: MessageKey) -> Result<bool, Error> {
-        let query = sql("select 1 as one from sightings s left join mailboxes b on b.workspace = s.workspace \
+        let query =
+            sql("select 1 as one from sightings s left join mailboxes b on b.workspace = s.workspace \
              and b.account = s.account and b.name = s.mailbox where s.workspace = $1 and s.message = $2 \
              and (s.via in ('submission', 'api', 'reply') or b.role = 'all') limit 1")
-        .bind(self.workspace())
-        .bind(message);
+            .bind(self.workspace())
+            .bind(message);
         Ok(self.fetch_optional(query).await?.is_some())
     }
 

@@ -248,7 +248,7 @@ mod tests {
             if let Some(rest) = line.strip_prefix("create table ") {
                 table = rest.split_whitespace().next().unwrap();
             }
-            let mut words = line.split_whitespace();
+            let mut words = line.split([' ', ',']).filter(|word| !word.is_empty());
             let (Some(column), Some("uuid")) = (words.next(), words.next()) else { continue };
             if !["id", "workspace", "--"].contains(&column) {
                 columns.insert((table, column));
