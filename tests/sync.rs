@@ -13,9 +13,7 @@ use mailweave::{
     account::ProviderDialer,
     coord::Coord,
     core::{
-        account::{
-            Account, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint, Security,
-        },
+        account::{Account, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint, Security},
         attribution::OurDomains,
         decision::{Decision, Verdict},
         event::JournalEntry,
@@ -32,6 +30,7 @@ use mailweave::{
     queue::Queue,
     smtp,
     store::{DecisionFilter, MasterKey, Options, Page, Store, mint},
+    webhook::{Poster, Resolve},
     worker,
 };
 use secrecy::SecretString;
@@ -100,10 +99,12 @@ async fn gateway(url: &str, directory: &Path, dovecot: &Dovecot) -> Gateway {
         master_key: MasterKey::from_bytes([7; 32]),
     };
     let store = Store::open(&options).await.unwrap();
+    let nowhere = Resolve::new(|_| Box::pin(std::future::ready(Ok(Vec::new()))));
     Gateway {
         queue: Queue::new(store.clone()),
         coord: Coord::local(),
         dialer: dialer(&dovecot.authority),
+        webhooks: Poster::new(nowhere, &dovecot.authority.client_config()).unwrap(),
         followers: sync::Followers::new(20),
         settings: Arc::new(Settings {
             hostname: "gateway.example.test".into(),
@@ -196,7 +197,12 @@ impl World {
         Self::build(Dovecot::start(), TempDir::new().unwrap(), &url, Some(database)).await
     }
 
-    async fn build(dovecot: Dovecot, directory: TempDir, url: &str, database: Option<Database<'static>>) -> Self {
+    async fn build(
+        dovecot: Dovecot,
+        directory: TempDir,
+        url: &str,
+        database: Option<Database<'static>>,
+    ) -> Self {
         let gateway = gateway(url, directory.path(), &dovecot).await;
         let workspace: WorkspaceId = mint();
         let mut system = gateway.store.system().await.unwrap();
@@ -308,7 +314,8 @@ impl World {
 
     async fn message(&self, id: &str) -> Option<StoredMessage> {
         let id = format!("{id}@test.example");
-        let is_it = |message: &StoredMessage| message.rfc822_id.as_ref().is_some_and(|own| own.as_str() == id);
+        let is_it =
+            |message: &StoredMessage| message.rfc822_id.as_ref().is_some_and(|own| own.as_str() == id);
         self.messages().await.into_iter().find(is_it)
     }
 
@@ -320,7 +327,7 @@ impl World {
     async fn decisions(&self, id: &str) -> Vec<Decision> {
         let mut session = self.gateway.store.read(self.workspace).await.unwrap();
         let hash = session.hash_of(&format!("{id}@test.example")).await.unwrap();
-        let filter = DecisionFilter { hash: Some(hash), ..DecisionFilter::default() };
+        let filter = DecisionFilter { hashes: vec![hash], ..DecisionFilter::default() };
         session.decisions(&Page::new(200, None), &filter).await.unwrap()
     }
 
@@ -358,8 +365,13 @@ impl World {
     async fn capture(&self, message: &str) {
         let capture = address("ann-0123456789abcdef@bcc.example.test");
         let target = RouteTarget::Capture { user: self.user };
-        let route =
-            Route { id: mint(), workspace: self.workspace, address: capture.clone(), target, expires_at: None };
+        let route = Route {
+            id: mint(),
+            workspace: self.workspace,
+            address: capture.clone(),
+            target,
+            expires_at: None,
+        };
         let from = address(&self.dovecot.user(1).address);
         let mut envelope = Envelope::new(ReversePath::Address(from));
         envelope.recipients.push(Recipient::new(capture));
@@ -389,10 +401,8 @@ async fn the_first_look_announces_nothing_that_was_there_before() {
     assert_eq!(old.direction, Direction::Inbound);
     assert_eq!(world.await_message("older").await.direction, Direction::Outbound);
     let kinds: Vec<String> = world.events().await.into_iter().map(|event| event.kind).collect();
-    let foreign: Vec<&String> = kinds
-        .iter()
-        .filter(|kind| !kind.starts_with("account.") && !kind.starts_with("backfill."))
-        .collect();
+    let foreign: Vec<&String> =
+        kinds.iter().filter(|kind| !kind.starts_with("account.") && !kind.starts_with("backfill.")).collect();
     assert!(foreign.is_empty(), "{kinds:?}");
     world.await_event("account.connected", 1).await;
     world.await_event("account.active", 1).await;
@@ -413,7 +423,10 @@ async fn a_correspondence(mut world: World) {
     world.await_event("message.received", 2).await;
     let conversations = [&question, &answer, &thanks].map(|message| message.conversation);
     assert!(conversations.iter().all(|id| *id == question.conversation), "{conversations:?}");
-    assert_eq!([&question, &answer].map(|message| message.direction), [Direction::Inbound, Direction::Outbound]);
+    assert_eq!(
+        [&question, &answer].map(|message| message.direction),
+        [Direction::Inbound, Direction::Outbound]
+    );
     assert_eq!(world.sightings(&answer).await, ["account"]);
     assert_eq!(world.count("conversation.created").await, 1);
     assert!(world.status().await.last_synced_at.is_some());
@@ -569,7 +582,10 @@ async fn a_wrong_password_waits_for_the_user_and_a_right_one_helps() {
     world.await_event("account.reauth_required", 1).await;
     let mut session = world.gateway.store.read(world.workspace).await.unwrap();
     let errors = session.account_errors(world.account).await.unwrap();
-    assert_eq!(errors.iter().map(|error| (error.code.as_str(), error.count)).collect::<Vec<_>>(), [("credentials", 1)]);
+    assert_eq!(
+        errors.iter().map(|error| (error.code.as_str(), error.count)).collect::<Vec<_>>(),
+        [("credentials", 1)]
+    );
     drop(session);
     // What PATCH does.
     let mut tx = world.gateway.store.begin(world.workspace).await.unwrap();
@@ -629,11 +645,8 @@ async fn mail_that_turns_out_to_belong_is_fetched_again() {
 async fn two_processes_share_an_account_without_doing_anything_twice() {
     let mut world = World::on_postgres().await;
     world.connect().await;
-    let other = Gateway {
-        followers: sync::Followers::new(20),
-        coord: Coord::local(),
-        ..world.gateway.clone()
-    };
+    let other =
+        Gateway { followers: sync::Followers::new(20), coord: Coord::local(), ..world.gateway.clone() };
     world.running.push(Running::start(&other));
     for id in ["one", "two", "three"] {
         world.receive(id, "");
