@@ -2,9 +2,15 @@
 //!
 //! Not here: anything that a part could decide for itself.
 
+pub mod audit;
+pub mod check;
+pub mod client;
 pub mod demo;
+pub mod health;
+pub mod key;
 mod parts;
 mod serve;
+mod stored;
 
 pub use parts::{StartError, gateway, master_key};
 pub use serve::serve;

@@ -12,6 +12,7 @@ pub mod submit;
 pub mod sync;
 
 pub use capture::MxHandler;
+pub(crate) use ingest::{identity, keys_of_summary, known_people};
 pub use process::{hold_poison, process, repeat};
 
 use std::{sync::Arc, time::Duration};

@@ -28,6 +28,7 @@ mod tests;
 // The verbs, a file a noun.
 mod accounts;
 mod answers;
+mod audit;
 mod contacts;
 mod conversations;
 mod credentials;
@@ -60,6 +61,7 @@ use uuid::Uuid;
 
 pub use accounts::AccountFilter;
 pub use answers::{InstanceRequest, KeptAnswer};
+pub use audit::{AUDIT_ROWS_MAX, QueuedJob, RULES, Rule};
 pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob};
 pub use contacts::{AddressMatch, ContactFilter, ContactMatch};
 pub use conversations::{ConversationFilter, ConversationRef, Merged};

@@ -353,7 +353,7 @@ impl Office {
     pub async fn decisions(&self, id: &str) -> Vec<Decision> {
         let mut session = self.gateway.store.read(self.workspace).await.unwrap();
         let hash = session.hash_of(&format!("{id}@test.example")).await.unwrap();
-        let filter = DecisionFilter { hash: Some(hash), ..DecisionFilter::default() };
+        let filter = DecisionFilter { hashes: vec![hash], ..DecisionFilter::default() };
         session.decisions(&Page::new(200, None), &filter).await.unwrap()
     }
 

@@ -8,7 +8,9 @@ mod recognise;
 mod thread;
 
 pub(super) use ledger::{decision_hashes, hashes_of, stamp};
-pub(super) use thread::{bytes_of, keys_of_summary};
+pub(crate) use recognise::identity;
+pub(super) use thread::bytes_of;
+pub(crate) use thread::keys_of_summary;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -219,7 +221,7 @@ async fn store_message(
 }
 
 /// Who of these people the workspace knows.
-pub(super) async fn known_people(session: &mut store::Session, parties: &Parties) -> Result<Known, Error> {
+pub(crate) async fn known_people(session: &mut store::Session, parties: &Parties) -> Result<Known, Error> {
     let addresses: Vec<Address> = parties.addresses().cloned().collect();
     known_among(session, &addresses).await
 }
@@ -265,7 +267,7 @@ fn stored(
     let summary = &arrival.message.summary;
     StoredMessage {
         id: arrival.key,
-        identity: recognise::identity(arrival.message),
+        identity: identity(arrival.message),
         rfc822_id: summary.message_id.clone(),
         conversation,
         direction: who.direction,

@@ -21,7 +21,7 @@ pub(super) fn thread_keys(arrival: &Arrival<'_>, who: &Attribution) -> Vec<Threa
 }
 
 /// Every thread key of a message, from its header alone.
-pub(in crate::flow) fn keys_of_summary(
+pub(crate) fn keys_of_summary(
     summary: &HeaderSummary,
     extra: &[ThreadNode],
     parties: &Parties,
