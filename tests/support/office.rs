@@ -341,7 +341,8 @@ impl Office {
 
     pub async fn message(&self, id: &str) -> Option<StoredMessage> {
         let id = format!("{id}@test.example");
-        let is_it = |message: &StoredMessage| message.rfc822_id.as_ref().is_some_and(|own| own.as_str() == id);
+        let is_it =
+            |message: &StoredMessage| message.rfc822_id.as_ref().is_some_and(|own| own.as_str() == id);
         self.messages().await.into_iter().find(is_it)
     }
 
