@@ -135,6 +135,21 @@ both! {
         assert_eq!(stream.next().await.unwrap().1, "test.ping");
     }
 
+    async fn streams_are_bounded_and_end_with_their_key(api) {
+        let acme = api.workspace("acme").await;
+        let made = acme.post("/keys", json!({ "name": "x", "scopes": ["read"] })).await.expect(201);
+        let reader = Caller { key: made["secret"].as_str().unwrap().to_owned(), ..acme.clone() };
+        let mut streams = Vec::new();
+        for _ in 0..32 {
+            streams.push(Reader::open(&reader, "", None).await);
+        }
+        let more = Answer::of(reader.request(Method::GET, "/events/stream")).await;
+        more.refused(429, "limit_reached", None);
+        assert!(more.headers.contains_key("retry-after"));
+        acme.delete(&format!("/keys/{}", made["id"].as_str().unwrap())).await.expect(204);
+        assert_eq!(streams.pop().unwrap().next().await, None);
+    }
+
     async fn streams_end_with_the_gateway(api) {
         let acme = api.workspace("acme").await;
         let mut stream = Reader::open(&acme, "", None).await;
