@@ -4,12 +4,12 @@
 
 use super::{
     FlowError, Gateway,
-    ingest::{self, Arrival, Ingested, RawBytes},
+    ingest::{self, Announce, Arrival, Ingested, RawBytes},
     relay, submit,
 };
 use crate::{
     core::{
-        attribution::{self, Attribution},
+        attribution::{self, Attribution, OurDomains},
         decision::{NewDecision, Ruling, Verdict},
         event::{Event, MessageEvent},
         ids::MessageKey,
@@ -18,7 +18,7 @@ use crate::{
         policy,
         route::{Route, RouteTarget},
     },
-    mail::{Address, Message, Party},
+    mail::{Address, HeaderSummary, Message, Party},
     queue::{Leased, Settlement},
     store::{InboundRow, InboundState, Tx, mint},
 };
@@ -111,12 +111,13 @@ async fn file_mx(
         bytes: RawBytes::Stored { blob: row.blob, size: row.raw.len() },
         sightings: routes.iter().map(|route| sighting(row.id, route, message)).collect(),
         received_at: row.received_at,
+        internal_date: None,
         ruling,
         via,
         extra_nodes: Vec::new(),
         conversation: bound.as_ref().map(|bound| bound.conversation),
         create_contacts: bound.is_none(),
-        announce: Some(announcement(via, who.direction)),
+        announce: Announce::Now(announcement(via, who.direction)),
         account: None,
     };
     let ingested = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival).await?;
@@ -197,9 +198,12 @@ async fn hold(
 
 /// Who is on a message: its header's people without our own addresses, which belong in nothing we show or send.
 pub(super) fn parties(gateway: &Gateway, message: &Message) -> Parties {
-    let ours = &gateway.settings.ours;
+    parties_of(&gateway.settings.ours, &message.summary)
+}
+
+/// The same of a header alone.
+pub(super) fn parties_of(ours: &OurDomains, summary: &HeaderSummary) -> Parties {
     let people = |list: &[Party]| list.iter().filter(|party| !ours.holds(&party.address)).cloned().collect();
-    let summary = &message.summary;
     Parties {
         from: people(&summary.from),
         to: people(&summary.to),

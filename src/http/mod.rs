@@ -55,7 +55,7 @@ use utoipa_axum::router::OpenApiRouter;
 use self::{connection::Connection, problem::Problem};
 use crate::{
     core::ids::AccountId,
-    flow::{self, Gateway},
+    flow::{Gateway, sync},
     store::Store,
 };
 
@@ -135,9 +135,7 @@ impl Api {
 
     /// Makes the worker look at an account now.
     fn look_now(&self, account: AccountId) {
-        self.gateway.coord.wake(&flow::account_topic(account));
-        // One that nobody works yet is found by those who look for work.
-        self.gateway.coord.wake(flow::ACCOUNTS_TOPIC);
+        sync::look_now(&self.gateway.coord, account);
     }
 }
 
