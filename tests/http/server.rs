@@ -179,6 +179,7 @@ fn gateway(store: Store) -> Gateway {
         idle_renew: Duration::from_secs(600),
         message_bytes_max: 36 * 1024 * 1024,
         accounts_max: 10,
+        job_lease: Duration::from_secs(60),
     };
     Gateway {
         queue: Queue::new(store.clone()),

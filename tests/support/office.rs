@@ -182,6 +182,7 @@ async fn gateway(url: &str, directory: &Path, tls: Arc<rustls::ClientConfig>) ->
             idle_renew: Duration::from_secs(540),
             message_bytes_max: 256 * 1024,
             accounts_max: 100,
+            job_lease: Duration::from_secs(60),
         }),
         store,
     }
