@@ -47,7 +47,10 @@ async fn what_is_half_received_and_half_sent_at_the_stop_is_finished() {
     let reply = crm.transaction(&submitted.user.email, &submitted.to, &submitted.raw).await.unwrap();
     ledger.note(&submitted, &reply.key());
     let mut sender = Peer::connect(world.gateway.at.mx).await.unwrap();
-    let reply = sender.begin(&captured.user.email, &[captured.user.capture_address.clone()]).await.unwrap();
+    let reply = sender
+        .begin(&captured.user.email, std::slice::from_ref(&captured.user.capture_address))
+        .await
+        .unwrap();
     assert_eq!(reply.code, 354);
     let data = stuffed(&captured.raw);
     let (begun, rest) = data.split_at(data.len() / 2);
