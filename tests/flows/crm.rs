@@ -47,10 +47,6 @@ impl Crm {
         self
     }
 
-    pub fn slug(&self) -> &str {
-        &self.slug
-    }
-
     fn call(&self, method: Method, url: String, body: Option<(&Value, Option<&str>)>) -> Answer {
         let mut request = self.client.request(method, url).bearer_auth(&self.key);
         if let Some((body, idempotency_key)) = body {
@@ -149,7 +145,7 @@ impl Crm {
     #[track_caller]
     pub fn await_event(&self, kind: &str, mut is_it: impl FnMut(&Value) -> bool) -> Value {
         let mut found = None;
-        wait_for(&format!("{kind}, with {:#?}", Shown(self)), PATIENCE, || {
+        wait_for(&format!("{kind} in {}", self.slug), PATIENCE, || {
             found = self.events_of(kind).into_iter().find(|event| is_it(&event["data"]));
             found.is_some()
         });
@@ -173,6 +169,15 @@ impl Crm {
         shown
     }
 
+    /// Waits until an account has been read to its end.
+    #[track_caller]
+    pub fn await_account(&self, account: &str) {
+        wait_for(&format!("account {account} to be read"), PATIENCE, || {
+            let state = &self.get(&format!("/accounts/{account}"))["status"]["state"];
+            state == "active" || state == "awaiting_first_mail"
+        });
+    }
+
     /// Every message of the workspace.
     #[track_caller]
     pub fn messages(&self) -> Vec<Value> {
@@ -191,15 +196,6 @@ impl Crm {
             said.extend(self.list(path));
         }
         Value::Array(said).to_string()
-    }
-}
-
-/// What is shown when a wait was in vain.
-struct Shown<'a>(&'a Crm);
-
-impl std::fmt::Debug for Shown<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "workspace {}", self.0.slug)
     }
 }
 
