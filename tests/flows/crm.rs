@@ -11,7 +11,6 @@ use tokio::runtime::Handle;
 use crate::support::{PATIENCE, wait_for};
 
 /// A caller with a key, for one workspace.
-#[derive(Clone)]
 pub struct Crm {
     client: reqwest::Client,
     base: String,
@@ -45,10 +44,6 @@ impl Crm {
         let answer = self.call(Method::POST, format!("{}/workspaces", self.base), Some((&body, None)));
         assert_eq!(answer.status, 201, "{answer:?}");
         self
-    }
-
-    pub fn slug(&self) -> &str {
-        &self.slug
     }
 
     fn call(&self, method: Method, url: String, body: Option<(&Value, Option<&str>)>) -> Answer {
@@ -149,7 +144,7 @@ impl Crm {
     #[track_caller]
     pub fn await_event(&self, kind: &str, mut is_it: impl FnMut(&Value) -> bool) -> Value {
         let mut found = None;
-        wait_for(&format!("{kind}, with {:#?}", Shown(self)), PATIENCE, || {
+        wait_for(&format!("{kind} in {}", self.slug), PATIENCE, || {
             found = self.events_of(kind).into_iter().find(|event| is_it(&event["data"]));
             found.is_some()
         });
@@ -173,6 +168,15 @@ impl Crm {
         shown
     }
 
+    /// Waits until an account has been read to its end.
+    #[track_caller]
+    pub fn await_account(&self, account: &str) {
+        wait_for(&format!("account {account} to be read"), PATIENCE, || {
+            let state = &self.get(&format!("/accounts/{account}"))["status"]["state"];
+            state == "active" || state == "awaiting_first_mail"
+        });
+    }
+
     /// Every message of the workspace.
     #[track_caller]
     pub fn messages(&self) -> Vec<Value> {
@@ -194,12 +198,12 @@ impl Crm {
     }
 }
 
-/// What is shown when a wait was in vain.
-struct Shown<'a>(&'a Crm);
-
-impl std::fmt::Debug for Shown<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "workspace {}", self.0.slug)
+impl Drop for Crm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let everything = self.ask("/events").body;
+            eprintln!("--- what {} was told\n{everything:#}", self.slug);
+        }
     }
 }
 

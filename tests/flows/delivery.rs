@@ -64,7 +64,7 @@ both! {
         let report = report.expect("the wait has ended");
         assert!(report.contains("Return-Path: <>"), "{report}");
         for part in [
-            "report-type=delivery-status",
+            "report-type=\"delivery-status\"",
             "Original-Envelope-Id: order-77",
             &format!("Final-Recipient: rfc822; {gone}"),
             "Action: failed",
@@ -75,6 +75,16 @@ both! {
         assert_free_of(&report, &[&format!("Final-Recipient: rfc822; {}", bob.address), "This is what number"]);
         world.gateway.settle();
         assert_eq!(world.dovecot.login(&reports).messages("INBOX").len(), 1);
+        // Success is told of too, when it was asked for.
+        let welcome = Letter::new(&ann.person.address, &[&bob.address]);
+        client.expect(250, &format!("MAIL FROM:<{}>", reports.address));
+        client.expect(250, &format!("RCPT TO:<{}> NOTIFY=SUCCESS", bob.address));
+        client.expect(354, "DATA");
+        client.expect(250, &format!("{}.", welcome.raw().replace('\n', "\r\n")));
+        wait_for("the second report", PATIENCE, || {
+            let report = world.dovecot.login(&reports).messages("INBOX").pop().unwrap_or_default();
+            report.contains("Action: relayed") && report.contains(&welcome.id)
+        });
         // Strangers get no mail from us: the null path is never answered.
         let silent = Letter::new(&ann.person.address, &[&gone]);
         let taken = client.send("", &[&gone], &silent.raw()).unwrap();

@@ -152,6 +152,23 @@ impl Gateway {
         }
     }
 
+    /// Rows as text, columns divided by "|".
+    fn rows(&self, statement: &'static str) -> Vec<String> {
+        match &self.database {
+            Some(database) => database.run(statement).lines().map(str::to_owned).collect(),
+            None => self.runtime.block_on(async {
+                let rows = sqlx::query(statement).fetch_all(&mut self.sqlite().await).await.unwrap();
+                let column = |row: &sqlx::sqlite::SqliteRow, at: usize| {
+                    let number = row.try_get_unchecked::<Option<i64>, _>(at).ok().flatten();
+                    let text = row.try_get_unchecked::<Option<String>, _>(at).ok().flatten();
+                    text.or(number.map(|number| number.to_string())).unwrap_or_default()
+                };
+                let line = |row| (0..5).map(|at| column(row, at)).collect::<Vec<_>>().join("|");
+                rows.iter().map(line).collect()
+            }),
+        }
+    }
+
     async fn sqlite(&self) -> SqliteConnection {
         let file = self.config.node.data_dir.join("mailweave.db");
         SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap()
@@ -160,7 +177,10 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if std::thread::panicking() {
+            let jobs = self.rows("select kind, attempt, run_at, leased_until, body from jobs");
+            eprintln!("--- jobs left\n{}", jobs.join("\n"));
+        } else {
             self.stop();
         }
     }

@@ -72,6 +72,33 @@ both! {
         assert_eq!(beta.try_post("/messages", &body).status, 422);
     }
 
+    fn one_mailbox_followed_for_two_workspaces_serves_each_its_own(engine) {
+        let world = World::start(engine);
+        let beta = world.gateway.crm("beta").settle_in();
+        let bob = world.customer(1);
+        let ann = world.user(1, "Ann of Acme");
+        let other = world.user_in(&beta, 1, "Ann of Beta");
+        for crm in [&world.crm, &beta] {
+            crm.post("/contacts", &json!({ "email": bob.address }));
+        }
+        world.crm.await_account(&world.connect(&ann));
+        beta.await_account(&world.connect_in(&beta, &other));
+        let letter = Letter::new(&bob.address, &[&ann.person.address]);
+        world.client_sends(&bob, &[&ann.person.address], &letter);
+        let here = world.crm.await_mail("message.received", &letter.id);
+        let there = beta.await_mail("message.received", &letter.id);
+        assert_ne!(here["data"]["message_id"], there["data"]["message_id"]);
+        let path = format!("/messages/{}", text(&here["data"], "message_id"));
+        assert_eq!((world.crm.ask(&path).status, beta.ask(&path).status), (200, 404));
+        // What one workspace erases stays with the other.
+        beta.delete("");
+        assert_eq!(beta.ask("/events").status, 404);
+        let answer = Letter::new(&bob.address, &[&ann.person.address]).answering(&letter.id);
+        world.client_sends(&bob, &[&ann.person.address], &answer);
+        world.crm.await_mail("message.received", &answer.id);
+        assert_eq!(world.crm.messages().len(), 2);
+    }
+
     fn a_reply_address_of_one_workspace_says_nothing_to_the_other(engine) {
         let world = World::start(engine);
         let beta = world.gateway.crm("beta").settle_in();

@@ -14,10 +14,9 @@ use crate::{
     gateway::{CAPTURE, Engine, Gateway, REPLY},
     letter::Letter,
     support::{
-        PATIENCE, Person,
+        Person,
         clients::{Reply, SmtpClient},
         tls::Authority,
-        wait_for,
     },
     world::{User, endpoint},
 };
@@ -131,14 +130,5 @@ impl Sandboxed {
         let mails = self.provider().messages(&address, mailbox).into_iter();
         let texts = mails.map(|mail| String::from_utf8_lossy(&mail.raw).into_owned());
         texts.filter(|mail| mail.contains(&format!("Message-ID: <{id}>"))).collect()
-    }
-
-    /// Waits for the first of them.
-    #[track_caller]
-    pub fn await_mail(&self, person: &Person, mailbox: &str, id: &str) -> String {
-        wait_for(&format!("{id} in {mailbox} of {}", person.address), PATIENCE, || {
-            !self.mails(person, mailbox, id).is_empty()
-        });
-        self.mails(person, mailbox, id).swap_remove(0)
     }
 }

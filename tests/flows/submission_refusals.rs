@@ -60,7 +60,6 @@ both! {
 
         let refused = [
             (ann.person.address.as_str(), "wrong"),
-            (&ann.person.address, ""),
             (&ann.person.address, &ann.person.password),
             (&ann.person.address, &reading),
             (&ann.person.address, &revoked),

@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use crate::{
     both,
-    crm::{Crm, text},
+    crm::text,
     gateway::Engine,
     letter::Letter,
     sandboxed::Sandboxed,
     support::{PATIENCE, clients::SmtpClient, wait_for},
-    world::User,
+    world::{User, accepted_id},
 };
 
 /// One mail of a set: whose it is, to whom, its own id and those it names. All by small names.
@@ -85,10 +85,6 @@ impl Trial {
     }
 }
 
-fn captured(crm: &Crm) -> usize {
-    crm.events_of("message.captured").len()
-}
-
 struct Company {
     world: Sandboxed,
     ann: User,
@@ -102,12 +98,14 @@ impl Company {
         Self { world, ann }
     }
 
-    fn capture(&self, client: &mut SmtpClient, from: &str, letter: &Letter) {
-        client.send(from, &[&self.ann.capture_address], &letter.raw()).unwrap();
+    /// Returns the message's id.
+    fn capture(&self, client: &mut SmtpClient, from: &str, letter: &Letter) -> String {
+        accepted_id(&client.send(from, &[&self.ann.capture_address], &letter.raw()).unwrap())
     }
 
-    fn await_captured(&self, count: usize) {
-        wait_for(&format!("{count} messages"), PATIENCE, || captured(&self.world.crm) >= count);
+    fn await_filed(&self, message: &str) {
+        let path = format!("/messages/{message}");
+        wait_for(&path, PATIENCE, || self.world.crm.ask(&path).status == 200);
     }
 }
 
@@ -122,15 +120,14 @@ both! {
         for trial in &trials {
             for mail in trial.order() {
                 let (from, letter) = trial.letter(mail);
-                company.capture(&mut client, &from, &letter);
+                let message = company.capture(&mut client, &from, &letter);
                 sent += 1;
                 // Half of the trials are filed in this very order, the others as the workers come to it.
                 if trial.number % 2 == 0 {
-                    company.await_captured(sent);
+                    company.await_filed(&message);
                 }
             }
         }
-        company.await_captured(sent);
         company.world.gateway.settle();
         let messages = company.world.crm.messages();
         assert_eq!(messages.len(), sent);
