@@ -75,7 +75,7 @@ impl Section for Store {
 pub struct Coordination {
     /// `redis://…`; `None`: within this process.
     pub url: Option<SecretString>,
-    /// How long a node that has fallen silent keeps its accounts.
+    /// How long a node that has fallen silent keeps its accounts and the jobs it has in hand.
     pub lease: Duration,
 }
 

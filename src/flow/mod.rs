@@ -45,6 +45,8 @@ pub struct Settings {
     pub ours: OurDomains,
     /// Marks what we relay, so that we know it when it comes back.
     pub loop_key: [u8; 32],
+    /// How long a job stays with a worker that has fallen silent.
+    pub job_lease: Duration,
     /// How long a submission is tried before it bounces.
     pub submission_lifetime: Duration,
     /// After a send that was cut off: how long after it Sent is searched, once for each.
