@@ -29,27 +29,27 @@ pub enum Command {
     /// Ask a running gateway whether it is well; exit 1 if not
     Health(Health),
     /// API keys
-    Key(KeyCommand),
+    Key(Noun<KeyVerb>),
     /// Workspaces: the tenants
-    Workspace(Resource),
+    Workspace(Noun<WorkspaceVerb>),
     /// Users: people who work in a workspace
-    User(ScopedResource),
+    User(Noun<UserVerb>),
     /// Contacts: people the CRM knows
-    Contact(ScopedResource),
+    Contact(Noun<ContactVerb>),
     /// Accounts: the users' own email accounts
-    Account(ScopedResource),
+    Account(Noun<AccountVerb>),
     /// Conversations: messages that belong together
-    Conversation(ScopedResource),
+    Conversation(Noun<ConversationVerb>),
     /// Messages
-    Message(ScopedResource),
+    Message(Noun<MessageVerb>),
     /// Events: the journal of what happened
-    Event(ScopedResource),
+    Event(Noun<EventVerb>),
     /// Webhooks: where events are posted to
-    Webhook(ScopedResource),
+    Webhook(Noun<WebhookVerb>),
     /// Decisions: why a message was synced, skipped, deferred or held
-    Decision(ScopedResource),
+    Decision(Noun<DecisionVerb>),
     /// The smarthost: the workspace's own SMTP provider
-    Smarthost(ScopedResource),
+    Smarthost(Noun<SmarthostVerb>),
 }
 
 #[derive(Debug, Args)]
@@ -70,23 +70,161 @@ pub struct Health {
 /// Where the API listens unless `http.listen` says otherwise.
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
+/// Something of the API's, and what is to be done with it.
 #[derive(Debug, Args)]
-pub struct KeyCommand {
+pub struct Noun<V: Subcommand> {
+    #[command(flatten)]
+    pub client: Client,
     #[command(subcommand)]
-    pub verb: KeyVerb,
+    pub verb: V,
+}
+
+/// How to reach the API, and where in it.
+#[derive(Debug, Args)]
+pub struct Client {
+    /// The workspace, by id or slug
+    #[arg(long, env = "MAILWEAVE_WORKSPACE", value_name = "WORKSPACE", global = true)]
+    pub workspace: Option<String>,
+    /// Where the API answers
+    #[arg(long, env = "MAILWEAVE_URL", default_value = DEFAULT_URL, global = true)]
+    pub url: Url,
+    /// The API key. Better in the environment: arguments are seen by everyone on the machine
+    #[arg(long, env = "MAILWEAVE_API_KEY", hide_env_values = true, value_name = "KEY", global = true)]
+    pub api_key: Option<SecretString>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum KeyVerb {
     /// Mint an API key in the store itself, and print it once
     Create(KeyCreate),
+    /// List the keys, without their secrets
+    List(List),
+    /// Revoke a key
+    Delete(One),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WorkspaceVerb {
+    /// List the workspaces this key may see, newest first
+    List(List),
+    /// Show one, by id or slug
+    Get(One),
+    /// Create a workspace
+    Create(Create),
+    /// Change a workspace
+    Update(Update),
+    /// Erase a workspace and everything in it
+    Delete(One),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UserVerb {
+    /// List the users
+    List(List),
+    /// Show a user
+    Get(One),
+    /// Add a user
+    Create(Create),
+    /// Change a user
+    Update(Update),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ContactVerb {
+    /// List the contacts
+    List(List),
+    /// Show a contact
+    Get(One),
+    /// Add a contact
+    Create(Create),
+    /// Change a contact
+    Update(Update),
+    /// Remove a contact
+    Delete(One),
+    /// The messages that concern a contact, newest first
+    Timeline(Within),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AccountVerb {
+    /// List the accounts, each with its status
+    List(List),
+    /// Show an account
+    Get(One),
+    /// Connect an account
+    Create(Create),
+    /// Change address, servers or credentials without disconnecting
+    Update(Update),
+    /// Look for new mail now
+    Sync(One),
+    /// The error log of an account
+    Errors(Within),
+    /// Disconnect an account: --data '{"history":"keep"}' or "erase"
+    Disconnect(Update),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConversationVerb {
+    /// List the conversations, latest message first
+    List(List),
+    /// Show a conversation
+    Get(One),
+    /// The messages of a conversation, newest first
+    Messages(Within),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MessageVerb {
+    /// Show a message
+    Get(One),
+    /// The message as it came, byte by byte
+    Raw(One),
+    /// Send a message
+    Send(Create),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EventVerb {
+    /// List events, oldest first
+    List(Events),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WebhookVerb {
+    /// List the endpoints
+    List(List),
+    /// Show an endpoint
+    Get(One),
+    /// Add an endpoint; its secret is in the answer
+    Create(Create),
+    /// Change an endpoint
+    Update(Update),
+    /// Remove an endpoint
+    Delete(One),
+    /// Post a test.ping to an endpoint
+    Test(One),
+    /// Post events of the past once more
+    Replay(Update),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DecisionVerb {
+    /// List decisions, newest first: --query rfc822_message_id=…, address=…, account_id=…, verdict=…
+    List(List),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SmarthostVerb {
+    /// Show the workspace's smarthost
+    Get,
+    /// Set it
+    Set(Create),
+    /// Remove it
+    Delete,
 }
 
 #[derive(Debug, Args)]
 pub struct KeyCreate {
-    /// The workspace that the key is for
-    #[arg(long, value_name = "SLUG")]
-    pub workspace: String,
     /// What the key may do; may be given several times
     #[arg(long = "scope", value_name = "SCOPE", required = true, num_args = 1.., value_delimiter = ',')]
     pub scopes: Vec<Scope>,
@@ -107,67 +245,46 @@ pub enum Scope {
     Admin,
 }
 
-impl Scope {
-    /// As the API spells it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Send => "send",
-            Self::Smtp => "smtp",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-/// Something of the API's that belongs to no workspace.
-#[derive(Debug, Args)]
-pub struct Resource {
-    #[command(subcommand)]
-    pub verb: Verb,
-}
-
-/// Something of the API's within a workspace.
-#[derive(Debug, Args)]
-pub struct ScopedResource {
-    /// The workspace, by id or slug
-    #[arg(long, value_name = "WORKSPACE", global = true)]
-    pub workspace: Option<String>,
-    #[command(subcommand)]
-    pub verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Verb {
-    /// List them, a JSON object a line
-    List(List),
-    /// Show one
-    Get(One),
-    /// Make one from a JSON object
-    Create(Create),
-    /// Remove one
-    Delete(One),
-}
-
-#[derive(Debug, Args)]
+/// One page of a list.
+#[derive(Debug, Default, Args)]
 pub struct List {
-    /// The answer holds at most this many [default: all, page by page]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Items in the answer at most
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=200))]
     pub limit: Option<u32>,
+    /// Where to go on: the next_cursor of the page before
+    #[arg(long)]
+    pub cursor: Option<String>,
     /// A filter of the API's, such as email=ann@example.com; may be given several times
-    #[arg(long = "filter", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    #[arg(long = "query", value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub filters: Vec<(String, String)>,
-    #[command(flatten)]
-    pub client: Client,
+}
+
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Only events after this one: a number or an id
+    #[arg(long)]
+    pub after: Option<String>,
+    /// Only these types; commas divide
+    #[arg(long)]
+    pub types: Option<String>,
+    /// Events in the answer at most
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub limit: Option<u32>,
 }
 
 #[derive(Debug, Args)]
 pub struct One {
-    /// Its id; a workspace's may be its slug. The smarthost needs none: there is one
-    pub id: Option<String>,
+    /// Its id
+    pub id: String,
+}
+
+/// A list that belongs to one thing.
+#[derive(Debug, Args)]
+pub struct Within {
+    /// Its id
+    pub id: String,
     #[command(flatten)]
-    pub client: Client,
+    pub list: List,
 }
 
 #[derive(Debug, Args)]
@@ -178,19 +295,14 @@ pub struct Create {
     /// Sent as Idempotency-Key: the same key never makes two
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
-    #[command(flatten)]
-    pub client: Client,
 }
 
-/// How to reach the API.
 #[derive(Debug, Args)]
-pub struct Client {
-    /// Where the API answers
-    #[arg(long, env = "MAILWEAVE_URL", default_value = DEFAULT_URL)]
-    pub url: Url,
-    /// The API key. Better in the environment: arguments are seen by everyone on the machine
-    #[arg(long, env = "MAILWEAVE_API_KEY", hide_env_values = true, value_name = "KEY")]
-    pub api_key: Option<SecretString>,
+pub struct Update {
+    /// Its id
+    pub id: String,
+    #[command(flatten)]
+    pub body: Create,
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), &'static str> {
@@ -226,12 +338,15 @@ mod tests {
     fn scopes_are_given_together_or_one_by_one() {
         for scopes in ["--scope read send", "--scope read,send", "--scope read --scope send"] {
             let line = format!("mailweave key create --workspace acme {scopes}");
-            let Ok(Cli { command: Command::Key(KeyCommand { verb: KeyVerb::Create(create) }) }) =
+            let Ok(Cli { command: Command::Key(Noun { client, verb: KeyVerb::Create(create) }) }) =
                 parse(&line)
             else {
                 panic!("{line}")
             };
-            assert_eq!((create.workspace.as_str(), create.scopes), ("acme", vec![Scope::Read, Scope::Send]));
+            assert_eq!(
+                (client.workspace.as_deref(), create.scopes),
+                (Some("acme"), vec![Scope::Read, Scope::Send])
+            );
         }
         assert!(parse("mailweave key create --workspace acme").is_err());
         assert!(parse("mailweave key create --workspace acme --scope root").is_err());
@@ -241,14 +356,15 @@ mod tests {
     fn a_workspace_may_stand_before_or_after_the_verb() {
         for line in [
             "mailweave contact --workspace acme list",
-            "mailweave contact list --workspace acme --filter email=a@b.example --limit 5",
+            "mailweave contact list --workspace acme --query email=a@b.example --limit 5",
         ] {
-            let Ok(Cli { command: Command::Contact(resource) }) = parse(line) else { panic!("{line}") };
-            assert_eq!(resource.workspace.as_deref(), Some("acme"));
-            assert!(matches!(resource.verb, Verb::List(_)));
+            let Ok(Cli { command: Command::Contact(noun) }) = parse(line) else { panic!("{line}") };
+            assert_eq!(noun.client.workspace.as_deref(), Some("acme"));
+            assert!(matches!(noun.verb, ContactVerb::List(_)));
         }
-        assert!(parse("mailweave contact list --filter email").is_err());
-        assert!(parse("mailweave contact list --limit 0").is_err());
+        for line in ["list --query email", "list --limit 0", "list --limit 201", "get", "messages x"] {
+            assert!(parse(&format!("mailweave contact {line}")).is_err(), "{line}");
+        }
     }
 
     #[test]

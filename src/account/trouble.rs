@@ -30,6 +30,8 @@ pub enum Trouble {
     Refused(String),
     #[error("the account has no Sent mailbox that we recognise")]
     NoSentMailbox,
+    #[error("the server has given the same mail other ids again and again")]
+    UnstableIds,
 }
 
 impl Trouble {
@@ -44,6 +46,7 @@ impl Trouble {
             Self::Misbehaving(_) => "misbehaving",
             Self::Refused(_) => "refused",
             Self::NoSentMailbox => "no_sent_mailbox",
+            Self::UnstableIds => "ids_unstable",
         }
     }
 
@@ -64,6 +67,9 @@ impl Trouble {
             Self::Misbehaving(_) => "Tell the provider. We keep trying, at longer intervals.",
             Self::Refused(_) => {
                 "See what the server says; the provider's administrator may have to allow this access."
+            }
+            Self::UnstableIds => {
+                "Nothing is lost: we look again in an hour. If it goes on, the provider's store needs repair."
             }
             Self::NoSentMailbox => "Create a mailbox named Sent at the provider, or mark one as \\Sent.",
         }

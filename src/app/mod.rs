@@ -2,9 +2,15 @@
 //!
 //! Not here: anything that a part could decide for itself.
 
+pub mod audit;
+pub mod check;
+pub mod client;
 pub mod demo;
+pub mod health;
+pub mod key;
 mod parts;
 mod serve;
+mod stored;
 
 pub use parts::{StartError, gateway, master_key};
 pub use serve::serve;
@@ -148,6 +154,9 @@ impl Running {
         if config.has_role(Role::Jobs) {
             self.tasks.spawn(worker::jobs::run(self.gateway.clone(), self.shutdown.clone()));
             self.tasks.spawn(worker::upkeep::run(self.gateway.clone(), self.shutdown.clone()));
+        }
+        if config.has_role(Role::Accounts) {
+            self.tasks.spawn(worker::accounts::run(self.gateway.clone(), self.shutdown.clone()));
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     config::{self, Config},
     coord::{Coord, CoordError},
     core::attribution::OurDomains,
-    flow::{Gateway, Settings},
+    flow::{Gateway, Settings, sync::Followers},
     http::{ApiState, HostRule},
     imap,
     net::{self, Certificates, Egress, Resolver, Target},
@@ -82,6 +82,7 @@ pub async fn gateway(config: &Config) -> Result<Gateway, StartError> {
         coord: coordination(config)?,
         dialer: provider_dialer(config, dialer.clone()),
         webhooks: Poster::new(webhook_resolver(dialer), &tls)?,
+        followers: Followers::new(LOGINS_AT_ONCE),
         settings: Arc::new(settings(config, loop_key)),
         store,
     })
@@ -113,6 +114,9 @@ fn net_dialer(config: &Config, tls: Arc<rustls::ClientConfig>) -> Result<net::Di
     let egress = Egress::new(config.egress.allow.clone());
     Ok(net::Dialer::new(Resolver::new(&servers)?, egress, tls, config.egress.connect_timeout))
 }
+
+/// Accounts that log in at the same time: a start with thousands of them must not look like an attack.
+const LOGINS_AT_ONCE: usize = 20;
 
 /// Ports of public hosts that events may be posted to.
 const WEBHOOK_PORTS: [u16; 1] = [443];
@@ -162,6 +166,10 @@ fn settings(config: &Config, loop_key: [u8; 32]) -> Settings {
         submission_lifetime: config.outbound.retry_lifetime,
         reconcile_waits: config.outbound.reconcile.clone(),
         sent_copy_wait: config.outbound.sent_copy_wait,
+        sync_poll: config.sync.poll,
+        idle_renew: config.sync.idle_renew,
+        message_bytes_max: config.smtp.message_bytes_max.0,
+        accounts_max: config.sync.accounts_max,
     }
 }
 

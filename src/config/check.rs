@@ -42,29 +42,22 @@ fn storage(config: &Config, fault: &mut Report<'_>) {
         let advice = "name a file that every node has, outside the database and its backups";
         fault("secrets.master_key_file", "is required with postgres", advice);
     }
-    let schemes = |url: &Option<SecretString>, schemes: &[&str]| {
-        url.as_ref().is_none_or(|url| schemes.iter().any(|scheme| url.expose_secret().starts_with(scheme)))
+    let is_redis = |url: &SecretString| {
+        ["redis://", "rediss://"].iter().any(|scheme| url.expose_secret().starts_with(scheme))
     };
-    if !schemes(&config.coordination.url, &["redis://", "rediss://"]) {
+    if !config.coordination.url.as_ref().is_none_or(is_redis) {
         fault("coordination.url", "is no coordinator we know", "write redis://HOST:PORT, or leave it empty");
     }
-    if !schemes(&config.blobs.url, &["s3://", "file:///"]) {
-        fault(
-            "blobs.url",
-            "is no blob store we know",
-            "write s3://BUCKET/PREFIX or file:///PATH, or leave it empty",
-        );
+    if config.blobs.url.is_some() {
+        let problem = "is not supported in this release: large bodies lie in node.data_dir";
+        fault("blobs.url", problem, "leave it empty; several nodes share the directory");
     }
 }
 
 fn listeners(config: &Config, fault: &mut Report<'_>) {
     if config.tls.certificate.is_some() != config.tls.private_key.is_some() {
         let missing = if config.tls.certificate.is_some() { "tls.private_key" } else { "tls.certificate" };
-        fault(
-            missing,
-            "is missing while its counterpart is set",
-            "set both, or neither for a development certificate",
-        );
+        fault(missing, "is missing while its counterpart is set", "set both, or neither");
     }
     let domains = &config.domains;
     if domains.capture.is_some() && domains.capture == domains.reply {
@@ -113,16 +106,11 @@ fn limits(config: &Config, fault: &mut Report<'_>) {
         );
     }
     let counts = [
-        ("store.connections", config.store.connections),
         ("smtp.recipients_max", config.smtp.recipients_max),
         ("smtp.connections_max", config.smtp.connections_max),
         ("smtp.connections_per_client_max", config.smtp.connections_per_client_max),
         ("smtp.errors_max", config.smtp.errors_max),
-        ("http.requests_per_minute", config.http.requests_per_minute),
-        ("sync.connections_per_host", config.sync.connections_per_host),
-        ("sync.connections_per_account", config.sync.connections_per_account),
-        ("sync.backfill_chunk", config.sync.backfill_chunk),
-        ("webhooks.at_once", config.webhooks.at_once),
+        ("sync.accounts_max", config.sync.accounts_max),
     ];
     for (key, _) in counts.iter().filter(|(_, count)| *count == 0) {
         fault(key, "is 0, so nothing would ever pass", "leave it out to have the default");
@@ -132,29 +120,21 @@ fn limits(config: &Config, fault: &mut Report<'_>) {
         ("tls.reload", config.tls.reload),
         ("smtp.idle_timeout", config.smtp.idle_timeout),
         ("smtp.data_timeout", config.smtp.data_timeout),
-        ("http.request_timeout", config.http.request_timeout),
         ("egress.connect_timeout", config.egress.connect_timeout),
-        ("dns.timeout", config.dns.timeout),
         ("sync.poll", config.sync.poll),
-        ("sync.sweep", config.sync.sweep),
         ("sync.progress_timeout", config.sync.progress_timeout),
         ("sync.command_timeout", config.sync.command_timeout),
-        ("sync.backoff_min", config.sync.backoff_min),
         ("webhooks.timeout", config.webhooks.timeout),
     ];
     for (key, _) in spans.iter().filter(|(_, span)| span.is_zero()) {
         fault(key, "is no time at all", "leave it out to have the default");
     }
-    let sizes = [
-        ("smtp.message_bytes_max", config.smtp.message_bytes_max),
-        ("http.body_bytes_max", config.http.body_bytes_max),
-        ("sync.fetch_chunk", config.sync.fetch_chunk),
-    ];
-    for (key, _) in sizes.iter().filter(|(_, size)| size.is_empty()) {
-        fault(key, "is 0, so nothing would ever fit", "leave it out to have the default");
-    }
-    if config.sync.backoff_min > config.sync.backoff_max {
-        fault("sync.backoff_max", "is shorter than sync.backoff_min", "make it the longer of the two");
+    if config.smtp.message_bytes_max.is_empty() {
+        fault(
+            "smtp.message_bytes_max",
+            "is 0, so nothing would ever fit",
+            "leave it out to have the default",
+        );
     }
 }
 
@@ -188,7 +168,7 @@ fn notes(config: &Config) -> Vec<String> {
     }
     if config.tls.certificate.is_none() && (config.has_role(Role::Mx) || config.has_role(Role::Submission)) {
         notes.push(
-            "tls.certificate is not set: a development certificate is made, which no client trusts."
+            "tls.certificate is not set: no listener offers TLS, so nobody can log in to submit mail."
                 .to_owned(),
         );
     }

@@ -19,8 +19,8 @@ use super::{ConfigError, value::Setting};
 /// Longest secret file read: a key or a URL fits ten times over, a mistaken path to a disk image does not.
 const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Names that begin like options but are not: the client's, the administrator's key, the log filter.
-const OTHER_VARIABLES: [&str; 4] =
-    ["MAILWEAVE_URL", "MAILWEAVE_API_KEY", super::ADMIN_KEY_VARIABLE, "MAILWEAVE_LOG"];
+const OTHER_VARIABLES: [&str; 5] =
+    ["MAILWEAVE_URL", "MAILWEAVE_API_KEY", "MAILWEAVE_WORKSPACE", super::ADMIN_KEY_VARIABLE, "MAILWEAVE_LOG"];
 const PREFIX: &str = "MAILWEAVE__";
 /// Names as alike as this are taken for slips of the pen.
 const LIKENESS_MIN: f64 = 0.6;

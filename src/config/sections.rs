@@ -54,19 +54,11 @@ impl Section for Node {
 pub struct Store {
     /// May hold a password. `None`: SQLite in the data directory ([`super::Config::store_url`]).
     pub url: Option<SecretString>,
-    /// Connections to PostgreSQL, of this node.
-    pub connections: u32,
-    /// Below this much free space no more mail is taken (452 4.3.1), while erasing and sending still work.
-    pub free_bytes_min: Bytes,
 }
 
 impl Section for Store {
     fn read(reader: &mut Reader) -> Self {
-        Self {
-            url: reader.secret("url"),
-            connections: reader.setting("connections", 10),
-            free_bytes_min: reader.setting("free_bytes_min", Bytes::mib(1024)),
-        }
+        Self { url: reader.secret("url") }
     }
 }
 
@@ -88,18 +80,13 @@ impl Section for Coordination {
 /// `[blobs]`: where large bodies live.
 #[derive(Debug, Clone)]
 pub struct Blobs {
-    /// `None`: in the data directory.
+    /// `None`: in the data directory, the only place this release knows.
     pub url: Option<SecretString>,
-    /// Content up to this length stays in the database.
-    pub inline_bytes_max: Bytes,
 }
 
 impl Section for Blobs {
     fn read(reader: &mut Reader) -> Self {
-        Self {
-            url: reader.secret("url"),
-            inline_bytes_max: reader.setting("inline_bytes_max", Bytes(64 * 1024)),
-        }
+        Self { url: reader.secret("url") }
     }
 }
 
@@ -119,7 +106,7 @@ impl Section for Secrets {
 /// `[tls]`: the gateway's own certificate, for all of its SMTP listeners.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// PEM, the chain after the certificate itself. `None`: one of a development CA is made.
+    /// PEM, the chain after the certificate itself. `None`: no listener offers TLS, and nobody can log in to submit mail.
     pub certificate: Option<PathBuf>,
     /// PEM.
     pub private_key: Option<PathBuf>,
@@ -153,7 +140,7 @@ impl Section for Domains {
 /// `[smtp]`: what all SMTP listeners have in common.
 #[derive(Debug, Clone)]
 pub struct Smtp {
-    /// Said in greetings and Received fields; the host's name when not set.
+    /// Said in greetings, Received fields and Message-IDs; the capture domain when not set.
     pub hostname: Option<String>,
     pub message_bytes_max: Bytes,
     /// RCPT commands that count in one transaction.
@@ -195,16 +182,11 @@ impl Section for Smtp {
 #[derive(Debug, Clone)]
 pub struct SmtpMx {
     pub listen: Vec<SocketAddr>,
-    /// Unknown recipients one client address may name in an hour; more look like guessing and get 421.
-    pub unknown_recipients_per_hour: u32,
 }
 
 impl Section for SmtpMx {
     fn read(reader: &mut Reader) -> Self {
-        Self {
-            listen: reader.setting("listen", everywhere(25)),
-            unknown_recipients_per_hour: reader.setting("unknown_recipients_per_hour", 20),
-        }
+        Self { listen: reader.setting("listen", everywhere(25)) }
     }
 }
 
@@ -240,13 +222,6 @@ pub struct Http {
     pub public_url: Option<Url>,
     /// The instance administrator's API key, at least 32 characters.
     pub admin_key: Option<SecretString>,
-    /// Longest request body, those that carry mail apart: they may hold `smtp.message_bytes_max` in base64.
-    pub body_bytes_max: Bytes,
-    pub request_timeout: Duration,
-    /// Requests of one API key in a minute.
-    pub requests_per_minute: u32,
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Section for Http {
@@ -255,10 +230,6 @@ impl Section for Http {
             listen: reader.setting("listen", SocketAddr::from(([127, 0, 0, 1], 8080))),
             public_url: reader.setting("public_url", None),
             admin_key: reader.secret("admin_key"),
-            body_bytes_max: reader.setting("body_bytes_max", Bytes::mib(1)),
-            request_timeout: reader.setting("request_timeout", seconds(30)),
-            requests_per_minute: reader.setting("requests_per_minute", 1200),
-            trusted_proxies: reader.setting("trusted_proxies", Vec::new()),
         }
     }
 }
@@ -288,61 +259,37 @@ impl Section for Egress {
 pub struct Dns {
     /// Empty: those of the system.
     pub servers: Vec<NameServer>,
-    pub timeout: Duration,
 }
 
 impl Section for Dns {
     fn read(reader: &mut Reader) -> Self {
-        Self {
-            servers: reader.setting("servers", Vec::new()),
-            timeout: reader.setting("timeout", seconds(5)),
-        }
+        Self { servers: reader.setting("servers", Vec::new()) }
     }
 }
 
 /// `[sync]`: how the users' accounts are followed.
 #[derive(Debug, Clone)]
 pub struct Sync {
-    /// Accounts this node follows at most.
-    pub accounts_max: u32,
     /// IDLE is ended and begun anew after this long.
     pub idle_renew: Duration,
     /// How often mailboxes that no IDLE watches are looked at, Sent among them.
     pub poll: Duration,
-    /// How often all UIDs are compared with what was consumed.
-    pub sweep: Duration,
-    /// Open connections to one provider host, of this node.
-    pub connections_per_host: u32,
-    /// Open connections to one account.
-    pub connections_per_account: u32,
-    /// Messages of history committed at a time.
-    pub backfill_chunk: u32,
-    /// Octets of a body asked for at a time.
-    pub fetch_chunk: Bytes,
+    /// Accounts that this node follows at most; others wait for another node.
+    pub accounts_max: u32,
     /// Longest silence of a server within a command.
     pub progress_timeout: Duration,
     /// Longest command as a whole.
     pub command_timeout: Duration,
-    /// First and longest wait before an account that failed is tried again.
-    pub backoff_min: Duration,
-    pub backoff_max: Duration,
 }
 
 impl Section for Sync {
     fn read(reader: &mut Reader) -> Self {
         Self {
-            accounts_max: reader.setting("accounts_max", 5000),
             idle_renew: reader.setting("idle_renew", minutes(9)),
             poll: reader.setting("poll", seconds(60)),
-            sweep: reader.setting("sweep", hours(24)),
-            connections_per_host: reader.setting("connections_per_host", 1000),
-            connections_per_account: reader.setting("connections_per_account", 2),
-            backfill_chunk: reader.setting("backfill_chunk", 200),
-            fetch_chunk: reader.setting("fetch_chunk", Bytes::mib(1)),
+            accounts_max: reader.setting("accounts_max", 5000),
             progress_timeout: reader.setting("progress_timeout", seconds(60)),
             command_timeout: reader.setting("command_timeout", minutes(30)),
-            backoff_min: reader.setting("backoff_min", seconds(5)),
-            backoff_max: reader.setting("backoff_max", minutes(15)),
         }
     }
 }
@@ -373,18 +320,11 @@ impl Section for Outbound {
 pub struct Webhooks {
     /// Within which the endpoint must have answered 2xx.
     pub timeout: Duration,
-    /// How long one event is tried before the endpoint is disabled.
-    pub retry_lifetime: Duration,
-    pub at_once: u32,
 }
 
 impl Section for Webhooks {
     fn read(reader: &mut Reader) -> Self {
-        Self {
-            timeout: reader.setting("timeout", seconds(15)),
-            retry_lifetime: reader.setting("retry_lifetime", hours(75)),
-            at_once: reader.setting("at_once", 16),
-        }
+        Self { timeout: reader.setting("timeout", seconds(15)) }
     }
 }
 

@@ -179,6 +179,7 @@ fn a_slip_in_a_variables_name_is_a_mistake() {
     let others = [
         ("MAILWEAVE_URL", "x"),
         ("MAILWEAVE_API_KEY", "x"),
+        ("MAILWEAVE_WORKSPACE", "x"),
         ("MAILWEAVE_LOG", "debug"),
         ("MAILWEAVE_SERVICE_HOST", "10.0.0.1"),
         ("MAILWEAVE_PORT", "x"),
@@ -241,9 +242,7 @@ fn options_that_contradict_each_other_are_mistakes() {
     check_faults(
         "[tls]\ncertificate = \"c.pem\"\n",
         &[],
-        &[
-            "tls.private_key: is missing while its counterpart is set; set both, or neither for a development certificate",
-        ],
+        &["tls.private_key: is missing while its counterpart is set; set both, or neither"],
     );
     check_faults(
         "[http]\nlisten = \"0.0.0.0:25\"\n",
@@ -266,6 +265,13 @@ fn options_that_contradict_each_other_are_mistakes() {
         "[store]\nurl = \"mysql://h/db\"\n",
         &[],
         &["store.url: is no database we know; write sqlite://PATH or postgres://USER@HOST/NAME"],
+    );
+    check_faults(
+        "[blobs]\nurl = \"s3://bucket/mail\"\n",
+        &[],
+        &[
+            "blobs.url: is not supported in this release: large bodies lie in node.data_dir; leave it empty; several nodes share the directory",
+        ],
     );
     check_faults(
         "[node]\nroles = []\n",

@@ -2,7 +2,7 @@
 //!
 //! Not here: which option has which kind (`sections`), nor whether values agree with each other (`check`).
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -123,16 +123,16 @@ impl DomainName {
     }
 }
 
-impl std::fmt::Display for DomainName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 impl DomainName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Display for DomainName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -377,7 +377,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check<T: Setting + std::fmt::Debug + PartialEq>(text: &str, expect: Option<T>) {
+    fn check<T: Setting + fmt::Debug + PartialEq>(text: &str, expect: Option<T>) {
         assert_eq!(T::from_text(text), expect, "{text}");
     }
 

@@ -157,6 +157,27 @@ pub fn judge_capture(policy: &Policy, author: &Author, field: CaptureField) -> R
     }
 }
 
+/// Rules under which mail stays left out whatever becomes known later: no use in fetching it again.
+pub const FINAL_RULES: [&str; 3] = ["draft", "too_large", "gone_at_provider"];
+
+/// Mail that belongs but that the provider cannot hand out.
+#[must_use]
+pub fn unreadable() -> Ruling {
+    skipped("unreadable_at_provider", "It belongs to the CRM, but the provider cannot hand it out.")
+}
+
+/// Mail that belongs but is larger than the operator allows.
+#[must_use]
+pub fn too_large() -> Ruling {
+    skipped("too_large", "It belongs to the CRM, but it is larger than messages may be.")
+}
+
+/// Mail that was left out and is no longer at the provider.
+#[must_use]
+pub fn gone() -> Ruling {
+    skipped("gone_at_provider", "It was left out, and the user has deleted or moved it since.")
+}
+
 fn synced(rule: &'static str, reason: &'static str) -> Ruling {
     Ruling { verdict: Verdict::Synced, rule, reason }
 }

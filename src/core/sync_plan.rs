@@ -1,9 +1,22 @@
-//! What to do with a mailbox, decided from where we stand and what the server says.
+//! What to do with a mailbox, decided from where we stand and what the server says; what of its mail is news; and the
+//! state an account is in when nothing is wrong.
 //!
 //! Not here: doing it (`flow::sync`). Servers omit UIDNEXT on SELECT (163.com) or lower it without a new UIDVALIDITY; those
 //! cases are decided here, purely.
 
-use super::account::Cursor;
+use std::collections::VecDeque;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::account::{AccountState, Cursor};
+
+/// How far a provider's clock may run behind ours before its new mail would be taken for old.
+const CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(2);
+/// Mail that came in while an account was being connected lies below the baseline; when it is older than this it is
+/// history all the same, for instance in a Sent mailbox that is discovered a year later.
+const FRESH: SignedDuration = SignedDuration::from_hours(1);
+/// Changes of UIDVALIDITY that a mailbox may see in a day. Each costs the reading of all its headers.
+const ID_CHANGES_A_DAY: usize = 3;
 
 /// What SELECT or STATUS told of a mailbox (RFC 9051 sections 6.3.2 and 6.3.11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,9 +56,102 @@ pub fn plan(cursor: Option<&Cursor>, view: &MailboxView) -> SyncPlan {
     }
 }
 
+/// On which way a message of a mailbox came before us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Above the cursor.
+    Live,
+    /// Below the baseline.
+    Backfill,
+    /// While matching a mailbox whose UIDs have changed and that was last looked at then.
+    Reindex { last_look: Timestamp },
+}
+
+/// Whether mail is told to the CRM as new: what lay there before the account was connected is filed in silence.
+#[must_use]
+pub fn is_news(way: Way, internal_date: Option<Timestamp>, connected_at: Timestamp, now: Timestamp) -> bool {
+    // A server that cannot say when it took a message in still says by its UID that it is new.
+    let Some(date) = internal_date else { return way == Way::Live };
+    match way {
+        Way::Live => date >= connected_at - CLOCK_SLACK,
+        Way::Backfill => date >= connected_at && date >= now - FRESH,
+        Way::Reindex { last_look } => date >= last_look - CLOCK_SLACK && date >= connected_at,
+    }
+}
+
+/// The state of an account whose sessions go well.
+#[must_use]
+pub fn resting_state(backfilling: bool, has_mail: bool) -> AccountState {
+    match (backfilling, has_mail) {
+        (true, _) => AccountState::Backfilling,
+        (false, true) => AccountState::Active,
+        (false, false) => AccountState::AwaitingFirstMail,
+    }
+}
+
+/// Remembers when an account's UIDs changed.
+#[derive(Debug, Clone, Default)]
+pub struct IdChanges(VecDeque<Timestamp>);
+
+impl IdChanges {
+    /// Notes a change. True when there were too many within a day: then leave the account alone for a while.
+    pub fn note(&mut self, now: Timestamp) -> bool {
+        self.0.retain(|at| now.duration_since(*at) < SignedDuration::from_hours(24));
+        self.0.push_back(now);
+        let excess = self.0.len().saturating_sub(ID_CHANGES_A_DAY + 1);
+        self.0.drain(..excess);
+        self.0.len() > ID_CHANGES_A_DAY
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes)
+    }
+
+    /// The account was connected at minute 1000.
+    #[track_caller]
+    fn check_news(way: Way, received: Option<i64>, now: i64, expect: bool) {
+        assert_eq!(is_news(way, received.map(at), at(1000), at(now)), expect);
+    }
+
+    #[test]
+    fn only_what_arrived_after_the_account_was_connected_is_news() {
+        check_news(Way::Live, Some(1000), 1001, true);
+        check_news(Way::Live, Some(999), 1001, true);
+        check_news(Way::Live, Some(997), 1001, false);
+        check_news(Way::Live, None, 1001, true);
+        check_news(Way::Backfill, Some(999), 1001, false);
+        check_news(Way::Backfill, Some(1000), 1001, true);
+        check_news(Way::Backfill, Some(1000), 2000, false);
+        check_news(Way::Backfill, None, 1001, false);
+    }
+
+    #[test]
+    fn after_a_change_of_uids_only_what_came_since_the_last_look_is_news() {
+        let way = Way::Reindex { last_look: at(5000) };
+        check_news(way, Some(4000), 5010, false);
+        check_news(way, Some(5001), 5010, true);
+        check_news(way, None, 5010, false);
+        check_news(Way::Reindex { last_look: at(0) }, Some(900), 5010, false);
+    }
+
+    #[test]
+    fn a_fourth_change_of_uids_within_a_day_is_too_many() {
+        let mut changes = IdChanges::default();
+        assert_eq!([0, 10, 20, 30].map(|minute| changes.note(at(minute))), [false, false, false, true]);
+        assert!(!changes.note(at(3 * 24 * 60)));
+    }
+
+    #[test]
+    fn an_account_at_rest_backfills_waits_or_is_active() {
+        assert_eq!(resting_state(true, true), AccountState::Backfilling);
+        assert_eq!(resting_state(false, true), AccountState::Active);
+        assert_eq!(resting_state(false, false), AccountState::AwaitingFirstMail);
+    }
 
     const CURSOR: Cursor = Cursor { uid_validity: 7, last_uid: 10, modseq: 0 };
 

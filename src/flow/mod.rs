@@ -9,8 +9,10 @@ pub mod notify;
 mod process;
 pub mod relay;
 pub mod submit;
+pub mod sync;
 
 pub use capture::MxHandler;
+pub(crate) use ingest::{identity, keys_of_summary, known_people};
 pub use process::{hold_poison, process, repeat};
 
 use std::{sync::Arc, time::Duration};
@@ -20,7 +22,7 @@ use jiff::Timestamp;
 use crate::{
     account::ProviderDialer,
     coord::Coord,
-    core::{attribution::OurDomains, ids::AccountId, policy::Policy},
+    core::{attribution::OurDomains, policy::Policy},
     queue::Queue,
     store::{self, Store},
     webhook::Poster,
@@ -34,6 +36,8 @@ pub struct Gateway {
     pub coord: Coord,
     pub dialer: ProviderDialer,
     pub webhooks: Poster,
+    /// The accounts that this process follows.
+    pub followers: sync::Followers,
     pub settings: Arc<Settings>,
 }
 
@@ -53,6 +57,14 @@ pub struct Settings {
     pub reconcile_waits: Vec<Duration>,
     /// How long to look for the provider's own copy in Sent before appending one.
     pub sent_copy_wait: Duration,
+    /// How often mailboxes are looked at that no IDLE watches, Sent among them.
+    pub sync_poll: Duration,
+    /// IDLE is ended and begun anew after this long: NATs forget sooner than the 29 minutes of RFC 9051.
+    pub idle_renew: Duration,
+    /// The largest message fetched from an account, in octets.
+    pub message_bytes_max: u64,
+    /// Accounts that this process follows at most.
+    pub accounts_max: u32,
 }
 
 impl Gateway {
@@ -86,15 +98,6 @@ impl FlowError {
     }
 }
 
-/// The wake-up that an account was added, or connected again.
-pub const ACCOUNTS_TOPIC: &str = "accounts";
-
-/// The wake-up that this account is to be looked at now.
-#[must_use]
-pub fn account_topic(account: AccountId) -> String {
-    format!("account/{account}")
-}
-
 /// A number in 0..1 that spreads what would else happen all at once.
 #[must_use]
 pub fn jitter() -> f64 {
@@ -109,8 +112,10 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// The time, read once for each unit of work.
+/// The time, read once for each unit of work. To the microsecond, as it is stored: what is answered now and what is read
+/// back later are the same.
 #[must_use]
 pub fn now() -> Timestamp {
-    Timestamp::now()
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }

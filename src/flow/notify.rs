@@ -14,7 +14,7 @@ use crate::{
     },
     queue::{Leased, Settlement},
     store::Tx,
-    webhook::Posted,
+    webhook::{Post, Posted},
 };
 
 /// Delivers the event with this number.
@@ -30,10 +30,9 @@ pub async fn deliver(gateway: &Gateway, job: &Leased, id: WebhookId, seq: i64) -
         return Err(FlowError::Obsolete);
     }
     let body = body(job.workspace, &entry);
-    let posted = gateway
-        .webhooks
-        .post(&endpoint.url, &endpoint.secrets, &entry.id.to_string(), super::now(), &body)
-        .await;
+    let id = entry.id.to_string();
+    let post = Post { id: &id, at: super::now(), body: &body };
+    let posted = gateway.webhooks.post(&endpoint.url, &endpoint.secrets, post).await;
     record(gateway, job, &endpoint, posted).await
 }
 

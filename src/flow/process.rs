@@ -4,12 +4,12 @@
 
 use super::{
     FlowError, Gateway,
-    ingest::{self, Arrival, Ingested, RawBytes},
+    ingest::{self, Announce, Arrival, Ingested, RawBytes},
     relay, submit,
 };
 use crate::{
     core::{
-        attribution::{self, Attribution},
+        attribution::{self, Attribution, OurDomains},
         decision::{NewDecision, Ruling, Verdict},
         event::{Event, MessageEvent},
         ids::MessageKey,
@@ -18,7 +18,7 @@ use crate::{
         policy,
         route::{Route, RouteTarget},
     },
-    mail::{Address, Message, Party},
+    mail::{Address, HeaderSummary, Message, Party},
     queue::{Leased, Settlement},
     store::{InboundRow, InboundState, Tx, mint},
 };
@@ -78,7 +78,8 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
     let mut tx = gateway.store.begin(job.workspace).await?;
     let ruling =
         Ruling { verdict: Verdict::Held, rule: "cannot_be_processed", reason: "It could not be processed." };
-    hold(&mut tx, gateway, inbound, "capture", ruling, Vec::new()).await?;
+    let decision = NewDecision { ruling, via: "capture", message: None, seen_at: None, hashes: Vec::new() };
+    hold(&mut tx, gateway, inbound, decision).await?;
     tx.settle(job, Settlement::Done).await?;
     tx.commit().await?;
     Ok(())
@@ -110,12 +111,13 @@ async fn file_mx(
         bytes: RawBytes::Stored { blob: row.blob, size: row.raw.len() },
         sightings: routes.iter().map(|route| sighting(row.id, route, message)).collect(),
         received_at: row.received_at,
+        internal_date: None,
         ruling,
         via,
         extra_nodes: Vec::new(),
         conversation: bound.as_ref().map(|bound| bound.conversation),
         create_contacts: bound.is_none(),
-        announce: Some(announcement(via, who.direction)),
+        announce: Announce::Now(announcement(via, who.direction)),
         account: None,
     };
     let ingested = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival).await?;
@@ -170,36 +172,38 @@ async fn leave(
     (ruling, via): (Ruling, &'static str),
 ) -> Result<(), FlowError> {
     let hashes = ingest::decision_hashes(tx, &message.summary, &parties(gateway, message)).await?;
-    if ruling.verdict == Verdict::Held {
-        return hold(tx, gateway, row.id, via, ruling, hashes).await;
-    }
     let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes };
+    if decision.ruling.verdict == Verdict::Held {
+        return hold(tx, gateway, row.id, decision).await;
+    }
     tx.decide(&decision, ingest::stamp(&gateway.policy()), row.received_at).await?;
     tx.settle_inbound(row.id, InboundState::Dropped, None).await?;
     Ok(())
 }
 
+/// Keeps a message aside with its reason. `decision` says why; it names the message by the key promised in the 250.
 async fn hold(
     tx: &mut Tx,
     gateway: &Gateway,
     inbound: MessageKey,
-    via: &'static str,
-    ruling: Ruling,
-    hashes: Vec<crate::core::decision::DecisionHash>,
+    decision: NewDecision,
 ) -> Result<(), FlowError> {
-    let (now, reason) = (super::now(), ruling.reason.to_owned());
-    let decision = NewDecision { ruling, via, message: Some(inbound), seen_at: None, hashes };
+    let (now, reason) = (super::now(), decision.ruling.reason.to_owned());
+    let decision = NewDecision { message: Some(inbound), ..decision };
+    tx.settle_inbound(inbound, InboundState::Held, None).await?;
     tx.decide(&decision, ingest::stamp(&gateway.policy()), now).await?;
     tx.announce(&Event::MessageHeld { message: inbound, reason }, now).await?;
-    tx.settle_inbound(inbound, InboundState::Held, None).await?;
     Ok(())
 }
 
 /// Who is on a message: its header's people without our own addresses, which belong in nothing we show or send.
 pub(super) fn parties(gateway: &Gateway, message: &Message) -> Parties {
-    let ours = &gateway.settings.ours;
+    parties_of(&gateway.settings.ours, &message.summary)
+}
+
+/// The same of a header alone.
+pub(super) fn parties_of(ours: &OurDomains, summary: &HeaderSummary) -> Parties {
     let people = |list: &[Party]| list.iter().filter(|party| !ours.holds(&party.address)).cloned().collect();
-    let summary = &message.summary;
     Parties {
         from: people(&summary.from),
         to: people(&summary.to),

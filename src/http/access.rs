@@ -28,7 +28,7 @@ use crate::{
         people::{ApiKey, Scope},
     },
     flow::{self, api_key},
-    store::Session,
+    store::{self, Session},
 };
 
 /// Knowing when a key was last used to the minute is enough.
@@ -60,6 +60,14 @@ impl Access {
         match self.user {
             None => Ok(()),
             Some(_) => Err(Problem::forbidden("The key is bound to a user.", "Use a key of the workspace.")),
+        }
+    }
+
+    /// Whether the key is still in force, for those who are served for long.
+    pub(super) async fn still_holds(&self, session: &mut Session) -> Result<bool, store::Error> {
+        match self.principal {
+            Principal::Key(id) => Ok(session.keys().await?.iter().any(|key| key.id == id)),
+            Principal::Admin | Principal::Participant(_) => Ok(true),
         }
     }
 
@@ -119,13 +127,20 @@ pub(super) async fn authenticate(
     note_use(&api, &caller);
     request.extensions_mut().insert(Permit { route, access });
     // Large bodies are held whole: few at a time, so that memory stays bounded.
-    let turn = match route.body_bytes_max > BODY_BYTES_MAX {
+    let turn = match route.body_bytes_max > BODY_BYTES_MAX && is_large(request.headers()) {
         true => Some(api.uploads.acquire().await.map_err(|_| Problem::unavailable())?),
         false => None,
     };
     let response = next.run(request).await;
     drop(turn);
     Ok(response)
+}
+
+/// Whether a body is longer than most, or does not say how long it is.
+fn is_large(headers: &HeaderMap) -> bool {
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    length.is_none_or(|length| length > BODY_BYTES_MAX)
 }
 
 /// A path that exists, asked for with a method that it does not have (RFC 9110 section 15.5.6).

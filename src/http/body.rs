@@ -2,19 +2,29 @@
 //!
 //! Not here: what the fields mean. Bodies are bounded in octets by the route and in depth for all; unknown fields are refused.
 
+use std::time::Duration;
+
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, BodyDataStream, Bytes},
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 
 use super::{access::Permit, once::Stamp, problem::Problem};
 
 /// Objects and lists within each other; ours have four.
 const DEPTH_MAX: usize = 64;
+/// Larger bodies are parsed on a thread of their own.
+const PARSED_HERE_BYTES_MAX: usize = 256 * 1024;
+/// How long a body may pause.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How much more of a body that is too large is read before it is answered, in octets, and how long that may take.
+const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(10);
 /// Longest query string, in octets.
 const QUERY_BYTES_MAX: usize = 8 * 1024;
 
@@ -24,7 +34,7 @@ pub(super) struct Input<T> {
     pub(super) stamp: Stamp,
 }
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
+impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Input<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
@@ -37,7 +47,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
             return Ok(Self { value: from_slice(b"{}")?, stamp });
         }
         require_type(&parts.headers, "application/json")?;
-        Ok(Self { value: from_slice(&bytes)?, stamp })
+        if bytes.len() <= PARSED_HERE_BYTES_MAX {
+            return Ok(Self { value: from_slice(&bytes)?, stamp });
+        }
+        // Long enough to hold up everything else on this thread.
+        let value = tokio::task::spawn_blocking(move || from_slice(&bytes)).await;
+        Ok(Self { value: value.map_err(|_| Problem::internal())??, stamp })
     }
 }
 
@@ -60,30 +75,46 @@ impl<S: Send + Sync> FromRequest<S> for Lines {
     }
 }
 
-/// Reads a body of at most this many octets. A declared length over the limit is refused before a single octet is read.
+/// Reads a body of at most this many octets.
 async fn read(body: Body, headers: &HeaderMap, bytes_max: usize) -> Result<Bytes, Problem> {
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let mut chunks = body.into_data_stream();
     if declared.is_some_and(|length| length > bytes_max) {
+        discard(chunks, bytes_max + LINGER_BYTES_MAX).await;
         return Err(Problem::too_large(bytes_max));
     }
-    let mut chunks = body.into_data_stream();
     let mut bytes = Vec::with_capacity(declared.unwrap_or_default());
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| {
-            Problem::new(
-                StatusCode::BAD_REQUEST,
-                "body_incomplete",
-                "The body ended early.",
-                "Send it again.",
-            )
-        })?;
+    while let Some(chunk) = timeout(PAUSE_MAX, chunks.next()).await.map_err(|_| incomplete())? {
+        let chunk = chunk.map_err(|_| incomplete())?;
         if bytes.len() + chunk.len() > bytes_max {
+            drop(bytes);
+            discard(chunks, LINGER_BYTES_MAX).await;
             return Err(Problem::too_large(bytes_max));
         }
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes.into())
+}
+
+fn incomplete() -> Problem {
+    let advice = "Send it again.";
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "body_incomplete", "The body did not come whole.", advice)
+}
+
+/// Reads on and forgets: who still sends when the connection is closed often never sees the answer.
+async fn discard(mut chunks: BodyDataStream, bytes_max: usize) {
+    let reading = async {
+        let mut left = bytes_max;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            match left.checked_sub(chunk.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // Late or not, the answer is the same.
+    drop(timeout(LINGER, reading).await);
 }
 
 /// Browsers send forms and plain text across sites without asking; they do not send our types.
@@ -128,6 +159,11 @@ fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     if let Some(field) = missing {
         let param = if path == "." { field.to_owned() } else { format!("{path}.{field}") };
         return Problem::invalid(param, "The field is missing.");
+    }
+    let twice = detail.strip_prefix("duplicate field `").and_then(|rest| rest.strip_suffix('`'));
+    if let Some(field) = twice {
+        let param = if path == "." { field.to_owned() } else { path };
+        return Problem::invalid(param, "The field is given twice.");
     }
     let param = if path == "." { "body".to_owned() } else { path };
     if detail.starts_with("unknown field") {

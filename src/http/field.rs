@@ -10,17 +10,12 @@ use super::problem::Problem;
 pub(super) const NAME_CHARS_MAX: usize = 200;
 
 /// A field of a PATCH (RFC 7396): left out, cleared with null, or given a value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) enum Patch<T> {
+    #[default]
     Keep,
     Clear,
     Set(T),
-}
-
-impl<T> Default for Patch<T> {
-    fn default() -> Self {
-        Self::Keep
-    }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patch<T> {

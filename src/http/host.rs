@@ -7,7 +7,11 @@ use std::{net::IpAddr, sync::Arc};
 use futures_util::future::BoxFuture;
 
 use super::problem::Problem;
-use crate::{core::account::Security, mail::canonical_domain};
+use crate::{
+    core::account::Security,
+    mail::canonical_domain,
+    net::{self, Egress, Resolver},
+};
 
 /// Longest host name, in octets (RFC 1035 section 2.3.4).
 const HOST_BYTES_MAX: usize = 253;
@@ -22,6 +26,18 @@ impl HostRule {
         Self(Arc::new(rule))
     }
 
+    /// Hosts all of whose addresses the operator allows by name.
+    #[must_use]
+    pub fn of(resolver: Resolver, egress: Egress) -> Self {
+        Self::new(move |host| {
+            let (resolver, egress) = (resolver.clone(), egress.clone());
+            Box::pin(async move {
+                let addresses = resolver.addresses(&host).await.unwrap_or_default();
+                !addresses.is_empty() && addresses.iter().all(|address| egress.is_allowed_by_name(*address))
+            })
+        })
+    }
+
     /// No host may be reached without TLS.
     #[must_use]
     pub fn none() -> Self {
@@ -32,10 +48,16 @@ impl HostRule {
         (self.0)(host.to_owned()).await
     }
 
-    /// Refuses a server without TLS unless the operator allows it.
+    /// Refuses what cannot work: an address that is not public, or a server without TLS, unless the operator allows it.
     pub(super) async fn check(&self, param: &str, host: &str, security: Security) -> Result<(), Problem> {
-        if security != Security::None || self.allows(host).await {
+        let is_private = host.parse::<IpAddr>().is_ok_and(|address| !net::is_public(address));
+        if (security != Security::None && !is_private) || self.allows(host).await {
             return Ok(());
+        }
+        if is_private {
+            let advice = "Use a public address, or have the operator add this one to [egress].allow.";
+            return Err(Problem::invalid(format!("{param}.host"), "The gateway may not connect to it.")
+                .advice(advice));
         }
         let detail = "Without TLS only hosts that the operator allows may be reached.";
         let advice =
@@ -90,6 +112,13 @@ mod tests {
         assert!(rule.check("imap", "imap.example.com", Security::Tls).await.is_ok());
         let refused = rule.check("imap", "imap.example.com", Security::None).await.unwrap_err();
         assert_eq!(refused.param.as_deref(), Some("imap.security"));
+        let private = rule.check("imap", "169.254.169.254", Security::Tls).await.unwrap_err();
+        assert_eq!(private.param.as_deref(), Some("imap.host"));
+        assert!(rule.check("imap", "127.0.0.1", Security::Tls).await.is_ok());
         assert!(!HostRule::none().allows("127.0.0.1").await);
+        let operator = HostRule::of(Resolver::System, Egress::new(vec!["127.0.0.0/8".parse().unwrap()]));
+        assert!(operator.allows("127.0.0.1").await);
+        assert!(!operator.allows("192.0.2.1").await);
+        assert!(!operator.allows("no such host").await);
     }
 }

@@ -136,10 +136,10 @@ impl Stamp {
     /// Begins the transaction of a request, unless it was made before.
     pub(super) async fn begin(&self, api: &Api, access: &Access) -> Result<Work, Stop> {
         let mut tx = api.store().begin(access.workspace).await?;
-        if let Some(request) = self.request() {
-            if let Some(response) = known(&mut tx, request, &self.hash).await? {
-                return Err(Stop::Answered(response));
-            }
+        if let Some(request) = self.request()
+            && let Some(response) = known(&mut tx, request, &self.hash).await?
+        {
+            return Err(Stop::Answered(response));
         }
         Ok(Work { tx, stamp: self.clone() })
     }

@@ -336,6 +336,12 @@ async fn parent(
         (None, None) => None,
     };
     let Some(answered) = answered else { return Ok(Parent { conversation, summary: None }) };
+    if let Some(id) = conversation
+        && session.root(id).await? != session.root(answered.conversation).await?
+    {
+        let detail = "The message belongs to another conversation than conversation_id.";
+        return Err(Problem::invalid("reply_to_message_id", detail).advice("Leave one of the two out."));
+    }
     let summary = HeaderSummary::read(&session.blob(answered.blob).await?);
     Ok(Parent { conversation: conversation.or(Some(answered.conversation)), summary: Some(summary) })
 }

@@ -63,15 +63,12 @@ impl NewSmarthost {
         if self.port == 0 {
             return Err(Problem::invalid("port", "There is no port 0."));
         }
-        if self.security == Security::None && !api.plain_hosts.allows(&host).await {
-            return Err(Problem::invalid(
-                "security",
-                "Without TLS only hosts that the operator allows may be reached.",
-            )
-            .advice(
-                "Use \"tls\" or \"starttls\", or have the operator add the host's address to [egress].allow.",
-            ));
-        }
+        let checked = api.plain_hosts.check("", &host, self.security).await;
+        checked.map_err(|problem| {
+            // Here the fields stand at the top.
+            let field = problem.param.clone().unwrap_or_default();
+            problem.at(field.trim_start_matches('.'))
+        })?;
         let credentials = account_input::login("", &self.username, self.password)?;
         let from_domains = domains(&self.from_domains)?;
         let endpoint = Endpoint { host, port: self.port, security: self.security };

@@ -108,13 +108,12 @@ async fn checked_url(api: &Api, text: &str) -> Result<String, Problem> {
         return Err(refused("It must hold no fragment."));
     }
     let host = host::host("url", url.host_str().ok_or_else(|| refused("It names no host."))?)?;
-    match url.scheme() {
-        "https" => {}
-        "http" => {
-            api.plain_hosts.check("url", &host, Security::None).await.map_err(|problem| problem.at("url"))?
-        }
+    let security = match url.scheme() {
+        "https" => Security::Tls,
+        "http" => Security::None,
         _ => return Err(refused("It must begin with https://.")),
-    }
+    };
+    api.plain_hosts.check("url", &host, security).await.map_err(|problem| problem.at("url"))?;
     Ok(url.into())
 }
 

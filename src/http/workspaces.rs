@@ -29,7 +29,7 @@ use crate::{
         policy::DEFAULT_PRESET,
     },
     flow,
-    store::{self, Idempotency, PageKey, WorkspaceChange, mint},
+    store::{self, Idempotency, InstanceRequest, PageKey, WorkspaceChange, mint},
 };
 
 /// Longest slug: it is a login name for SMTP too.
@@ -123,7 +123,8 @@ async fn create(State(api): State<Api>, input: Input<NewWorkspace>) -> Result<Re
     let mut system = api.store().system().await?;
     // The workspace is not there yet: the key is looked for in all of them, one request at a time.
     if let Some(request) = input.stamp.request() {
-        match system.begin_instance_request(request, input.stamp.hash()).await? {
+        let asked = InstanceRequest { request, hash: input.stamp.hash() };
+        match system.begin_instance_request(asked).await? {
             Idempotency::Same { status, body } => return Ok(once::replay(status, body)?),
             Idempotency::Mismatch => return Err(once::mismatch().into()),
             Idempotency::Fresh | Idempotency::Underway => {}
@@ -145,8 +146,9 @@ async fn keep(
     now: Timestamp,
 ) -> Result<(), store::Error> {
     let Some(request) = stamp.request() else { return Ok(()) };
+    let asked = InstanceRequest { request, hash: stamp.hash() };
     let kept = store::KeptAnswer { status: answer.status.as_u16(), body: &answer.body };
-    system.finish_instance_request(id, request, stamp.hash(), kept, now).await
+    system.finish_instance_request(id, asked, kept, now).await
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -20,6 +20,13 @@ pub struct KeptAnswer<'a> {
     pub body: &'a str,
 }
 
+/// A request that makes a workspace, and so cannot be looked for in one.
+#[derive(Debug, Clone, Copy)]
+pub struct InstanceRequest<'a> {
+    pub request: RequestKey<'a>,
+    pub hash: &'a [u8; 32],
+}
+
 impl Tx {
     /// Keeps an answer that holds a secret: sealed under the workspace's key, readable in this row alone.
     ///
@@ -56,11 +63,8 @@ impl System {
     ///
     /// # Errors
     /// When the database is out of reach.
-    pub async fn begin_instance_request(
-        &mut self,
-        request: RequestKey<'_>,
-        request_hash: &[u8; 32],
-    ) -> Result<Idempotency, Error> {
+    pub async fn begin_instance_request(&mut self, asked: InstanceRequest<'_>) -> Result<Idempotency, Error> {
+        let InstanceRequest { request, hash } = asked;
         // SQLite has one writer, and this transaction is it.
         if self.store().is_shared() {
             let (lock, _) = place(request).row.as_u64_pair();
@@ -71,7 +75,7 @@ impl System {
                 .bind(request.route)
                 .bind(request.key);
         let Some(row) = self.fetch_optional(query).await? else { return Ok(Idempotency::Fresh) };
-        if row.get::<[u8; 32]>("request_hash")? != *request_hash {
+        if row.get::<[u8; 32]>("request_hash")? != *hash {
             return Ok(Idempotency::Mismatch);
         }
         Ok(Idempotency::Same { status: row.get("status")?, body: row.get("body")? })
@@ -84,17 +88,17 @@ impl System {
     pub async fn finish_instance_request(
         &mut self,
         workspace: WorkspaceId,
-        request: RequestKey<'_>,
-        request_hash: &[u8; 32],
+        asked: InstanceRequest<'_>,
         kept: KeptAnswer<'_>,
         now: Timestamp,
     ) -> Result<(), Error> {
+        let InstanceRequest { request, hash } = asked;
         let query = sql("insert into idempotency_keys (workspace, route, key, request_hash, status, body, \
              created_at) values ($1, $2, $3, $4, $5, $6, $7)")
         .bind(workspace)
         .bind(request.route)
         .bind(request.key)
-        .bind(request_hash)
+        .bind(hash)
         .bind(kept.status)
         .bind(kept.body)
         .bind(now);

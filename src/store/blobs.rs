@@ -147,7 +147,20 @@ impl Store {
         drop(tokio::task::spawn_blocking(move || std::fs::remove_dir_all(directory)));
     }
 
-    async fn is_named(&self, workspace: WorkspaceId, file: &Path) -> Result<bool, Error> {
+    pub(super) fn blob_directory(&self) -> &Path {
+        &self.0.blobs.0
+    }
+
+    pub(super) fn blob_file(&self, workspace: WorkspaceId, id: Uuid) -> PathBuf {
+        self.0.blobs.file(workspace, id)
+    }
+
+    /// Whose contents lie in this directory; `None` when it is none of ours.
+    pub(super) fn workspace_of(&self, directory: &Path) -> Option<WorkspaceId> {
+        uuid_of(directory).map(WorkspaceId::from_uuid)
+    }
+
+    pub(super) async fn is_named(&self, workspace: WorkspaceId, file: &Path) -> Result<bool, Error> {
         let Some(id) = uuid_of(file) else { return Ok(false) };
         let query = sql("select 1 as one from blobs where workspace = $1 and id = $2 and data is null");
         let row = self.read(workspace).await?.fetch_optional(query.bind(workspace).bind(id)).await?;

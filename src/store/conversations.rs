@@ -2,6 +2,8 @@
 //!
 //! Not here: deciding what belongs together (`core::threading`), and the messages themselves (`store::messages`).
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 
 use super::{
@@ -399,6 +401,22 @@ impl Session {
         found.sort_unstable();
         found.dedup();
         Ok(found)
+    }
+
+    /// Those of the keys that some conversation has: many messages are asked about at once.
+    pub async fn thread_keys_known(&mut self, keys: &[[u8; 16]]) -> Result<HashSet<[u8; 16]>, Error> {
+        let mut known = HashSet::new();
+        for some in keys.chunks(LIST_MAX) {
+            let query = Statement::new("select key from thread_keys where workspace = ")
+                .arg(self.workspace())
+                .text(" and key in ")
+                .list(some)
+                .query();
+            for row in self.fetch_all(query).await? {
+                known.insert(row.get("key")?);
+            }
+        }
+        Ok(known)
     }
 }
 

@@ -3,6 +3,8 @@
 //! Not here: deciding (`core::policy`). Of mail that was left nothing is kept by which it could be read or guessed: the
 //! hashes' key is sealed, so that nobody can try names against a stolen database.
 
+use std::collections::HashSet;
+
 use blake3::Hasher as Blake3;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
@@ -17,8 +19,9 @@ use super::{
 };
 use crate::core::{
     account::MailboxUid,
-    decision::{Decision, NewDecision, Verdict},
+    decision::{Decision, NewDecision, Ruling, Verdict},
     ids::{AccountId, DecisionId, MessageKey},
+    policy::FINAL_RULES,
 };
 
 const COLUMNS: &str = "id, at, verdict, rule, reason, preset, policy_version, message, account, via";
@@ -118,6 +121,31 @@ impl Tx {
         Ok(())
     }
 
+    /// Judges mail at a place anew without having seen it again: rule and reason change, the hashes stay. False when
+    /// nothing was decided there.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn revise_decision(
+        &mut self,
+        at: &MailboxUid,
+        ruling: &Ruling,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let query = sql("update decisions set at = $6, verdict = $7, rule = $8, reason = $9 \
+             where workspace = $1 and account = $2 and mailbox = $3 and uid_validity = $4 and uid = $5")
+        .bind(self.workspace())
+        .bind(at.account)
+        .bind(at.mailbox.as_slice())
+        .bind(at.uid_validity)
+        .bind(at.uid)
+        .bind(now)
+        .bind(word(&ruling.verdict))
+        .bind(ruling.rule)
+        .bind(ruling.reason);
+        Ok(self.execute(query).await? > 0)
+    }
+
     /// Forgets hashes, so that no decision is found by what they were made of. Returns how many there were.
     pub async fn delete_decision_hashes(&mut self, hashes: &[[u8; 16]]) -> Result<u64, Error> {
         let mut deleted = 0;
@@ -174,7 +202,69 @@ impl Session {
         self.fetch_all(query).await?.iter().map(read).collect()
     }
 
-    /// Where mail lies that was skipped and has one of these ids or names one: it may turn out to belong.
+    /// Those of the UIDs of a mailbox at which something was decided.
+    pub async fn decided_uids(
+        &mut self,
+        account: AccountId,
+        mailbox: &[u8],
+        uid_validity: u32,
+        uids: &[u32],
+    ) -> Result<HashSet<u32>, Error> {
+        let mut found = HashSet::new();
+        for some in uids.chunks(LIST_MAX) {
+            let query = Statement::new("select uid from decisions where workspace = ")
+                .arg(self.workspace())
+                .text(" and account = ")
+                .arg(account)
+                .text(" and mailbox = ")
+                .arg(mailbox)
+                .text(" and uid_validity = ")
+                .arg(uid_validity)
+                .text(" and uid in ")
+                .list(some)
+                .query();
+            for row in self.fetch_all(query).await? {
+                found.insert(row.get("uid")?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The UIDs of a mailbox whose mail has one of these Message-IDs of its own, each with the hash it was found by.
+    pub async fn decided_with_ids(
+        &mut self,
+        account: AccountId,
+        mailbox: &[u8],
+        uid_validity: u32,
+        hashes: &[[u8; 16]],
+    ) -> Result<Vec<([u8; 16], u32)>, Error> {
+        let mut found = Vec::new();
+        for some in hashes.chunks(LIST_MAX) {
+            let query = Statement::new(
+                "select h.hash, d.uid from decision_hashes h \
+                 join decisions d on d.workspace = h.workspace and d.id = h.decision \
+                 where h.role = 'id' and h.workspace = ",
+            )
+            .arg(self.workspace())
+            .text(" and h.hash in ")
+            .list(some)
+            .text(" and d.account = ")
+            .arg(account)
+            .text(" and d.mailbox = ")
+            .arg(mailbox)
+            .text(" and d.uid_validity = ")
+            .arg(uid_validity)
+            .text(" order by d.uid")
+            .query();
+            for row in self.fetch_all(query).await? {
+                found.push((row.get("hash")?, row.get("uid")?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where mail lies that was skipped and has one of these ids or names one: it may turn out to belong. Mail left out by
+    /// a rule that nothing changes is not among it.
     pub async fn skipped_with_ids(&mut self, hashes: &[[u8; 16]]) -> Result<Vec<MailboxUid>, Error> {
         let mut found = Vec::new();
         for some in hashes.chunks(LIST_MAX) {
@@ -182,8 +272,10 @@ impl Session {
                 "select distinct d.account, d.mailbox, d.uid_validity, d.uid from decision_hashes h \
                  join decisions d on d.workspace = h.workspace and d.id = h.decision \
                  where d.verdict = 'skipped' and d.account is not null and h.role in ('id', 'reference') \
-                 and h.workspace = ",
+                 and d.rule not in ",
             )
+            .list(&FINAL_RULES)
+            .text(" and h.workspace = ")
             .arg(self.workspace())
             .text(" and h.hash in ")
             .list(some)

@@ -6,11 +6,15 @@
 use std::{
     collections::HashSet,
     sync::{Arc, LazyLock, Weak},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
 use uuid::Uuid;
 
 use super::{Arg, Error, SealedBlob, Session, Store, System, Tx, sql};
@@ -24,6 +28,10 @@ use crate::core::{
 const BATCH_MESSAGES_MAX: usize = 64;
 /// Messages waiting for the next transaction. Each holds up to `BLOB_INLINE_BYTES_MAX`, so 16 MiB at most.
 const WAITING_MAX: usize = 64;
+/// With fewer at work than this, nobody waits for the others.
+const GATHERED_MIN: usize = 8;
+/// How long a batch waits for the others at work; about what a flush takes.
+const GATHER_TIME_MAX: Duration = Duration::from_millis(1);
 /// Rows of one insert. Few sizes, so that each statement is prepared once and then found again.
 const ROWS_AT_ONCE: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
 
@@ -154,11 +162,31 @@ impl Batches {
         let shared = Arc::downgrade(&store.0);
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(BATCH_MESSAGES_MAX);
+            let mut busy = 0;
             while self.0.recv_many(&mut batch, BATCH_MESSAGES_MAX).await > 0 {
+                self.gather(&mut batch, busy).await;
                 let Some(store) = Weak::upgrade(&shared).map(Store) else { return };
+                let written = batch.len();
                 store.take_in_batch(std::mem::take(&mut batch)).await;
+                busy = written + self.0.len();
             }
         });
+    }
+
+    /// Those who were answered together are soon back together. Without waiting for them, busy listeners fall into two
+    /// halves that take turns, and each half pays for a flush of its own.
+    async fn gather(&mut self, batch: &mut Vec<(Offer, Answer)>, busy: usize) {
+        if busy < GATHERED_MIN {
+            return;
+        }
+        let deadline = Instant::now() + GATHER_TIME_MAX;
+        while batch.len() < busy.min(BATCH_MESSAGES_MAX) {
+            let room = BATCH_MESSAGES_MAX - batch.len();
+            match timeout_at(deadline, self.0.recv_many(batch, room)).await {
+                Ok(more) if more > 0 => {}
+                _ => break,
+            }
+        }
     }
 }
 

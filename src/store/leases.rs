@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     Error, System, Tx,
     columns::word,
-    sql::{Row, sql},
-    statement::Statement,
+    sql::{Arg, Row, sql},
+    statement::{LIST_MAX, Statement},
 };
 use crate::core::{
     account::AccountState,
@@ -80,6 +80,25 @@ impl System {
             .text(" returning workspace, id, epoch")
             .query();
         self.fetch_all(query).await?.iter().map(read).collect()
+    }
+
+    /// Notes when accounts were last looked at without anything having changed. Those that somebody else holds by now are
+    /// left alone.
+    pub async fn note_looks(&mut self, looks: &[(Leased, Timestamp)]) -> Result<(), Error> {
+        for some in looks.chunks(LIST_MAX) {
+            let rows = some.iter().map(|(held, at)| -> [Arg; 4] {
+                [held.workspace.into(), held.account.into(), held.epoch.into(), (*at).into()]
+            });
+            let query = Statement::new("with v (workspace, account, epoch, at) as (values ")
+                .rows(rows)
+                .text(
+                    ") update accounts set last_checked_at = v.at from v where accounts.workspace = v.workspace \
+                     and accounts.id = v.account and accounts.epoch = v.epoch",
+                )
+                .query();
+            self.execute(query).await?;
+        }
+        Ok(())
     }
 
     /// Lets one account go, if it is still held. True when it was.

@@ -28,6 +28,7 @@ mod tests;
 // The verbs, a file a noun.
 mod accounts;
 mod answers;
+mod audit;
 mod contacts;
 mod conversations;
 mod credentials;
@@ -59,7 +60,8 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use accounts::AccountFilter;
-pub use answers::KeptAnswer;
+pub use answers::{InstanceRequest, KeptAnswer};
+pub use audit::{AUDIT_ROWS_MAX, QueuedJob, RULES, Rule};
 pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob};
 pub use contacts::{AddressMatch, ContactFilter, ContactMatch};
 pub use conversations::{ConversationFilter, ConversationRef, Merged};
@@ -73,7 +75,7 @@ pub use intake::{InboundRow, InboundState, Taken};
 pub use leases::{Lease, Leased};
 pub use messages::KnownId;
 pub use page::{Page, PageKey};
-pub use sightings::Renumbering;
+pub use sightings::{Renumbering, SightedId};
 pub(crate) use sql::{Arg, Query, Row, placeholders, sql};
 pub use submissions::{SubmissionExit, SubmissionStep};
 pub(crate) use vault::Place;

@@ -18,7 +18,7 @@ use crate::{
         ids::{AccountId, Id as _, MessageKey},
         message::{CaptureField, Sighting, SightingRow},
     },
-    mail::Address,
+    mail::{Address, MessageId},
 };
 
 const COLUMNS: &str = "message, via, account, mailbox, uid_validity, uid, detail, at";
@@ -182,6 +182,66 @@ impl Session {
             }
         }
         Ok(found)
+    }
+}
+
+/// A place in a mailbox where a message was seen, with an id of that message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SightedId {
+    pub id: MessageId,
+    pub uid: u32,
+}
+
+impl Session {
+    /// The UIDs of a mailbox at which messages with these ids were seen.
+    pub async fn sighted_with_ids(
+        &mut self,
+        account: AccountId,
+        mailbox: &[u8],
+        uid_validity: u32,
+        ids: &[MessageId],
+    ) -> Result<Vec<SightedId>, Error> {
+        let mut found = Vec::new();
+        for some in ids.chunks(LIST_MAX) {
+            let texts: Vec<_> = some.iter().map(MessageId::as_str).collect();
+            let query = Statement::new(
+                "select i.rfc822_id, s.uid from message_ids i \
+                 join sightings s on s.workspace = i.workspace and s.message = i.message where i.workspace = ",
+            )
+            .arg(self.workspace())
+            .text(" and i.rfc822_id in ")
+            .list(&texts)
+            .text(" and s.account = ")
+            .arg(account)
+            .text(" and s.mailbox = ")
+            .arg(mailbox)
+            .text(" and s.uid_validity = ")
+            .arg(uid_validity)
+            .text(" order by s.uid")
+            .query();
+            for row in self.fetch_all(query).await? {
+                let id = row.opt_message_id("rfc822_id")?.ok_or(Error::Missing)?;
+                found.push(SightedId { id, uid: row.get("uid")? });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Every UID of a mailbox at which something was seen or decided, in ascending order.
+    pub async fn known_places(
+        &mut self,
+        account: AccountId,
+        mailbox: &[u8],
+        uid_validity: u32,
+    ) -> Result<Vec<u32>, Error> {
+        let query = sql("select uid from sightings where workspace = $1 and account = $2 and mailbox = $3 \
+             and uid_validity = $4 union select uid from decisions where workspace = $1 and account = $2 \
+             and mailbox = $3 and uid_validity = $4 order by uid")
+        .bind(self.workspace())
+        .bind(account)
+        .bind(mailbox)
+        .bind(uid_validity);
+        self.fetch_all(query).await?.iter().map(|row| row.get("uid")).collect()
     }
 }
 

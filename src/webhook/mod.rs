@@ -7,4 +7,4 @@ mod post;
 mod sign;
 
 pub use post::{Asked, Posted, Poster, PosterError, Resolve};
-pub use sign::{Signature, sign};
+pub use sign::{Post, Signature, sign};

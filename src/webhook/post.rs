@@ -5,7 +5,6 @@
 use std::{error::Error as StdError, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
-use jiff::Timestamp;
 use reqwest::{
     Client, Response, StatusCode, Url,
     dns::{Addrs, Name, Resolving},
@@ -15,7 +14,7 @@ use reqwest::{
 use secrecy::SecretString;
 use url::Host;
 
-use super::sign;
+use super::{Post, sign};
 
 /// From connecting to the last octet of the answer (contract: 2xx within 15 s).
 const POST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -82,7 +81,8 @@ impl reqwest::dns::Resolve for Vetted {
     fn resolve(&self, name: Name) -> Resolving {
         let asked = self.resolve.ask(name.as_str().to_owned(), self.plain);
         let addresses = asked.map(|found| match found {
-            Ok(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
+            // Port 0 stands for the URL's: only the address was asked for.
+            Ok(addresses) => Ok(Box::new(addresses.into_iter().map(|a| SocketAddr::new(a.ip(), 0))) as Addrs),
             Err(error) => Err(Box::new(error) as Box<dyn StdError + Send + Sync>),
         });
         Box::pin(addresses)
@@ -107,27 +107,20 @@ impl Poster {
         Ok(Self { https: client(false)?, http: client(true)?, resolve })
     }
 
-    /// Posts one body to one endpoint. The same `id` and `body` on every try; `at` is when this one is made.
+    /// Posts one body to one endpoint, signed with every live secret.
     ///
     /// Cancelling it leaves open whether the endpoint has seen the post: it will be posted again.
-    pub async fn post(
-        &self,
-        url: &str,
-        secrets: &[SecretString],
-        id: &str,
-        at: Timestamp,
-        body: &str,
-    ) -> Posted {
+    pub async fn post(&self, url: &str, secrets: &[SecretString], post: Post<'_>) -> Posted {
         const FAILED: Posted = Posted::Failed { status: None, retry_after: None };
         let Some((client, url)) = self.endpoint(url).await else { return FAILED };
-        let Some(signature) = sign(secrets, id, at, body) else { return FAILED };
+        let Some(signature) = sign(secrets, post) else { return FAILED };
         let sent = client
             .post(url)
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", signature.id)
             .header("webhook-timestamp", signature.timestamp)
             .header("webhook-signature", signature.signatures)
-            .body(body.to_owned())
+            .body(post.body.to_owned())
             .send()
             .await;
         match sent {

@@ -12,6 +12,16 @@ use zeroize::Zeroizing;
 /// What a secret's text begins with.
 const SECRET_PREFIX: &str = "whsec_";
 
+/// What is posted: the same id and body on every try.
+#[derive(Debug, Clone, Copy)]
+pub struct Post<'a> {
+    /// The event's id.
+    pub id: &'a str,
+    /// When this try is made.
+    pub at: Timestamp,
+    pub body: &'a str,
+}
+
 /// The three headers of a post.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
@@ -25,7 +35,8 @@ pub struct Signature {
 
 /// Signs a body with every live secret. `None` when there is no secret, or one is not `whsec_` and base64.
 #[must_use]
-pub fn sign(secrets: &[SecretString], id: &str, at: Timestamp, body: &str) -> Option<Signature> {
+pub fn sign(secrets: &[SecretString], post: Post<'_>) -> Option<Signature> {
+    let Post { id, at, body } = post;
     let timestamp = at.as_second().to_string();
     let signatures: Option<Vec<String>> =
         secrets.iter().map(|secret| signature(secret, &[id, &timestamp, body])).collect();
@@ -55,7 +66,7 @@ mod tests {
 
     fn signed(secrets: &[&str], body: &str) -> Option<Signature> {
         let secrets: Vec<SecretString> = secrets.iter().map(|secret| SecretString::from(*secret)).collect();
-        sign(&secrets, "evt_1", Timestamp::now(), body)
+        sign(&secrets, Post { id: "evt_1", at: Timestamp::now(), body })
     }
 
     fn headers(signature: &Signature) -> axum::http::HeaderMap {
@@ -79,7 +90,8 @@ mod tests {
     fn the_reference_vector_comes_out() {
         let body = r#"{"email":"test@example.com","username":"test_user"}"#;
         let at = Timestamp::from_second(1_649_367_553).unwrap();
-        let signature = sign(&[SECRET.into()], "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", at, body).unwrap();
+        let id = "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk";
+        let signature = sign(&[SECRET.into()], Post { id, at, body }).unwrap();
         assert_eq!(signature.signatures, "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=");
         assert_eq!(signature.timestamp, "1649367553");
     }

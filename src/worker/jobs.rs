@@ -147,7 +147,7 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
         }
         Job::Relay { message, user } => flow::relay::perform(&gateway, &job, *message, *user).await,
         Job::Report { message } => flow::submit::report(&gateway, &job, *message).await,
-        Job::Refetch { .. } => Err(FlowError::Obsolete),
+        Job::Refetch { at } => flow::sync::refetch(&gateway, &job, at).await,
         Job::Deliver { webhook, seq } => flow::notify::deliver(&gateway, &job, *webhook, *seq).await,
     }
 }

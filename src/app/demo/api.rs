@@ -58,10 +58,9 @@ impl Api {
         loop {
             let cursor = after.as_ref().map(|after| format!("&after={after}")).unwrap_or_default();
             let page = self.get(&format!("{events}?limit=200{cursor}")).await?;
-            let items = page.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-            let found = items.iter().find(|event| event.get("type").and_then(Value::as_str) == Some(kind));
+            let found = array(&page, "/items").iter().find(|event| text(event, "/type") == kind);
             if let Some(event) = found {
-                *after = event.get("id").and_then(Value::as_str).map(str::to_owned);
+                *after = Some(text(event, "/id").to_owned());
                 return Ok(event.clone());
             }
             if tokio::time::Instant::now() > deadline {
@@ -70,6 +69,11 @@ impl Api {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// A list in an answer.
+pub(super) fn array<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// A string member of an answer.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::{
-    api::text,
+    api::{array, text},
     world::{ANN, BOB, PASSWORD, World},
 };
 use crate::{
@@ -184,7 +184,7 @@ async fn told(
 /// Shows the conversation as the CRM reads it.
 async fn conclude(world: &World, line: &Timeline) -> anyhow::Result<()> {
     let conversations = world.api.get("/workspaces/acme/conversations").await?;
-    let items = conversations["items"].as_array().cloned().unwrap_or_default();
+    let items = array(&conversations, "/items");
     line.tell("CRM", &format!("sees {} conversation:\n", items.len()));
     let conversation = items.first().context("there is a conversation")?;
     let messages = world
@@ -192,9 +192,8 @@ async fn conclude(world: &World, line: &Timeline) -> anyhow::Result<()> {
         .get(&format!("/workspaces/acme/conversations/{}/messages", text(conversation, "/id")))
         .await?;
     println!("    {}  ({})", text(conversation, "/subject"), text(conversation, "/id"));
-    for message in messages["items"].as_array().into_iter().flatten() {
-        let via: Vec<_> =
-            message["sightings"].as_array().into_iter().flatten().map(|seen| text(seen, "/via")).collect();
+    for message in array(&messages, "/items") {
+        let via: Vec<_> = array(message, "/sightings").iter().map(|seen| text(seen, "/via")).collect();
         let first_line =
             text(message, "/reply_text").lines().find(|line| !line.is_empty()).unwrap_or_default();
         println!(

@@ -31,7 +31,6 @@ pub(super) struct World {
     pub api: Api,
     /// The workspace's API key, which is also the password for submission.
     pub key: String,
-    pub user_id: String,
     pub capture_address: String,
     directory: tempfile::TempDir,
 }
@@ -55,7 +54,6 @@ impl World {
         Ok(Self {
             api: Api::new(base, key.clone())?,
             key,
-            user_id: text(&user, "/id").to_owned(),
             capture_address: text(&user, "/capture_address").to_owned(),
             provider,
             gateway,
@@ -170,7 +168,7 @@ async fn settle_in(admin: &Api, provider: &sandbox::Running) -> anyhow::Result<s
     let endpoint =
         |address: SocketAddr| json!({ "host": "127.0.0.1", "port": address.port(), "security": "none" });
     let account = json!({
-        "user_id": user["id"],
+        "user_id": text(&user, "/id"),
         "email": ANN,
         "imap": endpoint(provider.imap),
         "smtp": endpoint(provider.submission),

@@ -13,7 +13,7 @@ use crate::{
         policy::Policy,
     },
     mail::HeaderSummary,
-    store::{Error, PolicyStamp, Session, Tx},
+    store::{Error, PolicyStamp, Session, TextHasher, Tx},
 };
 
 pub(super) async fn decide(
@@ -48,7 +48,15 @@ pub(in crate::flow) async fn decision_hashes(
     summary: &HeaderSummary,
     parties: &Parties,
 ) -> Result<Vec<DecisionHash>, Error> {
-    let key = session.text_hasher().await?;
+    Ok(hashes_of(&session.text_hasher().await?, summary, parties))
+}
+
+/// The same with a key that is in hand.
+pub(in crate::flow) fn hashes_of(
+    key: &TextHasher,
+    summary: &HeaderSummary,
+    parties: &Parties,
+) -> Vec<DecisionHash> {
     let hashed = |role, text: &str| DecisionHash { role, hash: key.hash(text) };
     let own = [&summary.message_id, &summary.original_message_id].into_iter().flatten();
     let mut hashes: Vec<_> = own.map(|id| hashed(HashRole::Id, id.as_str())).collect();
@@ -57,7 +65,7 @@ pub(in crate::flow) async fn decision_hashes(
     hashes.extend(parties.addresses().map(|address| hashed(HashRole::Address, address.key())));
     hashes.sort_by_key(|hash| hash.hash);
     hashes.dedup_by_key(|hash| hash.hash);
-    Ok(hashes)
+    hashes
 }
 
 /// Mail skipped before it was known to belong (the Sent copy of what is captured now, the answer that overtook it) is

@@ -7,8 +7,10 @@ mod people;
 mod recognise;
 mod thread;
 
-pub(super) use ledger::{decision_hashes, stamp};
-pub(super) use thread::keys_of_summary;
+pub(super) use ledger::{decision_hashes, hashes_of, stamp};
+pub(crate) use recognise::identity;
+pub(super) use thread::bytes_of;
+pub(crate) use thread::keys_of_summary;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -37,7 +39,10 @@ pub(super) struct Arrival<'a> {
     pub parties: Parties,
     pub bytes: RawBytes<'a>,
     pub sightings: Vec<Sighting>,
+    /// When it came before us.
     pub received_at: Timestamp,
+    /// When the provider took it in, for mail found in a mailbox: perhaps long before.
+    pub internal_date: Option<Timestamp>,
     pub ruling: Ruling,
     /// The door, as decisions name it.
     pub via: &'static str,
@@ -46,9 +51,24 @@ pub(super) struct Arrival<'a> {
     /// A conversation it may join whoever is on it: proven by a reply address, or named by the CRM.
     pub conversation: Option<ConversationId>,
     pub create_contacts: bool,
-    /// What to tell the CRM if it is new; backfilled mail is filed in silence.
-    pub announce: Option<MessageEvent>,
+    pub announce: Announce,
     pub account: Option<AccountId>,
+}
+
+/// What the CRM is told of a message that is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Announce {
+    Now(MessageEvent),
+    /// The conversation at once, the message when more is known of it.
+    Later,
+    /// History is filed in silence.
+    Never,
+}
+
+impl Arrival<'_> {
+    fn arrived_at(&self) -> Timestamp {
+        self.internal_date.map_or(self.received_at, |date| date.min(self.received_at))
+    }
 }
 
 /// The exact bytes of an arrival.
@@ -93,7 +113,7 @@ pub(super) async fn ingest(
     // Filing reads what it then changes (threads, contacts); one workspace files one message at a time.
     tx.lock_filing().await?;
     if let Some(known) = recognise::recognise(tx, &arrival).await? {
-        return add_sightings(tx, ours, known, &arrival).await;
+        return add_sightings(tx, (ours, policy), known, &arrival).await;
     }
     file(tx, ours, policy, arrival).await
 }
@@ -101,7 +121,7 @@ pub(super) async fn ingest(
 /// Adds what a further copy tells: where it was seen, and the ids it goes by there.
 async fn add_sightings(
     tx: &mut Tx,
-    ours: &OurDomains,
+    (ours, policy): (&OurDomains, &Policy),
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
 ) -> Result<Ingested, FlowError> {
@@ -110,6 +130,7 @@ async fn add_sightings(
         tx.add_sighting(message, &row).await?;
         if let Sighting::Account(at) = sighting {
             tx.note_sent_copy(message, at).await?;
+            ledger::decide(tx, policy, arrival, message).await?;
         }
     }
     let conversation = learn_ids(tx, ours, (message, conversation), arrival).await?;
@@ -134,7 +155,7 @@ async fn learn_ids(
     keys.push(ThreadKey::of_conversation(conversation));
     let found = thread::found(tx, &keys).await?;
     let (root, events) = thread::join(tx, &found, conversation).await?;
-    tx.put_thread_keys(&thread::bytes_of(&keys), root).await?;
+    tx.put_thread_keys(&bytes_of(&keys), root).await?;
     for event in &events {
         tx.announce(event, arrival.received_at).await?;
     }
@@ -166,6 +187,9 @@ async fn file(
     let message = store_message(tx, &arrival, &who, conversation).await?;
     write_rows(tx, &arrival, &message, &who, &keys).await?;
     let contacts: Vec<ContactId> = who.contacts.iter().map(|(contact, _)| *contact).collect();
+    if arrival.announce == Announce::Never {
+        events.retain(|event| !matches!(event, Event::ConversationCreated { .. }));
+    }
     events.extend(people::contact_events(&created, &known, &arrival, message.id));
     events.extend(message_event(&arrival, &message, &contacts));
     for event in &events {
@@ -197,10 +221,15 @@ async fn store_message(
 }
 
 /// Who of these people the workspace knows.
-pub(super) async fn known_people(session: &mut store::Session, parties: &Parties) -> Result<Known, Error> {
+pub(crate) async fn known_people(session: &mut store::Session, parties: &Parties) -> Result<Known, Error> {
     let addresses: Vec<Address> = parties.addresses().cloned().collect();
-    let users = session.users_among(&addresses).await?;
-    let contacts = session.contacts_among(&addresses, AddressMatch::All).await?;
+    known_among(session, &addresses).await
+}
+
+/// The same of the people of many messages at once.
+pub(super) async fn known_among(session: &mut store::Session, addresses: &[Address]) -> Result<Known, Error> {
+    let users = session.users_among(addresses).await?;
+    let contacts = session.contacts_among(addresses, AddressMatch::All).await?;
     let known =
         |found: store::ContactMatch| KnownContact { id: found.contact, assigned_user: found.assigned_user };
     Ok(Known {
@@ -220,7 +249,7 @@ async fn write_rows(
     for id in [&summary.message_id, &summary.original_message_id].into_iter().flatten() {
         tx.add_message_id(message.id, id).await?;
     }
-    tx.put_thread_keys(&thread::bytes_of(keys), message.conversation).await?;
+    tx.put_thread_keys(&bytes_of(keys), message.conversation).await?;
     tx.put_message_contacts(message.id, message.sent_at, &who.contacts).await?;
     for sighting in &arrival.sightings {
         let row = SightingRow { sighting: sighting.clone(), at: arrival.received_at };
@@ -238,7 +267,7 @@ fn stored(
     let summary = &arrival.message.summary;
     StoredMessage {
         id: arrival.key,
-        identity: recognise::identity(arrival.message),
+        identity: identity(arrival.message),
         rfc822_id: summary.message_id.clone(),
         conversation,
         direction: who.direction,
@@ -251,7 +280,7 @@ fn stored(
         attachments: arrival.message.attachments.iter().map(attachment).collect(),
         defects: arrival.message.defects.iter().map(defect_word).collect(),
         sent_at: sent_at(arrival),
-        received_at: arrival.received_at,
+        received_at: arrival.arrived_at(),
         size: size as u64,
         blob,
     }
@@ -275,7 +304,8 @@ fn attachment(attachment: &Attachment) -> AttachmentSummary {
 
 /// The Date field, unless it lies in the future or is absent: then the time of arrival.
 fn sent_at(arrival: &Arrival<'_>) -> Timestamp {
-    arrival.message.summary.date.map_or(arrival.received_at, |date| date.min(arrival.received_at))
+    let arrived = arrival.arrived_at();
+    arrival.message.summary.date.map_or(arrived, |date| date.min(arrived))
 }
 
 fn message_event(arrival: &Arrival<'_>, message: &StoredMessage, contacts: &[ContactId]) -> Option<Event> {
@@ -288,7 +318,10 @@ fn message_event(arrival: &Arrival<'_>, message: &StoredMessage, contacts: &[Con
         state: None,
         recipients: Vec::new(),
     };
-    arrival.announce.map(|what| Event::Message { what, fact })
+    match arrival.announce {
+        Announce::Now(what) => Some(Event::Message { what, fact }),
+        Announce::Later | Announce::Never => None,
+    }
 }
 
 /// The event for mail found at a provider, by its direction.

@@ -51,7 +51,7 @@ fn same_recipients(a: &Parties, b: &Parties) -> bool {
 }
 
 /// Content first, so that copies under other ids lie side by side in the index; then the Message-ID.
-pub(super) fn identity(message: &Message) -> [u8; 32] {
+pub(crate) fn identity(message: &Message) -> [u8; 32] {
     let id = message.summary.message_id.as_ref().map_or("", MessageId::as_str);
     let mut identity = [0; 32];
     let (content, rest) = identity.split_at_mut(16);

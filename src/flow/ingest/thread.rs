@@ -21,7 +21,7 @@ pub(super) fn thread_keys(arrival: &Arrival<'_>, who: &Attribution) -> Vec<Threa
 }
 
 /// Every thread key of a message, from its header alone.
-pub(in crate::flow) fn keys_of_summary(
+pub(crate) fn keys_of_summary(
     summary: &HeaderSummary,
     extra: &[ThreadNode],
     parties: &Parties,
@@ -40,7 +40,7 @@ pub(in crate::flow) fn keys_of_summary(
     threading::keys(&nodes, &who.outsiders)
 }
 
-pub(super) fn bytes_of(keys: &[ThreadKey]) -> Vec<[u8; 16]> {
+pub(in crate::flow) fn bytes_of(keys: &[ThreadKey]) -> Vec<[u8; 16]> {
     keys.iter().map(|key| key.0).collect()
 }
 

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::{
     FlowError, Gateway,
-    ingest::{self, Arrival, Ingested, RawBytes},
+    ingest::{self, Announce, Arrival, Ingested, RawBytes},
     process,
 };
 use crate::{
@@ -115,6 +115,7 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         },
         sightings: vec![sighting],
         received_at: handed.received_at,
+        internal_date: None,
         ruling: Ruling {
             verdict: Verdict::Synced,
             rule: "crm_sent",
@@ -125,7 +126,7 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         conversation: handed.order.conversation,
         create_contacts: false,
         // It is announced as sent when it was sent.
-        announce: None,
+        announce: Announce::Later,
         account: None,
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use jiff::Timestamp;
 use standardwebhooks::Webhook;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -85,8 +86,12 @@ fn poster(asked: &Arc<AtomicUsize>) -> Poster {
     Poster::new(resolve, &tls).unwrap()
 }
 
+fn event(body: &str) -> Post<'_> {
+    Post { id: "evt_1", at: Timestamp::now(), body }
+}
+
 async fn post(url: &str) -> Posted {
-    poster(&Arc::default()).post(url, &[SECRET.into()], "evt_1", Timestamp::now(), r#"{"a":1}"#).await
+    poster(&Arc::default()).post(url, &[SECRET.into()], event(r#"{"a":1}"#)).await
 }
 
 #[track_caller]
@@ -149,7 +154,7 @@ async fn a_forbidden_address_is_not_connected_to_however_it_is_written() {
     // An address that is allowed is asked for once and connected to.
     let asked = Arc::default();
     let url = format!("http://127.0.0.1:{port}/");
-    let posted = poster(&asked).post(&url, &[SECRET.into()], "evt_1", Timestamp::now(), "{}").await;
+    let posted = poster(&asked).post(&url, &[SECRET.into()], event("{}")).await;
     assert_eq!((posted, asked.load(Ordering::Relaxed)), (Posted::Delivered, 1));
 }
 

@@ -1,0 +1,67 @@
+//! What the stored data tells an operator: how the accounts are, and where events go.
+//!
+//! Not here: whether the data is sound (`audit`).
+
+use jiff::Timestamp;
+
+use super::{Findings, chain};
+use crate::{
+    core::{account::AccountState, ids::Id as _, people::Workspace},
+    store::{Error, Page, PageKey, Store},
+};
+
+pub(super) async fn look(store: &Store, findings: &mut Findings) {
+    if let Err(error) = workspaces(store, findings).await {
+        findings.error("store", chain(&error));
+    }
+}
+
+async fn workspaces(store: &Store, findings: &mut Findings) -> Result<(), Error> {
+    let mut after = None;
+    loop {
+        let page = store.system_read().await?.workspaces(&Page::new(200, after)).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(PageKey { at: last.created_at, id: last.id.uuid() });
+        for workspace in &page {
+            accounts(store, workspace, findings).await?;
+            webhooks(store, workspace, findings).await?;
+        }
+    }
+}
+
+async fn accounts(store: &Store, workspace: &Workspace, findings: &mut Findings) -> Result<(), Error> {
+    use AccountState::{Error as Failing, ReauthRequired, Stopped};
+    let states = store.read(workspace.id).await?.account_states().await?;
+    let about = format!("workspace {}", workspace.slug);
+    if states.is_empty() {
+        findings.ok(&about, "no accounts");
+        return Ok(());
+    }
+    let word = |state: &AccountState| {
+        serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+    };
+    let counts: Vec<String> =
+        states.iter().map(|(state, count)| format!("{count} {}", word(state))).collect();
+    let says = format!("accounts: {}", counts.join(", "));
+    if states.iter().any(|(state, _)| matches!(state, Failing | ReauthRequired | Stopped)) {
+        let advice = "`mailweave account list` has the reason and the advice for each";
+        findings.warning(&about, format!("{says}; {advice}"));
+    } else {
+        findings.ok(&about, says);
+    }
+    Ok(())
+}
+
+async fn webhooks(store: &Store, workspace: &Workspace, findings: &mut Findings) -> Result<(), Error> {
+    let about = format!("workspace {}", workspace.slug);
+    for webhook in store.read(workspace.id).await?.webhooks(Timestamp::now()).await? {
+        if let Some(reason) = &webhook.disabled_reason {
+            findings.warning(&about, format!("webhook {} is disabled: {reason}", webhook.id));
+        }
+        if !webhook.url.starts_with("https://") {
+            let says = "is posted to without TLS; anybody on the way can read the events";
+            findings.warning(&about, format!("webhook {} {says}", webhook.id));
+        }
+    }
+    Ok(())
+}

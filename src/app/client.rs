@@ -1,0 +1,479 @@
+//! `mailweave NOUN VERB`: one request to a running gateway's API, its answer on stdout.
+//!
+//! Not here: what the API does with it. This client knows paths and methods, and of answers only whether they are problems.
+
+use std::{
+    fmt,
+    io::{IsTerminal as _, Read as _, Write as _},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use reqwest::{Method, Response, header};
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+use url::Url;
+
+use crate::{
+    cli::{
+        AccountVerb, Client, Command, ContactVerb, ConversationVerb, Create, DecisionVerb, EventVerb, Events,
+        KeyVerb, List, MessageVerb, Noun, One, SmarthostVerb, Update, UserVerb, WebhookVerb, Within,
+        WorkspaceVerb,
+    },
+    net,
+};
+
+/// How long the gateway may take to begin an answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest answer that is shown as JSON; the API's pages are far smaller.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// A request, before it is sent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Call {
+    method: Method,
+    /// Segments after `/v1`, and after the workspace if `within` it.
+    path: Vec<String>,
+    within_workspace: bool,
+    query: Vec<(String, String)>,
+    body: Body,
+    idempotency_key: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Body {
+    None,
+    Given(String),
+    Stdin,
+}
+
+/// Something is missing on the command line that the command cannot do without.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub &'static str);
+
+/// A problem the API answered with (RFC 9457).
+#[derive(Debug, thiserror::Error)]
+struct Refused {
+    status: u16,
+    problem: Value,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let member =
+            |name: &str| self.problem.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let title = member("title").unwrap_or("the gateway refused this");
+        write!(f, "{title} ({}", self.status)?;
+        member("code").map_or(Ok(()), |code| write!(f, ", {code}"))?;
+        f.write_str(")")?;
+        for (name, label) in
+            [("detail", ""), ("param", "at: "), ("advice", "what to do: "), ("request_id", "request: ")]
+        {
+            member(name).map_or(Ok(()), |text| write!(f, "\n  {label}{text}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends what the command asks for and prints the answer. Commands that need no API are none of this function's.
+///
+/// # Errors
+/// The API's refusal, or why it could not be asked.
+pub async fn run(command: Command) -> anyhow::Result<()> {
+    let Some((client, call)) = call(command) else { bail!("this command is not one of the API's") };
+    net::install_provider();
+    let response = send(&client, call).await?;
+    print(response).await
+}
+
+/// The request a command stands for; `None` for commands of another kind.
+fn call(command: Command) -> Option<(Client, Call)> {
+    Some(match command {
+        Command::Key(Noun { client, verb }) => (client, keys(verb)?),
+        Command::Workspace(Noun { client, verb }) => (client, workspaces(verb)),
+        Command::User(Noun { client, verb }) => (client, users(verb)),
+        Command::Contact(Noun { client, verb }) => (client, contacts(verb)),
+        Command::Account(Noun { client, verb }) => (client, accounts(verb)),
+        Command::Conversation(Noun { client, verb }) => (client, conversations(verb)),
+        Command::Message(Noun { client, verb }) => (client, messages(verb)),
+        Command::Event(Noun { client, verb: EventVerb::List(events) }) => (client, journal(events)),
+        Command::Webhook(Noun { client, verb }) => (client, webhooks(verb)),
+        Command::Decision(Noun { client, verb: DecisionVerb::List(list) }) => {
+            (client, Call::within(&["decisions"]).list(list))
+        }
+        Command::Smarthost(Noun { client, verb }) => (client, smarthost(verb)),
+        Command::Serve(_) | Command::Demo | Command::Check(_) | Command::Audit(_) | Command::Health(_) => {
+            return None;
+        }
+    })
+}
+
+fn keys(verb: KeyVerb) -> Option<Call> {
+    match verb {
+        KeyVerb::Create(_) => None,
+        KeyVerb::List(list) => Some(Call::within(&["keys"]).list(list)),
+        KeyVerb::Delete(one) => Some(Call::one("keys", one).method(Method::DELETE)),
+    }
+}
+
+fn workspaces(verb: WorkspaceVerb) -> Call {
+    let above = |call: Call| Call { within_workspace: false, ..call };
+    above(match verb {
+        WorkspaceVerb::List(list) => Call::within(&["workspaces"]).list(list),
+        WorkspaceVerb::Get(one) => Call::one("workspaces", one),
+        WorkspaceVerb::Create(create) => Call::within(&["workspaces"]).post(create),
+        WorkspaceVerb::Update(update) => Call::update("workspaces", update),
+        WorkspaceVerb::Delete(one) => Call::one("workspaces", one).method(Method::DELETE),
+    })
+}
+
+fn users(verb: UserVerb) -> Call {
+    match verb {
+        UserVerb::List(list) => Call::within(&["users"]).list(list),
+        UserVerb::Get(one) => Call::one("users", one),
+        UserVerb::Create(create) => Call::within(&["users"]).post(create),
+        UserVerb::Update(update) => Call::update("users", update),
+    }
+}
+
+fn contacts(verb: ContactVerb) -> Call {
+    match verb {
+        ContactVerb::List(list) => Call::within(&["contacts"]).list(list),
+        ContactVerb::Get(one) => Call::one("contacts", one),
+        ContactVerb::Create(create) => Call::within(&["contacts"]).post(create),
+        ContactVerb::Update(update) => Call::update("contacts", update),
+        ContactVerb::Delete(one) => Call::one("contacts", one).method(Method::DELETE),
+        ContactVerb::Timeline(within) => Call::of("contacts", within, "timeline"),
+    }
+}
+
+fn accounts(verb: AccountVerb) -> Call {
+    match verb {
+        AccountVerb::List(list) => Call::within(&["accounts"]).list(list),
+        AccountVerb::Get(one) => Call::one("accounts", one),
+        AccountVerb::Create(create) => Call::within(&["accounts"]).post(create),
+        AccountVerb::Update(update) => Call::update("accounts", update),
+        AccountVerb::Sync(one) => Call::one("accounts", one).then("sync").method(Method::POST),
+        AccountVerb::Errors(within) => Call::of("accounts", within, "errors"),
+        AccountVerb::Disconnect(Update { id, body }) => {
+            Call::within(&["accounts", &id, "disconnect"]).post(body)
+        }
+    }
+}
+
+fn conversations(verb: ConversationVerb) -> Call {
+    match verb {
+        ConversationVerb::List(list) => Call::within(&["conversations"]).list(list),
+        ConversationVerb::Get(one) => Call::one("conversations", one),
+        ConversationVerb::Messages(within) => Call::of("conversations", within, "messages"),
+    }
+}
+
+fn messages(verb: MessageVerb) -> Call {
+    match verb {
+        MessageVerb::Get(one) => Call::one("messages", one),
+        MessageVerb::Raw(one) => Call::one("messages", one).then("raw"),
+        MessageVerb::Send(create) => Call::within(&["messages"]).post(create),
+    }
+}
+
+fn journal(Events { after, types, limit }: Events) -> Call {
+    let filters = [("after", after), ("types", types)];
+    let filters = filters.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+    Call::within(&["events"]).list(List { limit, cursor: None, filters })
+}
+
+fn webhooks(verb: WebhookVerb) -> Call {
+    match verb {
+        WebhookVerb::List(list) => Call::within(&["webhooks"]).list(list),
+        WebhookVerb::Get(one) => Call::one("webhooks", one),
+        WebhookVerb::Create(create) => Call::within(&["webhooks"]).post(create),
+        WebhookVerb::Update(update) => Call::update("webhooks", update),
+        WebhookVerb::Delete(one) => Call::one("webhooks", one).method(Method::DELETE),
+        WebhookVerb::Test(one) => Call::one("webhooks", one).then("test").method(Method::POST),
+        WebhookVerb::Replay(Update { id, body }) => Call::within(&["webhooks", &id, "replay"]).post(body),
+    }
+}
+
+fn smarthost(verb: SmarthostVerb) -> Call {
+    let smarthost = Call::within(&["smarthost"]);
+    match verb {
+        SmarthostVerb::Get => smarthost,
+        SmarthostVerb::Set(create) => smarthost.post(create).method(Method::PUT),
+        SmarthostVerb::Delete => smarthost.method(Method::DELETE),
+    }
+}
+
+impl Call {
+    fn within(path: &[&str]) -> Self {
+        let path = path.iter().map(|segment| (*segment).to_owned()).collect();
+        Self {
+            method: Method::GET,
+            path,
+            within_workspace: true,
+            query: Vec::new(),
+            body: Body::None,
+            idempotency_key: None,
+        }
+    }
+
+    fn one(noun: &str, One { id }: One) -> Self {
+        Self::within(&[noun, &id])
+    }
+
+    fn of(noun: &str, Within { id, list }: Within, part: &str) -> Self {
+        Self::within(&[noun, &id, part]).list(list)
+    }
+
+    fn update(noun: &str, Update { id, body }: Update) -> Self {
+        Self::within(&[noun, &id]).post(body).method(Method::PATCH)
+    }
+
+    fn then(mut self, segment: &str) -> Self {
+        self.path.push(segment.to_owned());
+        self
+    }
+
+    fn method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
+    }
+
+    fn list(mut self, List { limit, cursor, filters }: List) -> Self {
+        self.query = filters;
+        self.query.extend(limit.map(|limit| ("limit".to_owned(), limit.to_string())));
+        self.query.extend(cursor.map(|cursor| ("cursor".to_owned(), cursor)));
+        self
+    }
+
+    fn post(mut self, Create { data, idempotency_key }: Create) -> Self {
+        self.method = Method::POST;
+        self.body = data.map_or(Body::Stdin, Body::Given);
+        self.idempotency_key = idempotency_key;
+        self
+    }
+
+    fn url(&self, client: &Client) -> anyhow::Result<Url> {
+        let mut url = client.url.clone();
+        {
+            let mut segments = url.path_segments_mut().ok().context("the API's address is no http:// URL")?;
+            segments.pop_if_empty().push("v1");
+            if self.within_workspace {
+                let workspace = client.workspace.as_deref().filter(|name| !name.is_empty());
+                let workspace = workspace
+                    .ok_or(Usage("say which workspace: --workspace SLUG, or MAILWEAVE_WORKSPACE"))?;
+                segments.extend(["workspaces", workspace]);
+            }
+            segments.extend(&self.path);
+        }
+        if !self.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&self.query);
+        }
+        Ok(url)
+    }
+}
+
+async fn send(client: &Client, call: Call) -> anyhow::Result<Response> {
+    let url = call.url(client)?;
+    let key = client.api_key.as_ref().ok_or(Usage("set MAILWEAVE_API_KEY to an API key of the gateway"))?;
+    let http = reqwest::Client::builder()
+        .read_timeout(TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("mailweave/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .context("cannot set up an HTTP client")?;
+    let mut request = http.request(call.method, url.clone()).bearer_auth(key.expose_secret());
+    if let Some(key) = call.idempotency_key {
+        request = request.header("Idempotency-Key", key);
+    }
+    if let Some(text) = body(call.body)? {
+        request = request.header(header::CONTENT_TYPE, "application/json").body(text);
+    }
+    let response = request.send().await;
+    let response = response
+        .map_err(reqwest::Error::without_url)
+        .with_context(|| format!("no answer from {}", client.url))?;
+    if response.status().is_success() { Ok(response) } else { Err(refusal(response).await.into()) }
+}
+
+/// Says at once what is no JSON, rather than have the gateway say it.
+fn body(body: Body) -> anyhow::Result<Option<String>> {
+    let text = match body {
+        Body::None => return Ok(None),
+        Body::Given(text) => text,
+        Body::Stdin => {
+            if std::io::stdin().is_terminal() {
+                eprintln!("Reading a JSON object from the terminal; end it with Ctrl-D.");
+            }
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("cannot read stdin")?;
+            text
+        }
+    };
+    serde_json::from_str::<serde::de::IgnoredAny>(&text).context("what was given is not JSON")?;
+    Ok(Some(text))
+}
+
+async fn refusal(response: Response) -> Refused {
+    let status = response.status();
+    let problem = read(response).await.ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let plain = || serde_json::json!({ "title": status.canonical_reason().unwrap_or("refused") });
+    Refused { status: status.as_u16(), problem: problem.filter(Value::is_object).unwrap_or_else(plain) }
+}
+
+async fn read(mut response: Response) -> anyhow::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    while let Some(chunk) = response.chunk().await.context("the answer broke off")? {
+        answer.extend_from_slice(&chunk);
+        anyhow::ensure!(answer.len() <= ANSWER_BYTES_MAX, "the answer is larger than any of ours");
+    }
+    Ok(answer)
+}
+
+/// JSON is indented; anything else, such as a raw message, goes through as it comes.
+async fn print(mut response: Response) -> anyhow::Result<()> {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    if kind.starts_with("application/json") {
+        let answer: Value =
+            serde_json::from_slice(&read(response).await?).context("the answer is not JSON")?;
+        return write(format!("{answer:#}\n").as_bytes());
+    }
+    while let Some(chunk) = response.chunk().await.context("the answer broke off")? {
+        write(&chunk)?;
+    }
+    Ok(())
+}
+
+fn write(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).context("cannot write to stdout")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[track_caller]
+    fn check(line: &str, expect: &str) {
+        let line = format!("mailweave {line} --url http://gw.example:8080/base/ --workspace acme");
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let (client, call) = call(cli.command).expect("a command of the API's");
+        let url = call.url(&client).unwrap();
+        let body = match call.body {
+            Body::None => String::new(),
+            Body::Given(text) => format!(" {text}"),
+            Body::Stdin => " stdin".to_owned(),
+        };
+        let text = url.as_str().trim_start_matches("http://gw.example:8080/base/v1");
+        assert_eq!(format!("{} {text}{body}", call.method), expect, "{line}");
+    }
+
+    #[test]
+    fn every_command_is_one_request() {
+        check("workspace list --limit 5 --cursor c", "GET /workspaces?limit=5&cursor=c");
+        check("workspace get acme", "GET /workspaces/acme");
+        check("workspace create --data {}", "POST /workspaces {}");
+        check("workspace delete a/b", "DELETE /workspaces/a%2Fb");
+        check("key list", "GET /workspaces/acme/keys");
+        check("key delete key_1", "DELETE /workspaces/acme/keys/key_1");
+        check("user update usr_1 --data {}", "PATCH /workspaces/acme/users/usr_1 {}");
+        check(
+            "contact list --query email=a+b@x.example",
+            "GET /workspaces/acme/contacts?email=a%2Bb%40x.example",
+        );
+        check("contact create", "POST /workspaces/acme/contacts stdin");
+        check("contact timeline con_1 --limit 2", "GET /workspaces/acme/contacts/con_1/timeline?limit=2");
+        check("account sync acc_1", "POST /workspaces/acme/accounts/acc_1/sync");
+        check("account errors acc_1", "GET /workspaces/acme/accounts/acc_1/errors");
+        check("account disconnect acc_1 --data {}", "POST /workspaces/acme/accounts/acc_1/disconnect {}");
+        check("conversation messages cnv_1", "GET /workspaces/acme/conversations/cnv_1/messages");
+        check("message raw msg_1", "GET /workspaces/acme/messages/msg_1/raw");
+        check("message send --data {}", "POST /workspaces/acme/messages {}");
+        check(
+            "event list --after 7 --types test.ping",
+            "GET /workspaces/acme/events?after=7&types=test.ping",
+        );
+        check("webhook test whk_1", "POST /workspaces/acme/webhooks/whk_1/test");
+        check("webhook replay whk_1 --data {}", "POST /workspaces/acme/webhooks/whk_1/replay {}");
+        check("decision list --query verdict=held", "GET /workspaces/acme/decisions?verdict=held");
+        check("smarthost get", "GET /workspaces/acme/smarthost");
+        check("smarthost set --data {}", "PUT /workspaces/acme/smarthost {}");
+        check("smarthost delete", "DELETE /workspaces/acme/smarthost");
+    }
+
+    #[test]
+    fn a_command_of_a_workspace_needs_one() {
+        let cli = Cli::try_parse_from(["mailweave", "contact", "list", "--workspace", ""]).unwrap();
+        let (client, call) = call(cli.command).unwrap();
+        assert!(call.url(&client).unwrap_err().to_string().contains("--workspace"));
+    }
+
+    #[test]
+    fn a_problem_is_told_with_the_way_out() {
+        let problem = serde_json::json!({ "title": "Unprocessable", "code": "invalid", "detail": "No.", "param": "email",
+            "advice": "Correct it.", "request_id": "r1" });
+        let told = Refused { status: 422, problem }.to_string();
+        let expect =
+            "Unprocessable (422, invalid)\n  No.\n  at: email\n  what to do: Correct it.\n  request: r1";
+        assert_eq!(told, expect);
+        assert_eq!(
+            Refused { status: 502, problem: Value::Null }.to_string(),
+            "the gateway refused this (502)"
+        );
+    }
+
+    /// A gateway that gives one answer, and what it was asked.
+    async fn answer(status: &str, kind: &str, body: &str) -> (Url, tokio::task::JoinHandle<String>) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") && !asked.ends_with(b"{\"a\":1}") {
+                let mut some = [0; 4096];
+                let read = stream.read(&mut some).await.unwrap();
+                asked.extend_from_slice(&some[..read]);
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(asked).unwrap()
+        });
+        (url, asked)
+    }
+
+    fn client(url: Url) -> Client {
+        Client { workspace: Some("acme".into()), url, api_key: Some("mwk_secret".to_owned().into()) }
+    }
+
+    #[tokio::test]
+    async fn the_key_and_the_body_are_sent_and_the_answer_is_read() {
+        net::install_provider();
+        let (url, asked) = answer("201 Created", "application/json", "{\"id\":\"con_1\"}").await;
+        let create = Create { data: Some("{\"a\":1}".into()), idempotency_key: Some("k1".into()) };
+        let response = send(&client(url), Call::within(&["contacts"]).post(create)).await.unwrap();
+        assert_eq!(read(response).await.unwrap(), b"{\"id\":\"con_1\"}");
+        let asked = asked.await.unwrap().to_ascii_lowercase();
+        for part in
+            ["post /v1/workspaces/acme/contacts", "bearer mwk_secret", "idempotency-key: k1", "{\"a\":1}"]
+        {
+            assert!(asked.contains(part), "{asked}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_an_error_that_says_why() {
+        net::install_provider();
+        let (url, _asked) =
+            answer("404 Not Found", "application/problem+json", "{\"title\":\"Not here\"}").await;
+        let error = send(&client(url), Call::within(&["contacts"])).await.unwrap_err();
+        assert_eq!(error.to_string(), "Not here (404)");
+    }
+}

@@ -1,0 +1,243 @@
+//! One session with a user's provider, and whose it is: what every step of following an account works with.
+//!
+//! Not here: any of the steps.
+
+use std::ops::RangeInclusive;
+
+use jiff::Timestamp;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+
+use super::{Failure, Memory};
+use crate::{
+    account::{ImapClient, Trouble},
+    core::{
+        account::{Account, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid},
+        ids::{AccountId, WorkspaceId},
+        sync_plan::MailboxView,
+    },
+    flow::Gateway,
+    imap::{
+        self, Client, Criterion, HeaderExtent, MailboxName, MailboxStatus, ModSeq, Resume, Selected, Uid,
+        UidSet, UidValidity,
+    },
+    net::Stream,
+    store,
+};
+
+/// UIDs that one mailbox may have. More is a claim, not a mailbox; each would be asked for.
+const MESSAGES_MAX: u64 = 5_000_000;
+/// What is read of a header in an account that has one too large to be read whole.
+const LARGE_HEADER_BYTES: u32 = 128 * 1024;
+
+/// A stream to a provider.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
+/// A session that is logged in.
+pub(super) struct Connection<'g, S> {
+    pub gateway: &'g Gateway,
+    pub client: Client<S>,
+    pub workspace: WorkspaceId,
+    pub account: AccountId,
+    /// The hold on the account; none for a short errand, which its job guards.
+    pub lease: Option<store::Leased>,
+    pub connected_at: Timestamp,
+    /// When every mailbox had last been looked at.
+    pub last_look: Timestamp,
+    pub memory: &'g mut Memory,
+    pub selected: Option<MailboxName>,
+    /// The server tells of every followed mailbox, not of the selected one alone.
+    pub notified: bool,
+    /// Messages taken note of, so that a server that cries for nothing is noticed.
+    pub consumed: u64,
+    /// When a backfill's progress was last told.
+    pub progress_told: Option<Instant>,
+}
+
+/// A mailbox being followed, as its row says, and what is known of it in this session.
+#[derive(Debug, Clone)]
+pub(super) struct Followed {
+    pub name: MailboxName,
+    pub role: MailboxRole,
+    pub cursor: Cursor,
+    pub backfill: Backfill,
+    pub checked_at: Timestamp,
+    /// What the backfill has still to read; `None` until the server was asked.
+    pub history: Option<UidSet>,
+    /// The server does not let us in (any more).
+    pub refused: bool,
+}
+
+impl Followed {
+    /// `None` for a row whose name no server can have.
+    pub(super) fn from_row(row: &FollowedMailbox) -> Option<Self> {
+        Some(Self {
+            name: MailboxName::new(&row.name)?,
+            role: row.role,
+            cursor: row.cursor,
+            backfill: row.backfill,
+            checked_at: row.checked_at,
+            history: None,
+            refused: false,
+        })
+    }
+
+    pub(super) fn row(&self) -> FollowedMailbox {
+        FollowedMailbox {
+            name: self.name.as_bytes().to_vec(),
+            role: self.role,
+            cursor: self.cursor,
+            backfill: self.backfill,
+            checked_at: self.checked_at,
+        }
+    }
+}
+
+impl<'g, S: Wire> Connection<'g, S> {
+    pub(super) fn new(
+        gateway: &'g Gateway,
+        workspace: WorkspaceId,
+        account: &Account,
+        client: Client<S>,
+        memory: &'g mut Memory,
+    ) -> Self {
+        Self {
+            gateway,
+            client,
+            workspace,
+            account: account.id,
+            lease: None,
+            connected_at: account.connected_at,
+            last_look: account.status.last_checked_at.unwrap_or(account.connected_at),
+            memory,
+            selected: None,
+            notified: false,
+            consumed: 0,
+            progress_told: None,
+        }
+    }
+
+    /// Says who we are, which some servers insist on, and asks for what makes SELECT cheaper.
+    pub(super) async fn greet(&mut self) -> Result<(), Failure> {
+        let said = self.client.id("Mailweave", env!("CARGO_PKG_VERSION")).await.map(drop);
+        tolerate(said)?;
+        tolerate(self.client.enable_qresync().await.map(drop))
+    }
+
+    /// Selects a mailbox for reading.
+    pub(super) async fn select(&mut self, mailbox: &Followed) -> Result<Selected, imap::Error> {
+        let resume = resume(&mailbox.cursor).filter(|_| !self.memory.plain_select);
+        self.selected = None;
+        // Should the answer be more than the client takes, the next session asks for less.
+        let with_resume = resume.is_some();
+        let selected = match self.client.examine(&mailbox.name, resume).await {
+            Err(error) if with_resume && !error.connection_lives() => {
+                self.memory.plain_select = true;
+                return Err(error);
+            }
+            selected => selected?,
+        };
+        self.selected = Some(mailbox.name.clone());
+        Ok(selected)
+    }
+
+    pub(super) async fn search(&mut self, criterion: Criterion<'_>) -> Result<UidSet, Failure> {
+        let found = self.client.uid_search(criterion).await?;
+        if found.len() > MESSAGES_MAX {
+            return Err(Trouble::Misbehaving("it names more messages than a mailbox can hold".into()).into());
+        }
+        Ok(found)
+    }
+
+    pub(super) fn extent(&self) -> HeaderExtent {
+        if self.memory.large_headers { HeaderExtent::First(LARGE_HEADER_BYTES) } else { HeaderExtent::Whole }
+    }
+
+    pub(super) fn place(&self, mailbox: &MailboxName, uid_validity: u32, uid: Uid) -> MailboxUid {
+        let mailbox = mailbox.as_bytes().to_vec();
+        MailboxUid { account: self.account, mailbox, uid_validity, uid: uid.get() }
+    }
+
+    pub(super) async fn read(&self) -> Result<store::Session, store::Error> {
+        self.gateway.store.read(self.workspace).await
+    }
+
+    /// Begins a transaction that fails when somebody else has taken the account over.
+    pub(super) async fn begin(&self) -> Result<store::Tx, store::Error> {
+        let mut tx = self.gateway.store.begin(self.workspace).await?;
+        if let Some(lease) = self.lease {
+            tx.check_epoch(lease.account, lease.epoch).await?;
+        }
+        Ok(tx)
+    }
+
+    /// The first day of which the backfill reads mail.
+    pub(super) fn horizon(&self, from: Timestamp) -> jiff::civil::Date {
+        let back = jiff::SignedDuration::try_from(self.gateway.policy().backfill).unwrap_or_default();
+        from.saturating_sub(back).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(jiff::tz::TimeZone::UTC).date()
+    }
+}
+
+impl<'g> Connection<'g, Stream> {
+    /// Logs in to an account. `None` when there is no such account any more.
+    pub(super) async fn open(
+        gateway: &'g Gateway,
+        workspace: WorkspaceId,
+        account: AccountId,
+        memory: &'g mut Memory,
+    ) -> Result<Option<Self>, Failure> {
+        let mut session = gateway.store.read(workspace).await?;
+        let Some(found) = session.account(account).await? else { return Ok(None) };
+        let Some(login) = session.account_access(account).await? else { return Ok(None) };
+        drop(session);
+        let turn = gateway.followers.login_turn().await;
+        let client: ImapClient = gateway.dialer.open_imap(&login).await?;
+        drop(turn);
+        let mut connection = Self::new(gateway, workspace, &found, client, memory);
+        connection.greet().await?;
+        Ok(Some(connection))
+    }
+}
+
+/// Lets a refusal pass that concerns only what would have been nice to have.
+fn tolerate(outcome: Result<(), imap::Error>) -> Result<(), Failure> {
+    match outcome {
+        Err(error) if !error.connection_lives() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn resume(cursor: &Cursor) -> Option<Resume> {
+    Some(Resume { uid_validity: UidValidity::new(cursor.uid_validity)?, modseq: ModSeq::new(cursor.modseq)? })
+}
+
+pub(super) fn view_of_selected(selected: &Selected) -> MailboxView {
+    MailboxView {
+        uid_validity: selected.uid_validity.map(UidValidity::get),
+        uid_next: selected.uid_next.map(Uid::get),
+        highest_modseq: selected.highest_modseq.map(ModSeq::get),
+    }
+}
+
+pub(super) fn view_of_status(status: &MailboxStatus) -> MailboxView {
+    MailboxView {
+        uid_validity: status.uid_validity.map(UidValidity::get),
+        uid_next: status.uid_next.map(Uid::get),
+        highest_modseq: status.highest_modseq.map(ModSeq::get),
+    }
+}
+
+/// The UIDs of a set that lie in a range.
+pub(super) fn within(set: &UidSet, range: RangeInclusive<u32>) -> UidSet {
+    let (Some(first), Some(last)) = (Uid::new((*range.start()).max(1)), Uid::new(*range.end())) else {
+        return UidSet::new();
+    };
+    if first > last {
+        return UidSet::new();
+    }
+    let outside = UidSet::all().difference(&UidSet::range(first, last));
+    set.difference(&outside)
+}

@@ -1,0 +1,369 @@
+//! Takes in a batch: fetches the bodies of what belongs, then writes messages, decisions and the cursor in one transaction.
+//!
+//! Nothing is written while the server is waited for, and nothing of what is left out is fetched. A crash anywhere repeats
+//! the batch, and what is known already is recognised. Not here: which batch (`look`, `backfill`, `reindex`).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+
+use super::{
+    Failure,
+    connection::{Connection, Followed, Wire},
+    headers::Seen,
+    health::{self, Tell},
+    judge,
+};
+use crate::{
+    core::{
+        account::{Backfill, Cursor},
+        decision::{NewDecision, Ruling, Verdict},
+        job::Job,
+        message::{Direction, Sighting},
+        policy,
+        sync_plan::{Way, is_news},
+    },
+    flow::{
+        FlowError,
+        ingest::{self, Announce, Arrival, Ingested, RawBytes},
+        now, process,
+    },
+    imap::{Body, Error, Kind, MailboxName, Uid},
+    mail::Message,
+    store::{self, Renumbering, TextHasher, Tx, mint},
+};
+
+/// Bodies gathered before they are filed.
+const BODIES_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What a body is taken for when the server does not say how large it is.
+const BODY_BYTES_GUESS: u64 = 1024 * 1024;
+/// How often a transaction is begun again because another node filed the same message at the same moment.
+const RACES_MAX: usize = 5;
+/// Failures of one body in a row after which the message is given up: there are servers that drop the connection over it.
+const BODY_FAILURES_MAX: u32 = 5;
+/// Between two reports of a backfill's progress.
+const PROGRESS_PAUSE: Duration = Duration::from_secs(5);
+
+/// Messages to be taken in together.
+pub(super) struct Batch {
+    pub way: Way,
+    /// Under which their UIDs are valid.
+    pub uid_validity: u32,
+    /// In the order in which they are to be consumed.
+    pub seen: Vec<Seen>,
+    pub unreadable: Vec<Uid>,
+    pub renumbered: Option<Renumbered>,
+    pub end: End,
+}
+
+/// Messages recognised in a mailbox whose UIDs have changed.
+pub(super) struct Renumbered {
+    /// The UIDVALIDITY they were known under.
+    pub from: u32,
+    /// Former and present UIDs.
+    pub uids: Vec<(u32, u32)>,
+}
+
+/// What the mailbox's row says when a batch is consumed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
+    Cursor(Cursor),
+    Backfill(Backfill),
+    Nothing,
+}
+
+/// A message that belongs, whole.
+pub(super) struct Whole {
+    pub seen: Seen,
+    pub ruling: Ruling,
+    pub direction: Direction,
+    pub raw: Bytes,
+    pub message: Message,
+}
+
+/// What asking for a body came to.
+pub(super) enum Fetched {
+    Whole(Bytes),
+    Not(Ruling),
+}
+
+/// What is committed together.
+#[derive(Default)]
+struct Part {
+    filed: Vec<Whole>,
+    /// Left out by policy.
+    left: Vec<(Seen, Ruling)>,
+    /// Would belong, but cannot be had.
+    lost: Vec<(Seen, Ruling)>,
+    unreadable: Vec<Uid>,
+    renumbered: Option<Renumbered>,
+    bytes: usize,
+    /// The room that the bodies take.
+    room: Vec<OwnedSemaphorePermit>,
+    last: Option<Uid>,
+    count: u64,
+}
+
+impl Part {
+    fn note(&mut self, uid: Uid) {
+        self.last = Some(uid);
+        self.count += 1;
+    }
+}
+
+impl<S: Wire> Connection<'_, S> {
+    /// Takes in a batch, in as many parts as its bodies need.
+    pub(super) async fn consume(&mut self, mailbox: &mut Followed, mut batch: Batch) -> Result<(), Failure> {
+        let seen = self.without_known(&mailbox.name, &mut batch).await?;
+        self.consumed += seen.len() as u64;
+        let rulings = self.judge(&seen).await?;
+        let context = (batch.way, batch.uid_validity);
+        let mut part = Part { unreadable: batch.unreadable, renumbered: batch.renumbered, ..Part::default() };
+        for (seen, (ruling, direction)) in seen.into_iter().zip(rulings) {
+            let uid = seen.uid;
+            if ruling.verdict != Verdict::Synced {
+                part.left.push((seen, ruling));
+                part.note(uid);
+                continue;
+            }
+            let bytes = seen.size.unwrap_or(BODY_BYTES_GUESS).min(self.gateway.settings.message_bytes_max);
+            match self.gateway.followers.room_now(bytes).filter(|_| part.bytes < BODIES_BYTES_MAX) {
+                Some(room) => part.room.push(room),
+                None => {
+                    let end = batch.end.after(mailbox, &part);
+                    self.commit(mailbox, context, std::mem::take(&mut part), end).await?;
+                    part.room.push(self.gateway.followers.room(bytes).await);
+                }
+            }
+            match self.body(&seen).await? {
+                Fetched::Not(ruling) => part.lost.push((seen, ruling)),
+                Fetched::Whole(raw) => {
+                    part.bytes = part.bytes.saturating_add(raw.len());
+                    let message = Message::parse(&raw);
+                    part.filed.push(Whole { seen, ruling, direction, raw, message });
+                }
+            }
+            part.note(uid);
+        }
+        self.commit(mailbox, context, part, batch.end).await
+    }
+
+    /// What is known at its very place needs no second look: a Sent copy of ours, or what was read before a crash.
+    async fn without_known(&self, name: &MailboxName, batch: &mut Batch) -> Result<Vec<Seen>, Failure> {
+        let seen = std::mem::take(&mut batch.seen);
+        let uids: Vec<u32> = seen.iter().map(|message| message.uid.get()).collect();
+        let (account, name, validity) = (self.account, name.as_bytes(), batch.uid_validity);
+        let mut session = self.read().await?;
+        let mut known = session.sightings_by_uids(account, name, validity, &uids).await?;
+        if batch.way != Way::Live {
+            known.extend(session.decided_uids(account, name, validity, &uids).await?);
+        }
+        Ok(seen.into_iter().filter(|message| !known.contains(&message.uid.get())).collect())
+    }
+
+    pub(super) async fn judge(&self, seen: &[Seen]) -> Result<Vec<(Ruling, Direction)>, Failure> {
+        let (ours, policy) = (&self.gateway.settings.ours, self.gateway.policy());
+        let seen: Vec<&Seen> = seen.iter().collect();
+        Ok(judge::rulings(&mut self.read().await?, (ours, &policy), &seen).await?)
+    }
+
+    /// Fetches a body. A message that fails again and again is given up, lest it block all that follow.
+    pub(super) async fn body(&mut self, seen: &Seen) -> Result<Fetched, Failure> {
+        if self.memory.failures_of_body(seen.uid) >= BODY_FAILURES_MAX {
+            return Ok(Fetched::Not(policy::unreadable()));
+        }
+        let bytes_max = self.gateway.settings.message_bytes_max;
+        let error = match self.client.fetch_body(seen.uid, seen.size, bytes_max).await {
+            Ok(Body::Message(raw)) => return Ok(Fetched::Whole(raw)),
+            Ok(Body::Missing | Body::Placeholder) => return Ok(Fetched::Not(policy::unreadable())),
+            Err(Error::TooLarge { .. }) => return Ok(Fetched::Not(policy::too_large())),
+            Err(error) => error,
+        };
+        if error.connection_lives() && matches!(error.kind(), Kind::Refused | Kind::Misbehaving) {
+            return Ok(Fetched::Not(policy::unreadable()));
+        }
+        self.memory.note_failure_of_body(seen.uid);
+        Err(error.into())
+    }
+
+    async fn commit(
+        &mut self,
+        mailbox: &mut Followed,
+        (way, uid_validity): (Way, u32),
+        part: Part,
+        end: End,
+    ) -> Result<(), Failure> {
+        let told = self.progress_told.is_some_and(|at| at.elapsed() < PROGRESS_PAUSE);
+        let tell = if told { Tell::EndOnly } else { Tell::Progress };
+        for _ in 0..RACES_MAX {
+            let writing = Writing { name: &mailbox.name, way, uid_validity, part: &part, end, tell };
+            match Box::pin(self.try_commit(writing)).await {
+                Err(FlowError::Raced) => {}
+                Err(error) => return Err(error.into()),
+                Ok(at) => {
+                    mailbox.note(end, at);
+                    if matches!(end, End::Backfill(_)) && !told {
+                        self.progress_told = Some(Instant::now());
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        Err(Failure::Anew)
+    }
+
+    async fn try_commit(&self, writing: Writing<'_>) -> Result<Timestamp, FlowError> {
+        let now = now();
+        let Writing { name, part, end, .. } = writing;
+        let mut tx = self.begin().await?;
+        tx.lock_filing().await?;
+        if let Some(Renumbered { from, uids }) = &part.renumbered {
+            let mailbox = name.as_bytes();
+            let to = writing.uid_validity;
+            let renumbering = Renumbering { account: self.account, mailbox, from: *from, to, uids };
+            tx.rebind_uid_validity(&renumbering).await?;
+        }
+        self.leave(&mut tx, writing, now).await?;
+        let mut filed = false;
+        for whole in &part.filed {
+            let arrival = self.arrival(whole, (writing.way, writing.uid_validity), name, now);
+            let ingested = self.ingest(&mut tx, arrival).await?;
+            filed |= matches!(ingested, Ingested::Filed(_));
+        }
+        if filed {
+            health::note_filed(&mut tx, self.account, now).await?;
+        }
+        match end {
+            End::Cursor(cursor) => tx.advance_cursor(self.account, name.as_bytes(), &cursor, now).await?,
+            End::Backfill(backfill) => {
+                tx.set_backfill(self.account, name.as_bytes(), &backfill).await?;
+                health::settle(&mut tx, self.gateway, self.account, writing.tell).await?;
+            }
+            End::Nothing => {}
+        }
+        tx.commit().await?;
+        Ok(now)
+    }
+
+    /// Writes down what is left out. It comes first: what is filed after it finds what belongs to it and has it fetched.
+    async fn leave(&self, tx: &mut Tx, writing: Writing<'_>, now: Timestamp) -> Result<(), FlowError> {
+        let Part { left, lost, unreadable, .. } = writing.part;
+        if left.is_empty() && lost.is_empty() && unreadable.is_empty() {
+            return Ok(());
+        }
+        let hasher = tx.text_hasher().await?;
+        // A capture may have been filed since we judged, and found no decision of ours to recall. Now nobody else files.
+        let seen: Vec<&Seen> = left.iter().map(|(seen, _)| seen).collect();
+        let policy = self.gateway.policy();
+        let again = judge::rulings(tx, (&self.gateway.settings.ours, &policy), &seen).await?;
+        for ((seen, ruling), (today, _)) in left.iter().zip(again) {
+            self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
+            if today.verdict == Verdict::Synced {
+                let at = self.place(writing.name, writing.uid_validity, seen.uid);
+                tx.enqueue_job(&Job::Refetch { at }, now).await?;
+            }
+        }
+        for (seen, ruling) in lost {
+            self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
+        }
+        for uid in unreadable {
+            self.decide(tx, writing, (*uid, None), (&policy::unreadable(), now)).await?;
+        }
+        Ok(())
+    }
+
+    async fn decide(
+        &self,
+        tx: &mut Tx,
+        writing: Writing<'_>,
+        (uid, seen): (Uid, Option<(&Seen, &TextHasher)>),
+        (ruling, now): (&Ruling, Timestamp),
+    ) -> Result<(), store::Error> {
+        let hashes = seen.map(|(seen, hasher)| ingest::hashes_of(hasher, &seen.summary, &seen.parties));
+        let decision = NewDecision {
+            ruling: ruling.clone(),
+            via: "account",
+            message: None,
+            seen_at: Some(self.place(writing.name, writing.uid_validity, uid)),
+            hashes: hashes.unwrap_or_default(),
+        };
+        tx.decide(&decision, ingest::stamp(&self.gateway.policy()), now).await.map(drop)
+    }
+
+    pub(super) fn arrival<'a>(
+        &self,
+        whole: &'a Whole,
+        (way, uid_validity): (Way, u32),
+        name: &MailboxName,
+        now: Timestamp,
+    ) -> Arrival<'a> {
+        let seen = &whole.seen;
+        let is_news = is_news(way, seen.internal_date, self.connected_at, now);
+        Arrival {
+            key: mint(),
+            message: &whole.message,
+            parties: process::parties_of(&self.gateway.settings.ours, &whole.message.summary),
+            bytes: RawBytes::InHand { raw: &whole.raw, account: Some(self.account) },
+            sightings: vec![Sighting::Account(self.place(name, uid_validity, seen.uid))],
+            received_at: now,
+            internal_date: seen.internal_date,
+            ruling: whole.ruling.clone(),
+            via: "account",
+            extra_nodes: seen.nodes.clone(),
+            conversation: None,
+            create_contacts: false,
+            announce: if is_news {
+                Announce::Now(ingest::event_for(whole.direction))
+            } else {
+                Announce::Never
+            },
+            account: Some(self.account),
+        }
+    }
+
+    pub(super) async fn ingest(&self, tx: &mut Tx, arrival: Arrival<'_>) -> Result<Ingested, FlowError> {
+        Box::pin(ingest::ingest(tx, &self.gateway.settings.ours, &self.gateway.policy(), arrival)).await
+    }
+}
+
+/// One transaction's worth, and where it comes from.
+#[derive(Clone, Copy)]
+struct Writing<'a> {
+    name: &'a MailboxName,
+    way: Way,
+    uid_validity: u32,
+    part: &'a Part,
+    end: End,
+    tell: Tell,
+}
+
+impl End {
+    /// The same when only a part of the batch has been consumed.
+    fn after(self, mailbox: &Followed, part: &Part) -> Self {
+        let Some(last) = part.last else { return Self::Nothing };
+        match self {
+            Self::Cursor(_) => Self::Cursor(Cursor { last_uid: last.get(), ..mailbox.cursor }),
+            Self::Backfill(_) => Self::Backfill(Backfill {
+                next_uid: last.get(),
+                done: mailbox.backfill.done.saturating_add(part.count),
+                ..mailbox.backfill
+            }),
+            Self::Nothing => Self::Nothing,
+        }
+    }
+}
+
+impl Followed {
+    fn note(&mut self, end: End, at: Timestamp) {
+        match end {
+            End::Cursor(cursor) => {
+                self.cursor = cursor;
+                self.checked_at = at;
+            }
+            End::Backfill(backfill) => self.backfill = backfill,
+            End::Nothing => {}
+        }
+    }
+}

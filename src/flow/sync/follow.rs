@@ -1,0 +1,129 @@
+//! One session with an account's provider, from login until it is asked to end or fails.
+//!
+//! Not here: beginning the next one (`worker::accounts`).
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Failure,
+    connection::{Connection, Followed, Wire},
+    followers::Recall,
+    news_of_account,
+    wait::{Next, Watch},
+};
+use crate::{core::sync_plan::IdChanges, flow::Gateway, imap::Uid, store};
+
+/// What is remembered of an account from one session to the next.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Since when the present session, or the last one, had looked at everything once.
+    pub well_since: Option<Instant>,
+    /// QRESYNC once told more than the client takes.
+    pub(super) plain_select: bool,
+    /// There is a header too large to be read whole.
+    pub(super) large_headers: bool,
+    /// IDLE is offered and refused.
+    pub(super) no_idle: bool,
+    pub(super) id_changes: IdChanges,
+    /// The last message whose body could not be fetched, and how often in a row.
+    body_failures: Option<(Uid, u32)>,
+}
+
+impl Memory {
+    pub(super) fn failures_of_body(&self, uid: Uid) -> u32 {
+        self.body_failures.filter(|(failed, _)| *failed == uid).map_or(0, |(_, count)| count)
+    }
+
+    pub(super) fn note_failure_of_body(&mut self, uid: Uid) {
+        self.body_failures = Some((uid, self.failures_of_body(uid).saturating_add(1)));
+    }
+}
+
+/// Follows an account over one session. Returns when `stop` is cancelled, after the work in hand, or when the account is
+/// gone.
+///
+/// # Errors
+/// What ended the session.
+pub async fn follow(
+    gateway: &Gateway,
+    lease: store::Leased,
+    stop: &CancellationToken,
+    memory: &mut Memory,
+) -> Result<(), Failure> {
+    memory.well_since = None;
+    let opened = Connection::open(gateway, lease.workspace, lease.account, memory);
+    let Some(mut connection) = Box::pin(opened).await? else { return Ok(()) };
+    connection.lease = Some(lease);
+    attend(&mut connection, stop).await?;
+    Box::pin(connection.client.logout()).await;
+    Ok(())
+}
+
+/// What a session does. Each step is boxed, so that what waits in IDLE for hours is small.
+pub(super) async fn attend<S: Wire>(
+    connection: &mut Connection<'_, S>,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let (gateway, account) = (connection.gateway, connection.account);
+    let mut watch =
+        Watch::new(gateway.followers.open_desk(account), news_of_account(&gateway.coord, account));
+    let mut mailboxes = Box::pin(begin(connection, &mut watch)).await?;
+    connection.memory.well_since = Some(Instant::now());
+    while !stop.is_cancelled() {
+        let next = if Box::pin(connection.backfill(&mut mailboxes)).await? {
+            watch.desk.recall_now().map_or(Next::Look, Next::Recall)
+        } else {
+            Box::pin(connection.return_to_first(&mut mailboxes)).await?;
+            connection.wait(&mut watch, stop).await?
+        };
+        Box::pin(act(connection, next, (&mut mailboxes, &mut watch), stop)).await?;
+    }
+    Ok(())
+}
+
+/// Chooses mailboxes, looks at all of them, and says that all is well.
+async fn begin<S: Wire>(
+    connection: &mut Connection<'_, S>,
+    watch: &mut Watch,
+) -> Result<Vec<Followed>, Failure> {
+    let mut mailboxes = connection.choose().await?;
+    connection.ask_for_notices(&mailboxes).await?;
+    connection.look(&mut mailboxes).await?;
+    connection.settle().await?;
+    watch.looked(connection, mailboxes.len());
+    watch.renewed(connection.gateway.settings.idle_renew);
+    watch.chosen();
+    Ok(mailboxes)
+}
+
+async fn act<S: Wire>(
+    connection: &mut Connection<'_, S>,
+    next: Next,
+    (mailboxes, watch): (&mut Vec<Followed>, &mut Watch),
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    match next {
+        Next::Stop => {}
+        Next::Look => {
+            connection.look(mailboxes).await?;
+            watch.looked(connection, mailboxes.len());
+        }
+        Next::News(news) => {
+            let before = connection.consumed;
+            connection.heed(mailboxes, news).await?;
+            watch.calm(connection.consumed > before, stop).await;
+        }
+        Next::Recall(Recall { job, at, done }) => {
+            let outcome = connection.recall(&job, &at).await?;
+            // Whoever asked may have stopped waiting: the job is settled all the same.
+            let _ = done.send(outcome);
+        }
+        Next::Renew => {
+            connection.selected = None;
+            watch.renewed(connection.gateway.settings.idle_renew);
+        }
+        Next::Choose => *mailboxes = begin(connection, watch).await?,
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! What an account's status says and when the CRM hears of it: only changes of state are events.
+//!
+//! Not here: when to try again (`worker::accounts`).
+
+use jiff::Timestamp;
+
+use crate::{
+    account::Trouble,
+    core::{
+        account::{AccountState, AccountStatus, Progress},
+        event::{AccountEvent, Event},
+        ids::AccountId,
+        sync_plan::resting_state,
+    },
+    flow::{Gateway, now},
+    store::{Error, Leased, Tx},
+};
+
+/// Writes down what ended a session, and when the next one begins; `None` when it takes the user first.
+///
+/// # Errors
+/// Those of the store; `Fenced` when the account is no longer ours.
+pub async fn record(
+    gateway: &Gateway,
+    lease: Leased,
+    trouble: &Trouble,
+    next_attempt_at: Option<Timestamp>,
+) -> Result<(), Error> {
+    let (now, id) = (now(), lease.account);
+    let mut tx = gateway.store.begin(lease.workspace).await?;
+    tx.check_epoch(id, lease.epoch).await?;
+    let account = tx.account(id).await?.ok_or(Error::Fenced)?;
+    tx.log_account_error(id, &trouble.entry(now)).await?;
+    let (was, state) = (account.status.state, trouble.state());
+    let status = AccountStatus {
+        state,
+        since: if was == state { account.status.since } else { now },
+        detail: Some(trouble.to_string()),
+        advice: Some(trouble.advice().into()),
+        next_attempt_at,
+        ..account.status
+    };
+    tx.set_account_status(id, &status).await?;
+    let what = match state {
+        AccountState::Error => Some(AccountEvent::Error),
+        AccountState::ReauthRequired => Some(AccountEvent::ReauthRequired),
+        // Being asked to wait is nobody's concern but ours.
+        _ => None,
+    };
+    if let Some(what) = what.filter(|_| was != state) {
+        let event = Event::Account { what, account: id, state, detail: status.detail };
+        tx.announce(&event, now).await?;
+    }
+    tx.commit().await
+}
+
+/// Until when a provider has asked us to stay away, as an earlier process wrote down.
+///
+/// # Errors
+/// Those of the store.
+pub async fn resume_at(gateway: &Gateway, lease: Leased) -> Result<Option<Timestamp>, Error> {
+    let account = gateway.store.read(lease.workspace).await?.account(lease.account).await?;
+    let throttled = account.map(|account| account.status).filter(|s| s.state == AccountState::Throttled);
+    Ok(throttled.and_then(|status| status.next_attempt_at))
+}
+
+/// Notes that mail was filed; the first makes the account active.
+pub(super) async fn note_filed(tx: &mut Tx, id: AccountId, now: Timestamp) -> Result<(), Error> {
+    let account = tx.account(id).await?.ok_or(Error::Fenced)?;
+    let is_first = account.status.state == AccountState::AwaitingFirstMail;
+    let status = if is_first {
+        AccountStatus { state: AccountState::Active, since: now, ..account.status }
+    } else {
+        account.status
+    };
+    tx.set_account_status(id, &AccountStatus { last_synced_at: Some(now), ..status }).await?;
+    if is_first {
+        announce(tx, id, AccountEvent::Active, AccountState::Active, now).await?;
+    }
+    Ok(())
+}
+
+/// Whether to tell how far the backfill has come; its end is told in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tell {
+    Progress,
+    EndOnly,
+}
+
+/// Sets the state that follows from what was read and what is left to read, after things went well.
+pub(super) async fn settle(tx: &mut Tx, gateway: &Gateway, id: AccountId, tell: Tell) -> Result<(), Error> {
+    let now = now();
+    let account = tx.account(id).await?.ok_or(Error::Fenced)?;
+    let rows = tx.mailboxes(id).await?;
+    let progress = rows.iter().fold(Progress { done: 0, total: 0 }, |sum, row| Progress {
+        done: sum.done.saturating_add(row.backfill.done),
+        total: sum.total.saturating_add(row.backfill.total),
+    });
+    let backfilling = rows.iter().any(|row| row.backfill.next_uid > 0);
+    let AccountStatus { state: was, since, last_synced_at, last_checked_at, .. } = account.status;
+    let state = resting_state(backfilling, last_synced_at.is_some());
+    let status = AccountStatus {
+        state,
+        since: if was == state { since } else { now },
+        detail: None,
+        advice: None,
+        last_synced_at,
+        last_checked_at: Some(now),
+        next_attempt_at: None,
+        progress: backfilling.then_some(progress),
+    };
+    tx.set_account_status(id, &status).await?;
+    if !is_at_rest(was) {
+        announce(tx, id, AccountEvent::Connected, state, now).await?;
+    }
+    let is_first_look = last_checked_at.is_none() && !gateway.policy().backfill.is_zero();
+    let ended = !backfilling && (was == AccountState::Backfilling || is_first_look);
+    if ended || (backfilling && tell == Tell::Progress) {
+        tx.announce(&Event::Backfill { done: ended, account: id, progress }, now).await?;
+    }
+    let was_waiting = is_at_rest(was) || was == AccountState::Connecting;
+    if state == AccountState::Active && was != state && was_waiting {
+        announce(tx, id, AccountEvent::Active, state, now).await?;
+    }
+    Ok(())
+}
+
+fn is_at_rest(state: AccountState) -> bool {
+    use AccountState::{Active, AwaitingFirstMail, Backfilling};
+    matches!(state, Active | AwaitingFirstMail | Backfilling)
+}
+
+async fn announce(
+    tx: &mut Tx,
+    account: AccountId,
+    what: AccountEvent,
+    state: AccountState,
+    now: Timestamp,
+) -> Result<(), Error> {
+    tx.announce(&Event::Account { what, account, state, detail: None }, now).await.map(drop)
+}

@@ -1,0 +1,89 @@
+//! Follows users' accounts: new mail of their mailboxes is judged by its header, and what belongs is fetched and filed
+//! (docs/flows.md, "Sync").
+//!
+//! Read `follow` (one session from login to end), `look` and `wait` (when is something new), `headers`, `judge` and
+//! `consume` (what becomes of it), then `backfill`, `reindex` and `refetch`. Not here: leases and back-off
+//! (`worker::accounts`), IMAP itself (`imap`), and filing (`flow::ingest`).
+
+mod backfill;
+mod choose;
+mod connection;
+mod consume;
+mod follow;
+mod followers;
+mod headers;
+mod health;
+mod judge;
+mod look;
+mod refetch;
+mod reindex;
+mod wait;
+
+#[cfg(test)]
+mod tests;
+
+pub use follow::{Memory, follow};
+pub use followers::Followers;
+pub use health::{record, resume_at};
+pub use refetch::refetch;
+
+use super::FlowError;
+use crate::{
+    account::Trouble,
+    coord::{Coord, Subscription},
+    core::ids::AccountId,
+    imap, store,
+};
+
+/// Why a session with a provider ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Provider(#[from] Trouble),
+    /// `Fenced` and `Missing` mean that the account is no longer ours to work.
+    #[error("the store could not take it")]
+    Store(#[from] store::Error),
+    /// Something was learnt that only a new session can heed: begin one at once.
+    #[error("the session has to begin anew")]
+    Anew,
+}
+
+impl From<imap::Error> for Failure {
+    fn from(error: imap::Error) -> Self {
+        Self::Provider(error.into())
+    }
+}
+
+impl From<FlowError> for Failure {
+    fn from(error: FlowError) -> Self {
+        match error {
+            FlowError::Store(error) => Self::Store(error),
+            FlowError::Obsolete | FlowError::Raced => Self::Anew,
+        }
+    }
+}
+
+/// Heard by those who lease accounts.
+const ALL_ACCOUNTS: &str = "accounts";
+
+/// Has an account looked at now, on whatever node it is followed; also to be called for one that is new or was changed.
+pub fn look_now(coord: &Coord, account: AccountId) {
+    coord.wake(ALL_ACCOUNTS);
+    coord.wake(&topic(account));
+}
+
+/// Hears of accounts that are new or were changed.
+#[must_use]
+pub fn news_of_accounts(coord: &Coord) -> Subscription {
+    coord.subscribe(ALL_ACCOUNTS)
+}
+
+/// Hears that an account is to be looked at now.
+#[must_use]
+pub fn news_of_account(coord: &Coord, account: AccountId) -> Subscription {
+    coord.subscribe(&topic(account))
+}
+
+fn topic(account: AccountId) -> String {
+    format!("account/{account}")
+}

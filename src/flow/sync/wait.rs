@@ -1,0 +1,179 @@
+//! Waits until it is time to look: IDLE on the first mailbox, NOTIFY for the others where it is offered, a poll for what
+//! neither watches, and beside both a poll that trusts nobody.
+//!
+//! Not here: looking (`look`).
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Failure,
+    connection::{Connection, Followed, Wire},
+    followers::{Desk, Recall},
+};
+use crate::{
+    coord::Subscription,
+    imap::{self, IdleEvent, MailboxName, News},
+};
+
+/// With every mailbox watched by the server, it is still asked after this many of the usual polls.
+const SAFETY_POLLS: u32 = 5;
+/// How often mailboxes are chosen anew: a user may have made a Sent mailbox, or renamed it.
+const CHOOSE_EVERY: Duration = Duration::from_secs(60 * 60);
+/// A server that ends IDLE by itself is not asked again at once.
+const IDLE_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after a server has cried for nothing, doubled each time in a row, and how often it is doubled.
+const VAIN_PAUSE: Duration = Duration::from_millis(100);
+const VAIN_DOUBLINGS_MAX: u32 = 7;
+
+/// What wakes an account.
+pub(super) struct Watch {
+    pub desk: Desk,
+    pub news: Subscription,
+    look_at: Instant,
+    renew_at: Instant,
+    choose_at: Instant,
+    /// Alarms in a row that brought nothing.
+    vain: u32,
+}
+
+/// What to do next.
+pub(super) enum Next {
+    Stop,
+    Look,
+    News(News),
+    Recall(Recall),
+    /// Open the first mailbox anew, which shows whether anybody is still there.
+    Renew,
+    /// Choose the mailboxes anew.
+    Choose,
+}
+
+impl Watch {
+    pub(super) fn new(desk: Desk, news: Subscription) -> Self {
+        let now = Instant::now();
+        Self { desk, news, look_at: now, renew_at: now, choose_at: now + CHOOSE_EVERY, vain: 0 }
+    }
+
+    /// Notes a look at every mailbox.
+    pub(super) fn looked<S: Wire>(&mut self, connection: &Connection<'_, S>, mailboxes: usize) {
+        let settings = &connection.gateway.settings;
+        let is_watched = connection.can_idle() && (mailboxes == 1 || connection.notified);
+        let wait = if is_watched {
+            settings.sync_poll.saturating_mul(SAFETY_POLLS).min(settings.idle_renew)
+        } else {
+            settings.sync_poll
+        };
+        self.look_at = Instant::now() + wait;
+    }
+
+    pub(super) fn renewed(&mut self, every: Duration) {
+        self.renew_at = Instant::now() + every;
+    }
+
+    pub(super) fn chosen(&mut self) {
+        self.choose_at = Instant::now() + CHOOSE_EVERY;
+    }
+
+    fn due(&self) -> Option<Next> {
+        let now = Instant::now();
+        let due = |at: Instant| at <= now;
+        match () {
+            () if due(self.choose_at) => Some(Next::Choose),
+            () if due(self.renew_at) => Some(Next::Renew),
+            () if due(self.look_at) => Some(Next::Look),
+            () => None,
+        }
+    }
+
+    /// Keeps a server that cries for nothing from keeping us busy.
+    pub(super) async fn calm(&mut self, brought_something: bool, stop: &CancellationToken) {
+        if brought_something {
+            self.vain = 0;
+            return;
+        }
+        if self.vain > 0 {
+            let pause = VAIN_PAUSE.saturating_mul(1 << (self.vain - 1));
+            tokio::select! { () = stop.cancelled() => {} () = sleep(pause) => {} }
+        }
+        self.vain = (self.vain + 1).min(VAIN_DOUBLINGS_MAX);
+    }
+}
+
+impl<S: Wire> Connection<'_, S> {
+    /// Asks to be told of every mailbox, where that can be asked. The first is told of by IDLE in any case.
+    pub(super) async fn ask_for_notices(&mut self, mailboxes: &[Followed]) -> Result<(), Failure> {
+        self.notified = false;
+        if mailboxes.len() < 2 || !self.client.capabilities().has("NOTIFY") {
+            return Ok(());
+        }
+        let names: Vec<MailboxName> = mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
+        match self.client.notify(&names).await {
+            Ok(()) => self.notified = true,
+            Err(error) if error.connection_lives() => {
+                tracing::debug!(account = %self.account, error = %error, "mailboxes are polled, for the server will not watch them");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Goes back to the mailbox to wait on, and reads what came there meanwhile.
+    pub(super) async fn return_to_first(&mut self, mailboxes: &mut [Followed]) -> Result<(), Failure> {
+        match mailboxes.first_mut() {
+            Some(first) if self.selected.as_ref() != Some(&first.name) => self.enter(first).await,
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn can_idle(&self) -> bool {
+        !self.memory.no_idle && self.client.capabilities().has("IDLE")
+    }
+
+    /// Waits for something to do.
+    pub(super) async fn wait(
+        &mut self,
+        watch: &mut Watch,
+        stop: &CancellationToken,
+    ) -> Result<Next, Failure> {
+        loop {
+            if let Some(next) = watch.due() {
+                return Ok(next);
+            }
+            let until = watch.look_at.min(watch.renew_at);
+            let event = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(Next::Stop),
+                () = watch.news.wait() => return Ok(Next::Look),
+                recall = watch.desk.recall() => return Ok(Next::Recall(recall)),
+                event = self.listen(until) => event?,
+            };
+            if let IdleEvent::Changed(news) = event
+                && tells_of_mail(&news)
+            {
+                return Ok(Next::News(news));
+            }
+        }
+    }
+
+    /// Listens until a moment, or waits for it where nothing can be heard. May be dropped at any time.
+    async fn listen(&mut self, until: Instant) -> Result<IdleEvent, imap::Error> {
+        if !self.can_idle() {
+            sleep_until(until).await;
+            return Ok(IdleEvent::Timeout);
+        }
+        match self.client.idle(until).await {
+            Ok(IdleEvent::Timeout) if Instant::now() < until => sleep(IDLE_PAUSE).await,
+            Err(error) if error.connection_lives() => self.memory.no_idle = true,
+            event => return event,
+        }
+        Ok(IdleEvent::Timeout)
+    }
+}
+
+/// Flags and deletions concern the user, not the CRM.
+fn tells_of_mail(news: &News) -> bool {
+    news.arrived.is_some() || news.overflow || !news.statuses.is_empty()
+}

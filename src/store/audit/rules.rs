@@ -1,0 +1,267 @@
+//! The rules of an audit that SQL alone can check, each as a statement that returns what breaks it.
+//!
+//! Not here: asking them (`store::audit`).
+
+/// How the `id` column of a rule's statement is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    Conversation,
+    Message,
+    /// A text of ours that holds ids alone.
+    Text,
+    Blob,
+}
+
+/// A rule that one statement can check.
+#[derive(Debug)]
+pub struct Rule {
+    pub name: &'static str,
+    /// The rule as a sentence.
+    pub says: &'static str,
+    pub(super) shown: Shown,
+    /// Returns the `id` of every row that breaks it in workspace `$1`.
+    pub(super) text: &'static str,
+}
+
+/// Every rule that SQL alone can check. Several may have one name: then they are one rule, looked at from several sides.
+pub const RULES: &[Rule] = &[
+    Rule {
+        name: "intake",
+        says: "every message taken in is filed, held, left out, or waits with its job",
+        shown: Shown::Message,
+        text: "select i.id from inbound i where i.workspace = $1 and not ( \
+             (i.state = 'filed' and exists (select 1 from messages m where m.workspace = i.workspace \
+              and m.id = i.message)) \
+             or (i.state = 'pending' and i.message is null) \
+             or (i.state = 'held' and i.message is null and exists (select 1 from decisions d \
+              where d.workspace = i.workspace and d.message = i.id and d.verdict = 'held')) \
+             or (i.state = 'dropped' and i.message is null and not exists (select 1 from blobs b \
+              where b.workspace = i.workspace and b.id = i.blob)))",
+    },
+    Rule {
+        name: "home",
+        says: "every message lies in one conversation, which stands for itself",
+        shown: Shown::Message,
+        text: "select m.id from messages m \
+             left join conversations c on c.workspace = m.workspace and c.id = m.conversation \
+             where m.workspace = $1 and (c.id is null or c.merged_into is not null)",
+    },
+    Rule {
+        name: "redirects",
+        says: "every merged conversation leads to one that stands for itself, and every key to a conversation",
+        shown: Shown::Conversation,
+        text: "select c.id from conversations c \
+             left join conversations r on r.workspace = c.workspace and r.id = c.merged_into \
+             where c.workspace = $1 and c.merged_into is not null and (r.id is null or r.merged_into is not null)",
+    },
+    Rule {
+        name: "redirects",
+        says: "",
+        shown: Shown::Conversation,
+        text: "select distinct k.conversation as id from thread_keys k \
+             left join conversations c on c.workspace = k.workspace and c.id = k.conversation \
+             where k.workspace = $1 and c.id is null",
+    },
+    Rule {
+        name: "counts",
+        says: "every conversation counts its messages right",
+        shown: Shown::Conversation,
+        text: "select c.id from conversations c where c.workspace = $1 and c.message_count <> \
+             (select count(*) from messages m where m.workspace = c.workspace and m.conversation = c.id)",
+    },
+    Rule {
+        name: "sightings",
+        says: "every message was seen somewhere, and every sighting is of a message",
+        shown: Shown::Message,
+        text: "select m.id from messages m where m.workspace = $1 and not exists \
+             (select 1 from sightings s where s.workspace = m.workspace and s.message = m.id)",
+    },
+    Rule {
+        name: "sightings",
+        says: "",
+        shown: Shown::Message,
+        text: "select distinct s.message as id from sightings s where s.workspace = $1 and not exists \
+             (select 1 from messages m where m.workspace = s.workspace and m.id = s.message)",
+    },
+    Rule {
+        name: "decisions",
+        says: "every message has the decision that let it in, and mail that was skipped left none",
+        shown: Shown::Message,
+        text: "select m.id from messages m where m.workspace = $1 and not exists (select 1 from decisions d \
+             where d.workspace = m.workspace and d.message = m.id and d.verdict <> 'skipped')",
+    },
+    Rule {
+        name: "decisions",
+        says: "",
+        shown: Shown::Message,
+        text: "select d.message as id from decisions d \
+             where d.workspace = $1 and d.verdict = 'skipped' and d.message is not null",
+    },
+    Rule {
+        name: "names",
+        says: "every message is found by its Message-ID",
+        shown: Shown::Message,
+        text: "select m.id from messages m where m.workspace = $1 and m.rfc822_id is not null and not exists \
+             (select 1 from message_ids i where i.workspace = m.workspace and i.rfc822_id = m.rfc822_id \
+              and i.message = m.id)",
+    },
+    Rule {
+        name: "submissions",
+        says: "every submission is in a state that its recipients' states allow, and is worked on until it is final",
+        shown: Shown::Message,
+        text: "select s.message as id from submissions s where s.workspace = $1 and ( \
+             s.state not in ('queued', 'sending', 'sent', 'deferred', 'uncertain', 'bounced', 'held', 'cancelled') \
+             or (s.state in ('sent', 'bounced', 'cancelled') and exists (select 1 from submission_recipients r \
+              where r.workspace = s.workspace and r.message = s.message \
+              and r.state in ('queued', 'sending', 'deferred', 'uncertain'))) \
+             or (s.state = 'sent' and not exists (select 1 from submission_recipients r \
+              where r.workspace = s.workspace and r.message = s.message and r.state = 'sent')) \
+             or (s.state = 'bounced' and exists (select 1 from submission_recipients r \
+              where r.workspace = s.workspace and r.message = s.message and r.state = 'sent')) \
+             or (s.state = 'sending' and s.dot_intent_at is null))",
+    },
+    Rule {
+        name: "submissions",
+        says: "",
+        shown: Shown::Message,
+        text: "select distinct r.message as id from submission_recipients r where r.workspace = $1 and r.state \
+             not in ('queued', 'sending', 'sent', 'deferred', 'uncertain', 'bounced', 'held', 'cancelled')",
+    },
+    Rule {
+        name: "journal",
+        says: "the journal is numbered without a gap",
+        shown: Shown::Text,
+        text: "select 'event ' || cast(e.seq as text) as id from events e where e.workspace = $1 and (e.seq < 1 \
+             or (e.seq > 1 and not exists (select 1 from events p where p.workspace = e.workspace and p.seq = e.seq - 1)))",
+    },
+    Rule {
+        name: "journal",
+        says: "",
+        shown: Shown::Text,
+        text: "select 'event ' || cast(w.event_seq as text) as id from workspaces w where w.id = $1 and w.event_seq <> \
+             coalesce((select max(e.seq) from events e where e.workspace = w.id), 0)",
+    },
+    Rule {
+        name: "lanes",
+        says: "every lane knows its jobs, and one of them leads it",
+        shown: Shown::Text,
+        text: "select l.lane as id from lanes l where l.workspace = $1 and (l.jobs <> (select count(*) from jobs j \
+             where j.workspace = l.workspace and j.lane = l.lane) or 1 <> (select count(*) from jobs j \
+             where j.workspace = l.workspace and j.lane = l.lane and j.head = 1))",
+    },
+    Rule {
+        name: "lanes",
+        says: "",
+        shown: Shown::Text,
+        text: "select 'job ' || cast(j.id as text) as id from jobs j where j.workspace = $1 and \
+             ((j.lane is null and j.head <> 1) or (j.lane is not null and not exists (select 1 from lanes l \
+             where l.workspace = j.workspace and l.lane = j.lane)))",
+    },
+    Rule {
+        name: "blobs",
+        says: "every stored content belongs to a message, and none is missing",
+        shown: Shown::Message,
+        text: "select m.id from messages m left join blobs b on b.workspace = m.workspace and b.id = m.blob \
+             where m.workspace = $1 and b.id is null",
+    },
+    Rule {
+        name: "blobs",
+        says: "",
+        shown: Shown::Message,
+        text: "select i.id from inbound i left join blobs b on b.workspace = i.workspace and b.id = i.blob \
+             where i.workspace = $1 and i.state <> 'dropped' and b.id is null",
+    },
+    Rule {
+        name: "blobs",
+        says: "",
+        shown: Shown::Message,
+        text: "select s.message as id from submissions s \
+             left join blobs b on b.workspace = s.workspace and b.id = s.blob \
+             where s.workspace = $1 and s.blob is not null and b.id is null",
+    },
+    Rule {
+        name: "blobs",
+        says: "",
+        shown: Shown::Blob,
+        // Joins, since no index leads from a blob to who names it: each side is read once.
+        text: "select b.id from blobs b left join messages m on m.workspace = b.workspace and m.blob = b.id \
+             left join inbound i on i.workspace = b.workspace and i.blob = b.id \
+             left join submissions s on s.workspace = b.workspace and s.blob = b.id \
+             where b.workspace = $1 and m.id is null and i.id is null and s.message is null",
+    },
+];
+
+/// Every column that names a row of another table: table, column, and where that row lies. A test compares this with the
+/// schema.
+pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
+    ("content_keys", "account", "accounts"),
+    ("user_addresses", "user_id", "users"),
+    ("api_keys", "user_id", "users"),
+    ("contacts", "assigned_user_id", "users"),
+    ("contact_addresses", "contact", "contacts"),
+    ("accounts", "user_id", "users"),
+    ("accounts", "key_id", "content_keys"),
+    ("account_errors", "account", "accounts"),
+    ("mailboxes", "account", "accounts"),
+    ("routes", "user_id", "users"),
+    ("routes", "conversation", "conversations"),
+    ("blobs", "key_id", "content_keys"),
+    ("inbound", "blob", "blobs"),
+    ("inbound", "message", "messages"),
+    ("conversations", "contact", "contacts"),
+    ("conversations", "merged_into", "conversations"),
+    ("conversations", "related_to", "conversations"),
+    ("messages", "conversation", "conversations"),
+    ("messages", "author_id", "users"),
+    ("messages", "author_id", "contacts"),
+    ("messages", "blob", "blobs"),
+    ("message_ids", "message", "messages"),
+    ("message_contacts", "contact", "contacts"),
+    ("message_contacts", "message", "messages"),
+    ("sightings", "message", "messages"),
+    ("sightings", "account", "accounts"),
+    ("thread_keys", "conversation", "conversations"),
+    ("events", "conversation", "conversations"),
+    ("submissions", "message", "messages"),
+    ("submissions", "account", "accounts"),
+    ("submissions", "blob", "blobs"),
+    ("submission_recipients", "message", "messages"),
+    ("smarthosts", "key_id", "content_keys"),
+    ("decisions", "message", "messages"),
+    ("decisions", "message", "inbound"),
+    ("decisions", "account", "accounts"),
+    ("decision_hashes", "decision", "decisions"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_column_that_names_a_row_is_known() {
+        let schema = include_str!("../../../migrations/postgres/0001_ground.sql");
+        let (mut table, mut columns) = ("", BTreeSet::new());
+        for line in schema.lines() {
+            if let Some(rest) = line.strip_prefix("create table ") {
+                table = rest.split_whitespace().next().unwrap();
+            }
+            let mut words = line.split([' ', ',']).filter(|word| !word.is_empty());
+            let (Some(column), Some("uuid")) = (words.next(), words.next()) else { continue };
+            if !["id", "workspace", "--"].contains(&column) {
+                columns.insert((table, column));
+            }
+        }
+        let known: BTreeSet<_> = REFERENCES.iter().map(|(table, column, _)| (*table, *column)).collect();
+        assert_eq!(columns, known);
+    }
+
+    #[test]
+    fn a_rule_is_said_once() {
+        let mut said = BTreeSet::new();
+        for rule in RULES {
+            assert_eq!(said.insert(rule.name), !rule.says.is_empty(), "{}", rule.name);
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Leases users' accounts and keeps a session with each one's provider; what fails is tried again later, for that account
+//! alone.
+//!
+//! Not here: what a session does (`flow::sync`). The lease keeps two processes from doing the same; what is safe is safe by
+//! the epoch that every write compares.
+
+use std::{collections::HashMap, future::Future, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::{
+    task::{Id, JoinError, JoinSet},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    account::Trouble,
+    core::{account::AccountState, ids::AccountId, retry},
+    flow::{
+        self, Gateway,
+        sync::{self, Failure, Memory},
+    },
+    store::{self, Lease, Leased},
+};
+
+/// How long an account is ours without renewal.
+const LEASE: SignedDuration = SignedDuration::from_secs(30);
+/// How often leases are renewed.
+const RENEW: Duration = Duration::from_secs(8);
+/// Without renewal for this long by our own clock, we stop before others begin: clocks and pauses have their say.
+const GIVE_UP: Duration = Duration::from_secs(20);
+/// How often free accounts are looked for, beside wake-ups.
+const LOOK: Duration = Duration::from_secs(3);
+/// Longest a look at the store may take: a store that hangs must not keep us from giving up.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+/// Accounts leased at a time.
+const LEASE_MAX: u32 = 200;
+/// How often looks that found nothing are written down.
+const NOTE_LOOKS: Duration = Duration::from_secs(60);
+/// A session that was well for this long and then broke is begun anew without a word.
+const WELL: Duration = Duration::from_secs(60);
+/// The pause before that, and after trouble with our own store.
+const SHORT_PAUSE: Duration = Duration::from_secs(1);
+const STORE_PAUSE: Duration = Duration::from_secs(5);
+/// How long an account is left alone whose ids change again and again.
+const UNSTABLE_PAUSE: Duration = Duration::from_secs(60 * 60);
+/// Failures that a server's request to wait, or its breaking the protocol, counts as.
+const SEVERE: u32 = 4;
+
+/// States in which an account is worked.
+const WORKED: [AccountState; 6] = [
+    AccountState::Connecting,
+    AccountState::AwaitingFirstMail,
+    AccountState::Active,
+    AccountState::Backfilling,
+    AccountState::Throttled,
+    AccountState::Error,
+];
+
+/// Runs until `shutdown`, then lets every account finish what it has in hand and go.
+pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
+    let mut news = sync::news_of_accounts(&gateway.coord);
+    let mut crew = Crew::new(gateway, shutdown.child_token());
+    let mut is_called = false;
+    while !shutdown.is_cancelled() {
+        // Somebody whose account was changed has fenced us off: look who is still ours.
+        if is_called || crew.renewed.elapsed() >= RENEW {
+            crew.renew().await;
+        }
+        crew.take_more().await;
+        crew.note_looks().await;
+        is_called = tokio::select! {
+            () = shutdown.cancelled() => false,
+            () = news.wait() => true,
+            () = sleep(LOOK) => false,
+            () = crew.end_of_one() => false,
+        };
+    }
+    crew.finish().await;
+}
+
+/// The accounts at work in this process.
+struct Crew {
+    gateway: Gateway,
+    /// Names this run of this process.
+    owner: String,
+    /// Ends every session in order.
+    stop: CancellationToken,
+    tasks: JoinSet<Leased>,
+    at_work: HashMap<AccountId, AtWork>,
+    renewed: Instant,
+    looks_noted: Instant,
+}
+
+struct AtWork {
+    leased: Leased,
+    task: Id,
+    /// Drops the session at once: the account is no longer ours.
+    lost: CancellationToken,
+}
+
+impl Crew {
+    fn new(gateway: Gateway, stop: CancellationToken) -> Self {
+        let owner = format!("{}/{}", gateway.settings.hostname, uuid::Uuid::now_v7());
+        let now = Instant::now();
+        let (tasks, at_work) = (JoinSet::new(), HashMap::new());
+        Self { gateway, owner, stop, tasks, at_work, renewed: now, looks_noted: now }
+    }
+
+    fn lease(&self) -> Lease<'_> {
+        Lease { owner: &self.owner, now: flow::now(), lasts: LEASE }
+    }
+
+    /// Keeps the accounts, and drops those that are no longer ours.
+    async fn renew(&mut self) {
+        let asked = Instant::now();
+        match within_patience(self.ask_to_keep()).await {
+            Some(kept) => {
+                self.renewed = asked;
+                self.compare(&kept);
+            }
+            None if self.renewed.elapsed() > GIVE_UP => {
+                tracing::error!(
+                    accounts = self.at_work.len(),
+                    "accounts are given up, for they could not be kept in time"
+                );
+                self.at_work.values().for_each(|held| held.lost.cancel());
+            }
+            None => {}
+        }
+    }
+
+    async fn ask_to_keep(&self) -> Result<Vec<Leased>, store::Error> {
+        let mut system = self.gateway.store.system().await?;
+        let kept = system.renew_leases(self.lease(), &WORKED).await?;
+        system.commit().await?;
+        Ok(kept)
+    }
+
+    fn compare(&mut self, kept: &[Leased]) {
+        let epochs: HashMap<AccountId, i64> = kept.iter().map(|held| (held.account, held.epoch)).collect();
+        for held in self.at_work.values() {
+            if epochs.get(&held.leased.account) != Some(&held.leased.epoch) {
+                held.lost.cancel();
+            }
+        }
+        // Ours without anybody at work: its task panicked, or the answer to our lease was lost.
+        for held in kept {
+            if !self.at_work.contains_key(&held.account) {
+                self.set_to_work(*held);
+            }
+        }
+    }
+
+    /// Leases what is free, as much as this process may follow.
+    async fn take_more(&mut self) {
+        loop {
+            let room = usize::try_from(self.gateway.settings.accounts_max).unwrap_or(usize::MAX);
+            let room = u32::try_from(room.saturating_sub(self.at_work.len())).unwrap_or(u32::MAX);
+            let max = room.min(LEASE_MAX);
+            if max == 0 {
+                return;
+            }
+            let Some(taken) = within_patience(self.ask_for_more(max)).await else { return };
+            let is_all = taken.len() < usize::try_from(max).unwrap_or(usize::MAX);
+            taken.into_iter().for_each(|leased| self.set_to_work(leased));
+            if is_all {
+                return;
+            }
+        }
+    }
+
+    async fn ask_for_more(&self, max: u32) -> Result<Vec<Leased>, store::Error> {
+        let mut system = self.gateway.store.system().await?;
+        let taken = system.lease_accounts(self.lease(), &WORKED, max).await?;
+        system.commit().await?;
+        Ok(taken)
+    }
+
+    /// Begins to work an account. A task that still had it is fenced off, and ends.
+    fn set_to_work(&mut self, leased: Leased) {
+        let lost = CancellationToken::new();
+        let work = work(self.gateway.clone(), leased, self.stop.clone(), lost.clone());
+        let task = self.tasks.spawn(work).id();
+        if let Some(former) = self.at_work.insert(leased.account, AtWork { leased, task, lost }) {
+            former.lost.cancel();
+        }
+    }
+
+    /// Waits for a task to end, and lets its account go. Dropping it loses nothing.
+    async fn end_of_one(&mut self) {
+        let Some(ended) = self.tasks.join_next_with_id().await else { return std::future::pending().await };
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        if let Err(panic) = &ended {
+            tracing::error!(error = %panic, "an account's task panicked; it begins anew in a moment");
+        }
+        self.at_work.retain(|_, held| held.task != id);
+        if let Ok((_, leased)) = ended {
+            let gateway = self.gateway.clone();
+            // On its own, so that this may be dropped: without it the account would be ours and idle for a moment.
+            tokio::spawn(async move { within_patience(release(&gateway, leased)).await });
+        }
+    }
+
+    /// Writes down, for all accounts together, when they were last looked at.
+    async fn note_looks(&mut self) {
+        if self.looks_noted.elapsed() < NOTE_LOOKS {
+            return;
+        }
+        self.looks_noted = Instant::now();
+        let looks = self.gateway.followers.take_looks();
+        if !looks.is_empty() {
+            within_patience(write_looks(&self.gateway, &looks)).await;
+        }
+    }
+
+    /// Waits until every session has ended, keeping the accounts meanwhile, and lets them go.
+    async fn finish(mut self) {
+        self.stop.cancel();
+        while !self.tasks.is_empty() {
+            tokio::select! { () = self.end_of_one() => {} () = sleep(RENEW) => self.renew().await }
+        }
+        within_patience(release_all(&self.gateway, &self.owner)).await;
+    }
+}
+
+async fn release(gateway: &Gateway, leased: Leased) -> Result<(), store::Error> {
+    let mut system = gateway.store.system().await?;
+    system.release_lease(leased).await?;
+    system.commit().await
+}
+
+async fn release_all(gateway: &Gateway, owner: &str) -> Result<(), store::Error> {
+    let mut system = gateway.store.system().await?;
+    system.release_leases(owner).await?;
+    system.commit().await
+}
+
+async fn write_looks(gateway: &Gateway, looks: &[(Leased, Timestamp)]) -> Result<(), store::Error> {
+    let mut system = gateway.store.system().await?;
+    system.note_looks(looks).await?;
+    system.commit().await
+}
+
+/// What the store answers in good time.
+async fn within_patience<T>(asked: impl Future<Output = Result<T, store::Error>>) -> Option<T> {
+    match timeout(STORE_PATIENCE, Box::pin(asked)).await {
+        Ok(Ok(answer)) => return Some(answer),
+        Ok(Err(error)) => tracing::warn!(error = %error, "the store did not serve the accounts' leases"),
+        Err(_) => tracing::warn!("the store takes too long to serve the accounts' leases"),
+    }
+    None
+}
+
+/// Works an account until it is to stop, is lost, or needs its user.
+async fn work(gateway: Gateway, leased: Leased, stop: CancellationToken, lost: CancellationToken) -> Leased {
+    tokio::select! {
+        biased;
+        () = lost.cancelled() => {}
+        () = keep_following(&gateway, leased, &stop) => {}
+    }
+    leased
+}
+
+async fn keep_following(gateway: &Gateway, leased: Leased, stop: &CancellationToken) {
+    let mut news = sync::news_of_account(&gateway.coord, leased.account);
+    let (mut memory, mut failures) = (Memory::default(), 0_u32);
+    if let Ok(Some(until)) = sync::resume_at(gateway, leased).await {
+        let pause = Duration::try_from(until.duration_since(flow::now())).unwrap_or_default();
+        tokio::select! { () = stop.cancelled() => {} () = sleep(pause) => {} }
+    }
+    while !stop.is_cancelled() {
+        let Err(failure) = sync::follow(gateway, leased, stop, &mut memory).await else { return };
+        let was_well = memory.well_since.is_some_and(|since| since.elapsed() >= WELL);
+        failures = if was_well { 1 } else { failures.saturating_add(1) };
+        let Some(pause) = after(gateway, leased, &failure, (failures, was_well)).await else { return };
+        news.look();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = sleep(pause.length) => {}
+            () = news.wait(), if pause.may_be_cut => {}
+        }
+    }
+}
+
+/// How long to wait before the next session.
+struct Pause {
+    length: Duration,
+    /// Somebody who asks for a look may end it. Not when the provider has asked us to wait.
+    may_be_cut: bool,
+}
+
+/// What follows from a failure; `None` when the account is not ours to work any more, or takes its user first.
+async fn after(
+    gateway: &Gateway,
+    leased: Leased,
+    failure: &Failure,
+    (failures, was_well): (u32, bool),
+) -> Option<Pause> {
+    let own = |length| Some(Pause { length, may_be_cut: true });
+    let trouble = match failure {
+        Failure::Anew => return own(SHORT_PAUSE),
+        Failure::Store(store::Error::Fenced | store::Error::Missing) => {
+            tracing::info!(account = %leased.account, error = %failure, "an account is left to others");
+            return None;
+        }
+        Failure::Store(error) => {
+            tracing::warn!(account = %leased.account, error = %error, "an account waits for our store");
+            return own(STORE_PAUSE);
+        }
+        // Connections break; that is news only when the next one cannot be made.
+        Failure::Provider(Trouble::Unreachable(_)) if was_well => return own(SHORT_PAUSE),
+        Failure::Provider(trouble) => trouble,
+    };
+    let pause = pause(trouble, failures, flow::jitter());
+    let next = pause.as_ref().map(|pause| flow::now().saturating_add(pause.length).unwrap_or(Timestamp::MAX));
+    tracing::info!(account = %leased.account, code = trouble.code(), failures, "an account's session ended");
+    match Box::pin(sync::record(gateway, leased, trouble, next)).await {
+        Ok(()) => pause,
+        Err(store::Error::Fenced | store::Error::Missing) => None,
+        Err(error) => {
+            tracing::warn!(account = %leased.account, error = %error, "an account's trouble could not be written down");
+            pause.or_else(|| own(STORE_PAUSE))
+        }
+    }
+}
+
+/// `None` when trying again would do harm: providers lock accounts after wrong passwords.
+fn pause(trouble: &Trouble, failures: u32, jitter: f64) -> Option<Pause> {
+    let backing_off = |failures| retry::connection(failures, jitter);
+    Some(match trouble {
+        Trouble::Credentials(_) => return None,
+        Trouble::Throttled { wait, .. } => {
+            let length = wait.unwrap_or_else(|| backing_off(failures.saturating_add(SEVERE)));
+            Pause { length, may_be_cut: false }
+        }
+        Trouble::UnstableIds => Pause { length: UNSTABLE_PAUSE, may_be_cut: false },
+        Trouble::Misbehaving(_) => {
+            Pause { length: backing_off(failures.saturating_add(SEVERE)), may_be_cut: true }
+        }
+        _ => Pause { length: backing_off(failures), may_be_cut: true },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(trouble: Trouble, failures: u32, expect: Option<(u64, bool)>) {
+        let got = pause(&trouble, failures, 0.5).map(|pause| (pause.length.as_secs(), pause.may_be_cut));
+        assert_eq!(got, expect, "{trouble}");
+    }
+
+    #[test]
+    fn pauses_fit_what_went_wrong() {
+        let text = || "x".to_owned();
+        check(Trouble::Unreachable(text()), 1, Some((5, true)));
+        check(Trouble::Unreachable(text()), 3, Some((20, true)));
+        check(Trouble::Unreachable(text()), 99, Some((600, true)));
+        check(Trouble::Misbehaving(text()), 1, Some((80, true)));
+        check(Trouble::Credentials(text()), 1, None);
+        let wait = Some(Duration::from_secs(178));
+        check(Trouble::Throttled { text: text(), wait }, 1, Some((178, false)));
+        check(Trouble::Throttled { text: text(), wait: None }, 1, Some((80, false)));
+        check(Trouble::UnstableIds, 1, Some((3600, false)));
+    }
+}

@@ -1,0 +1,136 @@
+//! Accounts at providers and the smarthost.
+
+use serde_json::{Value, json};
+
+use crate::server::{account, both};
+
+both! {
+    async fn an_account_is_connected_and_shows_no_login(api) {
+        let acme = api.workspace("acme").await;
+        let user = acme.user("ann@acme.example").await;
+        let made = acme.post("/accounts", account(&user, "ann@acme.example")).await;
+        assert!(!made.text().contains("hunter2"));
+        let made = made.expect(201);
+        assert_eq!(made["imap"], json!({ "host": "imap.example.com", "port": 993, "security": "tls" }));
+        assert_eq!(made["auth"], json!({ "type": "password" }));
+        let status = &made["status"];
+        assert_eq!((&status["state"], &status["label"]), (&json!("connecting"), &json!("Connecting")));
+        for member in ["color", "since", "detail", "advice", "last_synced_at", "last_checked_at", "next_attempt_at"] {
+            assert!(status.get(member).is_some(), "{member} is missing");
+        }
+        let path = format!("/accounts/{}", made["id"].as_str().unwrap());
+        assert_eq!(acme.get(&path).await.expect(200), made);
+        assert_eq!(&acme.get(&format!("{path}/status")).await.expect(200), status);
+        assert_eq!(acme.get(&format!("{path}/errors")).await.items(), Vec::<Value>::new());
+        assert_eq!(acme.get("/accounts").await.items(), std::slice::from_ref(&made));
+        assert_eq!(acme.get(&format!("/accounts?user_id={user}&state=connecting")).await.items(), std::slice::from_ref(&made));
+        assert_eq!(acme.get("/accounts?state=active").await.items(), Vec::<Value>::new());
+        let looking = acme.post(&format!("{path}/sync"), json!({})).await.expect(202);
+        assert_eq!(looking["status"]["state"], "connecting");
+        acme.post("/accounts", account(&user, "ann@acme.example")).await.refused(409, "email_taken", Some("email"));
+    }
+
+    async fn bad_accounts_are_refused_by_field(api) {
+        let acme = api.workspace("acme").await;
+        let user = acme.user("ann@acme.example").await;
+        let good = account(&user, "ann@acme.example");
+        let refused = async |pointer: &str, value: Value, param: &str| {
+            let mut body = good.clone();
+            *body.pointer_mut(pointer).unwrap() = value;
+            let answer = acme.post("/accounts", body).await;
+            answer.refused(422, "invalid", Some(param));
+            assert!(!answer.text().contains("hunter2"));
+        };
+        refused("/user_id", json!("usr_01jd0000000000000000000000"), "user_id").await;
+        refused("/imap/host", json!("https://imap.example.com"), "imap.host").await;
+        refused("/imap/host", json!("a\r\nb"), "imap.host").await;
+        refused("/imap/host", json!("169.254.169.254"), "imap.host").await;
+        refused("/imap/port", json!(0), "imap.port").await;
+        refused("/imap/port", json!(70000), "imap.port").await;
+        refused("/smtp/security", json!("ssl"), "smtp.security").await;
+        refused("/smtp/security", json!("none"), "smtp.security").await;
+        refused("/smtp", json!(null), "smtp").await;
+        refused("/auth", json!(null), "auth").await;
+        refused("/auth/password", json!("a\nb"), "auth.password").await;
+        refused("/auth/username", json!(""), "auth.username").await;
+        refused("/auth/type", json!("oauth2"), "auth.type").await;
+        let provider = json!({ "user_id": user, "email": "ann@acme.example", "provider": "google" });
+        let answer = acme.post("/accounts", provider).await;
+        answer.refused(422, "invalid", Some("provider"));
+        assert!(answer.json()["advice"].as_str().unwrap().contains("password"));
+        assert_eq!(acme.get("/accounts").await.items(), Vec::<Value>::new());
+    }
+
+    async fn clear_text_goes_only_where_the_operator_allows_it(api) {
+        let acme = api.workspace("acme").await;
+        let user = acme.user("ann@acme.example").await;
+        let mut body = account(&user, "ann@acme.example");
+        body["imap"] = json!({ "host": "127.0.0.1", "port": 1143, "security": "none" });
+        body["smtp"] = json!({ "host": "127.0.0.1", "port": 1587, "security": "none" });
+        acme.post("/accounts", body).await.expect(201);
+    }
+
+    async fn an_account_is_changed_without_disconnecting(api) {
+        let acme = api.workspace("acme").await;
+        let user = acme.user("ann@acme.example").await;
+        let path = format!("/accounts/{}", acme.account(&user, "ann@acme.example").await);
+        let body = json!({
+            "email": "ann@new.example",
+            "imap": { "host": "imap.new.example", "port": 143, "security": "starttls" },
+            "auth": { "type": "password", "username": "ann", "password": "canary-two" },
+        });
+        let changed = acme.patch(&path, body).await;
+        assert!(!changed.text().contains("canary-two"));
+        let changed = changed.expect(200);
+        assert_eq!((&changed["email"], &changed["imap"]["host"]), (&json!("ann@new.example"), &json!("imap.new.example")));
+        assert_eq!((&changed["smtp"]["host"], &changed["status"]["state"]), (&json!("smtp.example.com"), &json!("connecting")));
+        assert_eq!(acme.get(&path).await.expect(200)["email"], "ann@new.example");
+        acme.patch(&path, json!({ "imap": { "host": "x y", "port": 1, "security": "tls" } })).await.refused(422, "invalid", Some("imap.host"));
+    }
+
+    async fn a_disconnected_account_keeps_its_history_and_forgets_its_login(api) {
+        let acme = api.workspace("acme").await;
+        let user = acme.user("ann@acme.example").await;
+        let id = acme.account(&user, "ann@acme.example").await;
+        let path = format!("/accounts/{id}");
+        let erase = acme.post(&format!("{path}/disconnect"), json!({ "history": "erase" })).await;
+        erase.refused(422, "invalid", Some("history"));
+        acme.post(&format!("{path}/disconnect"), json!({})).await.refused(422, "invalid", Some("history"));
+        let gone = acme.post(&format!("{path}/disconnect"), json!({ "history": "keep" })).await.expect(200);
+        assert_eq!(gone["status"]["state"], "disconnected");
+        let again = acme.post(&format!("{path}/disconnect"), json!({ "history": "keep" })).await.expect(200);
+        assert_eq!(again["status"]["since"], gone["status"]["since"]);
+        let events = acme.get("/events?types=account.disconnected").await.items();
+        assert_eq!((events.len(), &events[0]["data"]["account_id"]), (1, &json!(id)));
+        acme.post(&format!("{path}/sync"), json!({})).await.refused(409, "account_not_connected", None);
+        acme.patch(&path, json!({ "email": "ann@new.example" })).await.refused(422, "invalid", Some("auth"));
+        let auth = json!({ "auth": { "type": "password", "username": "ann", "password": "new" } });
+        assert_eq!(acme.patch(&path, auth).await.expect(200)["status"]["state"], "connecting");
+    }
+
+    async fn the_smarthost_is_set_shown_without_password_and_removed(api) {
+        let acme = api.workspace("acme").await;
+        acme.get("/smarthost").await.refused(404, "not_found", None);
+        let body = json!({
+            "host": "smtp.provider.example", "port": 587, "security": "starttls", "username": "acme",
+            "password": "hunter2-canary", "from_domains": ["Acme.Example", "acme.example"],
+        });
+        let set = acme.put("/smarthost", body.clone()).await;
+        assert!(!set.text().contains("hunter2"));
+        let set = set.expect(200);
+        assert_eq!((&set["username"], &set["from_domains"]), (&json!("acme"), &json!(["acme.example"])));
+        assert_eq!(acme.get("/smarthost").await.expect(200), set);
+        let refused = async |field: &str, value: Value, param: &str| {
+            let mut body = body.clone();
+            body[field] = value;
+            acme.put("/smarthost", body).await.refused(422, "invalid", Some(param));
+        };
+        refused("from_domains", json!([]), "from_domains").await;
+        refused("from_domains", json!(["acme.example", "a b"]), "from_domains[1]").await;
+        refused("security", json!("none"), "security").await;
+        refused("host", json!("smtp://x"), "host").await;
+        refused("username", json!("a\r\nb"), "username").await;
+        assert_eq!(acme.delete("/smarthost").await.status, 204);
+        acme.delete("/smarthost").await.refused(404, "not_found", None);
+    }
+}
