@@ -61,12 +61,12 @@ impl Gateway {
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         self.started = Instant::now();
-        self.child = Some(self.command().spawn().unwrap());
+        self.child = Some(self.command("serve").spawn().unwrap());
     }
 
-    /// The program as this gateway is started, for a second process of it.
-    pub fn command(&self) -> Command {
-        let mut words = self.before.iter().map(String::as_str).chain([PROGRAM, "serve", "--config"]);
+    /// The program with this gateway's configuration.
+    pub fn command(&self, verb: &str) -> Command {
+        let mut words = self.before.iter().map(String::as_str).chain([PROGRAM, verb, "--config"]);
         let mut command = Command::new(words.next().expect("the program at least"));
         let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
         command

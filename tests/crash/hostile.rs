@@ -247,6 +247,7 @@ async fn nothing_smuggled_is_stored_or_sent() {
         let inbox = world.provider().inbox(&address(&contact(number)));
         assert!(!inbox.iter().any(smuggled), "it was sent");
     }
+    world.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,9 @@ const LIFE_MAX: Duration = Duration::from_millis(1400);
 /// Every so many starts it is killed before it is up.
 const STILLBORN_EVERY: u32 = 8;
 const START_MAX: Duration = Duration::from_millis(60);
+/// First starts, which make the key and the tables, are cut short at so many moments of this time.
+const FIRST_STARTS: u32 = 12;
+const FIRST_START_MAX: Duration = Duration::from_millis(180);
 
 /// Numbers that are the same each time (xorshift64*).
 struct Chance(u64);
@@ -68,15 +71,31 @@ async fn survive(setup: Setup, kills: u32) {
         ledger.put_off.load(Ordering::Relaxed),
         ledger.repeated.load(Ordering::Relaxed),
     );
+    world.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_a_hundred_kills() {
-    survive(Setup::default(), std::env::var("CRASH_KILLS").map_or(100, |k| k.parse().unwrap())).await;
+    survive(Setup::default(), 100).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_too() {
     let database = Postgres::shared().database();
-    survive(Setup { store_url: Some(database.url()), ..Setup::default() }, 20).await;
+    let lease = Some("1s");
+    survive(Setup { store_url: Some(database.url()), lease, ..Setup::default() }, 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_may_be_cut_short_at_any_moment() {
+    for step in 0..FIRST_STARTS {
+        let mut world = World::empty(Setup::default()).await;
+        world.gateway.start();
+        tokio::time::sleep(FIRST_START_MAX * step / FIRST_STARTS).await;
+        world.gateway.kill();
+        world.gateway.start();
+        world.gateway.ready().await;
+        world.settle_in().await;
+        world.audit().await;
+    }
 }

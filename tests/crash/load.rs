@@ -27,12 +27,13 @@ use crate::{
 
 /// Clients at each door.
 const CAPTURE_CLIENTS: u64 = 4;
-const SUBMISSION_CLIENTS: u64 = 3;
-const API_CLIENTS: u64 = 2;
+const SUBMISSION_CLIENTS: u64 = 2;
+const API_CLIENTS: u64 = 1;
 /// Messages that answer one another, and so belong together.
 const GROUP: u64 = 4;
-/// Between two messages of a client: what all of them send together, one machine can file and pass on.
-const PAUSE: Duration = Duration::from_millis(40);
+/// Between two messages of a client: what all of them send together, a small machine can file and pass on meanwhile.
+const CAPTURE_PAUSE: Duration = Duration::from_millis(30);
+const SENDING_PAUSE: Duration = Duration::from_millis(70);
 /// After a connection was lost.
 const RETRY: Duration = Duration::from_millis(5);
 /// How long one message is offered before the test fails.
@@ -179,7 +180,8 @@ impl Client {
             if stop.is_cancelled() {
                 return;
             }
-            tokio::time::sleep(PAUSE).await;
+            let pause = if self.door == Door::Capture { CAPTURE_PAUSE } else { SENDING_PAUSE };
+            tokio::time::sleep(pause).await;
         }
     }
 

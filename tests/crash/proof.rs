@@ -112,16 +112,19 @@ pub async fn prove(world: &World, ledger: &Ledger) -> Figures {
             captured.iter().all(|accepted| announced.contains_key(&accepted.key))
         })
         .await;
+    let until_captured = since.elapsed();
     journal
         .until("every submission to be announced as sent", |journal| {
             let announced = journal.count("message.sent");
             submitted.iter().all(|accepted| announced.contains_key(&accepted.key))
         })
         .await;
+    let until_sent = since.elapsed();
     let messages = messages(world, &accepted).await;
     // A copy in Sent is the last that happens to a submission.
     await_sent_copies(world, &submitted, &messages);
     let until_quiet = since.elapsed();
+    println!("captured after {until_captured:.1?}, sent after {until_sent:.1?}, all after {until_quiet:.1?}");
     journal.read_on().await;
     journal.check_ids();
     once_each(&journal, "message.captured", &captured);

@@ -11,11 +11,8 @@ use crate::{
     peer::{Peer, stuffed},
     proof::prove,
     support::{PATIENCE, wait_for},
-    world::{Setup, World},
+    world::{STOP_MAX, Setup, World},
 };
-
-/// Longer than the `shutdown_grace` of the tests' gateways would be a failure to stop.
-const STOP_MAX: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_under_load_leaves_nothing_in_doubt() {
@@ -33,6 +30,7 @@ async fn a_stop_under_load_leaves_nothing_in_doubt() {
     let figures = prove(&world, &ledger).await;
     assert_eq!(figures.uncertain, 0, "whoever is asked to stop finishes what he has begun");
     println!("{figures}");
+    world.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,13 +70,14 @@ async fn what_is_half_received_and_half_sent_at_the_stop_is_finished() {
     world.gateway.start();
     world.gateway.ready().await;
     assert_eq!(prove(&world, &ledger).await.uncertain, 0);
+    world.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_on_the_same_store_is_refused() {
     let world = World::build(Setup::default()).await;
     let log = world.gateway.log().len();
-    let status = world.gateway.command().status().unwrap();
+    let status = world.gateway.command("serve").status().unwrap();
     assert_eq!(status.code(), Some(1));
     let said = world.gateway.log()[log..].to_owned();
     let error = said.lines().find(|line| line.starts_with("mailweave: ")).expect("an error is told");

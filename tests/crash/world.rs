@@ -5,7 +5,9 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Stdio,
     sync::Arc,
+    time::Duration,
 };
 
 use mailweave::{
@@ -25,6 +27,8 @@ use crate::{
 pub const ADMIN_KEY: &str = "the-key-of-the-administrator-of-these-tests";
 pub const CAPTURE: &str = "bcc.acme.example";
 const PASSWORD: &str = "mailbox";
+/// As long as `shutdown_grace` below.
+pub const STOP_MAX: Duration = Duration::from_secs(20);
 /// Contacts have mailboxes at the same provider: what lies in them is what was sent.
 pub const CONTACTS: usize = 8;
 
@@ -47,6 +51,8 @@ pub struct Setup {
     pub data_dir: Option<PathBuf>,
     /// What comes before the program on the command line.
     pub before: Vec<String>,
+    /// How long the jobs of a dead process stay its own, where other processes could have them.
+    pub lease: Option<&'static str>,
     /// Lines of the `[smtp]` table.
     pub smtp: &'static str,
 }
@@ -67,15 +73,55 @@ pub struct World {
 impl World {
     /// Builds everything, starts the gateway and settles a workspace in.
     pub async fn build(setup: Setup) -> Self {
+        let mut world = Self::empty(setup).await;
+        world.gateway.start();
+        world.gateway.ready().await;
+        world.settle_in().await;
+        world
+    }
+
+    /// The same before the gateway's first start.
+    pub async fn empty(setup: Setup) -> Self {
         let directory = tempfile::Builder::new().prefix("mailweave-crash-").tempdir().unwrap();
         let (provider, authority, at) = (provider().await, Authority::new(), Addresses::free());
         let config = configure(directory.path(), &setup, &authority, at);
-        let mut gateway = Gateway::new(&config, at, setup.before);
-        gateway.start();
-        gateway.ready().await;
-        let api = Api::new(at.http);
-        let (users, key) = settle_in(&api, &provider).await;
-        Self { provider, gateway, api, tls: authority.client_config(), users, key, _directory: directory }
+        let gateway = Gateway::new(&config, at, setup.before);
+        let (api, tls) = (Api::new(at.http), authority.client_config());
+        Self { provider, gateway, api, tls, users: Vec::new(), key: String::new(), _directory: directory }
+    }
+
+    /// Makes the workspace with its users, their accounts, and a key for submission.
+    pub async fn settle_in(&mut self) {
+        let workspace = json!({ "name": "Acme", "slug": "acme", "timezone": "Europe/Berlin" });
+        self.api.post("/workspaces", &workspace).await;
+        for (email, provider_files) in users() {
+            let user =
+                self.api.post("/workspaces/acme/users", &json!({ "email": email, "name": "A User" })).await;
+            let door = |port: u16| json!({ "host": "127.0.0.1", "port": port, "security": "none" });
+            let account = json!({
+                "user_id": user["id"],
+                "email": email,
+                "imap": door(self.provider.imap.port()),
+                "smtp": door(self.provider.submission.port()),
+                "auth": { "type": "password", "username": email, "password": PASSWORD },
+            });
+            self.api.post("/workspaces/acme/accounts", &account).await;
+            let text = |field: &str| user[field].as_str().unwrap().to_owned();
+            let (id, capture_address) = (text("id"), text("capture_address"));
+            self.users.push(User { email: email.to_owned(), id, capture_address, provider_files });
+        }
+        let key = self.api.post("/workspaces/acme/keys", &json!({ "name": "CRM", "scopes": ["smtp"] })).await;
+        self.key = key["secret"].as_str().unwrap().to_owned();
+    }
+
+    /// Ends the gateway in order, and has everything it stored looked at.
+    pub async fn audit(mut self) {
+        self.gateway.terminate();
+        let status = self.gateway.ended(STOP_MAX).await;
+        assert!(status.success(), "{status}");
+        let output = self.gateway.command("audit").stdout(Stdio::piped()).output().unwrap();
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{report}");
     }
 
     pub fn provider(&self) -> &Provider {
@@ -110,7 +156,7 @@ pub fn address(text: &str) -> Address {
     Address::parse(text).unwrap()
 }
 
-pub fn configure(directory: &Path, setup: &Setup, authority: &Authority, at: Addresses) -> PathBuf {
+fn configure(directory: &Path, setup: &Setup, authority: &Authority, at: Addresses) -> PathBuf {
     let certificate = authority.issue(directory, &["localhost", "127.0.0.1"]);
     let data_dir = setup.data_dir.clone().unwrap_or_else(|| directory.join("data"));
     let store = setup.store_url.as_ref().map(|url| {
@@ -125,7 +171,7 @@ data_dir = {data_dir:?}
 shutdown_grace = "20s"
 {store}
 [coordination]
-lease = "2s"
+lease = "{lease}"
 [tls]
 certificate = {chain:?}
 private_key = {key:?}
@@ -143,7 +189,6 @@ listen = ["{submission}"]
 listen = ["{submissions}"]
 [http]
 listen = "{http}"
-requests_per_minute = 1000000
 [egress]
 allow = ["127.0.0.0/8"]
 [sync]
@@ -153,6 +198,7 @@ sent_copy_wait = "1s"
 reconcile = ["1s", "2s"]
 "#,
         store = store.unwrap_or_default(),
+        lease = setup.lease.unwrap_or("20s"),
         chain = certificate.chain,
         key = certificate.key,
         smtp = setup.smtp,
@@ -164,26 +210,4 @@ reconcile = ["1s", "2s"]
     let config = directory.join("mailweave.toml");
     fs::write(&config, text).unwrap();
     config
-}
-
-async fn settle_in(api: &Api, provider: &sandbox::Running) -> (Vec<User>, String) {
-    api.post("/workspaces", &json!({ "name": "Acme", "slug": "acme", "timezone": "Europe/Berlin" })).await;
-    let mut settled = Vec::new();
-    for (email, provider_files) in users() {
-        let user = api.post("/workspaces/acme/users", &json!({ "email": email, "name": "A User" })).await;
-        let door = |port: u16| json!({ "host": "127.0.0.1", "port": port, "security": "none" });
-        let account = json!({
-            "user_id": user["id"],
-            "email": email,
-            "imap": door(provider.imap.port()),
-            "smtp": door(provider.submission.port()),
-            "auth": { "type": "password", "username": email, "password": PASSWORD },
-        });
-        api.post("/workspaces/acme/accounts", &account).await;
-        let text = |field: &str| user[field].as_str().unwrap().to_owned();
-        let (id, capture_address) = (text("id"), text("capture_address"));
-        settled.push(User { email: email.to_owned(), id, capture_address, provider_files });
-    }
-    let key = api.post("/workspaces/acme/keys", &json!({ "name": "CRM", "scopes": ["smtp"] })).await;
-    (settled, key["secret"].as_str().unwrap().to_owned())
 }
