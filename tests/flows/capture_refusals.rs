@@ -132,7 +132,7 @@ both! {
         });
         for looping in [marked, travelled] {
             let refused = world.arrive("ann@acme.example", &[&ann.capture_address], &looping).unwrap_err();
-            assert_eq!((refused.code, &refused.text[..5]), (554, "5.4.6"), "{refused:?}");
+            assert!(refused.code == 554 && refused.text.starts_with("5.4.6"), "{refused:?}");
         }
         // Somebody else's gateway is no loop of ours.
         let foreign = letter.field(loop_mark::FIELD, &mark(&[1; 32]));

@@ -153,7 +153,7 @@ both! {
         for address in [&sender(&passed_on, ""), towards_ann, &ann.capture_address] {
             let mut client = SmtpClient::connect(world.gateway.mx());
             let refused = client.send(&ann.person.address, &[address], &passed_on).unwrap_err();
-            assert_eq!((refused.code, &refused.text[..5]), (554, "5.4.6"), "{refused:?}");
+            assert!(refused.code == 554 && refused.text.starts_with("5.4.6"), "{refused:?}");
         }
     }
 }
