@@ -129,6 +129,15 @@ impl Drop for Turn {
     }
 }
 
+/// The transactions between a BEGIN and its COMMIT.
+#[derive(Default)]
+struct Group {
+    /// Whom to tell when it is durable.
+    members: Vec<Member>,
+    /// The savepoint of the last of them is still open.
+    in_savepoint: bool,
+}
+
 struct Task {
     queue: mpsc::Receiver<Request>,
     /// Away while it is lent.
@@ -183,20 +192,22 @@ impl Task {
             return;
         }
         let started = Instant::now();
-        let mut members = Vec::new();
+        let mut group = Group::default();
         let mut outcome = match self.lend(first).await {
             Ok(Some(member)) => {
-                members.push(member);
+                group.members.push(member);
                 Ok(())
             }
             // The first needs no savepoint: undone, it leaves nothing behind.
             Ok(None) => return drop(self.execute("rollback").await),
             Err(error) => Err(error),
         };
-        while outcome.is_ok() && members.len() < GROUP_TRANSACTIONS_MAX && started.elapsed() < GROUP_TIME_MAX
+        while outcome.is_ok()
+            && group.members.len() < GROUP_TRANSACTIONS_MAX
+            && started.elapsed() < GROUP_TIME_MAX
         {
             let Some(next) = self.waiting() else { break };
-            outcome = self.turn(next, &mut members).await;
+            outcome = self.turn(next, &mut group).await;
         }
         if outcome.is_ok() {
             outcome = self.commit().await;
@@ -205,7 +216,7 @@ impl Task {
             // Whether SQLite has already undone the transaction depends on the error; a second time does no harm.
             let _ = self.execute("rollback").await;
         }
-        for member in members {
+        for member in group.members {
             let _ = member.send(outcome.as_ref().map_or_else(|error| Err(error.again()), |()| Ok(())));
         }
     }
@@ -237,23 +248,28 @@ impl Task {
     async fn turn(
         &mut self,
         asker: oneshot::Sender<Result<Turn, Error>>,
-        members: &mut Vec<Member>,
+        group: &mut Group,
     ) -> Result<(), Error> {
         if asker.is_closed() {
             return Ok(());
         }
-        if let Err(error) = self.execute("savepoint turn").await {
+        // The savepoint before is let go of with the next one, or by COMMIT: each statement is a trip to another thread.
+        let text = if group.in_savepoint { "release turn; savepoint turn" } else { "savepoint turn" };
+        if let Err(error) = self.execute(text).await {
             let _ = asker.send(Err(error.again()));
             return Err(error);
         }
+        group.in_savepoint = true;
         match self.lend(asker).await? {
             Some(member) => {
-                let released = self.execute("release turn").await;
-                members.push(member);
-                released
+                group.members.push(member);
+                Ok(())
             }
             // Fails when an error inside made SQLite undo everything: then nobody's work is left.
-            None => self.execute("rollback to turn; release turn").await,
+            None => {
+                group.in_savepoint = false;
+                self.execute("rollback to turn; release turn").await
+            }
         }
     }
 

@@ -321,6 +321,7 @@ impl<S: Wire> Connection<'_, S> {
                 Announce::Never
             },
             account: Some(self.account),
+            known: None,
         }
     }
 
