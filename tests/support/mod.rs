@@ -10,6 +10,7 @@
 
 pub mod clients;
 pub mod dovecot;
+pub mod office;
 pub mod postfix;
 pub mod postgres;
 pub mod redis;

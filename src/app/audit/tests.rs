@@ -60,6 +60,7 @@ fn gateway(store: &Store) -> Gateway {
         idle_renew: Duration::from_secs(540),
         message_bytes_max: 1 << 20,
         accounts_max: 10,
+        job_lease: Duration::from_secs(60),
     };
     let (limits, deadlines) = (imap::Limits::default(), imap::Deadlines::default());
     Gateway {
@@ -137,7 +138,7 @@ impl Office {
     fn capture(&self) -> Door {
         let envelope = Envelope {
             recipients: vec![Recipient::new(self.route.address.clone())],
-            ..Envelope::new(ReversePath::Null)
+            ..Envelope::new(ReversePath::Address(address("ann@us.example")))
         };
         Door::Mx { routes: vec![self.route.clone()], envelope, peer: "192.0.2.1".into() }
     }

@@ -19,9 +19,6 @@ mod refetch;
 mod reindex;
 mod wait;
 
-#[cfg(test)]
-mod tests;
-
 pub use follow::{Memory, follow};
 pub use followers::Followers;
 pub use health::{record, resume_at};
