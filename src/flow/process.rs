@@ -29,9 +29,10 @@ use crate::{
 /// Those of the store: the job stays and is tried again.
 pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Result<(), FlowError> {
     let row = gateway.store.read(job.workspace).await?.inbound(inbound).await?;
+    // Before the transaction begins: everybody else who writes waits for its end.
+    let message = (row.state == InboundState::Pending).then(|| Message::parse(&row.raw));
     let mut tx = gateway.store.begin(job.workspace).await?;
-    if row.state == InboundState::Pending {
-        let message = Message::parse(&row.raw);
+    if let Some(message) = message {
         match &row.door {
             Door::Mx { routes, .. } => file_mx(&mut tx, gateway, &row, &message, routes).await?,
             Door::Submission { order, envelope } => {
@@ -98,6 +99,8 @@ async fn file_mx(
     if let Some(bound) = &bound {
         relay::complete(&mut parties, bound);
     }
+    // What is read from here on is what filing changes.
+    tx.lock_filing().await?;
     let known = ingest::known_people(tx, &parties).await?;
     let who = attribution::attribute(&parties, &known, &gateway.settings.ours);
     let is_null = envelope.reverse_path == ReversePath::Null;
@@ -125,6 +128,7 @@ async fn file_mx(
         create_contacts: bound.is_none(),
         announce: Announce::Now(announcement(via, who.direction)),
         account: None,
+        known: Some(known),
     };
     let ingested = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival).await?;
     if let (Ingested::Filed(message), Some(bound)) = (&ingested, &bound) {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::{Arg, Error, Place, Session, Store, Tx, sql, vault::ContentKey};
+use super::{Arg, Error, Place, Row, Session, Store, Tx, sql, vault::ContentKey};
 use crate::core::ids::{Id as _, WorkspaceId};
 
 /// Largest sealed content that lies in its row. Measured: up to here a row costs less than a file with its two
@@ -177,6 +177,12 @@ impl Session {
         let workspace = self.workspace();
         let query = sql("select key_id, size, data from blobs where workspace = $1 and id = $2");
         let row = self.fetch_one(query.bind(workspace).bind(id)).await?;
+        self.open_blob(id, &row).await
+    }
+
+    /// The content of a blob whose row has been read: `key_id`, `size` and `data`.
+    pub(super) async fn open_blob(&mut self, id: Uuid, row: &Row) -> Result<Bytes, Error> {
+        let workspace = self.workspace();
         let (key_id, size) = (row.get::<Uuid>("key_id")?, row.get::<i64>("size")?);
         let key = self.key(key_id).await?;
         let sealed = match row.get::<Option<Vec<u8>>>("data")? {

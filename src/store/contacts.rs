@@ -187,6 +187,47 @@ impl Session {
         Ok(found)
     }
 
+    /// Those of the addresses that are users', and those that are contacts', with one statement: every message asks.
+    pub async fn people_among(
+        &mut self,
+        addresses: &[Address],
+    ) -> Result<(HashMap<Address, UserId>, HashMap<Address, ContactMatch>), Error> {
+        let (mut users, mut contacts) = (HashMap::new(), HashMap::new());
+        for some in addresses.chunks(LIST_MAX) {
+            let keys: Vec<_> = some.iter().map(Address::key).collect();
+            let query = Statement::new(
+                "select address, user_id, null as contact, null as assigned_user_id, 0 as since \
+                 from user_addresses where workspace = ",
+            )
+            .arg(self.workspace())
+            .text(" and address in ")
+            .list(&keys)
+            .text(
+                " union all select a.address, null, c.id, c.assigned_user_id, c.created_at \
+                 from contact_addresses a join contacts c on c.workspace = a.workspace and c.id = a.contact \
+                 where a.workspace = ",
+            )
+            .arg(self.workspace())
+            .text(" and a.address in ")
+            .list(&keys)
+            .text(" order by since, contact")
+            .query();
+            for row in self.fetch_all(query).await? {
+                let address = row.address("address")?;
+                if let Some(user) = row.opt_id("user_id")? {
+                    users.insert(address, user);
+                } else {
+                    let contact = ContactMatch {
+                        contact: row.id("contact")?,
+                        assigned_user: row.opt_id("assigned_user_id")?,
+                    };
+                    contacts.entry(address).or_insert(contact);
+                }
+            }
+        }
+        Ok((users, contacts))
+    }
+
     /// Adds the other addresses to rows of contacts: one statement, however many there are.
     async fn complete_contacts(&mut self, rows: &[Row]) -> Result<Vec<Contact>, Error> {
         let mut contacts: Vec<Contact> = rows.iter().map(read).collect::<Result<_, _>>()?;

@@ -110,8 +110,7 @@ impl Tx {
         changed(self.execute(query).await?)
     }
 
-    /// Enters keys into the threading index; a key that is another conversation's stays so. Returns those other
-    /// conversations, eldest first: whoever entered them at the same moment makes them belong together.
+    /// Enters keys into the threading index; a key that is another conversation's stays so (`threads_found` tells whose).
     ///
     /// # Errors
     /// When the database is out of reach.
@@ -119,7 +118,7 @@ impl Tx {
         &mut self,
         keys: &[[u8; 16]],
         conversation: ConversationId,
-    ) -> Result<Vec<ConversationRef>, Error> {
+    ) -> Result<(), Error> {
         let workspace = self.workspace();
         let mut keys = keys.to_vec();
         // All in one order, so that two transactions with the same keys wait for each other and not in a ring.
@@ -134,9 +133,7 @@ impl Tx {
                 .query();
             self.execute(query).await?;
         }
-        let root = self.root(conversation).await?;
-        let found = self.threads_found(&keys).await?;
-        Ok(found.into_iter().filter(|other| other.id != root).collect())
+        Ok(())
     }
 
     /// Gives keys to a conversation, whoever had them: part of splitting one by hand.

@@ -175,9 +175,7 @@ impl Session {
     /// # Errors
     /// `Missing` when the workspace has been deleted.
     pub async fn text_hasher(&mut self) -> Result<TextHasher, Error> {
-        let query = sql("select id from content_keys where workspace = $1 and account is null")
-            .bind(self.workspace());
-        let id = self.fetch_one(query).await?.get("id")?;
+        let id = self.workspace_key().await?;
         Ok(TextHasher(self.key(id).await?.derive(HASH_PURPOSE)))
     }
 

@@ -8,8 +8,8 @@ use super::{
     Error, Session, Store, Tx,
     columns::json_text,
     mint,
-    sql::{Row, sql},
-    statement::Statement,
+    sql::{Arg, Row, sql},
+    statement::{LIST_MAX, Statement},
 };
 use crate::core::{
     event::{Event, JournalEntry},
@@ -32,24 +32,68 @@ impl Tx {
     /// # Errors
     /// `Missing` when the workspace has been deleted.
     pub async fn announce(&mut self, event: &Event, now: Timestamp) -> Result<JournalEntry, Error> {
-        let query = sql("update workspaces set event_seq = event_seq + 1 where id = $1 returning event_seq")
-            .bind(self.workspace());
-        let seq = self.fetch_one(query).await?.get("event_seq")?;
-        let (id, data) = (mint::<EventId>(), event.data());
-        let query = sql("insert into events (workspace, seq, id, type, conversation, created_at, data) \
-             values ($1, $2, $3, $4, $5, $6, $7)")
-        .bind(self.workspace())
-        .bind(seq)
-        .bind(id)
-        .bind(event.kind())
-        .bind(event.conversation())
-        .bind(now)
-        .bind(json_text(&data));
-        self.execute(query).await?;
+        let mut entries = self.announce_all(std::slice::from_ref(event), now).await?;
+        entries.pop().ok_or(Error::Missing)
+    }
+
+    /// Writes several events at once, in this order: what one message causes costs the statements of one event.
+    ///
+    /// # Errors
+    /// As [`Tx::announce`].
+    pub async fn announce_all(
+        &mut self,
+        events: &[Event],
+        now: Timestamp,
+    ) -> Result<Vec<JournalEntry>, Error> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (first, has_endpoints) = self.take_numbers(events.len()).await?;
+        let entries: Vec<_> = (first..).zip(events).map(|(seq, event)| entry(seq, event, now)).collect();
+        self.put_entries(events, &entries).await?;
         self.on_commit(Store::announce_events);
-        let listeners = self.listeners(event).await?;
-        self.put_deliveries(&listeners, seq, event.conversation(), now).await?;
-        Ok(JournalEntry { seq, id, kind: event.kind().to_owned(), created_at: now, data })
+        let endpoints = if has_endpoints { self.endpoints().await? } else { Vec::new() };
+        for (event, entry) in events.iter().zip(&entries) {
+            let listeners = listeners(&endpoints, event);
+            self.put_deliveries(&listeners, entry.seq, event.conversation(), now).await?;
+        }
+        Ok(entries)
+    }
+
+    /// Takes this many numbers of the journal. Returns the first, and whether there are endpoints to post to.
+    async fn take_numbers(&mut self, count: usize) -> Result<(i64, bool), Error> {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let query =
+            sql("update workspaces set event_seq = event_seq + $2 where id = $1 returning event_seq, \
+             (select count(*) from webhooks w where w.workspace = $1 and w.disabled_at is null) as endpoints")
+            .bind(self.workspace())
+            .bind(count);
+        let row = self.fetch_one(query).await?;
+        Ok((row.get::<i64>("event_seq")? - count + 1, row.get::<i64>("endpoints")? > 0))
+    }
+
+    async fn put_entries(&mut self, events: &[Event], entries: &[JournalEntry]) -> Result<(), Error> {
+        let workspace = self.workspace();
+        for (events, entries) in events.chunks(LIST_MAX).zip(entries.chunks(LIST_MAX)) {
+            let rows = events.iter().zip(entries).map(|(event, entry)| -> [Arg; 7] {
+                [
+                    workspace.into(),
+                    entry.seq.into(),
+                    entry.id.into(),
+                    event.kind().into(),
+                    event.conversation().into(),
+                    entry.created_at.into(),
+                    json_text(&entry.data).into(),
+                ]
+            });
+            let query = Statement::new(
+                "insert into events (workspace, seq, id, type, conversation, created_at, data) values ",
+            )
+            .rows(rows)
+            .query();
+            self.execute(query).await?;
+        }
+        Ok(())
     }
 
     /// Posts an event of the past once more, if it is still in the journal, whatever the endpoint asked for. True when it is.
@@ -86,23 +130,30 @@ impl Tx {
         Ok(())
     }
 
-    /// The endpoints that want an event. A ping is for the endpoint that is tested.
-    async fn listeners(&mut self, event: &Event) -> Result<Vec<WebhookId>, Error> {
-        if let Event::TestPing { webhook } = event {
-            return Ok(vec![*webhook]);
-        }
+    /// Every endpoint that is posted to, with the types it asked for.
+    async fn endpoints(&mut self) -> Result<Vec<Endpoint>, Error> {
         let query =
             sql("select id, events from webhooks where workspace = $1 and disabled_at is null order by id")
                 .bind(self.workspace());
-        let mut listeners = Vec::new();
-        for row in self.fetch_all(query).await? {
-            let asked: Option<Vec<String>> = row.opt_json("events")?;
-            if Webhook::asks_for(asked.as_deref(), event.kind()) {
-                listeners.push(row.id("id")?);
-            }
-        }
-        Ok(listeners)
+        let rows = self.fetch_all(query).await?;
+        rows.iter().map(|row| Ok((row.id("id")?, row.opt_json("events")?))).collect()
     }
+}
+
+/// An endpoint and the types it asked for; `None` for all that are not sent on request alone.
+type Endpoint = (WebhookId, Option<Vec<String>>);
+
+/// The endpoints that want an event. A ping is for the endpoint that is tested.
+fn listeners(endpoints: &[Endpoint], event: &Event) -> Vec<WebhookId> {
+    if let Event::TestPing { webhook } = event {
+        return vec![*webhook];
+    }
+    let wanting = |(_, asked): &&Endpoint| Webhook::asks_for(asked.as_deref(), event.kind());
+    endpoints.iter().filter(wanting).map(|(webhook, _)| *webhook).collect()
+}
+
+fn entry(seq: i64, event: &Event, now: Timestamp) -> JournalEntry {
+    JournalEntry { seq, id: mint(), kind: event.kind().to_owned(), created_at: now, data: event.data() }
 }
 
 impl Session {

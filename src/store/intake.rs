@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, LazyLock, Weak},
+    sync::{
+        Arc, LazyLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,6 +37,38 @@ const GATHERED_MIN: usize = 8;
 const GATHER_TIME_MAX: Duration = Duration::from_millis(1);
 /// Rows of one insert. Few sizes, so that each statement is prepared once and then found again.
 const ROWS_AT_ONCE: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
+
+/// For how long after a batch of several the listeners count as busy: some batches' worth of time.
+const BUSY_FOR: Duration = Duration::from_millis(50);
+
+/// Whether many listeners have messages to hand in at this moment: work that can wait should let them have the processor.
+#[derive(Debug)]
+pub(super) struct Pressure {
+    started: Instant,
+    /// Milliseconds from then to the last batch of several messages; 0 before the first.
+    last: AtomicU64,
+}
+
+impl Pressure {
+    pub(super) fn new() -> Self {
+        Self { started: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn note(&self, messages: usize) {
+        if messages >= GATHERED_MIN {
+            self.last.store(self.now().max(1), Ordering::Relaxed);
+        }
+    }
+
+    fn is_high(&self) -> bool {
+        let last = self.last.load(Ordering::Relaxed);
+        last > 0 && Duration::from_millis(self.now().saturating_sub(last)) < BUSY_FOR
+    }
+}
 
 /// What became of a message that was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +202,7 @@ impl Batches {
                 self.gather(&mut batch, busy).await;
                 let Some(store) = Weak::upgrade(&shared).map(Store) else { return };
                 let written = batch.len();
+                store.0.pressure.note(written);
                 store.take_in_batch(std::mem::take(&mut batch)).await;
                 busy = written + self.0.len();
             }
@@ -191,6 +227,12 @@ impl Batches {
 }
 
 impl Store {
+    /// Whether listeners hand in more than one message at a time at this moment.
+    #[must_use]
+    pub fn intake_is_busy(&self) -> bool {
+        self.0.pressure.is_high()
+    }
+
     async fn take_in_batch(&self, batch: Vec<(Offer, Answer)>) {
         let (offers, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         match self.write_batch(&offers).await {
@@ -335,15 +377,16 @@ impl Session {
     /// # Errors
     /// `Missing` when there is none, or its content was erased.
     pub async fn inbound(&mut self, id: MessageKey) -> Result<InboundRow, Error> {
-        let query = sql(
-            "select door, received_at, state, message, blob from inbound where workspace = $1 and id = $2",
-        );
+        let query =
+            sql("select i.door, i.received_at, i.state, i.message, i.blob, b.key_id, b.size, b.data \
+             from inbound i join blobs b on b.workspace = i.workspace and b.id = i.blob \
+             where i.workspace = $1 and i.id = $2");
         let row = self.fetch_one(query.bind(self.workspace()).bind(id)).await?;
         let blob = row.get("blob")?;
         Ok(InboundRow {
             id,
             door: row.json("door")?,
-            raw: self.blob(blob).await?,
+            raw: self.open_blob(blob, &row).await?,
             received_at: row.get("received_at")?,
             state: InboundState::parse(&row.get::<String>("state")?)?,
             message: row.opt_id("message")?,
@@ -365,19 +408,16 @@ impl Tx {
         message: Option<MessageKey>,
     ) -> Result<(), Error> {
         let workspace = self.workspace();
-        let query = sql("select blob from inbound where workspace = $1 and id = $2").bind(workspace).bind(id);
-        let own: Uuid = self.fetch_one(query).await?.get("blob")?;
-        if state == InboundState::Dropped {
-            self.delete_blob(own).await?;
-        }
+        let query = sql("select i.blob as own, m.blob as kept from inbound i \
+             left join messages m on m.workspace = i.workspace and m.id = $3 \
+             where i.workspace = $1 and i.id = $2");
+        let row = self.fetch_one(query.bind(workspace).bind(id).bind(message)).await?;
+        let own: Uuid = row.get("own")?;
         let kept = match message {
-            Some(message) => {
-                let query = sql("select blob from messages where workspace = $1 and id = $2");
-                self.fetch_one(query.bind(workspace).bind(message)).await?.get("blob")?
-            }
+            Some(_) => row.get::<Option<Uuid>>("kept")?.ok_or(Error::Missing)?,
             None => own,
         };
-        if kept != own {
+        if kept != own || state == InboundState::Dropped {
             self.delete_blob(own).await?;
         }
         let update =

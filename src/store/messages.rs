@@ -42,13 +42,19 @@ impl Tx {
     /// # Errors
     /// `Missing` when there is no such conversation.
     pub async fn insert_message(&mut self, message: &StoredMessage) -> Result<Option<ConversationId>, Error> {
-        let conversation = self.hold_conversation(message.conversation).await?;
+        // With one writer nothing is merged away meanwhile: reading the redirect in the insert itself is enough.
+        let conversation = match self.store().is_shared() {
+            true => self.hold_conversation(message.conversation).await?,
+            false => message.conversation,
+        };
         let (role, author) = author(&message.author);
         let party = message.author_party.as_ref();
         let query = sql("insert into messages (workspace, id, identity, rfc822_id, conversation, direction, kind, \
              author_role, author_id, author_email, author_name, subject, parties, in_reply_to, attachments, \
-             defects, sent_at, received_at, size, blob) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
-             $12, $13, $14, $15, $16, $17, $18, $19, $20) on conflict (workspace, identity) do nothing")
+             defects, sent_at, received_at, size, blob) select $1, $2, $3, $4, coalesce(c.merged_into, c.id), $6, \
+             $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20 from conversations c \
+             where c.workspace = $1 and c.id = $5 on conflict (workspace, identity) do nothing \
+             returning conversation")
         .bind(self.workspace())
         .bind(message.id)
         .bind(message.identity)
@@ -69,9 +75,12 @@ impl Tx {
         .bind(message.received_at)
         .bind(stored_count(message.size))
         .bind(message.blob);
-        if self.execute(query).await? == 0 {
+        let Some(row) = self.fetch_optional(query).await? else {
+            // Nothing to file it in, or it is there.
+            self.root(conversation).await?;
             return Ok(None);
-        }
+        };
+        let conversation = row.id("conversation")?;
         if let Some(id) = &message.rfc822_id {
             self.add_message_id(message.id, id).await?;
         }

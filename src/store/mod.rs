@@ -87,7 +87,7 @@ pub use workspaces::WorkspaceChange;
 use crate::core::ids::{Id, WorkspaceId};
 use blobs::BlobDir;
 use health::Health;
-use intake::Batcher;
+use intake::{Batcher, Pressure};
 use sqlite::Embedded;
 use vault::Vault;
 use work::{Link, Work};
@@ -112,6 +112,7 @@ pub(crate) struct Shared {
     vault: Vault,
     blobs: BlobDir,
     batcher: Batcher,
+    pressure: Pressure,
     routes: lookups::RouteCache,
     /// Counts commits that brought new jobs.
     enqueued: watch::Sender<u64>,
@@ -150,6 +151,7 @@ impl Store {
             vault: Vault::new(options.master_key.clone()),
             blobs,
             batcher,
+            pressure: Pressure::new(),
             routes: lookups::route_cache(),
             enqueued: watch::Sender::new(0),
             announced: watch::Sender::new(0),

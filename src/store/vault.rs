@@ -299,6 +299,25 @@ impl Session {
         self.key(key).await?.open(workspace, key, place, sealed)
     }
 
+    /// The id of the workspace's own key.
+    ///
+    /// # Errors
+    /// `Missing` when the workspace has been deleted.
+    pub(super) async fn workspace_key(&mut self) -> Result<Uuid, Error> {
+        let workspace = self.workspace();
+        if let Some(id) = self.store().0.vault.workspace_keys.get(&workspace).await {
+            return Ok(id);
+        }
+        let query =
+            sql("select id from content_keys where workspace = $1 and account is null").bind(workspace);
+        let id = self.fetch_one(query).await?.get("id")?;
+        // A key that this transaction has made may never come to be.
+        if !self.work.writes() {
+            self.store().0.vault.workspace_keys.insert(workspace, id).await;
+        }
+        Ok(id)
+    }
+
     pub(super) async fn key(&mut self, id: Uuid) -> Result<Arc<ContentKey>, Error> {
         let name = (self.workspace(), id);
         if let Some((_, key)) = self.work.keys.iter().find(|(known, _)| *known == name) {

@@ -142,6 +142,15 @@ impl Drop for Turn {
     }
 }
 
+/// The transactions between a BEGIN and its COMMIT.
+#[derive(Default)]
+struct Group {
+    /// Whom to tell when it is durable.
+    members: Vec<Member>,
+    /// The savepoint of the last of them is still open.
+    in_savepoint: bool,
+}
+
 struct Task {
     queue: mpsc::Receiver<Request>,
     /// Away while it is lent.
@@ -196,20 +205,22 @@ impl Task {
             return;
         }
         let started = Instant::now();
-        let mut members = Vec::new();
+        let mut group = Group::default();
         let mut outcome = match self.lend(first).await {
             Ok(Ok(member)) => {
-                members.push(member);
+                group.members.push(member);
                 Ok(())
             }
             // The first needs no savepoint: undone, it leaves nothing behind.
             Ok(Err(_)) => return drop(self.execute("rollback").await),
             Err(error) => Err(error),
         };
-        while outcome.is_ok() && members.len() < GROUP_TRANSACTIONS_MAX && started.elapsed() < GROUP_TIME_MAX
+        while outcome.is_ok()
+            && group.members.len() < GROUP_TRANSACTIONS_MAX
+            && started.elapsed() < GROUP_TIME_MAX
         {
             let Some(next) = self.waiting() else { break };
-            outcome = self.turn(next, &mut members).await;
+            outcome = self.turn(next, &mut group).await;
         }
         if outcome.is_ok() {
             outcome = self.commit().await;
@@ -218,7 +229,7 @@ impl Task {
             // Whether SQLite has already undone the transaction depends on the error; a second time does no harm.
             let _ = self.execute("rollback").await;
         }
-        for member in members {
+        for member in group.members {
             let _ = member.send(outcome.as_ref().map_or_else(|error| Err(error.again()), |()| Ok(())));
         }
     }
@@ -250,23 +261,26 @@ impl Task {
     async fn turn(
         &mut self,
         asker: oneshot::Sender<Result<Turn, Error>>,
-        members: &mut Vec<Member>,
+        group: &mut Group,
     ) -> Result<(), Error> {
         if asker.is_closed() {
             return Ok(());
         }
-        if let Err(error) = self.execute("savepoint turn").await {
+        // The savepoint before is let go of with the next one, or by COMMIT: each statement is a trip to another thread.
+        let text = if group.in_savepoint { "release turn; savepoint turn" } else { "savepoint turn" };
+        if let Err(error) = self.execute(text).await {
             let _ = asker.send(Err(error.again()));
             return Err(error);
         }
+        group.in_savepoint = true;
         match self.lend(asker).await? {
             Ok(member) => {
-                let released = self.execute("release turn").await;
-                members.push(member);
-                released
+                group.members.push(member);
+                Ok(())
             }
             // Fails when an error inside, such as a full disk, made SQLite undo everything: then nobody's work is left.
             Err(fault) => {
+                group.in_savepoint = false;
                 let undone = self.execute("rollback to turn; release turn").await;
                 undone.map_err(|error| fault.unwrap_or(error))
             }

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -25,20 +25,34 @@ const POLL: Duration = Duration::from_secs(5);
 /// The wait after a job met a store that was down, or anything else that was not its own fault.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
 
+/// How long filing stands back for busy listeners before it claims again all the same.
+const STAND_BACK: Duration = Duration::from_millis(100);
+/// How often it looks whether they still are.
+const STAND_BACK_STEP: Duration = Duration::from_millis(10);
+/// How long it goes on standing back while they stay busy: a burst is taken in first and filed after, but what never ends is
+/// no burst.
+const STAND_BACK_TOTAL: Duration = Duration::from_secs(5);
+
 /// Kinds of jobs that share workers, so that none waits behind another's slow peers.
 struct Crew {
     kinds: &'static [JobKind],
     workers: usize,
+    /// So many workers must be free before more is claimed: a claim costs as much as half a filing, whatever it brings.
+    claim_min: usize,
+    /// Lets busy listeners go first.
+    yields: bool,
 }
 
 /// Filing works against the store alone, sending against providers, delivering against the CRM.
 const CREWS: [Crew; 3] = [
-    Crew { kinds: &[JobKind::Process, JobKind::Repeat], workers: 8 },
+    Crew { kinds: &[JobKind::Process, JobKind::Repeat], workers: 16, claim_min: 8, yields: true },
     Crew {
         kinds: &[JobKind::Submit, JobKind::SaveSent, JobKind::Relay, JobKind::Report, JobKind::Refetch],
         workers: 64,
+        claim_min: 1,
+        yields: false,
     },
-    Crew { kinds: &[JobKind::Deliver], workers: 32 },
+    Crew { kinds: &[JobKind::Deliver], workers: 32, claim_min: 1, yields: false },
 ];
 
 /// Runs until `shutdown`, then finishes the jobs in hand.
@@ -53,7 +67,11 @@ pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
 async fn run_crew(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken) {
     let (free, tasks) = (Arc::new(Semaphore::new(crew.workers)), TaskTracker::new());
     let mut news = gateway.queue.listen();
+    let mut manners = Manners::default();
     while !shutdown.is_cancelled() {
+        if crew.yields {
+            manners.stand_back(&gateway.store).await;
+        }
         // Look at the news before the jobs: what is enqueued in between still wakes us.
         news.look();
         let claimed = claim(gateway, crew, free.available_permits()).await;
@@ -69,12 +87,33 @@ async fn run_crew(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken) 
         if idle {
             wait(gateway, crew, shutdown, &mut news).await;
         } else {
-            // At least one worker free before the next claim.
-            drop(free.acquire().await);
+            let enough = u32::try_from(crew.claim_min).unwrap_or(1);
+            drop(free.acquire_many(enough).await);
         }
     }
     tasks.close();
     tasks.wait().await;
+}
+
+/// Filing and taking in share the processor and the disk. A sender waits for his 250 and the CRM waits for nothing, so
+/// listeners go first, within bounds.
+#[derive(Default)]
+struct Manners {
+    busy_since: Option<Instant>,
+}
+
+impl Manners {
+    async fn stand_back(&mut self, store: &store::Store) {
+        let started = Instant::now();
+        while store.intake_is_busy() {
+            let busy_since = *self.busy_since.get_or_insert(started);
+            if busy_since.elapsed() > STAND_BACK_TOTAL || started.elapsed() > STAND_BACK {
+                return;
+            }
+            tokio::time::sleep(STAND_BACK_STEP).await;
+        }
+        self.busy_since = None;
+    }
 }
 
 async fn claim(gateway: &Gateway, crew: &Crew, free: usize) -> Vec<Leased> {

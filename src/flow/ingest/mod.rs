@@ -28,7 +28,7 @@ use crate::{
         threading::{self, Assignment, ThreadKey, ThreadNode},
     },
     mail::{Address, Attachment, Defect, Message},
-    store::{self, AddressMatch, Error, Tx, mint},
+    store::{self, Error, Tx, mint},
 };
 
 /// A message at the door, judged and ready to be filed.
@@ -53,6 +53,8 @@ pub(super) struct Arrival<'a> {
     pub create_contacts: bool,
     pub announce: Announce,
     pub account: Option<AccountId>,
+    /// Who of the parties is known, if the caller has looked since it took the filing lock.
+    pub known: Option<Known>,
 }
 
 /// What the CRM is told of a message that is new.
@@ -156,9 +158,7 @@ async fn learn_ids(
     let found = thread::found(tx, &keys).await?;
     let (root, events) = thread::join(tx, &found, conversation).await?;
     tx.put_thread_keys(&bytes_of(&keys), root).await?;
-    for event in &events {
-        tx.announce(event, arrival.received_at).await?;
-    }
+    tx.announce_all(&events, arrival.received_at).await?;
     Ok(root)
 }
 
@@ -166,9 +166,12 @@ async fn file(
     tx: &mut Tx,
     ours: &OurDomains,
     policy: &Policy,
-    arrival: Arrival<'_>,
+    mut arrival: Arrival<'_>,
 ) -> Result<Ingested, FlowError> {
-    let mut known = known_people(tx, &arrival.parties).await?;
+    let mut known = match arrival.known.take() {
+        Some(known) => known,
+        None => known_people(tx, &arrival.parties).await?,
+    };
     let created = if arrival.create_contacts {
         people::create_contacts(tx, ours, &mut known, &arrival).await?
     } else {
@@ -185,6 +188,10 @@ async fn file(
     };
     keys.push(ThreadKey::of_conversation(conversation));
     let message = store_message(tx, &arrival, &who, conversation).await?;
+    if !found.is_empty() {
+        // A conversation just started was written with its first message counted.
+        tx.touch_conversation(message.conversation, message.sent_at).await?;
+    }
     write_rows(tx, &arrival, &message, &who, &keys).await?;
     let contacts: Vec<ContactId> = who.contacts.iter().map(|(contact, _)| *contact).collect();
     if arrival.announce == Announce::Never {
@@ -192,9 +199,7 @@ async fn file(
     }
     events.extend(people::contact_events(&created, &known, &arrival, message.id));
     events.extend(message_event(&arrival, &message, &contacts));
-    for event in &events {
-        tx.announce(event, arrival.received_at).await?;
-    }
+    tx.announce_all(&events, arrival.received_at).await?;
     ledger::decide(tx, policy, &arrival, message.id).await?;
     ledger::recall_skipped(tx, &arrival).await?;
     Ok(Ingested::Filed(Box::new(message)))
@@ -228,8 +233,7 @@ pub(crate) async fn known_people(session: &mut store::Session, parties: &Parties
 
 /// The same of the people of many messages at once.
 pub(super) async fn known_among(session: &mut store::Session, addresses: &[Address]) -> Result<Known, Error> {
-    let users = session.users_among(addresses).await?;
-    let contacts = session.contacts_among(addresses, AddressMatch::All).await?;
+    let (users, contacts) = session.people_among(addresses).await?;
     let known =
         |found: store::ContactMatch| KnownContact { id: found.contact, assigned_user: found.assigned_user };
     Ok(Known {
@@ -246,7 +250,8 @@ async fn write_rows(
     keys: &[ThreadKey],
 ) -> Result<(), Error> {
     let summary = &arrival.message.summary;
-    for id in [&summary.message_id, &summary.original_message_id].into_iter().flatten() {
+    // The message's own id was stored with it.
+    if let Some(id) = &summary.original_message_id {
         tx.add_message_id(message.id, id).await?;
     }
     tx.put_thread_keys(&bytes_of(keys), message.conversation).await?;
@@ -255,7 +260,7 @@ async fn write_rows(
         let row = SightingRow { sighting: sighting.clone(), at: arrival.received_at };
         tx.add_sighting(message.id, &row).await?;
     }
-    tx.touch_conversation(message.conversation, message.sent_at).await
+    Ok(())
 }
 
 fn stored(

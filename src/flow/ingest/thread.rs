@@ -69,6 +69,7 @@ pub(super) async fn join(
     Ok((keep, events))
 }
 
+/// Starts a conversation for a message, which it counts already.
 pub(super) async fn start(
     tx: &mut Tx,
     arrival: &Arrival<'_>,
@@ -85,7 +86,7 @@ pub(super) async fn start(
         contact: owner(who),
         created_at: arrival.received_at,
         last_message_at: super::sent_at(arrival),
-        message_count: 0,
+        message_count: 1,
         merged_into: None,
         related_to,
     };

@@ -128,6 +128,7 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         // It is announced as sent when it was sent.
         announce: Announce::Later,
         account: None,
+        known: None,
     }
 }
 

@@ -320,6 +320,7 @@ impl<S: Wire> Connection<'_, S> {
                 Announce::Never
             },
             account: Some(self.account),
+            known: None,
         }
     }
 
