@@ -105,10 +105,13 @@ pub enum KeyVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum WorkspaceVerb {
+    /// List the workspaces this key may see, newest first
     List(List),
     /// Show one, by id or slug
     Get(One),
+    /// Create a workspace
     Create(Create),
+    /// Change a workspace
     Update(Update),
     /// Erase a workspace and everything in it
     Delete(One),
@@ -116,18 +119,27 @@ pub enum WorkspaceVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum UserVerb {
+    /// List the users
     List(List),
+    /// Show a user
     Get(One),
+    /// Add a user
     Create(Create),
+    /// Change a user
     Update(Update),
 }
 
 #[derive(Debug, Subcommand)]
 pub enum ContactVerb {
+    /// List the contacts
     List(List),
+    /// Show a contact
     Get(One),
+    /// Add a contact
     Create(Create),
+    /// Change a contact
     Update(Update),
+    /// Remove a contact
     Delete(One),
     /// The messages that concern a contact, newest first
     Timeline(Within),
@@ -135,7 +147,9 @@ pub enum ContactVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum AccountVerb {
+    /// List the accounts, each with its status
     List(List),
+    /// Show an account
     Get(One),
     /// Connect an account
     Create(Create),
@@ -151,7 +165,9 @@ pub enum AccountVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum ConversationVerb {
+    /// List the conversations, latest message first
     List(List),
+    /// Show a conversation
     Get(One),
     /// The messages of a conversation, newest first
     Messages(Within),
@@ -159,6 +175,7 @@ pub enum ConversationVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum MessageVerb {
+    /// Show a message
     Get(One),
     /// The message as it came, byte by byte
     Raw(One),
@@ -174,10 +191,15 @@ pub enum EventVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum WebhookVerb {
+    /// List the endpoints
     List(List),
+    /// Show an endpoint
     Get(One),
+    /// Add an endpoint; its secret is in the answer
     Create(Create),
+    /// Change an endpoint
     Update(Update),
+    /// Remove an endpoint
     Delete(One),
     /// Post a test.ping to an endpoint
     Test(One),
@@ -187,6 +209,7 @@ pub enum WebhookVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum DecisionVerb {
+    /// List decisions, newest first: --query rfc822_message_id=…, address=…, account_id=…, verdict=…
     List(List),
 }
 

@@ -14,6 +14,9 @@ use mailweave::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What clap exits with too.
+const USAGE: u8 = 2;
+
 fn main() -> ExitCode {
     // Wrong arguments end here, with 2.
     let cli = Cli::parse();
@@ -50,5 +53,5 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     for cause in causes {
         eprintln!("  because: {cause}");
     }
-    ExitCode::FAILURE
+    if error.is::<app::client::Usage>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
 }

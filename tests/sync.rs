@@ -101,10 +101,8 @@ async fn the_first_look_announces_nothing_that_was_there_before() {
     assert_eq!(old.direction, Direction::Inbound);
     assert_eq!(world.await_message("older").await.direction, Direction::Outbound);
     let kinds: Vec<String> = world.events().await.into_iter().map(|event| event.kind).collect();
-    let foreign: Vec<&String> = kinds
-        .iter()
-        .filter(|kind| !kind.starts_with("account.") && !kind.starts_with("backfill."))
-        .collect();
+    let foreign: Vec<&String> =
+        kinds.iter().filter(|kind| !kind.starts_with("account.") && !kind.starts_with("backfill.")).collect();
     assert!(foreign.is_empty(), "{kinds:?}");
     world.await_event("account.connected", 1).await;
     world.await_event("account.active", 1).await;
@@ -125,7 +123,10 @@ async fn a_correspondence(mut world: World) {
     world.await_event("message.received", 2).await;
     let conversations = [&question, &answer, &thanks].map(|message| message.conversation);
     assert!(conversations.iter().all(|id| *id == question.conversation), "{conversations:?}");
-    assert_eq!([&question, &answer].map(|message| message.direction), [Direction::Inbound, Direction::Outbound]);
+    assert_eq!(
+        [&question, &answer].map(|message| message.direction),
+        [Direction::Inbound, Direction::Outbound]
+    );
     assert!(matches!(world.sightings(&answer).await[..], [Sighting::Account(_)]));
     assert_eq!(world.count("conversation.created").await, 1);
     assert!(world.status().await.last_synced_at.is_some());
@@ -318,11 +319,8 @@ async fn mail_that_turns_out_to_belong_is_fetched_again() {
 async fn two_processes_share_an_account_without_doing_anything_twice() {
     let mut world = World::on(Engine::Postgres).await;
     world.connect().await;
-    let other = Gateway {
-        followers: sync::Followers::new(20),
-        coord: Coord::local(),
-        ..world.gateway.clone()
-    };
+    let other =
+        Gateway { followers: sync::Followers::new(20), coord: Coord::local(), ..world.gateway.clone() };
     world.running.push(Running::start(&other));
     for id in ["one", "two", "three"] {
         world.receive(id, "");

@@ -47,6 +47,11 @@ enum Body {
     Stdin,
 }
 
+/// Something is missing on the command line that the command cannot do without.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub &'static str);
+
 /// A problem the API answered with (RFC 9457).
 #[derive(Debug, thiserror::Error)]
 struct Refused {
@@ -256,8 +261,8 @@ impl Call {
             segments.pop_if_empty().push("v1");
             if self.within_workspace {
                 let workspace = client.workspace.as_deref().filter(|name| !name.is_empty());
-                let workspace =
-                    workspace.context("say which workspace: --workspace SLUG, or MAILWEAVE_WORKSPACE")?;
+                let workspace = workspace
+                    .ok_or(Usage("say which workspace: --workspace SLUG, or MAILWEAVE_WORKSPACE"))?;
                 segments.extend(["workspaces", workspace]);
             }
             segments.extend(&self.path);
@@ -271,7 +276,7 @@ impl Call {
 
 async fn send(client: &Client, call: Call) -> anyhow::Result<Response> {
     let url = call.url(client)?;
-    let key = client.api_key.as_ref().context("set MAILWEAVE_API_KEY to an API key of the gateway")?;
+    let key = client.api_key.as_ref().ok_or(Usage("set MAILWEAVE_API_KEY to an API key of the gateway"))?;
     let http = reqwest::Client::builder()
         .read_timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())

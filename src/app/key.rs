@@ -4,7 +4,10 @@
 
 use anyhow::{Context as _, bail};
 
-use super::stored::{self, StoredError};
+use super::{
+    client::Usage,
+    stored::{self, StoredError},
+};
 use crate::{
     cli::{self, KeyCreate},
     config::Config,
@@ -22,7 +25,7 @@ const NAME_CHARS_MAX: usize = 200;
 /// # Errors
 /// Names what to do instead when a running gateway holds the store, or what is wrong.
 pub async fn create(workspace: Option<&str>, order: &KeyCreate) -> anyhow::Result<()> {
-    let slug = workspace.context("say which workspace the key is for: --workspace SLUG")?;
+    let slug = workspace.ok_or(Usage("say which workspace the key is for: --workspace SLUG"))?;
     let config = Config::load(order.config.config.as_deref())?.config;
     net::install_provider();
     let store = match stored::open(&config).await {

@@ -162,6 +162,7 @@ fn settings(config: &Config, loop_key: [u8; 32]) -> Settings {
         hostname: hostname(config),
         ours: OurDomains { capture: domain(&config.domains.capture), reply: domain(&config.domains.reply) },
         loop_key,
+        job_lease: config.coordination.lease,
         submission_lifetime: config.outbound.retry_lifetime,
         reconcile_waits: config.outbound.reconcile.clone(),
         sent_copy_wait: config.outbound.sent_copy_wait,

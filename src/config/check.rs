@@ -116,6 +116,7 @@ fn limits(config: &Config, fault: &mut Report<'_>) {
         fault(key, "is 0, so nothing would ever pass", "leave it out to have the default");
     }
     let spans = [
+        ("coordination.lease", config.coordination.lease),
         ("tls.reload", config.tls.reload),
         ("smtp.idle_timeout", config.smtp.idle_timeout),
         ("smtp.data_timeout", config.smtp.data_timeout),

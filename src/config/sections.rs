@@ -67,11 +67,13 @@ impl Section for Store {
 pub struct Coordination {
     /// `redis://…`; `None`: within this process.
     pub url: Option<SecretString>,
+    /// How long a node that has fallen silent keeps its accounts and the jobs it has in hand.
+    pub lease: Duration,
 }
 
 impl Section for Coordination {
     fn read(reader: &mut Reader) -> Self {
-        Self { url: reader.secret("url") }
+        Self { url: reader.secret("url"), lease: reader.setting("lease", seconds(20)) }
     }
 }
 

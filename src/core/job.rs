@@ -97,6 +97,13 @@ impl JobKind {
         Self::Deliver,
     ];
 
+    /// Whether a lane's jobs are done in the order they came in, all of them waiting for one that waits for its retry.
+    /// Events are told in order; of mail, one message that a server puts off must not hold up the others.
+    #[must_use]
+    pub fn keeps_order(self) -> bool {
+        !matches!(self, Self::Submit | Self::SaveSent | Self::Refetch)
+    }
+
     /// The word it is stored by.
     #[must_use]
     pub fn as_str(self) -> &'static str {

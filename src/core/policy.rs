@@ -157,6 +157,16 @@ pub fn judge_capture(policy: &Policy, author: &Author, field: CaptureField) -> R
     }
 }
 
+/// Mail with a null reverse-path at a capture address: a report, or an answering machine's. Nobody sent it to have it filed,
+/// and it causes nothing (RFC 5321 section 4.5.5, RFC 3834 section 2).
+#[must_use]
+pub fn null_reverse_path() -> Ruling {
+    skipped(
+        "null_reverse_path",
+        "It came to a capture address from the null reverse-path: a machine sent it.",
+    )
+}
+
 /// Rules under which mail stays left out whatever becomes known later: no use in fetching it again.
 pub const FINAL_RULES: [&str; 3] = ["draft", "too_large", "gone_at_provider"];
 

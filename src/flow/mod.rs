@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use crate::{
     account::ProviderDialer,
     coord::Coord,
-    core::{attribution::OurDomains, ids::AccountId, policy::Policy},
+    core::{attribution::OurDomains, policy::Policy},
     queue::Queue,
     store::{self, Store},
     webhook::Poster,
@@ -49,6 +49,8 @@ pub struct Settings {
     pub ours: OurDomains,
     /// Marks what we relay, so that we know it when it comes back.
     pub loop_key: [u8; 32],
+    /// How long a job stays with a worker that has fallen silent.
+    pub job_lease: Duration,
     /// How long a submission is tried before it bounces.
     pub submission_lifetime: Duration,
     /// After a send that was cut off: how long after it Sent is searched, once for each.
@@ -94,15 +96,6 @@ impl FlowError {
             Self::Obsolete | Self::Raced => Ok(()),
         }
     }
-}
-
-/// The wake-up that an account was added, or connected again.
-pub const ACCOUNTS_TOPIC: &str = "accounts";
-
-/// The wake-up that this account is to be looked at now.
-#[must_use]
-pub fn account_topic(account: AccountId) -> String {
-    format!("account/{account}")
 }
 
 /// A number in 0..1 that spreads what would else happen all at once.

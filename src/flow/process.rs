@@ -18,7 +18,7 @@ use crate::{
         policy,
         route::{Route, RouteTarget},
     },
-    mail::{Address, HeaderSummary, Message, Party},
+    mail::{Address, HeaderSummary, Message, Party, ReversePath},
     queue::{Leased, Settlement},
     store::{InboundRow, InboundState, Tx, mint},
 };
@@ -100,7 +100,13 @@ async fn file_mx(
     }
     let known = ingest::known_people(tx, &parties).await?;
     let who = attribution::attribute(&parties, &known, &gateway.settings.ours);
-    let (ruling, via) = judge(gateway, &who, message, (routes, bound.as_ref()));
+    let is_null = envelope.reverse_path == ReversePath::Null;
+    let (ruling, via) = match &bound {
+        // A reply address admits to its conversation, else it is a captured copy.
+        Some(bound) => (judge_reply(&who, &bound.participant), "reply"),
+        None if is_null => (policy::null_reverse_path(), "capture"),
+        None => (judge_capture(gateway, &who, message, routes), "capture"),
+    };
     if ruling.verdict != Verdict::Synced {
         return leave(tx, gateway, row, message, (ruling, via)).await;
     }
@@ -132,18 +138,10 @@ fn announcement(via: &str, direction: Direction) -> MessageEvent {
     if via == "capture" { MessageEvent::Captured } else { ingest::event_for(direction) }
 }
 
-/// What the routes together say of a message: a reply address admits it to its conversation, else it is a captured copy.
-fn judge(
-    gateway: &Gateway,
-    who: &Attribution,
-    message: &Message,
-    (routes, bound): (&[Route], Option<&relay::Bound>),
-) -> (Ruling, &'static str) {
-    if let Some(bound) = bound {
-        return (judge_reply(who, &bound.participant), "reply");
-    }
+/// What policy says of a copy, by its author and the field that the capture address stood in.
+fn judge_capture(gateway: &Gateway, who: &Attribution, message: &Message, routes: &[Route]) -> Ruling {
     let field = routes.first().map_or(CaptureField::Bcc, |route| capture_field(&route.address, message));
-    (policy::judge_capture(&gateway.policy(), &who.author, field), "capture")
+    policy::judge_capture(&gateway.policy(), &who.author, field)
 }
 
 /// A reply address takes the answers of the participant it was made for, and of nobody who merely learned it.

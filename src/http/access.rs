@@ -28,7 +28,7 @@ use crate::{
         people::{ApiKey, Scope},
     },
     flow::{self, api_key},
-    store::Session,
+    store::{self, Session},
 };
 
 /// Knowing when a key was last used to the minute is enough.
@@ -60,6 +60,14 @@ impl Access {
         match self.user {
             None => Ok(()),
             Some(_) => Err(Problem::forbidden("The key is bound to a user.", "Use a key of the workspace.")),
+        }
+    }
+
+    /// Whether the key is still in force, for those who are served for long.
+    pub(super) async fn still_holds(&self, session: &mut Session) -> Result<bool, store::Error> {
+        match self.principal {
+            Principal::Key(id) => Ok(session.keys().await?.iter().any(|key| key.id == id)),
+            Principal::Admin | Principal::Participant(_) => Ok(true),
         }
     }
 

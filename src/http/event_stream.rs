@@ -3,7 +3,7 @@
 //! A stream waits for state, not for a message that there is some: it subscribes, looks, and then waits. Not here: the
 //! journal by pages (`events`).
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use axum::{
     extract::State,
@@ -15,10 +15,7 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 use serde::Deserialize;
-use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -27,6 +24,7 @@ use super::{
     access::Access,
     body::Parameters,
     events::{self, EventView},
+    places::Place,
     problem::Problem,
 };
 use crate::{core::event::JournalEntry, store};
@@ -41,7 +39,9 @@ const EVENTS_AT_ONCE: u32 = 100;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A comment keeps proxies from closing a quiet stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Then the client connects again, and its key is looked at again.
+/// How often the key is looked at again: a revoked one follows the journal no longer than this.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
+/// Then the client connects again.
 const STREAM_LASTS: Duration = Duration::from_secs(15 * 60);
 /// When to come back for a stream if there are too many.
 const RETRY_SECONDS: u32 = 30;
@@ -70,9 +70,8 @@ async fn follow(
     headers: HeaderMap,
     Parameters(query): Parameters<Following>,
 ) -> Result<Response, Problem> {
-    let turn = Arc::clone(&api.streams)
-        .try_acquire_owned()
-        .map_err(|_| Problem::limited("Too many event streams are open.", RETRY_SECONDS))?;
+    let place = api.streams.take(access.workspace);
+    let place = place.ok_or_else(|| Problem::limited("Too many event streams are open.", RETRY_SECONDS))?;
     let types = events::types(query.types.as_deref())?;
     let last = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok()).filter(|id| !id.is_empty());
     let mut session = access.read(&api).await?;
@@ -84,8 +83,9 @@ async fn follow(
     drop(session);
     let woken = api.store().announced();
     let until = Instant::now() + STREAM_LASTS;
-    let follower =
-        Follower { api, access, types, after, until, woken, waiting: VecDeque::new(), _turn: turn };
+    let check_at = Instant::now() + CHECK_EVERY;
+    let waiting = VecDeque::new();
+    let follower = Follower { api, access, types, after, until, woken, waiting, check_at, _place: place };
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response = Sse::new(follower.into_stream()).keep_alive(keep_alive).into_response();
     response.headers_mut().insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
@@ -101,7 +101,8 @@ struct Follower {
     until: Instant,
     woken: watch::Receiver<u64>,
     waiting: VecDeque<JournalEntry>,
-    _turn: OwnedSemaphorePermit,
+    check_at: Instant,
+    _place: Place,
 }
 
 impl Follower {
@@ -113,7 +114,7 @@ impl Follower {
         })
     }
 
-    /// The next event; `None` ends the stream: the gateway stops, the workspace is gone, or its time is over.
+    /// The next event; `None` ends the stream: the gateway stops, workspace or key is gone, or its time is over.
     async fn next(&mut self) -> Option<JournalEntry> {
         loop {
             if let Some(entry) = self.waiting.pop_front() {
@@ -136,6 +137,12 @@ impl Follower {
 
     async fn look(&mut self) -> Result<(), store::Error> {
         let mut session = self.api.store().read(self.access.workspace).await?;
+        if Instant::now() >= self.check_at {
+            self.check_at = Instant::now() + CHECK_EVERY;
+            if !self.access.still_holds(&mut session).await? {
+                return Err(store::Error::Missing);
+            }
+        }
         let newest = session.last_seq().await?;
         if newest <= self.after {
             return Ok(());

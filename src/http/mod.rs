@@ -29,6 +29,7 @@ mod observe;
 mod once;
 mod openapi;
 mod page;
+mod places;
 mod problem;
 mod route;
 mod send;
@@ -52,10 +53,10 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
-use self::{connection::Connection, problem::Problem};
+use self::{connection::Connection, places::Places, problem::Problem};
 use crate::{
     core::ids::AccountId,
-    flow::{self, Gateway},
+    flow::{Gateway, sync},
     store::Store,
 };
 
@@ -63,8 +64,9 @@ use crate::{
 const UPLOADS_MAX: usize = 4;
 /// Messages being read for showing at the same time: each may be as large as a message can be.
 const READERS_MAX: usize = 4;
-/// Event streams open at the same time, in all.
+/// Event streams open at the same time, in all and for one workspace.
 const STREAMS_MAX: usize = 256;
+const STREAMS_EACH_MAX: usize = 32;
 /// How long answers in hand may take after shutdown has begun.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -95,7 +97,7 @@ pub(crate) struct Shared {
     is_https: bool,
     uploads: Semaphore,
     readers: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
+    streams: Places,
     /// Held while the use of a key is noted.
     noting: Arc<Semaphore>,
     shutdown: CancellationToken,
@@ -123,7 +125,7 @@ impl Api {
             is_https,
             uploads: Semaphore::new(UPLOADS_MAX),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
-            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            streams: Places::new(STREAMS_MAX, STREAMS_EACH_MAX),
             noting: Arc::new(Semaphore::new(1)),
             shutdown,
         }))
@@ -135,9 +137,7 @@ impl Api {
 
     /// Makes the worker look at an account now.
     fn look_now(&self, account: AccountId) {
-        self.gateway.coord.wake(&flow::account_topic(account));
-        // One that nobody works yet is found by those who look for work.
-        self.gateway.coord.wake(flow::ACCOUNTS_TOPIC);
+        sync::look_now(&self.gateway.coord, account);
     }
 }
 

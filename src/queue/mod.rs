@@ -52,7 +52,8 @@ pub struct Leased {
 pub enum Settlement {
     /// It is gone, and the next of its lane may begin.
     Done,
-    /// It stays, and its lane waits for it.
+    /// It stays until then. Its lane waits for it if it is of a kind that keeps the order ([`JobKind::keeps_order`]);
+    /// else the others go first.
     RetryAt(Timestamp),
 }
 
@@ -109,6 +110,20 @@ impl Queue {
         Ok(kept)
     }
 
+    /// Ends every lease of an embedded store. To be called once, at the start: whoever held them was a former process, and
+    /// what it had in hand is due at once. With PostgreSQL other nodes may be at work: there leases run out by themselves.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn reclaim(&self) -> Result<(), Error> {
+        if self.store.is_shared() {
+            return Ok(());
+        }
+        let mut system = self.store.system().await?;
+        system.end_leases(Timestamp::MAX).await?;
+        system.commit().await
+    }
+
     /// When the next job of these kinds falls due, or the next lease of any kind ends; `None` when there is neither.
     ///
     /// # Errors
@@ -157,8 +172,8 @@ impl Listener {
 }
 
 impl Tx {
-    /// Adds a job, to be done at `run_at` or later, and after every job that its lane holds already. It exists when the
-    /// transaction is committed; listeners hear of it then.
+    /// Adds a job, to be done at `run_at` or later, and after every job that its lane holds already, unless those may be
+    /// overtaken and wait for a later time. It exists when the transaction is committed; listeners hear of it then.
     ///
     /// # Errors
     /// When the database is out of reach.
@@ -169,7 +184,8 @@ impl Tx {
             Some(lane) => {
                 let join = sql("insert into lanes (workspace, lane, jobs) values ($1, $2, 1) \
                      on conflict (workspace, lane) do update set jobs = lanes.jobs + 1 returning jobs");
-                self.fetch_one(join.bind(workspace).bind(lane)).await?.get::<i64>("jobs")? == 1
+                let alone = self.fetch_one(join.bind(workspace).bind(lane)).await?.get::<i64>("jobs")? == 1;
+                alone || (!job.kind().keeps_order() && self.overtake(lane, run_at).await?)
             }
             None => true,
         };
@@ -232,6 +248,14 @@ impl Tx {
         Ok(())
     }
 
+    /// Takes the lead of a lane from a job that waits for a later time. True when there was one.
+    async fn overtake(&mut self, lane: &str, run_at: Timestamp) -> Result<bool, Error> {
+        let step_back = sql("update jobs set head = 0 where workspace = $1 and lane = $2 and head = 1 \
+             and leased_until is null and run_at > $3");
+        let step_back = step_back.bind(self.workspace()).bind(lane).bind(run_at);
+        Ok(self.execute(step_back).await? == 1)
+    }
+
     async fn remove(&mut self, leased: &Leased) -> Result<(), Error> {
         let workspace = self.workspace();
         let delete = sql("delete from jobs where workspace = $1 and id = $2 and attempt = $3 returning lane");
@@ -240,26 +264,52 @@ impl Tx {
         let Some(lane) = row.get::<Option<String>>("lane")? else { return Ok(()) };
         let leave = sql("update lanes set jobs = jobs - 1 where workspace = $1 and lane = $2 returning jobs");
         let left = self.fetch_one(leave.bind(workspace).bind(&lane)).await?.get::<i64>("jobs")?;
-        let next = if left > 0 {
-            self.on_commit(Store::announce_jobs);
-            sql("update jobs set head = 1 where workspace = $1 and id = \
-                 (select min(id) from jobs where workspace = $1 and lane = $2)")
-        } else {
-            sql("delete from lanes where workspace = $1 and lane = $2")
-        };
-        self.execute(next.bind(workspace).bind(lane)).await.map(drop)
+        if left == 0 {
+            let delete = sql("delete from lanes where workspace = $1 and lane = $2");
+            return self.execute(delete.bind(workspace).bind(lane)).await.map(drop);
+        }
+        self.on_commit(Store::announce_jobs);
+        self.pass_on(&lane, leased.job.kind()).await
     }
 
     async fn postpone(&mut self, leased: &Leased, at: Timestamp) -> Result<(), Error> {
+        let workspace = self.workspace();
         let update = sql("update jobs set leased_until = null, run_at = $4 \
-             where workspace = $1 and id = $2 and attempt = $3");
-        let update = update.bind(self.workspace()).bind(leased.id).bind(leased.attempt).bind(at);
-        if self.execute(update).await? != 1 {
-            return Err(Error::Fenced);
-        }
+             where workspace = $1 and id = $2 and attempt = $3 returning lane");
+        let update = update.bind(workspace).bind(leased.id).bind(leased.attempt).bind(at);
+        let row = self.fetch_optional(update).await?.ok_or(Error::Fenced)?;
         // Whoever sleeps until the lease's end has to wake before it.
         self.on_commit(Store::announce_jobs);
-        Ok(())
+        match row.get::<Option<String>>("lane")? {
+            Some(lane) if !leased.job.kind().keeps_order() => {
+                let lock = sql("update lanes set jobs = jobs where workspace = $1 and lane = $2");
+                self.execute(lock.bind(workspace).bind(&lane)).await?;
+                let step_back =
+                    sql("update jobs set head = 0 where workspace = $1 and lane = $2 and head = 1");
+                self.execute(step_back.bind(workspace).bind(&lane)).await?;
+                self.pass_on(&lane, leased.job.kind()).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the lead of a lane that has none to the first of its jobs; where the order is free to the first that is due,
+    /// and if none is, to the one that will be next.
+    async fn pass_on(&mut self, lane: &str, kind: JobKind) -> Result<(), Error> {
+        let workspace = self.workspace();
+        let due = if kind.keeps_order() { Timestamp::MAX } else { Timestamp::now() };
+        let first = sql(
+            "select id from jobs where workspace = $1 and lane = $2 and run_at <= $3 order by id limit 1",
+        );
+        let mut next = self.fetch_optional(first.bind(workspace).bind(lane).bind(due)).await?;
+        if next.is_none() {
+            let soonest =
+                sql("select id from jobs where workspace = $1 and lane = $2 order by run_at, id limit 1");
+            next = self.fetch_optional(soonest.bind(workspace).bind(lane)).await?;
+        }
+        let Some(next) = next else { return Ok(()) };
+        let lead = sql("update jobs set head = 1 where workspace = $1 and id = $2");
+        self.execute(lead.bind(workspace).bind(next.get::<i64>("id")?)).await.map(drop)
     }
 }
 

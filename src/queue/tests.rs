@@ -20,8 +20,12 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
 }
 
+fn message(number: u128) -> MessageKey {
+    MessageKey::from_uuid(uuid::Uuid::from_u128(number))
+}
+
 fn job(number: u128) -> Job {
-    Job::Process { inbound: MessageKey::from_uuid(uuid::Uuid::from_u128(number)) }
+    Job::Process { inbound: message(number) }
 }
 
 async fn enqueue(world: &World, workspace: WorkspaceId, number: u128, lane: Option<&str>, run_at: Timestamp) {
@@ -104,6 +108,64 @@ both! {
             settle(&world, &next[0], Settlement::Done).await.unwrap();
         }
         assert_eq!((rows(&world, "jobs").await, rows(&world, "lanes").await), (0, 0));
+    }
+
+    async fn where_the_order_is_free_nobody_waits_for_a_job_that_waits_for_its_retry(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let now = Timestamp::now();
+        let later = |seconds| now + jiff::SignedDuration::from_secs(seconds);
+        let claim = async |at: i64| {
+            let claimed = queue.claim(&[JobKind::Submit], later(at), MINUTE, 9).await.unwrap();
+            assert!(claimed.len() < 2, "one of a lane at a time");
+            claimed.into_iter().next()
+        };
+        let number = |leased: &Leased| match leased.job {
+            Job::Submit { message, .. } => message.uuid().as_u128(),
+            _ => unreachable!("only such jobs were enqueued"),
+        };
+        let add = async |number| {
+            let job = Job::Submit { message: message(number), exit: crate::core::job::JobExit::Smarthost };
+            let mut tx = world.store.begin(workspace).await.unwrap();
+            tx.enqueue(&job, Some("lane".to_owned()), now).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        add(1).await;
+        add(2).await;
+        let first = claim(0).await.unwrap();
+        assert!(claim(0).await.is_none(), "the first is in hand");
+        settle(&world, &first, Settlement::RetryAt(later(300))).await.unwrap();
+        let second = claim(0).await.unwrap();
+        assert_eq!(number(&second), 2);
+        settle(&world, &second, Settlement::RetryAt(later(200))).await.unwrap();
+        assert!(claim(0).await.is_none());
+        assert_eq!(queue.next_due(&[JobKind::Submit]).await.unwrap(), Some(later(200)), "whoever is due first leads");
+        add(3).await;
+        add(4).await;
+        for expect in [3, 4] {
+            let next = claim(0).await.unwrap();
+            assert_eq!(number(&next), expect);
+            settle(&world, &next, Settlement::Done).await.unwrap();
+        }
+        assert!(claim(199).await.is_none());
+        let second = claim(200).await.unwrap();
+        assert_eq!((number(&second), second.attempt), (2, 2));
+        settle(&world, &second, Settlement::Done).await.unwrap();
+        let first = claim(300).await.unwrap();
+        assert_eq!(number(&first), 1);
+        settle(&world, &first, Settlement::Done).await.unwrap();
+        assert_eq!((rows(&world, "jobs").await, rows(&world, "lanes").await), (0, 0));
+    }
+
+    async fn what_a_dead_process_had_in_hand_is_due_at_the_next_start(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        enqueue(&world, workspace, 1, Some("lane"), at(0)).await;
+        let dead = claim(&queue, at(0)).await;
+        queue.reclaim().await.unwrap();
+        let again = claim(&queue, at(1)).await;
+        match world.store.is_shared() {
+            true => assert!(again.is_empty(), "it may be another node's"),
+            false => assert_eq!((numbers(&again), again[0].attempt), (numbers(&dead), 2)),
+        }
     }
 
     async fn lanes_do_not_wait_for_each_other_nor_for_another_workspaces(world) {

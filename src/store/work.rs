@@ -97,7 +97,13 @@ impl Work {
                 self.spoiled = false;
                 Ok(value)
             }
-            Err(error) => Err(self.store.0.health.note(error.into())),
+            Err(error) => {
+                let error = self.store.0.health.note(error.into());
+                if let Link::Turn(turn) = &mut self.link {
+                    turn.blame(&error);
+                }
+                Err(error)
+            }
         }
     }
 

@@ -49,15 +49,21 @@ pub(super) struct Turn(Option<Lent>);
 struct Lent {
     connection: Box<SqliteConnection>,
     back: oneshot::Sender<Returned>,
+    /// What went wrong in it last.
+    fault: Option<Error>,
 }
 
 struct Returned {
     connection: Box<SqliteConnection>,
     /// Whom to tell when the group is durable; `None` undoes the transaction.
     commit: Option<Member>,
+    fault: Option<Error>,
 }
 
 type Member = oneshot::Sender<Result<(), Error>>;
+
+/// How a turn ended: with somebody waiting for the commit, or to be undone, and because of what.
+type Ending = Result<Member, Option<Error>>;
 
 pub(super) fn start(connection: SqliteConnection, lock: File, health: Health) -> Writer {
     let (requests, queue) = mpsc::channel(WAITING_MAX);
@@ -108,6 +114,13 @@ impl Turn {
         self.0.as_mut().map(|lent| &mut *lent.connection)
     }
 
+    /// Keeps what went wrong, for all whose work is lost with it.
+    pub(super) fn blame(&mut self, error: &Error) {
+        if let Some(lent) = self.0.as_mut() {
+            lent.fault = Some(error.again());
+        }
+    }
+
     /// Returns when the transaction is durable. Dropping this while it waits undoes nothing.
     pub(super) async fn commit(mut self) -> Result<(), Error> {
         let (member, durable) = oneshot::channel();
@@ -116,9 +129,9 @@ impl Turn {
     }
 
     fn hand_back(&mut self, commit: Option<Member>) {
-        if let Some(Lent { connection, back }) = self.0.take() {
+        if let Some(Lent { connection, back, fault }) = self.0.take() {
             // The task waits for nothing but this, unless its runtime is going down with it.
-            let _ = back.send(Returned { connection, commit });
+            let _ = back.send(Returned { connection, commit, fault });
         }
     }
 }
@@ -185,12 +198,12 @@ impl Task {
         let started = Instant::now();
         let mut members = Vec::new();
         let mut outcome = match self.lend(first).await {
-            Ok(Some(member)) => {
+            Ok(Ok(member)) => {
                 members.push(member);
                 Ok(())
             }
             // The first needs no savepoint: undone, it leaves nothing behind.
-            Ok(None) => return drop(self.execute("rollback").await),
+            Ok(Err(_)) => return drop(self.execute("rollback").await),
             Err(error) => Err(error),
         };
         while outcome.is_ok() && members.len() < GROUP_TRANSACTIONS_MAX && started.elapsed() < GROUP_TIME_MAX
@@ -247,26 +260,29 @@ impl Task {
             return Err(error);
         }
         match self.lend(asker).await? {
-            Some(member) => {
+            Ok(member) => {
                 let released = self.execute("release turn").await;
                 members.push(member);
                 released
             }
-            // Fails when an error inside made SQLite undo everything: then nobody's work is left.
-            None => self.execute("rollback to turn; release turn").await,
+            // Fails when an error inside, such as a full disk, made SQLite undo everything: then nobody's work is left.
+            Err(fault) => {
+                let undone = self.execute("rollback to turn; release turn").await;
+                undone.map_err(|error| fault.unwrap_or(error))
+            }
         }
     }
 
-    async fn lend(&mut self, asker: oneshot::Sender<Result<Turn, Error>>) -> Result<Option<Member>, Error> {
+    async fn lend(&mut self, asker: oneshot::Sender<Result<Turn, Error>>) -> Result<Ending, Error> {
         let Some(connection) = self.connection.take() else { return Err(Error::Failed) };
         let (back, mut returned) = oneshot::channel();
         // An asker that is gone drops the turn, which comes straight back.
-        drop(asker.send(Ok(Turn(Some(Lent { connection, back })))));
+        drop(asker.send(Ok(Turn(Some(Lent { connection, back, fault: None })))));
         loop {
             match tokio::time::timeout(HOLD_TIME_MAX, &mut returned).await {
-                Ok(Ok(Returned { connection, commit })) => {
+                Ok(Ok(Returned { connection, commit, fault })) => {
                     self.connection = Some(connection);
-                    return Ok(commit);
+                    return Ok(commit.ok_or(fault));
                 }
                 Ok(Err(_)) => return Err(self.health.note(Error::Failed)),
                 Err(_) => tracing::error!("a transaction keeps the writer for over {HOLD_TIME_MAX:?}"),

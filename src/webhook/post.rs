@@ -81,7 +81,8 @@ impl reqwest::dns::Resolve for Vetted {
     fn resolve(&self, name: Name) -> Resolving {
         let asked = self.resolve.ask(name.as_str().to_owned(), self.plain);
         let addresses = asked.map(|found| match found {
-            Ok(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
+            // Port 0 stands for the URL's: only the address was asked for.
+            Ok(addresses) => Ok(Box::new(addresses.into_iter().map(|a| SocketAddr::new(a.ip(), 0))) as Addrs),
             Err(error) => Err(Box::new(error) as Box<dyn StdError + Send + Sync>),
         });
         Box::pin(addresses)

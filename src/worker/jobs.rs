@@ -18,8 +18,8 @@ use crate::{
     store,
 };
 
-/// How long a claim holds. A job that takes longer may run twice; each is safe to.
-const LEASE: Duration = Duration::from_secs(15 * 60);
+/// A lease is renewed this often while it lasts: one renewal may be late without anybody taking the job over.
+const RENEWALS: u32 = 3;
 /// How long a worker waits for a wake-up before it looks by itself.
 const POLL: Duration = Duration::from_secs(5);
 /// The wait after a job met a store that was down, or anything else that was not its own fault.
@@ -43,6 +43,9 @@ const CREWS: [Crew; 3] = [
 
 /// Runs until `shutdown`, then finishes the jobs in hand.
 pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
+    if let Err(error) = gateway.queue.reclaim().await {
+        tracing::warn!(error = %error, "the jobs of the last run go on when their leases end");
+    }
     let crews = CREWS.iter().map(|crew| run_crew(&gateway, crew, &shutdown));
     futures_util::future::join_all(crews).await;
 }
@@ -75,7 +78,7 @@ async fn run_crew(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken) 
 }
 
 async fn claim(gateway: &Gateway, crew: &Crew, free: usize) -> Vec<Leased> {
-    match gateway.queue.claim(crew.kinds, flow::now(), LEASE, free).await {
+    match gateway.queue.claim(crew.kinds, flow::now(), gateway.settings.job_lease, free).await {
         Ok(jobs) => jobs,
         Err(error) => {
             tracing::warn!(error = %error, "jobs could not be claimed");
@@ -98,7 +101,13 @@ async fn wait(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken, news
 /// Runs one job. A panic is a failure of this job alone.
 async fn run_one(gateway: Gateway, job: Leased) {
     let job = Arc::new(job);
-    let outcome = tokio::spawn(dispatch(gateway.clone(), Arc::clone(&job))).await;
+    let mut work = tokio::spawn(dispatch(gateway.clone(), Arc::clone(&job)));
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut work => break outcome,
+            () = tokio::time::sleep(gateway.settings.job_lease / RENEWALS) => renew(&gateway, &job).await,
+        }
+    };
     let failed = match outcome {
         Ok(Ok(())) => return,
         // Somebody else has the job: whatever we did was undone.
@@ -117,6 +126,14 @@ async fn run_one(gateway: Gateway, job: Leased) {
     if let Err(error) = failed {
         // Its lease runs out and it is claimed again.
         tracing::warn!(job = job.id, error = %error, "a job could not be settled");
+    }
+}
+
+/// Keeps the job of a worker that is slow but alive. One that is too late anyway is fenced when it writes.
+async fn renew(gateway: &Gateway, job: &Leased) {
+    let lease = SignedDuration::try_from(gateway.settings.job_lease).unwrap_or(SignedDuration::MAX);
+    if let Err(error) = gateway.queue.extend(job, flow::now() + lease).await {
+        tracing::warn!(job = job.id, error = %error, "a job's lease could not be renewed");
     }
 }
 

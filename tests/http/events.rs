@@ -135,6 +135,21 @@ both! {
         assert_eq!(stream.next().await.unwrap().1, "test.ping");
     }
 
+    async fn streams_are_bounded_and_end_with_their_key(api) {
+        let acme = api.workspace("acme").await;
+        let made = acme.post("/keys", json!({ "name": "x", "scopes": ["read"] })).await.expect(201);
+        let reader = Caller { key: made["secret"].as_str().unwrap().to_owned(), ..acme.clone() };
+        let mut streams = Vec::new();
+        for _ in 0..32 {
+            streams.push(Reader::open(&reader, "", None).await);
+        }
+        let more = Answer::of(reader.request(Method::GET, "/events/stream")).await;
+        more.refused(429, "limit_reached", None);
+        assert!(more.headers.contains_key("retry-after"));
+        acme.delete(&format!("/keys/{}", made["id"].as_str().unwrap())).await.expect(204);
+        assert_eq!(streams.pop().unwrap().next().await, None);
+    }
+
     async fn streams_end_with_the_gateway(api) {
         let acme = api.workspace("acme").await;
         let mut stream = Reader::open(&acme, "", None).await;
@@ -167,7 +182,7 @@ both! {
 
     async fn bad_endpoints_are_refused_by_field(api) {
         let acme = api.workspace("acme").await;
-        for url in ["nonsense", "ftp://crm.example.com/", "http://crm.example.com/", "https://user:pw@crm.example.com/", "https://crm.example.com/#x", "file:///etc/passwd", "https://", "https://169.254.169.254/latest", "https://[::1]/", "https://0x7f.1/x/"] {
+        for url in ["nonsense", "ftp://crm.example.com/", "http://crm.example.com/", "https://user:pw@crm.example.com/", "https://crm.example.com/#x", "file:///etc/passwd", "https://", "https://169.254.169.254/latest", "https://[::1]/", "https://0xa.1/x/"] {
             acme.post("/webhooks", json!({ "url": url })).await.refused(422, "invalid", Some("url"));
         }
         acme.post("/webhooks", json!({ "url": "http://127.0.0.1:9/hook" })).await.expect(201);

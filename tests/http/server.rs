@@ -12,13 +12,14 @@ use mailweave::{
     account::ProviderDialer,
     coord::Coord,
     core::attribution::OurDomains,
-    flow::{Gateway, Settings},
+    flow::{Gateway, Settings, sync::Followers},
     http::{self, ApiState, HostRule},
     imap,
     net::{self, Egress, Resolver},
     queue::Queue,
     smtp,
     store::{MasterKey, Options, Store},
+    webhook::{Poster, Resolve},
 };
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
@@ -157,6 +158,9 @@ impl Server {
 
 fn gateway(store: Store) -> Gateway {
     let tls = net::client_config(None).unwrap();
+    let nowhere =
+        Resolve::new(|_| Box::pin(std::future::ready(Err(std::io::ErrorKind::PermissionDenied.into()))));
+    let webhooks = Poster::new(nowhere, &tls).unwrap();
     let dialer = net::Dialer::new(Resolver::System, Egress::default(), tls, Duration::from_secs(5));
     let dialer = ProviderDialer::new(
         dialer,
@@ -171,11 +175,18 @@ fn gateway(store: Store) -> Gateway {
         submission_lifetime: Duration::from_secs(3600),
         reconcile_waits: Vec::new(),
         sent_copy_wait: Duration::from_secs(60),
+        sync_poll: Duration::from_secs(60),
+        idle_renew: Duration::from_secs(600),
+        message_bytes_max: 36 * 1024 * 1024,
+        accounts_max: 10,
+        job_lease: Duration::from_secs(60),
     };
     Gateway {
         queue: Queue::new(store.clone()),
         coord: Coord::local(),
         dialer,
+        webhooks,
+        followers: Followers::new(1),
         settings: Arc::new(settings),
         store,
     }

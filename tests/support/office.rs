@@ -182,6 +182,7 @@ async fn gateway(url: &str, directory: &Path, tls: Arc<rustls::ClientConfig>) ->
             idle_renew: Duration::from_secs(540),
             message_bytes_max: 256 * 1024,
             accounts_max: 100,
+            job_lease: Duration::from_secs(60),
         }),
         store,
     }
@@ -341,7 +342,8 @@ impl Office {
 
     pub async fn message(&self, id: &str) -> Option<StoredMessage> {
         let id = format!("{id}@test.example");
-        let is_it = |message: &StoredMessage| message.rfc822_id.as_ref().is_some_and(|own| own.as_str() == id);
+        let is_it =
+            |message: &StoredMessage| message.rfc822_id.as_ref().is_some_and(|own| own.as_str() == id);
         self.messages().await.into_iter().find(is_it)
     }
 

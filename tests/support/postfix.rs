@@ -41,6 +41,8 @@ pub struct Postfix {
     pub submission: SocketAddr,
     /// The same with TLS from the first octet.
     pub submissions: SocketAddr,
+    /// STARTTLS and AUTH, any sender: what a company sends its bulk mail by.
+    pub smarthost: SocketAddr,
 }
 
 impl Postfix {
@@ -52,7 +54,7 @@ impl Postfix {
     pub fn start(dovecot: &Dovecot, routes: &[Route]) -> Self {
         output(&mut privileged("true", true));
         let dir = directory("mta");
-        let (mx, submission, submissions) = (free_address(), free_address(), free_address());
+        let [mx, submission, submissions, smarthost] = [(); 4].map(|()| free_address());
         fs::create_dir(dir.join("conf")).unwrap();
         make_queue(&dir);
         let certificate = dovecot.authority.issue(&dir, &["localhost", "127.0.0.1"]);
@@ -67,14 +69,14 @@ impl Postfix {
         let line = |route: &Route| format!("{} smtp:[{}]:{}\n", route.domain, route.to.ip(), route.to.port());
         write(&conf, "routes", &routes.iter().map(line).collect::<String>());
         write(&conf, "main.cf", &main_cf(&dir, dovecot, &certificate));
-        write(&conf, "master.cf", &master_cf(mx, submission, submissions));
+        write(&conf, "master.cf", &master_cf([mx, submission, submissions, smarthost]));
         // The master itself: `postfix start-fg` would put it out of the keeper's reach, after a second's checks of its queue.
         let master = Path::new(&built_in("daemon_directory")).join("master");
         let command = vec![master.into(), "-c".into(), conf.into(), "-s".into()];
         let spec =
             Spec { name: "postfix", dir, command, signal: "TERM", final_signal: "KILL", as_root: true };
-        let server = Server::start(spec, || accepts(&[mx, submission, submissions]));
-        Self { server, mx, submission, submissions }
+        let server = Server::start(spec, || accepts(&[mx, submission, submissions, smarthost]));
+        Self { server, mx, submission, submissions, smarthost }
     }
 
     /// An address that is taken at RCPT and refused by the mailbox server: mail to it comes back as a report (RFC 3464).
@@ -103,7 +105,7 @@ impl Postfix {
 
     /// Starts it again with its queue.
     pub fn resume(&mut self) {
-        let listeners = [self.mx, self.submission, self.submissions];
+        let listeners = [self.mx, self.submission, self.submissions, self.smarthost];
         self.server.resume(|| accepts(&listeners));
     }
 }
@@ -201,19 +203,23 @@ maximal_backoff_time = 10s
     )
 }
 
-fn master_cf(mx: SocketAddr, submission: SocketAddr, submissions: SocketAddr) -> String {
-    const SUBMISSION: &str = "\
+fn master_cf([mx, submission, submissions, smarthost]: [SocketAddr; 4]) -> String {
+    const AUTH: &str = "\
 \x20 -o smtpd_sasl_auth_enable=yes
   -o smtpd_client_restrictions=permit_sasl_authenticated,reject
   -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
-  -o smtpd_sender_restrictions=reject_sender_login_mismatch
 ";
+    const OWN: &str = "\x20 -o smtpd_sender_restrictions=reject_sender_login_mismatch\n";
     let mut text = String::new();
     writeln!(text, "{mx} inet n - n - - smtpd").expect("a String takes all");
-    write!(text, "{submission} inet n - n - - smtpd\n  -o smtpd_tls_security_level=encrypt\n{SUBMISSION}")
-        .expect("a String takes all");
-    write!(text, "{submissions} inet n - n - - smtpd\n  -o smtpd_tls_wrappermode=yes\n{SUBMISSION}")
-        .expect("a String takes all");
+    let doors = [
+        (submission, "smtpd_tls_security_level=encrypt", OWN),
+        (submissions, "smtpd_tls_wrappermode=yes", OWN),
+        (smarthost, "smtpd_tls_security_level=encrypt", ""),
+    ];
+    for (door, tls, sender) in doors {
+        write!(text, "{door} inet n - n - - smtpd\n  -o {tls}\n{AUTH}{sender}").expect("a String takes all");
+    }
     // Name, who may connect, wake-up time, how many, program. None is confined to the queue: the files they read are elsewhere.
     let services = [
         ("pickup unix", "n", "60", "1", "pickup"),

@@ -41,7 +41,7 @@ const ORPHANS_MAY_STAY: Duration = Duration::from_secs(2 * 60 * 60);
 pub struct Line {
     pub name: &'static str,
     pub says: &'static str,
-    /// At most [`SHOWN_MAX`] counter-examples.
+    /// The first ten counter-examples.
     pub found: Vec<String>,
     /// There are more than those.
     pub more: bool,

@@ -60,6 +60,7 @@ fn gateway(store: &Store) -> Gateway {
         idle_renew: Duration::from_secs(540),
         message_bytes_max: 1 << 20,
         accounts_max: 10,
+        job_lease: Duration::from_secs(60),
     };
     let (limits, deadlines) = (imap::Limits::default(), imap::Deadlines::default());
     Gateway {

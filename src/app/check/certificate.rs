@@ -94,9 +94,9 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
         (usize::from(*first), rest)
     } else {
         let (octets, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-        let length = octets.iter().try_fold(0_usize, |length, octet| {
-            Some(length.checked_mul(256)?.checked_add(usize::from(*octet))?)
-        })?;
+        let length = octets
+            .iter()
+            .try_fold(0_usize, |length, octet| length.checked_mul(256)?.checked_add(usize::from(*octet)))?;
         (length, rest)
     };
     let (content, rest) = rest.split_at_checked(length)?;

@@ -59,14 +59,16 @@ async fn arrives(
                 };
                 findings.ok(option, format!("{domain}: {via} ({})", addresses.join(", ")));
             }
-            _ if bare => {
+            Ok(Err(ResolverError::NoAddress)) if bare => {
                 let says = format!(
                     "{domain} has neither an MX record nor an address: add an MX record that names this gateway's host"
                 );
                 findings.warning(option, says);
             }
-            _ => findings
+            Ok(Err(ResolverError::NoAddress)) => findings
                 .warning(option, format!("{domain}: MX {host} has no address: add an A or AAAA record")),
+            Ok(Err(error)) => findings.warning(option, format!("{domain}: {host}: {}", chain(&error))),
+            Err(_) => findings.warning(option, format!("{domain}: {host} is not answered")),
         }
     }
 }

@@ -46,11 +46,9 @@ pub(super) async fn perform(
     let current = tx.submission(submission.message).await?.ok_or(FlowError::Obsolete)?;
     match (finding, next) {
         (Finding::Sent, _) => resolve(&mut tx, gateway, job, current, SubmissionState::Sent).await?,
-        (Finding::NotThere, None) => {
-            resolve(&mut tx, gateway, job, current, SubmissionState::Deferred).await?
-        }
+        (Finding::NotThere, None) => resolve(&mut tx, gateway, job, current, SubmissionState::Queued).await?,
         (Finding::Unknown, None) if submission.account.is_none() => {
-            resolve(&mut tx, gateway, job, current, SubmissionState::Deferred).await?;
+            resolve(&mut tx, gateway, job, current, SubmissionState::Queued).await?;
         }
         (_, next) => {
             let at = next.unwrap_or_else(|| now() + signed(waits.last().copied().unwrap_or_default()));

@@ -184,7 +184,10 @@ fn expire(submission: &mut Submission, now: Timestamp, gateway: &Gateway) {
 
 fn next_attempt(submission: &Submission, gateway: &Gateway, now: Timestamp) -> Option<Timestamp> {
     let signed = |wait| SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1));
+    let untried = submission.recipients.iter().any(|recipient| recipient.state == SubmissionState::Queued);
     match submission.state {
+        // Nobody has put these off: the connection broke before their turn, or what was uncertain turned out not sent.
+        SubmissionState::Deferred if untried => Some(now),
         SubmissionState::Deferred => Some(now + signed(retry::submission(submission.attempt, jitter()))),
         SubmissionState::Uncertain => {
             gateway.settings.reconcile_waits.first().map(|wait| now + signed(*wait))

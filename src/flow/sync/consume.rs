@@ -230,7 +230,7 @@ impl<S: Wire> Connection<'_, S> {
         for whole in &part.filed {
             let arrival = self.arrival(whole, (writing.way, writing.uid_validity), name, now);
             let ingested = self.ingest(&mut tx, arrival).await?;
-            filed |= matches!(ingested, Ingested::Filed { .. });
+            filed |= matches!(ingested, Ingested::Filed(_));
         }
         if filed {
             health::note_filed(&mut tx, self.account, now).await?;
@@ -259,17 +259,17 @@ impl<S: Wire> Connection<'_, S> {
         let policy = self.gateway.policy();
         let again = judge::rulings(tx, (&self.gateway.settings.ours, &policy), &seen).await?;
         for ((seen, ruling), (today, _)) in left.iter().zip(again) {
-            self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), ruling, now).await?;
+            self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
             if today.verdict == Verdict::Synced {
                 let at = self.place(writing.name, writing.uid_validity, seen.uid);
                 tx.enqueue_job(&Job::Refetch { at }, now).await?;
             }
         }
         for (seen, ruling) in lost {
-            self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), ruling, now).await?;
+            self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
         }
         for uid in unreadable {
-            self.decide(tx, writing, (*uid, None), &policy::unreadable(), now).await?;
+            self.decide(tx, writing, (*uid, None), (&policy::unreadable(), now)).await?;
         }
         Ok(())
     }
@@ -279,8 +279,7 @@ impl<S: Wire> Connection<'_, S> {
         tx: &mut Tx,
         writing: Writing<'_>,
         (uid, seen): (Uid, Option<(&Seen, &TextHasher)>),
-        ruling: &Ruling,
-        now: Timestamp,
+        (ruling, now): (&Ruling, Timestamp),
     ) -> Result<(), store::Error> {
         let hashes = seen.map(|(seen, hasher)| ingest::hashes_of(hasher, &seen.summary, &seen.parties));
         let decision = NewDecision {

@@ -143,12 +143,11 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "lanes",
-        says: "every lane knows its jobs, and only the first of them may be claimed",
+        says: "every lane knows its jobs, and one of them leads it",
         shown: Shown::Text,
         text: "select l.lane as id from lanes l where l.workspace = $1 and (l.jobs <> (select count(*) from jobs j \
-             where j.workspace = l.workspace and j.lane = l.lane) or not exists (select 1 from jobs j \
-             where j.workspace = l.workspace and j.lane = l.lane and j.head = 1 and j.id = (select min(f.id) \
-             from jobs f where f.workspace = l.workspace and f.lane = l.lane)))",
+             where j.workspace = l.workspace and j.lane = l.lane) or 1 <> (select count(*) from jobs j \
+             where j.workspace = l.workspace and j.lane = l.lane and j.head = 1))",
     },
     Rule {
         name: "lanes",

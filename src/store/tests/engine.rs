@@ -165,9 +165,12 @@ both! {
     async fn a_statement_that_was_not_waited_for_spoils_its_transaction(world) {
         let workspace = world.workspace().await;
         let mut tx = world.store.begin(workspace).await.unwrap();
+        insert(&mut tx, "a").await.unwrap();
         {
-            let abandoned = pin!(insert(&mut tx, "a"));
-            assert!(poll_immediate(abandoned).await.is_none());
+            // Long enough that it cannot have ended by itself.
+            let long = sql("with recursive n(i) as (select 1 union all select i + 1 from n where i < 500000) \
+                 select count(*) as rows from n");
+            assert!(poll_immediate(pin!(tx.fetch_one(long))).await.is_none());
         }
         assert!(tx.commit().await.is_err());
         add(&world.store, workspace, "b").await.unwrap();
@@ -274,10 +277,16 @@ async fn while_the_disk_fills_up_exactly_those_who_are_told_so_are_there() {
             format!("{number:02}{}", if number % 3 == 0 { "x".repeat(50_000) } else { String::new() });
         tokio::spawn(async move { add(&store, workspace, &email).await.map(|()| email) })
     });
-    let outcomes = join_all(adds).await.into_iter().map(Result::unwrap);
-    let mut told: Vec<String> = outcomes.filter_map(Result::ok).collect();
+    let mut told = Vec::new();
+    for outcome in join_all(adds).await {
+        match outcome.unwrap() {
+            Ok(email) => told.push(email),
+            // Also those of the same group, who wrote little: SQLite undoes all of it.
+            Err(error) => assert!(matches!(error, Error::Full), "{error:?}"),
+        }
+    }
     told.sort_unstable();
-    assert!((1..60).contains(&told.len()), "{} of 60", told.len());
+    assert!(told.len() < 60);
     assert!(told == emails(&world.store, workspace).await);
 }
 

@@ -1,0 +1,270 @@
+//! Peers that waste our time, talk nonsense or smuggle: normal mail flows beside them, memory stays bounded, and nothing
+//! that nobody said is stored.
+//!
+//! Not here: what each of them is answered (`tests/smtp_*`).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{io::AsyncReadExt as _, io::AsyncWriteExt as _, task::JoinSet, time::timeout};
+
+use crate::{
+    load::{Door, Ledger, Load, offer},
+    peer::Peer,
+    proof::{Journal, prove},
+    world::{Setup, World, address, contact},
+};
+
+/// Connections that are held, and of how many addresses.
+const HELD: usize = 300;
+const PER_ADDRESS: usize = 25;
+/// What three hundred connections and as much hostile data as they like may cost.
+const GROWTH_BYTES_MAX: u64 = 96 * 1024 * 1024;
+const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+const SMALL_MESSAGES: &str = "message_bytes_max = \"1MiB\"";
+
+/// A client address for the peer with this number: all of 127/8 is this machine.
+fn origin(number: usize) -> IpAddr {
+    IpAddr::from([127, 0, 1, u8::try_from(1 + number / PER_ADDRESS).unwrap()])
+}
+
+/// Holds a connection in one of several unpleasant ways, until it is dropped or hung up on.
+async fn hold(number: usize, to: SocketAddr, capture_address: String) {
+    let Ok(mut stream) = Peer::dial(to, origin(number)).await else { return };
+    let prelude = match number % 5 {
+        // Silent, before and after a beginning.
+        0 => String::new(),
+        1 => "EHLO slow.example\r\nMAIL FROM:<a@slow.example>\r\n".to_owned(),
+        // A command and a message that never end.
+        2 => "EHLO slow".to_owned(),
+        _ => format!(
+            "EHLO slow.example\r\nMAIL FROM:<a@slow.example>\r\nRCPT TO:<{capture_address}>\r\nDATA\r\n"
+        ),
+    };
+    if stream.write_all(prelude.as_bytes()).await.is_err() {
+        return;
+    }
+    let (mut ear, mut mouth) = stream.split();
+    let listen = async { while ear.read(&mut [0; 4096]).await.is_ok_and(|octets| octets > 0) {} };
+    let talk = async {
+        match number % 5 {
+            2 | 3 => loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if mouth.write_all(b"x").await.is_err() {
+                    return;
+                }
+            },
+            // Far more than is allowed, as quickly as it is taken.
+            4 => {
+                let line = format!("{}\r\n", "y".repeat(998));
+                for _ in 0..8 * MESSAGE_BYTES_MAX / line.len() {
+                    if mouth.write_all(line.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+                std::future::pending().await
+            }
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! { () = listen => {} () = talk => {} }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn normal_mail_flows_beside_three_hundred_slow_peers_in_bounded_memory() {
+    let world = World::build(Setup { smtp: SMALL_MESSAGES, ..Setup::default() }).await;
+    let load = Load::begin(&world);
+    load.ledger.grown_to(60).await;
+    let before = world.gateway.resident_bytes();
+    let mut peers = JoinSet::new();
+    for number in 0..HELD {
+        let to = if number % 3 == 0 { world.gateway.at.submission } else { world.gateway.at.mx };
+        peers.spawn(hold(number, to, world.users[0].capture_address.clone()));
+    }
+    let mut most = 0;
+    for _ in 0..10 {
+        load.ledger.grown_to(load.ledger.len() + 30).await;
+        most = most.max(world.gateway.resident_bytes());
+    }
+    let ledger = load.finish().await;
+    let figures = prove(&world, &ledger).await;
+    peers.shutdown().await;
+    let mebibytes = |bytes: u64| bytes / 1024 / 1024;
+    println!("{} MiB before, {} MiB at most; {figures}", mebibytes(before), mebibytes(most));
+    assert!(most < before + GROWTH_BYTES_MAX, "{} MiB, {} before", mebibytes(most), mebibytes(before));
+}
+
+/// Octets that are the same each time.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    let mut octets = vec![0; length];
+    hasher.finalize_xof().fill(&mut octets);
+    // Some with line ends and words of the protocol, so that more than the first line is read.
+    if seed.is_multiple_of(2) {
+        for at in (0..octets.len().saturating_sub(16)).step_by(97) {
+            octets[at..at + 2].copy_from_slice(b"\r\n");
+            octets[at + 2..at + 12].copy_from_slice(
+                [b"EHLO x\r\n\r\n", b"MAIL FROM:", b"RCPT TO:<a", b"DATA\r\n.\r\nX", b"AUTH PLAIN"]
+                    [at / 97 % 5],
+            );
+        }
+    }
+    octets
+}
+
+/// Says all of this, hears whatever comes, and is gone.
+async fn shout(to: SocketAddr, from: IpAddr, octets: &[u8]) {
+    let Ok(mut stream) = Peer::dial(to, from).await else { return };
+    // Whoever is hung up on cannot write to the end.
+    drop(stream.write_all(octets).await);
+    drop(stream.shutdown().await);
+    let mut heard = Vec::new();
+    let ended = timeout(Duration::from_secs(30), stream.read_to_end(&mut heard)).await;
+    assert!(ended.is_ok(), "the gateway does not hang up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn noise_is_survived_at_every_door() {
+    let (world, ledger) = (World::build(Setup::default()).await, Ledger::default());
+    let at = world.gateway.at;
+    let mut peers = JoinSet::new();
+    for seed in 0..40 {
+        for to in [at.mx, at.submission, at.submissions, at.http] {
+            let from = origin(usize::try_from(seed).unwrap());
+            peers.spawn(async move {
+                shout(to, from, &noise(seed, 200 + 311 * usize::try_from(seed).unwrap())).await
+            });
+        }
+    }
+    while let Some(ended) = peers.join_next().await {
+        ended.unwrap();
+    }
+    send_normally(&world, &ledger, 0).await;
+    prove(&world, &ledger).await;
+    assert!(!world.gateway.log().contains("panicked"), "{}", world.gateway.log_tail());
+}
+
+/// One message by each of the SMTP doors.
+async fn send_normally(world: &World, ledger: &Ledger, serial: u64) {
+    let captured = offer(&world.users, (Door::Capture, 9), serial);
+    let mut peer = Peer::connect(world.gateway.at.mx).await.unwrap();
+    let to = [captured.user.capture_address.clone()];
+    let reply = peer.transaction(&captured.user.email, &to, &captured.raw).await.unwrap();
+    ledger.note(&captured, &reply.key());
+    let submitted = offer(&world.users, (Door::Submission, 9), serial);
+    let mut peer = log_in(world).await;
+    let reply = peer.transaction(&submitted.user.email, &submitted.to, &submitted.raw).await.unwrap();
+    ledger.note(&submitted, &reply.key());
+}
+
+async fn log_in(world: &World) -> Peer {
+    Peer::log_in(world.gateway.at.submission, &world.tls, ("acme", &world.key)).await.unwrap()
+}
+
+/// The shared corpus, which lies beside the repository where it is present.
+fn vectors(name: &str) -> Vec<Value> {
+    let corpus = "../shared/corpora/hostile/vectors";
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(corpus).join(format!("{name}.jsonl"));
+    match std::fs::read_to_string(&path) {
+        Ok(text) => text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
+        Err(_) => {
+            println!("the corpus is not here, {name} was not tried");
+            Vec::new()
+        }
+    }
+}
+
+/// The octets of a vector, each character one, with people who exist here in place of its own: what is smuggled could be
+/// filed and sent.
+fn octets(vector: &Value, first: &str, smuggled: &str) -> Vec<u8> {
+    let text = vector["bytes"].as_str().unwrap();
+    let text = text
+        .replace("joe@sender.example", "ann@acme.example")
+        .replace("admin@victim.example", "bea@acme.example")
+        .replace("x@ok.example", first)
+        .replace("bcc-x@gw.example", smuggled);
+    text.chars().map_while(|octet| u8::try_from(u32::from(octet)).ok()).collect()
+}
+
+/// Plays a vector in one piece and octet by octet, each on a connection brought to where it belongs.
+async fn play(world: &World, octets: &[u8], early: bool, submission: bool) {
+    for step in [octets.len(), 1] {
+        let to = if submission { contact(0) } else { world.users[0].capture_address.clone() };
+        let mut peer = match submission {
+            true => log_in(world).await,
+            false => Peer::connect(world.gateway.at.mx).await.unwrap(),
+        };
+        if early {
+            peer.command("MAIL FROM:<ann@acme.example>").await.unwrap();
+            peer.command(&format!("RCPT TO:<{to}>")).await.unwrap();
+        } else {
+            assert_eq!(peer.begin("ann@acme.example", &[to]).await.unwrap().code, 354);
+        }
+        for piece in octets.chunks(step) {
+            if peer.write(piece).await.is_err() {
+                break;
+            }
+        }
+        let answers = peer.rest().await;
+        assert!(!answers.contains("250 2.1"), "a command was smuggled: {answers}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_smuggled_is_stored_or_sent() {
+    let (world, ledger) =
+        (World::build(Setup { smtp: "errors_max = 1000", ..Setup::default() }).await, Ledger::default());
+    for vector in vectors("smtp_eod") {
+        let early = vector["state"] == "after RCPT";
+        let captured = octets(&vector, &contact(0), &world.users[1].capture_address);
+        play(&world, &captured, early, false).await;
+        play(&world, &octets(&vector, &contact(0), &contact(1)), early, true).await;
+    }
+    send_normally(&world, &ledger, 0).await;
+    let keys: Vec<_> = ledger.accepted().into_iter().map(|accepted| accepted.key).collect();
+    let mut journal = Journal::of(&world);
+    journal
+        .until("what was sent normally to be told", |journal| {
+            let kinds = ["message.captured", "message.sent"].map(|kind| journal.count(kind));
+            keys.iter().all(|key| kinds.iter().any(|count| count.contains_key(key)))
+        })
+        .await;
+    for message in world.api.messages().await {
+        assert_ne!(message["subject"], "smuggled", "{message}");
+        let normal = keys.iter().any(|key| message["id"] == key.as_str());
+        assert!(normal || message["author"]["email"] == "ann@acme.example", "{message}");
+    }
+    assert!(journal.count("message.held").is_empty(), "nothing was taken for somebody unknown");
+    let smuggled = |mail: &mailweave::sandbox::StoredMail| {
+        mail.header("subject").is_some_and(|s| s.contains("smuggled"))
+    };
+    for number in 0..2 {
+        let inbox = world.provider().inbox(&address(&contact(number)));
+        assert!(!inbox.iter().any(smuggled), "it was sent");
+    }
+    world.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_sessions_leave_nothing_behind() {
+    let (world, ledger) = (World::build(Setup::default()).await, Ledger::default());
+    let at = world.gateway.at;
+    for (number, vector) in vectors("smtp_session").iter().enumerate() {
+        let octets = octets(vector, &contact(0), &contact(1));
+        for to in [at.mx, at.submission, at.submissions] {
+            shout(to, origin(number), &octets).await;
+            shout(to, origin(number), &[b"EHLO client.example\r\n", octets.as_slice()].concat()).await;
+        }
+        let mut peer = log_in(&world).await;
+        // It may have hung up before it has heard everything.
+        drop(peer.write(&octets).await);
+        peer.rest().await;
+    }
+    send_normally(&world, &ledger, 0).await;
+    prove(&world, &ledger).await;
+}

@@ -1,0 +1,211 @@
+//! The gateway in this process, as `serve` starts it, on one of the two engines.
+//!
+//! Not here: what it is told over the API (`crm`).
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use mailweave::{
+    app::Running,
+    config::{Config, DomainName},
+    net,
+    store::MasterKey,
+};
+use sqlx::{Connection as _, Row as _, SqliteConnection};
+use tokio::runtime::Runtime;
+
+use crate::{
+    crm::Crm,
+    support::{
+        PATIENCE,
+        postgres::{Database, Postgres},
+        tls::Authority,
+        wait_for,
+    },
+};
+
+pub const CAPTURE: &str = "bcc.example.test";
+pub const REPLY: &str = "reply.example.test";
+pub const HOSTNAME: &str = "gateway.example.test";
+const ADMIN_KEY: &str = "the-administrators-key-of-these-tests";
+
+/// Which store it works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+pub struct Gateway {
+    running: Option<Running>,
+    /// Runs the gateway, and whatever else of a test is asynchronous.
+    pub runtime: Runtime,
+    config: Config,
+    database: Option<Database<'static>>,
+    directory: tempfile::TempDir,
+}
+
+impl Gateway {
+    /// Starts one that trusts this authority, with what `adjust` changes of the tests' own configuration.
+    pub fn start(engine: Engine, authority: &Authority, adjust: impl FnOnce(&mut Config)) -> Self {
+        let filter = tracing_subscriber::EnvFilter::from_env("MAILWEAVE_LOG");
+        // Other tests of this process may have set it up.
+        drop(tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init());
+        net::install_provider();
+        let directory = tempfile::Builder::new().prefix("mw-gateway-").tempdir().unwrap();
+        let database = (engine == Engine::Postgres).then(|| Postgres::shared().database());
+        let mut config = config(&directory.path().join("data"), authority, directory.path());
+        if let Some(database) = &database {
+            let key = directory.path().join("master.key");
+            MasterKey::create(&key).unwrap();
+            config.secrets.master_key_file = Some(key);
+            config.store.url = Some(database.url().into());
+        }
+        adjust(&mut config);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let mut gateway = Self { running: None, runtime, config, database, directory };
+        gateway.resume();
+        gateway
+    }
+
+    fn resume(&mut self) {
+        let started = Running::start(&self.config, Arc::new(String::new));
+        self.running = Some(self.runtime.block_on(started).unwrap());
+    }
+
+    /// Finishes the work in hand and stops, as after SIGTERM.
+    pub fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            let stopped = async { tokio::time::timeout(PATIENCE, running.stop()).await };
+            self.runtime.block_on(stopped).expect("the gateway stops in time");
+        }
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("the gateway runs")
+    }
+
+    pub fn mx(&self) -> SocketAddr {
+        self.running().addresses.mx[0]
+    }
+
+    /// STARTTLS.
+    pub fn submission(&self) -> SocketAddr {
+        self.running().addresses.submission[0]
+    }
+
+    /// TLS from the first octet.
+    pub fn submissions(&self) -> SocketAddr {
+        self.running().addresses.submissions[0]
+    }
+
+    /// What marks mail that we relayed.
+    pub fn loop_key(&self) -> [u8; 32] {
+        self.running().gateway.settings.loop_key
+    }
+
+    /// Everything that the gateway has written to disk, its database included.
+    pub fn places(&self) -> Vec<PathBuf> {
+        let mut places = vec![self.directory.path().to_owned()];
+        places.extend(self.database.as_ref().map(|_| Postgres::shared().server.dir().to_owned()));
+        places
+    }
+
+    /// The API as the instance's administrator uses it, for the workspace of this name.
+    pub fn crm(&self, slug: &str) -> Crm {
+        let http = self.running().addresses.http.expect("the API listens");
+        Crm::new(http, ADMIN_KEY, slug, self.runtime.handle().clone())
+    }
+
+    /// Waits until no job is left that could be done now.
+    pub fn settle(&self) {
+        wait_for("the work in hand to be done", PATIENCE, || {
+            self.count(&format!(
+                "select count(*) from jobs where leased_until is not null or run_at <= {}",
+                jiff::Timestamp::now().as_microsecond()
+            )) == 0
+        });
+    }
+
+    /// Lets the time pass for every job that waits for it: a minute after a deferral is long for a test.
+    pub fn hasten(&self) {
+        self.execute("update jobs set run_at = 0 where leased_until is null");
+        self.running().gateway.queue.nudge();
+    }
+
+    fn execute(&self, statement: &'static str) {
+        match &self.database {
+            Some(database) => drop(database.run(statement)),
+            None => self.runtime.block_on(async {
+                sqlx::query(statement).execute(&mut self.sqlite().await).await.unwrap();
+            }),
+        }
+    }
+
+    fn count(&self, statement: &str) -> i64 {
+        match &self.database {
+            Some(database) => database.run(statement).parse().unwrap(),
+            None => self.runtime.block_on(async {
+                let statement = sqlx::AssertSqlSafe(statement);
+                sqlx::query(statement).fetch_one(&mut self.sqlite().await).await.unwrap().get(0)
+            }),
+        }
+    }
+
+    /// Rows as text, columns divided by "|".
+    fn rows(&self, statement: &'static str) -> Vec<String> {
+        match &self.database {
+            Some(database) => database.run(statement).lines().map(str::to_owned).collect(),
+            None => self.runtime.block_on(async {
+                let rows = sqlx::query(statement).fetch_all(&mut self.sqlite().await).await.unwrap();
+                let column = |row: &sqlx::sqlite::SqliteRow, at: usize| {
+                    let number = row.try_get_unchecked::<Option<i64>, _>(at).ok().flatten();
+                    let text = row.try_get_unchecked::<Option<String>, _>(at).ok().flatten();
+                    text.or(number.map(|number| number.to_string())).unwrap_or_default()
+                };
+                let line = |row| (0..5).map(|at| column(row, at)).collect::<Vec<_>>().join("|");
+                rows.iter().map(line).collect()
+            }),
+        }
+    }
+
+    async fn sqlite(&self) -> SqliteConnection {
+        let file = self.config.node.data_dir.join("mailweave.db");
+        SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let jobs = self.rows("select kind, attempt, run_at, leased_until, body from jobs");
+            eprintln!("--- jobs left\n{}", jobs.join("\n"));
+        } else {
+            self.stop();
+        }
+    }
+}
+
+fn config(data_dir: &std::path::Path, authority: &Authority, directory: &std::path::Path) -> Config {
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let certificate = authority.issue(directory, &["localhost", "127.0.0.1"]);
+    let mut config = Config::default();
+    config.node.data_dir = data_dir.to_owned();
+    config.domains.capture = DomainName::parse(CAPTURE);
+    config.domains.reply = DomainName::parse(REPLY);
+    config.smtp.hostname = Some(HOSTNAME.to_owned());
+    config.smtp.mx.listen = vec![loopback];
+    config.smtp.submission.listen = vec![loopback];
+    config.smtp.submissions.listen = vec![loopback];
+    config.http.listen = loopback;
+    config.http.admin_key = Some(ADMIN_KEY.into());
+    config.tls.certificate = Some(certificate.chain);
+    config.tls.private_key = Some(certificate.key);
+    config.egress.allow = vec!["127.0.0.0/8".parse().unwrap()];
+    config.egress.ca_file = Some(authority.write_pem(directory));
+    // The defaults are kind to providers; here nobody should have to wait.
+    config.sync.poll = Duration::from_millis(200);
+    config.outbound.sent_copy_wait = Duration::from_secs(1);
+    config.outbound.reconcile = vec![Duration::from_millis(500), Duration::from_secs(1)];
+    config
+}

@@ -1,0 +1,53 @@
+//! What the gateway promises, held to real servers: each flow from end to end, on SQLite and on PostgreSQL, set up over
+//! the HTTP API as a CRM would.
+//!
+//! Mail clients and contacts write through Postfix and read at Dovecot. Where a server has to fail at a certain moment the
+//! built-in provider takes their place. Not here: protocols in every detail (`smtp_dialogues`, `imap_dialogues`).
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test a panic is an answer")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crm;
+mod gateway;
+mod letter;
+mod sandboxed;
+mod world;
+
+mod capture;
+mod capture_refusals;
+mod delivery;
+mod follow;
+mod isolation;
+mod privacy;
+mod recognise;
+mod relay;
+mod submission;
+mod submission_refusals;
+mod threads;
+mod webhooks;
+
+/// Runs a test on both engines: `both! { fn name(engine) { … } }`.
+macro_rules! both {
+    ($($(#[$meta:meta])* fn $name:ident($engine:ident) $body:block)*) => {$(
+        $(#[$meta])*
+        mod $name {
+            #[allow(unused_imports, reason = "not every test needs all that its file imports")]
+            use super::*;
+
+            fn run($engine: crate::gateway::Engine) $body
+
+            #[test]
+            fn sqlite() {
+                run(crate::gateway::Engine::Sqlite);
+            }
+
+            #[test]
+            fn postgres() {
+                run(crate::gateway::Engine::Postgres);
+            }
+        }
+    )*};
+}
+pub(crate) use both;

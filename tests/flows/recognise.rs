@@ -1,0 +1,165 @@
+//! The same mail seen four times is one message, one conversation and one event, in whatever order it is seen.
+//!
+//! By Bcc at the capture address, in the author's Sent, in a colleague's INBOX, and by the transaction repeated after a lost
+//! 250. Until it is captured nobody on it is a contact: what was seen before was left out, and is fetched again.
+
+use crate::{
+    both,
+    crm::{text, texts},
+    letter::Letter,
+    support::{PATIENCE, clients::SmtpClient, wait_for},
+    world::{User, World, accepted_id},
+};
+
+/// One way to see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    Capture,
+    /// The same transaction once more: of this and `Capture` the one that comes first is the first.
+    Again,
+    Sent,
+    Colleague,
+}
+
+/// Every order of the four.
+fn orders() -> Vec<Vec<Sight>> {
+    use Sight::{Again, Capture, Colleague, Sent};
+    let mut orders = vec![Vec::new()];
+    for _ in 0..4 {
+        let longer = |order: Vec<Sight>| {
+            [Capture, Again, Sent, Colleague].into_iter().filter_map(move |sight| {
+                let is_new = !order.contains(&sight);
+                is_new.then(|| order.iter().copied().chain([sight]).collect::<Vec<_>>())
+            })
+        };
+        orders = orders.into_iter().flat_map(longer).collect();
+    }
+    orders
+}
+
+/// A mail on its way into the CRM, in one order.
+struct Mail {
+    order: Vec<Sight>,
+    letter: Letter,
+    raw: String,
+    /// Its id, once it was captured.
+    message: Option<String>,
+}
+
+struct Company {
+    world: World,
+    ann: User,
+    ben: User,
+}
+
+impl Company {
+    fn start(engine: crate::gateway::Engine) -> Self {
+        let world = World::start(engine);
+        let (ann, ben) = (world.user(1, "Ann Lee"), world.user(2, "Ben Low"));
+        for user in [&ann, &ben] {
+            world.crm.await_account(&world.connect(user));
+        }
+        Self { world, ann, ben }
+    }
+
+    fn mail(&self, number: usize, order: Vec<Sight>) -> Mail {
+        let prospect = format!("prospect{number}@elsewhere.example.test");
+        let letter = Letter::new(&self.ann.person.address, &[&prospect]).cc(&[&self.ben.person.address]);
+        Mail { order, raw: letter.raw(), letter, message: None }
+    }
+
+    fn show(&self, mail: &mut Mail, sight: Sight) {
+        let (ann, ben) = (&self.ann, &self.ben);
+        match sight {
+            Sight::Capture | Sight::Again => {
+                let mut client = SmtpClient::connect(self.world.gateway.mx());
+                let taken = client.send(&ann.person.address, &[&ann.capture_address], &mail.raw).unwrap();
+                let id = accepted_id(&taken);
+                assert_eq!(mail.message.get_or_insert_with(|| id.clone()), &id);
+            }
+            Sight::Sent => drop(self.world.dovecot.login(&ann.person).append("Sent", "\\Seen", &mail.raw)),
+            Sight::Colleague => {
+                drop(self.world.dovecot.deliver(&ann.person.address, &ben.person, &mail.raw).unwrap());
+            }
+        }
+    }
+
+    /// Waits until all that was shown so far is known: as sightings, or, before it was captured, as decisions.
+    fn await_seen(&self, mail: &Mail, count: usize) {
+        let what = format!("{:?} of {:?}", &mail.order[..count], mail.order);
+        wait_for(&what, PATIENCE, || match &mail.message {
+            Some(message) => self.sightings(message).len() >= count,
+            None => {
+                let path = format!("/decisions?rfc822_message_id={}", mail.letter.id);
+                let decisions = self.world.crm.list(&path);
+                decisions.iter().filter(|decision| decision["verdict"] == "skipped").count() >= count
+            }
+        });
+    }
+
+    fn sightings(&self, message: &str) -> Vec<serde_json::Value> {
+        let message = self.world.crm.ask(&format!("/messages/{message}")).body;
+        message["sightings"].as_array().cloned().unwrap_or_default()
+    }
+}
+
+both! {
+    fn four_sightings_make_one_message_in_every_order(engine) {
+        let company = Company::start(engine);
+        let mut mails: Vec<Mail> =
+            orders().into_iter().enumerate().map(|(number, order)| company.mail(number, order)).collect();
+        assert_eq!(mails.len(), 24);
+        for step in 0..4 {
+            for mail in &mut mails {
+                company.show(mail, mail.order[step]);
+            }
+            for mail in &mails {
+                company.await_seen(mail, step + 1);
+            }
+        }
+        let world = &company.world;
+        world.gateway.settle();
+        let events = world.crm.events();
+        for mail in &mails {
+            let id = mail.message.as_deref().unwrap();
+            let mut seen = company.sightings(id);
+            seen.sort_by_key(|sighting| (text(sighting, "via").to_owned(), sighting["mailbox"].to_string()));
+            assert_eq!(texts(&seen, "via"), ["account", "account", "capture", "capture"], "{:?}", mail.order);
+            assert_eq!(texts(&seen[..2], "mailbox"), ["INBOX", "Sent"]);
+            assert_ne!(seen[0]["account_id"], seen[1]["account_id"]);
+            let told = events.iter().filter(|event| {
+                event["data"]["message_id"] == id && text(event, "type").starts_with("message.")
+            });
+            let told: Vec<_> = told.map(|event| text(event, "type")).collect();
+            assert_eq!(told, ["message.captured"], "{:?}", mail.order);
+        }
+        assert_eq!(world.crm.messages().len(), 24);
+        assert_eq!(world.crm.list("/conversations").len(), 24);
+        assert_eq!(world.crm.events_of("contact.created").len(), 24);
+    }
+
+    fn what_was_in_the_mailboxes_first_is_told_when_it_is_first_known(engine) {
+        let company = Company::start(engine);
+        let (world, ann, ben) = (&company.world, &company.ann, &company.ben);
+        let bob = world.customer(1);
+        world.crm.post("/contacts", &serde_json::json!({ "email": bob.address }));
+        // As in life: the provider delivers to everybody, the client files its copy.
+        let letter = Letter::new(&ann.person.address, &[&bob.address]).cc(&[&ben.person.address]);
+        world.dovecot.login(&ann.person).append("Sent", "\\Seen", &letter.raw());
+        let sent = world.crm.await_mail("message.sent", &letter.id);
+        let id = text(&sent["data"], "message_id");
+        let to = [bob.address.as_str(), &ben.person.address, &ann.capture_address];
+        world.client_sends(&ann.person, &to, &letter);
+        wait_for("three sightings", PATIENCE, || {
+            std::fs::write("/tmp/dbg.json", format!("{:#} {:#?}", world.crm.get(&format!("/messages/{id}")), world.crm.list(&format!("/decisions?rfc822_message_id={}", letter.id)))).unwrap();
+            company.sightings(id).len() == 3
+        });
+        world.gateway.settle();
+        let events = world.crm.events();
+        let told: Vec<_> = events.iter().filter(|event| event["data"]["message_id"] == id).collect();
+        let mut types: Vec<_> = told.iter().map(|event| text(event, "type")).collect();
+        types.retain(|kind| kind.starts_with("message."));
+        assert_eq!(types, ["message.sent"]);
+        assert_eq!(world.crm.messages().len(), 1);
+    }
+}

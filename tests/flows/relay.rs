@@ -1,0 +1,159 @@
+//! A user without an account takes part by reply addresses: mail is passed on both ways, and nobody learns the other's address.
+//!
+//! Not here: how headers are rewritten (`core::relay`).
+
+use serde_json::{Value, json};
+
+use crate::{
+    both,
+    crm::text,
+    gateway::REPLY,
+    letter::Letter,
+    support::{Person, clients::SmtpClient},
+    world::{User, World, assert_free_of},
+};
+
+/// Ann without an account, Bob as a contact, and a first mail of hers from the CRM.
+struct Conversation {
+    world: World,
+    ann: User,
+    bob: Person,
+    id: String,
+    /// Where Bob's answers go.
+    towards_ann: String,
+    /// The Message-ID of the first mail.
+    first: String,
+}
+
+impl Conversation {
+    fn start(engine: crate::gateway::Engine) -> Self {
+        let world = World::start(engine);
+        let (ann, bob) = (world.user(1, "Ann Lee"), world.customer(1));
+        world.set_smarthost();
+        world.crm.post("/contacts", &json!({ "email": bob.address, "name": "Bob Ray" }));
+        let body = json!({
+            "from_user_id": ann.id,
+            "to": [{ "email": bob.address, "name": "Bob Ray" }],
+            "subject": "Ten desks",
+            "text": "Here is our offer.",
+        });
+        let sent = world.crm.post("/messages", &body);
+        let shown = world.crm.await_delivery(text(&sent, "id"), "sent");
+        let first = text(&shown, "rfc822_message_id").to_owned();
+        let mail = world.await_mail(&bob, "INBOX", &first);
+        let towards_ann = sender(&mail, "Ann Lee");
+        assert!(mail.contains(&format!("Return-Path: <{towards_ann}>")), "{mail}");
+        assert!(mail.contains("Here is our offer."), "{mail}");
+        assert_free_of(&mail, &[&ann.person.address]);
+        Self { id: text(&sent, "conversation_id").to_owned(), world, ann, bob, towards_ann, first }
+    }
+
+    /// Bob answers with his own client, and what he wrote is filed.
+    fn bob_answers(&self, letter: &Letter) -> Value {
+        self.world.client_sends(&self.bob, &[&self.towards_ann], letter);
+        let received = self.world.crm.await_mail("message.received", &letter.id);
+        assert_eq!(text(&received["data"], "conversation_id"), self.id);
+        received
+    }
+
+    fn messages(&self) -> Vec<Value> {
+        self.world.crm.list(&format!("/conversations/{}/messages", self.id))
+    }
+}
+
+/// The reply address a mail comes from, under this name.
+#[track_caller]
+fn sender(mail: &str, name: &str) -> String {
+    let from = mail.split("\r\nFrom:").nth(1).expect("From").split("\r\n").next().expect("a line");
+    assert!(from.contains(name), "{from}");
+    let address = from.split('<').nth(1).and_then(|rest| rest.split('>').next()).expect("an address");
+    assert!(address.starts_with("r-") && address.ends_with(&format!("@{REPLY}")), "{from}");
+    address.to_owned()
+}
+
+both! {
+    fn answers_pass_both_ways_and_neither_side_learns_the_others_address(engine) {
+        let conversation = Conversation::start(engine);
+        let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
+        let answer = Letter::new(&format!("Bob Ray <{}>", bob.address), &[towards_ann])
+            .field("Reply-To", &bob.address)
+            .subject("Re: Ten desks")
+            .answering(first)
+            .text("In oak, please.\n");
+        conversation.bob_answers(&answer);
+
+        let mail = world.await_mail(&ann.person, "INBOX", &answer.id);
+        let towards_bob = sender(&mail, "Bob Ray");
+        assert_ne!(&towards_bob, towards_ann);
+        assert!(mail.contains("In oak, please."), "{mail}");
+        assert!(mail.contains(&format!("\r\nIn-Reply-To: <{first}>\r\n")), "{mail}");
+        assert!(mail.contains("\r\nX-Mailweave-Loop: "), "{mail}");
+        assert_free_of(&mail, &[&bob.address, towards_ann]);
+
+        let reply = Letter::new(&format!("Ann Lee <{}>", ann.person.address), &[&towards_bob])
+            .subject("Re: Ten desks")
+            .answering(&answer.id)
+            .text("Oak it is.\n");
+        world.client_sends(&ann.person, &[&towards_bob], &reply);
+        let sent = world.crm.await_mail("message.sent", &reply.id);
+        assert_eq!(text(&sent["data"], "conversation_id"), conversation.id);
+        let mail = world.await_mail(bob, "INBOX", &reply.id);
+        assert_eq!(&sender(&mail, "Ann Lee"), towards_ann);
+        assert!(mail.contains("Oak it is."), "{mail}");
+        assert_free_of(&mail, &[&ann.person.address, &towards_bob]);
+
+        world.gateway.settle();
+        let messages = conversation.messages();
+        let told: Vec<_> = messages.iter().rev().map(|message| (text(message, "direction"), text(&message["author"], "role"))).collect();
+        assert_eq!(told, [("outbound", "user"), ("inbound", "contact"), ("outbound", "user")]);
+        assert_eq!(messages[0]["to"], json!([{ "email": bob.address }]));
+        // One mail each, and none to anybody else.
+        assert_eq!(world.dovecot.login(bob).messages("INBOX").len(), 2);
+        assert_eq!(world.dovecot.login(&ann.person).messages("INBOX").len(), 1);
+        assert_eq!(world.postfix.queue(), Vec::<String>::new());
+    }
+
+    fn automatic_mail_is_filed_and_goes_no_further(engine) {
+        let conversation = Conversation::start(engine);
+        let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
+        let away = Letter::new(&bob.address, &[towards_ann])
+            .answering(first)
+            .field("Auto-Submitted", "auto-replied");
+        conversation.bob_answers(&away);
+        // From the null path, and without saying that it is automatic.
+        let null = Letter::new(&bob.address, &[towards_ann]).answering(first);
+        SmtpClient::connect(world.postfix.mx).send("", &[towards_ann], &null.raw()).unwrap();
+        world.crm.await_mail("message.received", &null.id);
+        world.gateway.settle();
+        assert_eq!(conversation.messages().len(), 3);
+        assert_eq!(world.dovecot.login(&ann.person).messages("INBOX").len(), 0);
+        assert_eq!(world.postfix.queue(), Vec::<String>::new());
+    }
+
+    fn an_answer_from_another_address_is_held(engine) {
+        let conversation = Conversation::start(engine);
+        let Conversation { world, ann, towards_ann, first, .. } = &conversation;
+        let mallory = world.customer(2);
+        let forged = Letter::new(&mallory.address, &[towards_ann]).answering(first).text("Rhabarberkompott\n");
+        world.client_sends(&mallory, &[towards_ann], &forged);
+        world.crm.await_event("message.held", |data| text(data, "reason").contains("other than the participant"));
+        world.gateway.settle();
+        assert_eq!(conversation.messages().len(), 1);
+        assert_eq!(world.dovecot.login(&ann.person).messages("INBOX").len(), 0);
+        assert_free_of(&world.crm.everything(), &["Rhabarberkompott", &mallory.address]);
+    }
+
+    fn what_we_passed_on_is_not_taken_back(engine) {
+        let conversation = Conversation::start(engine);
+        let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
+        let answer = Letter::new(&bob.address, &[towards_ann]).answering(first);
+        conversation.bob_answers(&answer);
+        let passed_on = world.await_mail(&ann.person, "INBOX", &answer.id);
+        // Ann's provider forwards everything, back to where it came from or to her capture address.
+        for address in [&sender(&passed_on, ""), towards_ann, &ann.capture_address] {
+            let mut client = SmtpClient::connect(world.gateway.mx());
+            let refused = client.send(&ann.person.address, &[address], &passed_on).unwrap_err();
+            assert!(refused.code == 554 && refused.text.starts_with("5.4.6"), "{refused:?}");
+        }
+    }
+}
