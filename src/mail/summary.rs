@@ -20,7 +20,7 @@ pub struct HeaderSummary {
     /// Ids of further Message-ID fields: a message may be known by any of them.
     pub other_message_ids: Vec<MessageId>,
     pub in_reply_to: Vec<MessageId>,
-    /// Oldest first; at most [`REFERENCES_KEPT_EACH_END`] of each end.
+    /// Oldest first; at most `REFERENCES_KEPT_EACH_END` of each end.
     pub references: Vec<MessageId>,
     /// The parties of the first From field.
     pub from: Vec<Party>,

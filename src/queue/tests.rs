@@ -112,7 +112,8 @@ both! {
 
     async fn where_the_order_is_free_nobody_waits_for_a_job_that_waits_for_its_retry(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
-        let now = Timestamp::now();
+        // As exact as the store keeps it.
+        let now = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).unwrap();
         let later = |seconds| now + jiff::SignedDuration::from_secs(seconds);
         let claim = async |at: i64| {
             let claimed = queue.claim(&[JobKind::Submit], later(at), MINUTE, 9).await.unwrap();

@@ -66,13 +66,13 @@ both! {
         for part in [
             "report-type=\"delivery-status\"",
             "Original-Envelope-Id: order-77",
-            &format!("Final-Recipient: rfc822; {gone}"),
+            &format!("Final-Recipient: rfc822;{gone}"),
             "Action: failed",
             "Status: 5.1.1",
         ] {
             assert!(report.to_lowercase().contains(&part.to_lowercase()), "{part} in {report}");
         }
-        assert_free_of(&report, &[&format!("Final-Recipient: rfc822; {}", bob.address), "This is what number"]);
+        assert_free_of(&report, &[&format!("Final-Recipient: rfc822;{}", bob.address), "This is what number"]);
         world.gateway.settle();
         assert_eq!(world.dovecot.login(&reports).messages("INBOX").len(), 1);
         // Success is told of too, when it was asked for.

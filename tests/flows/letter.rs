@@ -16,6 +16,8 @@ pub struct Letter {
     to: Vec<String>,
     cc: Vec<String>,
     subject: String,
+    /// Written once, so that every copy of the letter is the same.
+    date: String,
     more: Vec<(String, String)>,
     text: String,
 }
@@ -24,12 +26,14 @@ impl Letter {
     pub fn new(from: &str, to: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
         Self {
             id: format!("mail-{number}@clients.example.test"),
             from: from.to_owned(),
             to: to.iter().map(|to| (*to).to_owned()).collect(),
             cc: Vec::new(),
             subject: format!("About number {number}"),
+            date: jiff::fmt::rfc2822::to_string(&now).unwrap(),
             more: Vec::new(),
             text: format!("This is what number {number} says.\n"),
         }
@@ -74,13 +78,11 @@ impl Letter {
 
     /// The whole mail, lines ended by LF: whoever sends it makes CRLF of them.
     pub fn raw(&self) -> String {
-        let date = jiff::fmt::rfc2822::to_string(&jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC));
         let mut raw = format!("From: {}\nTo: {}\n", self.from, self.to.join(", "));
         if !self.cc.is_empty() {
             writeln!(raw, "Cc: {}", self.cc.join(", ")).unwrap();
         }
-        writeln!(raw, "Subject: {}\nDate: {}\nMessage-ID: <{}>", self.subject, date.unwrap(), self.id)
-            .unwrap();
+        writeln!(raw, "Subject: {}\nDate: {}\nMessage-ID: <{}>", self.subject, self.date, self.id).unwrap();
         for (name, value) in &self.more {
             writeln!(raw, "{name}: {value}").unwrap();
         }

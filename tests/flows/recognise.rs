@@ -150,10 +150,7 @@ both! {
         let id = text(&sent["data"], "message_id");
         let to = [bob.address.as_str(), &ben.person.address, &ann.capture_address];
         world.client_sends(&ann.person, &to, &letter);
-        wait_for("three sightings", PATIENCE, || {
-            std::fs::write("/tmp/dbg.json", format!("{:#} {:#?}", world.crm.get(&format!("/messages/{id}")), world.crm.list(&format!("/decisions?rfc822_message_id={}", letter.id)))).unwrap();
-            company.sightings(id).len() == 3
-        });
+        wait_for("three sightings", PATIENCE, || company.sightings(id).len() == 3);
         world.gateway.settle();
         let events = world.crm.events();
         let told: Vec<_> = events.iter().filter(|event| event["data"]["message_id"] == id).collect();

@@ -138,7 +138,7 @@ impl Office {
     fn capture(&self) -> Door {
         let envelope = Envelope {
             recipients: vec![Recipient::new(self.route.address.clone())],
-            ..Envelope::new(ReversePath::Null)
+            ..Envelope::new(ReversePath::Address(address("ann@us.example")))
         };
         Door::Mx { routes: vec![self.route.clone()], envelope, peer: "192.0.2.1".into() }
     }
