@@ -75,7 +75,7 @@ pub fn is_news(way: Way, internal_date: Option<Timestamp>, connected_at: Timesta
     match way {
         Way::Live => date >= connected_at - CLOCK_SLACK,
         Way::Backfill => date >= connected_at && date >= now - FRESH,
-        Way::Reindex { last_look } => date >= last_look - CLOCK_SLACK && date >= connected_at,
+        Way::Reindex { last_look } => date >= last_look.max(connected_at) - CLOCK_SLACK,
     }
 }
 

@@ -271,14 +271,33 @@ async fn keep_following(gateway: &Gateway, leased: Leased, stop: &CancellationTo
     }
     while !stop.is_cancelled() {
         let Err(failure) = sync::follow(gateway, leased, stop, &mut memory).await else { return };
-        let was_well = memory.well_since.is_some_and(|since| since.elapsed() >= WELL);
-        failures = if was_well { 1 } else { failures.saturating_add(1) };
-        let Some(pause) = after(gateway, leased, &failure, (failures, was_well)).await else { return };
+        let health = Health::of(&memory);
+        failures = if health == Health::Lasting { 1 } else { failures.saturating_add(1) };
+        let Some(pause) = after(gateway, leased, &failure, (failures, health)).await else { return };
         news.look();
         tokio::select! {
             () = stop.cancelled() => {}
             () = sleep(pause.length) => {}
             () = news.wait(), if pause.may_be_cut => {}
+        }
+    }
+}
+
+/// How well a session was before it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    /// It never looked at everything once.
+    Failed,
+    Brief,
+    Lasting,
+}
+
+impl Health {
+    fn of(memory: &Memory) -> Self {
+        match memory.well_since {
+            None => Self::Failed,
+            Some(since) if since.elapsed() < WELL => Self::Brief,
+            Some(_) => Self::Lasting,
         }
     }
 }
@@ -295,7 +314,7 @@ async fn after(
     gateway: &Gateway,
     leased: Leased,
     failure: &Failure,
-    (failures, was_well): (u32, bool),
+    (failures, health): (u32, Health),
 ) -> Option<Pause> {
     let own = |length| Some(Pause { length, may_be_cut: true });
     let trouble = match failure {
@@ -308,11 +327,13 @@ async fn after(
             tracing::warn!(account = %leased.account, error = %error, "an account waits for our store");
             return own(STORE_PAUSE);
         }
-        // Connections break; that is news only when the next one cannot be made.
-        Failure::Provider(Trouble::Unreachable(_)) if was_well => return own(SHORT_PAUSE),
+        // Connections break; that is news only when the next one cannot be made, or breaks as well.
+        Failure::Provider(Trouble::Unreachable(_)) if health != Health::Failed && failures == 1 => {
+            return own(SHORT_PAUSE);
+        }
         Failure::Provider(trouble) => trouble,
     };
-    let pause = pause(trouble, failures, flow::jitter());
+    let pause = pause(trouble, (failures, health), flow::jitter());
     let next = pause.as_ref().map(|pause| flow::now().saturating_add(pause.length).unwrap_or(Timestamp::MAX));
     tracing::info!(account = %leased.account, code = trouble.code(), failures, "an account's session ended");
     match Box::pin(sync::record(gateway, leased, trouble, next)).await {
@@ -326,19 +347,19 @@ async fn after(
 }
 
 /// `None` when trying again would do harm: providers lock accounts after wrong passwords.
-fn pause(trouble: &Trouble, failures: u32, jitter: f64) -> Option<Pause> {
-    let backing_off = |failures| retry::connection(failures, jitter);
+fn pause(trouble: &Trouble, (failures, health): (u32, Health), jitter: f64) -> Option<Pause> {
+    let usual = retry::connection(failures, jitter);
+    let long = retry::connection(failures.saturating_add(SEVERE), jitter);
     Some(match trouble {
         Trouble::Credentials(_) => return None,
+        // A server that ends good sessions says so too, as when it restarts: then the usual pause will do.
         Trouble::Throttled { wait, .. } => {
-            let length = wait.unwrap_or_else(|| backing_off(failures.saturating_add(SEVERE)));
-            Pause { length, may_be_cut: false }
+            let own = if health == Health::Failed { long } else { usual };
+            Pause { length: wait.unwrap_or(own), may_be_cut: false }
         }
         Trouble::UnstableIds => Pause { length: UNSTABLE_PAUSE, may_be_cut: false },
-        Trouble::Misbehaving(_) => {
-            Pause { length: backing_off(failures.saturating_add(SEVERE)), may_be_cut: true }
-        }
-        _ => Pause { length: backing_off(failures), may_be_cut: true },
+        Trouble::Misbehaving(_) => Pause { length: long, may_be_cut: true },
+        _ => Pause { length: usual, may_be_cut: true },
     })
 }
 
@@ -348,7 +369,8 @@ mod tests {
 
     #[track_caller]
     fn check(trouble: Trouble, failures: u32, expect: Option<(u64, bool)>) {
-        let got = pause(&trouble, failures, 0.5).map(|pause| (pause.length.as_secs(), pause.may_be_cut));
+        let got = pause(&trouble, (failures, Health::Failed), 0.5)
+            .map(|pause| (pause.length.as_secs(), pause.may_be_cut));
         assert_eq!(got, expect, "{trouble}");
     }
 
@@ -364,5 +386,7 @@ mod tests {
         check(Trouble::Throttled { text: text(), wait }, 1, Some((178, false)));
         check(Trouble::Throttled { text: text(), wait: None }, 1, Some((80, false)));
         check(Trouble::UnstableIds, 1, Some((3600, false)));
+        let bye = Trouble::Throttled { text: text(), wait: None };
+        assert_eq!(pause(&bye, (1, Health::Brief), 0.5).unwrap().length.as_secs(), 5);
     }
 }

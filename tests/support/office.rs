@@ -384,6 +384,22 @@ impl Office {
         mailboxes.iter().find(|mailbox| mailbox.name == name.as_bytes()).unwrap().cursor
     }
 
+    /// Lets go of the account in the place of a process that cannot any more, as time would.
+    pub async fn free_lease(&self) {
+        let mut tx = self.gateway.store.begin(self.workspace).await.unwrap();
+        tx.fence_account(self.account).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Moves a cursor past what the server has, as if the server had forgotten its latest mail.
+    pub async fn pretend_read_on(&self, name: &str, messages: u32) {
+        let mut cursor = self.cursor(name).await;
+        cursor.last_uid += messages;
+        let mut tx = self.gateway.store.begin(self.workspace).await.unwrap();
+        tx.advance_cursor(self.account, name.as_bytes(), &cursor, Timestamp::now()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
     /// Takes in a copy that the user sent to his capture address, as the MX listener does.
     pub async fn capture(&self, message: &str) {
         let capture = address("ann-0123456789abcdef@bcc.example.test");

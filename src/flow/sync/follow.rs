@@ -26,6 +26,8 @@ pub struct Memory {
     /// IDLE is offered and refused.
     pub(super) no_idle: bool,
     pub(super) id_changes: IdChanges,
+    /// When all UIDs were last compared.
+    pub(super) swept_at: Option<Instant>,
     /// The last message whose body could not be fetched, and how often in a row.
     body_failures: Option<(Uid, u32)>,
 }
@@ -68,6 +70,7 @@ pub(super) async fn attend<S: Wire>(
     let (gateway, account) = (connection.gateway, connection.account);
     let mut watch =
         Watch::new(gateway.followers.open_desk(account), news_of_account(&gateway.coord, account));
+    watch.swept(connection.memory.swept_at);
     let mut mailboxes = Box::pin(begin(connection, &mut watch)).await?;
     connection.memory.well_since = Some(Instant::now());
     while !stop.is_cancelled() {
@@ -124,6 +127,11 @@ async fn act<S: Wire>(
             watch.renewed(connection.gateway.settings.idle_renew);
         }
         Next::Choose => *mailboxes = begin(connection, watch).await?,
+        Next::Sweep => {
+            connection.sweep(mailboxes).await?;
+            connection.memory.swept_at = Some(Instant::now());
+            watch.swept(connection.memory.swept_at);
+        }
     }
     Ok(())
 }

@@ -19,26 +19,21 @@ use crate::{
 impl<S: Wire> Connection<'_, S> {
     /// Looks at every mailbox. Nothing new costs two round trips, however many there are.
     pub(super) async fn look(&mut self, mailboxes: &mut [Followed]) -> Result<(), Failure> {
-        // RFC 9051 section 6.3.11: STATUS of the selected mailbox need not be fresh (Dovecot's is not), NOOP makes the
+        // RFC 9051 section 6.3.11: STATUS of the selected mailbox need not be fresh (Dovecot's is not), but NOOP makes the
         // server say what came.
         if self.selected.is_some() {
             self.client.noop().await?;
         }
-        let selected = self.selected.clone();
-        let is_selected = |mailbox: &Followed| selected.as_ref() == Some(&mailbox.name);
-        let others = mailboxes.iter().filter(|mailbox| !is_selected(mailbox));
-        let names: Vec<MailboxName> = others.map(|mailbox| mailbox.name.clone()).collect();
-        let mut answers = self.client.status(&names).await?.into_iter();
-        // What was told of the selected mailbox, by whatever command, is in the news. Open it anew: then nothing is missed.
-        let arrived = self.client.take_news().arrived.is_some();
-        for mailbox in mailboxes.iter_mut() {
-            if is_selected(mailbox) {
-                if arrived {
-                    self.enter(mailbox).await?;
-                }
-            } else if let Some(answer) = answers.next() {
-                // One that cannot be asked about is opened instead.
-                let view = answer.map(|status| view_of_status(&status)).unwrap_or_default();
+        let names: Vec<MailboxName> = mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
+        let answers = self.client.status(&names).await?;
+        // What was told of the selected mailbox, by whatever command. Opened anew, it shows everything.
+        let told = self.selected.clone().filter(|_| self.client.take_news().arrived.is_some());
+        for (mailbox, answer) in mailboxes.iter_mut().zip(answers) {
+            // One that cannot be asked about is opened instead.
+            let view = answer.map(|status| view_of_status(&status)).unwrap_or_default();
+            if told.as_ref() == Some(&mailbox.name) {
+                self.enter(mailbox).await?;
+            } else {
                 self.visit(mailbox, &view).await?;
             }
         }

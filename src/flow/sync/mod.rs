@@ -2,7 +2,7 @@
 //! (docs/flows.md, "Sync").
 //!
 //! Read `follow` (one session from login to end), `look` and `wait` (when is something new), `headers`, `judge` and
-//! `consume` (what becomes of it), then `backfill`, `reindex` and `refetch`. Not here: leases and back-off
+//! `consume` (what becomes of it), then `backfill`, `reindex`, `sweep` and `refetch`. Not here: leases and back-off
 //! (`worker::accounts`), IMAP itself (`imap`), and filing (`flow::ingest`).
 
 mod backfill;
@@ -17,6 +17,7 @@ mod judge;
 mod look;
 mod refetch;
 mod reindex;
+mod sweep;
 mod wait;
 
 pub use follow::{Memory, follow};

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     coord::Subscription,
+    flow::jitter,
     imap::{self, IdleEvent, MailboxName, News},
 };
 
@@ -22,6 +23,8 @@ use crate::{
 const SAFETY_POLLS: u32 = 5;
 /// How often mailboxes are chosen anew: a user may have made a Sent mailbox, or renamed it.
 const CHOOSE_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How often, at most, all recent UIDs are compared with what was taken note of.
+const SWEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A server that ends IDLE by itself is not asked again at once.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
 /// The pause after a server has cried for nothing, doubled each time in a row, and how often it is doubled.
@@ -35,6 +38,7 @@ pub(super) struct Watch {
     look_at: Instant,
     renew_at: Instant,
     choose_at: Instant,
+    sweep_at: Instant,
     /// Alarms in a row that brought nothing.
     vain: u32,
 }
@@ -49,12 +53,14 @@ pub(super) enum Next {
     Renew,
     /// Choose the mailboxes anew.
     Choose,
+    /// Compare all UIDs.
+    Sweep,
 }
 
 impl Watch {
     pub(super) fn new(desk: Desk, news: Subscription) -> Self {
         let now = Instant::now();
-        Self { desk, news, look_at: now, renew_at: now, choose_at: now + CHOOSE_EVERY, vain: 0 }
+        Self { desk, news, look_at: now, renew_at: now, choose_at: now, sweep_at: now, vain: 0 }
     }
 
     /// Notes a look at every mailbox.
@@ -77,6 +83,11 @@ impl Watch {
         self.choose_at = Instant::now() + CHOOSE_EVERY;
     }
 
+    /// Notes when all UIDs were last compared; `None` when this process never did. Not every account at the same time.
+    pub(super) fn swept(&mut self, at: Option<Instant>) {
+        self.sweep_at = at.map_or_else(Instant::now, |at| at + SWEEP_EVERY.mul_f64(0.5 + 0.5 * jitter()));
+    }
+
     fn due(&self) -> Option<Next> {
         let now = Instant::now();
         let due = |at: Instant| at <= now;
@@ -84,6 +95,7 @@ impl Watch {
             () if due(self.choose_at) => Some(Next::Choose),
             () if due(self.renew_at) => Some(Next::Renew),
             () if due(self.look_at) => Some(Next::Look),
+            () if due(self.sweep_at) => Some(Next::Sweep),
             () => None,
         }
     }
@@ -142,7 +154,7 @@ impl<S: Wire> Connection<'_, S> {
             if let Some(next) = watch.due() {
                 return Ok(next);
             }
-            let until = watch.look_at.min(watch.renew_at);
+            let until = watch.look_at.min(watch.renew_at).min(watch.sweep_at);
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(Next::Stop),

@@ -7,6 +7,7 @@ mod isolation;
 mod journal;
 mod outbound;
 mod people;
+mod sync;
 mod threads;
 
 use jiff::Timestamp;

@@ -1,0 +1,465 @@
+//! Accounts at a provider that breaks off, lies, renumbers and refuses: nothing is lost, doubled or fetched in vain.
+//!
+//! Not here: honest servers (`sync`), and what single responses mean to the client (`imap_dialogues`).
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test a panic is an answer")]
+
+mod support;
+
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use mailweave::{
+    core::{
+        account::{AccountState, Endpoint, Security},
+        message::Sighting,
+    },
+    mail::Address,
+    sandbox::{
+        Act, Behaviour, Extensions, Extent, FlagChange, Options, Provider, Running as Sandbox, Service, Trigger,
+    },
+};
+use support::{
+    PATIENCE, Person, eventually,
+    office::{Engine, Office, Set, address, answering, mail, next_second},
+};
+
+const USER: &str = "ann@users.example.test";
+const CUSTOMER: &str = "carol@customers.example.test";
+const STRANGER: &str = "x@elsewhere.example.test";
+
+/// A gateway whose user has an account at the built-in provider.
+struct World {
+    sandbox: Sandbox,
+    office: Office,
+}
+
+impl Deref for World {
+    type Target = Office;
+    fn deref(&self) -> &Office {
+        &self.office
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Office {
+        &mut self.office
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with(Behaviour::default()).await
+    }
+
+    async fn with(behaviour: Behaviour) -> Self {
+        let sandbox = Provider::start(Options { behaviour, ..Options::default() }).await.unwrap();
+        let user = Person { address: USER.to_owned(), password: "pw".to_owned() };
+        sandbox.provider.add_user(&address(USER), &user.password).unwrap();
+        let imap =
+            Endpoint { host: "127.0.0.1".into(), port: sandbox.imap.port(), security: Security::None };
+        let customer = CUSTOMER.to_owned();
+        let set = Set { user, customer, imap, authority: None, engine: Engine::Sqlite };
+        Self { office: Office::open(set).await, sandbox }
+    }
+
+    fn user(&self) -> Address {
+        address(USER)
+    }
+
+    fn provider(&self) -> &Provider {
+        &self.sandbox.provider
+    }
+
+    fn put(&self, mailbox: &str, from: &str, id: &str, more: &str) -> u32 {
+        let to = if from == USER { CUSTOMER } else { USER };
+        let raw = mail(from, to, id, more).replace('\n', "\r\n");
+        self.provider().append(&self.user(), mailbox, raw.as_bytes(), &[]).unwrap()
+    }
+
+    /// The customer writes.
+    fn receive(&self, id: &str) -> u32 {
+        self.put("INBOX", CUSTOMER, id, "")
+    }
+
+    fn arm(&self, trigger: Trigger, act: Act) {
+        self.provider().arm(trigger, act);
+    }
+
+    /// UIDs of INBOX whose content was taken away, as often as it was.
+    fn contents(&self) -> Vec<u32> {
+        self.provider().contents_fetched(&self.user(), "INBOX")
+    }
+
+    fn verbs(&self) -> Vec<String> {
+        self.provider().said().into_iter().map(|said| said.verb).collect()
+    }
+
+    async fn sent(&self) -> String {
+        use mailweave::sandbox::SpecialUse;
+        self.provider().special(&self.user(), SpecialUse::Sent).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn only_the_content_of_what_belongs_is_ever_asked_for() {
+    let mut world = World::new().await;
+    world.put("INBOX", STRANGER, "old-private", "");
+    let old = world.receive("old");
+    next_second().await;
+    world.connect().await;
+    let private = world.put("INBOX", STRANGER, "private", "");
+    let new = world.receive("new");
+    world.await_message("new").await;
+    world.await_decision("private", "no_contact").await;
+    world.await_message("old").await;
+    assert_eq!(world.contents(), [old, new]);
+    let headers: Vec<u32> = world
+        .provider()
+        .fetched()
+        .into_iter()
+        .filter(|fetched| fetched.extent == Extent::Header)
+        .map(|fetched| fetched.uid)
+        .collect();
+    assert!(headers.contains(&private));
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_anywhere_loses_and_doubles_nothing() {
+    for verb in ["SEARCH", "FETCH", "EXAMINE", "STATUS", "NOOP"] {
+        for act in [Act::Drop, Act::DropAfter(20), Act::Bye("later".into())] {
+            let mut world = World::new().await;
+            world.connect().await;
+            world.arm(Trigger::next(Service::Imap, verb), act);
+            for id in ["one", "two", "three"] {
+                world.receive(id);
+            }
+            for id in ["one", "two", "three"] {
+                // Broken sessions begin anew by themselves; this only saves the test the pause.
+                eventually(&format!("{id} after a broken {verb}"), PATIENCE, async || {
+                    world.look_now();
+                    world.message(id).await.is_some()
+                })
+                .await;
+            }
+            world.await_event("message.received", 3).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_repeats_nothing_that_anybody_sees() {
+    let mut world = World::new().await;
+    world.connect().await;
+    for round in 0..6_u32 {
+        // Each body takes a while, so that the crash comes between some and the commit.
+        world.arm(Trigger::always(Service::Imap, "FETCH").containing("BODY.PEEK[]"), Act::Delay(Duration::from_millis(15)));
+        for number in 0..4 {
+            world.receive(&format!("m{round}-{number}"));
+        }
+        let wanted = world.contents().len() + usize::try_from(round % 4).unwrap();
+        eventually("some bodies", PATIENCE, async || world.contents().len() >= wanted).await;
+        world.crash().await;
+        world.provider().disarm();
+        // Nobody has let the lease go.
+        world.office.free_lease().await;
+        world.start();
+        for number in 0..4 {
+            world.await_message(&format!("m{round}-{number}")).await;
+        }
+    }
+    world.await_event("message.received", 24).await;
+    world.await_event("conversation.created", 24).await;
+}
+
+#[tokio::test]
+async fn a_new_uidvalidity_fetches_no_body_again_and_announces_nothing() {
+    let mut world = World::new().await;
+    world.connect().await;
+    for id in ["one", "two"] {
+        world.receive(id);
+        world.await_message(id).await;
+    }
+    world.put("INBOX", STRANGER, "private", "");
+    world.await_decision("private", "no_contact").await;
+    let (fetched, events) = (world.contents().len(), world.events().await.len());
+    let validity = world.provider().bump_uid_validity(&world.user(), "INBOX").unwrap();
+    world.look_now();
+    eventually("the new UIDs", PATIENCE, async || world.cursor("INBOX").await.uid_validity == validity).await;
+    for id in ["one", "two"] {
+        let sightings = world.sightings(&world.message(id).await.unwrap()).await;
+        let [Sighting::Account(at)] = &sightings[..] else { panic!("{sightings:?}") };
+        assert_eq!(at.uid_validity, validity);
+    }
+    assert_eq!(world.decisions("private").await.len(), 1);
+    assert_eq!((world.contents().len(), world.events().await.len()), (fetched, events));
+    world.receive("three");
+    world.await_message("three").await;
+    world.await_event("message.received", 3).await;
+}
+
+#[tokio::test]
+async fn mail_that_came_while_the_uids_changed_is_announced_once() {
+    let mut world = World::new().await;
+    world.connect().await;
+    world.receive("before");
+    world.await_message("before").await;
+    world.stop().await;
+    world.receive("between");
+    world.provider().bump_uid_validity(&world.user(), "INBOX").unwrap();
+    world.start();
+    world.await_message("between").await;
+    world.await_event("message.received", 2).await;
+}
+
+#[tokio::test]
+async fn ids_that_change_again_and_again_are_left_alone_for_a_while() {
+    let mut world = World::new().await;
+    world.connect().await;
+    world.receive("one");
+    world.await_message("one").await;
+    let sent = world.sent().await;
+    for _ in 0..4 {
+        let validity = world.provider().bump_uid_validity(&world.user(), &sent).unwrap();
+        world.look_now();
+        eventually("the new UIDs", PATIENCE, async || world.cursor(&sent).await.uid_validity == validity)
+            .await;
+    }
+    world.await_state(AccountState::Error).await;
+    assert_eq!(world.errors().await[0].0, "ids_unstable");
+    let next = world.status().await.next_attempt_at.unwrap();
+    assert!(next > Timestamp::now() + SignedDuration::from_mins(50));
+    assert_eq!(world.messages().await.len(), 1);
+    world.await_event("message.received", 1).await;
+}
+
+#[tokio::test]
+async fn a_throttling_provider_is_given_the_rest_it_asks_for() {
+    let mut world = World::new().await;
+    let answer = "NO [UNAVAILABLE] Request is throttled. Suggested Backoff Time: 600000 milliseconds";
+    world.arm(Trigger::always(Service::Imap, "LIST"), Act::Answer(answer.into()));
+    world.connect_with(support::office::login(&Person { address: USER.into(), password: "pw".into() })).await;
+    world.await_state(AccountState::Throttled).await;
+    let next = world.status().await.next_attempt_at.unwrap();
+    let wait = next.duration_since(Timestamp::now()).as_secs();
+    assert!((560..=600).contains(&wait), "{wait}");
+    // Asking for a look does not cut the rest short, nor does a restart.
+    world.look_now();
+    let logins = |world: &World| world.verbs().iter().filter(|verb| *verb == "AUTHENTICATE").count();
+    assert_eq!(logins(&world), 1);
+    world.stop().await;
+    world.start();
+    world.look_now();
+    let status = world.status().await;
+    assert_eq!((status.state, status.next_attempt_at), (AccountState::Throttled, Some(next)));
+    assert_eq!((logins(&world), world.count("account.error").await), (1, 0));
+}
+
+#[tokio::test]
+async fn a_refused_login_is_not_tried_again() {
+    let mut world = World::new().await;
+    let wrong = Person { address: USER.into(), password: "wrong".into() };
+    world.connect_with(support::office::login(&wrong)).await;
+    world.await_state(AccountState::ReauthRequired).await;
+    world.look_now();
+    world.await_event("account.reauth_required", 1).await;
+    // While the account is left alone its lease is free, for whoever gives it a new login.
+    world.renew_login(&support::office::login(&Person { password: "pw".into(), ..wrong })).await;
+    world.await_rest().await;
+    let refusals = world.errors().await;
+    assert_eq!(refusals, [("credentials".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn a_message_that_the_provider_cannot_hand_out_blocks_no_other() {
+    let mut world = World::new().await;
+    world.connect().await;
+    let next_uid = world.provider().uids(&world.user(), "INBOX").unwrap().1;
+    let of_it = |text: &str| Trigger::always(Service::Imap, "FETCH").containing(&format!("{next_uid} ({text}"));
+    world.arm(of_it("UID BODY.PEEK[]"), Act::Answer("NO cannot be converted".into()));
+    world.receive("broken");
+    world.receive("whole");
+    world.await_message("whole").await;
+    world.await_decision("broken", "unreadable_at_provider").await;
+    assert!(world.message("broken").await.is_none());
+    assert_eq!(world.cursor("INBOX").await.last_uid, next_uid + 1);
+}
+
+#[tokio::test]
+async fn a_message_over_which_the_connection_breaks_again_and_again_is_given_up() {
+    let mut world = World::new().await;
+    world.connect().await;
+    let next_uid = world.provider().uids(&world.user(), "INBOX").unwrap().1;
+    let trigger = Trigger::always(Service::Imap, "FETCH").containing(&format!("{next_uid} (UID BODY.PEEK[]"));
+    world.arm(trigger, Act::Drop);
+    world.receive("cursed");
+    world.receive("whole");
+    eventually("the one behind it", PATIENCE, async || {
+        world.look_now();
+        world.message("whole").await.is_some()
+    })
+    .await;
+    world.await_decision("cursed", "unreadable_at_provider").await;
+}
+
+#[tokio::test]
+async fn mail_larger_than_allowed_is_left_with_its_reason() {
+    let mut world = World::new().await;
+    world.connect().await;
+    let large = format!("{}\n", "x".repeat(70)).repeat(5000);
+    world.put("INBOX", CUSTOMER, "large", &format!("\n{large}"));
+    world.await_decision("large", "too_large").await;
+    assert!(world.contents().is_empty());
+}
+
+#[tokio::test]
+async fn bodies_are_filed_in_parts_when_they_are_many_and_large() {
+    let mut world = World::new().await;
+    world.connect().await;
+    world.stop().await;
+    let body = format!("{}\n", "x".repeat(70)).repeat(3400);
+    for number in 0..40 {
+        world.put("INBOX", CUSTOMER, &format!("m{number}"), &format!("\n{body}"));
+    }
+    world.start();
+    world.await_event("message.received", 40).await;
+    assert_eq!(world.contents().len(), 40);
+}
+
+#[tokio::test]
+async fn a_look_that_finds_nothing_asks_about_all_mailboxes_at_once() {
+    let mut world = World::new().await;
+    world.connect().await;
+    eventually("IDLE", PATIENCE, async || world.verbs().last().is_some_and(|verb| verb == "IDLE")).await;
+    world.provider().clear_ledger();
+    world.look_now();
+    eventually("the look", PATIENCE, async || world.verbs().iter().any(|verb| verb == "IDLE")).await;
+    let verbs: Vec<String> = world.verbs().into_iter().take_while(|verb| verb != "IDLE").collect();
+    let commands: Vec<&str> = verbs.iter().map(String::as_str).filter(|verb| *verb != "DONE").collect();
+    // Both mailboxes are asked about in one go.
+    assert_eq!(commands, ["NOOP", "STATUS", "STATUS"]);
+}
+
+#[tokio::test]
+async fn an_alarm_without_cause_does_not_keep_us_busy() {
+    let mut world = World::new().await;
+    world.connect().await;
+    world.arm(Trigger::always(Service::Imap, "IDLE"), Act::Inject(b"* 999 EXISTS\r\n".to_vec()));
+    world.provider().clear_ledger();
+    world.receive("one");
+    world.await_message("one").await;
+    world.receive("two");
+    world.await_message("two").await;
+    let searches = world.verbs().iter().filter(|verb| *verb == "UID SEARCH").count();
+    assert!(searches < 40, "{searches}");
+}
+
+#[tokio::test]
+async fn providers_without_extensions_with_foreign_names_and_late_sent_mailboxes_are_followed() {
+    let none = Extensions {
+        condstore: false,
+        qresync: false,
+        idle: false,
+        special_use: false,
+        uidplus: false,
+        r#move: false,
+        literal_plus: false,
+    };
+    let names = mailweave::sandbox::MailboxNames::German;
+    let mut world =
+        World::with(Behaviour { extensions: none, mailbox_names: names, ..Behaviour::default() }).await;
+    world.connect().await;
+    world.receive("question");
+    world.await_message("question").await;
+    let sent = world.sent().await;
+    world.put(&sent, USER, "answer", &answering("question"));
+    let answer = world.await_message("answer").await;
+    assert_eq!(answer.conversation, world.message("question").await.unwrap().conversation);
+}
+
+#[tokio::test]
+async fn an_account_without_a_sent_mailbox_is_followed_and_says_so() {
+    let mut world = World::new().await;
+    let sent = world.sent().await;
+    world.provider().remove(&world.user(), &sent).unwrap();
+    world.connect().await;
+    world.receive("question");
+    world.await_message("question").await;
+    assert_eq!(world.errors().await, [("no_sent_mailbox".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn a_mailbox_restored_from_a_backup_under_the_same_uidvalidity_is_healed() {
+    let mut world = World::new().await;
+    world.connect().await;
+    for id in ["one", "two", "three"] {
+        world.receive(id);
+        world.await_message(id).await;
+    }
+    // The server forgets the last message, and will hand out its UID again.
+    let events = world.events().await.len();
+    world.office.pretend_read_on("INBOX", 5).await;
+    world.stop().await;
+    world.start();
+    eventually("the cursor to come back", PATIENCE, async || {
+        let next = world.provider().uids(&world.user(), "INBOX").unwrap().1;
+        world.cursor("INBOX").await.last_uid == next - 1
+    })
+    .await;
+    assert_eq!(world.events().await.len(), events);
+    world.receive("four");
+    world.await_message("four").await;
+    assert_eq!(world.messages().await.len(), 4);
+    world.await_event("message.received", 4).await;
+}
+
+#[tokio::test]
+async fn an_overtaken_answer_is_recalled_over_the_session_that_is_there() {
+    let mut world = World::new().await;
+    world.connect().await;
+    let offer = mail(USER, "new@prospect.test", "offer", "");
+    let reply = mail("new@prospect.test", USER, "reply", &answering("offer")).replace('\n', "\r\n");
+    world.provider().append(&world.user(), "INBOX", reply.as_bytes(), &[]).unwrap();
+    world.await_decision("reply", "no_contact").await;
+    let sessions = |world: &World| world.verbs().iter().filter(|verb| *verb == "AUTHENTICATE").count();
+    assert_eq!(sessions(&world), 1);
+    world.capture(&offer).await;
+    world.await_event("message.received", 1).await;
+    assert_eq!(sessions(&world), 1);
+    assert_eq!(world.count("conversation.created").await, 1);
+}
+
+#[tokio::test]
+async fn flags_and_deletions_change_nothing_here() {
+    let mut world = World::new().await;
+    world.connect().await;
+    let uid = world.receive("one");
+    world.await_message("one").await;
+    let events = world.events().await.len();
+    let flags = (FlagChange::Add, &["\\Seen"][..]);
+    world.provider().flag(&world.user(), "INBOX", uid, flags).unwrap();
+    world.provider().expunge(&world.user(), "INBOX", uid).unwrap();
+    world.receive("two");
+    world.await_message("two").await;
+    assert!(world.message("one").await.is_some());
+    assert_eq!(world.events().await.len(), events + 2);
+}
+
+#[tokio::test]
+async fn mail_that_was_passed_over_is_found_by_the_sweep() {
+    let mut world = World::new().await;
+    next_second().await;
+    world.connect().await;
+    world.stop().await;
+    next_second().await;
+    world.receive("lost");
+    world.put("INBOX", STRANGER, "private", "");
+    world.office.pretend_read_on("INBOX", 2).await;
+    world.start();
+    world.await_message("lost").await;
+    world.await_decision("private", "no_contact").await;
+    world.await_event("message.received", 1).await;
+}
