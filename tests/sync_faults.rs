@@ -19,7 +19,8 @@ use mailweave::{
     },
     mail::Address,
     sandbox::{
-        Act, Behaviour, Extensions, Extent, FlagChange, Options, Provider, Running as Sandbox, Service, Trigger,
+        Act, Behaviour, Extensions, Extent, FlagChange, Options, Provider, Running as Sandbox, Service,
+        Trigger,
     },
 };
 use support::{
@@ -59,8 +60,7 @@ impl World {
         let sandbox = Provider::start(Options { behaviour, ..Options::default() }).await.unwrap();
         let user = Person { address: USER.to_owned(), password: "pw".to_owned() };
         sandbox.provider.add_user(&address(USER), &user.password).unwrap();
-        let imap =
-            Endpoint { host: "127.0.0.1".into(), port: sandbox.imap.port(), security: Security::None };
+        let imap = Endpoint { host: "127.0.0.1".into(), port: sandbox.imap.port(), security: Security::None };
         let customer = CUSTOMER.to_owned();
         let set = Set { user, customer, imap, authority: None, engine: Engine::Sqlite };
         Self { office: Office::open(set).await, sandbox }
@@ -156,7 +156,10 @@ async fn a_crash_in_the_middle_repeats_nothing_that_anybody_sees() {
     world.connect().await;
     for round in 0..6_u32 {
         // Each body takes a while, so that the crash comes between some and the commit.
-        world.arm(Trigger::always(Service::Imap, "FETCH").containing("BODY.PEEK[]"), Act::Delay(Duration::from_millis(15)));
+        world.arm(
+            Trigger::always(Service::Imap, "FETCH").containing("BODY.PEEK[]"),
+            Act::Delay(Duration::from_millis(15)),
+        );
         for number in 0..4 {
             world.receive(&format!("m{round}-{number}"));
         }
@@ -278,7 +281,8 @@ async fn a_message_that_the_provider_cannot_hand_out_blocks_no_other() {
     let mut world = World::new().await;
     world.connect().await;
     let next_uid = world.provider().uids(&world.user(), "INBOX").unwrap().1;
-    let of_it = |text: &str| Trigger::always(Service::Imap, "FETCH").containing(&format!("{next_uid} ({text}"));
+    let of_it =
+        |text: &str| Trigger::always(Service::Imap, "FETCH").containing(&format!("{next_uid} ({text}"));
     world.arm(of_it("UID BODY.PEEK[]"), Act::Answer("NO cannot be converted".into()));
     world.receive("broken");
     world.receive("whole");

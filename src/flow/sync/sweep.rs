@@ -63,7 +63,8 @@ impl<S: Wire> Connection<'_, S> {
         let numbers: Vec<u32> = uids.iter().map(|uid| uid.get()).collect();
         let (name, validity) = (mailbox.name.as_bytes(), mailbox.cursor.uid_validity);
         let mut session = self.read().await?;
-        let mut known: HashSet<u32> = session.sightings_by_uids(self.account, name, validity, &numbers).await?;
+        let mut known: HashSet<u32> =
+            session.sightings_by_uids(self.account, name, validity, &numbers).await?;
         known.extend(session.decided_uids(self.account, name, validity, &numbers).await?);
         Ok(uids.into_iter().filter(|uid| !known.contains(&uid.get())).collect())
     }
