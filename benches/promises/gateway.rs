@@ -4,13 +4,15 @@
 
 use std::{ffi::OsString, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::support::{
     free_address,
     server::{Server, Spec, directory},
+    tls::Authority,
 };
 
 const ADMIN_KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -24,18 +26,38 @@ pub struct Gateway {
     pub mx: SocketAddr,
     /// Where copies of the user's mail are sent.
     pub capture_address: String,
+    /// The user.
+    pub user_id: String,
+    pub api: Api,
     database: PathBuf,
 }
 
 impl Gateway {
-    /// Starts it with limits that do not stand in the way of a single client with very many connections.
+    /// Starts one that takes mail in for capture addresses and files it, with limits that do not stand in the way of a
+    /// single client with very many connections.
     ///
     /// # Errors
     /// When it does not start or refuses what is asked of it.
     pub async fn start() -> Result<Self> {
+        Self::with(r#"["mx", "jobs", "http"]"#, None).await
+    }
+
+    /// Starts one that follows accounts, at servers whose certificates this authority issued.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn following(authority: &Authority) -> Result<Self> {
+        Self::with(r#"["accounts", "mx", "jobs", "http"]"#, Some(authority)).await
+    }
+
+    async fn with(roles: &str, authority: Option<&Authority>) -> Result<Self> {
         let (dir, mx, http) = (directory("bench"), free_address(), free_address());
         let config = dir.join("mailweave.toml");
-        fs::write(&config, settings(&dir.join("data").display().to_string(), mx, http))?;
+        let egress = authority.map(|authority| {
+            format!("[egress]\nallow = [\"127.0.0.0/8\"]\nca_file = {:?}\n", authority.write_pem(&dir))
+        });
+        let settings = settings(&dir.join("data").display().to_string(), roles, (mx, http));
+        fs::write(&config, settings + &egress.unwrap_or_default())?;
         let built: OsString = env!("CARGO_BIN_EXE_mailweave").into();
         let binary = std::env::var_os("MAILWEAVE_BENCH_BINARY").unwrap_or(built);
         let command = vec![binary, "serve".into(), "--config".into(), config.into()];
@@ -43,8 +65,15 @@ impl Gateway {
         let spec =
             Spec { name: "mailweave", dir, command, signal: "TERM", final_signal: "KILL", as_root: false };
         let server = Server::start(spec, || std::net::TcpStream::connect(http).is_ok());
-        let capture_address = settle_in(http).await?;
-        Ok(Self { server, mx, capture_address, database })
+        let api = Api::new(http)?;
+        api.create("workspaces", &json!({ "name": "Acme", "slug": "acme" })).await?;
+        let ann = json!({ "email": "ann@crm.example", "name": "Ann Lee" });
+        let user = api.create("workspaces/acme/users", &ann).await?;
+        let of_user = |field: &str| {
+            user.get(field).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("no {field}"))
+        };
+        let (capture_address, user_id) = (of_user("capture_address")?, of_user("id")?);
+        Ok(Self { server, mx, capture_address, user_id, api, database })
     }
 
     /// Waits until everything taken in is filed.
@@ -67,6 +96,17 @@ impl Gateway {
         bail!("not everything was filed within {PATIENCE:?}")
     }
 
+    /// How many messages were decided upon.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn decided(&self) -> Result<usize> {
+        let options = SqliteConnectOptions::new().filename(&self.database).read_only(true);
+        let mut database = SqliteConnection::connect_with(&options).await?;
+        let row = sqlx::query("select count(*) as count from decisions").fetch_one(&mut database).await?;
+        Ok(usize::try_from(row.try_get::<i64, _>("count")?)?)
+    }
+
     /// Octets of the database and its log on disk.
     ///
     /// # Errors
@@ -76,12 +116,12 @@ impl Gateway {
     }
 }
 
-fn settings(data_dir: &str, mx: SocketAddr, http: SocketAddr) -> String {
+fn settings(data_dir: &str, roles: &str, (mx, http): (SocketAddr, SocketAddr)) -> String {
     format!(
         "\
 [node]
 data_dir = \"{data_dir}\"
-roles = [\"mx\", \"jobs\", \"http\"]
+roles = {roles}
 [domains]
 capture = \"bcc.crm.example\"
 reply = \"reply.crm.example\"
@@ -97,17 +137,46 @@ admin_key = \"{ADMIN_KEY}\"
     )
 }
 
-async fn settle_in(http: SocketAddr) -> Result<String> {
-    post(http, "workspaces", &json!({ "name": "Acme", "slug": "acme" })).await?;
-    let ann = json!({ "email": "ann@crm.example", "name": "Ann Lee" });
-    let user = post(http, "workspaces/acme/users", &ann).await?;
-    let address = user.get("capture_address").and_then(Value::as_str).context("no capture address")?;
-    Ok(address.to_owned())
+/// Its HTTP API, with the key that may do everything.
+#[derive(Clone)]
+pub struct Api {
+    client: Client,
+    base: String,
 }
 
-async fn post(http: SocketAddr, path: &str, body: &Value) -> Result<Value> {
-    mailweave::net::install_provider();
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    let request = client.post(format!("http://{http}/v1/{path}")).bearer_auth(ADMIN_KEY).json(body);
-    Ok(request.send().await?.error_for_status()?.json().await?)
+impl Api {
+    fn new(http: SocketAddr) -> Result<Self> {
+        mailweave::net::install_provider();
+        Ok(Self { client: Client::builder().no_proxy().build()?, base: format!("http://{http}/v1") })
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}/{path}", self.base)).bearer_auth(ADMIN_KEY)
+    }
+
+    /// Posts, and returns what was made.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn create(&self, path: &str, body: &Value) -> Result<Value> {
+        let response = self.request(Method::POST, path).json(body).send().await?;
+        let status = response.status();
+        let text = response.text().await?;
+        ensure!(status.is_success(), "{path} was answered {status}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// # Errors
+    /// When there is no such thing.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        Ok(self.request(Method::GET, path).send().await?.error_for_status()?.json().await?)
+    }
+
+    /// Server-sent events, still to be read.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn stream(&self, path: &str) -> Result<Response> {
+        Ok(self.request(Method::GET, path).send().await?.error_for_status()?)
+    }
 }

@@ -5,11 +5,13 @@
 //! comparison is repeated (3), `MAILWEAVE_BENCH_STORED` how far the store grows (100000), `MAILWEAVE_BENCH_BINARY` names
 //! another gateway to measure than the one just built.
 
+mod accounts;
 mod gateway;
 mod growth;
 mod ingest;
 mod load;
 mod peer;
+mod relay;
 mod sessions;
 mod table;
 mod threading;
@@ -23,7 +25,8 @@ use anyhow::{Result, bail};
 use table::Table;
 
 /// The measures by name, in the order they run.
-const NAMES: [&str; 6] = ["ingest", "steady", "sessions", "threading", "growth", "filing"];
+const NAMES: [&str; 9] =
+    ["ingest", "steady", "sessions", "latency", "mailbox", "accounts", "threading", "growth", "filing"];
 
 fn main() -> Result<()> {
     let (bench, names): (Vec<String>, Vec<String>) =
@@ -49,6 +52,9 @@ async fn measure(name: &str, table: &mut Table) -> Result<()> {
         "ingest" => ingest::in_bulk(table).await,
         "steady" => ingest::steady(table).await,
         "sessions" => sessions::idle(table).await,
+        "latency" => accounts::latency(table).await,
+        "mailbox" => accounts::mailbox(table).await,
+        "accounts" => accounts::idle(table).await,
         "growth" => growth::flat(table).await,
         "filing" => ingest::filing(table).await,
         _ => threading::in_memory(table),

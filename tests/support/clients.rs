@@ -267,4 +267,21 @@ impl ImapClient {
         self.connection.write(format!("{message}\r\n").as_bytes());
         self.answer(&tag)
     }
+
+    /// Begins to wait for news (RFC 2177). From here on only [`Self::next_line`] can be called.
+    pub fn begin_idle(&mut self) {
+        self.write_tagged("IDLE");
+        let go_on = self.connection.line();
+        assert!(go_on.starts_with(b"+"), "{:?}", String::from_utf8_lossy(&go_on));
+    }
+
+    /// Reads on until a line contains this.
+    pub fn next_line(&mut self, text: &str) -> String {
+        loop {
+            let line = String::from_utf8_lossy(&self.connection.line()).into_owned();
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
 }

@@ -196,6 +196,7 @@ state_dir = {dir}/state
 instance_name = {dir}
 log_path = {dir}/log/dovecot.log
 protocols = imap lmtp
+default_process_limit = 1000
 listen = 127.0.0.1
 ssl = yes
 ssl_cert = <{chain}
