@@ -108,18 +108,18 @@ impl Running {
         }
         let tls = certificates.map(|c| c.server_config(&[b"smtp"])).transpose()?;
         let has_tls = tls.is_some();
-        let (hostname, limits) = (self.gateway.settings.hostname.clone(), parts::smtp_limits(config));
+        let (hostname, capacity) = (self.gateway.settings.hostname.clone(), parts::smtp_capacity(config));
         if config.has_role(Role::Mx) {
             let gateway = self.gateway.clone();
             let factory = move |_, _| MxHandler::new(gateway.clone());
-            let server = Arc::new(smtp::Server::new(&hostname, limits.clone(), tls.clone(), factory));
+            let server = Arc::new(smtp::Server::new(&hostname, capacity.clone(), tls.clone(), factory));
             self.addresses.mx =
                 self.serve_smtp(&server, &config.smtp.mx.listen, (ListenerKind::Mx, "smtp.mx.listen"))?;
         }
         if config.has_role(Role::Submission) {
             let gateway = self.gateway.clone();
             let factory = move |_, _| SubmissionHandler::new(gateway.clone());
-            let server = Arc::new(smtp::Server::new(&hostname, limits, tls, factory));
+            let server = Arc::new(smtp::Server::new(&hostname, capacity, tls, factory));
             let kind = (ListenerKind::Submission, "smtp.submission.listen");
             self.addresses.submission = self.serve_smtp(&server, &config.smtp.submission.listen, kind)?;
             if has_tls {

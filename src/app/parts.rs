@@ -187,9 +187,18 @@ pub(super) fn certificates(config: &Config) -> Result<Option<Arc<Certificates>>,
     }
 }
 
-pub(super) fn smtp_limits(config: &Config) -> smtp::Limits {
+/// One for all SMTP listeners.
+pub(super) fn smtp_capacity(config: &Config) -> smtp::Capacity {
+    smtp::Capacity::new(smtp_limits(config))
+}
+
+/// How often the largest message fits into the shared memory: handling one takes up to five times its size.
+const LARGEST_AT_ONCE: u64 = 16;
+
+fn smtp_limits(config: &Config) -> smtp::Limits {
     let smtp = &config.smtp;
     let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let defaults = smtp::Limits::default();
     smtp::Limits {
         message_bytes_max: smtp.message_bytes_max.0,
         recipients_max: count(smtp.recipients_max),
@@ -197,9 +206,13 @@ pub(super) fn smtp_limits(config: &Config) -> smtp::Limits {
         command_timeout: smtp.idle_timeout,
         data_time_max: smtp.data_timeout,
         connections_max: count(smtp.connections_max),
-        connections_per_address_max: count(smtp.connections_per_client_max),
+        connections_per_client_max: count(smtp.connections_per_client_max),
         shutdown_grace: config.node.shutdown_grace,
-        ..smtp::Limits::default()
+        // Else a raised message_bytes_max would be promised by SIZE and never be kept.
+        buffered_bytes_max: defaults
+            .buffered_bytes_max
+            .max(smtp.message_bytes_max.0.saturating_mul(LARGEST_AT_ONCE)),
+        ..defaults
     }
 }
 
@@ -218,5 +231,30 @@ pub(super) fn api_state(
         public_url: config.http.public_url.clone(),
         plain_hosts: plain_hosts(gateway_dialer),
         message_bytes_max: usize::try_from(config.smtp.message_bytes_max.0).unwrap_or(usize::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(variables: &[(&str, &str)]) -> smtp::Limits {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        smtp_limits(&Config::read(None, variables.collect::<Vec<_>>()).unwrap().config)
+    }
+
+    #[test]
+    fn what_the_operator_sets_for_a_client_holds_for_each_of_its_addresses() {
+        assert_eq!(limits(&[]).connections_per_client_max, 50);
+        let raised = [("MAILWEAVE__SMTP__CONNECTIONS_PER_CLIENT_MAX", "500")];
+        assert_eq!(limits(&raised).connections_per_client_max, 500);
+    }
+
+    #[test]
+    fn there_is_memory_for_some_of_the_largest_messages_whatever_their_size() {
+        for size in ["1MiB", "36MiB", "200MiB"] {
+            let limits = limits(&[("MAILWEAVE__SMTP__MESSAGE_BYTES_MAX", size)]);
+            assert!(limits.buffered_bytes_max >= LARGEST_AT_ONCE * limits.message_bytes_max, "{size}");
+        }
     }
 }
