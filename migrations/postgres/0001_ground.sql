@@ -42,6 +42,7 @@ create table users (
     created_at  bigint not null,
     primary key (workspace, id)
 );
+create index users_recent on users (workspace, created_at, id);
 
 -- Every address of a user, the primary one included, in lower case.
 create table user_addresses (
@@ -80,6 +81,7 @@ create table contacts (
     primary key (workspace, id),
     constraint contacts_external_id_unique unique (workspace, external_id)
 );
+create index contacts_recent on contacts (workspace, created_at, id);
 
 create table contact_addresses (
     workspace   uuid not null,
@@ -120,6 +122,9 @@ create table accounts (
     foreign key (workspace, user_id) references users (workspace, id),
     foreign key (workspace, key_id) references content_keys (workspace, id)
 );
+create index accounts_recent on accounts (workspace, connected_at, id);
+-- Who is free, longest first, over all workspaces.
+create index accounts_lease on accounts (lease_until, id);
 
 create table account_errors (
     workspace   uuid not null,
@@ -198,6 +203,8 @@ create table inbound (
     primary key (workspace, id),
     constraint inbound_source_key_unique unique (workspace, source_key)
 );
+-- Those whose fingerprint has not been forgotten yet: the others are never looked at again.
+create index inbound_fingerprints on inbound (workspace, received_at) where source_key <> uuid_send(id);
 
 create table conversations (
     workspace   uuid not null references workspaces (id),
@@ -306,6 +313,7 @@ create table events (
     primary key (workspace, seq),
     constraint events_id_unique unique (workspace, id)
 );
+create index events_type on events (workspace, type, seq);
 
 create table webhooks (
     workspace   uuid not null references workspaces (id),
@@ -416,6 +424,8 @@ create table decisions (
     primary key (workspace, id)
 );
 create index decisions_recent on decisions (workspace, at, id);
+create index decisions_verdict on decisions (workspace, verdict, at, id);
+create index decisions_account on decisions (workspace, account, at, id);
 create index decisions_message on decisions (workspace, message);
 create unique index decisions_uid on decisions (workspace, account, mailbox, uid_validity, uid) where account is not null;
 
@@ -441,3 +451,6 @@ create table idempotency_keys (
     created_at  bigint not null,
     primary key (workspace, route, key)
 );
+-- A request that makes a workspace is looked for before there is one.
+create index idempotency_keys_request on idempotency_keys (route, key);
+create index idempotency_keys_age on idempotency_keys (created_at);

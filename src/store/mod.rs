@@ -74,7 +74,7 @@ pub use idempotency::{Idempotency, RequestKey};
 pub use intake::{InboundRow, InboundState, Taken};
 pub use leases::{Lease, Leased};
 pub use messages::KnownId;
-pub use page::{Page, PageKey};
+pub use page::{PURGE_ROWS_MAX, Page, PageKey};
 pub use sightings::{Renumbering, SightedId};
 pub(crate) use sql::{Arg, Query, Row, placeholders, sql};
 pub use submissions::{SubmissionExit, SubmissionStep};

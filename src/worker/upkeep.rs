@@ -8,8 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    core::ids::{Id as _, WorkspaceId},
     flow::{self, Gateway},
-    store::{Error, Page, PageKey},
+    store::{Error, PURGE_ROWS_MAX, Page, PageKey},
 };
 
 /// How often everything is looked over.
@@ -37,17 +38,41 @@ async fn tidy(gateway: &Gateway, now: Timestamp) -> Result<(), Error> {
         let page = Page::new(200, after);
         let workspaces = gateway.store.system_read().await?.workspaces(&page).await?;
         for workspace in &workspaces {
-            let mut tx = gateway.store.begin(workspace.id).await?;
-            tx.forget_fingerprints(now - FINGERPRINTS_KEPT).await?;
-            tx.commit().await?;
+            forget_fingerprints(gateway, workspace.id, now - FINGERPRINTS_KEPT).await?;
         }
         let Some(last) = workspaces.last() else { break };
-        after = Some(PageKey { at: last.created_at, id: crate::core::ids::Id::uuid(last.id) });
+        after = Some(PageKey { at: last.created_at, id: last.id.uuid() });
     }
-    let mut system = gateway.store.system().await?;
-    system.purge_requests(now - REQUESTS_KEPT).await?;
-    system.commit().await?;
+    purge_requests(gateway, now - REQUESTS_KEPT).await?;
     let swept = gateway.store.sweep_blob_files(ORPHANS_KEPT).await?;
     tracing::debug!(swept, "upkeep done");
     Ok(())
+}
+
+/// A transaction for each some: whoever has a message to hand in waits for no more than one.
+async fn forget_fingerprints(
+    gateway: &Gateway,
+    workspace: WorkspaceId,
+    before: Timestamp,
+) -> Result<(), Error> {
+    loop {
+        let mut tx = gateway.store.begin(workspace).await?;
+        let more = tx.forget_fingerprints(before).await?;
+        tx.commit().await?;
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+/// As above.
+async fn purge_requests(gateway: &Gateway, before: Timestamp) -> Result<(), Error> {
+    loop {
+        let mut system = gateway.store.system().await?;
+        let purged = system.purge_requests(before).await?;
+        system.commit().await?;
+        if purged < u64::from(PURGE_ROWS_MAX) {
+            return Ok(());
+        }
+    }
 }

@@ -16,7 +16,7 @@ use crate::{
     },
     mail::{Address, Envelope, Recipient, ReversePath},
     store::{
-        Error, InboundState, Taken, mint, sql,
+        Error, InboundState, PURGE_ROWS_MAX, Taken, mint, sql,
         testing::{World, both},
     },
 };
@@ -87,7 +87,42 @@ async fn file(world: &World, workspace: WorkspaceId, blob: Uuid) -> MessageKey {
     message
 }
 
+/// Rows as a listener leaves them, but for their bytes.
+async fn fill(world: &World, workspace: WorkspaceId, rows: u32) {
+    let (id, key) = match world.store.is_shared() {
+        true => ("gen_random_uuid()", "uuid_send(gen_random_uuid())"),
+        false => ("randomblob(16)", "randomblob(32)"),
+    };
+    let insert = sql(format!(
+        "with recursive n (i) as (select 1 union all select i + 1 from n where i < {rows}) \
+         insert into inbound (workspace, id, source_key, blob, door, received_at, state) \
+         select $1, {id}, {key}, {id}, '', i, 'filed' from n"
+    ));
+    let mut tx = world.store.begin(workspace).await.unwrap();
+    tx.execute(insert.bind(workspace)).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
 both! {
+    async fn fingerprints_are_forgotten_some_at_a_time_and_the_same_message_is_then_a_new_one(world) {
+        let workspace = world.workspace().await;
+        let first = take_in(&world, intake(workspace, "x")).await.unwrap();
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.settle_inbound(first.id, InboundState::Held, None).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(take_in(&world, intake(workspace, "x")).await.unwrap().repeated);
+        fill(&world, workspace, PURGE_ROWS_MAX).await;
+        let later = Timestamp::now();
+        let mut more = Vec::new();
+        for _ in 0..3 {
+            let mut tx = world.store.begin(workspace).await.unwrap();
+            more.push(tx.forget_fingerprints(later).await.unwrap());
+            tx.commit().await.unwrap();
+        }
+        assert_eq!(more, [true, false, false]);
+        assert!(!take_in(&world, intake(workspace, "x")).await.unwrap().repeated);
+    }
+
     async fn a_message_is_durable_with_its_job_when_it_is_taken(world) {
         let workspace = world.workspace().await;
         let mut listener = world.store.enqueued();
