@@ -4,10 +4,11 @@
 
 use std::{
     cell::RefCell,
+    collections::HashSet,
     fs::File,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -41,16 +42,25 @@ pub struct SealedBlob {
 }
 
 /// Where large content lies: `<directory>/<workspace>/<id>`.
-pub(super) struct BlobDir(PathBuf);
+pub(super) struct BlobDir {
+    root: PathBuf,
+    /// Workspaces whose directory was flushed into the root by this process. That it can be seen proves nothing: whoever has
+    /// just made it may still be flushing.
+    durable: Mutex<HashSet<WorkspaceId>>,
+}
 
 impl BlobDir {
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(directory)?;
-        Ok(Self(directory.to_owned()))
+        make_directory(directory)?;
+        Ok(Self { root: directory.to_owned(), durable: Mutex::default() })
     }
 
     fn directory(&self, workspace: WorkspaceId) -> PathBuf {
-        self.0.join(workspace.uuid().simple().to_string())
+        self.root.join(workspace.uuid().simple().to_string())
+    }
+
+    fn with_durable<T>(&self, look: impl FnOnce(&mut HashSet<WorkspaceId>) -> T) -> T {
+        look(&mut self.durable.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn file(&self, workspace: WorkspaceId, id: Uuid) -> PathBuf {
@@ -105,8 +115,14 @@ impl Store {
 
     async fn write_file(&self, workspace: WorkspaceId, id: Uuid, sealed: Vec<u8>) -> Result<(), Error> {
         self.0.health.check()?;
-        let directory = self.0.blobs.directory(workspace);
-        let file = self.0.blobs.file(workspace, id);
+        let blobs = &self.0.blobs;
+        if !blobs.with_durable(|durable| durable.contains(&workspace)) {
+            let directory = blobs.directory(workspace);
+            let made = blocking(move || make_directory(&directory)).await;
+            made.map_err(|error| self.disk_error(error))?;
+            blobs.with_durable(|durable| durable.insert(workspace));
+        }
+        let (directory, file) = (blobs.directory(workspace), blobs.file(workspace, id));
         let written = blocking(move || write_durably(&directory, &file, &sealed)).await;
         written.map_err(|error| self.disk_error(error))
     }
@@ -128,7 +144,7 @@ impl Store {
     /// When the directory or the database cannot be read.
     pub async fn sweep_blob_files(&self, age: Duration) -> Result<u64, Error> {
         let mut removed = 0;
-        let mut workspaces = entries(&self.0.blobs.0).await?;
+        let mut workspaces = entries(&self.0.blobs.root).await?;
         while let Some(directory) = next_entry(&mut workspaces).await? {
             let Some(workspace) = uuid_of(&directory).map(WorkspaceId::from_uuid) else { continue };
             let mut files = entries(&directory).await?;
@@ -144,11 +160,12 @@ impl Store {
     /// Removes every file of a workspace that is gone. Forgotten in a crash, they are swept later.
     pub(super) fn remove_blob_files(&self, workspace: WorkspaceId) {
         let directory = self.0.blobs.directory(workspace);
+        self.0.blobs.with_durable(|durable| durable.remove(&workspace));
         drop(tokio::task::spawn_blocking(move || std::fs::remove_dir_all(directory)));
     }
 
     pub(super) fn blob_directory(&self) -> &Path {
-        &self.0.blobs.0
+        &self.0.blobs.root
     }
 
     pub(super) fn blob_file(&self, workspace: WorkspaceId, id: Uuid) -> PathBuf {
@@ -253,14 +270,18 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.expect("the work does not panic and is never cancelled")
 }
 
+/// Makes a directory and flushes its entry, also when it was there already.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    match directory.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
 /// A rename alone does not survive a power cut on ext4: the directory has to be flushed as well as the file.
 fn write_durably(directory: &Path, file: &Path, content: &[u8]) -> io::Result<()> {
-    if !directory.is_dir() {
-        std::fs::create_dir_all(directory)?;
-        if let Some(parent) = directory.parent() {
-            File::open(parent)?.sync_all()?;
-        }
-    }
     // Named by no uuid: an abandoned one is swept like any leftover.
     let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
     temporary.write_all(content)?;
