@@ -111,6 +111,14 @@ impl From<sqlx::Error> for Error {
     }
 }
 
+/// Whether SQLite could not write, but has lost nothing: SQLITE_IOERR_WRITE. A failed flush is another matter.
+pub(super) fn is_failed_write(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some()
+            && error.code().is_some_and(|code| code == "778")
+    })
+}
+
 enum Fault {
     Full,
     Disk,

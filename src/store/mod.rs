@@ -137,10 +137,16 @@ impl Store {
     /// # Errors
     /// When it is in use by another process, newer than this release, or cannot be read or made.
     pub async fn open(options: &Options) -> Result<Self, OpenError> {
-        let health = Health::new();
         let blobs = BlobDir::open(&options.blob_dir)
             .map_err(|source| OpenError::Path { path: options.blob_dir.clone(), source })?;
-        let engine = match parse_url(&options.url)? {
+        let url = parse_url(&options.url)?;
+        let health = Health::new(match url {
+            Url::Sqlite(path) => {
+                path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+            }
+            Url::Postgres(_) => &options.blob_dir,
+        });
+        let engine = match url {
             Url::Sqlite(path) => Engine::Sqlite(Embedded::open(path, health.clone()).await?),
             Url::Postgres(url) => Engine::Postgres(postgres::open(url).await?),
         };

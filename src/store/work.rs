@@ -98,7 +98,7 @@ impl Work {
                 Ok(value)
             }
             Err(error) => {
-                let error = self.store.0.health.note(error.into());
+                let error = self.store.0.health.judge(error);
                 if let Link::Turn(turn) = &mut self.link {
                     turn.blame(&error);
                 }
@@ -115,7 +115,7 @@ impl Work {
             Link::Turn(turn) => Box::pin(turn.commit()).await?,
             Link::Transaction(transaction) => {
                 let done = Box::pin(transaction.commit()).await;
-                done.map_err(|error| self.store.0.health.note(error.into()))?;
+                done.map_err(|error| self.store.0.health.judge(error))?;
             }
             Link::Reader(_) | Link::Pooled(_) => {}
         }

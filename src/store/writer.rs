@@ -5,7 +5,6 @@
 //! wait for it.
 
 use std::{
-    fs::File,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,6 +19,7 @@ use super::{
     Error,
     health::Health,
     sql::{Wire, sql},
+    sqlite::Lock,
 };
 
 /// Transactions in one group. More would gain little and delay the first too long.
@@ -65,7 +65,7 @@ type Member = oneshot::Sender<Result<(), Error>>;
 /// How a turn ended: with somebody waiting for the commit, or to be undone, and because of what.
 type Ending = Result<Member, Option<Error>>;
 
-pub(super) fn start(connection: SqliteConnection, lock: File, health: Health) -> Writer {
+pub(super) fn start(connection: SqliteConnection, lock: Lock, health: Health) -> Writer {
     let (requests, queue) = mpsc::channel(WAITING_MAX);
     let commits = Arc::new(AtomicU64::new(0));
     let task = Task {
@@ -160,7 +160,7 @@ struct Task {
     commits: Arc<AtomicU64>,
     health: Health,
     /// Let go after the connection is closed.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Task {
@@ -307,7 +307,7 @@ impl Task {
     async fn checkpoint(&mut self) -> Result<(), Error> {
         let Some(connection) = self.connection.as_mut() else { return Err(Error::Failed) };
         let done = Wire::Sqlite(connection).fetch_optional(sql("pragma wal_checkpoint(truncate)")).await;
-        let row = done.map_err(|error| self.health.note(error.into()))?;
+        let row = done.map_err(|error| self.health.judge(error))?;
         match row.map(|row| row.get::<bool>("busy")).transpose()? {
             Some(false) => Ok(()),
             _ => Err(Error::refused("somebody reads a part of the log that is to go")),
@@ -317,6 +317,6 @@ impl Task {
     async fn execute(&mut self, text: &'static str) -> Result<(), Error> {
         let Some(connection) = self.connection.as_mut() else { return Err(Error::Failed) };
         let done = Wire::Sqlite(connection).execute(sql(text)).await;
-        done.map(|_| ()).map_err(|error| self.health.note(error.into()))
+        done.map(|_| ()).map_err(|error| self.health.judge(error))
     }
 }

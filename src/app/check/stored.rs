@@ -11,9 +11,23 @@ use crate::{
 };
 
 pub(super) async fn look(store: &Store, findings: &mut Findings) {
-    if let Err(error) = workspaces(store, findings).await {
+    let looked = match durability(store, findings).await {
+        Ok(()) => workspaces(store, findings).await,
+        failed => failed,
+    };
+    if let Err(error) = looked {
         findings.error("store", chain(&error));
     }
+}
+
+async fn durability(store: &Store, findings: &mut Findings) -> Result<(), Error> {
+    for setting in store.settings_that_lose_data().await? {
+        let says = format!(
+            "{setting} is off in PostgreSQL: when its machine goes down, mail that was acknowledged can be lost; turn it on"
+        );
+        findings.warning("store", says);
+    }
+    Ok(())
 }
 
 async fn workspaces(store: &Store, findings: &mut Findings) -> Result<(), Error> {

@@ -71,6 +71,20 @@ async fn a_store_is_opened_and_the_accounts_in_it_are_counted() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_flush_is_told_of() {
+    // As that of these tests is.
+    let world = World::postgres().await;
+    let key = write_key(world.directory.path(), 0o600).display().to_string();
+    let store = [
+        ("MAILWEAVE__STORE__URL", world.options.url.as_str()),
+        ("MAILWEAVE__SECRETS__MASTER_KEY_FILE", &key),
+    ];
+    let findings = found(&config(world.directory.path(), &store)).await;
+    check(&findings, Level::Warning, "store", "fsync is off in PostgreSQL");
+    assert!(!findings.0.iter().any(|finding| finding.says.contains("full_page_writes")), "{findings:#?}");
+}
+
+#[tokio::test]
 async fn a_store_that_a_gateway_holds_is_no_error() {
     let world = World::sqlite().await;
     write_key(world.directory.path(), 0o600);

@@ -101,6 +101,9 @@ both! {
         execute_raw(&world, text).await;
         let refused = Store::open(&world.options).await.err();
         assert!(matches!(refused, Some(OpenError::Newer(999))), "{refused:?}");
+        execute_raw(&world, "delete from _sqlx_migrations where version = 999").await;
+        let again = Store::open(&world.options).await;
+        assert!(again.is_ok(), "what was refused has let go of everything: {:?}", again.err());
     }
 
     async fn a_store_made_with_another_master_key_is_refused(world) {
@@ -108,7 +111,8 @@ both! {
         let mut options = world.options.clone();
         options.master_key = MasterKey::from_bytes([8; 32]);
         assert!(matches!(Store::open(&options).await.err(), Some(OpenError::MasterKey)));
-        assert!(Store::open(&world.options).await.is_ok());
+        let again = Store::open(&world.options).await;
+        assert!(again.is_ok(), "what was refused has let go of everything: {:?}", again.err());
     }
 }
 
@@ -165,6 +169,24 @@ async fn a_second_process_is_refused_until_the_first_has_closed() {
     let again = Store::open(&world.options).await.unwrap();
     assert!(world.store.system().await.is_err(), "the closed one stays closed");
     again.close().await;
+}
+
+/// What a session of a newly opened store works with, when the database says this.
+async fn synchronous_commit(world: &World, of_database: &str) -> String {
+    let name = world.options.url.rsplit('/').find_map(|part| part.split_once("?host=")).unwrap().0;
+    execute_raw(world, &format!("alter database {name} set synchronous_commit to '{of_database}'")).await;
+    let store = Store::open(&world.options).await.unwrap();
+    let query = sql("select current_setting('synchronous_commit') as value");
+    let value = store.system_read().await.unwrap().fetch_one(query).await.unwrap().get("value").unwrap();
+    store.close().await;
+    value
+}
+
+#[tokio::test]
+async fn a_commit_waits_for_the_disk_whatever_the_database_says() {
+    let world = World::postgres().await;
+    assert_eq!(synchronous_commit(&world, "off").await, "on");
+    assert_eq!(synchronous_commit(&world, "remote_apply").await, "remote_apply");
 }
 
 #[tokio::test]
