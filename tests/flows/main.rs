@@ -21,7 +21,7 @@ mod delivery;
 mod doubt;
 mod follow;
 mod isolation;
-
+mod poison;
 mod privacy;
 mod recognise;
 mod relay;
