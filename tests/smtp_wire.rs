@@ -211,7 +211,7 @@ async fn nothing_is_delivered_before_the_final_dot() {
     else {
         panic!("refused")
     };
-    assert_eq!(pending.recipients_taken(), 1);
+    assert_eq!(pending.refusals(), [None]);
     drop(pending);
     assert!(!client.is_usable());
     assert!(matches!(client.reset().await, Err(ClientError::Broken)));

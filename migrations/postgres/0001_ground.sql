@@ -342,6 +342,8 @@ create table jobs (
     body        text not null,
     run_at      bigint not null,
     attempt     bigint not null default 0,
+    -- Tries that failed in a way that trying again does not mend.
+    failures    bigint not null default 0,
     leased_until bigint,
     created_at  bigint not null
 );
@@ -393,6 +395,8 @@ create table submission_recipients (
     code        bigint,
     status      text,
     text        text,
+    -- Final dots whose answer was lost.
+    doubts      bigint not null default 0,
     primary key (workspace, message, address),
     foreign key (workspace, message) references submissions (workspace, message) on delete cascade
 );

@@ -342,6 +342,8 @@ create table jobs (
     body        text not null,
     run_at      integer not null,
     attempt     integer not null default 0,
+    -- Tries that failed in a way that trying again does not mend.
+    failures    integer not null default 0,
     leased_until integer,
     created_at  integer not null
 ) strict;
@@ -393,6 +395,8 @@ create table submission_recipients (
     code        integer,
     status      text,
     text        text,
+    -- Final dots whose answer was lost.
+    doubts      integer not null default 0,
     primary key (workspace, message, address),
     foreign key (workspace, message) references submissions (workspace, message) on delete cascade
 ) strict;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     account::MailboxUid,
-    ids::{AccountId, ConversationId, MessageKey, UserId, WebhookId},
+    ids::{AccountId, ConversationId, Id as _, MessageKey, UserId, WebhookId},
 };
 
 /// What is to be done. The serialised form is stored: add variants and optional fields, rename nothing.
@@ -61,6 +61,9 @@ impl Job {
         match self {
             // An account's provider counts concurrent submissions; a smarthost is built for many.
             Self::Submit { exit: JobExit::Account(account), .. } => Some(format!("submit/{account}")),
+            Self::Submit { message, exit: JobExit::Smarthost } => Some(beside("smarthost", *message)),
+            Self::Relay { message, .. } => Some(beside("relay", *message)),
+            Self::Report { message } => Some(beside("report", *message)),
             Self::SaveSent { account, .. } => Some(format!("sent/{account}")),
             Self::Refetch { at } => Some(format!("refetch/{}", at.account)),
             // Events of one conversation arrive in order; others do not wait for them.
@@ -70,6 +73,15 @@ impl Job {
             _ => None,
         }
     }
+}
+
+/// Mail that a workspace sends by its smarthost at one time, of each kind: one that hangs must not take the workers of all
+/// workspaces with it.
+const SMARTHOST_LANES: u128 = 4;
+
+/// One of the lanes beside each other that the messages of a workspace are spread over.
+fn beside(lane: &str, message: MessageKey) -> String {
+    format!("{lane}/{}", message.uuid().as_u128() % SMARTHOST_LANES)
 }
 
 /// The kind of a job, which decides who claims it.
@@ -101,7 +113,7 @@ impl JobKind {
     /// Events are told in order; of mail, one message that a server puts off must not hold up the others.
     #[must_use]
     pub fn keeps_order(self) -> bool {
-        !matches!(self, Self::Submit | Self::SaveSent | Self::Refetch)
+        !matches!(self, Self::Submit | Self::SaveSent | Self::Relay | Self::Report | Self::Refetch)
     }
 
     /// The word it is stored by.
@@ -117,5 +129,26 @@ impl JobKind {
             Self::Refetch => "refetch",
             Self::Deliver => "deliver",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_workspace_sends_by_its_smarthost_in_few_lanes() {
+        let message = |number| MessageKey::from_uuid(uuid::Uuid::from_u128(number));
+        let lanes = |job: fn(MessageKey) -> Job| -> BTreeSet<_> {
+            (0..1_000).map(|number| job(message(number)).lane(None).expect("a lane")).collect()
+        };
+        let submit = lanes(|message| Job::Submit { message, exit: JobExit::Smarthost });
+        assert_eq!(
+            submit.into_iter().collect::<Vec<_>>(),
+            ["smarthost/0", "smarthost/1", "smarthost/2", "smarthost/3"]
+        );
+        assert_eq!(lanes(|message| Job::Report { message }).len(), 4);
     }
 }

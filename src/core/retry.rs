@@ -16,9 +16,6 @@ const WEBHOOK: [u64; 9] =
 const SUBMISSION: [u64; 8] =
     [MINUTE, 3 * MINUTE, 10 * MINUTE, 20 * MINUTE, 40 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR];
 
-/// Waits before Sent is searched again for a message whose fate is uncertain.
-const RECONCILE: [u64; 3] = [30 * SECOND, 5 * MINUTE, HOUR];
-
 /// Waits before a message that could not be filed is tried again; after them it is held as poison.
 const FILING: [u64; 3] = [SECOND, 10 * SECOND, MINUTE];
 
@@ -35,12 +32,6 @@ pub fn webhook(attempt: u32, jitter: f64) -> Option<Duration> {
 #[must_use]
 pub fn submission(attempt: u32, jitter: f64) -> Duration {
     spread(nth(&SUBMISSION, attempt).or(SUBMISSION.last().copied()).unwrap_or(HOUR), jitter)
-}
-
-/// The wait before the `attempt`-th search for an uncertain message, or `None` when it is to be sent again.
-#[must_use]
-pub fn reconcile(attempt: u32) -> Option<Duration> {
-    nth(&RECONCILE, attempt).map(Duration::from_secs)
 }
 
 /// The wait after the `attempt`-th failure to file a message, or `None` when it is to be held.
@@ -89,7 +80,6 @@ mod tests {
     fn what_cannot_be_filed_is_held_after_three_tries() {
         assert!(filing(3).is_some());
         assert_eq!(filing(4), None);
-        assert_eq!(reconcile(4), None);
         assert_eq!(webhook(0, 0.5), None);
     }
 }

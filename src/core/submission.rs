@@ -44,6 +44,38 @@ pub struct RecipientState {
     /// Enhanced status code (RFC 3463), like `5.1.1`.
     pub status: Option<String>,
     pub text: Option<String>,
+    /// Final dots whose answer was lost. Every one may have brought him the message.
+    pub doubts: u32,
+}
+
+/// Lost answers after which a message is not sent again by itself: the first send and one repeat. A server that never
+/// answers would else be handed a copy every hour.
+pub const DOUBTS_MAX: u32 = 2;
+
+impl RecipientState {
+    /// A recipient nothing was tried for yet.
+    #[must_use]
+    pub fn new(recipient: Recipient, state: SubmissionState) -> Self {
+        Self { recipient, state, code: None, status: None, text: None, doubts: 0 }
+    }
+
+    /// Whether he is still to be sent to.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, SubmissionState::Queued | SubmissionState::Deferred)
+    }
+
+    /// Whether he is held for want of a way out, and not because the message may have been sent to him already.
+    #[must_use]
+    pub fn waits_for_way_out(&self) -> bool {
+        self.state == SubmissionState::Held && self.doubts < DOUBTS_MAX
+    }
+
+    /// Whether the message may be on its way to him.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self.state, SubmissionState::Sending | SubmissionState::Uncertain)
+    }
 }
 
 /// The state of a submission whose recipients are in these states: what is still open comes first, success before failure.
@@ -69,6 +101,10 @@ pub struct DsnOrder {
     /// Set once a report for the present final states was queued.
     #[serde(default)]
     pub reported: bool,
+    /// Set before the report's final dot and cleared when the server put it off: found set, the report may have gone out
+    /// already, and is not sent again.
+    #[serde(default)]
+    pub dot_intent: bool,
 }
 
 /// Whether and how a copy came to lie in the user's Sent mailbox.
@@ -124,13 +160,9 @@ mod tests {
 
     #[track_caller]
     fn check(states: &[SubmissionState], expect: SubmissionState) {
-        let recipient = |state: &SubmissionState| RecipientState {
-            recipient: Recipient::new(Address::parse("a@b.example").expect("an address")),
-            state: *state,
-            code: None,
-            status: None,
-            text: None,
-        };
+        let address = Address::parse("a@b.example").expect("an address");
+        let recipient =
+            |state: &SubmissionState| RecipientState::new(Recipient::new(address.clone()), *state);
         let recipients: Vec<_> = states.iter().map(recipient).collect();
         assert_eq!(overall(&recipients), expect, "{states:?}");
     }

@@ -79,7 +79,16 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
     let mut tx = gateway.store.begin(job.workspace).await?;
     let ruling =
         Ruling { verdict: Verdict::Held, rule: "cannot_be_processed", reason: "It could not be processed." };
-    let decision = NewDecision { ruling, via: "capture", message: None, seen_at: None, hashes: Vec::new() };
+    let via = match tx.inbound_door(inbound).await? {
+        Some(Door::Submission { .. }) => "submission",
+        Some(Door::Mx { routes, .. })
+            if routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. })) =>
+        {
+            "reply"
+        }
+        _ => "capture",
+    };
+    let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes: Vec::new() };
     hold(&mut tx, gateway, inbound, decision).await?;
     tx.settle(job, Settlement::Done).await?;
     tx.commit().await?;

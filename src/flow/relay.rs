@@ -112,12 +112,10 @@ pub(super) async fn enqueue(
 
 /// A user's answer on its way out to the contacts, like any submission.
 fn submission(message: &StoredMessage, bound: &Bound, reverse_path: &ReversePath) -> Submission {
-    let queued = |party: &Party| RecipientState {
-        recipient: Recipient { notify: crate::mail::Notify::Never, ..Recipient::new(party.address.clone()) },
-        state: SubmissionState::Queued,
-        code: None,
-        status: None,
-        text: None,
+    let queued = |party: &Party| {
+        let address = party.address.clone();
+        let recipient = Recipient { notify: crate::mail::Notify::Never, ..Recipient::new(address) };
+        RecipientState::new(recipient, SubmissionState::Queued)
     };
     Submission {
         message: message.id,

@@ -255,6 +255,8 @@ async fn restart(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
     account.status = AccountStatus { last_synced_at, last_checked_at, ..connecting(flow::now()) };
     tx.set_account_status(account.id, &account.status).await?;
     tx.fence_account(account.id).await?;
+    // What was held while nobody could log in goes out now.
+    flow::submit::resume(tx, Some(account.id)).await?;
     Ok(())
 }
 

@@ -211,7 +211,7 @@ struct RecipientView {
 }
 
 impl From<RecipientState> for RecipientView {
-    fn from(RecipientState { recipient, state, code, status: _, text }: RecipientState) -> Self {
+    fn from(RecipientState { recipient, state, code, text, .. }: RecipientState) -> Self {
         Self { address: recipient.address, state, code, text }
     }
 }

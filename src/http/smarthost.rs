@@ -121,6 +121,8 @@ async fn put(
     let (smarthost, credentials) = input.value.check(&api).await?;
     let mut tx = api.store().begin(access.workspace).await?;
     tx.put_smarthost(&smarthost, &credentials, flow::now()).await?;
+    // What was held for want of one goes out now.
+    flow::submit::resume(&mut tx, None).await?;
     let shown = view(&mut tx).await?;
     tx.commit().await?;
     Ok(Json(shown))

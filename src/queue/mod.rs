@@ -44,6 +44,8 @@ pub struct Leased {
     pub job: Job,
     /// 1 for the first try.
     pub attempt: u32,
+    /// Of the tries before this one, those that failed in a way that trying again does not mend.
+    pub failures: u32,
     pub created_at: Timestamp,
 }
 
@@ -55,6 +57,8 @@ pub enum Settlement {
     /// It stays until then. Its lane waits for it if it is of a kind that keeps the order ([`JobKind::keeps_order`]);
     /// else the others go first.
     RetryAt(Timestamp),
+    /// The same after a failure that counts: after a few the job is not tried as before.
+    FailedUntil(Timestamp),
 }
 
 /// Hears of new jobs. What was committed by other nodes, or fell due, it does not hear: look again now and then.
@@ -230,22 +234,24 @@ impl Tx {
     pub async fn settle(&mut self, leased: &Leased, settlement: Settlement) -> Result<(), Error> {
         match settlement {
             Settlement::Done => self.remove(leased).await,
-            Settlement::RetryAt(at) => self.postpone(leased, at).await,
+            Settlement::RetryAt(at) => self.postpone(leased, at, 0).await,
+            Settlement::FailedUntil(at) => self.postpone(leased, at, 1).await,
         }
     }
 
-    /// Drops every job of a lane, done or not, leased or not.
+    /// Lets the jobs that wait behind this one in its lane wait until then: what it was refused they would be refused too.
     ///
     /// # Errors
     /// When the database is out of reach.
-    pub async fn clear_lane(&mut self, lane: &str) -> Result<(), Error> {
+    pub async fn rest_lane(&mut self, leased: &Leased, until: Timestamp) -> Result<(), Error> {
+        let Some(lane) = leased.job.lane(None) else { return Ok(()) };
         let workspace = self.workspace();
         // The lane first, as `enqueue` does: two transactions that lock in one order cannot block each other.
-        self.execute(sql("delete from lanes where workspace = $1 and lane = $2").bind(workspace).bind(lane))
-            .await?;
-        self.execute(sql("delete from jobs where workspace = $1 and lane = $2").bind(workspace).bind(lane))
-            .await?;
-        Ok(())
+        let lock = sql("update lanes set jobs = jobs where workspace = $1 and lane = $2");
+        self.execute(lock.bind(workspace).bind(&lane)).await?;
+        let rest = sql("update jobs set run_at = $4 \
+             where workspace = $1 and lane = $2 and id <> $3 and leased_until is null and run_at < $4");
+        self.execute(rest.bind(workspace).bind(lane).bind(leased.id).bind(until)).await.map(drop)
     }
 
     /// Takes the lead of a lane from a job that waits for a later time. True when there was one.
@@ -272,11 +278,11 @@ impl Tx {
         self.pass_on(&lane, leased.job.kind()).await
     }
 
-    async fn postpone(&mut self, leased: &Leased, at: Timestamp) -> Result<(), Error> {
+    async fn postpone(&mut self, leased: &Leased, at: Timestamp, failures: u32) -> Result<(), Error> {
         let workspace = self.workspace();
-        let update = sql("update jobs set leased_until = null, run_at = $4 \
+        let update = sql("update jobs set leased_until = null, run_at = $4, failures = failures + $5 \
              where workspace = $1 and id = $2 and attempt = $3 returning lane");
-        let update = update.bind(workspace).bind(leased.id).bind(leased.attempt).bind(at);
+        let update = update.bind(workspace).bind(leased.id).bind(leased.attempt).bind(at).bind(failures);
         let row = self.fetch_optional(update).await?.ok_or(Error::Fenced)?;
         // Whoever sleeps until the lease's end has to wake before it.
         self.on_commit(Store::announce_jobs);
@@ -337,7 +343,7 @@ impl System {
              (select id from jobs where kind = $1 and run_at <= $2 and leased_until is null and head = 1 \
               order by run_at, id limit $4{}) \
              update jobs set leased_until = $3, attempt = attempt + 1 where id in (select id from due) \
-             returning id, workspace, body, attempt, created_at",
+             returning id, workspace, body, attempt, failures, created_at",
             self.skip_locked()
         );
         let max = u32::try_from(max).unwrap_or(u32::MAX);
@@ -358,6 +364,7 @@ fn read(row: &Row) -> Option<Leased> {
             workspace: row.id("workspace")?,
             job: row.json("body")?,
             attempt: row.get("attempt")?,
+            failures: row.get("failures")?,
             created_at: row.get("created_at")?,
         })
     })();

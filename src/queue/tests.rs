@@ -198,17 +198,41 @@ both! {
         assert_eq!(numbers(&claim(&queue, at(61)).await), [2]);
     }
 
-    async fn a_cleared_lane_is_empty_and_of_use_again(world) {
+    async fn a_lane_that_rests_is_asked_by_one_job_at_a_time(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
-        enqueue(&world, workspace, 1, Some("lane"), at(0)).await;
-        enqueue(&world, workspace, 2, Some("lane"), at(0)).await;
-        let leased = claim(&queue, at(0)).await;
+        let now = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).unwrap();
+        let later = |seconds| now + jiff::SignedDuration::from_secs(seconds);
+        let account = mint();
+        for number in 1..=3 {
+            let job = Job::SaveSent { message: message(number), account };
+            let mut tx = world.store.begin(workspace).await.unwrap();
+            tx.enqueue_job(&job, now).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        let claim = async |at: i64| queue.claim(&[JobKind::SaveSent], later(at), MINUTE, 9).await.unwrap();
+        let first = claim(0).await;
+        assert_eq!(first.len(), 1);
         let mut tx = world.store.begin(workspace).await.unwrap();
-        tx.clear_lane("lane").await.unwrap();
+        tx.rest_lane(&first[0], later(300)).await.unwrap();
+        tx.settle(&first[0], Settlement::RetryAt(later(900))).await.unwrap();
         tx.commit().await.unwrap();
-        assert!(matches!(settle(&world, &leased[0], Settlement::Done).await, Err(Error::Fenced)));
-        enqueue(&world, workspace, 3, Some("lane"), at(0)).await;
-        assert_eq!(numbers(&claim(&queue, at(0)).await), [3]);
+        assert!(claim(299).await.is_empty(), "the others wait too");
+        let second = claim(300).await;
+        assert!(second.len() == 1 && second[0].id != first[0].id);
+    }
+
+    async fn failures_that_count_are_told_from_tries(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        enqueue(&world, workspace, 1, None, at(0)).await;
+        for (settlement, failures) in
+            [(Settlement::RetryAt(at(0)), 0), (Settlement::FailedUntil(at(0)), 0), (Settlement::RetryAt(at(0)), 1)]
+        {
+            let leased = claim(&queue, at(0)).await;
+            assert_eq!(leased[0].failures, failures);
+            settle(&world, &leased[0], settlement).await.unwrap();
+        }
+        let leased = claim(&queue, at(0)).await;
+        assert_eq!((leased[0].attempt, leased[0].failures), (4, 1));
     }
 
     async fn a_kind_with_much_to_do_does_not_starve_another(world) {

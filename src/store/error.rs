@@ -17,8 +17,8 @@ pub enum Error {
     /// Try again later.
     #[error("the database cannot do this now")]
     Unavailable(#[source] sqlx::Error),
-    /// Stored data cannot be read. Trying again does not help.
-    #[error("stored data is unreadable: {0}")]
+    /// Stored data cannot be read, or the database refuses this data. Trying again does not help.
+    #[error("data is unreadable, or refused: {0}")]
     Corrupt(String),
     /// No space is left: accept nothing more until there is.
     #[error("the disk is full")]
@@ -56,6 +56,13 @@ pub enum OpenError {
 }
 
 impl Error {
+    /// Whether the data is at fault and not the moment. A conflict, or something missing, may still be a race: one such
+    /// failure says little, several in a row say enough.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        matches!(self, Self::Corrupt(_) | Self::Missing | Self::Conflict { .. })
+    }
+
     /// An error that tells several callers of the one that struck them all.
     pub(super) fn again(&self) -> Self {
         match self {
@@ -134,8 +141,9 @@ fn sqlite_fault(code: &str) -> Fault {
         (_, 13) | (4874, _) => Fault::Full,
         // SQLITE_IOERR in all its kinds: after a failed fsync the page may be gone from memory and disk alike.
         (_, 10) => Fault::Disk,
-        // SQLITE_CORRUPT and SQLITE_NOTADB.
-        (_, 11 | 26) => Fault::Data,
+        // SQLITE_CORRUPT and SQLITE_NOTADB; and what it refuses to store: SQLITE_TOOBIG, SQLITE_CONSTRAINT (unique and
+        // foreign keys have their own errors) and SQLITE_MISMATCH.
+        (_, 11 | 18 | 19 | 20 | 26) => Fault::Data,
         _ => Fault::Passing,
     }
 }
@@ -146,6 +154,9 @@ fn postgres_fault(code: &str) -> Fault {
         "53100" => Fault::Full,
         "58030" => Fault::Disk,
         "XX001" | "XX002" => Fault::Data,
+        // What it refuses to store: data exceptions (a NUL in a text), constraints other than unique and foreign keys, and
+        // limits of the program (a row too large for an index).
+        code if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => Fault::Data,
         _ => Fault::Passing,
     }
 }

@@ -8,6 +8,7 @@ use super::{Error, InboundState, PURGE_ROWS_MAX, Session, Tx, sql::sql};
 use crate::core::{
     account::MailboxUid,
     ids::{ConversationId, MessageKey},
+    inbound::Door,
     message::{Parties, Sighting, SightingRow},
     submission::SentCopy,
 };
@@ -150,5 +151,15 @@ impl Session {
             state: InboundState::parse(&row.get::<String>("state")?)?,
             message: row.opt_id("message")?,
         }))
+    }
+
+    /// By which door a message was taken in; `None` when there is none, or that cannot be read any more.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn inbound_door(&mut self, id: MessageKey) -> Result<Option<Door>, Error> {
+        let query =
+            sql("select door from inbound where workspace = $1 and id = $2").bind(self.workspace()).bind(id);
+        Ok(self.fetch_optional(query).await?.and_then(|row| row.json("door").ok()))
     }
 }

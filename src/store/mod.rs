@@ -77,7 +77,7 @@ pub use messages::KnownId;
 pub use page::{PURGE_ROWS_MAX, Page, PageKey};
 pub use sightings::{Renumbering, SightedId};
 pub(crate) use sql::{Arg, Query, Row, placeholders, sql};
-pub use submissions::{SubmissionExit, SubmissionStep};
+pub use submissions::SubmissionStep;
 pub(crate) use vault::Place;
 pub use vault::{MasterKey, MasterKeyError};
 pub use webhooks::OLD_SECRET_LASTS;

@@ -15,21 +15,13 @@ use super::{
 use crate::{
     core::{
         ids::{AccountId, MessageKey},
-        submission::{DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
+        submission::{DOUBTS_MAX, DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
     },
     mail::{MessageId, Recipient, ReversePath},
 };
 
 const COLUMNS: &str = "s.message, s.account, s.class, s.reverse_path, s.dsn, s.blob, s.state, s.attempt, \
      s.principal, s.accepted_at, s.next_attempt_at, s.dot_intent_at, s.detail, s.sent_copy";
-
-/// Where a submission leaves from, as a filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SubmissionExit {
-    Any,
-    Account(AccountId),
-    Smarthost,
-}
 
 /// One step of a submission: all that changes as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,21 +71,18 @@ impl Tx {
         message: MessageKey,
         step: &SubmissionStep,
     ) -> Result<(), Error> {
-        let query = step_query(self.workspace(), message, step).query();
+        let query = sql(
+            "update submissions set state = $3, attempt = $4, next_attempt_at = $5, dot_intent_at = $6, \
+             detail = $7 where workspace = $1 and message = $2",
+        )
+        .bind(self.workspace())
+        .bind(message)
+        .bind(word(&step.state))
+        .bind(step.attempt)
+        .bind(step.next_attempt_at)
+        .bind(step.dot_intent_at)
+        .bind(step.detail.clone());
         changed(self.execute(query).await?)
-    }
-
-    /// Takes a step if the submission is in this state: of a sender and somebody who cancels, one wins. True when the step
-    /// was taken.
-    pub async fn step_submission(
-        &mut self,
-        message: MessageKey,
-        from: SubmissionState,
-        step: &SubmissionStep,
-    ) -> Result<bool, Error> {
-        let query =
-            step_query(self.workspace(), message, step).text(" and state = ").arg(word(&from)).query();
-        Ok(self.execute(query).await? > 0)
     }
 
     /// Writes how recipients fare; those not named stay as they are.
@@ -109,7 +98,7 @@ impl Tx {
         let mut seen = std::collections::HashSet::new();
         let once: Vec<_> = recipients.iter().filter(|state| seen.insert(&state.recipient.address)).collect();
         for some in once.chunks(LIST_MAX) {
-            let rows = some.iter().map(|state| -> [Arg; 9] {
+            let rows = some.iter().map(|state| -> [Arg; 10] {
                 [
                     workspace.into(),
                     message.into(),
@@ -120,16 +109,18 @@ impl Tx {
                     state.code.into(),
                     state.status.clone().into(),
                     state.text.clone().into(),
+                    state.doubts.into(),
                 ]
             });
             let query = Statement::new(
                 "insert into submission_recipients (workspace, message, address, notify, original, state, code, \
-                 status, text) values ",
+                 status, text, doubts) values ",
             )
             .rows(rows)
             .text(
-                " on conflict (workspace, message, address) do update set state = excluded.state, \
-                 code = excluded.code, status = excluded.status, text = excluded.text",
+                " on conflict (workspace, message, address) do update set notify = excluded.notify, \
+                 state = excluded.state, code = excluded.code, status = excluded.status, text = excluded.text, \
+                 doubts = excluded.doubts",
             )
             .query();
             self.execute(query).await?;
@@ -187,38 +178,34 @@ impl Session {
         Ok(found)
     }
 
-    /// Submissions in one of these states, longest accepted first.
-    pub async fn submissions_in(
+    /// Submissions held for want of a way out by which they could leave again, longest accepted first. What was held because
+    /// it may have been sent already is not among them.
+    pub async fn submissions_held(
         &mut self,
-        states: &[SubmissionState],
-        exit: SubmissionExit,
+        account: Option<AccountId>,
         limit: u32,
     ) -> Result<Vec<Submission>, Error> {
-        let words: Vec<_> = states.iter().map(word).collect();
-        let mut query = Statement::new(format!("select {COLUMNS} from submissions s where s.workspace = "))
+        let query = Statement::new(format!("select {COLUMNS} from submissions s where s.workspace = "))
             .arg(self.workspace())
-            .text(" and s.state in ")
-            .list(&words);
-        query = match exit {
-            SubmissionExit::Any => query,
-            SubmissionExit::Account(account) => query.text(" and s.account = ").arg(account),
-            SubmissionExit::Smarthost => query.text(" and s.account is null"),
+            .text(" and s.state = ")
+            .arg(word(&SubmissionState::Held));
+        let query = match account {
+            Some(account) => query.text(" and s.account = ").arg(account),
+            None => query.text(" and s.account is null"),
         };
-        let query =
-            query.text(" order by s.accepted_at, s.message limit ").arg(limit.min(LIST_ROWS_MAX)).query();
+        let query = query
+            .text(
+                " and exists (select 1 from submission_recipients r where r.workspace = s.workspace \
+                 and r.message = s.message and r.state = ",
+            )
+            .arg(word(&SubmissionState::Held))
+            .text(" and r.doubts < ")
+            .arg(DOUBTS_MAX)
+            .text(") order by s.accepted_at, s.message limit ")
+            .arg(limit.min(LIST_ROWS_MAX))
+            .query();
         let rows = self.fetch_all(query).await?;
         self.complete_submissions(&rows).await
-    }
-
-    /// The submissions an account has still to send, longest accepted first.
-    pub async fn submissions_waiting(
-        &mut self,
-        account: AccountId,
-        limit: u32,
-    ) -> Result<Vec<Submission>, Error> {
-        use SubmissionState::{Deferred, Queued, Sending, Uncertain};
-        let waiting = [Queued, Sending, Deferred, Uncertain];
-        self.submissions_in(&waiting, SubmissionExit::Account(account), limit).await
     }
 
     /// The submission of the message known by this id: how a DSN or a Sent copy finds what it is about. Of several, the
@@ -243,8 +230,8 @@ impl Session {
         }
         let keys: Vec<_> = submissions.iter().map(|submission| submission.message).collect();
         let query = Statement::new(
-            "select message, address, notify, original, state, code, status, text from submission_recipients \
-             where workspace = ",
+            "select message, address, notify, original, state, code, status, text, doubts \
+             from submission_recipients where workspace = ",
         )
         .arg(self.workspace())
         .text(" and message in ")
@@ -264,27 +251,6 @@ impl Session {
 
 /// Most submissions that are read at once.
 const LIST_ROWS_MAX: u32 = 1000;
-
-fn step_query(
-    workspace: crate::core::ids::WorkspaceId,
-    message: MessageKey,
-    step: &SubmissionStep,
-) -> Statement {
-    Statement::new("update submissions set state = ")
-        .arg(word(&step.state))
-        .text(", attempt = ")
-        .arg(step.attempt)
-        .text(", next_attempt_at = ")
-        .arg(step.next_attempt_at)
-        .text(", dot_intent_at = ")
-        .arg(step.dot_intent_at)
-        .text(", detail = ")
-        .arg(step.detail.clone())
-        .text(" where workspace = ")
-        .arg(workspace)
-        .text(" and message = ")
-        .arg(message)
-}
 
 fn read(row: &Row) -> Result<Submission, Error> {
     let reverse_path = match row.get::<String>("reverse_path")?.is_empty() {
@@ -321,5 +287,6 @@ fn read_recipient(row: &Row) -> Result<RecipientState, Error> {
         code: row.get("code")?,
         status: row.get("status")?,
         text: row.get("text")?,
+        doubts: row.get("doubts")?,
     })
 }

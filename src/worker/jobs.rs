@@ -43,15 +43,17 @@ struct Crew {
     yields: bool,
 }
 
-/// Filing works against the store alone, sending against providers, delivering against the CRM.
-const CREWS: [Crew; 3] = [
+/// Filing works against the store alone, sending against providers, delivering against the CRM. What an account's mailboxes
+/// are asked for may wait for the account's own session, and sending does not wait for that.
+const CREWS: [Crew; 4] = [
     Crew { kinds: &[JobKind::Process, JobKind::Repeat], workers: 16, claim_min: 8, yields: true },
     Crew {
-        kinds: &[JobKind::Submit, JobKind::SaveSent, JobKind::Relay, JobKind::Report, JobKind::Refetch],
+        kinds: &[JobKind::Submit, JobKind::Relay, JobKind::Report],
         workers: 64,
         claim_min: 1,
         yields: false,
     },
+    Crew { kinds: &[JobKind::SaveSent, JobKind::Refetch], workers: 32, claim_min: 1, yields: false },
     Crew { kinds: &[JobKind::Deliver], workers: 32, claim_min: 1, yields: false },
 ];
 
@@ -153,13 +155,17 @@ async fn run_one(gateway: Gateway, job: Leased) {
         Ok(Err(FlowError::Store(store::Error::Fenced))) => return,
         Ok(Err(FlowError::Raced)) => settle(&gateway, &job, Settlement::RetryAt(flow::now())).await,
         Ok(Err(FlowError::Obsolete)) => settle(&gateway, &job, Settlement::Done).await,
+        Ok(Err(FlowError::Store(error))) if error.is_lasting() => {
+            tracing::error!(job = job.id, kind = job.job.kind().as_str(), failures = job.failures, error = %error, "a job failed over its data");
+            after_lasting_failure(&gateway, &job).await
+        }
         Ok(Err(error)) => {
             tracing::warn!(job = job.id, kind = job.job.kind().as_str(), attempt = job.attempt, error = %error, "a job failed and will be tried again");
             settle(&gateway, &job, Settlement::RetryAt(flow::now() + RETRY)).await
         }
         Err(panic) => {
             tracing::error!(job = job.id, kind = job.job.kind().as_str(), attempt = job.attempt, error = %panic, "a job panicked");
-            after_panic(&gateway, &job).await
+            after_lasting_failure(&gateway, &job).await
         }
     };
     if let Err(error) = failed {
@@ -171,8 +177,11 @@ async fn run_one(gateway: Gateway, job: Leased) {
 /// Keeps the job of a worker that is slow but alive. One that is too late anyway is fenced when it writes.
 async fn renew(gateway: &Gateway, job: &Leased) {
     let lease = SignedDuration::try_from(gateway.settings.job_lease).unwrap_or(SignedDuration::MAX);
-    if let Err(error) = gateway.queue.extend(job, flow::now() + lease).await {
-        tracing::warn!(job = job.id, error = %error, "a job's lease could not be renewed");
+    match gateway.queue.extend(job, flow::now() + lease).await {
+        Ok(true) => {}
+        // Another worker has it: this one is fenced before its next effect on the outside, and when it writes.
+        Ok(false) => tracing::warn!(job = job.id, "a job was taken over by another worker"),
+        Err(error) => tracing::warn!(job = job.id, error = %error, "a job's lease could not be renewed"),
     }
 }
 
@@ -191,17 +200,36 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
     }
 }
 
-/// A message that makes the reader panic again and again is held; anything else waits and comes again.
-async fn after_panic(gateway: &Gateway, job: &Leased) -> Result<(), store::Error> {
-    match (&job.job, retry::filing(job.attempt)) {
-        (Job::Process { inbound }, None) => {
-            flow::hold_poison(gateway, job, *inbound).await.or_else(FlowError::into_store)
+/// What trying again will hardly mend: a message that makes the reader panic, data that cannot be read, or that the database
+/// refuses. After a few tries mail is held with its reason, and what only serves it is given up.
+async fn after_lasting_failure(gateway: &Gateway, job: &Leased) -> Result<(), store::Error> {
+    let failures = job.failures.saturating_add(1);
+    let held = match (&job.job, retry::filing(failures)) {
+        (_, Some(wait)) => return fail(gateway, job, wait).await,
+        (Job::Process { inbound }, None) => flow::hold_poison(gateway, job, *inbound).await,
+        (Job::Submit { message, .. }, None) => flow::submit::hold_poison(gateway, job, *message).await,
+        // An endpoint is owed its events: ever more slowly, until the data is mended or the endpoint given up.
+        (Job::Deliver { .. }, None) => {
+            return fail(gateway, job, retry::submission(failures, flow::jitter())).await;
         }
-        (_, wait) => {
-            let wait = wait.and_then(|wait| SignedDuration::try_from(wait).ok()).unwrap_or(RETRY);
-            settle(gateway, job, Settlement::RetryAt(flow::now() + wait)).await
+        (_, None) => {
+            tracing::error!(job = job.id, kind = job.job.kind().as_str(), "a job is given up");
+            return settle(gateway, job, Settlement::Done).await;
         }
+    };
+    match held {
+        // What would be held cannot be read at all: it stays, and is looked at ever more slowly.
+        Err(FlowError::Store(error)) if error.is_lasting() => {
+            fail(gateway, job, retry::submission(failures, flow::jitter())).await
+        }
+        Err(FlowError::Obsolete) => settle(gateway, job, Settlement::Done).await,
+        held => held.or_else(FlowError::into_store),
     }
+}
+
+async fn fail(gateway: &Gateway, job: &Leased, wait: Duration) -> Result<(), store::Error> {
+    let wait = SignedDuration::try_from(wait).unwrap_or(RETRY);
+    settle(gateway, job, Settlement::FailedUntil(flow::now() + wait)).await
 }
 
 async fn settle(gateway: &Gateway, job: &Leased, settlement: Settlement) -> Result<(), store::Error> {

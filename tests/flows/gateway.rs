@@ -81,6 +81,13 @@ impl Gateway {
         }
     }
 
+    /// Stops, and starts with another configuration. Ports change.
+    pub fn restart(&mut self, adjust: impl FnOnce(&mut Config)) {
+        self.stop();
+        adjust(&mut self.config);
+        self.resume();
+    }
+
     fn running(&self) -> &Running {
         self.running.as_ref().expect("the gateway runs")
     }
@@ -133,7 +140,8 @@ impl Gateway {
         self.running().gateway.queue.nudge();
     }
 
-    fn execute(&self, statement: &'static str) {
+    /// Does to the database what no caller can, as a failing disk or a crash at the wrong moment would.
+    pub fn execute(&self, statement: &'static str) {
         match &self.database {
             Some(database) => drop(database.run(statement)),
             None => self.runtime.block_on(async {

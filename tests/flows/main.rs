@@ -18,14 +18,17 @@ mod world;
 mod capture;
 mod capture_refusals;
 mod delivery;
+mod doubt;
 mod follow;
 mod isolation;
+mod poison;
 mod privacy;
 mod recognise;
 mod relay;
 mod submission;
 mod submission_refusals;
 mod threads;
+mod way_out;
 mod webhooks;
 
 /// Runs a test on both engines: `both! { fn name(engine) { … } }`.

@@ -108,6 +108,14 @@ impl Sandboxed {
         self.provider().arm(Trigger::next(Service::Submission, verb), act);
     }
 
+    /// The commands of this verb that a door of the provider has heard.
+    pub fn heard(&self, service: Service, verb: &str) -> Vec<String> {
+        let said = self.provider().said().into_iter();
+        said.filter(|said| said.service == service && said.verb.starts_with(verb))
+            .map(|said| said.line)
+            .collect()
+    }
+
     /// The CRM sends over HTTP as this user; returns the message's id.
     #[track_caller]
     pub fn post_message(&self, user: &User, to: &[&str], subject: &str) -> String {

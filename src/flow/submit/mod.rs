@@ -1,6 +1,7 @@
 //! Mail from the CRM on its way out: accepted and filed in one transaction, sent by a job (docs/flows.md, "Submission").
 //!
-//! Here: accepting and filing. `perform` sends, `sent_copy` sees to the Sent mailbox, `report` tells the CRM's reverse-path.
+//! Here: accepting and filing. `perform` sends, `sent_copy` sees to the Sent mailbox, `report` tells the CRM's reverse-path,
+//! `way_out` knows whether mail can leave now.
 
 mod handler;
 mod order;
@@ -9,13 +10,15 @@ mod reconcile;
 mod record;
 mod report;
 mod sent_copy;
+mod way_out;
 
 pub use handler::SubmissionHandler;
 pub use order::{ControlFields, Refusal, choose_exit};
-pub use perform::perform;
 pub(super) use perform::{Part, send_relayed};
+pub use perform::{hold_poison, perform};
 pub use report::report;
 pub use sent_copy::save_sent;
+pub use way_out::resume;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -190,7 +193,7 @@ fn submission(
         Some(Exit::Account(account)) => Some(account),
         _ => None,
     };
-    let queued = |recipient| RecipientState { recipient, state, code: None, status: None, text: None };
+    let queued = |recipient| RecipientState::new(recipient, state);
     Submission {
         message,
         account,
@@ -199,7 +202,7 @@ fn submission(
         dsn: DsnOrder {
             ret: handed.envelope.ret,
             envelope_id: handed.envelope.envelope_id.clone(),
-            reported: false,
+            ..DsnOrder::default()
         },
         principal: handed.order.principal,
         blob: None,

@@ -2,16 +2,17 @@
 //!
 //! From the null path, to the path that a logged-in client gave, never to anybody else (invariant 12). By the smarthost when
 //! there is one; by the user's own account otherwise, whose provider may refuse the null path: then the events alone tell.
-
-use jiff::SignedDuration;
+//! They tell in any case, so a report whose answer was lost is not sent twice.
 
 use bytes::Bytes;
+use jiff::SignedDuration;
 
 use super::{
     handler::own_message_id,
-    perform::{Part, send_once, server},
+    way_out::{WayOut, way_out},
 };
 use crate::{
+    account::Exit as Server,
     core::{
         ids::MessageKey,
         retry,
@@ -23,12 +24,19 @@ use crate::{
         ReversePath, compose_report,
     },
     queue::{Leased, Settlement},
-    smtp::Outcome,
-    store::mint,
+    smtp::{Outcome, Transmission},
+    store::{Session, mint},
 };
 
 /// Tries of one report.
 const TRIES_MAX: u32 = 8;
+
+/// What became of a try.
+enum Tried {
+    /// Taken, refused for good, or nobody knows.
+    Over,
+    Deferred,
+}
 
 /// Composes and sends the report.
 ///
@@ -38,23 +46,83 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
     let mut session = gateway.store.read(job.workspace).await?;
     let submission = session.submission(message).await?.ok_or(FlowError::Obsolete)?;
     let Some(to) = submission.reverse_path.address().cloned() else { return Err(FlowError::Obsolete) };
+    if submission.dsn.dot_intent {
+        tracing::warn!(message = %message, "a report may have gone out before a crash, and is not sent again");
+        return Err(FlowError::Obsolete);
+    }
+    let Some(server) = server(&mut session, &submission).await? else {
+        drop(session);
+        return settle(gateway, job, message, Tried::Deferred).await;
+    };
     let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
     let raw = session.blob(stored.blob).await?;
     drop(session);
     let raw = compose(gateway, &submission, &to, raw);
     let envelope = Envelope { recipients: vec![Recipient::new(to)], ..Envelope::new(ReversePath::Null) };
-    let outcome = send(gateway, job, &submission, &Part { envelope, raw }).await?;
-    let settlement = match outcome {
-        Outcome::Accepted { .. } | Outcome::Refused(_) | Outcome::Unknown => Settlement::Done,
-        Outcome::Deferred(_) if job.attempt >= TRIES_MAX => Settlement::Done,
-        Outcome::Deferred(_) => {
+    let tried = send(gateway, job, message, (&server, &envelope, &raw)).await?;
+    settle(gateway, job, message, tried).await
+}
+
+/// `None` while the account that it would leave by may not be logged in to.
+async fn server(session: &mut Session, submission: &Submission) -> Result<Option<Server>, FlowError> {
+    for account in [None, submission.account] {
+        if let WayOut::Open(server) = way_out(session, account).await? {
+            return Ok(Some(server));
+        }
+    }
+    Ok(None)
+}
+
+async fn send(
+    gateway: &Gateway,
+    job: &Leased,
+    message: MessageKey,
+    (server, envelope, raw): (&Server, &Envelope, &Bytes),
+) -> Result<Tried, FlowError> {
+    let opened = gateway.dialer.open_submission(server, &gateway.settings.hostname).await;
+    let Ok(mut client) = opened else { return Ok(Tried::Deferred) };
+    let outcomes = match client.send_data(envelope, raw).await {
+        Ok(Transmission::Settled(outcomes)) => outcomes,
+        Ok(Transmission::Pending(pending)) => {
+            intend(gateway, job, message).await?;
+            pending.finish().await
+        }
+        Err(error) => vec![error.outcome()],
+    };
+    if client.is_usable() {
+        client.quit().await;
+    }
+    Ok(match outcomes.first() {
+        Some(Outcome::Deferred(_)) => Tried::Deferred,
+        _ => Tried::Over,
+    })
+}
+
+/// From here on a crash means that nobody knows. Refused to a worker whose lease has run out: another one has the job.
+async fn intend(gateway: &Gateway, job: &Leased, message: MessageKey) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    tx.hold_job(job).await?;
+    let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
+    submission.dsn.dot_intent = true;
+    tx.set_dsn_order(message, &submission.dsn).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn settle(gateway: &Gateway, job: &Leased, message: MessageKey, tried: Tried) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    let settlement = match tried {
+        Tried::Deferred if job.attempt < TRIES_MAX => {
+            let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
+            submission.dsn.dot_intent = false;
+            tx.set_dsn_order(message, &submission.dsn).await?;
             let wait = retry::submission(job.attempt, jitter());
             Settlement::RetryAt(
                 now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1)),
             )
         }
+        Tried::Deferred | Tried::Over => Settlement::Done,
     };
-    let mut tx = gateway.store.begin(job.workspace).await?;
     tx.settle(job, settlement).await?;
     tx.commit().await?;
     Ok(())
@@ -98,20 +166,4 @@ fn recipient(state: &RecipientState) -> ReportedRecipient {
         remote_mta: None,
         retry_until: None,
     }
-}
-
-async fn send(
-    gateway: &Gateway,
-    job: &Leased,
-    submission: &Submission,
-    part: &Part,
-) -> Result<Outcome, FlowError> {
-    let mut session = gateway.store.read(job.workspace).await?;
-    let smarthost = server(&mut session, None).await?;
-    let server = match smarthost {
-        Some(smarthost) => smarthost,
-        None => server(&mut session, submission.account).await?.ok_or(FlowError::Obsolete)?,
-    };
-    drop(session);
-    Ok(send_once(gateway, &server, part).await)
 }

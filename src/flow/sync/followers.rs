@@ -60,7 +60,7 @@ impl Followers {
     }
 
     /// Waits for a turn to log in, in the order of coming.
-    pub(super) async fn login_turn(&self) -> SemaphorePermit<'_> {
+    pub(in crate::flow) async fn login_turn(&self) -> SemaphorePermit<'_> {
         self.0.logins.acquire().await.expect("the turns are never closed")
     }
 

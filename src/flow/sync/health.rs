@@ -26,9 +26,33 @@ pub async fn record(
     trouble: &Trouble,
     next_attempt_at: Option<Timestamp>,
 ) -> Result<(), Error> {
-    let (now, id) = (now(), lease.account);
     let mut tx = gateway.store.begin(lease.workspace).await?;
-    tx.check_epoch(id, lease.epoch).await?;
+    tx.check_epoch(lease.account, lease.epoch).await?;
+    write_down(&mut tx, lease.account, trouble, next_attempt_at).await?;
+    tx.commit().await
+}
+
+/// Writes down that the provider refused the account's login elsewhere than in its session. The session ends too: nobody
+/// logs in again before the login changes, for providers lock accounts that go on trying.
+///
+/// # Errors
+/// Those of the store; `Fenced` when the account is gone.
+pub(in crate::flow) async fn refuse_login(
+    tx: &mut Tx,
+    account: AccountId,
+    trouble: &Trouble,
+) -> Result<(), Error> {
+    write_down(tx, account, trouble, None).await?;
+    tx.fence_account(account).await.map(drop)
+}
+
+async fn write_down(
+    tx: &mut Tx,
+    id: AccountId,
+    trouble: &Trouble,
+    next_attempt_at: Option<Timestamp>,
+) -> Result<(), Error> {
+    let now = now();
     let account = tx.account(id).await?.ok_or(Error::Fenced)?;
     tx.log_account_error(id, &trouble.entry(now)).await?;
     let (was, state) = (account.status.state, trouble.state());
@@ -51,7 +75,7 @@ pub async fn record(
         let event = Event::Account { what, account: id, state, detail: status.detail };
         tx.announce(&event, now).await?;
     }
-    tx.commit().await
+    Ok(())
 }
 
 /// Until when a provider has asked us to stay away, as an earlier process wrote down.

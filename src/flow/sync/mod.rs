@@ -22,6 +22,7 @@ mod wait;
 
 pub use follow::{Memory, follow};
 pub use followers::Followers;
+pub(super) use health::refuse_login;
 pub use health::{record, resume_at};
 pub use refetch::refetch;
 

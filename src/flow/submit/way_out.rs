@@ -1,0 +1,156 @@
+//! The way out of a submission at this moment: open, resting, or closed until somebody does something about it.
+//!
+//! Providers lock accounts that log in again and again with a refused password, and throttle those that do not wait: what an
+//! account's state says counts for sending as it does for reading. Not here: which way policy chooses (`order`).
+
+use jiff::Timestamp;
+
+use crate::{
+    account::{Exit as Server, Trouble},
+    core::{
+        account::{Account, AccountState},
+        ids::AccountId,
+        job::{Job, JobExit},
+        submission::{Submission, SubmissionState},
+    },
+    flow::{
+        FlowError, Gateway, now,
+        sync::{look_now, refuse_login},
+    },
+    store::{AccountAccess, Session, SmarthostAccess, Tx},
+};
+
+/// Submissions read at a time when held ones go on.
+const RESUMED_AT_A_TIME: u32 = 200;
+
+/// Whether mail can leave now.
+pub(super) enum WayOut {
+    Open(Server),
+    /// The provider has asked us to stay away until then.
+    Rests(Timestamp),
+    /// Nothing leaves before somebody acts; the text says what is wrong.
+    Closed(&'static str),
+}
+
+/// Where a submission leaves: the account's provider, or the smarthost.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn way_out(session: &mut Session, account: Option<AccountId>) -> Result<WayOut, FlowError> {
+    let Some(id) = account else {
+        let server = session.smarthost_access().await?.map(|SmarthostAccess { endpoint, credentials }| {
+            Server { endpoint, credentials, account_address: None }
+        });
+        return Ok(server.map_or(WayOut::Closed("The workspace has no smarthost any more."), WayOut::Open));
+    };
+    let open = |AccountAccess { email, settings, credentials }| {
+        WayOut::Open(Server {
+            endpoint: settings.smtp,
+            credentials: Some(credentials),
+            account_address: Some(email),
+        })
+    };
+    Ok(match account_access(session, id).await? {
+        Access::Open(access) => open(access),
+        Access::Rests(until) => WayOut::Rests(until),
+        Access::Closed(state) => WayOut::Closed(reason(state)),
+    })
+}
+
+/// Whether an account may be logged in to now.
+pub(super) enum Access {
+    Open(AccountAccess),
+    Rests(Timestamp),
+    /// Not before its state changes. One that is gone counts as erased.
+    Closed(AccountState),
+}
+
+/// What the state of an account says of logging in to it.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn account_access(session: &mut Session, id: AccountId) -> Result<Access, FlowError> {
+    let Some(Account { status, .. }) = session.account(id).await? else {
+        return Ok(Access::Closed(AccountState::Erased));
+    };
+    if !status.state.is_worked() {
+        return Ok(Access::Closed(status.state));
+    }
+    let resumes_at =
+        status.next_attempt_at.filter(|at| status.state == AccountState::Throttled && *at > now());
+    if let Some(until) = resumes_at {
+        return Ok(Access::Rests(until));
+    }
+    let access = session.account_access(id).await?;
+    Ok(access.map_or(Access::Closed(AccountState::Erased), Access::Open))
+}
+
+fn reason(state: AccountState) -> &'static str {
+    match state {
+        AccountState::ReauthRequired => REFUSED_LOGIN,
+        AccountState::WaitingForQuota => "The account waits for room in its quota. It is sent when there is.",
+        AccountState::Stopped | AccountState::Paused => "The account is paused. It is sent when it goes on.",
+        _ => "The account is not connected. It is sent when the account is connected again.",
+    }
+}
+
+/// Why mail is held whose provider does not take the password.
+pub(super) const REFUSED_LOGIN: &str =
+    "The provider refuses the account's login. It is sent when the account has a login that works.";
+
+/// Writes down what went wrong with an account's provider. True when it refused the login, after which nobody tries again;
+/// an account that was given a new one since the attempt began is not blamed for the old.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn note_trouble(
+    tx: &mut Tx,
+    id: AccountId,
+    (began, trouble): (Timestamp, &Trouble),
+) -> Result<bool, FlowError> {
+    let Some(account) = tx.account(id).await? else { return Ok(false) };
+    let (is_refused, is_worked) =
+        (matches!(trouble, Trouble::Credentials(_)), account.status.state.is_worked());
+    if is_refused && is_worked && account.status.since < began {
+        refuse_login(tx, id, trouble).await?;
+        return Ok(true);
+    }
+    tx.log_account_error(id, &trouble.entry(now())).await?;
+    Ok(is_refused && !is_worked)
+}
+
+/// Has whoever works the account see that it is no longer to be worked.
+pub(super) fn tell_workers(gateway: &Gateway, account: AccountId) {
+    look_now(&gateway.coord, account);
+}
+
+/// Lets what was held for want of a way out go on, by the account or, for `None`, the smarthost that has come back. What may
+/// have been sent already stays held.
+///
+/// # Errors
+/// Those of the store.
+pub async fn resume(tx: &mut Tx, account: Option<AccountId>) -> Result<(), FlowError> {
+    loop {
+        let held = tx.submissions_held(account, RESUMED_AT_A_TIME).await?;
+        if held.is_empty() {
+            return Ok(());
+        }
+        for submission in held {
+            requeue(tx, submission).await?;
+        }
+    }
+}
+
+async fn requeue(tx: &mut Tx, mut submission: Submission) -> Result<(), FlowError> {
+    for recipient in submission.recipients.iter_mut().filter(|one| one.waits_for_way_out()) {
+        recipient.state = SubmissionState::Queued;
+    }
+    let now = now();
+    submission.state = SubmissionState::Queued;
+    submission.detail = None;
+    submission.next_attempt_at = Some(now);
+    tx.set_submission(&submission).await?;
+    let exit = submission.account.map_or(JobExit::Smarthost, JobExit::Account);
+    tx.enqueue_job(&Job::Submit { message: submission.message, exit }, now).await?;
+    Ok(())
+}
