@@ -198,6 +198,23 @@ both! {
         assert_eq!(numbers(&claim(&queue, at(61)).await), [2]);
     }
 
+    async fn a_node_whose_clock_is_ahead_takes_nothing_from_the_others(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let now = queue.now().await.unwrap();
+        enqueue(&world, workspace, 1, None, now.here).await;
+        assert_eq!(numbers(&queue.claim(&[JobKind::Process], now, MINUTE, 9).await.unwrap()), [1]);
+        let ahead = async |minutes: i64| {
+            let here = Timestamp::now() + jiff::SignedDuration::from_mins(minutes);
+            Now { here, ..queue.now().await.unwrap() }
+        };
+        let claimed = queue.claim(&[JobKind::Process], ahead(60).await, MINUTE, 9).await.unwrap();
+        assert!(claimed.is_empty(), "the lease goes on");
+        // What a node puts off by its own clock it finds due by its own clock.
+        enqueue(&world, workspace, 2, None, ahead(60).await.here).await;
+        assert!(queue.claim(&[JobKind::Process], queue.now().await.unwrap(), MINUTE, 9).await.unwrap().is_empty());
+        assert_eq!(numbers(&queue.claim(&[JobKind::Process], ahead(61).await, MINUTE, 9).await.unwrap()), [2]);
+    }
+
     async fn a_cleared_lane_is_empty_and_of_use_again(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
         enqueue(&world, workspace, 1, Some("lane"), at(0)).await;

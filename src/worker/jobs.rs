@@ -117,7 +117,11 @@ impl Manners {
 }
 
 async fn claim(gateway: &Gateway, crew: &Crew, free: usize) -> Vec<Leased> {
-    match gateway.queue.claim(crew.kinds, flow::now(), gateway.settings.job_lease, free).await {
+    let claimed = async {
+        let now = gateway.queue.now().await?;
+        gateway.queue.claim(crew.kinds, now, gateway.settings.job_lease, free).await
+    };
+    match claimed.await {
         Ok(jobs) => jobs,
         Err(error) => {
             tracing::warn!(error = %error, "jobs could not be claimed");
@@ -171,7 +175,11 @@ async fn run_one(gateway: Gateway, job: Leased) {
 /// Keeps the job of a worker that is slow but alive. One that is too late anyway is fenced when it writes.
 async fn renew(gateway: &Gateway, job: &Leased) {
     let lease = SignedDuration::try_from(gateway.settings.job_lease).unwrap_or(SignedDuration::MAX);
-    if let Err(error) = gateway.queue.extend(job, flow::now() + lease).await {
+    let extended = async {
+        let now = gateway.queue.now().await?;
+        gateway.queue.extend(job, now.leases + lease).await
+    };
+    if let Err(error) = extended.await {
         tracing::warn!(job = job.id, error = %error, "a job's lease could not be renewed");
     }
 }
