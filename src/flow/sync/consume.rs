@@ -32,7 +32,7 @@ use crate::{
     },
     imap::{Body, Error, Kind, MailboxName, Uid},
     mail::Message,
-    store::{self, Renumbering, TextHasher, Tx, mint},
+    store::{self, Renumbering, SealedBlob, TextHasher, Tx, mint},
 };
 
 /// Bodies gathered before they are filed.
@@ -79,8 +79,9 @@ pub(super) struct Whole {
     pub seen: Seen,
     pub ruling: Ruling,
     pub direction: Direction,
-    pub raw: Bytes,
     pub message: Message,
+    /// Its bytes. A file that is written for what turns out to be a copy is swept.
+    pub bytes: SealedBlob,
 }
 
 /// What asking for a body came to.
@@ -141,8 +142,7 @@ impl<S: Wire> Connection<'_, S> {
                 Fetched::Not(ruling) => part.lost.push((seen, ruling)),
                 Fetched::Whole(raw) => {
                     part.bytes = part.bytes.saturating_add(raw.len());
-                    let message = Message::parse(&raw);
-                    part.filed.push(Whole { seen, ruling, direction, raw, message });
+                    part.filed.push(self.whole(seen, (ruling, direction), raw).await?);
                 }
             }
             part.note(uid);
@@ -186,6 +186,20 @@ impl<S: Wire> Connection<'_, S> {
         }
         self.memory.note_failure_of_body(seen.uid);
         Err(error.into())
+    }
+
+    /// Reads and seals a message. Both take time in which nobody else should have to wait, so no transaction is begun yet.
+    pub(super) async fn whole(
+        &self,
+        seen: Seen,
+        (ruling, direction): (Ruling, Direction),
+        raw: Bytes,
+    ) -> Result<Whole, store::Error> {
+        let (store, workspace) = (&self.gateway.store, self.workspace);
+        let message = Message::parse(&raw);
+        let key = store.content_key(workspace, Some(self.account)).await?;
+        let bytes = store.seal_blob(workspace, key, &raw).await?;
+        Ok(Whole { seen, ruling, direction, message, bytes })
     }
 
     async fn commit(
@@ -305,7 +319,7 @@ impl<S: Wire> Connection<'_, S> {
             key: mint(),
             message: &whole.message,
             parties: process::parties_of(&self.gateway.settings.ours, &whole.message.summary),
-            bytes: RawBytes::InHand { raw: &whole.raw, account: Some(self.account) },
+            bytes: RawBytes::Sealed(&whole.bytes),
             sightings: vec![Sighting::Account(self.place(name, uid_validity, seen.uid))],
             received_at: now,
             internal_date: seen.internal_date,

@@ -24,7 +24,6 @@ use crate::{
     },
     flow::{FlowError, Gateway, now},
     imap::{Kind, MailboxName, Uid, UidValidity},
-    mail::Message,
     queue::{Leased, Settlement},
 };
 
@@ -112,8 +111,7 @@ impl<S: Wire> Connection<'_, S> {
         match self.body(&seen).await? {
             Fetched::Not(ruling) => Ok(self.leave_again(job, at, &ruling).await),
             Fetched::Whole(raw) => {
-                let message = Message::parse(&raw);
-                let whole = Whole { seen, ruling, direction, raw, message };
+                let whole = self.whole(seen, (ruling, direction), raw).await?;
                 Ok(self.file_again(job, (&name, at.uid_validity), &whole).await)
             }
         }
