@@ -4,10 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    account::MailboxUid,
-    ids::{AccountId, ConversationId, MessageKey, UserId, WebhookId},
-};
+use super::ids::{AccountId, ConversationId, DecisionId, MessageKey, UserId, WebhookId};
 
 /// What is to be done. The serialised form is stored: add variants and optional fields, rename nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +22,8 @@ pub enum Job {
     Relay { message: MessageKey, user: UserId },
     /// Report a submission's failure or success to the CRM's reverse-path.
     Report { message: MessageKey },
-    /// Fetch mail again that was skipped before it was known to belong.
-    Refetch { at: MailboxUid },
+    /// Fetch mail again that was skipped, by this decision, before it was known to belong.
+    Refetch { account: AccountId, decision: DecisionId },
     /// Post one event to one endpoint.
     Deliver { webhook: WebhookId, seq: i64 },
 }
@@ -62,7 +59,7 @@ impl Job {
             // An account's provider counts concurrent submissions; a smarthost is built for many.
             Self::Submit { exit: JobExit::Account(account), .. } => Some(format!("submit/{account}")),
             Self::SaveSent { account, .. } => Some(format!("sent/{account}")),
-            Self::Refetch { at } => Some(format!("refetch/{}", at.account)),
+            Self::Refetch { account, .. } => Some(refetch_lane(*account)),
             // Events of one conversation arrive in order; others do not wait for them.
             Self::Deliver { webhook, .. } => Some(
                 conversation.map_or_else(|| format!("hook/{webhook}"), |c| format!("hook/{webhook}/{c}")),
@@ -70,6 +67,12 @@ impl Job {
             _ => None,
         }
     }
+}
+
+/// The lane of an account's `Refetch` jobs.
+#[must_use]
+pub fn refetch_lane(account: AccountId) -> String {
+    format!("refetch/{account}")
 }
 
 /// The kind of a job, which decides who claims it.

@@ -238,6 +238,19 @@ impl Tx {
         self.enqueue(job, job.lane(None), run_at).await
     }
 
+    /// Makes jobs of a lane due that wait for a later time, of kinds whose order is free.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn hasten(&mut self, lane: &str, now: Timestamp) -> Result<(), Error> {
+        let update = sql("update jobs set run_at = $3 \
+             where workspace = $1 and lane = $2 and leased_until is null and run_at > $3");
+        if self.execute(update.bind(self.workspace()).bind(lane).bind(now)).await? > 0 {
+            self.on_commit(Store::announce_jobs);
+        }
+        Ok(())
+    }
+
     /// Makes sure that a job is still this worker's, until the transaction ends.
     ///
     /// # Errors

@@ -215,6 +215,34 @@ both! {
         assert_eq!(numbers(&queue.claim(&[JobKind::Process], ahead(61).await, MINUTE, 9).await.unwrap()), [2]);
     }
 
+    async fn jobs_that_wait_for_a_later_time_can_be_hastened(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let account = mint();
+        let lane = crate::core::job::refetch_lane(account);
+        let add = async |run_at| {
+            let job = Job::Refetch { account, decision: mint() };
+            let mut tx = world.store.begin(workspace).await.unwrap();
+            tx.enqueue_job(&job, run_at).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        let now = Timestamp::now();
+        for minutes in [60, 30, 90] {
+            add(now + jiff::SignedDuration::from_mins(minutes)).await;
+        }
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.hasten("another lane", now).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(queue.claim(&[JobKind::Refetch], now, MINUTE, 9).await.unwrap().is_empty());
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.hasten(&lane, now).await.unwrap();
+        tx.commit().await.unwrap();
+        for _ in 0..3 {
+            let claimed = queue.claim(&[JobKind::Refetch], now, MINUTE, 9).await.unwrap();
+            assert_eq!(claimed.len(), 1, "one of a lane at a time");
+            settle(&world, &claimed[0], Settlement::Done).await.unwrap();
+        }
+    }
+
     async fn a_cleared_lane_is_empty_and_of_use_again(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
         enqueue(&world, workspace, 1, Some("lane"), at(0)).await;

@@ -194,7 +194,7 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
         }
         Job::Relay { message, user } => flow::relay::perform(&gateway, &job, *message, *user).await,
         Job::Report { message } => flow::submit::report(&gateway, &job, *message).await,
-        Job::Refetch { at } => flow::sync::refetch(&gateway, &job, at).await,
+        Job::Refetch { account, decision } => flow::sync::refetch(&gateway, &job, *account, *decision).await,
         Job::Deliver { webhook, seq } => flow::notify::deliver(&gateway, &job, *webhook, *seq).await,
     }
 }
