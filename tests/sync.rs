@@ -9,7 +9,7 @@ mod support;
 use std::{
     ops::{Deref, DerefMut},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -152,16 +152,38 @@ async fn a_server_without_idle_notify_or_condstore_is_polled() {
     a_correspondence(World::at(Dovecot::with(options), Engine::Sqlite).await).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reply_is_filed_within_a_second_of_its_arrival() {
-    let mut world = World::new().await;
+/// Measured from when another client hears of each. Of several the middle one counts: a busy machine may stop any one.
+async fn replies_are_filed_at_once(mut world: World) {
     world.connect().await;
-    world.receive("warm-up", "");
-    world.await_message("warm-up").await;
-    world.receive("reply", "");
-    let delivered = std::time::Instant::now();
-    world.await_message("reply").await;
-    assert!(delivered.elapsed() < Duration::from_secs(1), "{:?}", delivered.elapsed());
+    let mut other = world.dovecot.login(&world.dovecot.user(1));
+    other.expect("EXAMINE INBOX");
+    other.begin_idle();
+    let mut delays = Vec::new();
+    for number in 0..5 {
+        let id = format!("reply-{number}");
+        world.receive(&id, "");
+        let announced = tokio::task::spawn_blocking(move || {
+            other.next_line("EXISTS");
+            (Instant::now(), other)
+        });
+        let (at, back) = announced.await.unwrap();
+        other = back;
+        world.await_message(&id).await;
+        delays.push(at.elapsed());
+    }
+    delays.sort_unstable();
+    assert!(delays[2] < Duration::from_secs(1), "{delays:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_is_filed_within_a_second_of_its_announcement() {
+    replies_are_filed_at_once(World::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_is_filed_within_a_second_of_its_announcement_on_postgresql() {
+    replies_are_filed_at_once(World::on(Engine::Postgres).await).await;
 }
 
 fn holds(directory: &Path, canary: &[u8]) -> bool {

@@ -4,10 +4,14 @@
 
 use serde::{Deserialize, Serialize};
 
+<<<<<<< HEAD
 use super::{
     account::MailboxUid,
     ids::{AccountId, ConversationId, Id as _, MessageKey, UserId, WebhookId},
 };
+=======
+use super::ids::{AccountId, ConversationId, DecisionId, MessageKey, UserId, WebhookId};
+>>>>>>> w-sync
 
 /// What is to be done. The serialised form is stored: add variants and optional fields, rename nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +29,8 @@ pub enum Job {
     Relay { message: MessageKey, user: UserId },
     /// Report a submission's failure or success to the CRM's reverse-path.
     Report { message: MessageKey },
-    /// Fetch mail again that was skipped before it was known to belong.
-    Refetch { at: MailboxUid },
+    /// Fetch mail again that was skipped, by this decision, before it was known to belong.
+    Refetch { account: AccountId, decision: DecisionId },
     /// Post one event to one endpoint.
     Deliver { webhook: WebhookId, seq: i64 },
 }
@@ -65,7 +69,7 @@ impl Job {
             Self::Relay { message, .. } => Some(beside("relay", *message)),
             Self::Report { message } => Some(beside("report", *message)),
             Self::SaveSent { account, .. } => Some(format!("sent/{account}")),
-            Self::Refetch { at } => Some(format!("refetch/{}", at.account)),
+            Self::Refetch { account, .. } => Some(refetch_lane(*account)),
             // Events of one conversation arrive in order; others do not wait for them.
             Self::Deliver { webhook, .. } => Some(
                 conversation.map_or_else(|| format!("hook/{webhook}"), |c| format!("hook/{webhook}/{c}")),
@@ -75,6 +79,7 @@ impl Job {
     }
 }
 
+<<<<<<< HEAD
 /// Mail that a workspace sends by its smarthost at one time, of each kind: one that hangs must not take the workers of all
 /// workspaces with it.
 const SMARTHOST_LANES: u128 = 4;
@@ -82,6 +87,12 @@ const SMARTHOST_LANES: u128 = 4;
 /// One of the lanes beside each other that the messages of a workspace are spread over.
 fn beside(lane: &str, message: MessageKey) -> String {
     format!("{lane}/{}", message.uuid().as_u128() % SMARTHOST_LANES)
+=======
+/// The lane of an account's `Refetch` jobs.
+#[must_use]
+pub fn refetch_lane(account: AccountId) -> String {
+    format!("refetch/{account}")
+>>>>>>> w-sync
 }
 
 /// The kind of a job, which decides who claims it.

@@ -6,7 +6,6 @@ use std::collections::HashSet;
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -36,7 +35,7 @@ use crate::{
         Address, Draft, DraftAttachment, Envelope, HeaderSummary, Message, MessageId, Party, Recipient,
         ReversePath, reply_references,
     },
-    store::{Page, Session, mint},
+    store::{Page, SealedBlob, Session, mint},
 };
 
 /// Recipients of one message, in all its fields.
@@ -238,12 +237,12 @@ struct Outgoing {
     key: MessageKey,
     order: SendOrder,
     envelope: Envelope,
-    raw: Bytes,
+    bytes: SealedBlob,
     message: Message,
     received_at: Timestamp,
 }
 
-/// Does all that can be done before the transaction: whoever writes meanwhile does not wait for MIME.
+/// Does all that can be done before the transaction: whoever writes meanwhile does not wait for MIME, nor for a seal.
 async fn prepare(
     api: &Api,
     access: &Access,
@@ -274,7 +273,9 @@ async fn prepare(
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail, advice));
     }
     envelope.eight_bit = !raw.is_ascii();
-    Ok(Outgoing { key, order, envelope, raw, message, received_at })
+    let content_key = api.store().content_key(access.workspace, None).await?;
+    let bytes = api.store().seal_blob(access.workspace, content_key, &raw).await?;
+    Ok(Outgoing { key, order, envelope, bytes, message, received_at })
 }
 
 impl Outgoing {
@@ -284,7 +285,7 @@ impl Outgoing {
         let handed = Handed {
             key: self.key,
             message: &self.message,
-            bytes: HandedBytes::InHand(&self.raw),
+            bytes: HandedBytes::Sealed(&self.bytes),
             order: &self.order,
             envelope: &self.envelope,
             received_at: self.received_at,

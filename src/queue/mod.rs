@@ -36,6 +36,23 @@ pub struct Queue {
     turn: Arc<AtomicUsize>,
 }
 
+/// What time it is, by two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// This node's: by it jobs are put off, and by it they fall due.
+    pub here: Timestamp,
+    /// The store's, which all nodes share: by it leases are given and end. By its own, a node whose clock is ahead would end
+    /// every lease of the others.
+    pub leases: Timestamp,
+}
+
+impl From<Timestamp> for Now {
+    /// Both clocks agree.
+    fn from(now: Timestamp) -> Self {
+        Self { here: now, leases: now }
+    }
+}
+
 /// A job to be done by whoever holds this, until the lease ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leased {
@@ -70,29 +87,38 @@ impl Queue {
         Self { store, turn: Arc::new(AtomicUsize::new(0)) }
     }
 
+    /// What time it is, for [`Queue::claim`] and [`Queue::extend`].
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn now(&self) -> Result<Now, Error> {
+        let leases = self.store.clock().await?;
+        Ok(Now { here: Timestamp::now(), leases })
+    }
+
     /// Takes up to `max` due jobs of these kinds: of each lane only the first, and not while that one is leased or waits
-    /// for its retry; of jobs without a lane any. Leases that ran out before `now` end first.
+    /// for its retry; of jobs without a lane any. Leases that have run out end first.
     ///
     /// # Errors
     /// When the database is out of reach; then nothing is claimed.
     pub async fn claim(
         &self,
         kinds: &[JobKind],
-        now: Timestamp,
+        now: impl Into<Now>,
         lease: Duration,
         max: usize,
     ) -> Result<Vec<Leased>, Error> {
-        let max = max.min(CLAIM_JOBS_MAX);
-        let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
+        let (max, now) = (max.min(CLAIM_JOBS_MAX), now.into());
+        let until = now.leases.saturating_add(lease).unwrap_or(Timestamp::MAX);
         let mut system = self.store.system().await?;
-        system.end_leases(now).await?;
+        system.end_leases(now.leases).await?;
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut rows = Vec::new();
         for kind in kinds.iter().cycle().skip(first % kinds.len().max(1)).take(kinds.len()) {
             if rows.len() >= max {
                 break;
             }
-            rows.extend(system.lease_due(*kind, now, until, max - rows.len()).await?);
+            rows.extend(system.lease_due(*kind, now.here, until, max - rows.len()).await?);
         }
         system.commit().await?;
         let mut jobs: Vec<_> = rows.iter().filter_map(read).collect();
@@ -100,7 +126,7 @@ impl Queue {
         Ok(jobs)
     }
 
-    /// Keeps a job longer. `false` when somebody else has it by now: stop, and write nothing.
+    /// Keeps a job longer, by the clock of leases. `false` when somebody else has it by now: stop, and write nothing.
     ///
     /// # Errors
     /// When the database is out of reach.
@@ -214,6 +240,19 @@ impl Tx {
     /// When the database is out of reach.
     pub async fn enqueue_job(&mut self, job: &Job, run_at: Timestamp) -> Result<(), Error> {
         self.enqueue(job, job.lane(None), run_at).await
+    }
+
+    /// Makes jobs of a lane due that wait for a later time, of kinds whose order is free.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn hasten(&mut self, lane: &str, now: Timestamp) -> Result<(), Error> {
+        let update = sql("update jobs set run_at = $3 \
+             where workspace = $1 and lane = $2 and leased_until is null and run_at > $3");
+        if self.execute(update.bind(self.workspace()).bind(lane).bind(now)).await? > 0 {
+            self.on_commit(Store::announce_jobs);
+        }
+        Ok(())
     }
 
     /// Makes sure that a job is still this worker's, until the transaction ends.

@@ -198,7 +198,56 @@ both! {
         assert_eq!(numbers(&claim(&queue, at(61)).await), [2]);
     }
 
+<<<<<<< HEAD
     async fn a_lane_that_rests_is_asked_by_one_job_at_a_time(world) {
+=======
+    async fn a_node_whose_clock_is_ahead_takes_nothing_from_the_others(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let now = queue.now().await.unwrap();
+        enqueue(&world, workspace, 1, None, now.here).await;
+        assert_eq!(numbers(&queue.claim(&[JobKind::Process], now, MINUTE, 9).await.unwrap()), [1]);
+        let ahead = async |minutes: i64| {
+            let here = Timestamp::now() + jiff::SignedDuration::from_mins(minutes);
+            Now { here, ..queue.now().await.unwrap() }
+        };
+        let claimed = queue.claim(&[JobKind::Process], ahead(60).await, MINUTE, 9).await.unwrap();
+        assert!(claimed.is_empty(), "the lease goes on");
+        // What a node puts off by its own clock it finds due by its own clock.
+        enqueue(&world, workspace, 2, None, ahead(60).await.here).await;
+        assert!(queue.claim(&[JobKind::Process], queue.now().await.unwrap(), MINUTE, 9).await.unwrap().is_empty());
+        assert_eq!(numbers(&queue.claim(&[JobKind::Process], ahead(61).await, MINUTE, 9).await.unwrap()), [2]);
+    }
+
+    async fn jobs_that_wait_for_a_later_time_can_be_hastened(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let account = mint();
+        let lane = crate::core::job::refetch_lane(account);
+        let add = async |run_at| {
+            let job = Job::Refetch { account, decision: mint() };
+            let mut tx = world.store.begin(workspace).await.unwrap();
+            tx.enqueue_job(&job, run_at).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        let now = Timestamp::now();
+        for minutes in [60, 30, 90] {
+            add(now + jiff::SignedDuration::from_mins(minutes)).await;
+        }
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.hasten("another lane", now).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(queue.claim(&[JobKind::Refetch], now, MINUTE, 9).await.unwrap().is_empty());
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.hasten(&lane, now).await.unwrap();
+        tx.commit().await.unwrap();
+        for _ in 0..3 {
+            let claimed = queue.claim(&[JobKind::Refetch], now, MINUTE, 9).await.unwrap();
+            assert_eq!(claimed.len(), 1, "one of a lane at a time");
+            settle(&world, &claimed[0], Settlement::Done).await.unwrap();
+        }
+    }
+
+    async fn a_cleared_lane_is_empty_and_of_use_again(world) {
+>>>>>>> w-sync
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
         let now = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).unwrap();
         let later = |seconds| now + jiff::SignedDuration::from_secs(seconds);

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::{Arg, Error, Place, Row, Session, Store, Tx, sql, vault::ContentKey};
+use super::{Arg, Error, Place, Row, Session, Store, Tx, sql};
 use crate::core::ids::{Id as _, WorkspaceId};
 
 /// Largest sealed content that lies in its row. Measured: up to here a row costs less than a file with its two
@@ -69,14 +69,20 @@ impl BlobDir {
 }
 
 impl SealedBlob {
+    /// Octets before compression.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        u64::try_from(self.size).unwrap_or_default()
+    }
+
     pub(super) fn args(self) -> [Arg; 5] {
         [self.workspace.into(), self.id.into(), self.key.into(), self.size.into(), self.inline.into()]
     }
 }
 
 impl Store {
-    /// Compresses and seals content, and writes it to its file if it is large; whoever holds no transaction yet does
-    /// this first, since it takes time that nobody else should have to wait.
+    /// Compresses and seals content, and writes it to its file if it is large. It takes time that nobody else should have to
+    /// wait: there is no way to do it inside a transaction.
     ///
     /// # Errors
     /// `Missing` without such a key, `Full` and `Failed` from the disk.
@@ -87,15 +93,6 @@ impl Store {
         raw: &Bytes,
     ) -> Result<SealedBlob, Error> {
         let content_key = self.key(workspace, key).await?;
-        self.seal_blob_with(workspace, (key, content_key), raw).await
-    }
-
-    async fn seal_blob_with(
-        &self,
-        workspace: WorkspaceId,
-        (key, content_key): (Uuid, Arc<ContentKey>),
-        raw: &Bytes,
-    ) -> Result<SealedBlob, Error> {
         let id = Uuid::now_v7();
         let raw = raw.clone();
         let size = i64::try_from(raw.len()).unwrap_or(i64::MAX);
@@ -221,19 +218,7 @@ impl Session {
 }
 
 impl Tx {
-    /// Keeps content under this key, and returns the blob's id. Large content is sealed and written to its file while
-    /// the transaction is held: use [`Store::seal_blob`] and [`Tx::put_sealed_blob`] to do that before it begins.
-    ///
-    /// # Errors
-    /// `Missing` without such a key, `Full` and `Failed` from the disk.
-    pub async fn put_blob(&mut self, raw: &Bytes, key: Uuid) -> Result<Uuid, Error> {
-        let content_key = self.key(key).await?;
-        let (store, workspace) = (self.store().clone(), self.workspace());
-        let sealed = store.seal_blob_with(workspace, (key, content_key), raw).await?;
-        self.put_sealed_blob(sealed).await
-    }
-
-    /// Keeps content that was sealed before.
+    /// Keeps content that was sealed before the transaction began ([`Store::seal_blob`]), and returns the blob's id.
     ///
     /// # Errors
     /// When the database is out of reach; `Fenced` when it was sealed for another workspace.

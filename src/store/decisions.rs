@@ -261,13 +261,16 @@ impl Session {
         Ok(found)
     }
 
-    /// Where mail lies that was skipped and has one of these ids or names one: it may turn out to belong. Mail left out by
-    /// a rule that nothing changes is not among it.
-    pub async fn skipped_with_ids(&mut self, hashes: &[[u8; 16]]) -> Result<Vec<MailboxUid>, Error> {
+    /// Decisions by which mail was skipped that has one of these ids or names one: it may turn out to belong. Mail left out
+    /// by a rule that nothing changes is not among it.
+    pub async fn skipped_with_ids(
+        &mut self,
+        hashes: &[[u8; 16]],
+    ) -> Result<Vec<(AccountId, DecisionId)>, Error> {
         let mut found = Vec::new();
         for some in hashes.chunks(LIST_MAX) {
             let query = Statement::new(
-                "select distinct d.account, d.mailbox, d.uid_validity, d.uid from decision_hashes h \
+                "select distinct d.account, d.id from decision_hashes h \
                  join decisions d on d.workspace = h.workspace and d.id = h.decision \
                  where d.verdict = 'skipped' and d.account is not null and h.role in ('id', 'reference') \
                  and d.rule not in ",
@@ -277,13 +280,22 @@ impl Session {
             .arg(self.workspace())
             .text(" and h.hash in ")
             .list(some)
-            .text(" order by d.account, d.mailbox, d.uid_validity, d.uid")
+            .text(" order by d.id")
             .query();
             for row in self.fetch_all(query).await? {
-                found.extend(read_place(&row)?.filter(|at| !found.contains(at)));
+                let skipped = (row.id("account")?, row.id("id")?);
+                found.extend(Some(skipped).filter(|skipped| !found.contains(skipped)));
             }
         }
         Ok(found)
+    }
+
+    /// Where mail lies today that a decision skipped; `None` when something else has been decided since, or nothing.
+    pub async fn skipped_at(&mut self, decision: DecisionId) -> Result<Option<MailboxUid>, Error> {
+        let query = sql("select account, mailbox, uid_validity, uid from decisions \
+             where workspace = $1 and id = $2 and verdict = 'skipped'");
+        let row = self.fetch_optional(query.bind(self.workspace()).bind(decision)).await?;
+        Ok(row.as_ref().map(read_place).transpose()?.flatten())
     }
 }
 

@@ -55,6 +55,7 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -231,6 +232,19 @@ impl Store {
             }
             Engine::Postgres(pool) => pool.close().await,
         }
+    }
+
+    /// The clock by which leases are given and end: with PostgreSQL the database's, which all nodes share, since nodes' own
+    /// may be seconds apart.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn clock(&self) -> Result<Timestamp, Error> {
+        if !self.is_shared() {
+            return Ok(Timestamp::now());
+        }
+        let query = sql("select (extract(epoch from clock_timestamp()) * 1000000)::bigint as now");
+        self.system_read().await?.fetch_one(query).await?.get("now")
     }
 
     /// Changes whenever a commit has brought new jobs.

@@ -276,6 +276,27 @@ impl Store {
         Ok(id)
     }
 
+    /// The key under which content of an account is sealed, or of the workspace itself; made when there is none.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn content_key(
+        &self,
+        workspace: WorkspaceId,
+        account: Option<AccountId>,
+    ) -> Result<Uuid, Error> {
+        if account.is_none() {
+            return self.workspace_key(workspace).await;
+        }
+        if let Some(id) = self.read(workspace).await?.find_content_key(account).await? {
+            return Ok(id);
+        }
+        let mut tx = self.begin(workspace).await?;
+        let id = tx.content_key(account).await?;
+        tx.commit().await?;
+        Ok(id)
+    }
+
     pub(super) async fn key(&self, workspace: WorkspaceId, id: Uuid) -> Result<Arc<ContentKey>, Error> {
         match self.0.vault.keys.get(&(workspace, id)).await {
             Some(key) => Ok(key),
@@ -316,6 +337,19 @@ impl Session {
             self.store().0.vault.workspace_keys.insert(workspace, id).await;
         }
         Ok(id)
+    }
+
+    async fn find_content_key(&mut self, account: Option<AccountId>) -> Result<Option<Uuid>, Error> {
+        let workspace = self.workspace();
+        let query = match account {
+            Some(account) => sql("select id from content_keys where workspace = $1 and account = $2")
+                .bind(workspace)
+                .bind(account),
+            None => {
+                sql("select id from content_keys where workspace = $1 and account is null").bind(workspace)
+            }
+        };
+        self.fetch_optional(query).await?.map(|row| row.get("id")).transpose()
     }
 
     pub(super) async fn key(&mut self, id: Uuid) -> Result<Arc<ContentKey>, Error> {
@@ -379,19 +413,6 @@ impl Tx {
         }
         // Another node made one at the same moment.
         self.find_content_key(account).await?.ok_or(Error::Missing)
-    }
-
-    async fn find_content_key(&mut self, account: Option<AccountId>) -> Result<Option<Uuid>, Error> {
-        let workspace = self.workspace();
-        let query = match account {
-            Some(account) => sql("select id from content_keys where workspace = $1 and account = $2")
-                .bind(workspace)
-                .bind(account),
-            None => {
-                sql("select id from content_keys where workspace = $1 and account is null").bind(workspace)
-            }
-        };
-        self.fetch_optional(query).await?.map(|row| row.get("id")).transpose()
     }
 
     /// Destroys an account's key: what it sealed stays unreadable for ever, in backups too.

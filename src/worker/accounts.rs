@@ -9,12 +9,13 @@ use std::{collections::HashMap, future::Future, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use tokio::{
     task::{Id, JoinError, JoinSet},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     account::Trouble,
+    coord::Subscription,
     core::{account::AccountState, ids::AccountId, retry},
     flow::{
         self, Gateway,
@@ -31,7 +32,7 @@ const RENEW: Duration = Duration::from_secs(8);
 const GIVE_UP: Duration = Duration::from_secs(20);
 /// How often free accounts are looked for, beside wake-ups.
 const LOOK: Duration = Duration::from_secs(3);
-/// Longest a look at the store may take: a store that hangs must not keep us from giving up.
+/// Longest a look at the store may take: one that hangs must not keep us from trying again.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// Accounts leased at a time.
 const LEASE_MAX: u32 = 200;
@@ -61,20 +62,14 @@ const WORKED: [AccountState; 6] = [
 pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
     let mut news = sync::news_of_accounts(&gateway.coord);
     let mut crew = Crew::new(gateway, shutdown.child_token());
-    let mut is_called = false;
     while !shutdown.is_cancelled() {
-        // Somebody whose account was changed has fenced us off: look who is still ours.
-        if is_called || crew.renewed.elapsed() >= RENEW {
-            crew.renew().await;
+        let give_up_at = crew.give_up_at();
+        tokio::select! {
+            biased;
+            // Whatever the store is being asked meanwhile, and however long it takes.
+            () = sleep_until(give_up_at) => crew.give_up(),
+            () = crew.turn(&mut news, &shutdown) => {}
         }
-        crew.take_more().await;
-        crew.note_looks().await;
-        is_called = tokio::select! {
-            () = shutdown.cancelled() => false,
-            () = news.wait() => true,
-            () = sleep(LOOK) => false,
-            () = crew.end_of_one() => false,
-        };
     }
     crew.finish().await;
 }
@@ -89,6 +84,8 @@ struct Crew {
     tasks: JoinSet<Leased>,
     at_work: HashMap<AccountId, AtWork>,
     renewed: Instant,
+    /// Somebody whose account was changed has fenced us off: look who is still ours.
+    is_called: bool,
     looks_noted: Instant,
 }
 
@@ -104,35 +101,59 @@ impl Crew {
         let owner = format!("{}/{}", gateway.settings.hostname, uuid::Uuid::now_v7());
         let now = Instant::now();
         let (tasks, at_work) = (JoinSet::new(), HashMap::new());
-        Self { gateway, owner, stop, tasks, at_work, renewed: now, looks_noted: now }
+        Self { gateway, owner, stop, tasks, at_work, renewed: now, is_called: false, looks_noted: now }
     }
 
-    fn lease(&self) -> Lease<'_> {
-        Lease { owner: &self.owner, now: flow::now(), lasts: LEASE }
+    /// Keeps what is ours, takes what is free, and waits for something to do. May be dropped at any time: what was leased
+    /// without our hearing of it is found when leases are renewed.
+    async fn turn(&mut self, news: &mut Subscription, shutdown: &CancellationToken) {
+        if self.is_called || self.renewed.elapsed() >= RENEW {
+            self.renew().await;
+        }
+        self.take_more().await;
+        self.note_looks().await;
+        self.is_called = tokio::select! {
+            () = shutdown.cancelled() => false,
+            () = news.wait() => true,
+            () = sleep(LOOK) => false,
+            () = self.end_of_one() => false,
+        };
+    }
+
+    async fn lease(&self) -> Result<Lease<'_>, store::Error> {
+        Ok(Lease { owner: &self.owner, now: self.gateway.store.clock().await?, lasts: LEASE })
     }
 
     /// Keeps the accounts, and drops those that are no longer ours.
     async fn renew(&mut self) {
         let asked = Instant::now();
-        match within_patience(self.ask_to_keep()).await {
-            Some(kept) => {
-                self.renewed = asked;
-                self.compare(&kept);
-            }
-            None if self.renewed.elapsed() > GIVE_UP => {
-                tracing::error!(
-                    accounts = self.at_work.len(),
-                    "accounts are given up, for they could not be kept in time"
-                );
-                self.at_work.values().for_each(|held| held.lost.cancel());
-            }
-            None => {}
+        if let Some(kept) = within_patience(self.ask_to_keep()).await {
+            self.renewed = asked;
+            self.compare(&kept);
         }
     }
 
+    fn give_up_at(&self) -> Instant {
+        self.renewed + GIVE_UP
+    }
+
+    /// Drops every session, before others begin theirs.
+    fn give_up(&mut self) {
+        if !self.at_work.is_empty() {
+            tracing::error!(
+                accounts = self.at_work.len(),
+                "accounts are given up, for they could not be kept in time"
+            );
+        }
+        self.at_work.values().for_each(|held| held.lost.cancel());
+        // From here on nothing is held that would have to be kept.
+        self.renewed = Instant::now();
+    }
+
     async fn ask_to_keep(&self) -> Result<Vec<Leased>, store::Error> {
+        let lease = self.lease().await?;
         let mut system = self.gateway.store.system().await?;
-        let kept = system.renew_leases(self.lease(), &WORKED).await?;
+        let kept = system.renew_leases(lease, &WORKED).await?;
         system.commit().await?;
         Ok(kept)
     }
@@ -171,8 +192,9 @@ impl Crew {
     }
 
     async fn ask_for_more(&self, max: u32) -> Result<Vec<Leased>, store::Error> {
+        let lease = self.lease().await?;
         let mut system = self.gateway.store.system().await?;
-        let taken = system.lease_accounts(self.lease(), &WORKED, max).await?;
+        let taken = system.lease_accounts(lease, &WORKED, max).await?;
         system.commit().await?;
         Ok(taken)
     }
@@ -218,7 +240,11 @@ impl Crew {
     async fn finish(mut self) {
         self.stop.cancel();
         while !self.tasks.is_empty() {
-            tokio::select! { () = self.end_of_one() => {} () = sleep(RENEW) => self.renew().await }
+            let give_up_at = self.give_up_at();
+            let step = async {
+                tokio::select! { () = self.end_of_one() => {} () = sleep(RENEW) => self.renew().await }
+            };
+            tokio::select! { biased; () = sleep_until(give_up_at) => self.give_up(), () = step => {} }
         }
         within_patience(release_all(&self.gateway, &self.owner)).await;
     }
@@ -330,6 +356,12 @@ async fn after(
         // Connections break; that is news only when the next one cannot be made, or breaks as well.
         Failure::Provider(Trouble::Unreachable(_)) if health != Health::Failed && failures == 1 => {
             return own(SHORT_PAUSE);
+        }
+        // Nor is it news that a server ended a good session, as when it restarts or loses a mailbox's UIDs.
+        Failure::Provider(trouble @ Trouble::Throttled { wait: None, .. })
+            if health != Health::Failed && failures == 1 =>
+        {
+            return pause(trouble, (failures, health), flow::jitter());
         }
         Failure::Provider(trouble) => trouble,
     };

@@ -119,7 +119,11 @@ impl Manners {
 }
 
 async fn claim(gateway: &Gateway, crew: &Crew, free: usize) -> Vec<Leased> {
-    match gateway.queue.claim(crew.kinds, flow::now(), gateway.settings.job_lease, free).await {
+    let claimed = async {
+        let now = gateway.queue.now().await?;
+        gateway.queue.claim(crew.kinds, now, gateway.settings.job_lease, free).await
+    };
+    match claimed.await {
         Ok(jobs) => jobs,
         Err(error) => {
             tracing::warn!(error = %error, "jobs could not be claimed");
@@ -177,11 +181,20 @@ async fn run_one(gateway: Gateway, job: Leased) {
 /// Keeps the job of a worker that is slow but alive. One that is too late anyway is fenced when it writes.
 async fn renew(gateway: &Gateway, job: &Leased) {
     let lease = SignedDuration::try_from(gateway.settings.job_lease).unwrap_or(SignedDuration::MAX);
+<<<<<<< HEAD
     match gateway.queue.extend(job, flow::now() + lease).await {
         Ok(true) => {}
         // Another worker has it: this one is fenced before its next effect on the outside, and when it writes.
         Ok(false) => tracing::warn!(job = job.id, "a job was taken over by another worker"),
         Err(error) => tracing::warn!(job = job.id, error = %error, "a job's lease could not be renewed"),
+=======
+    let extended = async {
+        let now = gateway.queue.now().await?;
+        gateway.queue.extend(job, now.leases + lease).await
+    };
+    if let Err(error) = extended.await {
+        tracing::warn!(job = job.id, error = %error, "a job's lease could not be renewed");
+>>>>>>> w-sync
     }
 }
 
@@ -195,7 +208,7 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
         }
         Job::Relay { message, user } => flow::relay::perform(&gateway, &job, *message, *user).await,
         Job::Report { message } => flow::submit::report(&gateway, &job, *message).await,
-        Job::Refetch { at } => flow::sync::refetch(&gateway, &job, at).await,
+        Job::Refetch { account, decision } => flow::sync::refetch(&gateway, &job, *account, *decision).await,
         Job::Deliver { webhook, seq } => flow::notify::deliver(&gateway, &job, *webhook, *seq).await,
     }
 }

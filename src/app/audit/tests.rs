@@ -352,9 +352,11 @@ both! {
 
     async fn contents_that_belong_to_nothing_are_found(world) {
         let [one, _] = fill(&world).await;
-        let mut tx = world.store.begin(one.workspace).await.unwrap();
-        let key = tx.content_key(None).await.unwrap();
-        let orphan = tx.put_blob(&Bytes::from_static(b"nobody's"), key).await.unwrap();
+        let store = &world.store;
+        let key = store.content_key(one.workspace, None).await.unwrap();
+        let sealed = store.seal_blob(one.workspace, key, &Bytes::from_static(b"nobody's")).await.unwrap();
+        let mut tx = store.begin(one.workspace).await.unwrap();
+        let orphan = tx.put_sealed_blob(sealed).await.unwrap();
         tx.commit().await.unwrap();
         let report = audited(&world).await;
         check_found(&report, &["blobs"], "a content without a message");

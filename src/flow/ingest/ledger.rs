@@ -5,7 +5,6 @@
 use super::Arrival;
 use crate::{
     core::{
-        account::MailboxUid,
         decision::{DecisionHash, HashRole, NewDecision},
         ids::MessageKey,
         job::Job,
@@ -76,9 +75,8 @@ pub(super) async fn recall_skipped(tx: &mut Tx, arrival: &Arrival<'_>) -> Result
     let own = [&summary.message_id, &summary.original_message_id].into_iter().flatten();
     let ids: Vec<_> =
         own.chain(&summary.in_reply_to).chain(&summary.references).map(|id| key.hash(id.as_str())).collect();
-    let skipped: Vec<MailboxUid> = tx.skipped_with_ids(&ids).await?;
-    for at in skipped {
-        tx.enqueue_job(&Job::Refetch { at }, arrival.received_at).await?;
+    for (account, decision) in tx.skipped_with_ids(&ids).await? {
+        tx.enqueue_job(&Job::Refetch { account, decision }, arrival.received_at).await?;
     }
     Ok(())
 }

@@ -12,7 +12,6 @@ pub(crate) use recognise::identity;
 pub(super) use thread::bytes_of;
 pub(crate) use thread::keys_of_summary;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -28,7 +27,7 @@ use crate::{
         threading::{self, Assignment, ThreadKey, ThreadNode},
     },
     mail::{Address, Attachment, Defect, Message},
-    store::{self, Error, Tx, mint},
+    store::{self, Error, SealedBlob, Tx, mint},
 };
 
 /// A message at the door, judged and ready to be filed.
@@ -78,8 +77,8 @@ impl Arrival<'_> {
 pub(super) enum RawBytes<'a> {
     /// On disk since the 250; a new message takes them over.
     Stored { blob: Uuid, size: usize },
-    /// In hand; stored only if the message is new, under the key of this account or the workspace's.
-    InHand { raw: &'a Bytes, account: Option<AccountId> },
+    /// Sealed for this; stored only if the message is new.
+    Sealed(&'a SealedBlob),
 }
 
 /// What became of an arrival.
@@ -213,11 +212,8 @@ async fn store_message(
     conversation: ConversationId,
 ) -> Result<StoredMessage, FlowError> {
     let (blob, size) = match arrival.bytes {
-        RawBytes::Stored { blob, size } => (blob, size),
-        RawBytes::InHand { raw, account } => {
-            let key = tx.content_key(account).await?;
-            (tx.put_blob(raw, key).await?, raw.len())
-        }
+        RawBytes::Stored { blob, size } => (blob, size as u64),
+        RawBytes::Sealed(bytes) => (tx.put_sealed_blob(bytes.clone()).await?, bytes.size()),
     };
     let message = stored(arrival, who, conversation, (blob, size));
     // Nothing but another node can have stored it since we looked.
@@ -267,7 +263,7 @@ fn stored(
     arrival: &Arrival<'_>,
     who: &Attribution,
     conversation: ConversationId,
-    (blob, size): (Uuid, usize),
+    (blob, size): (Uuid, u64),
 ) -> StoredMessage {
     let summary = &arrival.message.summary;
     StoredMessage {
@@ -286,7 +282,7 @@ fn stored(
         defects: arrival.message.defects.iter().map(defect_word).collect(),
         sent_at: sent_at(arrival),
         received_at: arrival.arrived_at(),
-        size: size as u64,
+        size,
         blob,
     }
 }

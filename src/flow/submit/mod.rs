@@ -20,7 +20,6 @@ pub use report::report;
 pub use sent_copy::save_sent;
 pub use way_out::resume;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -39,7 +38,7 @@ use crate::{
         submission::{DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
     },
     mail::{Envelope, Message, Party, Recipient},
-    store::{InboundRow, Tx},
+    store::{InboundRow, SealedBlob, Tx},
 };
 
 /// A message handed in, its bytes as they will leave: no Bcc, no control fields, no addresses of ours.
@@ -69,11 +68,9 @@ impl<'a> Handed<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum HandedBytes<'a> {
     /// A listener stored them before its 250.
-    Stored {
-        blob: Uuid,
-        size: usize,
-    },
-    InHand(&'a Bytes),
+    Stored { blob: Uuid, size: usize },
+    /// Sealed for this message.
+    Sealed(&'a SealedBlob),
 }
 
 /// What the CRM is answered.
@@ -114,7 +111,7 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         parties: parties(gateway, handed),
         bytes: match handed.bytes {
             HandedBytes::Stored { blob, size } => RawBytes::Stored { blob, size },
-            HandedBytes::InHand(raw) => RawBytes::InHand { raw, account: None },
+            HandedBytes::Sealed(bytes) => RawBytes::Sealed(bytes),
         },
         sightings: vec![sighting],
         received_at: handed.received_at,

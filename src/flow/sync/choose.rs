@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     account::Trouble,
-    core::account::{AccountError, Backfill, Cursor, FollowedMailbox, MailboxRole},
+    core::{
+        account::{AccountError, Backfill, Cursor, FollowedMailbox, MailboxRole},
+        job::refetch_lane,
+    },
     flow::now,
     imap::{self, Chosen, Criterion, MailboxName, ModSeq, Selected, ServerText, Uid, UidSet, UidValidity},
     store::Tx,
@@ -122,6 +125,8 @@ impl<S: Wire> Connection<'_, S> {
     pub(super) async fn settle(&mut self) -> Result<(), Failure> {
         let mut tx = self.begin().await?;
         health::settle(&mut tx, self.gateway, self.account, health::Tell::EndOnly).await?;
+        // Errands that were put off until the account could be worked, or its new UIDs were known.
+        tx.hasten(&refetch_lane(self.account), now()).await?;
         tx.commit().await?;
         Ok(())
     }

@@ -20,8 +20,8 @@ use crate::{
     },
     flow::Gateway,
     imap::{
-        self, Client, Criterion, HeaderExtent, MailboxName, MailboxStatus, ModSeq, Resume, Selected, Uid,
-        UidSet, UidValidity,
+        self, Client, Criterion, HeaderExtent, Kind, MailboxName, MailboxStatus, ModSeq, Resume, Selected,
+        Uid, UidSet, UidValidity,
     },
     net::Stream,
     store,
@@ -145,11 +145,18 @@ impl<'g, S: Wire> Connection<'g, S> {
     }
 
     pub(super) async fn search(&mut self, criterion: Criterion<'_>) -> Result<UidSet, Failure> {
-        let found = self.client.uid_search(criterion).await?;
-        if found.len() > MESSAGES_MAX {
-            return Err(Trouble::Misbehaving("it names more messages than a mailbox can hold".into()).into());
+        bounded(self.client.uid_search(criterion).await?)
+    }
+
+    /// The same; `None` when the server will not search, but goes on.
+    pub(super) async fn search_unless_refused(
+        &mut self,
+        criterion: Criterion<'_>,
+    ) -> Result<Option<UidSet>, Failure> {
+        match self.client.uid_search(criterion).await {
+            Err(error) if is_refusal(&error) => Ok(None),
+            found => bounded(found?).map(Some),
         }
-        Ok(found)
     }
 
     pub(super) fn extent(&self) -> HeaderExtent {
@@ -200,6 +207,18 @@ impl<'g> Connection<'g, Stream> {
         connection.greet().await?;
         Ok(Some(connection))
     }
+}
+
+/// Whether the server will not, and says so, and goes on: asking again gets the same answer.
+pub(super) fn is_refusal(error: &imap::Error) -> bool {
+    error.connection_lives() && matches!(error.kind(), Kind::Refused | Kind::Misbehaving)
+}
+
+fn bounded(found: UidSet) -> Result<UidSet, Failure> {
+    if found.len() > MESSAGES_MAX {
+        return Err(Trouble::Misbehaving("it names more messages than a mailbox can hold".into()).into());
+    }
+    Ok(found)
 }
 
 /// Lets a refusal pass that concerns only what would have been nice to have.

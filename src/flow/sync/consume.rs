@@ -11,15 +11,17 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
     Failure,
-    connection::{Connection, Followed, Wire},
+    connection::{Connection, Followed, Wire, is_refusal},
     headers::Seen,
     health::{self, Tell},
     judge,
+    memory::{Asked, Place},
 };
 use crate::{
     core::{
         account::{Backfill, Cursor},
         decision::{NewDecision, Ruling, Verdict},
+        ids::DecisionId,
         job::Job,
         message::{Direction, Sighting},
         policy,
@@ -30,9 +32,9 @@ use crate::{
         ingest::{self, Announce, Arrival, Ingested, RawBytes},
         now, process,
     },
-    imap::{Body, Error, Kind, MailboxName, Uid},
+    imap::{Body, Error, MailboxName, Uid},
     mail::Message,
-    store::{self, Renumbering, TextHasher, Tx, mint},
+    store::{self, Renumbering, SealedBlob, TextHasher, Tx, mint},
 };
 
 /// Bodies gathered before they are filed.
@@ -41,8 +43,6 @@ const BODIES_BYTES_MAX: usize = 8 * 1024 * 1024;
 const BODY_BYTES_GUESS: u64 = 1024 * 1024;
 /// How often a transaction is begun again because another node filed the same message at the same moment.
 const RACES_MAX: usize = 5;
-/// Failures of one body in a row after which the message is given up: there are servers that drop the connection over it.
-const BODY_FAILURES_MAX: u32 = 5;
 /// Between two reports of a backfill's progress.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(5);
 
@@ -79,8 +79,9 @@ pub(super) struct Whole {
     pub seen: Seen,
     pub ruling: Ruling,
     pub direction: Direction,
-    pub raw: Bytes,
     pub message: Message,
+    /// Its bytes. A file that is written for what turns out to be a copy is swept.
+    pub bytes: SealedBlob,
 }
 
 /// What asking for a body came to.
@@ -137,12 +138,11 @@ impl<S: Wire> Connection<'_, S> {
                     part.room.push(self.gateway.followers.room(bytes).await);
                 }
             }
-            match self.body(&seen).await? {
+            match self.body((&mailbox.name, batch.uid_validity), &seen).await? {
                 Fetched::Not(ruling) => part.lost.push((seen, ruling)),
                 Fetched::Whole(raw) => {
                     part.bytes = part.bytes.saturating_add(raw.len());
-                    let message = Message::parse(&raw);
-                    part.filed.push(Whole { seen, ruling, direction, raw, message });
+                    part.filed.push(self.whole(seen, (ruling, direction), raw).await?);
                 }
             }
             part.note(uid);
@@ -170,22 +170,38 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     /// Fetches a body. A message that fails again and again is given up, lest it block all that follow.
-    pub(super) async fn body(&mut self, seen: &Seen) -> Result<Fetched, Failure> {
-        if self.memory.failures_of_body(seen.uid) >= BODY_FAILURES_MAX {
+    pub(super) async fn body(&mut self, place: Place<'_>, seen: &Seen) -> Result<Fetched, Failure> {
+        if self.memory.is_given_up(Asked::Body, place, seen.uid) {
+            self.memory.forget_failures(Asked::Body, place, &[seen.uid]);
             return Ok(Fetched::Not(policy::unreadable()));
         }
         let bytes_max = self.gateway.settings.message_bytes_max;
-        let error = match self.client.fetch_body(seen.uid, seen.size, bytes_max).await {
-            Ok(Body::Message(raw)) => return Ok(Fetched::Whole(raw)),
-            Ok(Body::Missing | Body::Placeholder) => return Ok(Fetched::Not(policy::unreadable())),
-            Err(Error::TooLarge { .. }) => return Ok(Fetched::Not(policy::too_large())),
-            Err(error) => error,
+        let fetched = match self.client.fetch_body(seen.uid, seen.size, bytes_max).await {
+            Ok(Body::Message(raw)) => Fetched::Whole(raw),
+            Ok(Body::Missing | Body::Placeholder) => Fetched::Not(policy::unreadable()),
+            Err(Error::TooLarge { .. }) => Fetched::Not(policy::too_large()),
+            Err(error) if is_refusal(&error) => Fetched::Not(policy::unreadable()),
+            Err(error) => {
+                self.memory.note_failure(Asked::Body, place, seen.uid);
+                return Err(error.into());
+            }
         };
-        if error.connection_lives() && matches!(error.kind(), Kind::Refused | Kind::Misbehaving) {
-            return Ok(Fetched::Not(policy::unreadable()));
-        }
-        self.memory.note_failure_of_body(seen.uid);
-        Err(error.into())
+        self.memory.forget_failures(Asked::Body, place, &[seen.uid]);
+        Ok(fetched)
+    }
+
+    /// Reads and seals a message. Both take time in which nobody else should have to wait, so no transaction is begun yet.
+    pub(super) async fn whole(
+        &self,
+        seen: Seen,
+        (ruling, direction): (Ruling, Direction),
+        raw: Bytes,
+    ) -> Result<Whole, store::Error> {
+        let (store, workspace) = (&self.gateway.store, self.workspace);
+        let message = Message::parse(&raw);
+        let key = store.content_key(workspace, Some(self.account)).await?;
+        let bytes = store.seal_blob(workspace, key, &raw).await?;
+        Ok(Whole { seen, ruling, direction, message, bytes })
     }
 
     async fn commit(
@@ -259,10 +275,9 @@ impl<S: Wire> Connection<'_, S> {
         let policy = self.gateway.policy();
         let again = judge::rulings(tx, (&self.gateway.settings.ours, &policy), &seen).await?;
         for ((seen, ruling), (today, _)) in left.iter().zip(again) {
-            self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
+            let decision = self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
             if today.verdict == Verdict::Synced {
-                let at = self.place(writing.name, writing.uid_validity, seen.uid);
-                tx.enqueue_job(&Job::Refetch { at }, now).await?;
+                tx.enqueue_job(&Job::Refetch { account: self.account, decision }, now).await?;
             }
         }
         for (seen, ruling) in lost {
@@ -280,7 +295,7 @@ impl<S: Wire> Connection<'_, S> {
         writing: Writing<'_>,
         (uid, seen): (Uid, Option<(&Seen, &TextHasher)>),
         (ruling, now): (&Ruling, Timestamp),
-    ) -> Result<(), store::Error> {
+    ) -> Result<DecisionId, store::Error> {
         let hashes = seen.map(|(seen, hasher)| ingest::hashes_of(hasher, &seen.summary, &seen.parties));
         let decision = NewDecision {
             ruling: ruling.clone(),
@@ -289,7 +304,7 @@ impl<S: Wire> Connection<'_, S> {
             seen_at: Some(self.place(writing.name, writing.uid_validity, uid)),
             hashes: hashes.unwrap_or_default(),
         };
-        tx.decide(&decision, ingest::stamp(&self.gateway.policy()), now).await.map(drop)
+        tx.decide(&decision, ingest::stamp(&self.gateway.policy()), now).await
     }
 
     pub(super) fn arrival<'a>(
@@ -305,7 +320,7 @@ impl<S: Wire> Connection<'_, S> {
             key: mint(),
             message: &whole.message,
             parties: process::parties_of(&self.gateway.settings.ours, &whole.message.summary),
-            bytes: RawBytes::InHand { raw: &whole.raw, account: Some(self.account) },
+            bytes: RawBytes::Sealed(&whole.bytes),
             sightings: vec![Sighting::Account(self.place(name, uid_validity, seen.uid))],
             received_at: now,
             internal_date: seen.internal_date,

@@ -15,15 +15,17 @@ mod headers;
 mod health;
 mod judge;
 mod look;
+mod memory;
 mod refetch;
 mod reindex;
 mod sweep;
 mod wait;
 
-pub use follow::{Memory, follow};
+pub use follow::follow;
 pub use followers::Followers;
 pub(super) use health::refuse_login;
 pub use health::{record, resume_at};
+pub use memory::Memory;
 pub use refetch::refetch;
 
 use super::FlowError;

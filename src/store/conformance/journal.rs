@@ -194,7 +194,8 @@ both! {
             assert_eq!(found.iter().map(|found| found.id).collect::<Vec<_>>(), expect, "{filter:?}");
         }
         let found = tx.skipped_with_ids(&[hasher.hash("a@x"), hasher.hash("b@x")]).await.unwrap();
-        assert_eq!(found, from_ref(&uid));
+        assert_eq!(found, [(account, first)]);
+        assert_eq!(tx.skipped_at(first).await.unwrap().as_ref(), Some(&uid));
         assert!(tx.skipped_with_ids(&[hasher.hash("carl@x.example")]).await.unwrap().is_empty());
         assert!(tx.skipped_with_ids(&[]).await.unwrap().is_empty());
 
@@ -202,6 +203,7 @@ both! {
         let message: crate::core::ids::MessageKey = mint();
         let synced = NewDecision { message: Some(message), ..ruled(Verdict::Synced, Some(uid), hashes[1..2].to_vec()) };
         assert_eq!(tx.decide(&synced, POLICY, at(9)).await.unwrap(), first);
+        assert_eq!(tx.skipped_at(first).await.unwrap(), None);
         assert!(tx.skipped_with_ids(&[hasher.hash("b@x")]).await.unwrap().is_empty());
         let found = tx.decisions(&all(), &DecisionFilter { message: Some(message), ..Default::default() }).await.unwrap();
         let shown = (found[0].id, found[0].at, found[0].verdict, found[0].preset.as_str(), found[0].policy_version);
