@@ -441,3 +441,17 @@ create table idempotency_keys (
     created_at  bigint not null,
     primary key (workspace, route, key)
 );
+
+-- The CRM's own keys for what it hands in over SMTP: one key is one order, in however many parts it comes.
+create table order_keys (
+    workspace   uuid not null references workspaces (id),
+    -- The key, hashed with who uses it.
+    name        bytea not null,
+    -- What is said under it, hashed.
+    content     bytea not null,
+    -- What it became, once that is filed.
+    message     uuid,
+    created_at  bigint not null,
+    primary key (workspace, name)
+);
+create index order_keys_created on order_keys (created_at);

@@ -441,3 +441,17 @@ create table idempotency_keys (
     created_at  integer not null,
     primary key (workspace, route, key)
 ) strict;
+
+-- The CRM's own keys for what it hands in over SMTP: one key is one order, in however many parts it comes.
+create table order_keys (
+    workspace   blob not null references workspaces (id),
+    -- The key, hashed with who uses it.
+    name        blob not null,
+    -- What is said under it, hashed.
+    content     blob not null,
+    -- What it became, once that is filed.
+    message     blob,
+    created_at  integer not null,
+    primary key (workspace, name)
+) strict;
+create index order_keys_created on order_keys (created_at);

@@ -10,7 +10,7 @@ use super::{
     ids::{AccountId, MessageKey},
     inbound::{Principal, SendClass},
 };
-use crate::mail::{Recipient, Return, ReversePath};
+use crate::mail::{Address, Recipient, Return, ReversePath};
 
 /// `accepted -> queued -> sending -> sent | deferred | bounced | uncertain`, and held or cancelled by people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,6 +33,12 @@ impl SubmissionState {
     pub fn is_final(self) -> bool {
         matches!(self, Self::Sent | Self::Bounced | Self::Cancelled)
     }
+
+    /// Whether a job is at work on it.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        !self.is_final() && self != Self::Held
+    }
 }
 
 /// One recipient's state, with what the server said last.
@@ -44,6 +50,14 @@ pub struct RecipientState {
     /// Enhanced status code (RFC 3463), like `5.1.1`.
     pub status: Option<String>,
     pub text: Option<String>,
+}
+
+impl RecipientState {
+    /// A recipient nothing was tried for yet.
+    #[must_use]
+    pub fn new(recipient: Recipient, state: SubmissionState) -> Self {
+        Self { recipient, state, code: None, status: None, text: None }
+    }
 }
 
 /// The state of a submission whose recipients are in these states: what is still open comes first, success before failure.
@@ -69,6 +83,9 @@ pub struct DsnOrder {
     /// Set once a report for the present final states was queued.
     #[serde(default)]
     pub reported: bool,
+    /// Of whom an earlier report has told: what is sent to more people later is reported without them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<Address>,
 }
 
 /// Whether and how a copy came to lie in the user's Sent mailbox.
@@ -120,7 +137,6 @@ pub struct Submission {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::Address;
 
     #[track_caller]
     fn check(states: &[SubmissionState], expect: SubmissionState) {

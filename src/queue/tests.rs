@@ -110,6 +110,33 @@ both! {
         assert_eq!((rows(&world, "jobs").await, rows(&world, "lanes").await), (0, 0));
     }
 
+    async fn a_job_that_waits_can_be_hastened_and_goes_before_others_that_wait(world) {
+        use crate::core::{ids::AccountId, job::JobExit};
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let account: AccountId = mint();
+        let by_account = |number| Job::Submit { message: message(number), exit: JobExit::Account(account) };
+        let by_smarthost = Job::Submit { message: message(3), exit: JobExit::Smarthost };
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        for job in [by_account(1), by_account(2), by_smarthost.clone()] {
+            tx.enqueue_job(&job, at(500)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let claim = async |now| queue.claim(&[JobKind::Submit], now, MINUTE, 9).await.unwrap();
+        assert!(claim(at(0)).await.is_empty());
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        for job in [by_account(2), by_smarthost.clone(), by_account(4)] {
+            tx.hasten_job(&job, at(1)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let jobs: Vec<_> = claim(at(1)).await.into_iter().map(|leased| leased.job).collect();
+        assert_eq!(jobs, [by_account(2), by_smarthost]);
+        // One that somebody is at is left to him.
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.hasten_job(&by_account(2), at(2)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(claim(at(2)).await.is_empty());
+    }
+
     async fn where_the_order_is_free_nobody_waits_for_a_job_that_waits_for_its_retry(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
         // As exact as the store keeps it.

@@ -61,23 +61,6 @@ impl Tx {
         Ok(())
     }
 
-    /// Lets transactions taken in before this time be new ones when they come again. The fingerprint gives way to the row's
-    /// own id, which no transaction has.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn forget_fingerprints(&mut self, before: Timestamp) -> Result<(), Error> {
-        let own = if self.store().is_shared() { "uuid_send(id)" } else { "id" };
-        let query = sql(format!(
-            "update inbound set source_key = {own} where workspace = $1 and received_at < $2 and state <> 'pending' \
-             and source_key <> {own}"
-        ))
-        .bind(self.workspace())
-        .bind(before);
-        self.execute(query).await?;
-        Ok(())
-    }
-
     /// Adds the sighting of a transaction that was repeated: the same door and address, at another time.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! Tidies up what has had its time: answers kept for repeated requests, fingerprints of old transactions, orphaned files.
+//! Tidies up what has had its time: answers kept for repeated requests, keys of old orders, orphaned files. Looks once more
+//! after held mail that has a way out by now.
 //!
 //! Not here: anything whose delay somebody would notice.
 
@@ -14,10 +15,8 @@ use crate::{
 
 /// How often everything is looked over.
 const EVERY: Duration = Duration::from_secs(60 * 60);
-/// Answers to requests with an Idempotency-Key are kept this long.
+/// Answers to requests with an Idempotency-Key are kept this long, and the keys of orders over SMTP.
 const REQUESTS_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// A transaction repeated later than this is a new one: the longest that senders queue, and then some.
-const FINGERPRINTS_KEPT: SignedDuration = SignedDuration::from_hours(10 * 24);
 /// A file without a row that is younger than this may belong to a transaction not yet committed.
 const ORPHANS_KEPT: Duration = Duration::from_secs(60 * 60);
 
@@ -38,7 +37,7 @@ async fn tidy(gateway: &Gateway, now: Timestamp) -> Result<(), Error> {
         let workspaces = gateway.store.system_read().await?.workspaces(&page).await?;
         for workspace in &workspaces {
             let mut tx = gateway.store.begin(workspace.id).await?;
-            tx.forget_fingerprints(now - FINGERPRINTS_KEPT).await?;
+            flow::submit::release_held(&mut tx, gateway, None).await?;
             tx.commit().await?;
         }
         let Some(last) = workspaces.last() else { break };
@@ -46,6 +45,7 @@ async fn tidy(gateway: &Gateway, now: Timestamp) -> Result<(), Error> {
     }
     let mut system = gateway.store.system().await?;
     system.purge_requests(now - REQUESTS_KEPT).await?;
+    system.purge_order_keys(now - REQUESTS_KEPT).await?;
     system.commit().await?;
     let swept = gateway.store.sweep_blob_files(ORPHANS_KEPT).await?;
     tracing::debug!(swept, "upkeep done");

@@ -19,6 +19,7 @@ mod capture;
 mod capture_refusals;
 mod delivery;
 mod follow;
+mod handed_in_again;
 mod isolation;
 mod privacy;
 mod recognise;

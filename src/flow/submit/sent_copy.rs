@@ -48,7 +48,7 @@ pub async fn save_sent(
         return Err(FlowError::Obsolete);
     }
     let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
-    let raw = session.blob(stored.blob).await?;
+    let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
     let waited = now().duration_since(job.created_at) >= signed(gateway.settings.sent_copy_wait);
     let copied = look_or_append(gateway, (job.workspace, account), &stored, waited.then_some(&raw)).await?;

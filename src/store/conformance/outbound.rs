@@ -19,7 +19,7 @@ pub(super) fn a_submission(message: MessageKey, account: Option<AccountId>, acce
         account,
         class: SendClass::Individual,
         reverse_path: ReversePath::Address(address("Ann@example.com")),
-        dsn: DsnOrder { ret: Some(Return::Headers), envelope_id: Some("e1".into()), reported: false },
+        dsn: DsnOrder { ret: Some(Return::Headers), envelope_id: Some("e1".into()), ..DsnOrder::default() },
         principal: Principal::Key(mint()),
         blob: Some(uuid::Uuid::now_v7()),
         state: SubmissionState::Queued,
