@@ -19,6 +19,7 @@ use mailweave::{
         account::{AccountState, Endpoint, Security},
         decision::Verdict,
         message::{Direction, Sighting},
+        submission::SubmissionState,
     },
     flow::{Gateway, sync},
 };
@@ -85,6 +86,39 @@ impl World {
         let message = mail(&user.address, to, id, more);
         self.dovecot.login(&user).append("Sent", "\\Seen", &message);
     }
+}
+
+async fn held_until_connected(mut world: World) {
+    let (user, customer) = (world.dovecot.user(1), world.dovecot.customer(1));
+    // The way out that there was at the 250 is gone when it is filed.
+    let letter = mail(&user.address, &customer.address, "offer", "");
+    let message = world.hand_in(&customer.address, &letter).await;
+    world.start();
+    world.await_event("message.held", 1).await;
+    let held = world.events().await.into_iter().find(|event| event.kind == "message.held").unwrap();
+    assert_eq!(held.data["message_id"], message.to_string());
+    assert!(held.data["reason"].as_str().unwrap().contains("no connected account"), "{}", held.data);
+    world.stop().await;
+    world.connect().await;
+    let account = world.account;
+    let submission = async || {
+        let mut session = world.gateway.store.read(world.workspace).await.unwrap();
+        session.submission(message).await.unwrap().unwrap()
+    };
+    let is_on_its_way = async || submission().await.state != SubmissionState::Held;
+    eventually("the message to go on", PATIENCE, is_on_its_way).await;
+    let submission = submission().await;
+    assert_eq!((submission.account, submission.detail), (Some(account), None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_without_a_way_out_is_held_and_goes_on_when_an_account_is_connected() {
+    held_until_connected(World::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_without_a_way_out_is_held_and_goes_on_when_an_account_is_connected_on_postgresql() {
+    held_until_connected(World::on(Engine::Postgres).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

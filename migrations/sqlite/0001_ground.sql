@@ -203,8 +203,6 @@ create table inbound (
     primary key (workspace, id),
     constraint inbound_source_key_unique unique (workspace, source_key)
 ) strict;
--- Those whose fingerprint has not been forgotten yet: the others are never looked at again.
-create index inbound_fingerprints on inbound (workspace, received_at) where source_key <> id;
 
 create table conversations (
     workspace   blob not null references workspaces (id),
@@ -458,3 +456,17 @@ create table idempotency_keys (
 -- A request that makes a workspace is looked for before there is one.
 create index idempotency_keys_request on idempotency_keys (route, key);
 create index idempotency_keys_age on idempotency_keys (created_at);
+
+-- The CRM's own keys for what it hands in over SMTP: one key is one order, in however many parts it comes.
+create table order_keys (
+    workspace   blob not null references workspaces (id),
+    -- The key, hashed with who uses it.
+    name        blob not null,
+    -- What is said under it, hashed.
+    content     blob not null,
+    -- What it became, once that is filed.
+    message     blob,
+    created_at  integer not null,
+    primary key (workspace, name)
+) strict;
+create index order_keys_created on order_keys (created_at);

@@ -4,14 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-<<<<<<< HEAD
-use super::{
-    account::MailboxUid,
-    ids::{AccountId, ConversationId, Id as _, MessageKey, UserId, WebhookId},
-};
-=======
-use super::ids::{AccountId, ConversationId, DecisionId, MessageKey, UserId, WebhookId};
->>>>>>> w-sync
+use super::ids::{AccountId, ConversationId, DecisionId, Id as _, MessageKey, UserId, WebhookId};
 
 /// What is to be done. The serialised form is stored: add variants and optional fields, rename nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +72,6 @@ impl Job {
     }
 }
 
-<<<<<<< HEAD
 /// Mail that a workspace sends by its smarthost at one time, of each kind: one that hangs must not take the workers of all
 /// workspaces with it.
 const SMARTHOST_LANES: u128 = 4;
@@ -87,12 +79,12 @@ const SMARTHOST_LANES: u128 = 4;
 /// One of the lanes beside each other that the messages of a workspace are spread over.
 fn beside(lane: &str, message: MessageKey) -> String {
     format!("{lane}/{}", message.uuid().as_u128() % SMARTHOST_LANES)
-=======
+}
+
 /// The lane of an account's `Refetch` jobs.
 #[must_use]
 pub fn refetch_lane(account: AccountId) -> String {
     format!("refetch/{account}")
->>>>>>> w-sync
 }
 
 /// The kind of a job, which decides who claims it.

@@ -10,7 +10,7 @@ use super::{
     ids::{AccountId, MessageKey},
     inbound::{Principal, SendClass},
 };
-use crate::mail::{Recipient, Return, ReversePath};
+use crate::mail::{Address, Recipient, Return, ReversePath};
 
 /// `accepted -> queued -> sending -> sent | deferred | bounced | uncertain`, and held or cancelled by people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -32,6 +32,12 @@ impl SubmissionState {
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Sent | Self::Bounced | Self::Cancelled)
+    }
+
+    /// Whether a job is at work on it.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        !self.is_final() && self != Self::Held
     }
 }
 
@@ -105,6 +111,9 @@ pub struct DsnOrder {
     /// already, and is not sent again.
     #[serde(default)]
     pub dot_intent: bool,
+    /// Of whom an earlier report has told: what is sent to more people later is reported without them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<Address>,
 }
 
 /// Whether and how a copy came to lie in the user's Sent mailbox.
@@ -156,7 +165,6 @@ pub struct Submission {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::Address;
 
     #[track_caller]
     fn check(states: &[SubmissionState], expect: SubmissionState) {

@@ -25,7 +25,7 @@ use crate::{
         event::{AccountEvent, Event},
         ids::{AccountId, Id as _, UserId},
     },
-    flow,
+    flow::{self, Gateway},
     mail::Address,
     store::{AccountFilter, PageKey, Tx, mint},
 };
@@ -226,7 +226,7 @@ async fn change(
     if let Some(credentials) = &credentials {
         tx.replace_credentials(id, credentials).await?;
     }
-    restart(&mut tx, &mut account).await?;
+    restart(&mut tx, &api.gateway, &mut account).await?;
     tx.commit().await?;
     api.look_now(id);
     Ok(Json(account.into()))
@@ -250,13 +250,13 @@ fn require_login(state: AccountState) -> Result<(), Problem> {
 }
 
 /// Has the worker begin anew with what was changed: whoever works the account now writes nothing more.
-async fn restart(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
+async fn restart(tx: &mut Tx, gateway: &Gateway, account: &mut Account) -> Result<(), Problem> {
     let AccountStatus { last_synced_at, last_checked_at, .. } = account.status;
     account.status = AccountStatus { last_synced_at, last_checked_at, ..connecting(flow::now()) };
     tx.set_account_status(account.id, &account.status).await?;
     tx.fence_account(account.id).await?;
     // What was held while nobody could log in goes out now.
-    flow::submit::resume(tx, Some(account.id)).await?;
+    flow::submit::release_held(tx, gateway, Some(account.user_id)).await?;
     Ok(())
 }
 

@@ -29,7 +29,7 @@ use crate::{
     },
     flow::{
         self, FlowError,
-        submit::{self, Handed, HandedBytes},
+        submit::{self, Handed, HandedBytes, Refusal, Sender},
     },
     mail::{
         Address, Draft, DraftAttachment, Envelope, HeaderSummary, Message, MessageId, Party, Recipient,
@@ -218,6 +218,7 @@ async fn send(State(api): State<Api>, access: Access, input: Input<NewMessage>) 
         class: asked.class,
         conversation: asked.conversation_id,
         api: true,
+        key: None,
     };
     // The same request again is answered as it was, whatever has changed since.
     input.stamp.require_new(&api, &access).await?;
@@ -254,7 +255,8 @@ async fn prepare(
     let user = session.user(order.user).await?;
     let user =
         user.ok_or_else(|| Problem::invalid("from_user_id", "There is no such user in this workspace."))?;
-    require_exit(api, &mut session, &order).await?;
+    let sender = Sender { user: order.user, from: &user.email, class: order.class };
+    require_exit(api, &mut session, sender).await?;
     let parent = parent(&mut session, order.conversation, answers).await?;
     drop(session);
     let (key, received_at) = (mint(), flow::now());
@@ -300,12 +302,15 @@ impl Outgoing {
     }
 }
 
-async fn require_exit(api: &Api, session: &mut Session, order: &SendOrder) -> Result<(), Problem> {
-    if submit::choose_exit(session, &api.gateway, order).await?.is_ok() {
-        return Ok(());
-    }
-    let detail = "The user has no connected account, and the workspace has no smarthost.";
-    let advice = "Connect an account of the user, or set a smarthost.";
+async fn require_exit(api: &Api, session: &mut Session, sender: Sender<'_>) -> Result<(), Problem> {
+    let Err(refusal) = submit::choose_exit(session, &api.gateway, sender).await? else { return Ok(()) };
+    let advice = match &refusal {
+        Refusal::ForeignDomain(domain) => {
+            format!("Connect an account of the user, or add {domain} to the smarthost's from_domains.")
+        }
+        _ => "Connect an account of the user, or set a smarthost.".to_owned(),
+    };
+    let detail = format!("The message cannot leave: {refusal}.");
     Err(Problem::invalid("from_user_id", detail).code("no_way_out").advice(advice))
 }
 

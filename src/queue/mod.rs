@@ -22,7 +22,7 @@ use crate::{
         ids::WorkspaceId,
         job::{Job, JobKind},
     },
-    store::{Error, Row, Store, System, Tx, sql},
+    store::{Error, Row, Statement, Store, System, Tx, sql},
 };
 
 /// Most jobs of one claim: what is claimed and not begun waits for nothing while its lease runs out.
@@ -251,6 +251,41 @@ impl Tx {
              where workspace = $1 and lane = $2 and leased_until is null and run_at > $3");
         if self.execute(update.bind(self.workspace()).bind(lane).bind(now)).await? > 0 {
             self.on_commit(Store::announce_jobs);
+        }
+        Ok(())
+    }
+
+    /// Has a job done now that waits for a later time; one that somebody is at already is left to him.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn hasten_job(&mut self, job: &Job, now: Timestamp) -> Result<(), Error> {
+        let workspace = self.workspace();
+        let lane = job.lane(None);
+        if let Some(lane) = &lane {
+            let lock = sql("update lanes set jobs = jobs where workspace = $1 and lane = $2");
+            self.execute(lock.bind(workspace).bind(lane)).await?;
+        }
+        // The text is what `enqueue` wrote: one job has one.
+        let body = serde_json::to_string(job).map_err(|error| Error::Corrupt(error.to_string()))?;
+        let update = Statement::new("update jobs set run_at = ")
+            .arg(now)
+            .text(" where workspace = ")
+            .arg(workspace)
+            .given(" and lane = ", lane.clone())
+            .text(" and kind = ")
+            .arg(job.kind().as_str())
+            .text(" and body = ")
+            .arg(body)
+            .text(" and leased_until is null and run_at > ")
+            .arg(now)
+            .text(" returning id, head");
+        let Some(row) = self.fetch_optional(update.query()).await? else { return Ok(()) };
+        self.on_commit(Store::announce_jobs);
+        let Some(lane) = lane else { return Ok(()) };
+        if row.get::<i64>("head")? == 0 && self.overtake(&lane, now).await? {
+            let lead = sql("update jobs set head = 1 where workspace = $1 and id = $2");
+            self.execute(lead.bind(workspace).bind(row.get::<i64>("id")?)).await?;
         }
         Ok(())
     }

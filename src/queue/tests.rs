@@ -110,6 +110,33 @@ both! {
         assert_eq!((rows(&world, "jobs").await, rows(&world, "lanes").await), (0, 0));
     }
 
+    async fn a_job_that_waits_can_be_hastened_and_goes_before_others_that_wait(world) {
+        use crate::core::{ids::AccountId, job::JobExit};
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let account: AccountId = mint();
+        let by_account = |number| Job::Submit { message: message(number), exit: JobExit::Account(account) };
+        let by_smarthost = Job::Submit { message: message(3), exit: JobExit::Smarthost };
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        for job in [by_account(1), by_account(2), by_smarthost.clone()] {
+            tx.enqueue_job(&job, at(500)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let claim = async |now| queue.claim(&[JobKind::Submit], now, MINUTE, 9).await.unwrap();
+        assert!(claim(at(0)).await.is_empty());
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        for job in [by_account(2), by_smarthost.clone(), by_account(4)] {
+            tx.hasten_job(&job, at(1)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let jobs: Vec<_> = claim(at(1)).await.into_iter().map(|leased| leased.job).collect();
+        assert_eq!(jobs, [by_account(2), by_smarthost]);
+        // One that somebody is at is left to him.
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.hasten_job(&by_account(2), at(2)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(claim(at(2)).await.is_empty());
+    }
+
     async fn where_the_order_is_free_nobody_waits_for_a_job_that_waits_for_its_retry(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
         // As exact as the store keeps it.
@@ -198,9 +225,6 @@ both! {
         assert_eq!(numbers(&claim(&queue, at(61)).await), [2]);
     }
 
-<<<<<<< HEAD
-    async fn a_lane_that_rests_is_asked_by_one_job_at_a_time(world) {
-=======
     async fn a_node_whose_clock_is_ahead_takes_nothing_from_the_others(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
         let now = queue.now().await.unwrap();
@@ -246,8 +270,7 @@ both! {
         }
     }
 
-    async fn a_cleared_lane_is_empty_and_of_use_again(world) {
->>>>>>> w-sync
+    async fn a_lane_that_rests_is_asked_by_one_job_at_a_time(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
         let now = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).unwrap();
         let later = |seconds| now + jiff::SignedDuration::from_secs(seconds);

@@ -174,7 +174,7 @@ fn constraint(error: &dyn sqlx::error::DatabaseError) -> &'static str {
 }
 
 /// Every unique constraint: its name, and what SQLite says in its place. A test compares this with the schema.
-pub(super) const CONSTRAINTS: [(&str, &str); 42] = [
+pub(super) const CONSTRAINTS: [(&str, &str); 43] = [
     ("account_errors_pkey", "account_errors.workspace, account_errors.account, account_errors.code"),
     ("accounts_email_unique", "accounts.workspace, accounts.email"),
     ("accounts_pkey", "accounts.workspace, accounts.id"),
@@ -212,6 +212,7 @@ pub(super) const CONSTRAINTS: [(&str, &str); 42] = [
     ("message_ids_pkey", "message_ids.workspace, message_ids.rfc822_id, message_ids.message"),
     ("messages_identity_unique", "messages.workspace, messages.identity"),
     ("messages_pkey", "messages.workspace, messages.id"),
+    ("order_keys_pkey", "order_keys.workspace, order_keys.name"),
     ("routes_address_unique", "routes.domain, routes.local_part"),
     ("routes_pkey", "routes.workspace, routes.id"),
     ("sightings_pkey", "sightings.workspace, sightings.message, sightings.origin"),

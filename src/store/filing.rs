@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 
-use super::{Error, InboundState, PURGE_ROWS_MAX, Session, Tx, sql::sql};
+use super::{Error, InboundState, Session, Tx, sql::sql};
 use crate::core::{
     account::MailboxUid,
     ids::{ConversationId, MessageKey},
@@ -60,24 +60,6 @@ impl Tx {
         .bind(at.mailbox.as_slice());
         self.execute(query).await?;
         Ok(())
-    }
-
-    /// Lets transactions taken in before this time be new ones when they come again; so many at once that nobody waits long
-    /// for it. The fingerprint gives way to the row's own id, which no transaction has. True when there may be more.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn forget_fingerprints(&mut self, before: Timestamp) -> Result<bool, Error> {
-        let own = if self.store().is_shared() { "uuid_send(id)" } else { "id" };
-        let query = sql(format!(
-            "update inbound set source_key = {own} where workspace = $1 and id in (select id from inbound \
-             where workspace = $1 and received_at < $2 and source_key <> {own} and state <> 'pending' \
-             order by received_at limit $3)"
-        ))
-        .bind(self.workspace())
-        .bind(before)
-        .bind(PURGE_ROWS_MAX);
-        Ok(self.execute(query).await? >= u64::from(PURGE_ROWS_MAX))
     }
 
     /// Adds the sighting of a transaction that was repeated: the same door and address, at another time.

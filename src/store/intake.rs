@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::{Arg, Error, SealedBlob, Session, Store, System, Tx, sql};
 use crate::core::{
     ids::{MessageKey, WorkspaceId},
-    inbound::{Door, Intake},
+    inbound::{Door, Intake, OrderKey},
     job::Job,
 };
 
@@ -129,6 +129,9 @@ struct Offer {
     workspace: WorkspaceId,
     id: MessageKey,
     source_key: [u8; 32],
+    /// For how long the same source key is the same transaction.
+    kept: SignedDuration,
+    order_key: Option<OrderKey>,
     door: String,
     blob: SealedBlob,
     received_at: Timestamp,
@@ -152,7 +155,8 @@ impl Store {
     /// key it gets unless it came before. Dropped while it waits, the message may or may not have been taken.
     ///
     /// # Errors
-    /// Nothing was taken: answer 452 for `Full`, 451 for all else.
+    /// Nothing was taken: `Conflict` with [`ORDER_KEY_USED`](super::ORDER_KEY_USED) when the order's own key stands for
+    /// another one; answer 452 for `Full`, 451 for all else.
     pub async fn take_in(
         &self,
         intake: Intake,
@@ -162,10 +166,14 @@ impl Store {
         self.0.health.check()?;
         let Intake { workspace, door, raw, fingerprint } = intake;
         let key = self.workspace_key(workspace).await?;
-        let source_key = source_key(&door, &fingerprint)?;
+        let (source_key, kept) = (source_key(&door, &fingerprint.hash)?, fingerprint.kept);
         let blob = self.seal_blob(workspace, key, &raw).await?;
+        let order_key = match &door {
+            Door::Submission { order, .. } => order.key,
+            Door::Mx { .. } => None,
+        };
         let door = json(&door)?;
-        let offer = Offer { workspace, id, source_key, door, blob, received_at };
+        let offer = Offer { workspace, id, source_key, kept, order_key, door, blob, received_at };
         let (answer, answered) = oneshot::channel();
         let closed = || Error::refused("the store is closed");
         self.0.batcher.0.send((offer, answer)).await.map_err(|_| closed())?;
@@ -258,12 +266,18 @@ impl Store {
 
     async fn write_batch(&self, offers: &[Offer]) -> Result<Vec<Taken>, Error> {
         let mut system = self.system().await?;
+        for (offer, key) in offers.iter().filter_map(|offer| Some((offer, offer.order_key.as_ref()?))) {
+            system.claim_order_key(offer.workspace, key, offer.received_at).await?;
+        }
         let first_time = system.insert_inbound(offers).await?;
         let mut taken = Vec::with_capacity(offers.len());
         let (mut blobs, mut jobs) = (Vec::with_capacity(offers.len()), Vec::with_capacity(offers.len()));
         for offer in offers {
-            let repeated = !first_time.contains(&(offer.workspace, offer.id));
-            let id = if repeated { system.earlier(offer).await? } else { offer.id };
+            let earlier = match first_time.contains(&(offer.workspace, offer.id)) {
+                true => None,
+                false => system.earlier(offer).await?,
+            };
+            let (repeated, id) = (earlier.is_some(), earlier.unwrap_or(offer.id));
             taken.push(Taken { id, repeated });
             let job = if repeated { Job::Repeat { inbound: id } } else { Job::Process { inbound: id } };
             jobs.push((offer, job));
@@ -312,9 +326,23 @@ impl System {
         Ok(inserted)
     }
 
-    async fn earlier(&mut self, offer: &Offer) -> Result<MessageKey, Error> {
-        let query = sql("select id from inbound where workspace = $1 and source_key = $2");
-        self.fetch_one(query.bind(offer.workspace).bind(offer.source_key)).await?.id("id")
+    /// The message that the same transaction brought before. One of long ago gives way: then this is the first, and `None`.
+    async fn earlier(&mut self, offer: &Offer) -> Result<Option<MessageKey>, Error> {
+        let query =
+            sql("select id, state, received_at from inbound where workspace = $1 and source_key = $2");
+        let row = self.fetch_one(query.bind(offer.workspace).bind(offer.source_key)).await?;
+        let id: MessageKey = row.id("id")?;
+        let age = offer.received_at.duration_since(row.get::<Timestamp>("received_at")?);
+        let is_pending = InboundState::parse(&row.get::<String>("state")?)? == InboundState::Pending;
+        if is_pending || age < offer.kept {
+            return Ok(Some(id));
+        }
+        // Its own id in place of the fingerprint: no transaction has that.
+        let own = if self.store().is_shared() { "uuid_send(id)" } else { "id" };
+        let update = format!("update inbound set source_key = {own} where workspace = $1 and id = $2");
+        self.execute(sql(update).bind(offer.workspace).bind(id)).await?;
+        self.insert_inbound(std::slice::from_ref(offer)).await?;
+        Ok(None)
     }
 
     async fn insert_blobs(&mut self, blobs: &[&SealedBlob]) -> Result<(), Error> {
@@ -397,7 +425,7 @@ impl Session {
 
 impl Tx {
     /// Notes what became of a message taken in. A message that was stored already keeps its own bytes and these are
-    /// deleted; one that was made of these has taken their blob over.
+    /// deleted, unless they are what is to be sent; a message that was made of these has taken their blob over.
     ///
     /// # Errors
     /// `Missing` when there is no such message.
@@ -408,8 +436,9 @@ impl Tx {
         message: Option<MessageKey>,
     ) -> Result<(), Error> {
         let workspace = self.workspace();
-        let query = sql("select i.blob as own, m.blob as kept from inbound i \
+        let query = sql("select i.blob as own, m.blob as kept, s.message as sends from inbound i \
              left join messages m on m.workspace = i.workspace and m.id = $3 \
+             left join submissions s on s.workspace = i.workspace and s.message = $3 and s.blob = i.blob \
              where i.workspace = $1 and i.id = $2");
         let row = self.fetch_one(query.bind(workspace).bind(id).bind(message)).await?;
         let own: Uuid = row.get("own")?;
@@ -417,7 +446,8 @@ impl Tx {
             Some(_) => row.get::<Option<Uuid>>("kept")?.ok_or(Error::Missing)?,
             None => own,
         };
-        if kept != own || state == InboundState::Dropped {
+        let is_sent = row.opt_id::<MessageKey>("sends")?.is_some();
+        if (kept != own && !is_sent) || state == InboundState::Dropped {
             self.delete_blob(own).await?;
         }
         let update =

@@ -44,6 +44,17 @@ impl Tx {
 }
 
 impl Session {
+    /// The key of this id; `None` once it was revoked.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn api_key(&mut self, id: ApiKeyId) -> Result<Option<ApiKey>, Error> {
+        let query = sql(format!("select {COLUMNS} from api_keys where workspace = $1 and id = $2"))
+            .bind(self.workspace())
+            .bind(id);
+        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    }
+
     /// Every key, newest first: a workspace has few.
     pub async fn keys(&mut self) -> Result<Vec<ApiKey>, Error> {
         let query = sql(format!(

@@ -9,14 +9,14 @@ use jiff::Timestamp;
 
 use super::{
     Error, Page, Session, Tx,
-    columns::{json_text, stored_count, word},
+    columns::{changed, json_text, stored_count, word},
     sql::{Arg, Row, sql},
     statement::{LIST_MAX, Statement},
 };
 use crate::{
     core::{
         ids::{ContactId, ConversationId, MessageKey},
-        message::{Author, ContactRole, StoredMessage},
+        message::{Author, ContactRole, Parties, StoredMessage},
     },
     mail::MessageId,
 };
@@ -99,6 +99,18 @@ impl Tx {
         .bind(message);
         self.execute(query).await?;
         Ok(())
+    }
+
+    /// Changes who is on a message: people of whom only a later envelope tells.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such message.
+    pub async fn set_parties(&mut self, message: MessageKey, parties: &Parties) -> Result<(), Error> {
+        let query = sql("update messages set parties = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(message)
+            .bind(json_text(parties));
+        changed(self.execute(query).await?)
     }
 
     /// Puts a message into the timelines of contacts. A contact that has it already keeps the role it has.

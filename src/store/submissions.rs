@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     core::{
-        ids::{AccountId, MessageKey},
+        ids::{MessageKey, UserId},
         submission::{DOUBTS_MAX, DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
     },
     mail::{MessageId, Recipient, ReversePath},
@@ -34,6 +34,32 @@ pub struct SubmissionStep {
 }
 
 impl Tx {
+    /// A submission to be changed: whoever files a message, and so may add recipients to this one, waits until this
+    /// transaction ends. What is read here is what stands when it is written.
+    ///
+    /// # Errors
+    /// `Missing` when the workspace has been deleted.
+    pub async fn submission(&mut self, message: MessageKey) -> Result<Option<Submission>, Error> {
+        self.lock_filing().await?;
+        Session::submission(self, message).await
+    }
+
+    /// Writes by which way a submission leaves and since when it is on its way, besides what [`Tx::set_submission`] does.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such submission.
+    pub async fn send_submission_by(&mut self, submission: &Submission) -> Result<(), Error> {
+        let query = sql("update submissions set account = $3, sent_copy = $4, accepted_at = $5 \
+             where workspace = $1 and message = $2")
+        .bind(self.workspace())
+        .bind(submission.message)
+        .bind(submission.account)
+        .bind(word(&submission.sent_copy))
+        .bind(submission.accepted_at);
+        changed(self.execute(query).await?)?;
+        self.set_submission(submission).await
+    }
+
     /// Adds a submission of a stored message, each recipient once.
     ///
     /// # Errors
@@ -178,32 +204,31 @@ impl Session {
         Ok(found)
     }
 
-    /// Submissions held for want of a way out by which they could leave again, longest accepted first. What was held because
-    /// it may have been sent already is not among them.
+    /// Submissions of this user, or of everybody, that are held for want of a way out, longest accepted first. What was held
+    /// because it may have been sent already is not among them.
     pub async fn submissions_held(
         &mut self,
-        account: Option<AccountId>,
+        user: Option<UserId>,
         limit: u32,
     ) -> Result<Vec<Submission>, Error> {
-        let query = Statement::new(format!("select {COLUMNS} from submissions s where s.workspace = "))
-            .arg(self.workspace())
-            .text(" and s.state = ")
-            .arg(word(&SubmissionState::Held));
-        let query = match account {
-            Some(account) => query.text(" and s.account = ").arg(account),
-            None => query.text(" and s.account is null"),
-        };
-        let query = query
-            .text(
-                " and exists (select 1 from submission_recipients r where r.workspace = s.workspace \
-                 and r.message = s.message and r.state = ",
-            )
-            .arg(word(&SubmissionState::Held))
-            .text(" and r.doubts < ")
-            .arg(DOUBTS_MAX)
-            .text(") order by s.accepted_at, s.message limit ")
-            .arg(limit.min(LIST_ROWS_MAX))
-            .query();
+        let query = Statement::new(format!(
+            "select {COLUMNS} from submissions s \
+             join messages m on m.workspace = s.workspace and m.id = s.message where s.workspace = "
+        ))
+        .arg(self.workspace())
+        .text(" and s.state = ")
+        .arg(word(&SubmissionState::Held))
+        .given(" and m.author_role = 'user' and m.author_id = ", user)
+        .text(
+            " and exists (select 1 from submission_recipients r where r.workspace = s.workspace \
+             and r.message = s.message and r.state = ",
+        )
+        .arg(word(&SubmissionState::Held))
+        .text(" and r.doubts < ")
+        .arg(DOUBTS_MAX)
+        .text(") order by s.accepted_at, s.message limit ")
+        .arg(limit.min(LIST_ROWS_MAX))
+        .query();
         let rows = self.fetch_all(query).await?;
         self.complete_submissions(&rows).await
     }

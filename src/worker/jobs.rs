@@ -181,20 +181,15 @@ async fn run_one(gateway: Gateway, job: Leased) {
 /// Keeps the job of a worker that is slow but alive. One that is too late anyway is fenced when it writes.
 async fn renew(gateway: &Gateway, job: &Leased) {
     let lease = SignedDuration::try_from(gateway.settings.job_lease).unwrap_or(SignedDuration::MAX);
-<<<<<<< HEAD
-    match gateway.queue.extend(job, flow::now() + lease).await {
-        Ok(true) => {}
-        // Another worker has it: this one is fenced before its next effect on the outside, and when it writes.
-        Ok(false) => tracing::warn!(job = job.id, "a job was taken over by another worker"),
-        Err(error) => tracing::warn!(job = job.id, error = %error, "a job's lease could not be renewed"),
-=======
     let extended = async {
         let now = gateway.queue.now().await?;
         gateway.queue.extend(job, now.leases + lease).await
     };
-    if let Err(error) = extended.await {
-        tracing::warn!(job = job.id, error = %error, "a job's lease could not be renewed");
->>>>>>> w-sync
+    match extended.await {
+        Ok(true) => {}
+        // Another worker has it: this one is fenced before its next effect on the outside, and when it writes.
+        Ok(false) => tracing::warn!(job = job.id, "a job was taken over by another worker"),
+        Err(error) => tracing::warn!(job = job.id, error = %error, "a job's lease could not be renewed"),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Tidies up what has had its time: answers kept for repeated requests, fingerprints of old transactions, orphaned files.
+//! Tidies up what has had its time: answers kept for repeated requests, keys of old orders, orphaned files. Looks once more
+//! after held mail that has a way out by now.
 //!
 //! Not here: anything whose delay somebody would notice.
 
@@ -8,17 +9,15 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    core::ids::{Id as _, WorkspaceId},
+    core::ids::Id as _,
     flow::{self, Gateway},
     store::{Error, PURGE_ROWS_MAX, Page, PageKey},
 };
 
 /// How often everything is looked over.
 const EVERY: Duration = Duration::from_secs(60 * 60);
-/// Answers to requests with an Idempotency-Key are kept this long.
+/// Answers to requests with an Idempotency-Key are kept this long, and the keys of orders over SMTP.
 const REQUESTS_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// A transaction repeated later than this is a new one: the longest that senders queue, and then some.
-const FINGERPRINTS_KEPT: SignedDuration = SignedDuration::from_hours(10 * 24);
 /// A file without a row that is younger than this may belong to a transaction not yet committed.
 const ORPHANS_KEPT: Duration = Duration::from_secs(60 * 60);
 
@@ -38,7 +37,9 @@ async fn tidy(gateway: &Gateway, now: Timestamp) -> Result<(), Error> {
         let page = Page::new(200, after);
         let workspaces = gateway.store.system_read().await?.workspaces(&page).await?;
         for workspace in &workspaces {
-            forget_fingerprints(gateway, workspace.id, now - FINGERPRINTS_KEPT).await?;
+            let mut tx = gateway.store.begin(workspace.id).await?;
+            flow::submit::release_held(&mut tx, gateway, None).await?;
+            tx.commit().await?;
         }
         let Some(last) = workspaces.last() else { break };
         after = Some(PageKey { at: last.created_at, id: last.id.uuid() });
@@ -50,28 +51,13 @@ async fn tidy(gateway: &Gateway, now: Timestamp) -> Result<(), Error> {
 }
 
 /// A transaction for each some: whoever has a message to hand in waits for no more than one.
-async fn forget_fingerprints(
-    gateway: &Gateway,
-    workspace: WorkspaceId,
-    before: Timestamp,
-) -> Result<(), Error> {
-    loop {
-        let mut tx = gateway.store.begin(workspace).await?;
-        let more = tx.forget_fingerprints(before).await?;
-        tx.commit().await?;
-        if !more {
-            return Ok(());
-        }
-    }
-}
-
-/// As above.
 async fn purge_requests(gateway: &Gateway, before: Timestamp) -> Result<(), Error> {
     loop {
         let mut system = gateway.store.system().await?;
-        let purged = system.purge_requests(before).await?;
+        let requests = system.purge_requests(before).await?;
+        let orders = system.purge_order_keys(before).await?;
         system.commit().await?;
-        if purged < u64::from(PURGE_ROWS_MAX) {
+        if requests.max(orders) < u64::from(PURGE_ROWS_MAX) {
             return Ok(());
         }
     }

@@ -20,6 +20,7 @@ mod capture_refusals;
 mod delivery;
 mod doubt;
 mod follow;
+mod handed_in_again;
 mod isolation;
 mod poison;
 mod privacy;

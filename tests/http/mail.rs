@@ -182,6 +182,13 @@ both! {
         refused.refused(422, "no_way_out", Some("from_user_id"));
         assert!(refused.json()["advice"].as_str().unwrap().contains("smarthost"));
         let smarthost = json!({ "host": "smtp.provider.example", "port": 587, "security": "starttls", "username": "a", "password": "b", "from_domains": ["acme.example"] });
+        acme.put("/smarthost", smarthost.clone()).await.expect(200);
+        // He writes from a reply address there, and the smarthost is not set to send for that domain.
+        let refused = acme.post("/messages", body.clone()).await;
+        refused.refused(422, "no_way_out", Some("from_user_id"));
+        assert!(refused.json()["advice"].as_str().unwrap().contains("reply.example.com"));
+        let mut smarthost = smarthost;
+        smarthost["from_domains"] = json!(["acme.example", "reply.example.com"]);
         acme.put("/smarthost", smarthost).await.expect(200);
         acme.post("/messages", body).await.expect(202);
     }

@@ -13,8 +13,8 @@ use mailweave::{
         attribution::OurDomains,
         decision::Decision,
         event::JournalEntry,
-        ids::{AccountId, ContactId, UserId, WorkspaceId},
-        inbound::{Door, Intake, fingerprint},
+        ids::{AccountId, ContactId, MessageKey, UserId, WorkspaceId},
+        inbound::{Door, Intake, Principal, SendClass, SendOrder, fingerprint},
         message::{Sighting, StoredMessage},
         people::{Contact, CreatedBy, Role, User, Workspace},
         route::{Route, RouteTarget},
@@ -413,6 +413,30 @@ impl Office {
         let door = Door::Mx { routes: vec![route], envelope, peer: "192.0.2.1".into() };
         let intake = Intake { workspace: self.workspace, door, raw, fingerprint };
         self.gateway.store.take_in(intake, mint(), Timestamp::now()).await.unwrap();
+    }
+
+    /// Takes in what the CRM hands in for the user, as the submission listener does once it has found a way out. Returns the
+    /// key it is known by.
+    pub async fn hand_in(&self, to: &str, message: &str) -> MessageKey {
+        let mut envelope = Envelope::new(ReversePath::Address(address(&self.person.address)));
+        envelope.recipients.push(Recipient::new(address(to)));
+        let raw = bytes::Bytes::from(message.replace('\n', "\r\n"));
+        let fingerprint = fingerprint(&envelope, &raw);
+        let order = SendOrder {
+            user: self.user,
+            principal: Principal::Admin,
+            class: SendClass::Individual,
+            conversation: None,
+            api: false,
+            key: None,
+        };
+        let intake = Intake {
+            workspace: self.workspace,
+            door: Door::Submission { order, envelope },
+            raw,
+            fingerprint,
+        };
+        self.gateway.store.take_in(intake, mint(), Timestamp::now()).await.unwrap().id
     }
 }
 

@@ -151,6 +151,7 @@ impl Office {
             class: SendClass::Individual,
             conversation: None,
             api: false,
+            key: None,
         };
         let envelope = Envelope {
             recipients: vec![Recipient::new(address("dora@out.example"))],

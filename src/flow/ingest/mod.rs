@@ -2,11 +2,13 @@
 //!
 //! Not here: deciding whether it may come in. Each door has judged before it calls.
 
+mod include;
 mod ledger;
 mod people;
 mod recognise;
 mod thread;
 
+pub(super) use include::include;
 pub(super) use ledger::{decision_hashes, hashes_of, stamp};
 pub(crate) use recognise::identity;
 pub(super) use thread::bytes_of;

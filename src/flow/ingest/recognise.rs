@@ -8,7 +8,7 @@ use crate::{
         ids::{ConversationId, MessageKey},
         message::{Parties, Sighting},
     },
-    mail::{Message, MessageId},
+    mail::{Message, MessageId, Party},
     store::{Error, Tx},
 };
 
@@ -21,10 +21,22 @@ pub(super) async fn recognise(
     let ids: Vec<MessageId> =
         [&summary.message_id, &summary.original_message_id].into_iter().flatten().cloned().collect();
     let content = content_half(arrival.message);
+    let mut other = None;
     for found in tx.messages_by_rfc822_id(&ids).await? {
-        if found.identity.starts_with(&content) {
-            return Ok(Some((found.message, found.conversation)));
+        if !found.identity.starts_with(&content) {
+            continue;
         }
+        let Some(stored) = tx.message(found.message).await? else { continue };
+        let copy = (found.message, found.conversation);
+        if same_recipients(&stored.parties, &arrival.parties) {
+            return Ok(Some(copy));
+        }
+        other.get_or_insert(copy);
+    }
+    if other.is_some() {
+        // Lists and gateways change To on the way, so the id decides. What the CRM hands in is as it wrote it: one text to
+        // several people under one id, each in a To of his own, is a letter to each.
+        return Ok(other.filter(|_| !is_handed_in(arrival)));
     }
     let in_mailbox = arrival.sightings.iter().any(|sighting| matches!(sighting, Sighting::Account(_)));
     let has_id = summary.message_id.is_some();
@@ -40,23 +52,34 @@ pub(super) async fn recognise(
     Ok(copy.map(|found| (found.message, found.conversation)))
 }
 
-fn same_recipients(a: &Parties, b: &Parties) -> bool {
-    let keys = |parties: &Parties| {
-        let mut keys: Vec<_> =
-            parties.to.iter().chain(&parties.cc).map(|party| party.address.key().to_owned()).collect();
-        keys.sort_unstable();
-        keys
-    };
-    keys(a) == keys(b)
+fn is_handed_in(arrival: &Arrival<'_>) -> bool {
+    let handed_in = |sighting: &Sighting| matches!(sighting, Sighting::Submission { .. } | Sighting::Api);
+    arrival.sightings.iter().any(handed_in)
 }
 
-/// Content first, so that copies under other ids lie side by side in the index; then the Message-ID.
+fn same_recipients(a: &Parties, b: &Parties) -> bool {
+    keys_of(&a.to, &a.cc) == keys_of(&b.to, &b.cc)
+}
+
+fn keys_of<'a>(to: &'a [Party], cc: &'a [Party]) -> Vec<&'a str> {
+    let mut keys: Vec<_> = to.iter().chain(cc).map(|party| party.address.key()).collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// Content first, so that copies under other ids lie side by side in the index; then the Message-ID, and whom it is to.
 pub(crate) fn identity(message: &Message) -> [u8; 32] {
-    let id = message.summary.message_id.as_ref().map_or("", MessageId::as_str);
+    let summary = &message.summary;
+    let id = summary.message_id.as_ref().map_or("", MessageId::as_str);
     let mut identity = [0; 32];
     let (content, rest) = identity.split_at_mut(16);
     content.copy_from_slice(&content_half(message));
-    blake3::Hasher::new().update(id.as_bytes()).finalize_xof().fill(rest);
+    let mut hash = blake3::Hasher::new();
+    hash.update(id.as_bytes());
+    for key in keys_of(&summary.to, &summary.cc) {
+        hash.update(b"\n").update(key.as_bytes());
+    }
+    hash.finalize_xof().fill(rest);
     identity
 }
 

@@ -16,7 +16,7 @@ use crate::{
     core::{
         ids::MessageKey,
         retry,
-        submission::{RecipientState, Submission, SubmissionState},
+        submission::{DsnOrder, RecipientState, Submission, SubmissionState},
     },
     flow::{FlowError, Gateway, jitter, now},
     mail::{
@@ -55,9 +55,14 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
         return settle(gateway, job, message, Tried::Deferred).await;
     };
     let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
-    let raw = session.blob(stored.blob).await?;
+    let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
-    let raw = compose(gateway, &submission, &to, raw);
+    let recipients: Vec<_> =
+        submission.recipients.iter().filter(|state| is_news(&submission.dsn, state)).map(recipient).collect();
+    if recipients.is_empty() {
+        return Err(FlowError::Obsolete);
+    }
+    let raw = compose(gateway, &submission, (&to, &recipients), raw);
     let envelope = Envelope { recipients: vec![Recipient::new(to)], ..Envelope::new(ReversePath::Null) };
     let tried = send(gateway, job, message, (&server, &envelope, &raw)).await?;
     settle(gateway, job, message, tried).await
@@ -128,9 +133,12 @@ async fn settle(gateway: &Gateway, job: &Leased, message: MessageKey, tried: Tri
     Ok(())
 }
 
-fn compose(gateway: &Gateway, submission: &Submission, to: &Address, raw: Bytes) -> Bytes {
-    let reported = submission.recipients.iter().filter(|state| wants(state));
-    let recipients: Vec<_> = reported.map(recipient).collect();
+fn compose(
+    gateway: &Gateway,
+    submission: &Submission,
+    (to, recipients): (&Address, &[ReportedRecipient]),
+    raw: Bytes,
+) -> Bytes {
     let (ret, envelope_id) = (submission.dsn.ret, submission.dsn.envelope_id.clone());
     let envelope = Envelope { ret, envelope_id, ..Envelope::new(submission.reverse_path.clone()) };
     let message_id = own_message_id(mint(), &gateway.settings.hostname);
@@ -139,19 +147,21 @@ fn compose(gateway: &Gateway, submission: &Submission, to: &Address, raw: Bytes)
         to,
         original: &RawMessage(raw),
         envelope: &envelope,
-        recipients: &recipients,
+        recipients,
         message_id: &message_id,
         date: now(),
     };
     compose_report(&report).into_bytes()
 }
 
-fn wants(state: &RecipientState) -> bool {
-    match state.state {
-        SubmissionState::Bounced => state.recipient.notify.on_failure(),
-        SubmissionState::Sent => state.recipient.notify.on_success(),
-        _ => false,
-    }
+/// Whether the CRM asked to be told of this outcome, and was not told of this recipient before.
+fn is_news(order: &DsnOrder, state: &RecipientState) -> bool {
+    !order.told.contains(&state.recipient.address)
+        && match state.state {
+            SubmissionState::Bounced => state.recipient.notify.on_failure(),
+            SubmissionState::Sent => state.recipient.notify.on_success(),
+            _ => false,
+        }
 }
 
 fn recipient(state: &RecipientState) -> ReportedRecipient {

@@ -61,7 +61,7 @@ pub async fn save_sent(
         Access::Closed(_) => return put_off(gateway, job, now() + WAIT).await,
     };
     let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
-    let raw = session.blob(stored.blob).await?;
+    let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
     let began = now();
     match look_or_append(gateway, job, &login, (account, &stored, raw)).await? {

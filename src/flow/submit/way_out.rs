@@ -10,8 +10,6 @@ use crate::{
     core::{
         account::{Account, AccountState},
         ids::AccountId,
-        job::{Job, JobExit},
-        submission::{Submission, SubmissionState},
     },
     flow::{
         FlowError, Gateway, now,
@@ -19,9 +17,6 @@ use crate::{
     },
     store::{AccountAccess, Session, SmarthostAccess, Tx},
 };
-
-/// Submissions read at a time when held ones go on.
-const RESUMED_AT_A_TIME: u32 = 200;
 
 /// Whether mail can leave now.
 pub(super) enum WayOut {
@@ -122,35 +117,4 @@ pub(super) async fn note_trouble(
 /// Has whoever works the account see that it is no longer to be worked.
 pub(super) fn tell_workers(gateway: &Gateway, account: AccountId) {
     look_now(&gateway.coord, account);
-}
-
-/// Lets what was held for want of a way out go on, by the account or, for `None`, the smarthost that has come back. What may
-/// have been sent already stays held.
-///
-/// # Errors
-/// Those of the store.
-pub async fn resume(tx: &mut Tx, account: Option<AccountId>) -> Result<(), FlowError> {
-    loop {
-        let held = tx.submissions_held(account, RESUMED_AT_A_TIME).await?;
-        if held.is_empty() {
-            return Ok(());
-        }
-        for submission in held {
-            requeue(tx, submission).await?;
-        }
-    }
-}
-
-async fn requeue(tx: &mut Tx, mut submission: Submission) -> Result<(), FlowError> {
-    for recipient in submission.recipients.iter_mut().filter(|one| one.waits_for_way_out()) {
-        recipient.state = SubmissionState::Queued;
-    }
-    let now = now();
-    submission.state = SubmissionState::Queued;
-    submission.detail = None;
-    submission.next_attempt_at = Some(now);
-    tx.set_submission(&submission).await?;
-    let exit = submission.account.map_or(JobExit::Smarthost, JobExit::Account);
-    tx.enqueue_job(&Job::Submit { message: submission.message, exit }, now).await?;
-    Ok(())
 }

@@ -12,7 +12,7 @@ use crate::{
         ids::AccountId,
         sync_plan::resting_state,
     },
-    flow::{Gateway, now},
+    flow::{Gateway, now, submit},
     store::{Error, Leased, Tx},
 };
 
@@ -136,6 +136,8 @@ pub(super) async fn settle(tx: &mut Tx, gateway: &Gateway, id: AccountId, tell: 
     tx.set_account_status(id, &status).await?;
     if !is_at_rest(was) {
         announce(tx, id, AccountEvent::Connected, state, now).await?;
+        // What was held for want of it goes out now.
+        submit::release_held(tx, gateway, Some(account.user_id)).await?;
     }
     let is_first_look = last_checked_at.is_none() && !gateway.policy().backfill.is_zero();
     let ended = !backfilling && (was == AccountState::Backfilling || is_first_look);

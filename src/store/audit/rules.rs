@@ -227,6 +227,7 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("submissions", "blob", "blobs"),
     ("submission_recipients", "message", "messages"),
     ("smarthosts", "key_id", "content_keys"),
+    ("order_keys", "message", "messages"),
     ("decisions", "message", "messages"),
     ("decisions", "message", "inbound"),
     ("decisions", "account", "accounts"),

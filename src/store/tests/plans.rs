@@ -84,17 +84,14 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
 #[tokio::test]
 async fn chores_find_what_they_are_after_by_an_index() {
     let world = World::sqlite().await;
-    let workspace = world.workspace().await;
     let now = Timestamp::now();
-    let mut tx = world.store.begin(workspace).await.unwrap();
-    check(&world, "fingerprints", async {
-        tx.forget_fingerprints(now).await.unwrap();
-    })
-    .await;
-    drop(tx);
     let mut system = world.store.system().await.unwrap();
     check(&world, "answers", async {
         system.purge_requests(now).await.unwrap();
+    })
+    .await;
+    check(&world, "keys of orders", async {
+        system.purge_order_keys(now).await.unwrap();
     })
     .await;
     let request = InstanceRequest { request: RequestKey { route: "POST", key: "k" }, hash: &[0; 32] };

@@ -1,0 +1,104 @@
+//! Mail that was accepted and has no way out: held with the reason, and sent on once an account or a smarthost is there.
+//!
+//! Not here: finding that there is none (`order`, `perform`).
+
+use jiff::Timestamp;
+
+use super::{
+    order::{Refusal, Sender, choose_exit, choose_smarthost},
+    start,
+};
+use crate::{
+    core::{
+        ids::{AccountId, UserId},
+        inbound::{Exit, Principal},
+        message::{Author, StoredMessage},
+        submission::{RecipientState, SentCopy, Submission, SubmissionState},
+    },
+    flow::{Gateway, now},
+    mail::Party,
+    store::{Error, Tx},
+};
+
+/// Submissions let go in one transaction: others who write wait for its end.
+const RELEASED_MAX: u32 = 500;
+
+/// Holds whoever is not sent to yet.
+pub(super) fn hold(submission: &mut Submission, reason: &str) {
+    for state in submission.recipients.iter_mut().filter(|state| state.state == SubmissionState::Queued) {
+        state.state = SubmissionState::Held;
+        state.text = Some(reason.to_owned());
+    }
+    submission.state = SubmissionState::Held;
+    submission.detail = Some(reason.to_owned());
+}
+
+/// Starts a submission that nobody works on, with its whole lifetime before it.
+pub(super) fn begin(submission: &mut Submission, exit: Exit, now: Timestamp) {
+    (submission.account, submission.sent_copy) = leaves_by(exit, submission.sent_copy);
+    submission.state = SubmissionState::Queued;
+    (submission.attempt, submission.accepted_at, submission.next_attempt_at) = (0, now, Some(now));
+    submission.detail = None;
+}
+
+/// The account of a way out, and what becomes of the copy in Sent: one that is there or looked after stays so.
+fn leaves_by(exit: Exit, copy: SentCopy) -> (Option<AccountId>, SentCopy) {
+    match (exit, copy) {
+        (Exit::Account(account), SentCopy::None) => (Some(account), SentCopy::Wanted),
+        (Exit::Account(account), copy) => (Some(account), copy),
+        (Exit::Smarthost, SentCopy::Wanted) => (None, SentCopy::None),
+        (Exit::Smarthost, copy) => (None, copy),
+    }
+}
+
+/// Sends on what is held, of this user or of everybody, as far as there is a way out now. Of a large heap a part: upkeep
+/// comes back for the rest.
+///
+/// # Errors
+/// Those of the store.
+pub async fn release_held(tx: &mut Tx, gateway: &Gateway, user: Option<UserId>) -> Result<(), Error> {
+    let now = now();
+    tx.lock_filing().await?;
+    for mut submission in tx.submissions_held(user, RELEASED_MAX).await? {
+        if !submission.recipients.iter().any(waits) {
+            continue;
+        }
+        let Some(stored) = tx.message(submission.message).await? else { continue };
+        let Ok(exit) = exit_for(tx, gateway, (&submission, &stored)).await? else { continue };
+        if let Exit::Account(account) = exit
+            && !tx.account(account).await?.is_some_and(|account| account.status.state.is_worked())
+        {
+            // It waits for its user: what left by it now would only be held again.
+            continue;
+        }
+        for state in submission.recipients.iter_mut().filter(|state| waits(state)) {
+            (state.state, state.text) = (SubmissionState::Queued, None);
+        }
+        begin(&mut submission, exit, now);
+        tx.send_submission_by(&submission).await?;
+        start(tx, &submission, Some(exit), now).await?;
+    }
+    Ok(())
+}
+
+async fn exit_for(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    (submission, stored): (&Submission, &StoredMessage),
+) -> Result<Result<Exit, Refusal>, Error> {
+    let Some(Party { address: from, .. }) = &stored.author_party else { return Ok(Err(Refusal::NoWayOut)) };
+    let class = submission.class;
+    match (submission.principal, &stored.author) {
+        // What came to a reply address goes on from one: an account of the user's would show both sides' addresses.
+        (Principal::Participant(user), _) => {
+            choose_smarthost(tx, gateway, Sender { user, from, class }).await
+        }
+        (_, Author::User(user)) => choose_exit(tx, gateway, Sender { user: *user, from, class }).await,
+        _ => Ok(Err(Refusal::NoWayOut)),
+    }
+}
+
+/// Whether a recipient is held for want of a way out.
+fn waits(state: &RecipientState) -> bool {
+    state.waits_for_way_out()
+}
