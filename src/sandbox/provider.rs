@@ -57,12 +57,6 @@ impl Provider {
         })
     }
 
-    /// # Errors
-    /// `NoUser`.
-    pub fn set_password(&self, user: &Address, password: &str) -> Result<()> {
-        self.with(|world| world.user_mut(user).map(|user| user.password = password.into()))
-    }
-
     /// Makes an OAuth2 access token good for XOAUTH2 and OAUTHBEARER; `None` revokes it.
     ///
     /// # Errors
@@ -77,11 +71,6 @@ impl Provider {
     /// `NoUser`.
     pub fn set_behaviour(&self, user: &Address, behaviour: Behaviour) -> Result<()> {
         self.with(|world| world.user_mut(user).map(|user| user.behaviour = behaviour))
-    }
-
-    /// Changes what new users get and what sessions see before they authenticate.
-    pub fn set_default_behaviour(&self, behaviour: Behaviour) {
-        self.with(|world| world.behaviour = behaviour);
     }
 
     /// The behaviour of an account, or of the provider for someone unknown.
@@ -206,13 +195,6 @@ impl Provider {
     pub fn route(&self, domain: &str, to: SocketAddr) {
         if let Some(domain) = canonical_domain(domain) {
             self.with(|world| world.routes.insert(domain, to));
-        }
-    }
-
-    /// Forgets a route.
-    pub fn unroute(&self, domain: &str) {
-        if let Some(domain) = canonical_domain(domain) {
-            self.with(|world| world.routes.remove(&domain));
         }
     }
 
