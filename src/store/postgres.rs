@@ -9,7 +9,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{OpenError, migrate};
+use super::{
+    OpenError,
+    migrate::{self, Tables},
+};
 
 /// Connections of one node. PostgreSQL's default limit is 100 for all nodes together.
 const CONNECTIONS_MAX: u32 = 16;
@@ -18,7 +21,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Statements each connection keeps prepared: all of ours fit.
 const STATEMENTS_PREPARED_MAX: usize = 512;
 
-pub(super) async fn open(url: &str) -> Result<PgPool, OpenError> {
+pub(super) async fn open(url: &str, tables: Tables) -> Result<PgPool, OpenError> {
     let options = PgConnectOptions::from_str(url)
         // The url may hold a password: the error says only what is wrong with it.
         .map_err(OpenError::Database)?
@@ -32,7 +35,7 @@ pub(super) async fn open(url: &str) -> Result<PgPool, OpenError> {
         .await
         .map_err(OpenError::Database)?;
     let mut connection = pool.acquire().await.map_err(OpenError::Database)?;
-    migrate::postgres(&mut connection).await?;
+    migrate::postgres(&mut connection, tables).await?;
     drop(connection);
     Ok(pool)
 }

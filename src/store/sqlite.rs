@@ -17,7 +17,7 @@ use sqlx::{
 use super::{
     OpenError,
     health::Health,
-    migrate,
+    migrate::{self, Tables},
     writer::{self, Writer},
 };
 
@@ -44,10 +44,10 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    pub(super) async fn open(path: &Path, health: Health) -> Result<Self, OpenError> {
+    pub(super) async fn open(path: &Path, health: Health, tables: Tables) -> Result<Self, OpenError> {
         let lock = prepare(path)?;
         let mut connection = writing(path).connect().await.map_err(OpenError::Database)?;
-        migrate::sqlite(&mut connection).await?;
+        migrate::sqlite(&mut connection, tables).await?;
         let writer = writer::start(connection, lock, health);
         // Opened after the writer made the log, which a reading connection may not.
         let readers = SqlitePoolOptions::new()
