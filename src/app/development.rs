@@ -108,7 +108,10 @@ impl Development {
         let certificate = x509::certificates(&self.authority).into_iter().next()?;
         let key = KeyPair::from_pem(&std::fs::read_to_string(self.authority_key()).ok()?).ok()?;
         let lasts = x509::not_after(&certificate)?.duration_since(now) > CERTIFICATE_LASTS;
-        lasts.then(|| Authority { issuer: Issuer::new(authority_parameters(), key), certificate })
+        // Two processes that began at once in one directory may have left the key of one and the certificate of the other.
+        let public = key.public_key_raw();
+        let fits = certificate.windows(public.len()).any(|octets| octets == public);
+        (lasts && fits).then(|| Authority { issuer: Issuer::new(authority_parameters(), key), certificate })
     }
 
     fn make_authority(&self, now: Timestamp) -> Result<Authority, DevelopmentError> {
@@ -192,7 +195,13 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), DevelopmentError> {
 
 #[cfg(test)]
 mod tests {
+    use std::{net::SocketAddr, sync::Arc};
+
+    use tokio::net::TcpStream;
+    use tokio_rustls::TlsConnector;
+
     use super::*;
+    use crate::{app::Running, config::Config};
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -240,14 +249,41 @@ mod tests {
         assert_ne!(std::fs::read(&made.authority).unwrap(), authority);
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_gateway_without_a_certificate_takes_mail_over_tls_from_those_who_trust_its_authority() {
+        crate::net::install_provider();
+        let directory = tempfile::tempdir().unwrap();
+        let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let mut config = Config::default();
+        config.node.data_dir = directory.path().join("data");
+        config.smtp.mx.listen = vec![anywhere];
+        config.smtp.submission.listen = vec![anywhere];
+        config.smtp.submissions.listen = vec![anywhere];
+        config.http.listen = anywhere;
+        let running = Running::start(&config, Arc::new(String::new)).await.unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(x509::certificates(&config.development_authority().unwrap()).remove(0)).unwrap();
+        let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let stream = TcpStream::connect(running.addresses.submissions[0]).await.unwrap();
+        let connecting = TlsConnector::from(Arc::new(tls)).connect("localhost".try_into().unwrap(), stream);
+        tokio::time::timeout(Duration::from_secs(20), connecting).await.unwrap().unwrap();
+        running.stop().await;
+    }
+
     #[test]
     fn what_was_cut_off_or_spoilt_is_made_again() {
         let directory = tempfile::tempdir().unwrap();
         let made = development(directory.path(), "mx.example.com");
         let now = Timestamp::now();
-        for file in [made.pair(), made.authority_key(), made.authority.clone()] {
+        let another = KeyPair::generate().unwrap().serialize_pem();
+        for (file, content) in [
+            (made.pair(), "half"),
+            (made.authority_key(), "half"),
+            (made.authority.clone(), "half"),
+            (made.authority_key(), &another),
+        ] {
             made.ensure(now).unwrap();
-            std::fs::write(&file, "half").unwrap();
+            std::fs::write(&file, content).unwrap();
             assert!(made.ensure(now).unwrap(), "{}", file.display());
             assert!(!made.ensure(now).unwrap(), "{}", file.display());
         }

@@ -297,6 +297,14 @@ fn what_is_seldom_meant_is_noted() {
 }
 
 #[test]
+fn a_development_certificate_is_for_listeners_that_were_given_none() {
+    let authority = |text: &str| config(text, &[]).development_authority();
+    assert_eq!(authority(""), Some("data/development-ca.pem".into()));
+    assert_eq!(authority("[tls]\ncertificate = \"c.pem\"\nprivate_key = \"k.pem\"\n"), None);
+    assert_eq!(authority("[node]\nroles = [\"jobs\", \"http\"]\n"), None);
+}
+
+#[test]
 fn the_store_and_the_master_key_lie_in_the_data_directory_unless_told_otherwise() {
     let default = Config::default();
     assert_eq!(default.store_url().expose_secret(), "sqlite://data/mailweave.db");

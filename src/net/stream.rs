@@ -23,11 +23,6 @@ pub enum Stream {
 }
 
 impl Stream {
-    #[must_use]
-    pub fn is_encrypted(&self) -> bool {
-        matches!(self, Self::Tls(_))
-    }
-
     /// The address at the other end.
     ///
     /// # Errors
