@@ -232,10 +232,8 @@ fn letter(from: &str, to: &str, id: &str) -> String {
     );
     for line in 0..50 {
         // Writing to a String cannot fail.
-        drop(write!(
-            text,
-            "Line {line} of a letter that says nothing to anybody, and says it at length.\r\n"
-        ));
+        let _ =
+            write!(text, "Line {line} of a letter that says nothing to anybody, and says it at length.\r\n");
     }
     text
 }
