@@ -64,7 +64,7 @@ impl World {
             user: dovecot.user(1),
             customer: dovecot.customer(1).address,
             imap: Endpoint { host, port, security: Security::Tls },
-            authority: Some(dovecot.authority.client_config()),
+            authority: Some(dovecot.authority.pem().to_owned()),
             engine,
         };
         Self { office: Office::open(set).await, dovecot }

@@ -6,11 +6,13 @@ pub mod audit;
 pub mod check;
 pub mod client;
 pub mod demo;
+mod development;
 pub mod health;
 pub mod key;
 mod parts;
 mod serve;
 mod stored;
+mod x509;
 
 pub use parts::{StartError, gateway, master_key};
 pub use serve::serve;
@@ -101,36 +103,29 @@ impl Running {
     }
 
     fn listen_smtp(&mut self, config: &Config) -> Result<(), StartError> {
-        let certificates = parts::certificates(config)?;
-        if let Some(certificates) = &certificates {
-            let watch = Arc::clone(certificates).watch(config.tls.reload, self.shutdown.clone());
-            self.tasks.spawn(watch);
+        let Some(certificates) = parts::certificates(config)? else { return Ok(()) };
+        let watch = Arc::clone(&certificates).watch(config.tls.reload, self.shutdown.clone());
+        self.tasks.spawn(watch);
+        if let Some(development) = parts::development(config) {
+            self.tasks.spawn(development.keep(self.shutdown.clone()));
         }
-        let tls = certificates.map(|c| c.server_config(&[b"smtp"])).transpose()?;
-        let has_tls = tls.is_some();
+        let tls = certificates.server_config(&[b"smtp"])?;
         let (hostname, capacity) = (self.gateway.settings.hostname.clone(), parts::smtp_capacity(config));
         if config.has_role(Role::Mx) {
             let gateway = self.gateway.clone();
             let factory = move |_, _| MxHandler::new(gateway.clone());
-            let server = Arc::new(smtp::Server::new(&hostname, capacity.clone(), tls.clone(), factory));
+            let server = Arc::new(smtp::Server::new(&hostname, capacity.clone(), Some(tls.clone()), factory));
             self.addresses.mx =
                 self.serve_smtp(&server, &config.smtp.mx.listen, (ListenerKind::Mx, "smtp.mx.listen"))?;
         }
         if config.has_role(Role::Submission) {
             let gateway = self.gateway.clone();
             let factory = move |_, _| SubmissionHandler::new(gateway.clone());
-            let server = Arc::new(smtp::Server::new(&hostname, capacity, tls, factory));
+            let server = Arc::new(smtp::Server::new(&hostname, capacity, Some(tls), factory));
             let kind = (ListenerKind::Submission, "smtp.submission.listen");
             self.addresses.submission = self.serve_smtp(&server, &config.smtp.submission.listen, kind)?;
-            if has_tls {
-                let kind = (ListenerKind::Submissions, "smtp.submissions.listen");
-                self.addresses.submissions =
-                    self.serve_smtp(&server, &config.smtp.submissions.listen, kind)?;
-            } else {
-                tracing::warn!(
-                    "without [tls] nobody can log in to submit mail: set tls.certificate and tls.private_key"
-                );
-            }
+            let kind = (ListenerKind::Submissions, "smtp.submissions.listen");
+            self.addresses.submissions = self.serve_smtp(&server, &config.smtp.submissions.listen, kind)?;
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 pub async fn serve(config: Option<&Path>) -> anyhow::Result<()> {
     let loaded = Config::load(config)?;
     let config = loaded.config;
-    let _log = telemetry::init_log(config.log.level, config.log.format, None)?;
+    let _log = telemetry::init_log(config.log.level, config.log.format)?;
     for note in &loaded.notes {
         tracing::info!("{note}");
     }

@@ -23,10 +23,6 @@ const fn hours(count: u64) -> Duration {
     minutes(count * 60)
 }
 
-fn everywhere(port: u16) -> Vec<SocketAddr> {
-    vec![SocketAddr::from(([0, 0, 0, 0], port))]
-}
-
 /// `[node]`: this process among those of the installation.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -106,7 +102,7 @@ impl Section for Secrets {
 /// `[tls]`: the gateway's own certificate, for all of its SMTP listeners.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// PEM, the chain after the certificate itself. `None`: no listener offers TLS, and nobody can log in to submit mail.
+    /// PEM, the chain after the certificate itself. `None`: one of a development authority in the data directory.
     pub certificate: Option<PathBuf>,
     /// PEM.
     pub private_key: Option<PathBuf>,
@@ -155,9 +151,12 @@ pub struct Smtp {
     pub idle_timeout: Duration,
     /// Longest DATA transfer.
     pub data_timeout: Duration,
-    pub mx: SmtpMx,
-    pub submission: SmtpSubmission,
-    pub submissions: SmtpSubmissions,
+    /// Mail from the world, to capture and reply addresses.
+    pub mx: Listener,
+    /// Mail from the CRM, STARTTLS before AUTH.
+    pub submission: Listener,
+    /// Mail from the CRM, TLS from the first octet.
+    pub submissions: Listener,
 }
 
 impl Section for Smtp {
@@ -171,46 +170,23 @@ impl Section for Smtp {
             errors_max: reader.setting("errors_max", 20),
             idle_timeout: reader.setting("idle_timeout", minutes(5)),
             data_timeout: reader.setting("data_timeout", minutes(30)),
-            mx: reader.section("mx"),
-            submission: reader.section("submission"),
-            submissions: reader.section("submissions"),
+            mx: reader.within("mx", |reader| Listener::read(reader, 25)),
+            submission: reader.within("submission", |reader| Listener::read(reader, 587)),
+            submissions: reader.within("submissions", |reader| Listener::read(reader, 465)),
         }
     }
 }
 
-/// `[smtp.mx]`: mail from the world, to capture and reply addresses.
+/// `[smtp.mx]`, `[smtp.submission]`, `[smtp.submissions]`.
 #[derive(Debug, Clone)]
-pub struct SmtpMx {
+pub struct Listener {
     pub listen: Vec<SocketAddr>,
 }
 
-impl Section for SmtpMx {
-    fn read(reader: &mut Reader) -> Self {
-        Self { listen: reader.setting("listen", everywhere(25)) }
-    }
-}
-
-/// `[smtp.submission]`: mail from the CRM, STARTTLS before AUTH.
-#[derive(Debug, Clone)]
-pub struct SmtpSubmission {
-    pub listen: Vec<SocketAddr>,
-}
-
-impl Section for SmtpSubmission {
-    fn read(reader: &mut Reader) -> Self {
-        Self { listen: reader.setting("listen", everywhere(587)) }
-    }
-}
-
-/// `[smtp.submissions]`: mail from the CRM, TLS from the first octet.
-#[derive(Debug, Clone)]
-pub struct SmtpSubmissions {
-    pub listen: Vec<SocketAddr>,
-}
-
-impl Section for SmtpSubmissions {
-    fn read(reader: &mut Reader) -> Self {
-        Self { listen: reader.setting("listen", everywhere(465)) }
+impl Listener {
+    /// On every IPv4 address and the registered port unless told otherwise.
+    fn read(reader: &mut Reader, port: u16) -> Self {
+        Self { listen: reader.setting("listen", vec![SocketAddr::from(([0, 0, 0, 0], port))]) }
     }
 }
 

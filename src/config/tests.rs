@@ -267,6 +267,11 @@ fn options_that_contradict_each_other_are_mistakes() {
         &["store.url: is no database we know; write sqlite://PATH or postgres://USER@HOST/NAME"],
     );
     check_faults(
+        "[store]\nurl = \"sqlite:///srv/m.db?mode=rwc\"\n",
+        &[],
+        &["store.url: has a part after ?, which SQLite's url has not; write sqlite://PATH alone"],
+    );
+    check_faults(
         "[blobs]\nurl = \"s3://bucket/mail\"\n",
         &[],
         &[
@@ -283,8 +288,20 @@ fn options_that_contradict_each_other_are_mistakes() {
 #[test]
 fn what_is_seldom_meant_is_noted() {
     let notes = read("", &[]).unwrap().notes;
-    assert!(notes.iter().any(|note| note.starts_with("domains.capture is not set")), "{notes:?}");
+    for (option, word) in
+        [("domains.capture", "capture addresses"), ("tls.certificate", "data/development-ca.pem")]
+    {
+        assert!(notes.iter().any(|note| note.starts_with(option) && note.contains(word)), "{notes:?}");
+    }
     assert_eq!(read("[node]\nroles = [\"jobs\"]\n", &[]).unwrap().notes, Vec::<String>::new());
+}
+
+#[test]
+fn a_development_certificate_is_for_listeners_that_were_given_none() {
+    let authority = |text: &str| config(text, &[]).development_authority();
+    assert_eq!(authority(""), Some("data/development-ca.pem".into()));
+    assert_eq!(authority("[tls]\ncertificate = \"c.pem\"\nprivate_key = \"k.pem\"\n"), None);
+    assert_eq!(authority("[node]\nroles = [\"jobs\", \"http\"]\n"), None);
 }
 
 #[test]
@@ -294,27 +311,33 @@ fn the_store_and_the_master_key_lie_in_the_data_directory_unless_told_otherwise(
     assert_eq!(default.master_key_file(), Path::new("data/master.key"));
     let moved = config("[node]\ndata_dir = \"/var/lib/mailweave\"\n", &[]);
     assert_eq!(moved.store_url().expose_secret(), "sqlite:///var/lib/mailweave/mailweave.db");
-    let apart = config("[store]\nurl = \"sqlite:///srv/mail/m.db?mode=rwc\"\n", &[]);
+    let apart = config("[store]\nurl = \"sqlite:///srv/mail/m.db\"\n", &[]);
     assert_eq!(apart.master_key_file(), Path::new("/srv/mail/master.key"));
 }
 
 #[test]
-fn a_server_of_a_provider_may_be_a_text_or_a_table() {
-    let table = "[oauth.google]\nclient_id = \"x\"\nimap = { host = \"127.0.0.1\", port = 1143, security = \"none\" }\n[oauth.google.smtp]\nhost = \"s.example\"\nport = 465\n";
-    let google = config(table, &[]).oauth.0.remove("google").unwrap();
+fn a_server_of_a_provider_is_one_text() {
+    let google = "[oauth.google]\nclient_id = \"x\"\nimap = \"none://127.0.0.1:1143\"\n";
+    let google = config(google, &[]).oauth.0.remove("google").unwrap();
     assert_eq!(google.imap, Endpoint::parse("none://127.0.0.1:1143"));
-    assert_eq!(google.smtp, Endpoint::parse("tls://s.example:465"));
     check_faults(
-        "[oauth.google]\nclient_id = \"x\"\nimap = { host = \"h.example\" }\n",
+        "[oauth.google]\nclient_id = \"x\"\nimap = \"h.example\"\n",
         &[],
         &[
-            "test.toml:3: oauth.google.imap: wants a server: \"imap.example.com:993\", \"starttls://imap.example.com:143\", or { host, port, security }",
+            "test.toml:3: oauth.google.imap: wants a server: \"imap.example.com:993\" or \"starttls://imap.example.com:143\"",
         ],
+    );
+    check_faults(
+        "[smtp.hostname]\n",
+        &[],
+        &["test.toml:1: smtp.hostname: is one value, not a table of options; write smtp.hostname = …"],
     );
 }
 
 #[test]
 fn a_file_that_is_not_toml_or_not_there_is_an_error() {
-    assert!(matches!(read("[smtp", &[]), Err(ConfigError::Syntax { .. })));
+    for text in ["[smtp", "[smtp]\n[smtp]\n", "[smtp]\nrecipients_max = 99999999999999999999\n"] {
+        assert!(matches!(read(text, &[]), Err(ConfigError::Syntax { .. })), "{text}");
+    }
     assert!(matches!(Config::load(Some(Path::new("/nonexistent/m.toml"))), Err(ConfigError::Missing { .. })));
 }

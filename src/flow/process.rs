@@ -1,4 +1,4 @@
-//! What happens to a message after its 250: read it once, judge it, file it (docs/flows.md, "Capture" and "Reply").
+//! What happens to a message after its 250: read it once, judge it, file it (docs/flows.md, "Capture" and "Relay").
 //!
 //! Not here: taking it in (`flow::capture`, `flow::submit`) and filing it (`flow::ingest`).
 

@@ -67,9 +67,6 @@ const READERS_MAX: usize = 4;
 /// Event streams open at the same time, in all and for one workspace.
 const STREAMS_MAX: usize = 256;
 const STREAMS_EACH_MAX: usize = 32;
-/// How long answers in hand may take after shutdown has begun.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// What the API works with, as the composition root has built it.
 pub struct ApiState {
     pub gateway: Gateway,
@@ -85,6 +82,8 @@ pub struct ApiState {
     pub plain_hosts: HostRule,
     /// Longest message that may be sent, in octets.
     pub message_bytes_max: usize,
+    /// How long answers in hand may take after shutdown has begun.
+    pub shutdown_grace: Duration,
 }
 
 /// What every handler has.
@@ -143,13 +142,14 @@ impl Api {
 
 /// Answers requests on this listener until `shutdown`, then finishes those in hand.
 pub async fn serve(listener: TcpListener, state: ApiState, shutdown: CancellationToken) {
+    let grace = state.shutdown_grace;
     let routes = router(Api::new(state, shutdown.clone()));
     let service = routes.into_make_service_with_connect_info::<Connection>();
     let listener = connection::Bounded::new(listener);
     let serving = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let late = async {
         shutdown.cancelled().await;
-        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
+        tokio::time::sleep(grace).await;
     };
     tokio::select! {
         // Accepting never fails for good, so neither does serving.

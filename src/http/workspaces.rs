@@ -25,15 +25,12 @@ use super::{
 use crate::{
     core::{
         ids::{Id as _, WorkspaceId},
-        people::Workspace,
+        people::{SLUG_CHARS_MAX, Workspace, is_slug},
         policy::DEFAULT_PRESET,
     },
     flow,
     store::{self, Idempotency, InstanceRequest, PageKey, WorkspaceChange, mint},
 };
-
-/// Longest slug: it is a login name for SMTP too.
-const SLUG_CHARS_MAX: usize = 63;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(show, change, erase))
@@ -91,12 +88,8 @@ impl NewWorkspace {
 }
 
 fn slug(text: &str) -> Result<String, Problem> {
-    let fits = (1..=SLUG_CHARS_MAX).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-');
     let detail = format!("A slug is 1 to {SLUG_CHARS_MAX} lower-case letters, digits and inner hyphens.");
-    fits.then(|| text.to_owned()).ok_or_else(|| Problem::invalid("slug", detail))
+    is_slug(text).then(|| text.to_owned()).ok_or_else(|| Problem::invalid("slug", detail))
 }
 
 fn timezone(text: &str) -> Result<String, Problem> {

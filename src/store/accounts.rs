@@ -152,13 +152,6 @@ impl Session {
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
-    pub async fn account_by_email(&mut self, email: &Address) -> Result<Option<Account>, Error> {
-        let query = sql(format!("select {COLUMNS} from accounts where workspace = $1 and email = $2"))
-            .bind(self.workspace())
-            .bind(email.key());
-        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
-    }
-
     /// Newest first.
     pub async fn accounts(&mut self, page: &Page, filter: &AccountFilter) -> Result<Vec<Account>, Error> {
         let query = Statement::new(format!("select {COLUMNS} from accounts where workspace = "))

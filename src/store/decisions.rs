@@ -208,24 +208,7 @@ impl Session {
         uid_validity: u32,
         uids: &[u32],
     ) -> Result<HashSet<u32>, Error> {
-        let mut found = HashSet::new();
-        for some in uids.chunks(LIST_MAX) {
-            let query = Statement::new("select uid from decisions where workspace = ")
-                .arg(self.workspace())
-                .text(" and account = ")
-                .arg(account)
-                .text(" and mailbox = ")
-                .arg(mailbox)
-                .text(" and uid_validity = ")
-                .arg(uid_validity)
-                .text(" and uid in ")
-                .list(some)
-                .query();
-            for row in self.fetch_all(query).await? {
-                found.insert(row.get("uid")?);
-            }
-        }
-        Ok(found)
+        self.uids_at("decisions", (account, mailbox, uid_validity), uids).await
     }
 
     /// The UIDs of a mailbox whose mail has one of these Message-IDs of its own, each with the hash it was found by.

@@ -45,6 +45,11 @@ pub enum OpenError {
         "the store was written by a newer release (it has migration {0}): upgrade, or restore a backup made before"
     )]
     Newer(i64),
+    /// Only where the tables are not to be touched.
+    #[error(
+        "the store's tables are those of an earlier release (migration {0}): `mailweave serve` of this release brings them up to date, so make a backup first"
+    )]
+    Older(i64),
     #[error("migration {0} differs from the one the store was made with")]
     Altered(i64),
     #[error("the store cannot be opened")]

@@ -16,7 +16,7 @@ const UNDERWAY: u16 = 0;
 /// What is known of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Idempotency {
-    /// Never made before: it is this caller's to do, and `finish_request` or `abandon_request` ends it.
+    /// Never made before: it is this caller's to do, and `finish_request` ends it, in the transaction that does it: one that is undone was never made.
     Fresh,
     /// The same request is being done by somebody else.
     Underway,
@@ -80,17 +80,6 @@ impl Tx {
         .bind(status)
         .bind(body);
         changed(self.execute(query).await?)
-    }
-
-    /// Forgets a request that came to nothing, so that it may be made again. True when it was underway.
-    pub async fn abandon_request(&mut self, request: RequestKey<'_>) -> Result<bool, Error> {
-        let query = sql("delete from idempotency_keys \
-             where workspace = $1 and route = $2 and key = $3 and status = $4")
-        .bind(self.workspace())
-        .bind(request.route)
-        .bind(request.key)
-        .bind(UNDERWAY);
-        Ok(self.execute(query).await? > 0)
     }
 }
 

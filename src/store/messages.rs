@@ -148,14 +148,6 @@ impl Session {
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
-    pub async fn message_by_identity(&mut self, identity: &[u8; 32]) -> Result<Option<StoredMessage>, Error> {
-        let query =
-            sql(format!("select {COLUMNS} from messages m where m.workspace = $1 and m.identity = $2"))
-                .bind(self.workspace())
-                .bind(identity);
-        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
-    }
-
     /// Every message known by one of these ids. Several may share one: ids are reused.
     pub async fn messages_by_rfc822_id(&mut self, ids: &[MessageId]) -> Result<Vec<KnownId>, Error> {
         let mut found = Vec::new();

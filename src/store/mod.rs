@@ -92,6 +92,7 @@ use crate::core::ids::{Id, WorkspaceId};
 use blobs::BlobDir;
 use health::Health;
 use intake::{Batcher, Pressure};
+use migrate::Tables;
 use sqlite::Embedded;
 use vault::Vault;
 use work::{Link, Work};
@@ -141,6 +142,18 @@ impl Store {
     /// # Errors
     /// When it is in use by another process, newer than this release, or cannot be read or made.
     pub async fn open(options: &Options) -> Result<Self, OpenError> {
+        Self::open_with(options, Tables::Update).await
+    }
+
+    /// Opens a store to look at it: its tables stay as they are.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and [`OpenError::Older`] when this release would have to change them first.
+    pub async fn open_as_it_is(options: &Options) -> Result<Self, OpenError> {
+        Self::open_with(options, Tables::Leave).await
+    }
+
+    async fn open_with(options: &Options, tables: Tables) -> Result<Self, OpenError> {
         let blobs = BlobDir::open(&options.blob_dir)
             .map_err(|source| OpenError::Path { path: options.blob_dir.clone(), source })?;
         let url = parse_url(&options.url)?;
@@ -151,8 +164,8 @@ impl Store {
             Url::Postgres(_) => &options.blob_dir,
         });
         let engine = match url {
-            Url::Sqlite(path) => Engine::Sqlite(Embedded::open(path, health.clone()).await?),
-            Url::Postgres(url) => Engine::Postgres(postgres::open(url).await?),
+            Url::Sqlite(path) => Engine::Sqlite(Embedded::open(path, health.clone(), tables).await?),
+            Url::Postgres(url) => Engine::Postgres(postgres::open(url, tables).await?),
         };
         let (batcher, batches) = intake::batcher();
         let store = Self(Arc::new(Shared {

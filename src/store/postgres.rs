@@ -9,7 +9,11 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{Error, OpenError, Store, migrate, sql::sql};
+use super::{
+    Error, OpenError, Store,
+    migrate::{self, Tables},
+    sql::sql,
+};
 
 /// Connections of one node. PostgreSQL's default limit is 100 for all nodes together.
 const CONNECTIONS_MAX: u32 = 16;
@@ -24,7 +28,7 @@ const DURABLE: &str = "select set_config('synchronous_commit', \
      case current_setting('synchronous_commit') when 'off' then 'on' else current_setting('synchronous_commit') end, \
      false)";
 
-pub(super) async fn open(url: &str) -> Result<PgPool, OpenError> {
+pub(super) async fn open(url: &str, tables: Tables) -> Result<PgPool, OpenError> {
     let options = PgConnectOptions::from_str(url)
         // The url may hold a password: the error says only what is wrong with it.
         .map_err(OpenError::Database)?
@@ -38,7 +42,7 @@ pub(super) async fn open(url: &str) -> Result<PgPool, OpenError> {
         .connect_with(options)
         .await
         .map_err(OpenError::Database)?;
-    match migrated(&pool).await {
+    match migrated(&pool, tables).await {
         Ok(()) => Ok(pool),
         Err(refusal) => {
             pool.close().await;
@@ -47,9 +51,9 @@ pub(super) async fn open(url: &str) -> Result<PgPool, OpenError> {
     }
 }
 
-async fn migrated(pool: &PgPool) -> Result<(), OpenError> {
+async fn migrated(pool: &PgPool, tables: Tables) -> Result<(), OpenError> {
     let mut connection = pool.acquire().await.map_err(OpenError::Database)?;
-    migrate::postgres(&mut connection).await
+    migrate::postgres(&mut connection, tables).await
 }
 
 impl Store {

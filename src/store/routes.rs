@@ -73,17 +73,6 @@ impl Session {
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
-    /// Every capture address a user has had, newest first.
-    pub async fn routes_of(&mut self, user: UserId) -> Result<Vec<Route>, Error> {
-        let query = sql(format!(
-            "select {COLUMNS} from routes where workspace = $1 and user_id = $2 and kind = 'capture' \
-             order by created_at desc, id desc"
-        ))
-        .bind(self.workspace())
-        .bind(user);
-        self.fetch_all(query).await?.iter().map(read).collect()
-    }
-
     /// The address at which a participant answers a conversation, which may have been merged since.
     pub async fn reply_route(
         &mut self,

@@ -17,7 +17,7 @@ use sqlx::{
 use super::{
     OpenError,
     health::Health,
-    migrate,
+    migrate::{self, Tables},
     writer::{self, Writer},
 };
 
@@ -56,12 +56,12 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    pub(super) async fn open(path: &Path, health: Health) -> Result<Self, OpenError> {
+    pub(super) async fn open(path: &Path, health: Health, tables: Tables) -> Result<Self, OpenError> {
         let lock = prepare(path)?;
         let mut connection = writing(path).connect().await.map_err(OpenError::Database)?;
         // Whoever is refused must find no file in use when he tries again: a connection that is only dropped lets go of
         // its files later, on a thread of its own.
-        if let Err(refusal) = migrate::sqlite(&mut connection).await {
+        if let Err(refusal) = migrate::sqlite(&mut connection, tables).await {
             drop(connection.close().await);
             return Err(refusal);
         }

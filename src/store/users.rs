@@ -9,7 +9,7 @@ use super::{
     columns::{changed, word},
     routes,
     sql::{Row, sql},
-    statement::{LIST_MAX, Statement},
+    statement::Statement,
 };
 use crate::{
     core::{ids::UserId, people::User},
@@ -97,23 +97,6 @@ impl Session {
             .page(page, "created_at", "id");
         let rows = self.fetch_all(query).await?;
         self.complete_users(&rows).await
-    }
-
-    /// Those of the addresses that are users'.
-    pub async fn users_among(&mut self, addresses: &[Address]) -> Result<HashMap<Address, UserId>, Error> {
-        let mut found = HashMap::new();
-        for some in addresses.chunks(LIST_MAX) {
-            let keys: Vec<_> = some.iter().map(Address::key).collect();
-            let query = Statement::new("select address, user_id from user_addresses where workspace = ")
-                .arg(self.workspace())
-                .text(" and address in ")
-                .list(&keys)
-                .query();
-            for row in self.fetch_all(query).await? {
-                found.insert(row.address("address")?, row.id("user_id")?);
-            }
-        }
-        Ok(found)
     }
 
     /// Adds aliases and capture addresses to rows of users: two statements, however many there are.

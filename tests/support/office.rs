@@ -2,15 +2,14 @@
 //!
 //! Not here: the provider.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 
 use jiff::Timestamp;
 use mailweave::{
-    account::ProviderDialer,
-    coord::Coord,
+    app,
+    config::{Bytes, Config, DomainName},
     core::{
         account::{Account, AccountSettings, AccountState, AccountStatus, Credentials, Cursor, Endpoint},
-        attribution::OurDomains,
         decision::Decision,
         event::JournalEntry,
         ids::{AccountId, ContactId, MessageKey, UserId, WorkspaceId},
@@ -19,14 +18,10 @@ use mailweave::{
         people::{Contact, CreatedBy, Role, User, Workspace},
         route::{Route, RouteTarget},
     },
-    flow::{Gateway, Settings, sync},
-    imap,
+    flow::{Gateway, sync},
     mail::{Address, Envelope, Recipient, ReversePath},
-    net::{Dialer, Egress, Resolver},
-    queue::Queue,
-    smtp,
-    store::{DecisionFilter, MasterKey, Options, Page, Store, mint},
-    webhook::{Poster, Resolve},
+    net,
+    store::{DecisionFilter, MasterKey, Page, mint},
     worker,
 };
 use secrecy::SecretString;
@@ -37,7 +32,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     PATIENCE, Person, eventually,
     postgres::{Database, Postgres},
-    tls::Authority,
 };
 
 /// A gateway with its workspace.
@@ -100,7 +94,8 @@ pub struct Set {
     pub user: Person,
     pub customer: String,
     pub imap: Endpoint,
-    pub authority: Option<Arc<rustls::ClientConfig>>,
+    /// The certificate, in PEM, of the authority that his provider's is from.
+    pub authority: Option<String>,
     pub engine: Engine,
 }
 
@@ -145,47 +140,36 @@ pub async fn next_second() {
     eventually("the next second", PATIENCE, async || Timestamp::now().as_second() > second).await;
 }
 
-fn dialer(tls: Arc<rustls::ClientConfig>) -> ProviderDialer {
-    let egress = Egress::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    let net = Dialer::new(Resolver::new(&[]).unwrap(), egress, tls, Duration::from_secs(10));
-    // No test waits for a default deadline.
-    let deadlines = imap::Deadlines { progress: Duration::from_secs(5), ..imap::Deadlines::default() };
-    ProviderDialer::new(net, imap::Limits::default(), deadlines, smtp::Timeouts::default())
+/// The operator's choices: patient with nobody, so that no test waits for a default deadline.
+fn config(directory: &Path, authority: Option<&str>) -> Config {
+    let mut config = Config::default();
+    config.node.data_dir = directory.to_owned();
+    config.domains.capture = DomainName::parse("bcc.example.test");
+    config.smtp.hostname = Some("gateway.example.test".into());
+    config.smtp.message_bytes_max = Bytes(256 * 1024);
+    config.egress.allow = vec!["127.0.0.0/8".parse().unwrap()];
+    config.egress.ca_file = authority.map(|pem| {
+        let file = directory.join("ca.pem");
+        std::fs::write(&file, pem).unwrap();
+        file
+    });
+    config.sync.poll = Duration::from_secs(1);
+    config.sync.progress_timeout = Duration::from_secs(5);
+    config.outbound.retry_lifetime = Duration::from_secs(60);
+    config.outbound.sent_copy_wait = Duration::from_secs(1);
+    config.outbound.reconcile = Vec::new();
+    config
 }
 
-fn no_webhooks(tls: &rustls::ClientConfig) -> Poster {
-    let resolve = Resolve::new(|_| Box::pin(async { Err(std::io::Error::other("there are none")) }));
-    Poster::new(resolve, tls).unwrap()
-}
-
-async fn gateway(url: &str, directory: &Path, tls: Arc<rustls::ClientConfig>) -> Gateway {
-    let options = Options {
-        url: url.to_owned(),
-        blob_dir: directory.join("blobs"),
-        master_key: MasterKey::from_bytes([7; 32]),
-    };
-    let store = Store::open(&options).await.unwrap();
-    Gateway {
-        queue: Queue::new(store.clone()),
-        coord: Coord::local(),
-        webhooks: no_webhooks(&tls),
-        dialer: dialer(tls),
-        followers: sync::Followers::new(20),
-        settings: Arc::new(Settings {
-            hostname: "gateway.example.test".into(),
-            ours: OurDomains { capture: Some("bcc.example.test".into()), reply: None },
-            loop_key: [9; 32],
-            submission_lifetime: Duration::from_secs(60),
-            reconcile_waits: Vec::new(),
-            sent_copy_wait: Duration::from_secs(1),
-            sync_poll: Duration::from_secs(1),
-            idle_renew: Duration::from_secs(540),
-            message_bytes_max: 256 * 1024,
-            accounts_max: 100,
-            job_lease: Duration::from_secs(60),
-        }),
-        store,
+async fn gateway(mut config: Config, database: Option<&Database<'_>>) -> Gateway {
+    net::install_provider();
+    if let Some(database) = database {
+        let key = config.node.data_dir.join("master.key");
+        MasterKey::create(&key).unwrap();
+        config.secrets.master_key_file = Some(key);
+        config.store.url = Some(database.url().into());
     }
+    app::gateway(&config).await.unwrap()
 }
 
 fn contact(email: &str) -> Contact {
@@ -219,10 +203,8 @@ impl Office {
     pub async fn open(set: Set) -> Self {
         let directory = TempDir::new().unwrap();
         let database = (set.engine == Engine::Postgres).then(|| Postgres::shared().database());
-        let embedded = format!("sqlite://{}/mailweave.db", directory.path().display());
-        let url = database.as_ref().map_or(embedded, Database::url);
-        let tls = set.authority.unwrap_or_else(|| Authority::new().client_config());
-        let gateway = gateway(&url, directory.path(), tls).await;
+        let config = config(directory.path(), set.authority.as_deref());
+        let gateway = gateway(config, database.as_ref()).await;
         let workspace = workspace(&gateway).await;
         let (user, customer) = (user(&set.user.address), contact(&set.customer));
         let mut tx = gateway.store.begin(workspace).await.unwrap();

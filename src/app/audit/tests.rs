@@ -1,17 +1,14 @@
 //! A store filled by the real flows is in order; whatever is then broken in it is found.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use secrecy::SecretString;
 
 use super::*;
 use crate::{
-    account::ProviderDialer,
-    coord::Coord,
+    app::parts,
+    config::DomainName,
     core::{
         account::{Account, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint, Security},
         ids::{AccountId, ApiKeyId, UserId},
@@ -21,17 +18,12 @@ use crate::{
         route::{Route, RouteTarget},
         webhook::Webhook,
     },
-    flow::{self, Gateway, Settings, sync::Followers},
-    imap,
+    flow::{self, Gateway},
     mail::{Address, Envelope, Recipient, ReversePath},
-    net::{Dialer, Egress, Resolver},
-    queue::Queue,
-    smtp,
     store::{
         mint, sql,
         testing::{World, both},
     },
-    webhook::{Poster, Resolve},
 };
 
 const CAPTURE: &str = "ann-secret@bcc.example";
@@ -46,32 +38,10 @@ fn ours() -> OurDomains {
 
 fn gateway(store: &Store) -> Gateway {
     net::install_provider();
-    let tls = net::client_config(None).unwrap();
-    let dialer = Dialer::new(Resolver::System, Egress::default(), Arc::clone(&tls), Duration::from_secs(1));
-    let nowhere = Resolve::new(|_| Box::pin(std::future::ready(Ok(Vec::new()))));
-    let settings = Settings {
-        hostname: "gw.example".into(),
-        ours: ours(),
-        loop_key: [1; 32],
-        submission_lifetime: Duration::from_secs(60),
-        reconcile_waits: Vec::new(),
-        sent_copy_wait: Duration::ZERO,
-        sync_poll: Duration::from_secs(60),
-        idle_renew: Duration::from_secs(540),
-        message_bytes_max: 1 << 20,
-        accounts_max: 10,
-        job_lease: Duration::from_secs(60),
-    };
-    let (limits, deadlines) = (imap::Limits::default(), imap::Deadlines::default());
-    Gateway {
-        store: store.clone(),
-        queue: Queue::new(store.clone()),
-        coord: Coord::local(),
-        dialer: ProviderDialer::new(dialer, limits, deadlines, smtp::Timeouts::default()),
-        webhooks: Poster::new(nowhere, &tls).unwrap(),
-        followers: Followers::new(1),
-        settings: Arc::new(settings),
-    }
+    let mut config = Config::default();
+    config.domains.capture = ours().capture.as_deref().and_then(DomainName::parse);
+    config.domains.reply = ours().reply.as_deref().and_then(DomainName::parse);
+    parts::assemble(&config, store.clone(), [1; 32]).unwrap()
 }
 
 /// A workspace in which mail is taken in through every door that needs no provider.

@@ -1,22 +1,27 @@
-//! What the stored data tells an operator: how the accounts are, and where events go.
+//! What the stored data tells an operator: how the accounts are, whether their providers answer, and where events go.
 //!
 //! Not here: whether the data is sound (`audit`).
 
 use jiff::Timestamp;
 
-use super::{Findings, chain};
+use super::{Findings, chain, providers::Servers};
 use crate::{
+    account::ProviderDialer,
     core::{account::AccountState, ids::Id as _, people::Workspace},
     store::{Error, Page, PageKey, Store},
 };
 
-pub(super) async fn look(store: &Store, findings: &mut Findings) {
+pub(super) async fn look(store: &Store, dialer: Option<&ProviderDialer>, findings: &mut Findings) {
+    let mut servers = Servers::default();
     let looked = match durability(store, findings).await {
-        Ok(()) => workspaces(store, findings).await,
+        Ok(()) => workspaces(store, &mut servers, findings).await,
         failed => failed,
     };
     if let Err(error) = looked {
         findings.error("store", chain(&error));
+    }
+    if let Some(dialer) = dialer {
+        servers.look(dialer, findings).await;
     }
 }
 
@@ -30,7 +35,7 @@ async fn durability(store: &Store, findings: &mut Findings) -> Result<(), Error>
     Ok(())
 }
 
-async fn workspaces(store: &Store, findings: &mut Findings) -> Result<(), Error> {
+async fn workspaces(store: &Store, servers: &mut Servers, findings: &mut Findings) -> Result<(), Error> {
     let mut after = None;
     loop {
         let page = store.system_read().await?.workspaces(&Page::new(200, after)).await?;
@@ -39,6 +44,7 @@ async fn workspaces(store: &Store, findings: &mut Findings) -> Result<(), Error>
         for workspace in &page {
             accounts(store, workspace, findings).await?;
             webhooks(store, workspace, findings).await?;
+            servers.add_workspace(store, workspace.id).await?;
         }
     }
 }

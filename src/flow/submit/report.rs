@@ -174,6 +174,5 @@ fn recipient(state: &RecipientState) -> ReportedRecipient {
         status: status.unwrap_or(EnhancedStatus { class: if sent { 2 } else { 5 }, subject: 0, detail: 0 }),
         diagnostic: state.text.clone(),
         remote_mta: None,
-        retry_until: None,
     }
 }

@@ -24,4 +24,3 @@ mod wire;
 mod dialogue_tests;
 
 pub(super) use driver::serve;
-pub use session::{Security, Session, Step};

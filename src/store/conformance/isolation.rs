@@ -3,7 +3,7 @@
 use super::{
     super::{
         AccountFilter, AddressMatch, ContactFilter, ConversationFilter, DecisionFilter, PolicyStamp,
-        Renumbering, RequestKey, SubmissionStep, testing::both,
+        Renumbering, SubmissionStep, testing::both,
     },
     outbound::a_submission,
     *,
@@ -115,17 +115,14 @@ async fn people(read: &mut Session, full: &Full) -> Vec<bool> {
         read.user(full.user).await.unwrap().is_some(),
         read.user_by_address(&ann).await.unwrap().is_some(),
         !read.users(&all()).await.unwrap().is_empty(),
-        !read.users_among(std::slice::from_ref(&ann)).await.unwrap().is_empty(),
         read.contact(full.contact).await.unwrap().is_some(),
         !read.contacts(&all(), &ContactFilter::default()).await.unwrap().is_empty(),
         read.contact_by_external_id("42").await.unwrap().is_some(),
         !read.contacts_among(std::slice::from_ref(&carl), AddressMatch::All).await.unwrap().is_empty(),
         !read.contacts_among(std::slice::from_ref(&carl), AddressMatch::Primary).await.unwrap().is_empty(),
         read.capture_route(full.user).await.unwrap().is_some(),
-        !read.routes_of(full.user).await.unwrap().is_empty(),
         read.reply_route(full.conversation, &carl).await.unwrap().is_some(),
         read.account(full.account).await.unwrap().is_some(),
-        read.account_by_email(&ann).await.unwrap().is_some(),
         !read.accounts(&all(), &AccountFilter::default()).await.unwrap().is_empty(),
         read.credentials(full.account).await.unwrap().is_some(),
         !read.account_errors(full.account).await.unwrap().is_empty(),
@@ -139,14 +136,13 @@ async fn mail(read: &mut Session, full: &Full) -> Vec<bool> {
     let at_uid = &full.sighting;
     vec![
         read.message(message).await.unwrap().is_some(),
-        read.message_by_identity(&full.message.identity).await.unwrap().is_some(),
         !read.messages_by_rfc822_id(std::slice::from_ref(&id)).await.unwrap().is_empty(),
         !read.ids_of_message(message).await.unwrap().is_empty(),
         read.conversation_messages(full.conversation, &all()).await.is_ok_and(|found| !found.is_empty()),
         !read.timeline(full.contact, &all()).await.unwrap().is_empty(),
         !read.message_contacts(&[message]).await.unwrap().is_empty(),
         !read.sightings(&[message]).await.unwrap().is_empty(),
-        read.sighting_exists(at_uid).await.unwrap(),
+        read.sighted_at(at_uid).await.unwrap().is_some(),
         !read.sightings_by_uids(at_uid.account, b"INBOX", 1, &[5]).await.unwrap().is_empty(),
         read.conversation(full.conversation).await.unwrap().is_some(),
         read.root(full.conversation).await.is_ok(),
@@ -168,14 +164,20 @@ async fn mail(read: &mut Session, full: &Full) -> Vec<bool> {
     ]
 }
 
+/// That every question finds something, or none does.
+async fn answered(read: &mut Session, full: &Full, expect: bool) {
+    for found in [people(read, full).await, mail(read, full).await] {
+        assert!(found.iter().all(|found| *found == expect), "{found:?}");
+    }
+}
+
 both! {
     async fn no_question_reaches_another_workspace(world) {
         let (one, other) = (Place::new(&world).await, Place::new(&world).await);
         let full = fill(&one).await;
         for (place, expect) in [(&one, true), (&other, false)] {
             let mut read = place.read().await;
-            assert_eq!(people(&mut read, &full).await, vec![expect; 19]);
-            assert_eq!(mail(&mut read, &full).await, vec![expect; 27]);
+            answered(&mut read, &full, expect).await;
         }
     }
 
@@ -219,12 +221,10 @@ both! {
         let uids = [(5, 6)];
         let renumbering = Renumbering { account, mailbox: b"INBOX", from: 1, to: 2, uids: &uids };
         tx.rebind_uid_validity(&renumbering).await.unwrap();
-        assert!(!tx.abandon_request(RequestKey { route: "r", key: "k" }).await.unwrap());
         tx.commit().await.unwrap();
 
         let mut read = one.read().await;
-        assert_eq!(people(&mut read, &full).await, vec![true; 19]);
-        assert_eq!(mail(&mut read, &full).await, vec![true; 27]);
+        answered(&mut read, &full, true).await;
     }
 
     async fn nothing_new_can_point_into_another_workspace(world) {

@@ -121,19 +121,12 @@ both! {
             let found = tx.user_by_address(&address(text)).await.unwrap();
             assert_eq!(found.map(|user| user.id), Some(ann.id), "{text}");
         }
-        let asked = [address("ann@example.com"), address("A.Lee@example.com"), address("bob@example.com")];
-        let among = tx.users_among(&asked).await.unwrap();
-        assert_eq!(among.get(&asked[0]), Some(&ann.id));
-        assert_eq!(among.get(&asked[1]), Some(&ann.id));
-        assert_eq!(among.len(), 2);
-        assert!(tx.users_among(&[]).await.unwrap().is_empty());
-
         ann.aliases = vec![address("ann.lee@example.com")];
         ann.role = Role::Admin;
         ann.name = None;
         tx.update_user(&ann).await.unwrap();
         assert_eq!(tx.users(&all()).await.unwrap(), [ann.clone()]);
-        assert_eq!(tx.user_by_address(&asked[1]).await.unwrap(), None);
+        assert_eq!(tx.user_by_address(&address("A.Lee@example.com")).await.unwrap(), None);
         missing(tx.update_user(&a_user("x@example.com")).await);
     }
 
@@ -238,8 +231,6 @@ both! {
         assert_eq!(tx.capture_route(ann).await.unwrap().as_ref(), Some(&second));
         let shown = tx.user(ann).await.unwrap().unwrap().capture_address;
         assert_eq!(shown, Some(second.address.clone()));
-        let ids: Vec<_> = tx.routes_of(ann).await.unwrap().iter().map(|route| route.id).collect();
-        assert_eq!(ids, [second.id, first.id]);
         missing(tx.expire_route(mint(), at(0)).await);
         tx.commit().await.unwrap();
 
