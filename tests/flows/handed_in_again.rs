@@ -81,9 +81,9 @@ impl Desk {
         }
     }
 
-    /// The states of a message's recipients.
+    /// The states of a message's recipients; none before it is filed.
     fn states(&self, message: &str) -> Vec<(String, String)> {
-        let shown = self.world.crm.get(&format!("/messages/{message}"));
+        let shown = self.world.crm.ask(&format!("/messages/{message}")).body;
         let recipients = shown["delivery"]["recipients"].as_array().cloned().unwrap_or_default();
         let state = |one: &Value| (text(one, "address").to_owned(), text(one, "state").to_owned());
         recipients.iter().map(state).collect()
