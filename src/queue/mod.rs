@@ -22,7 +22,7 @@ use crate::{
         ids::WorkspaceId,
         job::{Job, JobKind},
     },
-    store::{Error, Row, Store, System, Tx, sql},
+    store::{Error, Row, Session, Store, System, Tx, sql},
 };
 
 /// Most jobs of one claim: what is claimed and not begun waits for nothing while its lease runs out.
@@ -42,8 +42,10 @@ pub struct Leased {
     pub id: i64,
     pub workspace: WorkspaceId,
     pub job: Job,
-    /// 1 for the first try.
+    /// 1 for the first try. Claims are counted, also those that were cut off or came to nothing.
     pub attempt: u32,
+    /// How often it was settled as failed.
+    pub failures: u32,
     pub created_at: Timestamp,
 }
 
@@ -55,6 +57,8 @@ pub enum Settlement {
     /// It stays until then. Its lane waits for it if it is of a kind that keeps the order ([`JobKind::keeps_order`]);
     /// else the others go first.
     RetryAt(Timestamp),
+    /// As `RetryAt`, and one more failure is counted.
+    FailedUntil(Timestamp),
 }
 
 /// Hears of new jobs. What was committed by other nodes, or fell due, it does not hear: look again now and then.
@@ -230,7 +234,8 @@ impl Tx {
     pub async fn settle(&mut self, leased: &Leased, settlement: Settlement) -> Result<(), Error> {
         match settlement {
             Settlement::Done => self.remove(leased).await,
-            Settlement::RetryAt(at) => self.postpone(leased, at).await,
+            Settlement::RetryAt(at) => self.postpone(leased, at, 0).await,
+            Settlement::FailedUntil(at) => self.postpone(leased, at, 1).await,
         }
     }
 
@@ -246,6 +251,43 @@ impl Tx {
         self.execute(sql("delete from jobs where workspace = $1 and lane = $2").bind(workspace).bind(lane))
             .await?;
         Ok(())
+    }
+
+    /// Has all lanes whose names begin so wait until then at least, but for those whose job is being done: one statement,
+    /// however many there are.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn defer_lanes(&mut self, prefix: &str, until: Timestamp) -> Result<(), Error> {
+        let leads = self.leads_of(prefix);
+        let defer = sql(format!("{leads} update jobs set run_at = $3 where id in (select id from leads) and run_at < $3"));
+        self.execute(defer.bind(self.workspace()).bind(prefix).bind(until)).await.map(drop)
+    }
+
+    /// Has all lanes whose names begin so go on now, as if nothing of them had ever failed, but for those whose job is
+    /// being done.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn hasten_lanes(&mut self, prefix: &str, now: Timestamp) -> Result<(), Error> {
+        let leads = self.leads_of(prefix);
+        let hasten = sql(format!(
+            "{leads} update jobs set run_at = $3, failures = 0 where id in (select id from leads) and run_at > $3"
+        ));
+        self.execute(hasten.bind(self.workspace()).bind(prefix).bind(now)).await?;
+        self.on_commit(Store::announce_jobs);
+        Ok(())
+    }
+
+    /// The jobs that lead lanes whose names begin with `$2`. Materialised, as in `lease_due`; those that somebody else is
+    /// changing are his: two that wait for one another's rows would block each other.
+    fn leads_of(&self, prefix: &str) -> String {
+        format!(
+            "with leads as materialized (select id from jobs where workspace = $1 and lane is not null and head = 1 \
+             and leased_until is null and substr(lane, 1, {}) = $2{})",
+            prefix.len(),
+            skip_locked(self.store())
+        )
     }
 
     /// Takes the lead of a lane from a job that waits for a later time. True when there was one.
@@ -272,11 +314,11 @@ impl Tx {
         self.pass_on(&lane, leased.job.kind()).await
     }
 
-    async fn postpone(&mut self, leased: &Leased, at: Timestamp) -> Result<(), Error> {
+    async fn postpone(&mut self, leased: &Leased, at: Timestamp, failed: u32) -> Result<(), Error> {
         let workspace = self.workspace();
-        let update = sql("update jobs set leased_until = null, run_at = $4 \
+        let update = sql("update jobs set leased_until = null, run_at = $4, failures = failures + $5 \
              where workspace = $1 and id = $2 and attempt = $3 returning lane");
-        let update = update.bind(workspace).bind(leased.id).bind(leased.attempt).bind(at);
+        let update = update.bind(workspace).bind(leased.id).bind(leased.attempt).bind(at).bind(failed);
         let row = self.fetch_optional(update).await?.ok_or(Error::Fenced)?;
         // Whoever sleeps until the lease's end has to wake before it.
         self.on_commit(Store::announce_jobs);
@@ -313,13 +355,22 @@ impl Tx {
     }
 }
 
+impl Session {
+    /// When the first job of a lane is to be done, or was; `None` when the lane holds none.
+    pub async fn lane_due(&mut self, lane: &str) -> Result<Option<Timestamp>, Error> {
+        let query = sql("select run_at from jobs where workspace = $1 and lane = $2 and head = 1");
+        let row = self.fetch_optional(query.bind(self.workspace()).bind(lane)).await?;
+        row.map(|row| row.get("run_at")).transpose()
+    }
+}
+
 impl System {
     /// Whoever held these is gone or too slow; what they still do changes nothing.
     async fn end_leases(&mut self, now: Timestamp) -> Result<(), Error> {
         let text = format!(
             "with over as materialized (select id from jobs where leased_until <= $1{}) \
              update jobs set leased_until = null where id in (select id from over)",
-            self.skip_locked()
+            skip_locked(self.store())
         );
         self.execute(sql(text).bind(now)).await.map(drop)
     }
@@ -337,17 +388,17 @@ impl System {
              (select id from jobs where kind = $1 and run_at <= $2 and leased_until is null and head = 1 \
               order by run_at, id limit $4{}) \
              update jobs set leased_until = $3, attempt = attempt + 1 where id in (select id from due) \
-             returning id, workspace, body, attempt, created_at",
-            self.skip_locked()
+             returning id, workspace, body, attempt, failures, created_at",
+            skip_locked(self.store())
         );
         let max = u32::try_from(max).unwrap_or(u32::MAX);
         self.fetch_all(sql(text).bind(kind.as_str()).bind(now).bind(until).bind(max)).await
     }
+}
 
-    /// Other nodes claim at the same time: none waits for another's rows. SQLite has one writer.
-    fn skip_locked(&self) -> &'static str {
-        if self.store().is_shared() { " for update skip locked" } else { "" }
-    }
+/// Other nodes claim at the same time: none waits for another's rows. SQLite has one writer.
+fn skip_locked(store: &Store) -> &'static str {
+    if store.is_shared() { " for update skip locked" } else { "" }
 }
 
 /// A job that cannot be read was written by a newer release: it stays, and is tried again when its lease ends.
@@ -358,6 +409,7 @@ fn read(row: &Row) -> Option<Leased> {
             workspace: row.id("workspace")?,
             job: row.json("body")?,
             attempt: row.get("attempt")?,
+            failures: row.get("failures")?,
             created_at: row.get("created_at")?,
         })
     })();
