@@ -8,6 +8,7 @@ pub mod client;
 pub mod demo;
 pub mod health;
 pub mod key;
+mod measure;
 mod parts;
 mod serve;
 mod stored;
@@ -29,7 +30,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{Config, Role},
     flow::{Gateway, MxHandler, submit::SubmissionHandler},
-    http, net,
+    http,
+    net::{self, Certificates},
     smtp::{self, ListenerKind},
     worker,
 };
@@ -47,6 +49,7 @@ pub struct Addresses {
 pub struct Running {
     pub gateway: Gateway,
     pub addresses: Addresses,
+    certificates: Option<Arc<Certificates>>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -64,6 +67,7 @@ impl Running {
         let mut running = Self {
             gateway,
             addresses: Addresses::default(),
+            certificates: parts::certificates(config)?,
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -101,12 +105,11 @@ impl Running {
     }
 
     fn listen_smtp(&mut self, config: &Config) -> Result<(), StartError> {
-        let certificates = parts::certificates(config)?;
-        if let Some(certificates) = &certificates {
+        if let Some(certificates) = &self.certificates {
             let watch = Arc::clone(certificates).watch(config.tls.reload, self.shutdown.clone());
             self.tasks.spawn(watch);
         }
-        let tls = certificates.map(|c| c.server_config(&[b"smtp"])).transpose()?;
+        let tls = self.certificates.as_ref().map(|c| c.server_config(&[b"smtp"])).transpose()?;
         let has_tls = tls.is_some();
         let (hostname, limits) = (self.gateway.settings.hostname.clone(), parts::smtp_limits(config));
         if config.has_role(Role::Mx) {
@@ -151,6 +154,10 @@ impl Running {
     }
 
     fn work(&self, config: &Config) {
+        if config.has_role(Role::Http) {
+            let certificates = self.certificates.clone();
+            self.tasks.spawn(measure::run(self.gateway.clone(), certificates, self.shutdown.clone()));
+        }
         if config.has_role(Role::Jobs) {
             self.tasks.spawn(worker::jobs::run(self.gateway.clone(), self.shutdown.clone()));
             self.tasks.spawn(worker::upkeep::run(self.gateway.clone(), self.shutdown.clone()));

@@ -118,7 +118,6 @@ fn net_dialer(config: &Config, tls: Arc<rustls::ClientConfig>) -> Result<net::Di
 /// Accounts that log in at the same time: a start with thousands of them must not look like an attack.
 const LOGINS_AT_ONCE: usize = 20;
 
-
 /// Finds an endpoint's addresses by the rules of egress.
 fn webhook_resolver(dialer: net::Dialer) -> Resolve {
     Resolve::new(move |asked| {
@@ -157,6 +156,7 @@ fn provider_dialer(config: &Config, dialer: net::Dialer) -> ProviderDialer {
 fn settings(config: &Config, loop_key: [u8; 32]) -> Settings {
     let domain = |domain: &Option<config::DomainName>| domain.as_ref().map(ToString::to_string);
     Settings {
+        node: config.node.name.clone().unwrap_or_else(|| hostname(config)),
         hostname: hostname(config),
         ours: OurDomains { capture: domain(&config.domains.capture), reply: domain(&config.domains.reply) },
         loop_key,

@@ -88,6 +88,26 @@ impl AccountState {
         Self::Erased,
     ];
 
+    /// The word that the contract has for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::AwaitingFirstMail => "awaiting_first_mail",
+            Self::Active => "active",
+            Self::Backfilling => "backfilling",
+            Self::Throttled => "throttled",
+            Self::Error => "error",
+            Self::ReauthRequired => "reauth_required",
+            Self::Stopped => "stopped",
+            Self::WaitingForQuota => "waiting_for_quota",
+            Self::Paused => "paused",
+            Self::Disconnected => "disconnected",
+            Self::Erasing => "erasing",
+            Self::Erased => "erased",
+        }
+    }
+
     /// The state in words to show, in those of the preset `mailweave`.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -235,4 +255,16 @@ pub struct MailboxUid {
     pub mailbox: Vec<u8>,
     pub uid_validity: u32,
     pub uid: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_said_as_it_is_stored() {
+        for state in AccountState::ALL {
+            assert_eq!(json!(state), state.as_str());
+        }
+    }
 }

@@ -114,10 +114,13 @@ async fn record(
             match next_try(job, now, since) {
                 Some(wait) => {
                     let wait = wait.max(retry_after.unwrap_or_default());
-                    Settlement::FailedUntil(now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX))
+                    Settlement::FailedUntil(
+                        now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX),
+                    )
                 }
                 None => {
-                    let reason = format!("The endpoint failed for about 75 hours, the last time with: {failure}.");
+                    let reason =
+                        format!("The endpoint failed for about 75 hours, the last time with: {failure}.");
                     disable(&mut tx, endpoint.id, &reason, now).await?
                 }
             }

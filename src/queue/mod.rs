@@ -49,6 +49,16 @@ pub struct Leased {
     pub created_at: Timestamp,
 }
 
+/// The jobs of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    pub kind: JobKind,
+    /// Waiting or in hand.
+    pub jobs: i64,
+    /// When the first of them that could be claimed is due, or was.
+    pub due: Option<Timestamp>,
+}
+
 /// What became of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
@@ -148,6 +158,22 @@ impl Queue {
             due = due.into_iter().chain(other).min();
         }
         Ok(due)
+    }
+
+    /// What there is to do, in all workspaces; kinds without a job are left out.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn backlog(&self) -> Result<Vec<Backlog>, Error> {
+        let query = sql("select kind, count(*) as jobs, \
+             min(case when head = 1 and leased_until is null then run_at end) as due from jobs group by kind");
+        let rows = self.store.system_read().await?.fetch_all(query).await?;
+        let read = |row: &Row| -> Result<Option<Backlog>, Error> {
+            let word: String = row.get("kind")?;
+            let kind = JobKind::ALL.into_iter().find(|kind| kind.as_str() == word);
+            kind.map(|kind| Ok(Backlog { kind, jobs: row.get("jobs")?, due: row.get("due")? })).transpose()
+        };
+        rows.iter().filter_map(|row| read(row).transpose()).collect()
     }
 
     /// Hears of what is committed from now on.
@@ -260,7 +286,9 @@ impl Tx {
     /// When the database is out of reach.
     pub async fn defer_lanes(&mut self, prefix: &str, until: Timestamp) -> Result<(), Error> {
         let leads = self.leads_of(prefix);
-        let defer = sql(format!("{leads} update jobs set run_at = $3 where id in (select id from leads) and run_at < $3"));
+        let defer = sql(format!(
+            "{leads} update jobs set run_at = $3 where id in (select id from leads) and run_at < $3"
+        ));
         self.execute(defer.bind(self.workspace()).bind(prefix).bind(until)).await.map(drop)
     }
 

@@ -97,12 +97,13 @@ impl Tx {
         failure: &str,
         now: Timestamp,
     ) -> Result<Timestamp, Error> {
-        let query = sql("update webhooks set failing_since = coalesce(failing_since, $3), last_failure = $4 \
+        let query =
+            sql("update webhooks set failing_since = coalesce(failing_since, $3), last_failure = $4 \
              where workspace = $1 and id = $2 returning failing_since")
-        .bind(self.workspace())
-        .bind(id)
-        .bind(now)
-        .bind(failure);
+            .bind(self.workspace())
+            .bind(id)
+            .bind(now)
+            .bind(failure);
         self.fetch_one(query).await?.get("failing_since")
     }
 
@@ -136,10 +137,11 @@ impl Tx {
     /// # Errors
     /// `Missing` when there is no such endpoint.
     pub async fn enable_webhook(&mut self, id: WebhookId, now: Timestamp) -> Result<(), Error> {
-        let query = sql("update webhooks set disabled_at = null, disabled_reason = null, failing_since = null, \
+        let query =
+            sql("update webhooks set disabled_at = null, disabled_reason = null, failing_since = null, \
              last_failure = null where workspace = $1 and id = $2")
-        .bind(self.workspace())
-        .bind(id);
+            .bind(self.workspace())
+            .bind(id);
         changed(self.execute(query).await?)?;
         self.hasten_lanes(&delivery_lanes(id), now).await
     }

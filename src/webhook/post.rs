@@ -232,10 +232,9 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> Posted {
     match status {
         status if status.is_success() => Posted::Delivered,
         StatusCode::GONE => Posted::Gone,
-        status => Posted::Failed {
-            failure: Failure::Status(status.as_u16()),
-            retry_after: retry_after(headers),
-        },
+        status => {
+            Posted::Failed { failure: Failure::Status(status.as_u16()), retry_after: retry_after(headers) }
+        }
     }
 }
 

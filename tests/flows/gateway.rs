@@ -2,14 +2,21 @@
 //!
 //! Not here: what it is told over the API (`crm`).
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use mailweave::{
     app::Running,
     config::{Config, DomainName},
     net,
     store::MasterKey,
+    telemetry,
 };
+use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 use tokio::runtime::Runtime;
 
@@ -44,6 +51,18 @@ pub struct Gateway {
     directory: tempfile::TempDir,
 }
 
+/// Where metrics go once a test records them: there is one recorder in a process.
+static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Has this process record metrics.
+pub fn record_metrics() {
+    METRICS.get_or_init(|| telemetry::init_metrics().unwrap());
+}
+
+fn metrics() -> String {
+    METRICS.get().map(telemetry::render).unwrap_or_default()
+}
+
 impl Gateway {
     /// Starts one that trusts this authority, with what `adjust` changes of the tests' own configuration.
     pub fn start(engine: Engine, authority: &Authority, adjust: impl FnOnce(&mut Config)) -> Self {
@@ -69,7 +88,7 @@ impl Gateway {
     }
 
     fn resume(&mut self) {
-        let started = Running::start(&self.config, Arc::new(String::new));
+        let started = Running::start(&self.config, Arc::new(metrics));
         self.running = Some(self.runtime.block_on(started).unwrap());
     }
 
@@ -133,7 +152,17 @@ impl Gateway {
         self.running().gateway.queue.nudge();
     }
 
-    fn execute(&self, statement: &'static str) {
+    /// What `/metrics` shows, as text.
+    pub fn metrics(&self) -> String {
+        let http = self.running().addresses.http.expect("the API listens");
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        self.runtime.block_on(async {
+            client.get(format!("http://{http}/metrics")).send().await.unwrap().text().await.unwrap()
+        })
+    }
+
+    /// Changes the database behind the gateway's back: what takes it days, or a crash, a test has now.
+    pub fn execute(&self, statement: &'static str) {
         match &self.database {
             Some(database) => drop(database.run(statement)),
             None => self.runtime.block_on(async {

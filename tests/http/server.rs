@@ -169,6 +169,7 @@ fn gateway(store: Store) -> Gateway {
         smtp::Timeouts::default(),
     );
     let settings = Settings {
+        node: "node".into(),
         hostname: "gateway.example.com".into(),
         ours: OurDomains { capture: Some(CAPTURE_DOMAIN.into()), reply: Some("reply.example.com".into()) },
         loop_key: [9; 32],

@@ -172,6 +172,7 @@ async fn gateway(url: &str, directory: &Path, tls: Arc<rustls::ClientConfig>) ->
         dialer: dialer(tls),
         followers: sync::Followers::new(20),
         settings: Arc::new(Settings {
+            node: "node".into(),
             hostname: "gateway.example.test".into(),
             ours: OurDomains { capture: Some("bcc.example.test".into()), reply: None },
             loop_key: [9; 32],

@@ -50,6 +50,7 @@ fn gateway(store: &Store) -> Gateway {
     let dialer = Dialer::new(Resolver::System, Egress::default(), Arc::clone(&tls), Duration::from_secs(1));
     let nowhere = Resolve::new(|_| Box::pin(std::future::ready(Ok(Vec::new()))));
     let settings = Settings {
+        node: "node".into(),
         hostname: "gw.example".into(),
         ours: ours(),
         loop_key: [1; 32],

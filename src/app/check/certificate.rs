@@ -71,7 +71,7 @@ fn judge(end: Timestamp, now: Timestamp, findings: &mut Findings) {
 }
 
 /// `Certificate ::= SEQUENCE { tbsCertificate SEQUENCE { [0] version, serial, signature, issuer, validity …`
-fn not_after(der: &[u8]) -> Option<Timestamp> {
+pub(in crate::app) fn not_after(der: &[u8]) -> Option<Timestamp> {
     let (_, certificate, _) = element(der)?;
     let (_, mut rest, _) = element(certificate)?;
     if rest.first() == Some(&0xa0) {

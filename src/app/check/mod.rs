@@ -2,7 +2,7 @@
 //!
 //! Not here: changing anything. A store that is there is brought up to date with this release, as `serve` would do.
 
-mod certificate;
+pub(in crate::app) mod certificate;
 mod dns;
 mod stored;
 
