@@ -325,6 +325,8 @@ create table webhooks (
     disabled_at bigint,
     disabled_reason text,
     failing_since bigint,
+    -- What the last failed post came to.
+    last_failure text,
     created_at  bigint not null,
     primary key (workspace, id)
 );
@@ -339,8 +341,8 @@ create table jobs (
     head        bigint not null,
     body        text not null,
     run_at      bigint not null,
+    -- Claims, and of them those that were settled as failed.
     attempt     bigint not null default 0,
-    -- Tries that failed in a way that trying again does not mend.
     failures    bigint not null default 0,
     leased_until bigint,
     created_at  bigint not null

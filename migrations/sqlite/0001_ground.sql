@@ -325,6 +325,8 @@ create table webhooks (
     disabled_at integer,
     disabled_reason text,
     failing_since integer,
+    -- What the last failed post came to.
+    last_failure text,
     created_at  integer not null,
     primary key (workspace, id)
 ) strict;
@@ -339,8 +341,8 @@ create table jobs (
     head        integer not null,
     body        text not null,
     run_at      integer not null,
+    -- Claims, and of them those that were settled as failed.
     attempt     integer not null default 0,
-    -- Tries that failed in a way that trying again does not mend.
     failures    integer not null default 0,
     leased_until integer,
     created_at  integer not null

@@ -9,6 +9,7 @@ pub mod demo;
 mod development;
 pub mod health;
 pub mod key;
+mod measure;
 mod parts;
 mod serve;
 mod stored;
@@ -31,7 +32,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{Config, Role},
     flow::{Gateway, MxHandler, submit::SubmissionHandler},
-    http, net,
+    http,
+    net::{self, Certificates},
     smtp::{self, ListenerKind},
     worker,
 };
@@ -49,6 +51,7 @@ pub struct Addresses {
 pub struct Running {
     pub gateway: Gateway,
     pub addresses: Addresses,
+    certificates: Option<Arc<Certificates>>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -66,6 +69,7 @@ impl Running {
         let mut running = Self {
             gateway,
             addresses: Addresses::default(),
+            certificates: parts::certificates(config)?,
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -103,7 +107,7 @@ impl Running {
     }
 
     fn listen_smtp(&mut self, config: &Config) -> Result<(), StartError> {
-        let Some(certificates) = parts::certificates(config)? else { return Ok(()) };
+        let Some(certificates) = self.certificates.clone() else { return Ok(()) };
         let watch = Arc::clone(&certificates).watch(config.tls.reload, self.shutdown.clone());
         self.tasks.spawn(watch);
         if let Some(development) = parts::development(config) {
@@ -146,6 +150,10 @@ impl Running {
     }
 
     fn work(&self, config: &Config) {
+        if config.has_role(Role::Http) {
+            let certificates = self.certificates.clone();
+            self.tasks.spawn(measure::run(self.gateway.clone(), certificates, self.shutdown.clone()));
+        }
         if config.has_role(Role::Jobs) {
             self.tasks.spawn(worker::jobs::run(self.gateway.clone(), self.shutdown.clone()));
             self.tasks.spawn(worker::upkeep::run(self.gateway.clone(), self.shutdown.clone()));

@@ -145,9 +145,6 @@ pub(super) fn dialer(config: &Config) -> Result<ProviderDialer, StartError> {
 /// Accounts that log in at the same time: a start with thousands of them must not look like an attack.
 const LOGINS_AT_ONCE: usize = 20;
 
-/// Ports of public hosts that events may be posted to.
-const WEBHOOK_PORTS: [u16; 1] = [443];
-
 /// Finds an endpoint's addresses by the rules of egress.
 fn webhook_resolver(dialer: net::Dialer) -> Resolve {
     Resolve::new(move |asked| {
@@ -157,18 +154,18 @@ fn webhook_resolver(dialer: net::Dialer) -> Resolve {
 }
 
 async fn vetted(dialer: &net::Dialer, asked: &Asked) -> Result<Vec<SocketAddr>, net::DialError> {
-    // The port is the URL's; the rule here is about addresses.
-    let target = Target { host: &asked.host, port: 443, security: net::Security::Tls, ports: &WEBHOOK_PORTS };
+    // Only addresses are judged here: whoever asks for the port of public endpoints, or any other, says so by `inside`.
+    let target = Target { host: &asked.host, port: 443, security: net::Security::Tls, ports: &[443] };
     let addresses = dialer.resolve(target).await?;
     let by_name = addresses.iter().all(|address| dialer.egress().is_allowed_by_name(address.ip()));
-    if asked.plain && !by_name { Err(net::DialError::Forbidden) } else { Ok(addresses) }
+    if asked.inside && !by_name { Err(net::DialError::Forbidden) } else { Ok(addresses) }
 }
 
-/// Hosts that the operator allows by name may be reached without TLS.
+/// Hosts that the operator allows by name may be reached without TLS, and on any port.
 fn plain_hosts(dialer: net::Dialer) -> HostRule {
     HostRule::new(move |host| {
         let dialer = dialer.clone();
-        Box::pin(async move { vetted(&dialer, &Asked { host, plain: true }).await.is_ok() })
+        Box::pin(async move { vetted(&dialer, &Asked { host, inside: true }).await.is_ok() })
     })
 }
 
@@ -186,6 +183,7 @@ fn provider_dialer(config: &Config, dialer: net::Dialer) -> ProviderDialer {
 fn settings(config: &Config, loop_key: [u8; 32]) -> Settings {
     let domain = |domain: &Option<config::DomainName>| domain.as_ref().map(ToString::to_string);
     Settings {
+        node: config.node.name.clone().unwrap_or_else(|| hostname(config)),
         hostname: hostname(config),
         ours: OurDomains { capture: domain(&config.domains.capture), reply: domain(&config.domains.reply) },
         loop_key,

@@ -127,7 +127,6 @@ fn limits(config: &Config, fault: &mut Report<'_>) {
         ("sync.poll", config.sync.poll),
         ("sync.progress_timeout", config.sync.progress_timeout),
         ("sync.command_timeout", config.sync.command_timeout),
-        ("webhooks.timeout", config.webhooks.timeout),
     ];
     for (key, _) in spans.iter().filter(|(_, span)| span.is_zero()) {
         fault(key, "is no time at all", "leave it out to have the default");

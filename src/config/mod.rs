@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub use reader::{Fault, Origin};
 pub use sections::{
     Blobs, Coordination, Dns, Domains, Egress, Http, Listener, Log, Node, Oauth, OauthProvider, Outbound,
-    Secrets, Smtp, Store, Sync, Tls, Webhooks,
+    Secrets, Smtp, Store, Sync, Tls,
 };
 pub use value::{
     Bytes, DomainName, Endpoint, LogFormat, LogLevel, NameServer, Role, Security, parse_duration,
@@ -51,7 +51,6 @@ pub struct Config {
     pub dns: Dns,
     pub sync: Sync,
     pub outbound: Outbound,
-    pub webhooks: Webhooks,
     pub log: Log,
     pub oauth: Oauth,
 }
@@ -156,7 +155,6 @@ impl Config {
             dns: reader.section("dns"),
             sync: reader.section("sync"),
             outbound: reader.section("outbound"),
-            webhooks: reader.section("webhooks"),
             log: reader.section("log"),
             oauth: reader.section("oauth"),
         }

@@ -26,7 +26,8 @@ const fn hours(count: u64) -> Duration {
 /// `[node]`: this process among those of the installation.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// Shown in logs and to the other nodes; the host's name when not set.
+    /// Said in the line that tells that the node is ready, and beside the accounts that it works; `smtp.hostname` when not
+    /// set.
     pub name: Option<String>,
     pub data_dir: PathBuf,
     pub roles: Vec<Role>,
@@ -63,7 +64,7 @@ impl Section for Store {
 pub struct Coordination {
     /// `redis://…`; `None`: within this process.
     pub url: Option<SecretString>,
-    /// How long a node that has fallen silent keeps its accounts and the jobs it has in hand.
+    /// How long a node that has fallen silent keeps the jobs it has in hand. Its accounts it keeps for half a minute.
     pub lease: Duration,
 }
 
@@ -288,19 +289,6 @@ impl Section for Outbound {
             sent_copy_wait: reader.setting("sent_copy_wait", seconds(20)),
             reconcile: reader.setting("reconcile", vec![seconds(30), minutes(5), hours(1)]),
         }
-    }
-}
-
-/// `[webhooks]`: events on their way to the CRM.
-#[derive(Debug, Clone)]
-pub struct Webhooks {
-    /// Within which the endpoint must have answered 2xx.
-    pub timeout: Duration,
-}
-
-impl Section for Webhooks {
-    fn read(reader: &mut Reader) -> Self {
-        Self { timeout: reader.setting("timeout", seconds(15)) }
     }
 }
 

@@ -341,3 +341,59 @@ fn a_file_that_is_not_toml_or_not_there_is_an_error() {
     }
     assert!(matches!(Config::load(Some(Path::new("/nonexistent/m.toml"))), Err(ConfigError::Missing { .. })));
 }
+
+/// Every `pub name: Type,` of a text, by the struct it stands in.
+fn members(text: &str) -> Vec<(&str, &str, &str)> {
+    let (mut inside, mut members) = ("", Vec::new());
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("pub struct ").and_then(|rest| rest.strip_suffix(" {")) {
+            inside = name;
+        }
+        if let Some((name, kind)) = line.strip_prefix("    pub ").and_then(|rest| rest.split_once(": ")) {
+            members.push((inside, name, kind.trim_end_matches(',')));
+        }
+    }
+    members
+}
+
+/// What the sources outside the configuration say, without comments.
+fn code_elsewhere(directory: &Path) -> String {
+    let mut code = String::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("src/config") {
+            code += &code_elsewhere(&path);
+        } else if path.is_file() {
+            let text = std::fs::read_to_string(&path).unwrap();
+            code.extend(text.lines().filter(|line| !line.trim_start().starts_with("//")));
+        }
+    }
+    code
+}
+
+/// `[oauth.…]` is told to be read and used by nothing yet; `blobs.url` is refused unless it is empty.
+const USED_BY_NOTHING_YET: [&str; 2] = ["OauthProvider", "Blobs"];
+
+#[test]
+fn every_option_does_something() {
+    let (root, sections) = (include_str!("mod.rs"), include_str!("sections.rs"));
+    let code = code_elsewhere(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let sections = members(sections);
+    let names = members(root).into_iter().chain(sections.clone()).map(|(_, name, kind)| (kind, name));
+    let names: std::collections::BTreeMap<&str, &str> = names.collect();
+    let mut unused = Vec::new();
+    for (section, name, kind) in &sections {
+        let is_option = !names.contains_key(kind) || !sections.iter().any(|(inside, ..)| inside == kind);
+        if !is_option || USED_BY_NOTHING_YET.contains(section) {
+            continue;
+        }
+        let Some(prefix) = names.get(section) else { continue };
+        // Where a rule spans options the configuration answers for them: `store_url()`, `has_role()`.
+        let by_rule = ["store.url", "node.roles", "secrets.master_key_file"];
+        let option = format!("{prefix}.{name}");
+        if !code.contains(&option) && !by_rule.contains(&option.as_str()) {
+            unused.push(option);
+        }
+    }
+    assert!(names.len() > 20 && unused.is_empty(), "nothing reads {unused:?}");
+}

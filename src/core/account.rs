@@ -1,10 +1,11 @@
 //! A user's own account at a mail provider: where it is, how to log in, and how it is doing.
 //!
-//! Not here: talking to the provider (`account`, `imap`, `smtp`) and the words a preset has for each state.
+//! Not here: talking to the provider (`account`, `imap`, `smtp`).
 
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::ids::{AccountId, UserId};
 use crate::mail::Address;
@@ -69,6 +70,75 @@ impl AccountState {
         use AccountState::{Active, AwaitingFirstMail, Backfilling, Connecting, Error, Throttled};
         matches!(self, Connecting | AwaitingFirstMail | Active | Backfilling | Throttled | Error)
     }
+
+    /// Every state, in the order of the contract.
+    pub const ALL: [Self; 13] = [
+        Self::Connecting,
+        Self::AwaitingFirstMail,
+        Self::Active,
+        Self::Backfilling,
+        Self::Throttled,
+        Self::Error,
+        Self::ReauthRequired,
+        Self::Stopped,
+        Self::WaitingForQuota,
+        Self::Paused,
+        Self::Disconnected,
+        Self::Erasing,
+        Self::Erased,
+    ];
+
+    /// The word that the contract has for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::AwaitingFirstMail => "awaiting_first_mail",
+            Self::Active => "active",
+            Self::Backfilling => "backfilling",
+            Self::Throttled => "throttled",
+            Self::Error => "error",
+            Self::ReauthRequired => "reauth_required",
+            Self::Stopped => "stopped",
+            Self::WaitingForQuota => "waiting_for_quota",
+            Self::Paused => "paused",
+            Self::Disconnected => "disconnected",
+            Self::Erasing => "erasing",
+            Self::Erased => "erased",
+        }
+    }
+
+    /// The state in words to show, in those of the preset `mailweave`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connecting => "Connecting",
+            Self::AwaitingFirstMail => "Waiting for the first mail",
+            Self::Active => "Active",
+            Self::Backfilling => "Reading older mail",
+            Self::Throttled => "Slowed down by the provider",
+            Self::Error => "Error",
+            Self::ReauthRequired => "Log in again",
+            Self::Stopped => "Stopped",
+            Self::WaitingForQuota => "Waiting for the limit to lift",
+            Self::Paused => "Paused",
+            Self::Disconnected => "Disconnected",
+            Self::Erasing => "Being erased",
+            Self::Erased => "Erased",
+        }
+    }
+
+    /// The colour to show it in: `green`, `blue`, `yellow`, `red` or `gray`.
+    #[must_use]
+    pub fn color(self) -> &'static str {
+        match self {
+            Self::Active => "green",
+            Self::Connecting | Self::AwaitingFirstMail | Self::Backfilling => "blue",
+            Self::Throttled | Self::WaitingForQuota => "yellow",
+            Self::Error | Self::ReauthRequired | Self::Stopped => "red",
+            Self::Paused | Self::Disconnected | Self::Erasing | Self::Erased => "gray",
+        }
+    }
 }
 
 /// How far a backfill has come.
@@ -92,6 +162,28 @@ pub struct AccountStatus {
     pub last_checked_at: Option<Timestamp>,
     pub next_attempt_at: Option<Timestamp>,
     pub progress: Option<Progress>,
+}
+
+impl AccountStatus {
+    /// As the contract shows it, in the API and in events alike.
+    #[must_use]
+    pub fn data(&self) -> Value {
+        let mut data = json!({
+            "state": self.state,
+            "label": self.state.label(),
+            "color": self.state.color(),
+            "since": self.since,
+            "detail": self.detail,
+            "advice": self.advice,
+            "last_synced_at": self.last_synced_at,
+            "last_checked_at": self.last_checked_at,
+            "next_attempt_at": self.next_attempt_at,
+        });
+        if let (Some(members), Some(progress)) = (data.as_object_mut(), self.progress) {
+            members.insert("progress".into(), json!(progress));
+        }
+        data
+    }
 }
 
 /// An account without its credentials.
@@ -163,4 +255,16 @@ pub struct MailboxUid {
     pub mailbox: Vec<u8>,
     pub uid_validity: u32,
     pub uid: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_said_as_it_is_stored() {
+        for state in AccountState::ALL {
+            assert_eq!(json!(state), state.as_str());
+        }
+    }
 }

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{AccountId, ConversationId, DecisionId, Id as _, MessageKey, UserId, WebhookId};
+use super::ids::{AccountId, DecisionId, Id as _, MessageKey, UserId, WebhookId};
 
 /// What is to be done. The serialised form is stored: add variants and optional fields, rename nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,9 +52,10 @@ impl Job {
         }
     }
 
-    /// The lane in which jobs follow one another; `None` runs beside all others.
+    /// The lane in which jobs follow one another; `None` runs beside all others. `subject` is what the event of a
+    /// `Deliver` tells of.
     #[must_use]
-    pub fn lane(&self, conversation: Option<ConversationId>) -> Option<String> {
+    pub fn lane(&self, subject: Option<&str>) -> Option<String> {
         match self {
             // An account's provider counts concurrent submissions; a smarthost is built for many.
             Self::Submit { exit: JobExit::Account(account), .. } => Some(format!("submit/{account}")),
@@ -63,10 +64,8 @@ impl Job {
             Self::Report { message } => Some(beside("report", *message)),
             Self::SaveSent { account, .. } => Some(format!("sent/{account}")),
             Self::Refetch { account, .. } => Some(refetch_lane(*account)),
-            // Events of one conversation arrive in order; others do not wait for them.
-            Self::Deliver { webhook, .. } => Some(
-                conversation.map_or_else(|| format!("hook/{webhook}"), |c| format!("hook/{webhook}/{c}")),
-            ),
+            // Events of one subject arrive in order; others do not wait for them.
+            Self::Deliver { webhook, .. } => subject.map(|subject| delivery_lane(*webhook, subject)),
             _ => None,
         }
     }
@@ -85,6 +84,18 @@ fn beside(lane: &str, message: MessageKey) -> String {
 #[must_use]
 pub fn refetch_lane(account: AccountId) -> String {
     format!("refetch/{account}")
+}
+
+/// The lane of the events of one subject on their way to one endpoint.
+#[must_use]
+pub fn delivery_lane(webhook: WebhookId, subject: &str) -> String {
+    format!("{}{subject}", delivery_lanes(webhook))
+}
+
+/// What all lanes of an endpoint begin with, and no others.
+#[must_use]
+pub fn delivery_lanes(webhook: WebhookId) -> String {
+    format!("hook/{webhook}/")
 }
 
 /// The kind of a job, which decides who claims it.

@@ -44,6 +44,8 @@ pub struct Gateway {
 /// The operator's settings that flows need, as plain values.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What this node is called where several are at work.
+    pub node: String,
     /// The name we give in EHLO, Received and Message-IDs.
     pub hostname: String,
     pub ours: OurDomains,

@@ -11,7 +11,7 @@ use crate::{
     core::{
         attribution::{self, Attribution, OurDomains},
         decision::{NewDecision, Ruling, Verdict},
-        event::{Event, MessageEvent},
+        event::{self, Event, MessageEvent},
         ids::MessageKey,
         inbound::Door,
         message::{CaptureField, Direction, Parties, Sighting},
@@ -187,8 +187,12 @@ async fn leave(
     if decision.ruling.verdict == Verdict::Held {
         return hold(tx, gateway, row.id, decision).await;
     }
-    tx.decide(&decision, ingest::stamp(&gateway.policy()), row.received_at).await?;
+    let id = tx.decide(&decision, ingest::stamp(&gateway.policy()), row.received_at).await?;
     tx.settle_inbound(row.id, InboundState::Dropped, None).await?;
+    if tx.is_asked_for(event::MESSAGE_SKIPPED).await? {
+        let rule = decision.ruling.rule.to_owned();
+        tx.announce(&Event::MessageSkipped { decision: id, account: None, rule }, super::now()).await?;
+    }
     Ok(())
 }
 
@@ -202,8 +206,8 @@ async fn hold(
     let (now, reason) = (super::now(), decision.ruling.reason.to_owned());
     let decision = NewDecision { message: Some(inbound), ..decision };
     tx.settle_inbound(inbound, InboundState::Held, None).await?;
-    tx.decide(&decision, ingest::stamp(&gateway.policy()), now).await?;
-    tx.announce(&Event::MessageHeld { message: inbound, reason }, now).await?;
+    let id = tx.decide(&decision, ingest::stamp(&gateway.policy()), now).await?;
+    tx.announce(&Event::MessageHeld { message: inbound, decision: Some(id), reason }, now).await?;
     Ok(())
 }
 

@@ -108,11 +108,10 @@ struct ProgressView {
 
 impl From<AccountStatus> for StatusView {
     fn from(status: AccountStatus) -> Self {
-        let (label, color) = words(status.state);
         Self {
             state: status.state,
-            label,
-            color,
+            label: status.state.label(),
+            color: status.state.color(),
             since: status.since,
             detail: status.detail,
             advice: status.advice,
@@ -121,25 +120,6 @@ impl From<AccountStatus> for StatusView {
             next_attempt_at: status.next_attempt_at,
             progress: status.progress.map(|Progress { done, total }| ProgressView { done, total }),
         }
-    }
-}
-
-/// The words and colours of the preset `mailweave`.
-fn words(state: AccountState) -> (&'static str, &'static str) {
-    match state {
-        AccountState::Connecting => ("Connecting", "blue"),
-        AccountState::AwaitingFirstMail => ("Waiting for the first mail", "blue"),
-        AccountState::Active => ("Active", "green"),
-        AccountState::Backfilling => ("Reading older mail", "blue"),
-        AccountState::Throttled => ("Slowed down by the provider", "yellow"),
-        AccountState::Error => ("Error", "red"),
-        AccountState::ReauthRequired => ("Log in again", "red"),
-        AccountState::Stopped => ("Stopped", "red"),
-        AccountState::WaitingForQuota => ("Waiting for the limit to lift", "yellow"),
-        AccountState::Paused => ("Paused", "gray"),
-        AccountState::Disconnected => ("Disconnected", "gray"),
-        AccountState::Erasing => ("Being erased", "gray"),
-        AccountState::Erased => ("Erased", "gray"),
     }
 }
 
@@ -161,5 +141,28 @@ pub(super) struct ErrorView {
 impl From<AccountError> for ErrorView {
     fn from(AccountError { at, code, message, advice, count }: AccountError) -> Self {
         Self { at, code, message, advice, count }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_and_the_api_show_a_status_alike() {
+        for state in AccountState::ALL {
+            let status = AccountStatus {
+                state,
+                since: Timestamp::UNIX_EPOCH,
+                detail: Some("It broke.".into()),
+                advice: (state == AccountState::Error).then(|| "Mend it.".into()),
+                last_synced_at: Some(Timestamp::UNIX_EPOCH),
+                last_checked_at: None,
+                next_attempt_at: Some(Timestamp::UNIX_EPOCH),
+                progress: (state == AccountState::Backfilling).then_some(Progress { done: 1, total: 2 }),
+            };
+            let told = status.data();
+            assert_eq!(serde_json::to_value(StatusView::from(status)).unwrap(), told);
+        }
     }
 }

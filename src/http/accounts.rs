@@ -350,8 +350,7 @@ async fn forget(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
     let event = Event::Account {
         what: AccountEvent::Disconnected,
         account: account.id,
-        state: AccountState::Disconnected,
-        detail: None,
+        status: account.status.clone(),
     };
     tx.announce(&event, now).await?;
     Ok(())

@@ -13,7 +13,7 @@ use super::{
     Api,
     access::Access,
     body::{self, Lines},
-    contacts::{NewContact, replacing, require_references},
+    contacts::{self, NewContact, replacing, require_references},
     once::{self, Answer, Stamp},
     problem::Problem,
 };
@@ -149,7 +149,7 @@ async fn import_line(api: &Api, tx: &mut Tx, json: &[u8]) -> Result<Result<bool,
             tx.update_contact(&contact, flow::now()).await?;
         }
         None => {
-            tx.insert_contact(&contact).await?;
+            contacts::add(tx, &contact).await?;
             return Ok(Ok(true));
         }
     }

@@ -28,12 +28,13 @@ use super::{
 };
 use crate::{
     core::{
+        event::{ContactEvent, Event},
         ids::{ContactId, Id as _, UserId},
         people::{Contact, CreatedBy},
     },
     flow,
     mail::Address,
-    store::{self, ContactFilter, PageKey, Session, mint},
+    store::{self, ContactFilter, PageKey, Session, Tx, mint},
 };
 
 /// Addresses of one contact besides the first.
@@ -176,6 +177,18 @@ pub(super) async fn require_references(session: &mut Session, contact: &Contact)
     Ok(())
 }
 
+/// Writes a new contact and tells of it.
+pub(super) async fn add(tx: &mut Tx, contact: &Contact) -> Result<(), store::Error> {
+    tx.insert_contact(contact).await?;
+    let event = Event::Contact {
+        what: ContactEvent::Created,
+        contact: contact.id,
+        email: contact.email.clone(),
+        message: None,
+    };
+    tx.announce(&event, flow::now()).await.map(drop)
+}
+
 /// Add a contact.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/contacts", tag = "contacts", operation_id = "create_contact",
     request_body = NewContact, responses((status = 201, body = ContactView)))]
@@ -183,7 +196,7 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewContact>
     let contact = input.value.check(&api, CreatedBy::Api)?;
     let mut work = input.stamp.begin(&api, &access).await?;
     require_references(&mut work, &contact).await?;
-    work.insert_contact(&contact).await?;
+    add(&mut work, &contact).await?;
     work.finish(Answer::created(&ContactView::from(contact))).await
 }
 
@@ -400,7 +413,7 @@ async fn upsert(api: &Api, access: &Access, contact: Contact) -> Result<(StatusC
             (StatusCode::OK, contact)
         }
         None => {
-            tx.insert_contact(&contact).await?;
+            add(&mut tx, &contact).await?;
             (StatusCode::CREATED, contact)
         }
     };

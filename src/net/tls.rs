@@ -72,6 +72,12 @@ impl Certificates {
         Ok(())
     }
 
+    /// The certificate in use, without the rest of its chain.
+    #[must_use]
+    pub fn current_der(&self) -> Option<CertificateDer<'static>> {
+        self.current.load().cert.first().map(|certificate| certificate.clone().into_owned())
+    }
+
     /// A server configuration that always presents the current certificate. With `alpn` given, clients that offer only other
     /// protocols are refused: a browser talked into connecting to an SMTP port offers `h2`.
     ///

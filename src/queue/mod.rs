@@ -22,7 +22,7 @@ use crate::{
         ids::WorkspaceId,
         job::{Job, JobKind},
     },
-    store::{Error, Row, Statement, Store, System, Tx, sql},
+    store::{Error, Row, Session, Statement, Store, System, Tx, sql},
 };
 
 /// Most jobs of one claim: what is claimed and not begun waits for nothing while its lease runs out.
@@ -59,11 +59,21 @@ pub struct Leased {
     pub id: i64,
     pub workspace: WorkspaceId,
     pub job: Job,
-    /// 1 for the first try.
+    /// 1 for the first try. Claims are counted, also those that were cut off or came to nothing.
     pub attempt: u32,
-    /// Of the tries before this one, those that failed in a way that trying again does not mend.
+    /// Of the tries before this one, those that were settled as failed.
     pub failures: u32,
     pub created_at: Timestamp,
+}
+
+/// The jobs of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    pub kind: JobKind,
+    /// Waiting or in hand.
+    pub jobs: i64,
+    /// When the first of them that could be claimed is due, or was.
+    pub due: Option<Timestamp>,
 }
 
 /// What became of a job.
@@ -74,7 +84,7 @@ pub enum Settlement {
     /// It stays until then. Its lane waits for it if it is of a kind that keeps the order ([`JobKind::keeps_order`]);
     /// else the others go first.
     RetryAt(Timestamp),
-    /// The same after a failure that counts: after a few the job is not tried as before.
+    /// As `RetryAt`, and one more failure is counted: after a few the job is not tried as before.
     FailedUntil(Timestamp),
 }
 
@@ -174,6 +184,22 @@ impl Queue {
             due = due.into_iter().chain(other).min();
         }
         Ok(due)
+    }
+
+    /// What there is to do, in all workspaces; kinds without a job are left out.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn backlog(&self) -> Result<Vec<Backlog>, Error> {
+        let query = sql("select kind, count(*) as jobs, \
+             min(case when head = 1 and leased_until is null then run_at end) as due from jobs group by kind");
+        let rows = self.store.system_read().await?.fetch_all(query).await?;
+        let read = |row: &Row| -> Result<Option<Backlog>, Error> {
+            let word: String = row.get("kind")?;
+            let kind = JobKind::ALL.into_iter().find(|kind| kind.as_str() == word);
+            kind.map(|kind| Ok(Backlog { kind, jobs: row.get("jobs")?, due: row.get("due")? })).transpose()
+        };
+        rows.iter().filter_map(|row| read(row).transpose()).collect()
     }
 
     /// Hears of what is committed from now on.
@@ -328,6 +354,45 @@ impl Tx {
         self.execute(rest.bind(workspace).bind(lane).bind(leased.id).bind(until)).await.map(drop)
     }
 
+    /// Has all lanes whose names begin so wait until then at least, but for those whose job is being done: one statement,
+    /// however many there are.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn defer_lanes(&mut self, prefix: &str, until: Timestamp) -> Result<(), Error> {
+        let leads = self.leads_of(prefix);
+        let defer = sql(format!(
+            "{leads} update jobs set run_at = $3 where id in (select id from leads) and run_at < $3"
+        ));
+        self.execute(defer.bind(self.workspace()).bind(prefix).bind(until)).await.map(drop)
+    }
+
+    /// Has all lanes whose names begin so go on now, as if nothing of them had ever failed, but for those whose job is
+    /// being done.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn hasten_lanes(&mut self, prefix: &str, now: Timestamp) -> Result<(), Error> {
+        let leads = self.leads_of(prefix);
+        let hasten = sql(format!(
+            "{leads} update jobs set run_at = $3, failures = 0 where id in (select id from leads) and run_at > $3"
+        ));
+        self.execute(hasten.bind(self.workspace()).bind(prefix).bind(now)).await?;
+        self.on_commit(Store::announce_jobs);
+        Ok(())
+    }
+
+    /// The jobs that lead lanes whose names begin with `$2`. Materialised, as in `lease_due`; those that somebody else is
+    /// changing are his: two that wait for one another's rows would block each other.
+    fn leads_of(&self, prefix: &str) -> String {
+        format!(
+            "with leads as materialized (select id from jobs where workspace = $1 and lane is not null and head = 1 \
+             and leased_until is null and substr(lane, 1, {}) = $2{})",
+            prefix.len(),
+            skip_locked(self.store())
+        )
+    }
+
     /// Takes the lead of a lane from a job that waits for a later time. True when there was one.
     async fn overtake(&mut self, lane: &str, run_at: Timestamp) -> Result<bool, Error> {
         let step_back = sql("update jobs set head = 0 where workspace = $1 and lane = $2 and head = 1 \
@@ -393,13 +458,22 @@ impl Tx {
     }
 }
 
+impl Session {
+    /// When the first job of a lane is to be done, or was; `None` when the lane holds none.
+    pub async fn lane_due(&mut self, lane: &str) -> Result<Option<Timestamp>, Error> {
+        let query = sql("select run_at from jobs where workspace = $1 and lane = $2 and head = 1");
+        let row = self.fetch_optional(query.bind(self.workspace()).bind(lane)).await?;
+        row.map(|row| row.get("run_at")).transpose()
+    }
+}
+
 impl System {
     /// Whoever held these is gone or too slow; what they still do changes nothing.
     async fn end_leases(&mut self, now: Timestamp) -> Result<(), Error> {
         let text = format!(
             "with over as materialized (select id from jobs where leased_until <= $1{}) \
              update jobs set leased_until = null where id in (select id from over)",
-            self.skip_locked()
+            skip_locked(self.store())
         );
         self.execute(sql(text).bind(now)).await.map(drop)
     }
@@ -418,16 +492,16 @@ impl System {
               order by run_at, id limit $4{}) \
              update jobs set leased_until = $3, attempt = attempt + 1 where id in (select id from due) \
              returning id, workspace, body, attempt, failures, created_at",
-            self.skip_locked()
+            skip_locked(self.store())
         );
         let max = u32::try_from(max).unwrap_or(u32::MAX);
         self.fetch_all(sql(text).bind(kind.as_str()).bind(now).bind(until).bind(max)).await
     }
+}
 
-    /// Other nodes claim at the same time: none waits for another's rows. SQLite has one writer.
-    fn skip_locked(&self) -> &'static str {
-        if self.store().is_shared() { " for update skip locked" } else { "" }
-    }
+/// Other nodes claim at the same time: none waits for another's rows. SQLite has one writer.
+fn skip_locked(store: &Store) -> &'static str {
+    if store.is_shared() { " for update skip locked" } else { "" }
 }
 
 /// A job that cannot be read was written by a newer release: it stays, and is tried again when its lease ends.

@@ -3,7 +3,7 @@
 //! Not here: the mailboxes of an account (`store::mailboxes`) and who works it (`store::leases`).
 
 use super::{
-    Error, Page, Place, Session, Tx,
+    Error, Page, Place, ReadSystem, Session, Tx,
     columns::{changed, json_text, word},
     credentials,
     sql::{Row, sql},
@@ -140,6 +140,8 @@ impl Tx {
         .bind(error.count)
         .bind(error.at);
         self.execute(query).await?;
+        let code = error.code.clone();
+        self.on_commit(|_| metrics::counter!("mailweave_account_errors_total", "code" => code).increment(1));
         Ok(())
     }
 }
@@ -218,4 +220,16 @@ fn read_error(row: &Row) -> Result<AccountError, Error> {
         advice: row.get("advice")?,
         count: row.get("count")?,
     })
+}
+
+impl ReadSystem {
+    /// How many accounts there are in each state, in all workspaces; states without one are left out.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn accounts_by_state(&mut self) -> Result<Vec<(AccountState, i64)>, Error> {
+        let rows =
+            self.fetch_all(sql("select state, count(*) as accounts from accounts group by state")).await?;
+        rows.iter().map(|row| Ok((row.word("state")?, row.get("accounts")?))).collect()
+    }
 }

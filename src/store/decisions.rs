@@ -101,6 +101,10 @@ impl Tx {
             self.execute(query).await?;
         }
         self.put_decision_hashes(id, decision).await?;
+        let (via, verdict) = (decision.via, word(&decision.ruling.verdict));
+        self.on_commit(move |_| {
+            metrics::counter!("mailweave_messages_total", "via" => via, "verdict" => verdict).increment(1);
+        });
         Ok(id)
     }
 

@@ -5,6 +5,7 @@
 use std::{
     ops::{Deref, DerefMut},
     sync::Arc,
+    time::Instant,
 };
 
 use sqlx::{PgTransaction, Postgres, Sqlite, pool::PoolConnection};
@@ -111,6 +112,7 @@ impl Work {
         if self.spoiled {
             return Err(Error::refused("a statement of this transaction failed"));
         }
+        let started = Instant::now();
         match self.link {
             Link::Turn(turn) => Box::pin(turn.commit()).await?,
             Link::Transaction(transaction) => {
@@ -119,6 +121,7 @@ impl Work {
             }
             Link::Reader(_) | Link::Pooled(_) => {}
         }
+        metrics::histogram!("mailweave_store_commit_seconds").record(started.elapsed().as_secs_f64());
         for (id, key) in self.keys {
             Box::pin(self.store.0.vault.remember(id, key)).await;
         }

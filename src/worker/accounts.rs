@@ -77,7 +77,7 @@ pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
 /// The accounts at work in this process.
 struct Crew {
     gateway: Gateway,
-    /// Names this run of this process.
+    /// Names the node, and this run of its process.
     owner: String,
     /// Ends every session in order.
     stop: CancellationToken,
@@ -98,7 +98,7 @@ struct AtWork {
 
 impl Crew {
     fn new(gateway: Gateway, stop: CancellationToken) -> Self {
-        let owner = format!("{}/{}", gateway.settings.hostname, uuid::Uuid::now_v7());
+        let owner = format!("{}/{}", gateway.settings.node, uuid::Uuid::now_v7());
         let now = Instant::now();
         let (tasks, at_work) = (JoinSet::new(), HashMap::new());
         Self { gateway, owner, stop, tasks, at_work, renewed: now, is_called: false, looks_noted: now }

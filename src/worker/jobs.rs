@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{sync::Semaphore, task::JoinError, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -145,7 +145,7 @@ async fn wait(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken, news
 
 /// Runs one job. A panic is a failure of this job alone.
 async fn run_one(gateway: Gateway, job: Leased) {
-    let job = Arc::new(job);
+    let (job, started) = (Arc::new(job), Instant::now());
     let mut work = tokio::spawn(dispatch(gateway.clone(), Arc::clone(&job)));
     let outcome = loop {
         tokio::select! {
@@ -153,6 +153,7 @@ async fn run_one(gateway: Gateway, job: Leased) {
             () = tokio::time::sleep(gateway.settings.job_lease / RENEWALS) => renew(&gateway, &job).await,
         }
     };
+    count(job.job.kind(), &outcome, started);
     let failed = match outcome {
         Ok(Ok(())) => return,
         // Somebody else has the job: whatever we did was undone.
@@ -176,6 +177,19 @@ async fn run_one(gateway: Gateway, job: Leased) {
         // Its lease runs out and it is claimed again.
         tracing::warn!(job = job.id, error = %error, "a job could not be settled");
     }
+}
+
+fn count(kind: JobKind, outcome: &Result<Result<(), FlowError>, JoinError>, started: Instant) {
+    let outcome = match outcome {
+        Ok(Ok(())) => "done",
+        Ok(Err(FlowError::Obsolete)) => "obsolete",
+        Ok(Err(FlowError::Raced | FlowError::Store(store::Error::Fenced))) => "raced",
+        Ok(Err(_)) => "failed",
+        Err(_) => "panicked",
+    };
+    metrics::counter!("mailweave_jobs_total", "kind" => kind.as_str(), "outcome" => outcome).increment(1);
+    metrics::histogram!("mailweave_job_seconds", "kind" => kind.as_str())
+        .record(started.elapsed().as_secs_f64());
 }
 
 /// Keeps the job of a worker that is slow but alive. One that is too late anyway is fenced when it writes.

@@ -2,14 +2,21 @@
 //!
 //! Not here: what it is told over the API (`crm`).
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use mailweave::{
     app::Running,
     config::{Config, DomainName},
     net,
     store::MasterKey,
+    telemetry,
 };
+use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 use tokio::runtime::Runtime;
 
@@ -44,6 +51,18 @@ pub struct Gateway {
     directory: tempfile::TempDir,
 }
 
+/// Where metrics go once a test records them: there is one recorder in a process.
+static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Has this process record metrics.
+pub fn record_metrics() {
+    METRICS.get_or_init(|| telemetry::init_metrics().unwrap());
+}
+
+fn metrics() -> String {
+    METRICS.get().map(telemetry::render).unwrap_or_default()
+}
+
 impl Gateway {
     /// Starts one that trusts this authority, with what `adjust` changes of the tests' own configuration.
     pub fn start(engine: Engine, authority: &Authority, adjust: impl FnOnce(&mut Config)) -> Self {
@@ -69,7 +88,7 @@ impl Gateway {
     }
 
     fn resume(&mut self) {
-        let started = Running::start(&self.config, Arc::new(String::new));
+        let started = Running::start(&self.config, Arc::new(metrics));
         self.running = Some(self.runtime.block_on(started).unwrap());
     }
 
@@ -138,6 +157,15 @@ impl Gateway {
     pub fn hasten(&self) {
         self.execute("update jobs set run_at = 0 where leased_until is null");
         self.running().gateway.queue.nudge();
+    }
+
+    /// What `/metrics` shows, as text.
+    pub fn metrics(&self) -> String {
+        let http = self.running().addresses.http.expect("the API listens");
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        self.runtime.block_on(async {
+            client.get(format!("http://{http}/metrics")).send().await.unwrap().text().await.unwrap()
+        })
     }
 
     /// Does to the database what no caller can, as a failing disk or a crash at the wrong moment would.

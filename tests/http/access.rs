@@ -208,6 +208,11 @@ both! {
         key.post("/keys", json!({ "name": "x", "scopes": ["read"], "user_id": bob })).await.refused(403, "forbidden", None);
         key.post("/keys", json!({ "name": "x", "scopes": ["read"], "user_id": ann })).await.expect(201);
         key.post("/users", json!({ "email": "x@y.example" })).await.refused(403, "forbidden", None);
+        let hook = acme.post("/webhooks", json!({ "url": "https://crm.example.com/" })).await.expect(201);
+        for (verb, body) in [("test", json!({})), ("replay", json!({ "event_ids": [] }))] {
+            let path = format!("/webhooks/{}/{verb}", hook["id"].as_str().unwrap());
+            key.post(&path, body).await.refused(403, "forbidden", None);
+        }
         key.get("/conversations").await.expect(200);
     }
 

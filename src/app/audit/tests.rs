@@ -97,6 +97,7 @@ impl Office {
             disabled_at: None,
             disabled_reason: None,
             failing_since: None,
+            last_failure: None,
             created_at: now,
         })
         .await

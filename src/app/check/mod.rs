@@ -2,7 +2,7 @@
 //!
 //! Not here: changing anything. A store of an earlier release is named as such and left alone.
 
-mod certificate;
+pub(in crate::app) mod certificate;
 mod dns;
 mod providers;
 mod stored;

@@ -268,7 +268,7 @@ async fn start(
         Some(exit) => tx.enqueue_job(&Job::Submit { message, exit: job_exit(exit) }, now).await,
         None => {
             let reason = submission.detail.clone().unwrap_or_default();
-            tx.announce(&Event::MessageHeld { message, reason }, now).await.map(drop)
+            tx.announce(&Event::MessageHeld { message, decision: None, reason }, now).await.map(drop)
         }
     }
 }

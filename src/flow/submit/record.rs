@@ -347,7 +347,8 @@ async fn announce(
         SubmissionState::Uncertain => MessageEvent::Uncertain,
         SubmissionState::Held => {
             let reason = submission.detail.clone().unwrap_or_default();
-            tx.announce(&Event::MessageHeld { message: submission.message, reason }, now).await?;
+            tx.announce(&Event::MessageHeld { message: submission.message, decision: None, reason }, now)
+                .await?;
             return Ok(());
         }
         SubmissionState::Queued | SubmissionState::Sending | SubmissionState::Cancelled => return Ok(()),

@@ -21,6 +21,7 @@ use crate::{
     core::{
         account::{Backfill, Cursor},
         decision::{NewDecision, Ruling, Verdict},
+        event::{Event, MESSAGE_SKIPPED},
         ids::DecisionId,
         job::Job,
         message::{Direction, Sighting},
@@ -274,17 +275,46 @@ impl<S: Wire> Connection<'_, S> {
         let seen: Vec<&Seen> = left.iter().map(|(seen, _)| seen).collect();
         let policy = self.gateway.policy();
         let again = judge::rulings(tx, (&self.gateway.settings.ours, &policy), &seen).await?;
+        let mut skipped = Vec::new();
         for ((seen, ruling), (today, _)) in left.iter().zip(again) {
-            let decision = self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
+            let id = self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
             if today.verdict == Verdict::Synced {
-                tx.enqueue_job(&Job::Refetch { account: self.account, decision }, now).await?;
+                tx.enqueue_job(&Job::Refetch { account: self.account, decision: id }, now).await?;
+            } else {
+                skipped.push((id, ruling.rule, seen.internal_date));
             }
         }
         for (seen, ruling) in lost {
-            self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
+            let id = self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
+            skipped.push((id, ruling.rule, seen.internal_date));
         }
         for uid in unreadable {
-            self.decide(tx, writing, (*uid, None), (&policy::unreadable(), now)).await?;
+            let ruling = policy::unreadable();
+            let id = self.decide(tx, writing, (*uid, None), (&ruling, now)).await?;
+            skipped.push((id, ruling.rule, None));
+        }
+        self.tell_skipped(tx, writing.way, &skipped, now).await
+    }
+
+    /// Tells who asked for it of mail left out, when it is new: what lay there before is no event, as with all other mail.
+    async fn tell_skipped(
+        &self,
+        tx: &mut Tx,
+        way: Way,
+        skipped: &[(DecisionId, &'static str, Option<Timestamp>)],
+        now: Timestamp,
+    ) -> Result<(), FlowError> {
+        let news = skipped.iter().filter(|(_, _, date)| is_news(way, *date, self.connected_at, now));
+        let account = Some(self.account);
+        let events: Vec<Event> = news
+            .map(|(decision, rule, _)| Event::MessageSkipped {
+                decision: *decision,
+                account,
+                rule: (*rule).to_owned(),
+            })
+            .collect();
+        if !events.is_empty() && tx.is_asked_for(MESSAGE_SKIPPED).await? {
+            tx.announce_all(&events, now).await?;
         }
         Ok(())
     }

@@ -72,7 +72,7 @@ async fn write_down(
         _ => None,
     };
     if let Some(what) = what.filter(|_| was != state) {
-        let event = Event::Account { what, account: id, state, detail: status.detail };
+        let event = Event::Account { what, account: id, status };
         tx.announce(&event, now).await?;
     }
     Ok(())
@@ -97,9 +97,10 @@ pub(super) async fn note_filed(tx: &mut Tx, id: AccountId, now: Timestamp) -> Re
     } else {
         account.status
     };
-    tx.set_account_status(id, &AccountStatus { last_synced_at: Some(now), ..status }).await?;
+    let status = AccountStatus { last_synced_at: Some(now), ..status };
+    tx.set_account_status(id, &status).await?;
     if is_first {
-        announce(tx, id, AccountEvent::Active, AccountState::Active, now).await?;
+        announce(tx, (id, &status), AccountEvent::Active, now).await?;
     }
     Ok(())
 }
@@ -135,18 +136,19 @@ pub(super) async fn settle(tx: &mut Tx, gateway: &Gateway, id: AccountId, tell: 
     };
     tx.set_account_status(id, &status).await?;
     if !is_at_rest(was) {
-        announce(tx, id, AccountEvent::Connected, state, now).await?;
+        announce(tx, (id, &status), AccountEvent::Connected, now).await?;
         // What was held for want of it goes out now.
         submit::release_held(tx, gateway, Some(account.user_id)).await?;
     }
     let is_first_look = last_checked_at.is_none() && !gateway.policy().backfill.is_zero();
     let ended = !backfilling && (was == AccountState::Backfilling || is_first_look);
     if ended || (backfilling && tell == Tell::Progress) {
-        tx.announce(&Event::Backfill { done: ended, account: id, progress }, now).await?;
+        let event = Event::Backfill { done: ended, account: id, progress, status: status.clone() };
+        tx.announce(&event, now).await?;
     }
     let was_waiting = is_at_rest(was) || was == AccountState::Connecting;
     if state == AccountState::Active && was != state && was_waiting {
-        announce(tx, id, AccountEvent::Active, state, now).await?;
+        announce(tx, (id, &status), AccountEvent::Active, now).await?;
     }
     Ok(())
 }
@@ -158,10 +160,9 @@ fn is_at_rest(state: AccountState) -> bool {
 
 async fn announce(
     tx: &mut Tx,
-    account: AccountId,
+    (account, status): (AccountId, &AccountStatus),
     what: AccountEvent,
-    state: AccountState,
     now: Timestamp,
 ) -> Result<(), Error> {
-    tx.announce(&Event::Account { what, account, state, detail: None }, now).await.map(drop)
+    tx.announce(&Event::Account { what, account, status: status.clone() }, now).await.map(drop)
 }

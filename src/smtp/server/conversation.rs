@@ -145,9 +145,14 @@ impl<H: Handler> Conversation<'_, H> {
             }
             Question::Rcpt(recipient) => Answer::Reply(Box::pin(self.rcpt(&recipient)).await),
             Question::Message { envelope, message } => {
-                metrics::counter!("smtp_messages_received_total", "listener" => info.listener.name())
+                let listener = info.listener.name();
+                metrics::counter!("mailweave_smtp_messages_received_total", "listener" => listener)
                     .increment(1);
-                Answer::Reply(Box::pin(self.handler.message(info, envelope, message)).await)
+                let started = Instant::now();
+                let reply = Box::pin(self.handler.message(info, envelope, message)).await;
+                metrics::histogram!("mailweave_smtp_accept_seconds", "listener" => listener)
+                    .record(started.elapsed().as_secs_f64());
+                Answer::Reply(reply)
             }
             Question::Authenticate(credentials) => {
                 Answer::Authentication(Box::pin(self.handler.authenticate(info, credentials)).await)

@@ -96,6 +96,8 @@ impl<F: HandlerFactory> Server<F> {
         kind: ListenerKind,
         shutdown: CancellationToken,
     ) {
+        // Shown from the start: whoever watches for a rise has to see where it began.
+        refusals(kind).increment(0);
         let sessions = TaskTracker::new();
         let mut pause = ACCEPT_PAUSES.0;
         loop {
@@ -131,9 +133,9 @@ impl<F: HandlerFactory> Server<F> {
         sessions: &TaskTracker,
     ) {
         let kind = guest.kind;
-        metrics::counter!("smtp_connections_total", "listener" => kind.name()).increment(1);
+        metrics::counter!("mailweave_smtp_connections_total", "listener" => kind.name()).increment(1);
         let Some(permit) = self.admission.admit(guest.peer.ip(), kind, &self.settings.limits) else {
-            metrics::counter!("smtp_connections_refused_total", "listener" => kind.name()).increment(1);
+            refusals(kind).increment(1);
             turn_away(stream, kind);
             return;
         };
@@ -206,6 +208,11 @@ impl<F: HandlerFactory> Server<F> {
 fn patience(stream: &TcpStream, kind: ListenerKind) -> Duration {
     let talks_early = kind != ListenerKind::Submissions && has_spoken(stream);
     if talks_early { EARLY_TALK_READ } else { Duration::ZERO }
+}
+
+/// Connections turned away because one limit or another was reached.
+fn refusals(kind: ListenerKind) -> metrics::Counter {
+    metrics::counter!("mailweave_smtp_connections_refused_total", "listener" => kind.name())
 }
 
 /// Whether octets of the peer lie in the socket already. Asked of the kernel through a duplicate: the runtime learns of

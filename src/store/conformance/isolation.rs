@@ -204,9 +204,9 @@ both! {
         missing(tx.merge_conversations(full.conversation, full.conversation).await);
         missing(tx.unmerge_conversation(full.conversation, &[]).await);
         missing(tx.delete_webhook(full.webhook).await);
-        missing(tx.enable_webhook(full.webhook).await);
+        missing(tx.enable_webhook(full.webhook, at(1)).await);
         assert!(!tx.disable_webhook(full.webhook, "x", at(1)).await.unwrap());
-        assert!(!tx.deliver_again(full.webhook, 1, at(1)).await.unwrap());
+        assert_eq!(tx.event(full.event).await.unwrap(), None);
         missing(tx.set_sent_copy(message, SentCopy::Filed).await);
         let step = SubmissionStep {
             state: SubmissionState::Sent,

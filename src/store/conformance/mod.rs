@@ -252,6 +252,7 @@ fn a_webhook(events: Option<&[&str]>) -> Webhook {
         disabled_at: None,
         disabled_reason: None,
         failing_since: None,
+        last_failure: None,
         created_at: at(3),
     }
 }
