@@ -74,7 +74,6 @@ create table contacts (
     assigned_user_id uuid,
     external_id text,
     created_by  text not null,
-    related     text not null default '[]',
     metadata    text not null default '{}',
     created_at  bigint not null,
     primary key (workspace, id),
@@ -92,6 +91,17 @@ create table contact_addresses (
     foreign key (workspace, contact) references contacts (workspace, id) on delete cascade
 );
 create index contact_addresses_contact on contact_addresses (workspace, contact);
+
+-- A deal's additional people. Whoever is deleted is related to nobody any more.
+create table contact_relations (
+    workspace   uuid not null,
+    contact     uuid not null,
+    related     uuid not null,
+    primary key (workspace, contact, related),
+    foreign key (workspace, contact) references contacts (workspace, id) on delete cascade,
+    foreign key (workspace, related) references contacts (workspace, id) on delete cascade
+);
+create index contact_relations_related on contact_relations (workspace, related);
 
 create table accounts (
     workspace   uuid not null references workspaces (id),
@@ -213,6 +223,7 @@ create table conversations (
 );
 create index conversations_recent on conversations (workspace, last_message_at, id);
 create index conversations_merged on conversations (workspace, merged_into);
+create index conversations_contact on conversations (workspace, contact);
 
 create table messages (
     workspace   uuid not null references workspaces (id),

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
+    extract::{
+        FromRequestParts, MatchedPath, RawPathParams, Request, State, rejection::RawPathParamsRejection,
+    },
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -66,7 +68,7 @@ impl Access {
     /// Whether the key is still in force, for those who are served for long.
     pub(super) async fn still_holds(&self, session: &mut Session) -> Result<bool, store::Error> {
         match self.principal {
-            Principal::Key(id) => Ok(session.keys().await?.iter().any(|key| key.id == id)),
+            Principal::Key(id) => Ok(session.api_key(id).await?.is_some()),
             Principal::Admin | Principal::Participant(_) => Ok(true),
         }
     }
@@ -110,7 +112,7 @@ enum Caller {
 pub(super) async fn authenticate(
     State(api): State<Api>,
     path: MatchedPath,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -118,6 +120,8 @@ pub(super) async fn authenticate(
         return Ok(no_such_method(path.as_str()));
     };
     let caller = caller(&api, request.headers()).await?;
+    // A path that is no UTF-8 names nothing.
+    let params = params.map_err(|_| Problem::not_found())?;
     let name = params.iter().find(|(key, _)| *key == "ws").map(|(_, value)| value);
     let access = match name {
         Some(name) => Some(enter(&api, &caller, name).await?),
@@ -189,6 +193,8 @@ async fn enter(api: &Api, caller: &Caller, name: &str) -> Result<Access, Problem
         (Ok(id), Caller::Admin) => {
             api.store().system_read().await?.workspace(id).await?.map(|found| found.id)
         }
+        // No slug holds one, and not every database takes it.
+        (Err(_), _) if name.contains(char::is_control) => None,
         (Err(_), _) => api.store().system_read().await?.workspace_by_slug(name).await?.map(|found| found.id),
     };
     let workspace = found.ok_or_else(Problem::not_found)?;

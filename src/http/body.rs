@@ -219,6 +219,9 @@ fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let mut fields = Map::new();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty())
     {
+        if value.contains(char::is_control) {
+            return Err(Problem::invalid(name, "It holds control characters."));
+        }
         if fields.insert(name.clone().into_owned(), Value::String(value.into_owned())).is_some() {
             return Err(Problem::invalid(name, "The parameter is given twice."));
         }
@@ -246,6 +249,8 @@ pub(super) async fn path_param<T: std::str::FromStr, S: Send + Sync>(
 ) -> Result<T, Problem> {
     let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| Problem::not_found())?;
     let text = params.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
+    // No id holds a control character, and not every database takes one.
+    let text = text.filter(|text| !text.contains(char::is_control));
     text.and_then(|text| text.parse().ok()).ok_or_else(Problem::not_found)
 }
 
@@ -334,6 +339,8 @@ mod tests {
             ("contact_id=con_1", "contact_id"),
             ("q=1", "q"),
             ("limit=1&limit=2", "limit"),
+            ("contact_id=%00", "contact_id"),
+            ("limit=1%0a", "limit"),
         ] {
             assert_eq!(from_query::<Filter>(query).unwrap_err().param.as_deref(), Some(param), "{query}");
         }

@@ -60,6 +60,7 @@ pub const ROUTES: &[Route] = &[
     route(Method::GET, "/v1/workspaces/{ws}/users", READ),
     route(Method::GET, "/v1/workspaces/{ws}/users/{id}", READ),
     route(Method::PATCH, "/v1/workspaces/{ws}/users/{id}", WRITE),
+    route(Method::DELETE, "/v1/workspaces/{ws}/users/{id}", WRITE),
     route(Method::POST, "/v1/workspaces/{ws}/contacts", WRITE),
     route(Method::GET, "/v1/workspaces/{ws}/contacts", READ),
     upload("/v1/workspaces/{ws}/contacts/import", WRITE),

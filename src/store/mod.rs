@@ -36,6 +36,7 @@ mod decisions;
 mod events;
 mod exits;
 mod filing;
+mod held;
 mod idempotency;
 mod keys;
 mod leases;

@@ -13,7 +13,7 @@ use crate::core::{ids::WorkspaceId, people::Workspace};
 const COLUMNS: &str = "id, slug, name, timezone, preset, policy_version, created_at";
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 28] = [
+const TABLES: [&str; 29] = [
     "sightings",
     "message_contacts",
     "message_ids",
@@ -38,6 +38,7 @@ const TABLES: [&str; 28] = [
     "content_keys",
     "idempotency_keys",
     "contact_addresses",
+    "contact_relations",
     "contacts",
     "api_keys",
     "user_addresses",

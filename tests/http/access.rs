@@ -204,6 +204,17 @@ both! {
         key.patch(&format!("/users/{bob}"), json!({ "name": "x" })).await.refused(403, "forbidden", None);
         key.patch(&format!("/users/{ann}"), json!({ "role": "admin" })).await.refused(403, "forbidden", None);
         key.patch(&format!("/users/{ann}"), json!({ "name": "Ann" })).await.expect(200);
+        // The addresses of a user are those he may send as.
+        for who in [json!({ "aliases": ["ceo@acme.example"] }), json!({ "email": "ceo@acme.example" })] {
+            key.patch(&format!("/users/{ann}"), who).await.refused(403, "forbidden", None);
+        }
+        key.patch(&format!("/users/{ann}"), json!({ "email": "ann@acme.example", "aliases": [] })).await.expect(200);
+        key.delete(&format!("/users/{bob}")).await.refused(403, "forbidden", None);
+        key.delete(&format!("/users/{ann}")).await.refused(403, "forbidden", None);
+        let webhook = acme.post("/webhooks", json!({ "url": "https://crm.example.com/" })).await.expect(201);
+        let webhook = format!("/webhooks/{}", webhook["id"].as_str().unwrap());
+        key.post(&format!("{webhook}/test"), json!({})).await.refused(403, "forbidden", None);
+        key.post(&format!("{webhook}/replay"), json!({ "event_ids": [] })).await.refused(403, "forbidden", None);
         key.post("/keys", json!({ "name": "x", "scopes": ["read"] })).await.refused(403, "forbidden", None);
         key.post("/keys", json!({ "name": "x", "scopes": ["read"], "user_id": bob })).await.refused(403, "forbidden", None);
         key.post("/keys", json!({ "name": "x", "scopes": ["read"], "user_id": ann })).await.expect(201);

@@ -70,6 +70,27 @@ both! {
         acme.delete(&path).await.refused(404, "not_found", None);
     }
 
+    async fn keys_are_listed_by_pages(api) {
+        let acme = api.workspace("acme").await;
+        for number in 0..6 {
+            acme.post("/keys", json!({ "name": format!("key {number}"), "scopes": ["read"] })).await.expect(201);
+        }
+        let (mut seen, mut path) = (Vec::new(), "/keys?limit=3".to_owned());
+        loop {
+            let page = acme.get(&path).await.expect(200);
+            let items = page["items"].as_array().unwrap();
+            assert!(items.len() <= 3);
+            seen.extend(items.iter().map(|key| key["name"].as_str().unwrap().to_owned()));
+            let Some(cursor) = page["next_cursor"].as_str() else { break };
+            path = format!("/keys?limit=3&cursor={cursor}");
+        }
+        assert_eq!(seen, ["key 5", "key 4", "key 3", "key 2", "key 1", "key 0", "test"]);
+        for list in ["/keys", "/webhooks"] {
+            acme.get(&format!("{list}?nonsense=1")).await.refused(422, "unknown_field", Some("nonsense"));
+            acme.get(&format!("{list}?cursor=nonsense")).await.refused(422, "invalid", Some("cursor"));
+        }
+    }
+
     async fn bad_keys_are_refused_by_field(api) {
         let acme = api.workspace("acme").await;
         let refused = async |body, param| acme.post("/keys", body).await.refused(422, "invalid", Some(param));

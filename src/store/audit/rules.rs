@@ -199,6 +199,8 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("api_keys", "user_id", "users"),
     ("contacts", "assigned_user_id", "users"),
     ("contact_addresses", "contact", "contacts"),
+    ("contact_relations", "contact", "contacts"),
+    ("contact_relations", "related", "contacts"),
     ("accounts", "user_id", "users"),
     ("accounts", "key_id", "content_keys"),
     ("account_errors", "account", "accounts"),

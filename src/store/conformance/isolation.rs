@@ -111,7 +111,7 @@ async fn fill(place: &Place) -> Full {
 async fn people(read: &mut Session, full: &Full) -> Vec<bool> {
     let (ann, carl) = (address("ann@example.com"), address("carl@x.example"));
     vec![
-        read.keys().await.unwrap().iter().any(|key| key.id == full.key.id),
+        read.keys(&all()).await.unwrap().iter().any(|key| key.id == full.key.id),
         read.user(full.user).await.unwrap().is_some(),
         read.user_by_address(&ann).await.unwrap().is_some(),
         !read.users(&all()).await.unwrap().is_empty(),
