@@ -21,7 +21,7 @@ use subtle::ConstantTimeEq as _;
 use super::{
     Api,
     problem::Problem,
-    route::{self, BODY_BYTES_MAX, Need, ROUTES, Route},
+    route::{self, Need, ROUTES, Route},
 };
 use crate::{
     core::{
@@ -100,6 +100,11 @@ impl Permit {
     pub(super) fn of(parts: &Parts) -> Result<Self, Problem> {
         parts.extensions.get().copied().ok_or_else(Problem::internal)
     }
+
+    /// The workspace that the request is for, if it is for one.
+    pub(super) fn workspace(&self) -> Option<WorkspaceId> {
+        self.access.map(|access| access.workspace)
+    }
 }
 
 /// Whose key a request carries.
@@ -130,21 +135,7 @@ pub(super) async fn authenticate(
     require(&caller, route.need)?;
     note_use(&api, &caller);
     request.extensions_mut().insert(Permit { route, access });
-    // Large bodies are held whole: few at a time, so that memory stays bounded.
-    let turn = match route.body_bytes_max > BODY_BYTES_MAX && is_large(request.headers()) {
-        true => Some(api.uploads.acquire().await.map_err(|_| Problem::unavailable())?),
-        false => None,
-    };
-    let response = next.run(request).await;
-    drop(turn);
-    Ok(response)
-}
-
-/// Whether a body is longer than most, or does not say how long it is.
-fn is_large(headers: &HeaderMap) -> bool {
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    length.is_none_or(|length| length > BODY_BYTES_MAX)
+    Ok(next.run(request).await)
 }
 
 /// A path that exists, asked for with a method that it does not have (RFC 9110 section 15.5.6).

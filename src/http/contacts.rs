@@ -469,5 +469,5 @@ async fn timeline(
     let mut session = access.read(&api).await?;
     session.contact(id).await?.ok_or_else(Problem::not_found)?;
     let rows = session.timeline(id, &page).await?;
-    Reader::new(&api, &mut session).page(rows, query.limit).await
+    Reader::new(&api, session).page(rows, query.limit).await
 }

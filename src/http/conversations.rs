@@ -146,5 +146,5 @@ async fn messages(
     let page = page::page(query.limit, query.cursor.as_deref())?;
     let mut session = access.read(&api).await?;
     let rows = session.conversation_messages(id, &page).await?;
-    Reader::new(&api, &mut session).page(rows, query.limit).await
+    Reader::new(&api, session).page(rows, query.limit).await
 }

@@ -63,7 +63,7 @@ use uuid::Uuid;
 pub use accounts::AccountFilter;
 pub use answers::{InstanceRequest, KeptAnswer};
 pub use audit::{AUDIT_ROWS_MAX, QueuedJob, RULES, Rule};
-pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob};
+pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob, SealedContent};
 pub use contacts::{AddressMatch, ContactFilter, ContactMatch};
 pub use conversations::{ConversationFilter, ConversationRef, Merged};
 pub use decisions::{DecisionFilter, PolicyStamp, TextHasher};
