@@ -225,6 +225,27 @@ create index conversations_recent on conversations (workspace, last_message_at, 
 create index conversations_merged on conversations (workspace, merged_into);
 create index conversations_contact on conversations (workspace, contact);
 
+-- What a hand did to conversations, and what undoing it takes, as JSON.
+create table conversation_repairs (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    -- The one that went on, and the one that ended or began.
+    conversation uuid not null,
+    other       uuid not null,
+    body        text not null,
+    at          bigint not null,
+    undone_at   bigint,
+    primary key (workspace, id)
+);
+
+-- Conversations that a hand has parted, each pair in both orders: no mail joins them again.
+create table conversation_partings (
+    workspace   uuid not null references workspaces (id),
+    conversation uuid not null,
+    other       uuid not null,
+    primary key (workspace, conversation, other)
+);
+
 create table messages (
     workspace   uuid not null references workspaces (id),
     id          uuid not null,

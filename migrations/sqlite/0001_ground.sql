@@ -225,6 +225,27 @@ create index conversations_recent on conversations (workspace, last_message_at, 
 create index conversations_merged on conversations (workspace, merged_into);
 create index conversations_contact on conversations (workspace, contact);
 
+-- What a hand did to conversations, and what undoing it takes, as JSON.
+create table conversation_repairs (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    -- The one that went on, and the one that ended or began.
+    conversation blob not null,
+    other       blob not null,
+    body        text not null,
+    at          integer not null,
+    undone_at   integer,
+    primary key (workspace, id)
+) strict;
+
+-- Conversations that a hand has parted, each pair in both orders: no mail joins them again.
+create table conversation_partings (
+    workspace   blob not null references workspaces (id),
+    conversation blob not null,
+    other       blob not null,
+    primary key (workspace, conversation, other)
+) strict;
+
 create table messages (
     workspace   blob not null references workspaces (id),
     id          blob not null,

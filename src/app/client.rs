@@ -134,6 +134,7 @@ fn users(verb: UserVerb) -> Call {
         UserVerb::Get(one) => Call::one("users", one),
         UserVerb::Create(create) => Call::within(&["users"]).post(create),
         UserVerb::Update(update) => Call::update("users", update),
+        UserVerb::Delete(one) => Call::one("users", one).method(Method::DELETE),
     }
 }
 
@@ -167,6 +168,13 @@ fn conversations(verb: ConversationVerb) -> Call {
         ConversationVerb::List(list) => Call::within(&["conversations"]).list(list),
         ConversationVerb::Get(one) => Call::one("conversations", one),
         ConversationVerb::Messages(within) => Call::of("conversations", within, "messages"),
+        ConversationVerb::Merge(Update { id, body }) => {
+            Call::within(&["conversations", &id, "merge"]).post(body)
+        }
+        ConversationVerb::Split(Update { id, body }) => {
+            Call::within(&["conversations", &id, "split"]).post(body)
+        }
+        ConversationVerb::Undo(one) => Call::one("repairs", one).then("undo").method(Method::POST),
     }
 }
 
@@ -391,6 +399,10 @@ mod tests {
         check("account errors acc_1", "GET /workspaces/acme/accounts/acc_1/errors");
         check("account disconnect acc_1 --data {}", "POST /workspaces/acme/accounts/acc_1/disconnect {}");
         check("conversation messages cnv_1", "GET /workspaces/acme/conversations/cnv_1/messages");
+        check("conversation merge cnv_1 --data {}", "POST /workspaces/acme/conversations/cnv_1/merge {}");
+        check("conversation split cnv_1 --data {}", "POST /workspaces/acme/conversations/cnv_1/split {}");
+        check("conversation undo rep_1", "POST /workspaces/acme/repairs/rep_1/undo");
+        check("user delete usr_1", "DELETE /workspaces/acme/users/usr_1");
         check("message raw msg_1", "GET /workspaces/acme/messages/msg_1/raw");
         check("message send --data {}", "POST /workspaces/acme/messages {}");
         check(

@@ -8,6 +8,7 @@ mod ingest;
 pub mod notify;
 mod process;
 pub mod relay;
+pub mod repair;
 pub mod submit;
 pub mod sync;
 

@@ -32,6 +32,7 @@ mod openapi;
 mod page;
 mod places;
 mod problem;
+mod repairs;
 mod route;
 mod send;
 mod smarthost;
@@ -191,6 +192,7 @@ fn resources() -> OpenApiRouter<Api> {
         .merge(contact_import::router())
         .merge(accounts::router())
         .merge(conversations::router())
+        .merge(repairs::router())
         .merge(messages::router())
         .merge(attachments::router())
         .merge(send::router())

@@ -159,7 +159,7 @@ fn constraint(error: &dyn sqlx::error::DatabaseError) -> &'static str {
 }
 
 /// Every unique constraint: its name, and what SQLite says in its place. A test compares this with the schema.
-pub(super) const CONSTRAINTS: [(&str, &str); 43] = [
+pub(super) const CONSTRAINTS: [(&str, &str); 45] = [
     ("account_errors_pkey", "account_errors.workspace, account_errors.account, account_errors.code"),
     ("accounts_email_unique", "accounts.workspace, accounts.email"),
     ("accounts_pkey", "accounts.workspace, accounts.id"),
@@ -178,6 +178,11 @@ pub(super) const CONSTRAINTS: [(&str, &str); 43] = [
     ("contacts_pkey", "contacts.workspace, contacts.id"),
     ("content_keys_owner", "index 'content_keys_owner'"),
     ("content_keys_pkey", "content_keys.workspace, content_keys.id"),
+    (
+        "conversation_partings_pkey",
+        "conversation_partings.workspace, conversation_partings.conversation, conversation_partings.other",
+    ),
+    ("conversation_repairs_pkey", "conversation_repairs.workspace, conversation_repairs.id"),
     ("conversations_pkey", "conversations.workspace, conversations.id"),
     ("decision_hashes_pkey", "decision_hashes.workspace, decision_hashes.hash, decision_hashes.decision"),
     ("decisions_pkey", "decisions.workspace, decisions.id"),

@@ -13,7 +13,7 @@ use crate::core::{ids::WorkspaceId, people::Workspace};
 const COLUMNS: &str = "id, slug, name, timezone, preset, policy_version, created_at";
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 29] = [
+const TABLES: [&str; 31] = [
     "sightings",
     "message_contacts",
     "message_ids",
@@ -23,6 +23,8 @@ const TABLES: [&str; 29] = [
     "submissions",
     "messages",
     "thread_keys",
+    "conversation_partings",
+    "conversation_repairs",
     "conversations",
     "inbound",
     "blobs",

@@ -23,6 +23,7 @@ mod isolation;
 mod privacy;
 mod recognise;
 mod relay;
+mod repairs;
 mod submission;
 mod submission_refusals;
 mod threads;

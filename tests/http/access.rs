@@ -37,7 +37,13 @@ impl<'a> Furnished<'a> {
             caller.post("/webhooks", json!({ "url": "https://crm.example.com/" })).await.expect(201);
         let smarthost = json!({ "host": "smtp.p.example", "port": 587, "security": "tls", "username": "a", "password": "b", "from_domains": ["same.example"] });
         caller.put("/smarthost", smarthost).await.expect(200);
+        let other = caller.send(&user, "carl@same.example", "Another").await;
+        let merge = format!("/conversations/{}/merge", text(&sent, "conversation_id"));
+        let merged =
+            caller.post(&merge, json!({ "conversation_id": other["conversation_id"] })).await.expect(200);
+        let repair = text(&merged, "undo").split('/').nth(5).unwrap().to_owned();
         let ids = vec![
+            ("repairs", repair),
             ("users", user),
             ("contacts", contact),
             ("accounts", text(&caller.get("/accounts").await.items()[0], "id")),

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        AccountFilter, AddressMatch, ContactFilter, ConversationFilter, DecisionFilter, PolicyStamp,
+        AccountFilter, AddressMatch, ContactFilter, ConversationFilter, DecisionFilter, Merged, PolicyStamp,
         Renumbering, RequestKey, SubmissionStep, testing::both,
     },
     outbound::a_submission,
@@ -201,7 +201,15 @@ both! {
         missing(tx.touch_conversation(full.conversation, at(9)).await);
         missing(tx.hold_conversation(full.conversation).await);
         missing(tx.merge_conversations(full.conversation, full.conversation).await);
-        missing(tx.unmerge_conversation(full.conversation, &[]).await);
+        let merged = Merged {
+            keep: full.conversation,
+            absorbed: full.conversation,
+            moved: Vec::new(),
+            redirects: Vec::new(),
+            routes: Vec::new(),
+        };
+        missing(tx.unmerge_conversation(&merged).await);
+        missing(tx.delete_user(full.user).await);
         missing(tx.delete_webhook(full.webhook).await);
         missing(tx.enable_webhook(full.webhook).await);
         assert!(!tx.disable_webhook(full.webhook, "x", at(1)).await.unwrap());
