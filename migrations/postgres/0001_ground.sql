@@ -12,6 +12,8 @@ create table workspaces (
     event_seq   bigint not null default 0,
     -- Raised by every change of policy; decisions name the version that applied.
     policy_version bigint not null default 1,
+    -- Set when it is to be erased: from then on there is no such workspace.
+    erasing_at  bigint,
     created_at  bigint not null
 );
 

@@ -12,6 +12,8 @@ create table workspaces (
     event_seq   integer not null default 0,
     -- Raised by every change of policy; decisions name the version that applied.
     policy_version integer not null default 1,
+    -- Set when it is to be erased: from then on there is no such workspace.
+    erasing_at  integer,
     created_at  integer not null
 ) strict;
 

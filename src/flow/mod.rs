@@ -4,6 +4,7 @@
 
 pub mod api_key;
 mod capture;
+pub mod erase;
 mod ingest;
 pub mod notify;
 mod process;

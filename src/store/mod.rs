@@ -33,6 +33,7 @@ mod contacts;
 mod conversations;
 mod credentials;
 mod decisions;
+mod erasure;
 mod events;
 mod exits;
 mod filing;

@@ -47,7 +47,14 @@ struct Crew {
 const CREWS: [Crew; 3] = [
     Crew { kinds: &[JobKind::Process, JobKind::Repeat], workers: 16, claim_min: 8, yields: true },
     Crew {
-        kinds: &[JobKind::Submit, JobKind::SaveSent, JobKind::Relay, JobKind::Report, JobKind::Refetch],
+        kinds: &[
+            JobKind::Submit,
+            JobKind::SaveSent,
+            JobKind::Relay,
+            JobKind::Report,
+            JobKind::Refetch,
+            JobKind::Erase,
+        ],
         workers: 64,
         claim_min: 1,
         yields: false,
@@ -187,6 +194,7 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
         Job::Relay { message, user } => flow::relay::perform(&gateway, &job, *message, *user).await,
         Job::Report { message } => flow::submit::report(&gateway, &job, *message).await,
         Job::Refetch { at } => flow::sync::refetch(&gateway, &job, at).await,
+        Job::Erase => flow::erase::perform(&gateway, &job).await,
         Job::Deliver { webhook, seq } => flow::notify::deliver(&gateway, &job, *webhook, *seq).await,
     }
 }

@@ -1,5 +1,6 @@
 //! Workspaces and their keys.
 
+use mailweave::{core::job::JobKind, flow};
 use serde_json::json;
 
 use crate::server::both;
@@ -32,9 +33,21 @@ both! {
         acme.contact("carl@customer.example").await;
         acme.send(&user, "carl@customer.example", "Offer").await;
         acme.post("/webhooks", json!({ "url": "https://crm.example.com/hook" })).await.expect(201);
+        let stays = api.workspace("stays").await;
+        stays.contact("carl@customer.example").await;
         assert_eq!(api.admin().delete(&acme.base).await.status, 204);
         acme.get("/users").await.refused(401, "unauthorized", None);
+        api.admin().get(&acme.base).await.refused(404, "not_found", None);
+        api.admin().delete(&acme.base).await.refused(404, "not_found", None);
         api.workspace("acme").await;
+        // What is left of it is a job's to delete, and then nothing of it lies anywhere.
+        let queue = &api.gateway.queue;
+        let lease = std::time::Duration::from_secs(60);
+        let jobs = queue.claim(&[JobKind::Erase], jiff::Timestamp::now(), lease, 10).await.unwrap();
+        let [job] = &jobs[..] else { panic!("one job: {jobs:?}") };
+        flow::erase::perform(&api.gateway, job).await.unwrap();
+        assert!(!api.keeps("ann@acme.example"));
+        assert_eq!(stays.get("/contacts").await.items().len(), 1);
     }
 
     async fn bad_workspaces_are_refused_by_field(api) {

@@ -347,12 +347,32 @@ both! {
             assert_eq!(message.conversation, conversation);
             tx.commit().await.unwrap();
         }
-        let mut system = world.store.system().await.unwrap();
-        system.delete_workspace(gone.id).await.unwrap();
-        missing(system.delete_workspace(gone.id).await);
-        system.commit().await.unwrap();
+        let slug = gone.read().await.this_workspace().await.unwrap().unwrap().slug;
+        let mut tx = gone.tx().await;
+        for number in 0..1100 {
+            tx.insert_contact(&a_contact("many@x.example", number)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let mut tx = gone.tx().await;
+        missing(tx.end_erasure().await);
+        drop(tx);
+        let mut tx = gone.tx().await;
+        tx.begin_erasure(at(9)).await.unwrap();
+        missing(tx.begin_erasure(at(9)).await);
+        tx.commit().await.unwrap();
+        // For everybody who asks it is gone at once, and its name is free.
         assert_eq!(gone.read().await.this_workspace().await.unwrap(), None);
+        assert_eq!(world.store.workspace_named(&slug).await.unwrap(), None);
+        assert_eq!(world.store.workspace_named(&gone.id.to_string()).await.unwrap(), None);
+        assert_eq!(world.store.system_read().await.unwrap().workspaces(&all()).await.unwrap().len(), 1);
+        missing(gone.tx().await.end_erasure().await);
+        world.store.erase_rows(gone.id).await.unwrap();
+        let mut tx = gone.tx().await;
+        tx.end_erasure().await.unwrap();
+        tx.commit().await.unwrap();
+        missing(gone.tx().await.end_erasure().await);
         assert!(gone.read().await.users(&all()).await.unwrap().is_empty());
+        assert!(gone.read().await.contacts(&all(), &ContactFilter::default()).await.unwrap().is_empty());
         let mut read = stays.read().await;
         assert_eq!(read.users(&all()).await.unwrap().len(), 1);
         assert_eq!(read.last_seq().await.unwrap(), 1);
