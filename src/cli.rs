@@ -127,6 +127,8 @@ pub enum UserVerb {
     Create(Create),
     /// Change a user
     Update(Update),
+    /// Remove a user whose accounts are disconnected
+    Delete(One),
 }
 
 #[derive(Debug, Subcommand)]
@@ -179,6 +181,12 @@ pub enum ConversationVerb {
     Get(One),
     /// The messages of a conversation, newest first
     Messages(Within),
+    /// Merge another conversation with this one: --data '{"conversation_id":"cnv_…"}'
+    Merge(Update),
+    /// Put messages into a conversation of their own: --data '{"message_ids":["msg_…"]}'
+    Split(Update),
+    /// Undo a merge or a split, by the rep_… id in its answer
+    Undo(One),
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,6 +12,8 @@ create table workspaces (
     event_seq   bigint not null default 0,
     -- Raised by every change of policy; decisions name the version that applied.
     policy_version bigint not null default 1,
+    -- Set when it is to be erased: from then on there is no such workspace.
+    erasing_at  bigint,
     created_at  bigint not null
 );
 
@@ -75,7 +77,6 @@ create table contacts (
     assigned_user_id uuid,
     external_id text,
     created_by  text not null,
-    related     text not null default '[]',
     metadata    text not null default '{}',
     created_at  bigint not null,
     primary key (workspace, id),
@@ -94,6 +95,17 @@ create table contact_addresses (
     foreign key (workspace, contact) references contacts (workspace, id) on delete cascade
 );
 create index contact_addresses_contact on contact_addresses (workspace, contact);
+
+-- A deal's additional people. Whoever is deleted is related to nobody any more.
+create table contact_relations (
+    workspace   uuid not null,
+    contact     uuid not null,
+    related     uuid not null,
+    primary key (workspace, contact, related),
+    foreign key (workspace, contact) references contacts (workspace, id) on delete cascade,
+    foreign key (workspace, related) references contacts (workspace, id) on delete cascade
+);
+create index contact_relations_related on contact_relations (workspace, related);
 
 create table accounts (
     workspace   uuid not null references workspaces (id),
@@ -218,6 +230,28 @@ create table conversations (
 );
 create index conversations_recent on conversations (workspace, last_message_at, id);
 create index conversations_merged on conversations (workspace, merged_into);
+create index conversations_contact on conversations (workspace, contact);
+
+-- What a hand did to conversations, and what undoing it takes, as JSON.
+create table conversation_repairs (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    -- The one that went on, and the one that ended or began.
+    conversation uuid not null,
+    other       uuid not null,
+    body        text not null,
+    at          bigint not null,
+    undone_at   bigint,
+    primary key (workspace, id)
+);
+
+-- Conversations that a hand has parted, each pair in both orders: no mail joins them again.
+create table conversation_partings (
+    workspace   uuid not null references workspaces (id),
+    conversation uuid not null,
+    other       uuid not null,
+    primary key (workspace, conversation, other)
+);
 
 create table messages (
     workspace   uuid not null references workspaces (id),

@@ -164,6 +164,7 @@ fn users(verb: UserVerb) -> Call {
         UserVerb::Get(one) => Call::one("users", one),
         UserVerb::Create(create) => Call::within(&["users"]).post(create),
         UserVerb::Update(update) => Call::update("users", update),
+        UserVerb::Delete(one) => Call::one("users", one).method(Method::DELETE),
     }
 }
 
@@ -203,6 +204,13 @@ fn conversations(verb: ConversationVerb) -> Call {
         ConversationVerb::List(list) => Call::within(&["conversations"]).list(list),
         ConversationVerb::Get(one) => Call::one("conversations", one),
         ConversationVerb::Messages(within) => Call::of("conversations", within, "messages"),
+        ConversationVerb::Merge(Update { id, body }) => {
+            Call::within(&["conversations", &id, "merge"]).post(body)
+        }
+        ConversationVerb::Split(Update { id, body }) => {
+            Call::within(&["conversations", &id, "split"]).post(body)
+        }
+        ConversationVerb::Undo(one) => Call::one("repairs", one).then("undo").method(Method::POST),
     }
 }
 
@@ -438,6 +446,7 @@ mod tests {
         ("user list", "GET /workspaces/acme/users"),
         ("user get usr_1", "GET /workspaces/acme/users/usr_1"),
         ("user create --data {}", "POST /workspaces/acme/users {}"),
+        ("user delete usr_1", "DELETE /workspaces/acme/users/usr_1"),
         ("user update usr_1 --data {}", "PATCH /workspaces/acme/users/usr_1 {}"),
         ("contact list --query email=a+b@x.example", "GET /workspaces/acme/contacts?email=a%2Bb%40x.example"),
         ("contact get con_1", "GET /workspaces/acme/contacts/con_1"),
@@ -458,6 +467,9 @@ mod tests {
         ("account disconnect acc_1 --data {}", "POST /workspaces/acme/accounts/acc_1/disconnect {}"),
         ("conversation list", "GET /workspaces/acme/conversations"),
         ("conversation get cnv_1", "GET /workspaces/acme/conversations/cnv_1"),
+        ("conversation merge cnv_1 --data {}", "POST /workspaces/acme/conversations/cnv_1/merge {}"),
+        ("conversation split cnv_1 --data {}", "POST /workspaces/acme/conversations/cnv_1/split {}"),
+        ("conversation undo rep_1", "POST /workspaces/acme/repairs/rep_1/undo"),
         ("conversation messages cnv_1", "GET /workspaces/acme/conversations/cnv_1/messages"),
         ("message get msg_1", "GET /workspaces/acme/messages/msg_1"),
         ("message raw msg_1", "GET /workspaces/acme/messages/msg_1/raw"),

@@ -39,6 +39,10 @@ pub enum Event {
         conversation: ConversationId,
         merged_into: ConversationId,
     },
+    ConversationSplit {
+        conversation: ConversationId,
+        from: ConversationId,
+    },
     Contact {
         what: ContactEvent,
         contact: ContactId,
@@ -161,6 +165,7 @@ impl Event {
             Self::MessageHeld { .. } => "message.held",
             Self::ConversationCreated { .. } => "conversation.created",
             Self::ConversationMerged { .. } => "conversation.merged",
+            Self::ConversationSplit { .. } => "conversation.split",
             Self::Contact { what: ContactEvent::Created, .. } => "contact.created",
             Self::Contact { what: ContactEvent::Matched, .. } => "contact.matched",
             Self::Account { what, .. } => what.kind(),
@@ -176,7 +181,9 @@ impl Event {
     pub fn conversation(&self) -> Option<ConversationId> {
         match self {
             Self::Message { fact, .. } => Some(fact.conversation),
-            Self::ConversationCreated { conversation } => Some(*conversation),
+            Self::ConversationCreated { conversation } | Self::ConversationSplit { conversation, .. } => {
+                Some(*conversation)
+            }
             Self::ConversationMerged { merged_into, .. } => Some(*merged_into),
             _ => None,
         }
@@ -198,6 +205,9 @@ impl Event {
             Self::ConversationCreated { conversation } => json!({ "conversation_id": conversation }),
             Self::ConversationMerged { conversation, merged_into } => {
                 json!({ "conversation_id": conversation, "merged_into": merged_into })
+            }
+            Self::ConversationSplit { conversation, from } => {
+                json!({ "conversation_id": conversation, "from": from })
             }
             Self::Contact { contact, email, message, .. } => {
                 with(json!({ "contact_id": contact, "email": email }), "message_id", message.as_ref())
@@ -368,6 +378,7 @@ mod tests {
             ),
             (Event::ConversationCreated { conversation: id(2) }, Some("conversation_id")),
             (Event::ConversationMerged { conversation: id(2), merged_into: id(7) }, Some("merged_into")),
+            (Event::ConversationSplit { conversation: id(2), from: id(7) }, Some("conversation_id")),
             (contact(Some(id(1))), Some("contact_id")),
             (account(AccountEvent::ReauthRequired), Some("account_id")),
             (Event::Backfill { done: true, account: id(4), progress, status: status() }, Some("account_id")),

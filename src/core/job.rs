@@ -26,6 +26,8 @@ pub enum Job {
     Refetch { account: AccountId, decision: DecisionId },
     /// Post one event to one endpoint.
     Deliver { webhook: WebhookId, seq: i64 },
+    /// Delete what is left of a workspace that is to be erased.
+    Erase,
 }
 
 /// The queue lane of a submission: one at a time for each.
@@ -49,6 +51,7 @@ impl Job {
             Self::Report { .. } => JobKind::Report,
             Self::Refetch { .. } => JobKind::Refetch,
             Self::Deliver { .. } => JobKind::Deliver,
+            Self::Erase => JobKind::Erase,
         }
     }
 
@@ -109,10 +112,11 @@ pub enum JobKind {
     Report,
     Refetch,
     Deliver,
+    Erase,
 }
 
 impl JobKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Process,
         Self::Repeat,
         Self::Submit,
@@ -121,6 +125,7 @@ impl JobKind {
         Self::Report,
         Self::Refetch,
         Self::Deliver,
+        Self::Erase,
     ];
 
     /// Whether a lane's jobs are done in the order they came in, all of them waiting for one that waits for its retry.
@@ -142,6 +147,7 @@ impl JobKind {
             Self::Report => "report",
             Self::Refetch => "refetch",
             Self::Deliver => "deliver",
+            Self::Erase => "erase",
         }
     }
 }

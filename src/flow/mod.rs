@@ -4,10 +4,12 @@
 
 pub mod api_key;
 mod capture;
+pub mod erase;
 mod ingest;
 pub mod notify;
 mod process;
 pub mod relay;
+pub mod repair;
 pub mod submit;
 pub mod sync;
 

@@ -54,7 +54,8 @@ pub(super) async fn bound(session: &mut Session, routes: &[Route]) -> Result<Opt
     });
     let Some((conversation, participant, user)) = reply else { return Ok(None) };
     let conversation = session.root(conversation).await?;
-    let profile = session.user(user).await?.ok_or(FlowError::Obsolete)?;
+    // Deleted after the message was taken in: it is judged, and kept aside, like mail to any address.
+    let Some(profile) = session.user(user).await? else { return Ok(None) };
     let from_user = profile.email == participant || profile.aliases.contains(&participant);
     let counterparts = match from_user {
         true => outsiders(session, conversation, user, &profile.email).await?,

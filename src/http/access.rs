@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
+    extract::{
+        FromRequestParts, MatchedPath, RawPathParams, Request, State, rejection::RawPathParamsRejection,
+    },
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -19,7 +21,7 @@ use subtle::ConstantTimeEq as _;
 use super::{
     Api,
     problem::Problem,
-    route::{self, BODY_BYTES_MAX, Need, ROUTES, Route},
+    route::{self, Need, ROUTES, Route},
 };
 use crate::{
     core::{
@@ -66,7 +68,7 @@ impl Access {
     /// Whether the key is still in force, for those who are served for long.
     pub(super) async fn still_holds(&self, session: &mut Session) -> Result<bool, store::Error> {
         match self.principal {
-            Principal::Key(id) => Ok(session.keys().await?.iter().any(|key| key.id == id)),
+            Principal::Key(id) => Ok(session.api_key(id).await?.is_some()),
             Principal::Admin | Principal::Participant(_) => Ok(true),
         }
     }
@@ -98,6 +100,11 @@ impl Permit {
     pub(super) fn of(parts: &Parts) -> Result<Self, Problem> {
         parts.extensions.get().copied().ok_or_else(Problem::internal)
     }
+
+    /// The workspace that the request is for, if it is for one.
+    pub(super) fn workspace(&self) -> Option<WorkspaceId> {
+        self.access.map(|access| access.workspace)
+    }
 }
 
 /// Whose key a request carries.
@@ -110,7 +117,7 @@ enum Caller {
 pub(super) async fn authenticate(
     State(api): State<Api>,
     path: MatchedPath,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -118,6 +125,8 @@ pub(super) async fn authenticate(
         return Ok(no_such_method(path.as_str()));
     };
     let caller = caller(&api, request.headers()).await?;
+    // A path that is no UTF-8 names nothing.
+    let params = params.map_err(|_| Problem::not_found())?;
     let name = params.iter().find(|(key, _)| *key == "ws").map(|(_, value)| value);
     let access = match name {
         Some(name) => Some(enter(&api, &caller, name).await?),
@@ -126,21 +135,7 @@ pub(super) async fn authenticate(
     require(&caller, route.need)?;
     note_use(&api, &caller);
     request.extensions_mut().insert(Permit { route, access });
-    // Large bodies are held whole: few at a time, so that memory stays bounded.
-    let turn = match route.body_bytes_max > BODY_BYTES_MAX && is_large(request.headers()) {
-        true => Some(api.uploads.acquire().await.map_err(|_| Problem::unavailable())?),
-        false => None,
-    };
-    let response = next.run(request).await;
-    drop(turn);
-    Ok(response)
-}
-
-/// Whether a body is longer than most, or does not say how long it is.
-fn is_large(headers: &HeaderMap) -> bool {
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    length.is_none_or(|length| length > BODY_BYTES_MAX)
+    Ok(next.run(request).await)
 }
 
 /// A path that exists, asked for with a method that it does not have (RFC 9110 section 15.5.6).
@@ -189,6 +184,8 @@ async fn enter(api: &Api, caller: &Caller, name: &str) -> Result<Access, Problem
         (Ok(id), Caller::Admin) => {
             api.store().system_read().await?.workspace(id).await?.map(|found| found.id)
         }
+        // No slug holds one, and not every database takes it.
+        (Err(_), _) if name.contains(char::is_control) => None,
         (Err(_), _) => api.store().system_read().await?.workspace_by_slug(name).await?.map(|found| found.id),
     };
     let workspace = found.ok_or_else(Problem::not_found)?;

@@ -6,6 +6,7 @@ use axum::{Json, extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
 use super::{
     Api,
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     core::{
-        account::{Account, AccountSettings, AccountState, AccountStatus, Credentials},
+        account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials},
         event::{AccountEvent, Event},
         ids::{AccountId, Id as _, UserId},
     },
@@ -167,18 +168,37 @@ async fn status(
     Ok(Json(find(&api, &access, id).await?.status.into()))
 }
 
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Paging {
+    /// 1 to 200; 50 when left out.
+    #[serde(default)]
+    #[param(value_type = Option<u32>)]
+    limit: Limit,
+    cursor: Option<String>,
+}
+
 /// The error log, latest first: one line for each kind of error.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/accounts/{id}/errors", tag = "accounts",
-    operation_id = "list_account_errors", responses((status = 200, body = List<ErrorView>)))]
+    operation_id = "list_account_errors", params(Paging), responses((status = 200, body = List<ErrorView>)))]
 async fn errors(
     State(api): State<Api>,
     access: Access,
     PathId(id): PathId<AccountId>,
+    Parameters(query): Parameters<Paging>,
 ) -> Result<Json<List<ErrorView>>, Problem> {
     let mut session = access.read(&api).await?;
     session.account(id).await?.ok_or_else(Problem::not_found)?;
     let errors = session.account_errors(id).await?;
-    Ok(List::whole(errors.into_iter().map(ErrorView::from).collect()))
+    List::cut(errors, (query.limit, query.cursor.as_deref()), place, ErrorView::from)
+}
+
+/// A line has no id of its own: its code is unique within the log.
+fn place(error: &AccountError) -> PageKey {
+    let mut id = [0; 16];
+    blake3::Hasher::new().update(error.code.as_bytes()).finalize_xof().fill(&mut id);
+    PageKey { at: error.at, id: Uuid::from_bytes(id) }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -215,7 +235,7 @@ async fn change(
     let email = email.map(|email| own_address(&api, email)).transpose()?;
     let credentials = auth.map(AuthInput::check).transpose()?;
     let mut tx = api.store().begin(access.workspace).await?;
-    let mut account = tx.account(id).await?.ok_or_else(Problem::not_found)?;
+    let mut account = tx.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
     if !account.status.state.is_worked() && credentials.is_none() {
         require_login(account.status.state)?;
     }
@@ -317,7 +337,7 @@ async fn disconnect(
     input: Input<Disconnection>,
 ) -> Result<Response, Stop> {
     let mut work = input.stamp.begin(&api, &access).await?;
-    let mut account = work.account(id).await?.ok_or_else(Problem::not_found)?;
+    let mut account = work.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
     access.act_as(account.user_id)?;
     if input.value.history == History::Erase {
         let refused = Problem::invalid("history", "This release cannot erase what an account brought.");

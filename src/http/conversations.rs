@@ -1,7 +1,7 @@
 //! Conversations: the messages that belong together.
 //!
 //! An id that was merged away keeps answering, with `merged_into`. Not here: finding what belongs together
-//! (`core::threading`).
+//! (`core::threading`), and putting conversations right by hand (`repairs`).
 
 use axum::{Json, extract::State};
 use jiff::Timestamp;
@@ -31,7 +31,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Conversation)]
-struct ConversationView {
+pub(super) struct ConversationView {
     #[schema(value_type = String)]
     id: ConversationId,
     subject: Option<String>,
@@ -46,7 +46,7 @@ struct ConversationView {
     /// The conversation that stands for this one since they were merged; everything else here is that one's.
     #[schema(value_type = Option<String>)]
     merged_into: Option<ConversationId>,
-    /// A conversation that this one names but has no right to join.
+    /// A conversation that this one names but has no right to join, or that it was split from.
     #[schema(value_type = Option<String>)]
     related_to: Option<ConversationId>,
 }
@@ -101,7 +101,7 @@ async fn list(
 }
 
 /// A conversation as callers see it: one that was merged shows what stands for it now, under its own id.
-async fn find(session: &mut Session, id: ConversationId) -> Result<Conversation, Problem> {
+pub(super) async fn find(session: &mut Session, id: ConversationId) -> Result<Conversation, Problem> {
     let found = session.conversation(id).await?.ok_or_else(Problem::not_found)?;
     if found.merged_into.is_none() {
         return Ok(found);
@@ -146,5 +146,5 @@ async fn messages(
     let page = page::page(query.limit, query.cursor.as_deref())?;
     let mut session = access.read(&api).await?;
     let rows = session.conversation_messages(id, &page).await?;
-    Reader::new(&api, &mut session).page(rows, query.limit).await
+    Reader::new(&api, session).page(rows, query.limit).await
 }

@@ -4,23 +4,29 @@
 
 use axum::{
     Json,
+    body::Bytes,
     extract::State,
     http::{HeaderMap, header},
-    response::IntoResponse,
+    response::Response,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
 use super::{
     Api,
     access::Access,
     attachments::disposition,
     body::PathId,
+    download::{self, SMALL_BYTES_MAX},
     message_view::{MessageView, Reader},
     problem::Problem,
 };
 use crate::{
-    core::{ids::MessageKey, message::StoredMessage},
-    store::Session,
+    core::{
+        ids::{MessageKey, WorkspaceId},
+        message::StoredMessage,
+    },
+    store::{self, Session},
 };
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -37,6 +43,12 @@ pub(super) async fn find(session: &mut Session, id: MessageKey) -> Result<Stored
     session.message(became).await?.ok_or_else(Problem::not_found)
 }
 
+/// The bytes of a blob. Nobody's connection to the database waits while they are opened.
+pub(super) async fn content(api: &Api, workspace: WorkspaceId, blob: Uuid) -> Result<Bytes, store::Error> {
+    let sealed = api.store().read(workspace).await?.sealed_content(blob).await?;
+    sealed.open().await
+}
+
 /// Show a message.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/messages/{id}", tag = "messages", operation_id = "get_message",
     responses((status = 200, body = MessageView)))]
@@ -47,7 +59,7 @@ async fn show(
 ) -> Result<Json<MessageView>, Problem> {
     let mut session = access.read(&api).await?;
     let message = find(&mut session, id).await?;
-    Ok(Json(Reader::new(&api, &mut session).one(message).await?))
+    Ok(Json(Reader::new(&api, session).one(message).await?))
 }
 
 /// The exact bytes of a message.
@@ -58,12 +70,15 @@ async fn raw(
     State(api): State<Api>,
     access: Access,
     PathId(id): PathId<MessageKey>,
-) -> Result<impl IntoResponse, Problem> {
-    let mut session = access.read(&api).await?;
-    let message = find(&mut session, id).await?;
-    let bytes = session.blob(message.blob).await?;
+) -> Result<Response, Problem> {
+    let message = find(&mut access.read(&api).await?, id).await?;
+    let place = match message.size > SMALL_BYTES_MAX {
+        true => Some(api.downloads.wait(access.workspace).await?),
+        false => None,
+    };
+    let bytes = content(&api, access.workspace, message.blob).await?;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("message/rfc822"));
     headers.insert(header::CONTENT_DISPOSITION, disposition(&format!("{}.eml", message.id)));
-    Ok((headers, bytes))
+    Ok(download::answer(headers, bytes, place))
 }

@@ -17,6 +17,7 @@ mod contact_import;
 mod contacts;
 mod conversations;
 mod decisions;
+mod download;
 mod event_stream;
 mod events;
 mod field;
@@ -31,9 +32,12 @@ mod openapi;
 mod page;
 mod places;
 mod problem;
+mod repairs;
 mod route;
 mod send;
 mod smarthost;
+#[cfg(test)]
+mod testing;
 mod users;
 mod webhooks;
 mod workspaces;
@@ -60,11 +64,16 @@ use crate::{
     store::Store,
 };
 
-/// Large bodies held at the same time, in all: with 50 MiB each, and as much again while they are read.
+/// Large bodies held at the same time, in all and for one workspace: with 50 MiB each, and as much again while they are read.
 const UPLOADS_MAX: usize = 4;
+const UPLOADS_EACH_MAX: usize = 2;
 /// Messages being read for showing at the same time: each may be as large as a message can be.
 const READERS_MAX: usize = 4;
-/// Event streams open at the same time, in all and for one workspace.
+const READERS_EACH_MAX: usize = 2;
+/// Large answers that clients are taking at the same time, each as large as a message can be.
+const DOWNLOADS_MAX: usize = 8;
+const DOWNLOADS_EACH_MAX: usize = 2;
+/// Event streams open at the same time.
 const STREAMS_MAX: usize = 256;
 const STREAMS_EACH_MAX: usize = 32;
 /// What the API works with, as the composition root has built it.
@@ -94,8 +103,9 @@ pub(crate) struct Shared {
     state: ApiState,
     /// Whether callers come over TLS, as far as the operator said so.
     is_https: bool,
-    uploads: Semaphore,
-    readers: Arc<Semaphore>,
+    uploads: Places,
+    readers: Places,
+    downloads: Places,
     streams: Places,
     /// Held while the use of a key is noted.
     noting: Arc<Semaphore>,
@@ -122,8 +132,9 @@ impl Api {
         Self(Arc::new(Shared {
             state,
             is_https,
-            uploads: Semaphore::new(UPLOADS_MAX),
-            readers: Arc::new(Semaphore::new(READERS_MAX)),
+            uploads: Places::new(UPLOADS_MAX, UPLOADS_EACH_MAX),
+            readers: Places::new(READERS_MAX, READERS_EACH_MAX),
+            downloads: Places::new(DOWNLOADS_MAX, DOWNLOADS_EACH_MAX),
             streams: Places::new(STREAMS_MAX, STREAMS_EACH_MAX),
             noting: Arc::new(Semaphore::new(1)),
             shutdown,
@@ -181,6 +192,7 @@ fn resources() -> OpenApiRouter<Api> {
         .merge(contact_import::router())
         .merge(accounts::router())
         .merge(conversations::router())
+        .merge(repairs::router())
         .merge(messages::router())
         .merge(attachments::router())
         .merge(send::router())

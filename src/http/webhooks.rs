@@ -8,29 +8,29 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api,
     access::Access,
-    body::{Input, PathId},
+    body::{Input, Parameters, PathId},
     events,
     field::Patch,
     host,
     once::{Answer, Stop},
-    page::List,
+    page::{Limit, List},
     problem::Problem,
 };
 use crate::{
     core::{
         account::Security,
         event::{EVENT_TYPES, Event, JournalEntry},
-        ids::{EventId, WebhookId},
+        ids::{EventId, Id as _, WebhookId},
         webhook::Webhook,
     },
     flow,
-    store::{Tx, mint},
+    store::{PageKey, Tx, mint},
 };
 
 const URL_CHARS_MAX: usize = 2048;
@@ -183,12 +183,28 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewWebhook>
     work.finish(Answer::created_secret(&view)).await
 }
 
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Listing {
+    /// 1 to 200; 50 when left out.
+    #[serde(default)]
+    #[param(value_type = Option<u32>)]
+    limit: Limit,
+    cursor: Option<String>,
+}
+
 /// List the endpoints, newest first.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/webhooks", tag = "webhooks", operation_id = "list_webhooks",
-    responses((status = 200, body = List<WebhookView>)))]
-async fn list(State(api): State<Api>, access: Access) -> Result<Json<List<WebhookView>>, Problem> {
+    params(Listing), responses((status = 200, body = List<WebhookView>)))]
+async fn list(
+    State(api): State<Api>,
+    access: Access,
+    Parameters(query): Parameters<Listing>,
+) -> Result<Json<List<WebhookView>>, Problem> {
     let webhooks = access.read(&api).await?.webhooks(flow::now()).await?;
-    Ok(List::whole(webhooks.into_iter().map(WebhookView::from).collect()))
+    let key = |row: &Webhook| PageKey { at: row.created_at, id: row.id.uuid() };
+    List::cut(webhooks, (query.limit, query.cursor.as_deref()), key, WebhookView::from)
 }
 
 /// Show an endpoint.
@@ -232,7 +248,7 @@ async fn change(
     };
     let now = flow::now();
     let mut tx = api.store().begin(access.workspace).await?;
-    let old = tx.webhook(id, now).await?.ok_or_else(Problem::not_found)?;
+    let old = tx.webhook_to_change(id, now).await?.ok_or_else(Problem::not_found)?;
     let events = match events {
         Patch::Set(events) => Some(checked_events(events)?),
         other => other.apply(old.events),

@@ -208,17 +208,14 @@ async fn change(
     Ok(Json(workspace.into()))
 }
 
-/// Erase a workspace and everything in it, for good.
+/// Erase a workspace and everything in it, for good. It is gone, and what it sealed unreadable, when this is answered; its rows
+/// are deleted right after.
 #[utoipa::path(delete, path = "/v1/workspaces/{ws}", tag = "workspaces", operation_id = "delete_workspace",
     responses((status = 204, description = "It is erased.")))]
 async fn erase(State(api): State<Api>, access: Access) -> Result<StatusCode, Problem> {
-    let mut system = api.store().system().await?;
-    system.delete_workspace(access.workspace).await?;
-    system.commit().await?;
-    if let Err(error) = api.store().scrub().await {
-        // The rows are gone; what the log still holds of them goes with its next checkpoint.
-        tracing::warn!(error = %error, "the log could not be emptied after a workspace was erased");
-    }
+    let mut tx = api.store().begin(access.workspace).await?;
+    flow::erase::begin(&mut tx, flow::now()).await?;
+    tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

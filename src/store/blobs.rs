@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::{Arg, Error, Place, Row, Session, Store, Tx, sql};
+use super::{Arg, Error, Place, Row, Session, Store, Tx, sql, vault::ContentKey};
 use crate::core::ids::{Id as _, WorkspaceId};
 
 /// Largest sealed content that lies in its row. Measured: up to here a row costs less than a file with its two
@@ -39,6 +39,43 @@ pub struct SealedBlob {
     pub(super) size: i64,
     /// `None` when it lies in a file.
     pub(super) inline: Option<Vec<u8>>,
+}
+
+/// Content as it lies on disk, with the key that opens it. Whoever holds this needs no connection to the database.
+pub struct SealedContent {
+    store: Store,
+    workspace: WorkspaceId,
+    id: Uuid,
+    key_id: Uuid,
+    key: Arc<ContentKey>,
+    /// Octets before compression.
+    size: usize,
+    /// `None` when it lies in a file.
+    inline: Option<Vec<u8>>,
+}
+
+impl SealedContent {
+    /// The content, as it was put.
+    ///
+    /// # Errors
+    /// `Corrupt` when it does not open.
+    pub async fn open(self) -> Result<Bytes, Error> {
+        let Self { store, workspace, id, key_id, key, size, inline } = self;
+        let sealed = match inline {
+            Some(data) => data,
+            None => {
+                let file = store.0.blobs.file(workspace, id);
+                let read = blocking(move || std::fs::read(file)).await;
+                read.map_err(|error| Error::Corrupt(format!("the file of a blob: {error}")))?
+            }
+        };
+        let open = move || {
+            let packed = key.open(workspace, key_id, &Place::new("blobs", "data", id), &sealed)?;
+            let plain = decompress(&packed, size);
+            plain.map(Bytes::from).map_err(|error| Error::Corrupt(format!("a blob does not unpack: {error}")))
+        };
+        if size <= SEALED_HERE_BYTES_MAX { open() } else { blocking(open).await }
+    }
 }
 
 /// Where large content lies: `<directory>/<workspace>/<id>`.
@@ -188,32 +225,36 @@ impl Session {
     /// # Errors
     /// `Missing` when it or its key is gone, `Corrupt` when it does not open.
     pub async fn blob(&mut self, id: Uuid) -> Result<Bytes, Error> {
+        self.sealed_content(id).await?.open().await
+    }
+
+    /// The content of a blob, still sealed: opening a large one takes time, in which others need the connection.
+    ///
+    /// # Errors
+    /// `Missing` when it or its key is gone.
+    pub async fn sealed_content(&mut self, id: Uuid) -> Result<SealedContent, Error> {
         let workspace = self.workspace();
         let query = sql("select key_id, size, data from blobs where workspace = $1 and id = $2");
         let row = self.fetch_one(query.bind(workspace).bind(id)).await?;
-        self.open_blob(id, &row).await
+        self.sealed_row(id, &row).await
     }
 
     /// The content of a blob whose row has been read: `key_id`, `size` and `data`.
     pub(super) async fn open_blob(&mut self, id: Uuid, row: &Row) -> Result<Bytes, Error> {
-        let workspace = self.workspace();
-        let (key_id, size) = (row.get::<Uuid>("key_id")?, row.get::<i64>("size")?);
-        let key = self.key(key_id).await?;
-        let sealed = match row.get::<Option<Vec<u8>>>("data")? {
-            Some(data) => data,
-            None => {
-                let file = self.store().0.blobs.file(workspace, id);
-                let read = blocking(move || std::fs::read(file)).await;
-                read.map_err(|error| Error::Corrupt(format!("the file of a blob: {error}")))?
-            }
-        };
-        let size = usize::try_from(size).unwrap_or(0);
-        let open = move || {
-            let packed = key.open(workspace, key_id, &Place::new("blobs", "data", id), &sealed)?;
-            let plain = decompress(&packed, size);
-            plain.map(Bytes::from).map_err(|error| Error::Corrupt(format!("a blob does not unpack: {error}")))
-        };
-        if size <= SEALED_HERE_BYTES_MAX { open() } else { blocking(open).await }
+        self.sealed_row(id, row).await?.open().await
+    }
+
+    async fn sealed_row(&mut self, id: Uuid, row: &Row) -> Result<SealedContent, Error> {
+        let key_id = row.get("key_id")?;
+        Ok(SealedContent {
+            store: self.store().clone(),
+            workspace: self.workspace(),
+            id,
+            key_id,
+            key: self.key(key_id).await?,
+            size: usize::try_from(row.get::<i64>("size")?).unwrap_or(0),
+            inline: row.get("data")?,
+        })
     }
 }
 

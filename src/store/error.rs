@@ -107,6 +107,10 @@ impl From<sqlx::Error> for Error {
         if database.is_foreign_key_violation() {
             return Self::Missing;
         }
+        if let Some(code) = database.code().filter(|code| code.starts_with("22") && code.len() == 5) {
+            // Class 22, data exception: the value will be refused again, and what the server says of it may quote it.
+            return Self::Corrupt(format!("the database cannot hold a value ({code})"));
+        }
         let fault = match database.code() {
             Some(code) if database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() => {
                 sqlite_fault(&code)
@@ -179,7 +183,7 @@ fn constraint(error: &dyn sqlx::error::DatabaseError) -> &'static str {
 }
 
 /// Every unique constraint: its name, and what SQLite says in its place. A test compares this with the schema.
-pub(super) const CONSTRAINTS: [(&str, &str); 43] = [
+pub(super) const CONSTRAINTS: [(&str, &str); 46] = [
     ("account_errors_pkey", "account_errors.workspace, account_errors.account, account_errors.code"),
     ("accounts_email_unique", "accounts.workspace, accounts.email"),
     ("accounts_pkey", "accounts.workspace, accounts.id"),
@@ -190,10 +194,19 @@ pub(super) const CONSTRAINTS: [(&str, &str); 43] = [
         "contact_addresses_pkey",
         "contact_addresses.workspace, contact_addresses.address, contact_addresses.contact",
     ),
+    (
+        "contact_relations_pkey",
+        "contact_relations.workspace, contact_relations.contact, contact_relations.related",
+    ),
     ("contacts_external_id_unique", "contacts.workspace, contacts.external_id"),
     ("contacts_pkey", "contacts.workspace, contacts.id"),
     ("content_keys_owner", "index 'content_keys_owner'"),
     ("content_keys_pkey", "content_keys.workspace, content_keys.id"),
+    (
+        "conversation_partings_pkey",
+        "conversation_partings.workspace, conversation_partings.conversation, conversation_partings.other",
+    ),
+    ("conversation_repairs_pkey", "conversation_repairs.workspace, conversation_repairs.id"),
     ("conversations_pkey", "conversations.workspace, conversations.id"),
     ("decision_hashes_pkey", "decision_hashes.workspace, decision_hashes.hash, decision_hashes.decision"),
     ("decisions_pkey", "decisions.workspace, decisions.id"),

@@ -181,6 +181,22 @@ impl Session {
         rows.iter().filter_map(|row| row.opt_message_id("rfc822_id").transpose()).collect()
     }
 
+    /// Every id that one of these messages is known by.
+    pub async fn ids_of_messages(&mut self, messages: &[MessageKey]) -> Result<Vec<MessageId>, Error> {
+        let mut found = Vec::new();
+        for some in messages.chunks(LIST_MAX) {
+            let query = Statement::new("select rfc822_id from message_ids where workspace = ")
+                .arg(self.workspace())
+                .text(" and message in ")
+                .list(some)
+                .query();
+            for row in self.fetch_all(query).await? {
+                found.extend(row.opt_message_id("rfc822_id")?);
+            }
+        }
+        Ok(found)
+    }
+
     /// The messages of a conversation, newest first. A merged conversation answers for the one it was merged into.
     pub async fn conversation_messages(
         &mut self,

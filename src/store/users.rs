@@ -2,14 +2,14 @@
 //!
 //! Not here: their accounts (`store::accounts`) and capture addresses (`store::routes`), though a user shows the latter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     Error, Page, Session, Tx,
     columns::{changed, word},
     routes,
     sql::{Row, sql},
-    statement::Statement,
+    statement::{LIST_MAX, Statement},
 };
 use crate::{
     core::{ids::UserId, people::User},
@@ -55,6 +55,24 @@ impl Tx {
         self.put_user_addresses(user).await
     }
 
+    /// Deletes a user with his keys, addresses and disconnected accounts. What he wrote stays, and his contacts are assigned
+    /// to nobody from then on.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such user, or while an account of his is connected.
+    pub async fn delete_user(&mut self, id: UserId) -> Result<(), Error> {
+        for text in [
+            "delete from accounts where workspace = $1 and user_id = $2 and state in ('disconnected', 'erased')",
+            "delete from routes where workspace = $1 and user_id = $2",
+            "update contacts set assigned_user_id = null where workspace = $1 and assigned_user_id = $2",
+        ] {
+            self.execute(sql(text).bind(self.workspace()).bind(id)).await?;
+        }
+        // Addresses and keys go with the row.
+        let query = sql("delete from users where workspace = $1 and id = $2").bind(self.workspace()).bind(id);
+        changed(self.execute(query).await?)
+    }
+
     async fn put_user_addresses(&mut self, user: &User) -> Result<(), Error> {
         let workspace = self.workspace();
         let mut keys: Vec<_> = [&user.email].into_iter().chain(&user.aliases).map(Address::key).collect();
@@ -97,6 +115,22 @@ impl Session {
             .page(page, "created_at", "id");
         let rows = self.fetch_all(query).await?;
         self.complete_users(&rows).await
+    }
+
+    /// Those of the ids that are users of this workspace.
+    pub async fn users_present(&mut self, ids: &[UserId]) -> Result<HashSet<UserId>, Error> {
+        let mut present = HashSet::new();
+        for some in ids.chunks(LIST_MAX) {
+            let query = Statement::new("select id from users where workspace = ")
+                .arg(self.workspace())
+                .text(" and id in ")
+                .list(some)
+                .query();
+            for row in self.fetch_all(query).await? {
+                present.insert(row.id("id")?);
+            }
+        }
+        Ok(present)
     }
 
     /// Adds aliases and capture addresses to rows of users: two statements, however many there are.

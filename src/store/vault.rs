@@ -434,6 +434,24 @@ impl Tx {
         Ok(())
     }
 
+    /// Forgets the keys of this workspace, whose rows this transaction has deleted.
+    pub(super) fn forget_content_keys(&mut self) {
+        let workspace = self.workspace();
+        self.work.keys.retain(|((owner, _), _)| *owner != workspace);
+        self.on_commit(move |store| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let vault = &store.0.vault;
+                vault.workspace_keys.invalidate(&workspace).await;
+                let of_it: Vec<_> =
+                    vault.keys.iter().map(|(name, _)| *name).filter(|name| name.0 == workspace).collect();
+                for name in of_it {
+                    vault.keys.invalidate(&name).await;
+                }
+            });
+        });
+    }
+
     /// Seals a value for its place.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ mod poison;
 mod privacy;
 mod recognise;
 mod relay;
+mod repairs;
 mod submission;
 mod submission_refusals;
 mod threads;

@@ -20,12 +20,17 @@ const PARTICIPANT_GROUPS_MAX: usize = 8;
 
 pub(super) async fn look(session: &mut Session, ours: &OurDomains, report: &mut Report) -> Result<(), Error> {
     let mut after = None;
+    // Where a hand has put messages together or apart, their ids alone do not say what belongs together.
+    let repaired = session.conversations_repaired().await?;
     loop {
         let conversations = session.conversations_by_id(after).await?;
         let Some((last, _)) = conversations.last() else { return Ok(()) };
         after = Some(*last);
         for (conversation, root) in &conversations {
-            look_into(session, (*conversation, *root), ours, report).await?;
+            let grouping = look_into(session, (*conversation, *root), ours, report).await?;
+            if !grouping.holds_together() && !repaired.contains(root) {
+                report.found("threads", conversation);
+            }
         }
     }
 }
@@ -35,7 +40,7 @@ async fn look_into(
     (conversation, root): (ConversationId, ConversationId),
     ours: &OurDomains,
     report: &mut Report,
-) -> Result<(), Error> {
+) -> Result<Grouping, Error> {
     let (mut grouping, mut after) = (Grouping::default(), None);
     loop {
         let mut keys = session.message_keys(conversation, after).await?;
@@ -57,10 +62,7 @@ async fn look_into(
             grouping.add(&possible_keys(&stored, (&message, &nodes), ours), by_name);
         }
     }
-    if !grouping.holds_together() {
-        report.found("threads", conversation);
-    }
-    Ok(())
+    Ok(grouping)
 }
 
 /// Any order gives the same: each run tries another.
@@ -118,7 +120,10 @@ async fn keys_lead_home(
     let keys = flow::keys_of_summary(&message.summary, nodes, &stored.parties, &who);
     let keys: Vec<[u8; 16]> = keys.iter().map(|key| key.0).collect();
     let roots = session.threads_of_keys(&keys).await?;
-    if (roots.is_empty() && !keys.is_empty()) || roots.iter().any(|found| *found != root) {
+    let strays: Vec<_> = roots.iter().filter(|found| **found != root).collect();
+    // What a message names may lie on the other side of a parting.
+    let parted = if strays.is_empty() { Vec::new() } else { session.parted_from(root).await? };
+    if (roots.is_empty() && !keys.is_empty()) || strays.iter().any(|stray| !parted.contains(stray)) {
         report.found("keys", stored.id);
     }
     Ok(())

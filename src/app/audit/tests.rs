@@ -235,6 +235,35 @@ both! {
         assert!(told(&report).lines().filter(|line| line.starts_with("ok ")).count() >= 18);
     }
 
+    async fn what_a_hand_has_put_right_is_in_order(world) {
+        let [office, _] = fill(&world).await;
+        office.process().await;
+        let (now, workspace) = (flow::now(), office.workspace);
+        let found = async |id: &str| {
+            let mut session = world.store.read(workspace).await.unwrap();
+            let id = crate::mail::MessageId::parse(&format!("{id}@us.example")).unwrap();
+            session.messages_by_rfc822_id(&[id]).await.unwrap().pop().unwrap()
+        };
+        let (a, b, c) = (found("a").await, found("b").await, found("c").await);
+        let leaving = flow::repair::read_leaving(&world.store, workspace, &[b.message]).await.unwrap();
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        flow::repair::split(&mut tx, a.conversation, &leaving, now).await.unwrap().unwrap();
+        let merged = flow::repair::merge(&mut tx, a.conversation, c.conversation, now).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        let more = "In-Reply-To: <b@us.example>\r\nReferences: <a@us.example> <b@us.example>\r\n";
+        office.take_in(office.capture(), &mail("h", "ann@us.example", "bob@out.example", more)).await;
+        office.process().await;
+        assert_eq!(found("h").await.conversation, found("b").await.conversation);
+        let report = audited(&world).await;
+        assert!(report.is_clean(), "{}", told(&report));
+        let leaving = flow::repair::read_undoing(&world.store, workspace, merged.undo).await.unwrap();
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        flow::repair::undo(&mut tx, merged.undo, &leaving, now).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        let report = audited(&world).await;
+        assert!(report.is_clean(), "{}", told(&report));
+    }
+
     async fn a_store_with_nothing_in_it_is_in_order(world) {
         let report = audited(&world).await;
         assert!(report.is_clean() && report.workspaces == 0, "{}", told(&report));

@@ -157,6 +157,7 @@ async fn learn_ids(
     let mut keys = thread::thread_keys(arrival, &who);
     keys.push(ThreadKey::of_conversation(conversation));
     let found = thread::found(tx, &keys).await?;
+    let found = thread::on_one_side(tx, found, (arrival, &who), Some(conversation)).await?;
     let (root, events) = thread::join(tx, &found, conversation).await?;
     tx.put_thread_keys(&bytes_of(&keys), root).await?;
     tx.announce_all(&events, arrival.received_at).await?;
@@ -182,6 +183,7 @@ async fn file(
     let mut keys = thread::thread_keys(&arrival, &who);
     keys.extend(arrival.conversation.map(ThreadKey::of_conversation));
     let found = thread::found(tx, &keys).await?;
+    let found = thread::on_one_side(tx, found, (&arrival, &who), None).await?;
     let (conversation, mut events) = match threading::assign(&found) {
         Assignment::Start => thread::start(tx, &arrival, &who).await?,
         Assignment::Join(id) => (id, Vec::new()),

@@ -8,7 +8,7 @@ use crate::{
         attribution::Attribution,
         event::Event,
         ids::{ContactId, ConversationId},
-        message::{Author, ContactRole, Conversation, Parties},
+        message::{Author, ContactRole, Conversation, Parties, Sighting},
         threading::{self, Assignment, Found, ThreadKey, ThreadNode},
     },
     mail::{Address, HeaderSummary, MessageId},
@@ -33,11 +33,15 @@ pub(crate) fn keys_of_summary(
     nodes.extend(
         ids.chain(&summary.in_reply_to).chain(&summary.references).cloned().map(ThreadNode::MessageId),
     );
-    if who.outsiders.is_empty() {
-        let users: Vec<Address> = parties.addresses().cloned().collect();
-        return threading::keys(&nodes, &users);
+    threading::keys(&nodes, &participants(parties, who))
+}
+
+/// The people whose sharing an id connects messages: those outside the workspace, or the users of mail among users.
+fn participants(parties: &Parties, who: &Attribution) -> Vec<Address> {
+    match who.outsiders.is_empty() {
+        true => parties.addresses().cloned().collect(),
+        false => who.outsiders.clone(),
     }
-    threading::keys(&nodes, &who.outsiders)
 }
 
 pub(in crate::flow) fn bytes_of(keys: &[ThreadKey]) -> Vec<[u8; 16]> {
@@ -48,6 +52,49 @@ pub(in crate::flow) fn bytes_of(keys: &[ThreadKey]) -> Vec<[u8; 16]> {
 pub(super) async fn found(tx: &mut Tx, keys: &[ThreadKey]) -> Result<Vec<Found>, Error> {
     let found = tx.threads_found(&bytes_of(keys)).await?;
     Ok(found.into_iter().map(|found| Found { id: found.id, created_at: found.created_at }).collect())
+}
+
+/// Of conversations found those on one side, where a hand has parted them: the side of `own`, or of what the message answers.
+pub(super) async fn on_one_side(
+    tx: &mut Tx,
+    found: Vec<Found>,
+    (arrival, who): (&Arrival<'_>, &Attribution),
+    own: Option<ConversationId>,
+) -> Result<Vec<Found>, Error> {
+    if found.len() < 2 {
+        return Ok(found);
+    }
+    let ids: Vec<_> = found.iter().map(|found| found.id).collect();
+    let parted = tx.partings_among(&ids).await?;
+    if parted.is_empty() {
+        return Ok(found);
+    }
+    let nearest = match own {
+        Some(own) => Some(own),
+        None => nearest(tx, arrival, who).await?,
+    };
+    Ok(threading::on_one_side(&found, nearest, &parted))
+}
+
+/// The conversation that a message belongs to before all others: the one the CRM names, or that of the message it answers.
+async fn nearest(
+    tx: &mut Tx,
+    arrival: &Arrival<'_>,
+    who: &Attribution,
+) -> Result<Option<ConversationId>, Error> {
+    let summary = &arrival.message.summary;
+    let people = participants(&arrival.parties, who);
+    let own = [&summary.message_id, &summary.original_message_id].into_iter().flatten();
+    let ids = summary.in_reply_to.iter().chain(summary.references.iter().rev()).chain(own);
+    let mut order: Vec<ThreadKey> =
+        ids.flat_map(|id| threading::keys(&[ThreadNode::MessageId(id.clone())], &people)).collect();
+    if let Some(named) = arrival.conversation.map(ThreadKey::of_conversation) {
+        // A reply address was made for the whole conversation, before it was parted: there the answered message decides.
+        let is_reply = arrival.sightings.iter().any(|sighting| matches!(sighting, Sighting::Reply { .. }));
+        order.insert(if is_reply { order.len() } else { 0 }, named);
+    }
+    let roots = tx.roots_of_keys(&bytes_of(&order)).await?;
+    Ok(order.iter().find_map(|key| roots.get(&key.0).copied()))
 }
 
 /// Makes one conversation of those found: the eldest survives. `own` stands when nothing was found.

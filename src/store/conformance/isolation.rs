@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        AccountFilter, AddressMatch, ContactFilter, ConversationFilter, DecisionFilter, PolicyStamp,
+        AccountFilter, AddressMatch, ContactFilter, ConversationFilter, DecisionFilter, Merged, PolicyStamp,
         Renumbering, SubmissionStep, testing::both,
     },
     outbound::a_submission,
@@ -111,7 +111,7 @@ async fn fill(place: &Place) -> Full {
 async fn people(read: &mut Session, full: &Full) -> Vec<bool> {
     let (ann, carl) = (address("ann@example.com"), address("carl@x.example"));
     vec![
-        read.keys().await.unwrap().iter().any(|key| key.id == full.key.id),
+        read.keys(&all()).await.unwrap().iter().any(|key| key.id == full.key.id),
         read.user(full.user).await.unwrap().is_some(),
         read.user_by_address(&ann).await.unwrap().is_some(),
         !read.users(&all()).await.unwrap().is_empty(),
@@ -202,7 +202,15 @@ both! {
         missing(tx.touch_conversation(full.conversation, at(9)).await);
         missing(tx.hold_conversation(full.conversation).await);
         missing(tx.merge_conversations(full.conversation, full.conversation).await);
-        missing(tx.unmerge_conversation(full.conversation, &[]).await);
+        let merged = Merged {
+            keep: full.conversation,
+            absorbed: full.conversation,
+            moved: Vec::new(),
+            redirects: Vec::new(),
+            routes: Vec::new(),
+        };
+        missing(tx.unmerge_conversation(&merged).await);
+        missing(tx.delete_user(full.user).await);
         missing(tx.delete_webhook(full.webhook).await);
         missing(tx.enable_webhook(full.webhook, at(1)).await);
         assert!(!tx.disable_webhook(full.webhook, "x", at(1)).await.unwrap());

@@ -287,9 +287,10 @@ both! {
         assert_eq!(others.iter().map(|other| other.id).collect::<Vec<_>>(), [elder], "the first to have it");
         let found = tx.threads_found(&[key(3), key(1)]).await.unwrap();
         assert_eq!(found.iter().map(|found| found.id).collect::<Vec<_>>(), [elder, younger]);
-        tx.move_thread_keys(&[key(2), key(4)], younger).await.unwrap();
-        let found = tx.threads_found(&[key(2), key(4)]).await.unwrap();
-        assert_eq!(found.iter().map(|found| found.id).collect::<Vec<_>>(), [younger]);
+        // Only keys that the one has go to the other.
+        tx.carry_thread_keys(&[key(2), key(3), key(4)], elder, younger).await.unwrap();
+        let roots = tx.roots_of_keys(&[key(1), key(2), key(3), key(4)]).await.unwrap();
+        assert_eq!(roots, HashMap::from([(key(1), elder), (key(2), younger), (key(3), younger)]));
     }
 
     async fn a_merge_moves_the_reply_addresses_and_can_be_undone(world) {
@@ -315,20 +316,51 @@ both! {
             assert_eq!(found.id, route.id);
         }
         missing(tx.refile_messages(&[stays.id], absorbed).await);
-        tx.unmerge_conversation(absorbed, &merged.moved).await.unwrap();
-        missing(tx.unmerge_conversation(keep, &[]).await);
+        tx.unmerge_conversation(&merged).await.unwrap();
+        assert_eq!(tx.reply_route(absorbed, &carl).await.unwrap().as_ref(), Some(&route));
+        assert_eq!(tx.reply_route(keep, &carl).await.unwrap(), None);
+        missing(tx.unmerge_conversation(&merged).await);
         drop(tx);
 
         let mut tx = place.tx().await;
         tx.put_thread_keys(&[key(2)], absorbed).await.unwrap();
         let merged = tx.merge_conversations(keep, absorbed).await.unwrap().unwrap();
-        tx.unmerge_conversation(absorbed, &merged.moved).await.unwrap();
+        tx.unmerge_conversation(&merged).await.unwrap();
         for (id, message) in [(keep, &stays), (absorbed, &moves)] {
             let found = tx.conversation(id).await.unwrap().unwrap();
             assert_eq!((found.merged_into, found.message_count, found.last_message_at), (None, 1, message.sent_at));
             assert_eq!(tx.message(message.id).await.unwrap().unwrap().conversation, id);
         }
         assert_eq!(tx.threads_found(&[key(2)]).await.unwrap()[0].id, absorbed);
+    }
+
+    async fn parted_conversations_are_known_by_all_that_lead_to_them(world) {
+        let place = Place::new(&world).await;
+        let ids = [place.conversation(1).await, place.conversation(2).await, place.conversation(3).await];
+        let mut tx = place.tx().await;
+        tx.part_conversations(ids[0], ids[2]).await.unwrap();
+        tx.part_conversations(ids[2], ids[0]).await.unwrap();
+        assert_eq!(tx.parted_from(ids[2]).await.unwrap(), [ids[0]]);
+        assert_eq!(tx.partings_among(&ids).await.unwrap(), [(ids[0], ids[2]), (ids[2], ids[0])]);
+        tx.merge_conversations(ids[1], ids[2]).await.unwrap().unwrap();
+        assert_eq!(tx.parted_from(ids[0]).await.unwrap(), [ids[1]]);
+        assert_eq!(tx.parted_from(ids[1]).await.unwrap(), [ids[0]]);
+        // Whoever joins them by hand ends the parting.
+        tx.merge_conversations(ids[0], ids[1]).await.unwrap().unwrap();
+        assert_eq!(tx.parted_from(ids[0]).await.unwrap(), []);
+    }
+
+    async fn undoing_a_merge_gives_back_what_led_to_the_absorbed(world) {
+        let place = Place::new(&world).await;
+        let ids = [place.conversation(1).await, place.conversation(2).await, place.conversation(3).await];
+        let mut tx = place.tx().await;
+        tx.merge_conversations(ids[1], ids[2]).await.unwrap().unwrap();
+        let merged = tx.merge_conversations(ids[0], ids[1]).await.unwrap().unwrap();
+        assert_eq!(merged.redirects, [ids[2]]);
+        tx.unmerge_conversation(&merged).await.unwrap();
+        for (id, root) in [(ids[0], ids[0]), (ids[1], ids[1]), (ids[2], ids[1])] {
+            assert_eq!(tx.root(id).await.unwrap(), root);
+        }
     }
 
     async fn messages_filed_while_conversations_merge_are_not_left_behind(world) {
