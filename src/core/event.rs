@@ -28,7 +28,8 @@ pub enum Event {
     },
     MessageHeld {
         message: MessageKey,
-        decision: DecisionId,
+        /// Of mail taken in: until it is released nothing else shows it.
+        decision: Option<DecisionId>,
         reason: String,
     },
     ConversationCreated {
@@ -191,7 +192,8 @@ impl Event {
                 with(data, "account_id", account.as_ref())
             }
             Self::MessageHeld { message, decision, reason } => {
-                json!({ "message_id": message, "decision_id": decision, "reason": reason })
+                let data = json!({ "message_id": message, "reason": reason });
+                with(data, "decision_id", decision.as_ref())
             }
             Self::ConversationCreated { conversation } => json!({ "conversation_id": conversation }),
             Self::ConversationMerged { conversation, merged_into } => {
@@ -360,7 +362,10 @@ mod tests {
         vec![
             (Event::Message { what: MessageEvent::Sent, fact: fact() }, Some("conversation_id")),
             (Event::MessageSkipped { decision: id(6), account: Some(id(4)), rule: "r".into() }, None),
-            (Event::MessageHeld { message: id(1), decision: id(6), reason: "r".into() }, Some("message_id")),
+            (
+                Event::MessageHeld { message: id(1), decision: Some(id(6)), reason: "r".into() },
+                Some("message_id"),
+            ),
             (Event::ConversationCreated { conversation: id(2) }, Some("conversation_id")),
             (Event::ConversationMerged { conversation: id(2), merged_into: id(7) }, Some("merged_into")),
             (contact(Some(id(1))), Some("contact_id")),

@@ -198,7 +198,7 @@ async fn hold(
     let decision = NewDecision { message: Some(inbound), ..decision };
     tx.settle_inbound(inbound, InboundState::Held, None).await?;
     let id = tx.decide(&decision, ingest::stamp(&gateway.policy()), now).await?;
-    tx.announce(&Event::MessageHeld { message: inbound, decision: id, reason }, now).await?;
+    tx.announce(&Event::MessageHeld { message: inbound, decision: Some(id), reason }, now).await?;
     Ok(())
 }
 
