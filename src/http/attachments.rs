@@ -92,7 +92,7 @@ async fn download(
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(told_type(&summary.content_type)));
     headers.insert(header::CONTENT_DISPOSITION, disposition(summary.filename.as_deref().unwrap_or(NAMELESS)));
-    Ok(download::answer(headers, content.into(), place))
+    Ok(download::answer(headers, content, place))
 }
 
 fn told_type(content_type: &str) -> &'static str {

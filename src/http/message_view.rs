@@ -433,7 +433,7 @@ mod tests {
         assert!(free.expect("a connection is free").is_ok());
         drop((places, sessions));
         let Json(page) = page.await.unwrap().unwrap();
-        assert_eq!(page.items[0].text.as_deref(), Some("Hello.\r\n"));
+        assert_eq!(page.items[0].text.as_deref(), Some("Hello.\n"));
     }
 
     #[test]
