@@ -15,7 +15,7 @@ use crate::{
     config::{self, Config},
     coord::{Coord, CoordError},
     core::attribution::OurDomains,
-    flow::{Gateway, Settings, sync::Followers},
+    flow::{Gateway, LoopBrake, Settings, sync::Followers},
     http::{ApiState, HostRule},
     imap,
     net::{self, Certificates, Egress, Resolver, Target},
@@ -83,6 +83,7 @@ pub async fn gateway(config: &Config) -> Result<Gateway, StartError> {
         dialer: provider_dialer(config, dialer.clone()),
         webhooks: Poster::new(webhook_resolver(dialer), &tls)?,
         followers: Followers::new(LOGINS_AT_ONCE),
+        brake: LoopBrake::default(),
         settings: Arc::new(settings(config, loop_key)),
         store,
     })

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     account::MailboxUid,
-    ids::{AccountId, ConversationId, MessageKey, UserId, WebhookId},
+    ids::{AccountId, ConversationId, MessageKey, WebhookId},
 };
 
 /// What is to be done. The serialised form is stored: add variants and optional fields, rename nothing.
@@ -21,8 +21,6 @@ pub enum Job {
     Submit { message: MessageKey, exit: JobExit },
     /// See that a sent message lies in Sent, once.
     SaveSent { message: MessageKey, account: AccountId },
-    /// Pass a contact's message on to the user who takes part by reply address.
-    Relay { message: MessageKey, user: UserId },
     /// Report a submission's failure or success to the CRM's reverse-path.
     Report { message: MessageKey },
     /// Fetch mail again that was skipped before it was known to belong.
@@ -48,7 +46,6 @@ impl Job {
             Self::Repeat { .. } => JobKind::Repeat,
             Self::Submit { .. } => JobKind::Submit,
             Self::SaveSent { .. } => JobKind::SaveSent,
-            Self::Relay { .. } => JobKind::Relay,
             Self::Report { .. } => JobKind::Report,
             Self::Refetch { .. } => JobKind::Refetch,
             Self::Deliver { .. } => JobKind::Deliver,
@@ -79,19 +76,17 @@ pub enum JobKind {
     Repeat,
     Submit,
     SaveSent,
-    Relay,
     Report,
     Refetch,
     Deliver,
 }
 
 impl JobKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::Process,
         Self::Repeat,
         Self::Submit,
         Self::SaveSent,
-        Self::Relay,
         Self::Report,
         Self::Refetch,
         Self::Deliver,
@@ -112,7 +107,6 @@ impl JobKind {
             Self::Repeat => "repeat",
             Self::Submit => "submit",
             Self::SaveSent => "save_sent",
-            Self::Relay => "relay",
             Self::Report => "report",
             Self::Refetch => "refetch",
             Self::Deliver => "deliver",

@@ -30,7 +30,7 @@ use crate::{
     },
     flow::{
         self, FlowError,
-        submit::{self, Handed, HandedBytes},
+        submit::{self, Handed, HandedBytes, Refusal},
     },
     mail::{
         Address, Draft, DraftAttachment, Envelope, HeaderSummary, Message, MessageId, Party, Recipient,
@@ -300,10 +300,14 @@ impl Outgoing {
 }
 
 async fn require_exit(api: &Api, session: &mut Session, order: &SendOrder) -> Result<(), Problem> {
-    if submit::choose_exit(session, &api.gateway, order).await?.is_ok() {
-        return Ok(());
-    }
-    let detail = "The user has no connected account, and the workspace has no smarthost.";
+    let detail = match submit::choose_exit(session, &api.gateway, order).await? {
+        Ok(_) => return Ok(()),
+        Err(Refusal::NoReplyDomain) => {
+            "The user has no connected account, and there is no domain (domains.reply) for the reply addresses from \
+             which the smarthost would send for him."
+        }
+        Err(_) => "The user has no connected account, and the workspace has no smarthost.",
+    };
     let advice = "Connect an account of the user, or set a smarthost.";
     Err(Problem::invalid("from_user_id", detail).code("no_way_out").advice(advice))
 }

@@ -158,6 +158,19 @@ impl Tx {
     }
 }
 
+impl Tx {
+    /// A submission that is going to be changed: until this transaction ends nobody else changes it or reads it to that end.
+    pub async fn submission(&mut self, message: MessageKey) -> Result<Option<Submission>, Error> {
+        if self.store().is_shared() {
+            let lock = sql("select message from submissions where workspace = $1 and message = $2 for update")
+                .bind(self.workspace())
+                .bind(message);
+            self.fetch_optional(lock).await?;
+        }
+        Session::submission(self, message).await
+    }
+}
+
 impl Session {
     pub async fn submission(&mut self, message: MessageKey) -> Result<Option<Submission>, Error> {
         let query =
@@ -233,6 +246,16 @@ impl Session {
         .bind(id.as_str());
         let row = self.fetch_optional(query).await?;
         Ok(self.complete_submissions(row.as_slice()).await?.pop())
+    }
+
+    /// Whether any mail was handed in for this account to send since then.
+    pub async fn has_sent_by(&mut self, account: AccountId, since: Timestamp) -> Result<bool, Error> {
+        let query = sql("select message from submissions where workspace = $1 and account = $2 \
+             and accepted_at >= $3 limit 1")
+        .bind(self.workspace())
+        .bind(account)
+        .bind(since);
+        Ok(self.fetch_optional(query).await?.is_some())
     }
 
     /// Adds the recipients to rows of submissions: one statement, however many there are.

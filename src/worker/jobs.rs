@@ -47,7 +47,7 @@ struct Crew {
 const CREWS: [Crew; 3] = [
     Crew { kinds: &[JobKind::Process, JobKind::Repeat], workers: 16, claim_min: 8, yields: true },
     Crew {
-        kinds: &[JobKind::Submit, JobKind::SaveSent, JobKind::Relay, JobKind::Report, JobKind::Refetch],
+        kinds: &[JobKind::Submit, JobKind::SaveSent, JobKind::Report, JobKind::Refetch],
         workers: 64,
         claim_min: 1,
         yields: false,
@@ -184,7 +184,6 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
         Job::SaveSent { message, account } => {
             flow::submit::save_sent(&gateway, &job, *message, *account).await
         }
-        Job::Relay { message, user } => flow::relay::perform(&gateway, &job, *message, *user).await,
         Job::Report { message } => flow::submit::report(&gateway, &job, *message).await,
         Job::Refetch { at } => flow::sync::refetch(&gateway, &job, at).await,
         Job::Deliver { webhook, seq } => flow::notify::deliver(&gateway, &job, *webhook, *seq).await,

@@ -110,6 +110,13 @@ impl Crm {
     }
 
     #[track_caller]
+    pub fn patch(&self, path: &str, body: &Value) -> Value {
+        let answer = self.call(Method::PATCH, self.url(path), Some((body, None)));
+        assert!((200..300).contains(&answer.status), "{path}: {answer:?}");
+        answer.body
+    }
+
+    #[track_caller]
     pub fn delete(&self, path: &str) {
         let answer = self.call(Method::DELETE, self.url(path), None);
         assert_eq!(answer.status, 204, "{path}: {answer:?}");

@@ -23,6 +23,8 @@ mod isolation;
 mod privacy;
 mod recognise;
 mod relay;
+mod relay_people;
+mod returned;
 mod submission;
 mod submission_refusals;
 mod threads;

@@ -12,7 +12,7 @@ use mailweave::{
     account::ProviderDialer,
     coord::Coord,
     core::attribution::OurDomains,
-    flow::{Gateway, Settings, sync::Followers},
+    flow::{Gateway, LoopBrake, Settings, sync::Followers},
     http::{self, ApiState, HostRule},
     imap,
     net::{self, Egress, Resolver},
@@ -187,6 +187,7 @@ fn gateway(store: Store) -> Gateway {
         dialer,
         webhooks,
         followers: Followers::new(1),
+        brake: LoopBrake::default(),
         settings: Arc::new(settings),
         store,
     }

@@ -19,7 +19,7 @@ use mailweave::{
         people::{Contact, CreatedBy, Role, User, Workspace},
         route::{Route, RouteTarget},
     },
-    flow::{Gateway, Settings, sync},
+    flow::{Gateway, LoopBrake, Settings, sync},
     imap,
     mail::{Address, Envelope, Recipient, ReversePath},
     net::{Dialer, Egress, Resolver},
@@ -171,6 +171,7 @@ async fn gateway(url: &str, directory: &Path, tls: Arc<rustls::ClientConfig>) ->
         webhooks: no_webhooks(&tls),
         dialer: dialer(tls),
         followers: sync::Followers::new(20),
+        brake: LoopBrake::default(),
         settings: Arc::new(Settings {
             hostname: "gateway.example.test".into(),
             ours: OurDomains { capture: Some("bcc.example.test".into()), reply: None },

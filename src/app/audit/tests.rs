@@ -21,7 +21,7 @@ use crate::{
         route::{Route, RouteTarget},
         webhook::Webhook,
     },
-    flow::{self, Gateway, Settings, sync::Followers},
+    flow::{self, Gateway, LoopBrake, Settings, sync::Followers},
     imap,
     mail::{Address, Envelope, Recipient, ReversePath},
     net::{Dialer, Egress, Resolver},
@@ -70,6 +70,7 @@ fn gateway(store: &Store) -> Gateway {
         dialer: ProviderDialer::new(dialer, limits, deadlines, smtp::Timeouts::default()),
         webhooks: Poster::new(nowhere, &tls).unwrap(),
         followers: Followers::new(1),
+        brake: LoopBrake::default(),
         settings: Arc::new(settings),
     }
 }

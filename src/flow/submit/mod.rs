@@ -8,13 +8,15 @@ mod perform;
 mod reconcile;
 mod record;
 mod report;
+mod returned;
 mod sent_copy;
 
 pub use handler::SubmissionHandler;
 pub use order::{ControlFields, Refusal, choose_exit};
 pub use perform::perform;
-pub(super) use perform::{Part, send_relayed};
+pub(super) use perform::Part;
 pub use report::report;
+pub(super) use returned::{CameTo, Returned, record_returned, returned};
 pub use sent_copy::save_sent;
 
 use bytes::Bytes;
@@ -123,7 +125,8 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         },
         via,
         extra_nodes: Vec::new(),
-        conversation: handed.order.conversation,
+        proven: handed.order.conversation.into_iter().collect(),
+        passed_on: None,
         create_contacts: false,
         // It is announced as sent when it was sent.
         announce: Announce::Later,

@@ -35,6 +35,11 @@ pub enum Refusal {
     Conversation,
     #[error("the user has no connected account and the workspace has no smarthost: connect one of them")]
     NoWayOut,
+    #[error(
+        "the user has no connected account, and without a domain for reply addresses (domains.reply) the smarthost \
+         cannot send for him: connect his account"
+    )]
+    NoReplyDomain,
 }
 
 impl ControlFields {
@@ -86,5 +91,11 @@ pub async fn choose_exit(
         ClassRoute::Account => account.or(smarthost),
         ClassRoute::Smarthost => smarthost.or(account),
     };
-    Ok(exit.ok_or(Refusal::NoWayOut))
+    let exit = exit.ok_or(Refusal::NoWayOut);
+    // What a user without an account writes himself leaves from reply addresses.
+    let is_masked = exit == Ok(Exit::Smarthost) && order.class == SendClass::Individual;
+    match gateway.settings.ours.reply {
+        None if is_masked => Ok(Err(Refusal::NoReplyDomain)),
+        _ => Ok(exit),
+    }
 }

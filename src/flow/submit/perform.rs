@@ -9,8 +9,8 @@ use super::{reconcile, record};
 use crate::{
     account::{Exit as Server, Trouble},
     core::{
-        ids::{AccountId, MessageKey, WorkspaceId},
-        inbound::{Principal, SendClass},
+        ids::{AccountId, MessageKey},
+        inbound::SendClass,
         message::StoredMessage,
         submission::{RecipientState, Submission, SubmissionState},
     },
@@ -57,7 +57,10 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
         )
         .await;
     };
-    let parts = parts(gateway, job, &submission, &stored, (raw, &server)).await?;
+    let parts = match parts(gateway, job, &submission, &stored, (raw, &server)).await? {
+        Ok(parts) => parts,
+        Err(reason) => return record::give_up(gateway, job, message, reason).await,
+    };
     match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
         Ok(mut client) => send_all(gateway, job, message, (&mut client, parts)).await,
         Err(trouble) => record::defer_all(gateway, job, message, &trouble).await,
@@ -65,22 +68,21 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
 }
 
 /// The transactions that the open recipients need. By account all of them in one; a user without an account writes from a
-/// reply address of each contact, hence in one for each.
+/// reply address of each contact, hence in one for each. The inner error says why it cannot be sent.
 async fn parts(
     gateway: &Gateway,
     job: &Leased,
     submission: &Submission,
     stored: &StoredMessage,
     (raw, server): (Bytes, &Server),
-) -> Result<Vec<Part>, FlowError> {
+) -> Result<Result<Vec<Part>, &'static str>, FlowError> {
     let open: Vec<Recipient> =
         submission.recipients.iter().filter(|r| is_open(r)).map(|r| r.recipient.clone()).collect();
-    let is_answer = matches!(submission.principal, Principal::Participant(_));
     if submission.account.is_none() && submission.class == SendClass::Individual {
-        return relay::outward_parts(gateway, job.workspace, stored, (raw, open, is_answer)).await;
+        return relay::parts(gateway, job.workspace, (stored, submission), (raw, open)).await;
     }
     let envelope = envelope(submission, reverse_path(submission, server), open);
-    Ok(vec![Part { envelope, raw }])
+    Ok(Ok(vec![Part { envelope, raw }]))
 }
 
 fn is_open(recipient: &RecipientState) -> bool {
@@ -172,8 +174,8 @@ pub(super) async fn server(
     Ok(access.map(server))
 }
 
-/// Sends one transaction of which no state is kept: a relayed message, a report.
-pub(in crate::flow) async fn send_once(gateway: &Gateway, server: &Server, part: &Part) -> Outcome {
+/// Sends one transaction of which no state is kept: a report.
+pub(super) async fn send_once(gateway: &Gateway, server: &Server, part: &Part) -> Outcome {
     let opened = gateway.dialer.open_submission(server, &gateway.settings.hostname).await;
     let mut client = match opened {
         Ok(client) => client,
@@ -188,21 +190,6 @@ pub(in crate::flow) async fn send_once(gateway: &Gateway, server: &Server, part:
         client.quit().await;
     }
     outcomes.into_iter().next().unwrap_or(Outcome::Unknown)
-}
-
-/// Sends a relayed message by the workspace's smarthost.
-///
-/// # Errors
-/// Those of the store; `Obsolete` when there is no smarthost any more.
-pub(in crate::flow) async fn send_relayed(
-    gateway: &Gateway,
-    workspace: WorkspaceId,
-    part: &Part,
-) -> Result<Outcome, FlowError> {
-    let mut session = gateway.store.read(workspace).await?;
-    let server = server(&mut session, None).await?.ok_or(FlowError::Obsolete)?;
-    drop(session);
-    Ok(send_once(gateway, &server, part).await)
 }
 
 impl Trouble {

@@ -20,6 +20,7 @@ use crate::{
     core::{
         account::{Backfill, Cursor},
         decision::{NewDecision, Ruling, Verdict},
+        ids::MessageKey,
         job::Job,
         message::{Direction, Sighting},
         policy,
@@ -28,10 +29,10 @@ use crate::{
     flow::{
         FlowError,
         ingest::{self, Announce, Arrival, Ingested, RawBytes},
-        now, process,
+        now, process, reading, submit,
     },
     imap::{Body, Error, Kind, MailboxName, Uid},
-    mail::Message,
+    mail::{HeaderBlock, Message, loop_mark},
     store::{self, Renumbering, TextHasher, Tx, mint},
 };
 
@@ -123,7 +124,8 @@ impl<S: Wire> Connection<'_, S> {
         let mut part = Part { unreadable: batch.unreadable, renumbered: batch.renumbered, ..Part::default() };
         for (seen, (ruling, direction)) in seen.into_iter().zip(rulings) {
             let uid = seen.uid;
-            if ruling.verdict != Verdict::Synced {
+            let opens = ruling.verdict != Verdict::Synced && self.may_report_on_us(&seen).await?;
+            if ruling.verdict != Verdict::Synced && !opens {
                 part.left.push((seen, ruling));
                 part.note(uid);
                 continue;
@@ -138,10 +140,15 @@ impl<S: Wire> Connection<'_, S> {
                 }
             }
             match self.body(&seen).await? {
+                Fetched::Not(_) if opens => part.left.push((seen, ruling)),
+                Fetched::Whole(raw) if opens && !self.reports_on_us(&seen, &raw).await? => {
+                    part.left.push((seen, ruling));
+                }
                 Fetched::Not(ruling) => part.lost.push((seen, ruling)),
                 Fetched::Whole(raw) => {
                     part.bytes = part.bytes.saturating_add(raw.len());
-                    let message = Message::parse(&raw);
+                    let message = reading::read(&raw).await;
+                    let ruling = if opens { policy::delivery_report() } else { ruling };
                     part.filed.push(Whole { seen, ruling, direction, raw, message });
                 }
             }
@@ -312,7 +319,8 @@ impl<S: Wire> Connection<'_, S> {
             ruling: whole.ruling.clone(),
             via: "account",
             extra_nodes: seen.nodes.clone(),
-            conversation: None,
+            proven: Vec::new(),
+            passed_on: self.passed_on(&whole.raw),
             create_contacts: false,
             announce: if is_news {
                 Announce::Now(ingest::event_for(whole.direction))
@@ -324,8 +332,26 @@ impl<S: Wire> Connection<'_, S> {
         }
     }
 
-    pub(super) async fn ingest(&self, tx: &mut Tx, arrival: Arrival<'_>) -> Result<Ingested, FlowError> {
-        Box::pin(ingest::ingest(tx, &self.gateway.settings.ours, &self.gateway.policy(), arrival)).await
+    /// The message that this is a copy of, passed on by us to somebody whose mailbox it lies in.
+    fn passed_on(&self, raw: &Bytes) -> Option<MessageKey> {
+        let marked = loop_mark::marked(&HeaderBlock::scan(raw), &self.gateway.settings.loop_key);
+        marked.and_then(|message| message.parse().ok())
+    }
+
+    pub(super) async fn ingest(
+        &self,
+        tx: &mut Tx,
+        mut arrival: Arrival<'_>,
+    ) -> Result<Ingested, FlowError> {
+        let returned = self.returned(tx, &arrival).await?;
+        arrival.proven.extend(returned.as_ref().map(|returned| returned.conversation));
+        let (received_at, policy) = (arrival.received_at, self.gateway.policy());
+        let filing = ingest::ingest(tx, &self.gateway.settings.ours, &policy, arrival);
+        let ingested = Box::pin(filing).await?;
+        if let Some(returned) = &returned {
+            submit::record_returned(tx, returned, received_at).await?;
+        }
+        Ok(ingested)
     }
 }
 

@@ -17,6 +17,7 @@ mod judge;
 mod look;
 mod refetch;
 mod reindex;
+mod reports;
 mod sweep;
 mod wait;
 

@@ -62,7 +62,7 @@ async fn fill(place: &Place) -> Full {
     let webhook = a_webhook(None);
     tx.insert_webhook(&webhook).await.unwrap();
     let event = tx.announce(&Event::ConversationCreated { conversation }, at(2)).await.unwrap().id;
-    let target = RouteTarget::Reply { conversation, participant: contact.email.clone(), user };
+    let target = RouteTarget::Reply { conversation, participant: contact.email.clone(), user, counterpart: None };
     let route = Route {
         id: mint(),
         workspace: place.id,
@@ -123,7 +123,7 @@ async fn people(read: &mut Session, full: &Full) -> Vec<bool> {
         !read.contacts_among(std::slice::from_ref(&carl), AddressMatch::Primary).await.unwrap().is_empty(),
         read.capture_route(full.user).await.unwrap().is_some(),
         !read.routes_of(full.user).await.unwrap().is_empty(),
-        read.reply_route(full.conversation, &carl).await.unwrap().is_some(),
+        read.reply_route(full.conversation, (&carl, None), full.user).await.unwrap().is_some(),
         read.account(full.account).await.unwrap().is_some(),
         read.account_by_email(&ann).await.unwrap().is_some(),
         !read.accounts(&all(), &AccountFilter::default()).await.unwrap().is_empty(),

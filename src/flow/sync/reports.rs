@@ -1,0 +1,60 @@
+//! Delivery reports in a user's mailbox: those on mail that left through his account tell that it came back.
+//!
+//! By its header a report is nobody's: a machine wrote it, and most name what they are about only inside. So one is opened
+//! if this account has sent mail at all, and what is about other mail is dropped unread by anybody and not stored.
+//! Not here: what a report says (`mail::DeliveryReport`) and what follows (`flow::submit`).
+
+use bytes::Bytes;
+use jiff::SignedDuration;
+
+use super::{
+    Failure,
+    connection::{Connection, Wire},
+    headers::Seen,
+};
+use crate::{
+    flow::{
+        ingest::{Arrival, RawBytes},
+        now,
+        submit::{self, CameTo, Returned},
+    },
+    mail::{Automatic, Kind},
+    store::{Error, Tx},
+};
+
+/// Larger reports are not opened: they return the whole message, which is here, and say no more than small ones.
+const REPORT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Reports come within the time that servers go on trying, five days as a rule (RFC 5321 section 4.5.4.1).
+const REPORTED_WITHIN: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+impl<S: Wire> Connection<'_, S> {
+    /// Whether a message that its header leaves out may report on mail that left through this account.
+    pub(super) async fn may_report_on_us(&self, seen: &Seen) -> Result<bool, Failure> {
+        if seen.summary.automatic != Automatic::Bounce || seen.size.is_some_and(|size| size > REPORT_BYTES_MAX) {
+            return Ok(false);
+        }
+        Ok(self.read().await?.has_sent_by(self.account, now() - REPORTED_WITHIN).await?)
+    }
+
+    /// Whether it does.
+    pub(super) async fn reports_on_us(&self, seen: &Seen, raw: &Bytes) -> Result<bool, Failure> {
+        let mut session = self.read().await?;
+        let returned =
+            submit::returned(&mut session, (&seen.summary, raw), CameTo::Account(self.account)).await?;
+        Ok(returned.is_some())
+    }
+
+    /// What a report that is filed is about.
+    pub(super) async fn returned(
+        &self,
+        tx: &mut Tx,
+        arrival: &Arrival<'_>,
+    ) -> Result<Option<Returned>, Error> {
+        let RawBytes::InHand { raw, .. } = arrival.bytes else { return Ok(None) };
+        if arrival.message.kind != Kind::Bounce {
+            return Ok(None);
+        }
+        let report = (&arrival.message.summary, raw.as_ref());
+        submit::returned(tx, report, CameTo::Account(self.account)).await
+    }
+}
