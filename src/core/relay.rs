@@ -109,7 +109,10 @@ mod tests {
         });
         let text = String::from_utf8_lossy(&out).into_owned();
         assert!(
-            !text.contains("bob@out.example") && !text.contains("cora@out") && !text.contains("r-abc") && !text.contains("DKIM"),
+            !text.contains("bob@out.example")
+                && !text.contains("cora@out")
+                && !text.contains("r-abc")
+                && !text.contains("DKIM"),
             "{text}"
         );
         let summary = HeaderSummary::read(&out);

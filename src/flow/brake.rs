@@ -48,7 +48,8 @@ mod tests {
     async fn only_the_sender_and_the_address_of_a_loop_are_stopped() {
         let brake = LoopBrake::default();
         let address = |text: &str| Address::parse(text).unwrap();
-        let (bob, cora, towards_ann, towards_ben) = (address("bob@x.example"), address("cora@x.example"), mint(), mint());
+        let (bob, cora, towards_ann, towards_ben) =
+            (address("bob@x.example"), address("cora@x.example"), mint(), mint());
         for _ in 0..MESSAGES_MAX {
             assert!(!brake.count(towards_ann, &bob).await);
         }

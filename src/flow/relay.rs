@@ -224,7 +224,10 @@ pub(super) async fn parts(
         }
     }
     tx.commit().await?;
-    Ok(Ok(views.into_iter().map(|(recipient, view)| part(gateway, stored, &raw, (recipient, view))).collect()))
+    Ok(Ok(views
+        .into_iter()
+        .map(|(recipient, view)| part(gateway, stored, &raw, (recipient, view)))
+        .collect()))
 }
 
 fn part(gateway: &Gateway, stored: &StoredMessage, raw: &Bytes, (to, view): (Address, View)) -> Part {

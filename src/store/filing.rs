@@ -121,9 +121,11 @@ impl Session {
             bound.iter_mut().zip(content).for_each(|(byte, given)| *byte = *given);
             bound
         };
-        let query = sql("select m.id, m.conversation, m.parties, m.rfc822_id, s.message as submitted from messages m \
+        let query = sql(
+            "select m.id, m.conversation, m.parties, m.rfc822_id, s.message as submitted from messages m \
              left join submissions s on s.workspace = m.workspace and s.message = m.id \
-             where m.workspace = $1 and m.identity >= $2 and m.identity <= $3 order by m.id limit 100")
+             where m.workspace = $1 and m.identity >= $2 and m.identity <= $3 order by m.id limit 100",
+        )
         .bind(self.workspace())
         .bind(bound(0))
         .bind(bound(255));

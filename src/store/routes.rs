@@ -38,7 +38,8 @@ impl Tx {
             }
             None => (None, None, None),
         };
-        let query = sql("insert into routes (workspace, id, kind, domain, local_part, user_id, conversation, \
+        let query =
+            sql("insert into routes (workspace, id, kind, domain, local_part, user_id, conversation, \
              participant, counterpart, created_at, expires_at) \
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
             .bind(self.workspace())

@@ -162,9 +162,10 @@ impl Tx {
     /// A submission that is going to be changed: until this transaction ends nobody else changes it or reads it to that end.
     pub async fn submission(&mut self, message: MessageKey) -> Result<Option<Submission>, Error> {
         if self.store().is_shared() {
-            let lock = sql("select message from submissions where workspace = $1 and message = $2 for update")
-                .bind(self.workspace())
-                .bind(message);
+            let lock =
+                sql("select message from submissions where workspace = $1 and message = $2 for update")
+                    .bind(self.workspace())
+                    .bind(message);
             self.fetch_optional(lock).await?;
         }
         Session::submission(self, message).await

@@ -47,7 +47,10 @@ fn arrives(world: &World, from: &str, to: &[&str], letter: &Letter) {
 fn copied(mail: &str) -> Vec<String> {
     let Some(field) = mail.split("\r\nCc:").nth(1) else { return Vec::new() };
     let field = field.split("\r\n").next().unwrap_or_default();
-    field.split(',').map(|one| one.split('<').nth(1).unwrap_or(one).trim_matches([' ', '>']).to_owned()).collect()
+    field
+        .split(',')
+        .map(|one| one.split('<').nth(1).unwrap_or(one).trim_matches([' ', '>']).to_owned())
+        .collect()
 }
 
 both! {

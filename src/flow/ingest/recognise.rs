@@ -43,10 +43,7 @@ pub(super) async fn recognise(
 
 /// The message that we passed on as this one: its author is hidden in it, so its content is another. A mark copied onto
 /// other mail proves nothing: the id is the original's too, or where a provider replaced that, the date.
-async fn original(
-    tx: &mut Tx,
-    arrival: &Arrival<'_>,
-) -> Result<Option<(MessageKey, ConversationId)>, Error> {
+async fn original(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<Option<(MessageKey, ConversationId)>, Error> {
     let Some(key) = arrival.passed_on else { return Ok(None) };
     let Some(original) = tx.message(key).await? else { return Ok(None) };
     let summary = &arrival.message.summary;

@@ -13,8 +13,8 @@ mod sent_copy;
 
 pub use handler::SubmissionHandler;
 pub use order::{ControlFields, Refusal, choose_exit};
-pub use perform::perform;
 pub(super) use perform::Part;
+pub use perform::perform;
 pub use report::report;
 pub(super) use returned::{CameTo, Returned, record_returned, returned};
 pub use sent_copy::save_sent;

@@ -83,7 +83,8 @@ fn failed(recipients: &[&RecipientState], reported: &[ReportRecipient]) -> Vec<F
     let mut failed = Vec::new();
     for state in recipients {
         let address = &state.recipient.address;
-        let is_he = |one: &&ReportRecipient| one.address == *address || one.original.as_ref() == Some(address);
+        let is_he =
+            |one: &&ReportRecipient| one.address == *address || one.original.as_ref() == Some(address);
         // Forwarded, it failed at an address that we do not know; with one of each there is no doubt who is meant.
         let only = || reported.first().filter(|_| recipients.len() == 1 && reported.len() == 1);
         let about = reported.iter().find(is_he).or_else(only);
@@ -121,7 +122,8 @@ pub(in crate::flow) async fn record_returned(
         let is_he = |state: &&mut RecipientState| state.recipient.address == failed.recipient;
         // A report on an attempt that has been followed by another one decides nothing.
         let states = submission.recipients.iter_mut().filter(is_he);
-        for state in states.filter(|s| matches!(s.state, SubmissionState::Sent | SubmissionState::Uncertain)) {
+        for state in states.filter(|s| matches!(s.state, SubmissionState::Sent | SubmissionState::Uncertain))
+        {
             state.state = SubmissionState::Bounced;
             (state.code, state.status) = (failed.code, failed.status.clone());
             state.text = Some(failed.text.clone());
@@ -142,6 +144,8 @@ pub(in crate::flow) async fn record_returned(
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
     use crate::mail::Recipient;
 
@@ -188,8 +192,8 @@ mod tests {
         let both = ["bob@x.example", "cora@x.example"];
         check(&both, &[cora.clone(), bob.clone()], &[("bob@x.example", Some(550))]);
         check(&both, &[alias], &[("bob@x.example", None)]);
-        check(&both, &[forwarded.clone()], &[]);
-        check(&["bob@x.example"], &[forwarded.clone()], &[("bob@x.example", Some(552))]);
+        check(&both, from_ref(&forwarded), &[]);
+        check(&["bob@x.example"], from_ref(&forwarded), &[("bob@x.example", Some(552))]);
         check(&["bob@x.example"], &[forwarded, cora], &[]);
         check(&["bob@x.example"], &[ReportRecipient { action: Delayed, ..bob }], &[]);
         check(&["bob@x.example"], &[], &[]);

@@ -338,11 +338,7 @@ impl<S: Wire> Connection<'_, S> {
         marked.and_then(|message| message.parse().ok())
     }
 
-    pub(super) async fn ingest(
-        &self,
-        tx: &mut Tx,
-        mut arrival: Arrival<'_>,
-    ) -> Result<Ingested, FlowError> {
+    pub(super) async fn ingest(&self, tx: &mut Tx, mut arrival: Arrival<'_>) -> Result<Ingested, FlowError> {
         let returned = self.returned(tx, &arrival).await?;
         arrival.proven.extend(returned.as_ref().map(|returned| returned.conversation));
         let (received_at, policy) = (arrival.received_at, self.gateway.policy());

@@ -30,7 +30,9 @@ const REPORTED_WITHIN: SignedDuration = SignedDuration::from_hours(14 * 24);
 impl<S: Wire> Connection<'_, S> {
     /// Whether a message that its header leaves out may report on mail that left through this account.
     pub(super) async fn may_report_on_us(&self, seen: &Seen) -> Result<bool, Failure> {
-        if seen.summary.automatic != Automatic::Bounce || seen.size.is_some_and(|size| size > REPORT_BYTES_MAX) {
+        if seen.summary.automatic != Automatic::Bounce
+            || seen.size.is_some_and(|size| size > REPORT_BYTES_MAX)
+        {
             return Ok(false);
         }
         Ok(self.read().await?.has_sent_by(self.account, now() - REPORTED_WITHIN).await?)

@@ -312,6 +312,9 @@ both! {
         tx.insert_route(&route, at(1)).await.unwrap();
         assert_eq!(tx.reply_route(absorbed, (&carl, None), ann).await.unwrap().as_ref(), Some(&route));
         assert_eq!(tx.reply_route(keep, (&carl, None), ann).await.unwrap(), None);
+        // Another user's, or the user's own towards somebody, would be others.
+        assert_eq!(tx.reply_route(absorbed, (&carl, None), mint()).await.unwrap(), None);
+        assert_eq!(tx.reply_route(absorbed, (&carl, Some(&carl)), ann).await.unwrap(), None);
         let merged = tx.merge_conversations(keep, absorbed).await.unwrap().unwrap();
         for id in [keep, absorbed] {
             let found = tx.reply_route(id, (&address("carl@X.example"), None), ann).await.unwrap().unwrap();
