@@ -12,6 +12,8 @@ mod returned;
 mod sent_copy;
 
 pub use handler::SubmissionHandler;
+#[cfg(test)]
+pub(super) use handler::own_message_id;
 pub use order::{ControlFields, Refusal, choose_exit};
 pub(super) use perform::Part;
 pub use perform::perform;

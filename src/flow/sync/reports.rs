@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use jiff::SignedDuration;
+use uuid::Uuid;
 
 use super::{
     Failure,
@@ -18,7 +19,7 @@ use crate::{
         now,
         submit::{self, CameTo, Returned},
     },
-    mail::{Automatic, Kind},
+    mail::{Automatic, Kind, MessageId},
     store::{Error, Tx},
 };
 
@@ -32,6 +33,10 @@ impl<S: Wire> Connection<'_, S> {
     pub(super) async fn may_report_on_us(&self, seen: &Seen) -> Result<bool, Failure> {
         if seen.summary.automatic != Automatic::Bounce
             || seen.size.is_some_and(|size| size > REPORT_BYTES_MAX)
+        {
+            return Ok(false);
+        }
+        if seen.summary.message_id.as_ref().is_some_and(|id| is_our_own(id, &self.gateway.settings.hostname))
         {
             return Ok(false);
         }
@@ -58,5 +63,27 @@ impl<S: Wire> Connection<'_, S> {
         }
         let report = (&arrival.message.summary, raw.as_ref());
         submit::returned(tx, report, CameTo::Account(self.account)).await
+    }
+}
+
+/// Whether a report is one that we wrote, for a CRM that sends from the user's address: by the Message-ID that
+/// `submit::report` gives it. It tells what is known.
+fn is_our_own(id: &MessageId, hostname: &str) -> bool {
+    let parts = id.as_str().split_once('@');
+    parts.is_some_and(|(key, host)| host == hostname && Uuid::try_parse(key).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{flow::submit::own_message_id, store::mint};
+
+    #[test]
+    fn our_own_reports_are_known_by_their_ids() {
+        let is_ours = |id: &MessageId| is_our_own(id, "mx.example");
+        assert!(is_ours(&own_message_id(mint(), "mx.example")));
+        assert!(!is_ours(&own_message_id(mint(), "mail.example")));
+        // Another program on this host.
+        assert!(!is_ours(&MessageId::parse("20240101.8DE4F9A4166@mx.example").unwrap()));
     }
 }
