@@ -179,6 +179,8 @@ create table routes (
     conversation uuid,
     -- Whose answers this reply address takes, in lower case.
     participant text,
+    -- Whom they are for when the participant is the user himself, in lower case; else they are for the user.
+    counterpart text,
     created_at  bigint not null,
     expires_at  bigint,
     primary key (workspace, id),

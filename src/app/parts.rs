@@ -17,7 +17,7 @@ use crate::{
     config::{self, Config},
     coord::{Coord, CoordError},
     core::attribution::OurDomains,
-    flow::{self, Gateway, Settings, sync::Followers},
+    flow::{self, Gateway, LoopBrake, Settings, sync::Followers},
     http::{ApiState, HostRule},
     imap,
     net::{self, Certificates, Egress, Resolver, Target},
@@ -83,6 +83,7 @@ pub(super) fn assemble(config: &Config, store: Store, loop_key: [u8; 32]) -> Res
         dialer: provider_dialer(config, dialer.clone()),
         webhooks: Poster::new(webhook_resolver(dialer), &tls)?,
         followers: Followers::new(LOGINS_AT_ONCE),
+        brake: LoopBrake::default(),
         settings: Arc::new(settings(config, loop_key)),
         store,
     })

@@ -96,7 +96,7 @@ pub enum Principal {
     Key(ApiKeyId),
     /// The instance administrator's key.
     Admin,
-    /// A user without an account, answering through his reply address.
+    /// A participant of a conversation, answering at a reply address that was made for this user.
     Participant(UserId),
 }
 

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{AccountId, DecisionId, Id as _, MessageKey, UserId, WebhookId};
+use super::ids::{AccountId, DecisionId, Id as _, MessageKey, WebhookId};
 
 /// What is to be done. The serialised form is stored: add variants and optional fields, rename nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,8 +18,6 @@ pub enum Job {
     Submit { message: MessageKey, exit: JobExit },
     /// See that a sent message lies in Sent, once.
     SaveSent { message: MessageKey, account: AccountId },
-    /// Pass a contact's message on to the user who takes part by reply address.
-    Relay { message: MessageKey, user: UserId },
     /// Report a submission's failure or success to the CRM's reverse-path.
     Report { message: MessageKey },
     /// Fetch mail again that was skipped, by this decision, before it was known to belong.
@@ -47,7 +45,6 @@ impl Job {
             Self::Repeat { .. } => JobKind::Repeat,
             Self::Submit { .. } => JobKind::Submit,
             Self::SaveSent { .. } => JobKind::SaveSent,
-            Self::Relay { .. } => JobKind::Relay,
             Self::Report { .. } => JobKind::Report,
             Self::Refetch { .. } => JobKind::Refetch,
             Self::Deliver { .. } => JobKind::Deliver,
@@ -63,7 +60,6 @@ impl Job {
             // An account's provider counts concurrent submissions; a smarthost is built for many.
             Self::Submit { exit: JobExit::Account(account), .. } => Some(format!("submit/{account}")),
             Self::Submit { message, exit: JobExit::Smarthost } => Some(beside("smarthost", *message)),
-            Self::Relay { message, .. } => Some(beside("relay", *message)),
             Self::Report { message } => Some(beside("report", *message)),
             Self::SaveSent { account, .. } => Some(format!("sent/{account}")),
             Self::Refetch { account, .. } => Some(refetch_lane(*account)),
@@ -108,7 +104,6 @@ pub enum JobKind {
     Repeat,
     Submit,
     SaveSent,
-    Relay,
     Report,
     Refetch,
     Deliver,
@@ -116,12 +111,11 @@ pub enum JobKind {
 }
 
 impl JobKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::Process,
         Self::Repeat,
         Self::Submit,
         Self::SaveSent,
-        Self::Relay,
         Self::Report,
         Self::Refetch,
         Self::Deliver,
@@ -132,7 +126,7 @@ impl JobKind {
     /// Events are told in order; of mail, one message that a server puts off must not hold up the others.
     #[must_use]
     pub fn keeps_order(self) -> bool {
-        !matches!(self, Self::Submit | Self::SaveSent | Self::Relay | Self::Report | Self::Refetch)
+        !matches!(self, Self::Submit | Self::SaveSent | Self::Report | Self::Refetch)
     }
 
     /// The word it is stored by.
@@ -143,7 +137,6 @@ impl JobKind {
             Self::Repeat => "repeat",
             Self::Submit => "submit",
             Self::SaveSent => "save_sent",
-            Self::Relay => "relay",
             Self::Report => "report",
             Self::Refetch => "refetch",
             Self::Deliver => "deliver",

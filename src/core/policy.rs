@@ -149,11 +149,10 @@ pub fn judge_capture(policy: &Policy, author: &Author, field: CaptureField) -> R
     }
     match author {
         Author::User(_) => synced("captured", "A user sent a copy to a capture address."),
-        _ => Ruling {
-            verdict: Verdict::Held,
-            rule: "capture_sender_unknown",
-            reason: "It came to a capture address, but its From is no user of this workspace.",
-        },
+        _ => held(
+            "capture_sender_unknown",
+            "It came to a capture address, but its From is no user of this workspace.",
+        ),
     }
 }
 
@@ -165,6 +164,39 @@ pub fn null_reverse_path() -> Ruling {
         "null_reverse_path",
         "It came to a capture address from the null reverse-path: a machine sent it.",
     )
+}
+
+/// A delivery report on mail that we sent. Whoever reports is no participant, and nobody is answered.
+#[must_use]
+pub fn delivery_report() -> Ruling {
+    synced("delivery_report", "It reports on the delivery of mail that was sent from here.")
+}
+
+/// Mail at a reply address whose participant wrote it.
+#[must_use]
+pub fn answered() -> Ruling {
+    synced("reply_address", "A participant answered to his reply address.")
+}
+
+/// Mail at a reply address that somebody else wrote, who merely learned the address.
+#[must_use]
+pub fn foreign_answer() -> Ruling {
+    held(
+        "reply_from_other_address",
+        "It came to a reply address from somebody other than the participant it belongs to.",
+    )
+}
+
+/// More mail from one sender at one reply address than people write.
+#[must_use]
+pub fn possible_loop() -> Ruling {
+    held("possible_loop", "One sender has written to one reply address so often that it looks like a loop.")
+}
+
+/// A copy of what the CRM sent itself, at a reply address: passed on from there it would be sent twice.
+#[must_use]
+pub fn sent_already() -> Ruling {
+    held("sent_by_crm", "It came to a reply address, but the CRM sent this message itself.")
 }
 
 /// Rules under which mail stays left out whatever becomes known later: no use in fetching it again.
@@ -190,6 +222,10 @@ pub fn gone() -> Ruling {
 
 fn synced(rule: &'static str, reason: &'static str) -> Ruling {
     Ruling { verdict: Verdict::Synced, rule, reason }
+}
+
+fn held(rule: &'static str, reason: &'static str) -> Ruling {
+    Ruling { verdict: Verdict::Held, rule, reason }
 }
 
 fn skipped(rule: &'static str, reason: &'static str) -> Ruling {

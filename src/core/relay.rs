@@ -32,6 +32,8 @@ pub struct Relayed<'a> {
     pub from: Party,
     /// Whom to name in To; `None` leaves To and Cc as they are.
     pub to: Option<&'a Party>,
+    /// Whom to name in Cc where To is replaced.
+    pub cc: &'a [Party],
     /// The loop mark's key and the message it is for.
     pub mark: (&'a [u8; 32], String),
 }
@@ -65,7 +67,14 @@ pub fn rewrite(raw: &Bytes, relayed: &Relayed<'_>, hidden: impl Fn(&Address) -> 
     );
     let from = surgery::set_parties(&marked, "From", std::slice::from_ref(&relayed.from));
     match relayed.to {
-        Some(to) => surgery::set_parties(&from, "To", std::slice::from_ref(to)),
+        Some(to) => {
+            // Each is written before the fields that are there: To stands first in the end.
+            let copied = match relayed.cc {
+                [] => from,
+                cc => surgery::set_parties(&from, "Cc", cc),
+            };
+            surgery::set_parties(&copied, "To", std::slice::from_ref(to))
+        }
         None => from,
     }
 }
@@ -84,7 +93,7 @@ mod tests {
     }
 
     const RAW: &str = "Received: from bob.example\r\nDKIM-Signature: v=1\r\nFrom: Bob Ray <bob@out.example>\r\nReply-To: bob@out.example\r\n\
-        To: r-abc@reply.example\r\nMessage-ID: <1@out.example>\r\nIn-Reply-To: <0@us.example>\r\nSubject: Re: Offer\r\n\r\nYes.\r\n";
+        To: r-abc@reply.example\r\nCc: cora@out.example\r\nMessage-ID: <1@out.example>\r\nIn-Reply-To: <0@us.example>\r\nSubject: Re: Offer\r\n\r\nYes.\r\n";
 
     #[test]
     fn the_other_sides_address_is_gone_and_the_thread_stays() {
@@ -93,18 +102,22 @@ mod tests {
             Some(&party("bob@out.example", Some("Bob Ray"))),
             Address::parse("r-xyz@reply.example").unwrap(),
         );
-        let relayed = Relayed { from, to: Some(&to), mark: (&[1; 32], "msg_1".into()) };
+        let cc = [party("r-uvw@reply.example", Some("Cora"))];
+        let relayed = Relayed { from, to: Some(&to), cc: &cc, mark: (&[1; 32], "msg_1".into()) };
         let out = rewrite(&Bytes::from_static(RAW.as_bytes()), &relayed, |address| {
             address.domain() == "reply.example" && address.local() == "r-abc"
         });
         let text = String::from_utf8_lossy(&out).into_owned();
         assert!(
-            !text.contains("bob@out.example") && !text.contains("r-abc") && !text.contains("DKIM"),
+            !text.contains("bob@out.example")
+                && !text.contains("cora@out")
+                && !text.contains("r-abc")
+                && !text.contains("DKIM"),
             "{text}"
         );
         let summary = HeaderSummary::read(&out);
         assert_eq!(summary.from, [party("r-xyz@reply.example", Some("Bob Ray"))]);
-        assert_eq!(summary.to, [to]);
+        assert_eq!((summary.to, summary.cc), (vec![to], cc.to_vec()));
         assert_eq!(summary.message_id.unwrap().as_str(), "1@out.example");
         assert_eq!(summary.in_reply_to[0].as_str(), "0@us.example");
         assert!(loop_mark::is_ours(&HeaderBlock::scan(&out), &[1; 32]));

@@ -3,16 +3,19 @@
 //! A flow reaches the network first and writes afterwards; it never holds a transaction across a server's answer.
 
 pub mod api_key;
+mod brake;
 mod capture;
 pub mod erase;
 mod ingest;
 pub mod notify;
 mod process;
-pub mod relay;
+mod reading;
+mod relay;
 pub mod repair;
 pub mod submit;
 pub mod sync;
 
+pub use brake::LoopBrake;
 pub use capture::MxHandler;
 pub(crate) use ingest::{identity, keys_of_summary, known_people};
 pub use process::{hold_poison, process, repeat};
@@ -40,6 +43,7 @@ pub struct Gateway {
     pub webhooks: Poster,
     /// The accounts that this process follows.
     pub followers: sync::Followers,
+    pub brake: LoopBrake,
     pub settings: Arc<Settings>,
 }
 

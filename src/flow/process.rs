@@ -4,21 +4,23 @@
 
 use super::{
     FlowError, Gateway,
-    ingest::{self, Announce, Arrival, Ingested, RawBytes},
-    relay, submit,
+    ingest::{self, Announce, Arrival, RawBytes},
+    reading,
+    relay::{self, Bound},
+    submit::{self, CameTo, Returned},
 };
 use crate::{
     core::{
-        attribution::{self, Attribution, OurDomains},
+        attribution::{self, Attribution, Known, OurDomains},
         decision::{NewDecision, Ruling, Verdict},
         event::{self, Event, MessageEvent},
         ids::MessageKey,
         inbound::Door,
-        message::{CaptureField, Direction, Parties, Sighting},
+        message::{Author, CaptureField, Direction, Parties, Sighting},
         policy,
         route::{Route, RouteTarget},
     },
-    mail::{Address, HeaderSummary, Message, Party, ReversePath},
+    mail::{Address, HeaderSummary, Kind, Message, Party, ReversePath},
     queue::{Leased, Settlement},
     store::{InboundRow, InboundState, Tx, mint},
 };
@@ -30,11 +32,16 @@ use crate::{
 pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Result<(), FlowError> {
     let row = gateway.store.read(job.workspace).await?.inbound(inbound).await?;
     // Before the transaction begins: everybody else who writes waits for its end.
-    let message = (row.state == InboundState::Pending).then(|| Message::parse(&row.raw));
+    let message = match row.state {
+        InboundState::Pending => Some(reading::read(&row.raw).await),
+        _ => None,
+    };
     let mut tx = gateway.store.begin(job.workspace).await?;
     if let Some(message) = message {
         match &row.door {
-            Door::Mx { routes, .. } => file_mx(&mut tx, gateway, &row, &message, routes).await?,
+            Door::Mx { routes, envelope, .. } => {
+                file_mx(&mut tx, gateway, &row, &message, (routes, &envelope.reverse_path)).await?;
+            }
             Door::Submission { order, envelope } => {
                 let accepted = submit::file(
                     &mut tx,
@@ -95,83 +102,130 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
     Ok(())
 }
 
+/// What came to some addresses of ours, judged.
+struct Judged {
+    ruling: Ruling,
+    via: &'static str,
+    who: Attribution,
+    known: Known,
+    /// The reply addresses that take it.
+    bound: Vec<Bound>,
+    /// The mail of ours that it reports on.
+    returned: Option<Returned>,
+}
+
 async fn file_mx(
     tx: &mut Tx,
     gateway: &Gateway,
     row: &InboundRow,
     message: &Message,
-    routes: &[Route],
+    (routes, reverse_path): (&[Route], &ReversePath),
 ) -> Result<(), FlowError> {
-    let Door::Mx { envelope, .. } = &row.door else { return Err(FlowError::Obsolete) };
-    let bound = relay::bound(tx, routes).await?;
     let mut parties = parties(gateway, message);
-    if let Some(bound) = &bound {
-        relay::complete(&mut parties, bound);
-    }
     // What is read from here on is what filing changes.
     tx.lock_filing().await?;
-    let known = ingest::known_people(tx, &parties).await?;
-    let who = attribution::attribute(&parties, &known, &gateway.settings.ours);
-    let is_null = envelope.reverse_path == ReversePath::Null;
-    let (ruling, via) = match &bound {
-        // A reply address admits to its conversation, else it is a captured copy.
-        Some(bound) => (judge_reply(&who, &bound.participant), "reply"),
-        None if is_null => (policy::null_reverse_path(), "capture"),
-        None => (judge_capture(gateway, &who, message, routes), "capture"),
-    };
-    if ruling.verdict != Verdict::Synced {
-        return leave(tx, gateway, row, message, (ruling, via)).await;
+    let judged = judge(tx, gateway, (row, message, &parties), (routes, reverse_path)).await?;
+    if judged.ruling.verdict != Verdict::Synced {
+        return leave(tx, gateway, row, message, (judged.ruling, judged.via)).await;
     }
+    let Judged { ruling, via, who, known, bound, returned } = judged;
+    let goes_on = !bound.is_empty() && relay::goes_on(message.kind, reverse_path);
+    let direction = if message.kind == Kind::Bounce {
+        who.direction
+    } else {
+        relay::complete(&mut parties, &bound);
+        attribution::attribute(&parties, &known, &gateway.settings.ours).direction
+    };
+    let taken = routes.iter().filter(|route| takes(route, &bound));
     let arrival = Arrival {
         key: row.id,
         message,
         parties,
         bytes: RawBytes::Stored { blob: row.blob, size: row.raw.len() },
-        sightings: routes.iter().map(|route| sighting(row.id, route, message)).collect(),
+        sightings: taken.map(|route| sighting(row.id, route, message)).collect(),
         received_at: row.received_at,
         internal_date: None,
         ruling,
         via,
         extra_nodes: Vec::new(),
-        conversation: bound.as_ref().map(|bound| bound.conversation),
-        create_contacts: bound.is_none(),
-        announce: Announce::Now(announcement(via, who.direction)),
+        proven: bound.iter().map(|bound| bound.conversation).collect(),
+        passed_on: None,
+        create_contacts: via == "capture",
+        announce: announcement((via, goes_on), (&who.author, direction)),
         account: None,
         known: Some(known),
     };
-    let ingested = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival).await?;
-    if let (Ingested::Filed(message), Some(bound)) = (&ingested, &bound) {
-        relay::enqueue(tx, message, bound, &envelope.reverse_path).await?;
+    let key = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival).await?.key();
+    if let Some(returned) = &returned {
+        submit::record_returned(tx, returned, row.received_at).await?;
     }
-    tx.settle_inbound(row.id, InboundState::Filed, Some(ingested.key())).await?;
+    if goes_on && !relay::enqueue(tx, key, &bound, row.received_at).await? {
+        return leave(tx, gateway, row, message, (policy::sent_already(), via)).await;
+    }
+    tx.settle_inbound(row.id, InboundState::Filed, Some(key)).await?;
     Ok(())
 }
 
-fn announcement(via: &str, direction: Direction) -> MessageEvent {
-    if via == "capture" { MessageEvent::Captured } else { ingest::event_for(direction) }
+/// A capture address takes every message that is filed, a reply address those of its participant.
+fn takes(route: &Route, bound: &[Bound]) -> bool {
+    matches!(route.target, RouteTarget::Capture { .. })
+        || bound.iter().any(|bound| bound.address == route.address)
+}
+
+/// What a user wrote and we pass on is told of as sent when it was sent.
+fn announcement((via, goes_on): (&str, bool), (author, direction): (&Author, Direction)) -> Announce {
+    match author {
+        Author::User(_) if goes_on => Announce::Later,
+        _ if via == "capture" => Announce::Now(MessageEvent::Captured),
+        _ => Announce::Now(ingest::event_for(direction)),
+    }
+}
+
+/// A reply address admits to its conversation; mail that came to none is a captured copy.
+async fn judge(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    (row, message, parties): (&InboundRow, &Message, &Parties),
+    (routes, reverse_path): (&[Route], &ReversePath),
+) -> Result<Judged, FlowError> {
+    let mut bound = relay::bound(tx, routes).await?;
+    let people: Vec<Address> = parties.addresses().chain(relay::people(&bound)).cloned().collect();
+    let known = ingest::known_among(tx, &people).await?;
+    let who = attribution::attribute(parties, &known, &gateway.settings.ours);
+    let mut returned = None;
+    let is_answer = routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. }));
+    let (ruling, via) = if is_answer && message.kind == Kind::Bounce {
+        let participants: Vec<Address> = bound.iter().map(|bound| bound.participant.clone()).collect();
+        let report = (&message.summary, row.raw.as_ref());
+        returned = submit::returned(tx, report, CameTo::Participants(&participants)).await?;
+        (policy::delivery_report(), "reply")
+    } else if is_answer {
+        bound.retain(|bound| bound.admits(&who, &known));
+        (judge_answer(gateway, &who, (routes, &bound)).await, "reply")
+    } else if *reverse_path == ReversePath::Null {
+        (policy::null_reverse_path(), "capture")
+    } else {
+        (judge_capture(gateway, &who, message, routes), "capture")
+    };
+    Ok(Judged { ruling, via, who, known, bound, returned })
+}
+
+async fn judge_answer(gateway: &Gateway, who: &Attribution, (routes, bound): (&[Route], &[Bound])) -> Ruling {
+    let Some(author) = who.author_party.as_ref().filter(|_| !bound.is_empty()) else {
+        return policy::foreign_answer();
+    };
+    for route in routes.iter().filter(|route| bound.iter().any(|bound| bound.address == route.address)) {
+        if gateway.brake.count(route.id, &author.address).await {
+            return policy::possible_loop();
+        }
+    }
+    policy::answered()
 }
 
 /// What policy says of a copy, by its author and the field that the capture address stood in.
 fn judge_capture(gateway: &Gateway, who: &Attribution, message: &Message, routes: &[Route]) -> Ruling {
     let field = routes.first().map_or(CaptureField::Bcc, |route| capture_field(&route.address, message));
     policy::judge_capture(&gateway.policy(), &who.author, field)
-}
-
-/// A reply address takes the answers of the participant it was made for, and of nobody who merely learned it.
-fn judge_reply(who: &Attribution, participant: &Address) -> Ruling {
-    let from = who.author_party.as_ref().map(|party| &party.address);
-    if from == Some(participant) {
-        return Ruling {
-            verdict: Verdict::Synced,
-            rule: "reply_address",
-            reason: "A participant answered to his reply address.",
-        };
-    }
-    Ruling {
-        verdict: Verdict::Held,
-        rule: "reply_from_other_address",
-        reason: "It came to a reply address from somebody other than the participant it belongs to.",
-    }
 }
 
 /// Leaves out what policy skips, and keeps aside what it holds.

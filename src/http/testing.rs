@@ -14,7 +14,7 @@ use crate::{
     account::ProviderDialer,
     coord::Coord,
     core::attribution::OurDomains,
-    flow::{Gateway, Settings, sync::Followers},
+    flow::{Gateway, LoopBrake, Settings, sync::Followers},
     imap,
     net::{self, Egress, Resolver},
     queue::Queue,
@@ -66,6 +66,7 @@ fn gateway(store: Store) -> Gateway {
         dialer,
         webhooks,
         followers: Followers::new(1),
+        brake: LoopBrake::default(),
         settings: Arc::new(settings),
         store,
     }

@@ -19,6 +19,8 @@ pub struct SameContent {
     pub message: MessageKey,
     pub conversation: ConversationId,
     pub parties: Parties,
+    /// It came with a Message-ID of its own.
+    pub has_id: bool,
     /// The CRM handed it in for sending.
     pub submitted: bool,
 }
@@ -103,9 +105,11 @@ impl Session {
             bound.iter_mut().zip(content).for_each(|(byte, given)| *byte = *given);
             bound
         };
-        let query = sql("select m.id, m.conversation, m.parties, s.message as submitted from messages m \
+        let query = sql(
+            "select m.id, m.conversation, m.parties, m.rfc822_id, s.message as submitted from messages m \
              left join submissions s on s.workspace = m.workspace and s.message = m.id \
-             where m.workspace = $1 and m.identity >= $2 and m.identity <= $3 order by m.id limit 100")
+             where m.workspace = $1 and m.identity >= $2 and m.identity <= $3 order by m.id limit 100",
+        )
         .bind(self.workspace())
         .bind(bound(0))
         .bind(bound(255));
@@ -114,6 +118,7 @@ impl Session {
                 message: row.id("id")?,
                 conversation: row.id("conversation")?,
                 parties: row.json("parties")?,
+                has_id: row.get::<Option<String>>("rfc822_id")?.is_some(),
                 submitted: row.opt_id::<MessageKey>("submitted")?.is_some(),
             })
         };

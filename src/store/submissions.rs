@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     core::{
-        ids::{MessageKey, UserId},
+        ids::{AccountId, MessageKey, UserId},
         submission::{DOUBTS_MAX, DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
     },
     mail::{MessageId, Recipient, ReversePath},
@@ -245,6 +245,16 @@ impl Session {
         .bind(id.as_str());
         let row = self.fetch_optional(query).await?;
         Ok(self.complete_submissions(row.as_slice()).await?.pop())
+    }
+
+    /// Whether any mail was handed in for this account to send since then.
+    pub async fn has_sent_by(&mut self, account: AccountId, since: Timestamp) -> Result<bool, Error> {
+        let query = sql("select message from submissions where workspace = $1 and account = $2 \
+             and accepted_at >= $3 limit 1")
+        .bind(self.workspace())
+        .bind(account)
+        .bind(since);
+        Ok(self.fetch_optional(query).await?.is_some())
     }
 
     /// Adds the recipients to rows of submissions: one statement, however many there are.

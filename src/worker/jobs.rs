@@ -48,7 +48,7 @@ struct Crew {
 const CREWS: [Crew; 4] = [
     Crew { kinds: &[JobKind::Process, JobKind::Repeat], workers: 16, claim_min: 8, yields: true },
     Crew {
-        kinds: &[JobKind::Submit, JobKind::Relay, JobKind::Report, JobKind::Erase],
+        kinds: &[JobKind::Submit, JobKind::Report, JobKind::Erase],
         workers: 64,
         claim_min: 1,
         yields: false,
@@ -215,7 +215,6 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
         Job::SaveSent { message, account } => {
             flow::submit::save_sent(&gateway, &job, *message, *account).await
         }
-        Job::Relay { message, user } => flow::relay::perform(&gateway, &job, *message, *user).await,
         Job::Report { message } => flow::submit::report(&gateway, &job, *message).await,
         Job::Refetch { account, decision } => flow::sync::refetch(&gateway, &job, *account, *decision).await,
         Job::Erase => flow::erase::perform(&gateway, &job).await,

@@ -11,7 +11,7 @@ use crate::{
         threading::{self, PARTICIPANTS_MAX, ThreadKey, ThreadNode},
     },
     flow,
-    mail::{Address, Message, MessageId},
+    mail::{Address, Kind, Message, MessageId},
     store::{Error, Session},
 };
 
@@ -58,7 +58,9 @@ async fn look_into(
             let nodes = extra_nodes(&message, ids);
             keys_lead_home(session, &stored, (&message, &nodes, root), ours, report).await?;
             // The header of a copy that brought another id is not kept: what else it named is unknown.
-            let by_name = !nodes.is_empty() || session.may_join_by_name(key).await?;
+            // A report joins the conversation of what it reports on, whoever wrote it.
+            let is_report = stored.kind == Kind::Bounce;
+            let by_name = is_report || !nodes.is_empty() || session.may_join_by_name(key).await?;
             grouping.add(&possible_keys(&stored, (&message, &nodes), ours), by_name);
         }
     }

@@ -49,8 +49,10 @@ pub(super) struct Arrival<'a> {
     pub via: &'static str,
     /// Provider's thread ids, besides the Message-IDs.
     pub extra_nodes: Vec<ThreadNode>,
-    /// A conversation it may join whoever is on it: proven by a reply address, or named by the CRM.
-    pub conversation: Option<ConversationId>,
+    /// Conversations it joins whoever is on it: proven by reply addresses, or named by the CRM.
+    pub proven: Vec<ConversationId>,
+    /// The message that its loop mark says it is a copy of, passed on by us.
+    pub passed_on: Option<MessageKey>,
     pub create_contacts: bool,
     pub announce: Announce,
     pub account: Option<AccountId>,
@@ -121,40 +123,74 @@ pub(super) async fn ingest(
     file(tx, ours, policy, arrival).await
 }
 
-/// Adds what a further copy tells: where it was seen, and the ids it goes by there.
+/// Adds what a further copy tells: where it was seen, the ids it goes by there, whom it makes contacts of, and where it
+/// belongs.
 async fn add_sightings(
     tx: &mut Tx,
     (ours, policy): (&OurDomains, &Policy),
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
 ) -> Result<Ingested, FlowError> {
+    if arrival.create_contacts && !is_captured(tx, message).await? {
+        meet(tx, ours, message, arrival).await?;
+    }
     for sighting in &arrival.sightings {
         let row = SightingRow { sighting: sighting.clone(), at: arrival.received_at };
         tx.add_sighting(message, &row).await?;
         if let Sighting::Account(at) = sighting {
             tx.note_sent_copy(message, at).await?;
-            ledger::decide(tx, policy, arrival, message).await?;
         }
     }
-    let conversation = learn_ids(tx, ours, (message, conversation), arrival).await?;
+    ledger::decide(tx, policy, arrival, message).await?;
+    let conversation = join_known(tx, ours, (message, conversation), arrival).await?;
     Ok(Ingested::Known { message, conversation })
 }
 
-/// Learns the id that a provider gave the message on the wire: answers will name that one.
-async fn learn_ids(
+async fn is_captured(tx: &mut Tx, message: MessageKey) -> Result<bool, Error> {
+    let seen = tx.sightings(&[message]).await?.remove(&message).unwrap_or_default();
+    Ok(seen.iter().any(|row| matches!(row.sighting, Sighting::Capture { .. })))
+}
+
+/// The first capture of a message that was here already makes the contacts that it would have made had it come first.
+async fn meet(
+    tx: &mut Tx,
+    ours: &OurDomains,
+    message: MessageKey,
+    arrival: &Arrival<'_>,
+) -> Result<(), FlowError> {
+    let mut known = known_people(tx, &arrival.parties).await?;
+    let created = people::create_contacts(tx, ours, &mut known, arrival).await?;
+    let who = attribution::attribute(&arrival.parties, &known, ours);
+    let stored = tx.message(message).await?.ok_or(Error::Missing)?;
+    tx.put_message_contacts(message, stored.sent_at, &who.contacts).await?;
+    let events = people::contact_events(&created, &known, arrival, message);
+    tx.announce_all(&events, arrival.received_at).await?;
+    Ok(())
+}
+
+/// Joins the conversations that this copy proves it belongs to, and learns the id that a provider gave the message on the
+/// wire: answers will name that one.
+async fn join_known(
     tx: &mut Tx,
     ours: &OurDomains,
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
 ) -> Result<ConversationId, FlowError> {
-    let Some(id) = &arrival.message.summary.message_id else { return Ok(conversation) };
-    if tx.ids_of_message(message).await?.contains(id) {
+    let mut keys: Vec<ThreadKey> =
+        arrival.proven.iter().filter(|id| **id != conversation).map(of_conversation).collect();
+    let new_id = match &arrival.message.summary.message_id {
+        Some(id) if !tx.ids_of_message(message).await?.contains(id) => Some(id),
+        _ => None,
+    };
+    if keys.is_empty() && new_id.is_none() {
         return Ok(conversation);
     }
-    tx.add_message_id(message, id).await?;
     let known = known_people(tx, &arrival.parties).await?;
     let who = attribution::attribute(&arrival.parties, &known, ours);
-    let mut keys = thread::thread_keys(arrival, &who);
+    if let Some(id) = new_id {
+        tx.add_message_id(message, id).await?;
+        keys.extend(thread::thread_keys(arrival, &who));
+    }
     keys.push(ThreadKey::of_conversation(conversation));
     let found = thread::found(tx, &keys).await?;
     let found = thread::on_one_side(tx, found, (arrival, &who), Some(conversation)).await?;
@@ -162,6 +198,10 @@ async fn learn_ids(
     tx.put_thread_keys(&bytes_of(&keys), root).await?;
     tx.announce_all(&events, arrival.received_at).await?;
     Ok(root)
+}
+
+fn of_conversation(id: &ConversationId) -> ThreadKey {
+    ThreadKey::of_conversation(*id)
 }
 
 async fn file(
@@ -181,7 +221,7 @@ async fn file(
     };
     let who = attribution::attribute(&arrival.parties, &known, ours);
     let mut keys = thread::thread_keys(&arrival, &who);
-    keys.extend(arrival.conversation.map(ThreadKey::of_conversation));
+    keys.extend(arrival.proven.iter().map(of_conversation));
     let found = thread::found(tx, &keys).await?;
     let found = thread::on_one_side(tx, found, (&arrival, &who), None).await?;
     let (conversation, mut events) = match threading::assign(&found) {

@@ -17,6 +17,9 @@ pub(super) async fn recognise(
     tx: &mut Tx,
     arrival: &Arrival<'_>,
 ) -> Result<Option<(MessageKey, ConversationId)>, Error> {
+    if let Some(original) = original(tx, arrival).await? {
+        return Ok(Some(original));
+    }
     let summary = &arrival.message.summary;
     let ids: Vec<MessageId> =
         [&summary.message_id, &summary.original_message_id].into_iter().flatten().cloned().collect();
@@ -38,23 +41,33 @@ pub(super) async fn recognise(
         // several people under one id, each in a To of his own, is a letter to each.
         return Ok(other.filter(|_| !is_handed_in(arrival)));
     }
-    let in_mailbox = arrival.sightings.iter().any(|sighting| matches!(sighting, Sighting::Account(_)));
-    let has_id = summary.message_id.is_some();
-    if has_id && !in_mailbox {
-        return Ok(None);
-    }
-    // Mail without any id, or a submission of ours whose id the provider replaced without a trace: content, sender, date
-    // and recipients decide.
+    // Mail that one of its copies has no id in, or a submission of ours whose id the provider replaced without a trace:
+    // content, sender, date and recipients decide.
     let same = tx.messages_by_content(&content).await?;
-    let copy = same
-        .into_iter()
-        .find(|found| (found.submitted || !has_id) && same_recipients(&found.parties, &arrival.parties));
+    let in_mailbox = arrival.sightings.iter().any(|sighting| matches!(sighting, Sighting::Account(_)));
+    let copy = same.into_iter().find(|found| {
+        let one_has_no_id = summary.message_id.is_none() || !found.has_id;
+        (one_has_no_id || (in_mailbox && found.submitted))
+            && same_recipients(&found.parties, &arrival.parties)
+    });
     Ok(copy.map(|found| (found.message, found.conversation)))
 }
 
 fn is_handed_in(arrival: &Arrival<'_>) -> bool {
     let handed_in = |sighting: &Sighting| matches!(sighting, Sighting::Submission { .. } | Sighting::Api);
     arrival.sightings.iter().any(handed_in)
+}
+
+/// The message that we passed on as this one: its author is hidden in it, so its content is another. A mark copied onto
+/// other mail proves nothing: the id is the original's too, or where a provider replaced that, the date.
+async fn original(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<Option<(MessageKey, ConversationId)>, Error> {
+    let Some(key) = arrival.passed_on else { return Ok(None) };
+    let Some(original) = tx.message(key).await? else { return Ok(None) };
+    let summary = &arrival.message.summary;
+    let ids = tx.ids_of_message(key).await?;
+    let same_id = summary.message_id.as_ref().is_some_and(|id| ids.contains(id));
+    let same = same_id || summary.date == Some(original.sent_at);
+    Ok(same.then_some((original.id, original.conversation)))
 }
 
 fn same_recipients(a: &Parties, b: &Parties) -> bool {

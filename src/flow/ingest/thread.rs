@@ -88,11 +88,11 @@ async fn nearest(
     let ids = summary.in_reply_to.iter().chain(summary.references.iter().rev()).chain(own);
     let mut order: Vec<ThreadKey> =
         ids.flat_map(|id| threading::keys(&[ThreadNode::MessageId(id.clone())], &people)).collect();
-    if let Some(named) = arrival.conversation.map(ThreadKey::of_conversation) {
-        // A reply address was made for the whole conversation, before it was parted: there the answered message decides.
-        let is_reply = arrival.sightings.iter().any(|sighting| matches!(sighting, Sighting::Reply { .. }));
-        order.insert(if is_reply { order.len() } else { 0 }, named);
-    }
+    // A reply address was made for the whole conversation, before it was parted: there the answered message decides.
+    let is_reply = arrival.sightings.iter().any(|sighting| matches!(sighting, Sighting::Reply { .. }));
+    let at = if is_reply { order.len() } else { 0 };
+    let named = arrival.proven.iter().map(|id| ThreadKey::of_conversation(*id));
+    order.splice(at..at, named);
     let roots = tx.roots_of_keys(&bytes_of(&order)).await?;
     Ok(order.iter().find_map(|key| roots.get(&key.0).copied()))
 }

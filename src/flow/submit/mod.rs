@@ -10,15 +10,19 @@ mod perform;
 mod reconcile;
 mod record;
 mod report;
+mod returned;
 mod sent_copy;
 mod way_out;
 
 pub use handler::SubmissionHandler;
+#[cfg(test)]
+pub(super) use handler::own_message_id;
 pub use held::release_held;
 pub use order::{ControlFields, Refusal, Sender, choose_exit};
-pub(super) use perform::{Part, send_relayed};
+pub(super) use perform::Part;
 pub use perform::{hold_poison, perform};
 pub use report::report;
+pub(super) use returned::{CameTo, Returned, record_returned, returned};
 pub use sent_copy::save_sent;
 
 use jiff::Timestamp;
@@ -152,7 +156,8 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         },
         via,
         extra_nodes: Vec::new(),
-        conversation: handed.order.conversation,
+        proven: handed.order.conversation.into_iter().collect(),
+        passed_on: None,
         // A capture address among the recipients files a copy, as it does in any other mail.
         create_contacts: is_captured,
         announce: match is_captured && outgoing(gateway, handed.envelope).next().is_none() {

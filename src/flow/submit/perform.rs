@@ -13,15 +13,15 @@ use super::{
 use crate::{
     account::{Exit as Server, Trouble},
     core::{
-        ids::{MessageKey, WorkspaceId},
-        inbound::{Principal, SendClass},
+        ids::MessageKey,
+        inbound::SendClass,
         message::StoredMessage,
         submission::{RecipientState, Submission, SubmissionState},
     },
     flow::{FlowError, Gateway, now, relay},
     mail::{Address, Envelope, HeaderBlock, Recipient, ReversePath},
     queue::Leased,
-    smtp::{Capabilities, Client, Outcome, Reply, Transmission},
+    smtp::{Capabilities, Client, Outcome, Transmission},
 };
 
 /// One mail transaction to be: some of the recipients, and the bytes they get.
@@ -52,9 +52,9 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     };
     let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
-    let parts = match parts(gateway, job, &submission, &stored, (raw, &server)).await {
-        Err(FlowError::Obsolete) => return record::hold(gateway, job, message, NO_REPLY_ADDRESS).await,
-        parts => parts?,
+    let parts = match parts(gateway, job, &submission, &stored, (raw, &server)).await? {
+        Ok(parts) => parts,
+        Err(reason) => return record::hold(gateway, job, message, reason).await,
     };
     let began = now();
     match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
@@ -71,28 +71,24 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, message: MessageKey) -
     record::hold(gateway, job, message, "It could not be processed.").await
 }
 
-/// A user without an account writes from reply addresses, which need `domains.reply`.
-const NO_REPLY_ADDRESS: &str = "No reply address can be made for its recipients.";
-
 /// The transactions that the open recipients need. By account all of them in one; a user without an account writes from a
-/// reply address of each contact, hence in one for each.
+/// reply address of each contact, hence in one for each. The inner error says why it cannot be sent.
 async fn parts(
     gateway: &Gateway,
     job: &Leased,
     submission: &Submission,
     stored: &StoredMessage,
     (raw, server): (Bytes, &Server),
-) -> Result<Vec<Part>, FlowError> {
+) -> Result<Result<Vec<Part>, &'static str>, FlowError> {
     let mut open: Vec<&RecipientState> = submission.recipients.iter().filter(|r| r.is_open()).collect();
     // Those not tried yet go first: one recipient at whom a server hangs up must not keep the others from their turn.
     open.sort_by_key(|state| state.state != SubmissionState::Queued);
     let open: Vec<Recipient> = open.into_iter().map(|state| state.recipient.clone()).collect();
-    let is_answer = matches!(submission.principal, Principal::Participant(_));
     if submission.account.is_none() && submission.class == SendClass::Individual {
-        return relay::outward_parts(gateway, job.workspace, stored, (raw, open, is_answer)).await;
+        return relay::parts(gateway, job.workspace, (stored, submission), (raw, open)).await;
     }
     let envelope = envelope(submission, reverse_path(submission, server), open);
-    Ok(vec![Part { envelope, raw }])
+    Ok(Ok(vec![Part { envelope, raw }]))
 }
 
 /// Bounces of mail sent by a user's account go to the user; those of a smarthost where the CRM asked.
@@ -168,39 +164,6 @@ async fn send_part<S: AsyncRead + AsyncWrite + Unpin>(
         }
         Err(error) => Ok(vec![error.outcome(); part.envelope.recipients.len()]),
     }
-}
-
-/// Sends one transaction of which no state is kept: a relayed message.
-async fn send_once(gateway: &Gateway, server: &Server, part: &Part) -> Outcome {
-    let opened = gateway.dialer.open_submission(server, &gateway.settings.hostname).await;
-    let mut client = match opened {
-        Ok(client) => client,
-        Err(trouble) => return Outcome::Deferred(Reply::new(451, [4, 4, 1], trouble.recipient_text())),
-    };
-    let outcomes = match client.send_data(&part.envelope, &part.raw).await {
-        Ok(Transmission::Settled(outcomes)) => outcomes,
-        Ok(Transmission::Pending(pending)) => pending.finish().await,
-        Err(error) => vec![error.outcome()],
-    };
-    if client.is_usable() {
-        client.quit().await;
-    }
-    outcomes.into_iter().next().unwrap_or(Outcome::Unknown)
-}
-
-/// Sends a relayed message by the workspace's smarthost.
-///
-/// # Errors
-/// Those of the store; `Obsolete` when there is no smarthost any more.
-pub(in crate::flow) async fn send_relayed(
-    gateway: &Gateway,
-    workspace: WorkspaceId,
-    part: &Part,
-) -> Result<Outcome, FlowError> {
-    let mut session = gateway.store.read(workspace).await?;
-    let WayOut::Open(server) = way_out(&mut session, None).await? else { return Err(FlowError::Obsolete) };
-    drop(session);
-    Ok(send_once(gateway, &server, part).await)
 }
 
 impl Trouble {

@@ -13,6 +13,7 @@ use crate::{
         event::{Event, MessageEvent, MessageFact, RecipientFact},
         ids::MessageKey,
         job::Job,
+        message::Direction,
         policy::AppendSent,
         retry,
         submission::{DOUBTS_MAX, RecipientState, SentCopy, Submission, SubmissionState, overall},
@@ -353,6 +354,32 @@ async fn announce(
         }
         SubmissionState::Queued | SubmissionState::Sending | SubmissionState::Cancelled => return Ok(()),
     };
+    let some_bounced = submission.recipients.iter().any(|state| state.state == SubmissionState::Bounced);
+    if what == MessageEvent::Sent && some_bounced {
+        tell(tx, submission, MessageEvent::Bounced, now).await?;
+    }
+    // What somebody else wrote and we passed on at once was told of when it came: nobody here has sent anything.
+    if what == MessageEvent::Sent && submission.attempt <= 1 && is_passed_on(tx, submission).await? {
+        return Ok(());
+    }
+    tell(tx, submission, what, now).await
+}
+
+async fn is_passed_on(tx: &mut Tx, submission: &Submission) -> Result<bool, FlowError> {
+    let stored = tx.message(submission.message).await?.ok_or(FlowError::Obsolete)?;
+    Ok(stored.direction == Direction::Inbound)
+}
+
+/// Announces how a submission's recipients fare.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn tell(
+    tx: &mut Tx,
+    submission: &Submission,
+    what: MessageEvent,
+    now: Timestamp,
+) -> Result<(), FlowError> {
     let stored = tx.message(submission.message).await?.ok_or(FlowError::Obsolete)?;
     let contacts =
         tx.message_contacts(&[submission.message]).await?.remove(&submission.message).unwrap_or_default();
@@ -365,10 +392,6 @@ async fn announce(
         state: Some(submission.state),
         recipients: submission.recipients.iter().map(fact).collect(),
     };
-    let some_bounced = submission.recipients.iter().any(|state| state.state == SubmissionState::Bounced);
-    if what == MessageEvent::Sent && some_bounced {
-        tx.announce(&Event::Message { what: MessageEvent::Bounced, fact: fact.clone() }, now).await?;
-    }
     tx.announce(&Event::Message { what, fact }, now).await?;
     Ok(())
 }
@@ -399,6 +422,18 @@ async fn follow_up(
         // Queued once, however many recipients are sent to later.
         tx.set_sent_copy(submission.message, SentCopy::Queued).await?;
     }
+    queue_report(tx, submission, now).await
+}
+
+/// The report, once nothing is open any more.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn queue_report(
+    tx: &mut Tx,
+    submission: &mut Submission,
+    now: Timestamp,
+) -> Result<(), FlowError> {
     if submission.state.is_final() && !submission.dsn.reported && wants_report(submission) {
         tx.enqueue_job(&Job::Report { message: submission.message }, now).await?;
         submission.dsn.reported = true;

@@ -22,7 +22,7 @@ use crate::{
         account::{Backfill, Cursor},
         decision::{NewDecision, Ruling, Verdict},
         event::{Event, MESSAGE_SKIPPED},
-        ids::DecisionId,
+        ids::{DecisionId, MessageKey},
         job::Job,
         message::{Direction, Sighting},
         policy,
@@ -31,10 +31,10 @@ use crate::{
     flow::{
         FlowError,
         ingest::{self, Announce, Arrival, Ingested, RawBytes},
-        now, process,
+        now, process, reading, submit,
     },
     imap::{Body, Error, MailboxName, Uid},
-    mail::Message,
+    mail::{HeaderBlock, Kind, Message, loop_mark},
     store::{self, Renumbering, SealedBlob, TextHasher, Tx, mint},
 };
 
@@ -83,6 +83,10 @@ pub(super) struct Whole {
     pub message: Message,
     /// Its bytes. A file that is written for what turns out to be a copy is swept.
     pub bytes: SealedBlob,
+    /// The message that this is a copy of, passed on by us to somebody whose mailbox it lies in.
+    pub passed_on: Option<MessageKey>,
+    /// The bytes once more when it is a delivery report: what it is about is looked up when it is filed.
+    pub report: Option<Bytes>,
 }
 
 /// What asking for a body came to.
@@ -125,7 +129,8 @@ impl<S: Wire> Connection<'_, S> {
         let mut part = Part { unreadable: batch.unreadable, renumbered: batch.renumbered, ..Part::default() };
         for (seen, (ruling, direction)) in seen.into_iter().zip(rulings) {
             let uid = seen.uid;
-            if ruling.verdict != Verdict::Synced {
+            let opens = ruling.verdict != Verdict::Synced && self.may_report_on_us(&seen).await?;
+            if ruling.verdict != Verdict::Synced && !opens {
                 part.left.push((seen, ruling));
                 part.note(uid);
                 continue;
@@ -140,9 +145,14 @@ impl<S: Wire> Connection<'_, S> {
                 }
             }
             match self.body((&mailbox.name, batch.uid_validity), &seen).await? {
+                Fetched::Not(_) if opens => part.left.push((seen, ruling)),
+                Fetched::Whole(raw) if opens && !self.reports_on_us(&seen, &raw).await? => {
+                    part.left.push((seen, ruling));
+                }
                 Fetched::Not(ruling) => part.lost.push((seen, ruling)),
                 Fetched::Whole(raw) => {
                     part.bytes = part.bytes.saturating_add(raw.len());
+                    let ruling = if opens { policy::delivery_report() } else { ruling };
                     part.filed.push(self.whole(seen, (ruling, direction), raw).await?);
                 }
             }
@@ -199,10 +209,12 @@ impl<S: Wire> Connection<'_, S> {
         raw: Bytes,
     ) -> Result<Whole, store::Error> {
         let (store, workspace) = (&self.gateway.store, self.workspace);
-        let message = Message::parse(&raw);
+        let message = reading::read(&raw).await;
         let key = store.content_key(workspace, Some(self.account)).await?;
         let bytes = store.seal_blob(workspace, key, &raw).await?;
-        Ok(Whole { seen, ruling, direction, message, bytes })
+        let passed_on = self.passed_on(&raw);
+        let report = (message.kind == Kind::Bounce).then_some(raw);
+        Ok(Whole { seen, ruling, direction, message, bytes, passed_on, report })
     }
 
     async fn commit(
@@ -246,7 +258,7 @@ impl<S: Wire> Connection<'_, S> {
         let mut filed = false;
         for whole in &part.filed {
             let arrival = self.arrival(whole, (writing.way, writing.uid_validity), name, now);
-            let ingested = self.ingest(&mut tx, arrival).await?;
+            let ingested = self.ingest(&mut tx, whole, arrival).await?;
             filed |= matches!(ingested, Ingested::Filed(_));
         }
         if filed {
@@ -357,7 +369,8 @@ impl<S: Wire> Connection<'_, S> {
             ruling: whole.ruling.clone(),
             via: "account",
             extra_nodes: seen.nodes.clone(),
-            conversation: None,
+            proven: Vec::new(),
+            passed_on: whole.passed_on,
             create_contacts: false,
             announce: if is_news {
                 Announce::Now(ingest::event_for(whole.direction))
@@ -369,8 +382,28 @@ impl<S: Wire> Connection<'_, S> {
         }
     }
 
-    pub(super) async fn ingest(&self, tx: &mut Tx, arrival: Arrival<'_>) -> Result<Ingested, FlowError> {
-        Box::pin(ingest::ingest(tx, &self.gateway.settings.ours, &self.gateway.policy(), arrival)).await
+    /// The message that our own mark names.
+    fn passed_on(&self, raw: &Bytes) -> Option<MessageKey> {
+        let marked = loop_mark::marked(&HeaderBlock::scan(raw), &self.gateway.settings.loop_key);
+        marked.and_then(|message| message.parse().ok())
+    }
+
+    /// Files a message, and tells what came back if it is a report on that.
+    pub(super) async fn ingest(
+        &self,
+        tx: &mut Tx,
+        whole: &Whole,
+        mut arrival: Arrival<'_>,
+    ) -> Result<Ingested, FlowError> {
+        let returned = self.returned(tx, whole).await?;
+        arrival.proven.extend(returned.as_ref().map(|returned| returned.conversation));
+        let (received_at, policy) = (arrival.received_at, self.gateway.policy());
+        let filing = ingest::ingest(tx, &self.gateway.settings.ours, &policy, arrival);
+        let ingested = Box::pin(filing).await?;
+        if let Some(returned) = &returned {
+            submit::record_returned(tx, returned, received_at).await?;
+        }
+        Ok(ingested)
     }
 }
 

@@ -18,6 +18,7 @@ mod look;
 mod memory;
 mod refetch;
 mod reindex;
+mod reports;
 mod sweep;
 mod wait;
 

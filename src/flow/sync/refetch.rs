@@ -184,7 +184,7 @@ impl<S: Wire> Connection<'_, S> {
         let now = now();
         let mut tx = self.gateway.store.begin(self.workspace).await?;
         let arrival = self.arrival(whole, (Way::Live, uid_validity), name, now);
-        self.ingest(&mut tx, arrival).await?;
+        self.ingest(&mut tx, whole, arrival).await?;
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;
         Ok(())

@@ -36,6 +36,10 @@ struct Full {
     sighting: MailboxUid,
 }
 
+fn a_route(place: &Place, text: &str, target: RouteTarget) -> Route {
+    Route { id: mint(), workspace: place.id, address: address(text), target, expires_at: None }
+}
+
 async fn fill(place: &Place) -> Full {
     let account = place.account("ann@example.com").await;
     let conversation = place.conversation(1).await;
@@ -62,21 +66,11 @@ async fn fill(place: &Place) -> Full {
     let webhook = a_webhook(None);
     tx.insert_webhook(&webhook).await.unwrap();
     let event = tx.announce(&Event::ConversationCreated { conversation }, at(2)).await.unwrap().id;
-    let target = RouteTarget::Reply { conversation, participant: contact.email.clone(), user };
-    let route = Route {
-        id: mint(),
-        workspace: place.id,
-        address: address("r-1@reply.example"),
-        target,
-        expires_at: None,
-    };
+    let participant = contact.email.clone();
+    let target = RouteTarget::Reply { conversation, participant, user, counterpart: None };
+    let route = a_route(place, "r-1@reply.example", target);
     tx.insert_route(&route, at(1)).await.unwrap();
-    let capture = Route {
-        id: mint(),
-        address: address("ann-1@bcc.example"),
-        target: RouteTarget::Capture { user },
-        ..route.clone()
-    };
+    let capture = a_route(place, "ann-1@bcc.example", RouteTarget::Capture { user });
     tx.insert_route(&capture, at(1)).await.unwrap();
     let ruling = Ruling { verdict: Verdict::Skipped, rule: "r", reason: "r" };
     let hashes = vec![DecisionHash { role: HashRole::Id, hash: DECISION_HASH }];
@@ -121,7 +115,7 @@ async fn people(read: &mut Session, full: &Full) -> Vec<bool> {
         !read.contacts_among(std::slice::from_ref(&carl), AddressMatch::All).await.unwrap().is_empty(),
         !read.contacts_among(std::slice::from_ref(&carl), AddressMatch::Primary).await.unwrap().is_empty(),
         read.capture_route(full.user).await.unwrap().is_some(),
-        read.reply_route(full.conversation, &carl).await.unwrap().is_some(),
+        read.reply_route(full.conversation, (&carl, None), full.user).await.unwrap().is_some(),
         read.account(full.account).await.unwrap().is_some(),
         !read.accounts(&all(), &AccountFilter::default()).await.unwrap().is_empty(),
         read.credentials(full.account).await.unwrap().is_some(),

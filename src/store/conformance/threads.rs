@@ -297,28 +297,31 @@ both! {
         let place = Place::new(&world).await;
         let (keep, absorbed) = (place.conversation(1).await, place.conversation(2).await);
         let (stays, moves) = (place.message(keep, 10).await, place.message(absorbed, 20).await);
-        let carl = address("Carl@x.example");
+        let (carl, ann) = (address("Carl@x.example"), place.user("ann@us.example").await);
         let route = Route {
             id: mint(),
             workspace: place.id,
             address: address("r-abc@reply.example"),
-            target: RouteTarget::Reply { conversation: absorbed, participant: carl.clone(), user: place.user("ann@us.example").await },
+            target: RouteTarget::Reply { conversation: absorbed, participant: carl.clone(), user: ann, counterpart: None },
             expires_at: None,
         };
         let mut tx = place.tx().await;
         tx.put_thread_keys(&[key(2)], absorbed).await.unwrap();
         tx.insert_route(&route, at(1)).await.unwrap();
-        assert_eq!(tx.reply_route(absorbed, &carl).await.unwrap().as_ref(), Some(&route));
-        assert_eq!(tx.reply_route(keep, &carl).await.unwrap(), None);
+        assert_eq!(tx.reply_route(absorbed, (&carl, None), ann).await.unwrap().as_ref(), Some(&route));
+        assert_eq!(tx.reply_route(keep, (&carl, None), ann).await.unwrap(), None);
+        // Another user's, or the user's own towards somebody, would be others.
+        assert_eq!(tx.reply_route(absorbed, (&carl, None), mint()).await.unwrap(), None);
+        assert_eq!(tx.reply_route(absorbed, (&carl, Some(&carl)), ann).await.unwrap(), None);
         let merged = tx.merge_conversations(keep, absorbed).await.unwrap().unwrap();
         for id in [keep, absorbed] {
-            let found = tx.reply_route(id, &address("carl@X.example")).await.unwrap().unwrap();
+            let found = tx.reply_route(id, (&address("carl@X.example"), None), ann).await.unwrap().unwrap();
             assert_eq!(found.id, route.id);
         }
         missing(tx.refile_messages(&[stays.id], absorbed).await);
         tx.unmerge_conversation(&merged).await.unwrap();
-        assert_eq!(tx.reply_route(absorbed, &carl).await.unwrap().as_ref(), Some(&route));
-        assert_eq!(tx.reply_route(keep, &carl).await.unwrap(), None);
+        assert_eq!(tx.reply_route(absorbed, (&carl, None), ann).await.unwrap().as_ref(), Some(&route));
+        assert_eq!(tx.reply_route(keep, (&carl, None), ann).await.unwrap(), None);
         missing(tx.unmerge_conversation(&merged).await);
         drop(tx);
 
