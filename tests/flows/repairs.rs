@@ -67,7 +67,8 @@ impl Company {
 /// The path that undoes what this answer tells of, within the workspace.
 fn path_of(answer: &Value) -> &str {
     let undo = text(answer, "undo");
-    &undo[undo.find("/repairs/").expect("a path of a repair")..]
+    let start = undo.find("/repairs/").expect("a path of a repair");
+    undo.split_at(start).1
 }
 
 fn set(names: &[&'static str]) -> BTreeSet<&'static str> {
