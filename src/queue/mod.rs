@@ -3,6 +3,7 @@
 //!
 //! Not here: doing them (`flow`), the loops that do (`worker`), and when to try again (`core::retry`).
 
+mod lanes;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +23,7 @@ use crate::{
         ids::WorkspaceId,
         job::{Job, JobKind},
     },
-    store::{Error, Row, Session, Statement, Store, System, Tx, sql},
+    store::{Error, Row, Statement, Store, System, Tx, sql},
 };
 
 /// Most jobs of one claim: what is claimed and not begun waits for nothing while its lease runs out.
@@ -339,60 +340,6 @@ impl Tx {
         }
     }
 
-    /// Lets the jobs that wait behind this one in its lane wait until then: what it was refused they would be refused too.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn rest_lane(&mut self, leased: &Leased, until: Timestamp) -> Result<(), Error> {
-        let Some(lane) = leased.job.lane(None) else { return Ok(()) };
-        let workspace = self.workspace();
-        // The lane first, as `enqueue` does: two transactions that lock in one order cannot block each other.
-        let lock = sql("update lanes set jobs = jobs where workspace = $1 and lane = $2");
-        self.execute(lock.bind(workspace).bind(&lane)).await?;
-        let rest = sql("update jobs set run_at = $4 \
-             where workspace = $1 and lane = $2 and id <> $3 and leased_until is null and run_at < $4");
-        self.execute(rest.bind(workspace).bind(lane).bind(leased.id).bind(until)).await.map(drop)
-    }
-
-    /// Has all lanes whose names begin so wait until then at least, but for those whose job is being done: one statement,
-    /// however many there are.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn defer_lanes(&mut self, prefix: &str, until: Timestamp) -> Result<(), Error> {
-        let leads = self.leads_of(prefix);
-        let defer = sql(format!(
-            "{leads} update jobs set run_at = $3 where id in (select id from leads) and run_at < $3"
-        ));
-        self.execute(defer.bind(self.workspace()).bind(prefix).bind(until)).await.map(drop)
-    }
-
-    /// Has all lanes whose names begin so go on now, as if nothing of them had ever failed, but for those whose job is
-    /// being done.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn hasten_lanes(&mut self, prefix: &str, now: Timestamp) -> Result<(), Error> {
-        let leads = self.leads_of(prefix);
-        let hasten = sql(format!(
-            "{leads} update jobs set run_at = $3, failures = 0 where id in (select id from leads) and run_at > $3"
-        ));
-        self.execute(hasten.bind(self.workspace()).bind(prefix).bind(now)).await?;
-        self.on_commit(Store::announce_jobs);
-        Ok(())
-    }
-
-    /// The jobs that lead lanes whose names begin with `$2`. Materialised, as in `lease_due`; those that somebody else is
-    /// changing are his: two that wait for one another's rows would block each other.
-    fn leads_of(&self, prefix: &str) -> String {
-        format!(
-            "with leads as materialized (select id from jobs where workspace = $1 and lane is not null and head = 1 \
-             and leased_until is null and substr(lane, 1, {}) = $2{})",
-            prefix.len(),
-            skip_locked(self.store())
-        )
-    }
-
     /// Takes the lead of a lane from a job that waits for a later time. True when there was one.
     async fn overtake(&mut self, lane: &str, run_at: Timestamp) -> Result<bool, Error> {
         let step_back = sql("update jobs set head = 0 where workspace = $1 and lane = $2 and head = 1 \
@@ -455,15 +402,6 @@ impl Tx {
         let Some(next) = next else { return Ok(()) };
         let lead = sql("update jobs set head = 1 where workspace = $1 and id = $2");
         self.execute(lead.bind(workspace).bind(next.get::<i64>("id")?)).await.map(drop)
-    }
-}
-
-impl Session {
-    /// When the first job of a lane is to be done, or was; `None` when the lane holds none.
-    pub async fn lane_due(&mut self, lane: &str) -> Result<Option<Timestamp>, Error> {
-        let query = sql("select run_at from jobs where workspace = $1 and lane = $2 and head = 1");
-        let row = self.fetch_optional(query.bind(self.workspace()).bind(lane)).await?;
-        row.map(|row| row.get("run_at")).transpose()
     }
 }
 
