@@ -8,7 +8,6 @@ mod support;
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::Arc,
     time::Duration,
 };
 
@@ -19,7 +18,6 @@ use mailweave::{
         job::JobKind,
         message::Sighting,
     },
-    flow::Settings,
     mail::Address,
     sandbox::{
         Act, Behaviour, Extensions, Extent, FlagChange, Options, Provider, Running as Sandbox, Service,
@@ -374,7 +372,7 @@ async fn a_message_given_up_in_one_mailbox_is_none_in_another() {
 async fn mail_larger_than_allowed_is_left_with_its_reason() {
     let mut world = World::new().await;
     world.connect().await;
-    let large = format!("{}\n", "x".repeat(70)).repeat(5000);
+    let large = format!("{}\n", "x".repeat(70)).repeat(16_000);
     world.put("INBOX", CUSTOMER, "large", &format!("\n{large}"));
     world.await_decision("large", "too_large").await;
     assert!(world.contents().is_empty());
@@ -571,8 +569,6 @@ fn files(directory: &std::path::Path) -> usize {
 #[tokio::test]
 async fn a_large_body_is_sealed_and_on_disk_before_anybody_has_to_wait_for_its_transaction() {
     let mut world = World::new().await;
-    let settings = Settings { message_bytes_max: 4 * 1024 * 1024, ..(*world.gateway.settings).clone() };
-    world.office.gateway.settings = Arc::new(settings);
     world.connect().await;
     let blobs = world.directory.path().join("blobs");
     // While this lasts nobody else can write.
