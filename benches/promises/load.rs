@@ -150,7 +150,8 @@ fn message(bytes: usize, number: usize, body: &str) -> String {
          Subject: Offer {number}\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
     );
     let room = bytes.saturating_sub(text.len());
-    text.push_str(body.get(..room).unwrap_or(body));
+    // A line end cut in half would be a bare CR, which no server takes.
+    text.push_str(body.get(..room).unwrap_or(body).trim_end_matches(['\r', '\n']));
     text.push_str("\r\n.\r\n");
     text
 }
