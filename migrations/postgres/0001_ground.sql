@@ -284,6 +284,8 @@ create table messages (
     foreign key (workspace, conversation) references conversations (workspace, id)
 );
 create index messages_conversation on messages (workspace, conversation, sent_at, id);
+-- Copies without a Message-ID are recognised by their content alone. There are few.
+create index messages_without_id on messages (workspace, identity) where rfc822_id is null;
 
 -- Every id a message is known by: its own, and those that a provider gave it on the wire.
 create table message_ids (

@@ -95,21 +95,27 @@ impl Tx {
 }
 
 impl Session {
-    /// Every message with this content (the first half of an identity), under whatever Message-ID.
+    /// Messages with this content (the first half of an identity): all, under whatever Message-ID, or those alone that have
+    /// none. A mailing has one text for thousands, all of which would be read for each of them.
     ///
     /// # Errors
     /// When the database is out of reach.
-    pub async fn messages_by_content(&mut self, content: &[u8; 16]) -> Result<Vec<SameContent>, Error> {
+    pub async fn messages_by_content(
+        &mut self,
+        content: &[u8; 16],
+        without_id: bool,
+    ) -> Result<Vec<SameContent>, Error> {
+        let and = if without_id { "and m.rfc822_id is null " } else { "" };
         let bound = |fill: u8| {
             let mut bound = [fill; 32];
             bound.iter_mut().zip(content).for_each(|(byte, given)| *byte = *given);
             bound
         };
-        let query = sql(
+        let query = sql(format!(
             "select m.id, m.conversation, m.parties, m.rfc822_id, s.message as submitted from messages m \
              left join submissions s on s.workspace = m.workspace and s.message = m.id \
-             where m.workspace = $1 and m.identity >= $2 and m.identity <= $3 order by m.id limit 100",
-        )
+             where m.workspace = $1 and m.identity >= $2 and m.identity <= $3 {and}order by m.id limit 100"
+        ))
         .bind(self.workspace())
         .bind(bound(0))
         .bind(bound(255));

@@ -43,8 +43,8 @@ pub(super) async fn recognise(
     }
     // Mail that one of its copies has no id in, or a submission of ours whose id the provider replaced without a trace:
     // content, sender, date and recipients decide.
-    let same = tx.messages_by_content(&content).await?;
     let in_mailbox = arrival.sightings.iter().any(|sighting| matches!(sighting, Sighting::Account(_)));
+    let same = tx.messages_by_content(&content, summary.message_id.is_some() && !in_mailbox).await?;
     let copy = same.into_iter().find(|found| {
         let one_has_no_id = summary.message_id.is_none() || !found.has_id;
         (one_has_no_id || (in_mailbox && found.submitted))
