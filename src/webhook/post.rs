@@ -157,7 +157,7 @@ impl Poster {
         Ok(Self { public: client(false)?, inside: client(true)?, resolve, places: Places::default() })
     }
 
-    /// Takes a place for a post, see [`Places::take`].
+    /// Takes a place for a post, waiting a moment for it; `None` when there is none.
     pub async fn place(&self, workspace: WorkspaceId, endpoint: WebhookId, room: Room) -> Option<Place> {
         self.places.take(workspace, endpoint, room).await
     }
