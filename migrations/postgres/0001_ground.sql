@@ -435,6 +435,8 @@ create table submission_recipients (
     text        text,
     -- Final dots whose answer was lost.
     doubts      bigint not null default 0,
+    -- What a held recipient waits for: way_out, doubt, poison.
+    held_for    text,
     primary key (workspace, message, address),
     foreign key (workspace, message) references submissions (workspace, message) on delete cascade
 );

@@ -52,6 +52,20 @@ pub struct RecipientState {
     pub text: Option<String>,
     /// Final dots whose answer was lost. Every one may have brought him the message.
     pub doubts: u32,
+    /// What he waits for while he is held.
+    pub held_for: Option<Hold>,
+}
+
+/// What a held recipient waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hold {
+    /// An account or a smarthost by which the message can leave: it goes on by itself when there is one.
+    WayOut,
+    /// Somebody's word: the message may have been sent to him already.
+    Doubt,
+    /// Somebody's look at it: what is stored of it could not be processed.
+    Poison,
 }
 
 /// Lost answers after which a message is not sent again by itself: the first send and one repeat. A server that never
@@ -62,7 +76,7 @@ impl RecipientState {
     /// A recipient nothing was tried for yet.
     #[must_use]
     pub fn new(recipient: Recipient, state: SubmissionState) -> Self {
-        Self { recipient, state, code: None, status: None, text: None, doubts: 0 }
+        Self { recipient, state, code: None, status: None, text: None, doubts: 0, held_for: None }
     }
 
     /// Whether he is still to be sent to.
@@ -71,10 +85,15 @@ impl RecipientState {
         matches!(self.state, SubmissionState::Queued | SubmissionState::Deferred)
     }
 
-    /// Whether he is held for want of a way out, and not because the message may have been sent to him already.
+    /// Holds him: nothing is sent to him until what he waits for is there.
+    pub fn hold(&mut self, what_for: Hold) {
+        (self.state, self.held_for) = (SubmissionState::Held, Some(what_for));
+    }
+
+    /// Whether a way out is all that he waits for.
     #[must_use]
     pub fn waits_for_way_out(&self) -> bool {
-        self.state == SubmissionState::Held && self.doubts < DOUBTS_MAX
+        self.state == SubmissionState::Held && self.held_for == Some(Hold::WayOut)
     }
 
     /// Whether the message may be on its way to him.

@@ -26,7 +26,7 @@ use crate::{
         ids::{MessageKey, WorkspaceId},
         message::StoredMessage,
     },
-    store::{self, Session},
+    store::{self, InboundState, Session},
 };
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -38,9 +38,21 @@ pub(super) async fn find(session: &mut Session, id: MessageKey) -> Result<Stored
     if let Some(message) = session.message(id).await? {
         return Ok(message);
     }
-    let became =
-        session.inbound_head(id).await?.and_then(|head| head.message).ok_or_else(Problem::not_found)?;
+    let taken = session.inbound_head(id).await?.ok_or_else(Problem::not_found)?;
+    let became = taken.message.ok_or_else(|| unfiled(taken.state))?;
     session.message(became).await?.ok_or_else(Problem::not_found)
+}
+
+/// What to say of a message that a listener has accepted and that is no part of a conversation, or not yet.
+fn unfiled(state: InboundState) -> Problem {
+    match state {
+        InboundState::Pending | InboundState::Filed => Problem::not_found()
+            .detail("The message has been accepted and is being filed.")
+            .advice("Ask again in a moment, or wait for its event."),
+        InboundState::Held | InboundState::Dropped => Problem::not_found()
+            .detail("The message has been accepted and is in no conversation.")
+            .advice("GET …/decisions says why."),
+    }
 }
 
 /// The bytes of a blob. Nobody's connection to the database waits while they are opened.

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     core::{
         ids::{AccountId, MessageKey, UserId},
-        submission::{DOUBTS_MAX, DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
+        submission::{DsnOrder, Hold, RecipientState, SentCopy, Submission, SubmissionState},
     },
     mail::{MessageId, Recipient, ReversePath},
 };
@@ -124,7 +124,7 @@ impl Tx {
         let mut seen = std::collections::HashSet::new();
         let once: Vec<_> = recipients.iter().filter(|state| seen.insert(&state.recipient.address)).collect();
         for some in once.chunks(LIST_MAX) {
-            let rows = some.iter().map(|state| -> [Arg; 10] {
+            let rows = some.iter().map(|state| -> [Arg; 11] {
                 [
                     workspace.into(),
                     message.into(),
@@ -136,17 +136,18 @@ impl Tx {
                     state.status.clone().into(),
                     state.text.clone().into(),
                     state.doubts.into(),
+                    state.held_for.as_ref().map(word).into(),
                 ]
             });
             let query = Statement::new(
                 "insert into submission_recipients (workspace, message, address, notify, original, state, code, \
-                 status, text, doubts) values ",
+                 status, text, doubts, held_for) values ",
             )
             .rows(rows)
             .text(
                 " on conflict (workspace, message, address) do update set notify = excluded.notify, \
                  state = excluded.state, code = excluded.code, status = excluded.status, text = excluded.text, \
-                 doubts = excluded.doubts",
+                 doubts = excluded.doubts, held_for = excluded.held_for",
             )
             .query();
             self.execute(query).await?;
@@ -224,8 +225,8 @@ impl Session {
              and r.message = s.message and r.state = ",
         )
         .arg(word(&SubmissionState::Held))
-        .text(" and r.doubts < ")
-        .arg(DOUBTS_MAX)
+        .text(" and r.held_for = ")
+        .arg(word(&Hold::WayOut))
         .text(") order by s.accepted_at, s.message limit ")
         .arg(limit.min(LIST_ROWS_MAX))
         .query();
@@ -265,7 +266,7 @@ impl Session {
         }
         let keys: Vec<_> = submissions.iter().map(|submission| submission.message).collect();
         let query = Statement::new(
-            "select message, address, notify, original, state, code, status, text, doubts \
+            "select message, address, notify, original, state, code, status, text, doubts, held_for \
              from submission_recipients where workspace = ",
         )
         .arg(self.workspace())
@@ -323,5 +324,6 @@ fn read_recipient(row: &Row) -> Result<RecipientState, Error> {
         status: row.get("status")?,
         text: row.get("text")?,
         doubts: row.get("doubts")?,
+        held_for: row.opt_word("held_for")?,
     })
 }

@@ -253,7 +253,7 @@ async fn nothing_smuggled_is_stored_or_sent() {
         let normal = keys.iter().any(|key| message["id"] == key.as_str());
         assert!(normal || message["author"]["email"] == "ann@acme.example", "{message}");
     }
-    assert!(journal.count("message.held").is_empty(), "nothing was taken for somebody unknown");
+    assert_eq!(journal.events_of("message.held"), [] as [&Value; 0], "taken for somebody unknown");
     let smuggled = |mail: &mailweave::sandbox::StoredMail| {
         mail.header("subject").is_some_and(|s| s.contains("smuggled"))
     };

@@ -73,6 +73,11 @@ impl Journal {
         counts
     }
 
+    /// The events of one kind, for what a failed test says.
+    pub fn events_of(&self, kind: &str) -> Vec<&Value> {
+        self.events.iter().filter(|event| event["type"] == kind).collect()
+    }
+
     fn check_ids(&self) {
         let ids: HashSet<_> = self.events.iter().map(|event| event["id"].as_str().unwrap()).collect();
         assert_eq!(ids.len(), self.events.len(), "ids of events are unique");

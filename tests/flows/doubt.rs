@@ -22,7 +22,8 @@ fn hasten_until(world: &Sandboxed, message: &str, state: &str) -> Value {
     let mut shown = Value::Null;
     wait_for(&format!("{message} to be {state}"), PATIENCE, || {
         world.gateway.hasten();
-        shown = world.crm.get(&format!("/messages/{message}"));
+        // Accepted is not filed yet.
+        shown = world.crm.ask(&format!("/messages/{message}")).body;
         shown["delivery"]["state"] == state
     });
     shown

@@ -27,10 +27,18 @@ both! {
         world.crm.await_delivery(&message, "deferred");
         world.gateway.settle();
         world.gateway.execute(SPOIL);
+        let held = || {
+            let events = world.crm.events_of("message.held");
+            events.iter().filter(|event| event["data"]["message_id"] == message.as_str()).count()
+        };
         wait_for("it to be held", PATIENCE, || {
             world.gateway.hasten();
-            world.crm.events_of("message.held").iter().any(|event| event["data"]["message_id"] == message.as_str())
+            held() > 0
         });
+        // A way out sends on what waited for one, and this did not.
+        world.set_smarthost(&ann.person);
+        world.gateway.settle();
+        assert_eq!(held(), 1);
     }
 
     fn a_message_taken_in_whose_bytes_are_lost_is_held(engine) {
@@ -41,6 +49,9 @@ both! {
         let letter = Letter::new(&ann.person.address, &[&bob.address]);
         let taken = world.arrive(&ann.person.address, &[&ann.capture_address], &letter).unwrap();
         let message = accepted_id(&taken);
+        let not_yet = world.crm.ask(&format!("/messages/{message}"));
+        assert_eq!((not_yet.status, text(&not_yet.body, "code")), (404, "not_found"));
+        assert!(text(&not_yet.body, "detail").contains("being filed"));
         world.gateway.execute(SPOIL);
         world.gateway.restart(|config| config.node.roles = Role::ALL.to_vec());
         world.crm = world.gateway.crm("acme");
@@ -51,6 +62,8 @@ both! {
             !held.is_empty()
         });
         assert_eq!(text(&held[0]["data"], "message_id"), message);
+        let never = world.crm.ask(&format!("/messages/{message}"));
+        assert!(text(&never.body, "advice").contains("decisions"), "{never:?}");
         world.gateway.settle();
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         ids::{AccountId, UserId},
         inbound::{Exit, Principal},
         message::{Author, StoredMessage},
-        submission::{RecipientState, SentCopy, Submission, SubmissionState},
+        submission::{Hold, SentCopy, Submission, SubmissionState},
     },
     flow::{Gateway, now},
     mail::Party,
@@ -26,7 +26,7 @@ const RELEASED_MAX: u32 = 500;
 /// Holds whoever is not sent to yet.
 pub(super) fn hold(submission: &mut Submission, reason: &str) {
     for state in submission.recipients.iter_mut().filter(|state| state.state == SubmissionState::Queued) {
-        state.state = SubmissionState::Held;
+        state.hold(Hold::WayOut);
         state.text = Some(reason.to_owned());
     }
     submission.state = SubmissionState::Held;
@@ -60,9 +60,6 @@ pub async fn release_held(tx: &mut Tx, gateway: &Gateway, user: Option<UserId>) 
     let now = now();
     tx.lock_filing().await?;
     for mut submission in tx.submissions_held(user, RELEASED_MAX).await? {
-        if !submission.recipients.iter().any(waits) {
-            continue;
-        }
         let Some(stored) = tx.message(submission.message).await? else { continue };
         let Ok(exit) = exit_for(tx, gateway, (&submission, &stored)).await? else { continue };
         if let Exit::Account(account) = exit
@@ -71,8 +68,8 @@ pub async fn release_held(tx: &mut Tx, gateway: &Gateway, user: Option<UserId>) 
             // It waits for its user: what left by it now would only be held again.
             continue;
         }
-        for state in submission.recipients.iter_mut().filter(|state| waits(state)) {
-            (state.state, state.text) = (SubmissionState::Queued, None);
+        for state in submission.recipients.iter_mut().filter(|state| state.waits_for_way_out()) {
+            (state.state, state.held_for, state.text) = (SubmissionState::Queued, None, None);
         }
         begin(&mut submission, exit, now);
         tx.send_submission_by(&submission).await?;
@@ -96,9 +93,4 @@ async fn exit_for(
         (_, Author::User(user)) => choose_exit(tx, gateway, Sender { user: *user, from, class }).await,
         _ => Ok(Err(Refusal::NoWayOut)),
     }
-}
-
-/// Whether a recipient is held for want of a way out.
-fn waits(state: &RecipientState) -> bool {
-    state.waits_for_way_out()
 }

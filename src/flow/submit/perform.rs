@@ -16,7 +16,7 @@ use crate::{
         ids::MessageKey,
         inbound::SendClass,
         message::StoredMessage,
-        submission::{RecipientState, Submission, SubmissionState},
+        submission::{Hold, RecipientState, Submission, SubmissionState},
     },
     flow::{FlowError, Gateway, now, relay},
     mail::{Address, Envelope, HeaderBlock, Recipient, ReversePath},
@@ -48,13 +48,15 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     let server = match way_out(&mut session, submission.account).await? {
         WayOut::Open(server) => server,
         WayOut::Rests(until) => return record::rest(gateway, job, message, until).await,
-        WayOut::Closed(reason) => return record::hold(gateway, job, message, reason).await,
+        WayOut::Closed(reason) => {
+            return record::hold(gateway, job, message, (Hold::WayOut, reason)).await;
+        }
     };
     let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
     let parts = match parts(gateway, job, &submission, &stored, (raw, &server)).await? {
         Ok(parts) => parts,
-        Err(reason) => return record::hold(gateway, job, message, reason).await,
+        Err(reason) => return record::hold(gateway, job, message, (Hold::WayOut, reason)).await,
     };
     let began = now();
     match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
@@ -68,7 +70,7 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
 /// # Errors
 /// Those of the store.
 pub async fn hold_poison(gateway: &Gateway, job: &Leased, message: MessageKey) -> Result<(), FlowError> {
-    record::hold(gateway, job, message, "It could not be processed.").await
+    record::hold(gateway, job, message, (Hold::Poison, "It could not be processed.")).await
 }
 
 /// The transactions that the open recipients need. By account all of them in one; a user without an account writes from a

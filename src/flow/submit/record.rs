@@ -16,7 +16,7 @@ use crate::{
         message::Direction,
         policy::AppendSent,
         retry,
-        submission::{DOUBTS_MAX, RecipientState, SentCopy, Submission, SubmissionState, overall},
+        submission::{Hold, RecipientState, SentCopy, Submission, SubmissionState, overall},
     },
     flow::{FlowError, Gateway, jitter, now},
     mail::{Address, Notify, Recipient},
@@ -170,7 +170,7 @@ pub(super) async fn unopened(
         None => false,
     };
     if is_refused {
-        put_aside(&mut submission, REFUSED_LOGIN);
+        put_aside(&mut submission, (Hold::WayOut, REFUSED_LOGIN));
     } else {
         defer(&mut submission, &trouble.recipient_text());
     }
@@ -219,30 +219,29 @@ pub(super) async fn hold(
     gateway: &Gateway,
     job: &Leased,
     message: MessageKey,
-    reason: &str,
+    (what_for, reason): (Hold, &str),
 ) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
-    put_aside(&mut submission, reason);
+    put_aside(&mut submission, (what_for, reason));
     conclude(&mut tx, gateway, job, submission, Pace::BackOff).await?;
     tx.commit().await?;
     Ok(())
 }
 
-fn put_aside(submission: &mut Submission, reason: &str) {
+fn put_aside(submission: &mut Submission, (what_for, reason): (Hold, &str)) {
     submission.detail = Some(reason.to_owned());
-    for state in submission.recipients.iter_mut().filter(|state| !state.state.is_final()) {
-        if state.is_in_doubt() {
-            leave_in_doubt(state);
+    for state in submission.recipients.iter_mut().filter(|state| state.state.is_open()) {
+        match state.is_in_doubt() {
+            true => leave_in_doubt(state),
+            false => state.hold(what_for),
         }
-        state.state = SubmissionState::Held;
     }
 }
 
 /// Holds a recipient to whom the message may have gone: it is not sent again by itself, whatever comes.
 pub(super) fn leave_in_doubt(state: &mut RecipientState) {
-    state.state = SubmissionState::Held;
-    state.doubts = state.doubts.max(DOUBTS_MAX);
+    state.hold(Hold::Doubt);
     state.text = Some("The server never said whether it took the message: it may have been sent.".into());
 }
 

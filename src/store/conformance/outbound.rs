@@ -8,9 +8,7 @@ use crate::{
     core::{
         ids::MessageKey,
         inbound::{Principal, SendClass},
-        submission::{
-            DOUBTS_MAX, DsnOrder, RecipientState, SentCopy, Smarthost, Submission, SubmissionState,
-        },
+        submission::{DsnOrder, Hold, RecipientState, SentCopy, Smarthost, Submission, SubmissionState},
     },
     mail::{Notify, Recipient, Return, ReversePath},
 };
@@ -107,18 +105,19 @@ both! {
         let conversation = place.conversation(1).await;
         let account = mint();
         let mut keys = Vec::new();
-        for (accepted, exit, state, doubts) in [
-            (30, Some(account), SubmissionState::Held, 0),
-            (10, Some(account), SubmissionState::Held, 1),
-            (20, None, SubmissionState::Held, 0),
-            (5, Some(account), SubmissionState::Held, DOUBTS_MAX),
-            (1, Some(account), SubmissionState::Queued, 0),
-            (2, Some(mint()), SubmissionState::Held, 0),
+        for (accepted, exit, state, held_for) in [
+            (30, Some(account), SubmissionState::Held, Some(Hold::WayOut)),
+            (10, Some(account), SubmissionState::Held, Some(Hold::WayOut)),
+            (20, None, SubmissionState::Held, Some(Hold::WayOut)),
+            (5, Some(account), SubmissionState::Held, Some(Hold::Doubt)),
+            (6, Some(account), SubmissionState::Held, Some(Hold::Poison)),
+            (1, Some(account), SubmissionState::Queued, None),
+            (2, Some(mint()), SubmissionState::Held, Some(Hold::WayOut)),
         ] {
             let message = place.message(conversation, accepted).await.id;
             let mut submission = Submission { state, ..a_submission(message, exit, accepted) };
             for recipient in &mut submission.recipients {
-                (recipient.state, recipient.doubts) = (state, doubts);
+                (recipient.state, recipient.held_for) = (state, held_for);
             }
             let mut tx = place.tx().await;
             tx.insert_submission(&submission).await.unwrap();
@@ -128,8 +127,8 @@ both! {
         let mut read = place.read().await;
         let keys_of = |found: Vec<Submission>| found.iter().map(|one| one.message).collect::<Vec<_>>();
         let all = keys_of(read.submissions_held(None, 9).await.unwrap());
-        assert_eq!(all, [keys[5], keys[1], keys[2], keys[0]]);
-        assert_eq!(keys_of(read.submissions_held(None, 1).await.unwrap()), [keys[5]]);
+        assert_eq!(all, [keys[6], keys[1], keys[2], keys[0]]);
+        assert_eq!(keys_of(read.submissions_held(None, 1).await.unwrap()), [keys[6]]);
         assert_eq!(keys_of(read.submissions_held(Some(mint()), 9).await.unwrap()), []);
     }
 
