@@ -202,7 +202,9 @@ fn octets(text: &str, first: &str, smuggled: &str) -> Vec<u8> {
         .replace("joe@sender.example", "ann@acme.example")
         .replace("admin@victim.example", "bea@acme.example")
         .replace("x@ok.example", first)
-        .replace("bcc-x@gw.example", smuggled);
+        .replace("bcc-x@gw.example", smuggled)
+        // It may be taken, and then is not from somebody unknown.
+        .replace("Subject: early", "From: ann@acme.example\r\nSubject: early");
     text.chars().map_while(|octet| u8::try_from(u32::from(octet)).ok()).collect()
 }
 
