@@ -13,6 +13,7 @@ use crate::{
     crm::text,
     gateway::{CAPTURE, Engine, REPLY},
     letter::Letter,
+    repairs::path_of,
     sandboxed::{PROSPECTS, Sandboxed},
     support::{
         PATIENCE, Person,
@@ -155,6 +156,31 @@ both! {
         desk.world.provider().deliver(&ann, answer.raw().replace('\n', "\r\n").as_bytes()).unwrap();
         let received = desk.world.crm.await_mail("message.received", &answer.id);
         assert_eq!(received["data"]["conversation_id"], shown["conversation_id"]);
+    }
+
+    fn a_further_recipient_connects_nothing_that_a_hand_has_parted(engine) {
+        let mut desk = Desk::open(engine);
+        let [bob, dora] = ["bob", "dora"].map(|name| desk.world.prospect(name));
+        let letter = desk.letter(&[&bob.address]);
+        let message = desk.hand_in(&[&bob.address], &letter);
+        let conversation = desk.world.crm.await_delivery(&message, "sent")["conversation_id"].clone();
+        // Ann writes to Dora about it, which is another conversation, until a hand makes it one for a while.
+        let (ann, capture) = (&desk.ann.person.address, &desk.ann.capture_address);
+        let about_it = Letter::new(ann, &[&dora.address]).answering(&letter.id);
+        desk.world.arrive(ann, &[capture], &about_it).unwrap();
+        let captured = desk.world.crm.await_mail("message.captured", &about_it.id);
+        let other = text(&captured["data"], "conversation_id");
+        assert_ne!(conversation, other);
+        let path = format!("/conversations/{other}/merge");
+        let merged = desk.world.crm.post(&path, &json!({ "conversation_id": conversation }));
+        desk.world.crm.post(path_of(&merged), &json!({}));
+
+        desk.hand_in(&[&dora.address], &letter);
+        desk.await_once(&[bob, dora], &letter.id);
+        desk.world.gateway.settle();
+        assert_eq!(desk.world.crm.events_of("conversation.merged").len(), 1, "only the hand's");
+        assert_eq!(desk.world.crm.get(&format!("/conversations/{other}"))["merged_into"], Value::Null);
+        assert_eq!(desk.world.crm.get(&format!("/messages/{message}"))["conversation_id"], conversation);
     }
 
     fn one_text_to_each_customer_under_one_id_is_a_letter_to_each(engine) {

@@ -65,7 +65,7 @@ impl Company {
 }
 
 /// The path that undoes what this answer tells of, within the workspace.
-fn path_of(answer: &Value) -> &str {
+pub fn path_of(answer: &Value) -> &str {
     let undo = text(answer, "undo");
     let at = undo.find("/repairs/").expect("a path of a repair");
     undo.get(at..).expect("it was found there")
