@@ -76,6 +76,10 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
         .await;
     }
     let mut session = world.store.read(workspace).await.unwrap();
+    check(&world, "whether an account has sent", async {
+        session.has_sent_by(mint(), Timestamp::UNIX_EPOCH).await.unwrap();
+    })
+    .await;
     let types = ["account.error".to_owned()];
     let of_type = plans(&world, async { drop(session.journal(0, Some(&types), 50).await.unwrap()) }).await;
     assert!(of_type[0].1.iter().any(|line| line.contains("events_type")), "{of_type:#?}");
