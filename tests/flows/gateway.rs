@@ -178,7 +178,8 @@ impl Gateway {
         }
     }
 
-    fn count(&self, statement: &str) -> i64 {
+    /// What a statement counts.
+    pub fn count(&self, statement: &str) -> i64 {
         match &self.database {
             Some(database) => database.run(statement).parse().unwrap(),
             None => self.runtime.block_on(async {
