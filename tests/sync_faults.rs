@@ -516,6 +516,12 @@ async fn a_recall_that_has_to_wait(engine: Engine) {
         due.job.is_none_or(|due| due > Timestamp::now() + SignedDuration::from_mins(30))
     })
     .await;
+    // Further mail of the conversation does not ask for the same again.
+    world.capture(&mail(USER, "new@prospect.test", "more", &answering("offer"))).await;
+    world.await_event("message.captured", 2).await;
+    let backlog = world.gateway.queue.backlog().await.unwrap();
+    let errands = backlog.iter().find(|backlog| backlog.kind == JobKind::Refetch).map(|backlog| backlog.jobs);
+    assert_eq!(errands, Some(1));
     world.provider().bump_uid_validity(&world.user(), "INBOX").unwrap();
     world.renew_login(&support::office::login(&Person { address: USER.into(), password: "pw".into() })).await;
     world.await_event("message.received", 1).await;
@@ -532,6 +538,42 @@ async fn mail_that_belongs_is_fetched_however_long_its_account_was_left_alone() 
 #[tokio::test]
 async fn mail_that_belongs_is_fetched_however_long_its_account_was_left_alone_on_postgresql() {
     a_recall_that_has_to_wait(Engine::Postgres).await;
+}
+
+/// Errands of an account that no session follows here meet a refused login once, and not once each.
+async fn an_errand_that_is_refused(engine: Engine) {
+    let mut world = World::on(engine, Behaviour::default()).await;
+    world.connect().await;
+    let offer = mail(USER, "new@prospect.test", "offer", "");
+    for id in ["reply", "other"] {
+        let reply = mail("new@prospect.test", USER, id, &answering("offer")).replace('\n', "\r\n");
+        world.provider().append(&world.user(), "INBOX", reply.as_bytes(), &[]).unwrap();
+        world.await_decision(id, "no_contact").await;
+    }
+    world.stop().await;
+    world.provider().set_password(&world.user(), "another").unwrap();
+    world.provider().clear_ledger();
+    world.start_jobs();
+    world.capture(&offer).await;
+    world.await_state(AccountState::ReauthRequired).await;
+    eventually("both errands to wait", PATIENCE, async || {
+        let due = world.gateway.queue.next_due(&[JobKind::Refetch]).await.unwrap();
+        due.lease.is_none()
+            && due.job.is_some_and(|due| due > Timestamp::now() + SignedDuration::from_secs(20))
+    })
+    .await;
+    assert_eq!(world.verbs().iter().filter(|verb| *verb == "AUTHENTICATE").count(), 1);
+    assert_eq!(world.errors().await, [("credentials".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn errands_meet_a_refused_login_once() {
+    an_errand_that_is_refused(Engine::Sqlite).await;
+}
+
+#[tokio::test]
+async fn errands_meet_a_refused_login_once_on_postgresql() {
+    an_errand_that_is_refused(Engine::Postgres).await;
 }
 
 #[tokio::test]

@@ -252,6 +252,13 @@ impl Office {
         self.running.push(Running::start(&self.gateway));
     }
 
+    /// Starts workers that do jobs and follow no account, as a process without that role has.
+    pub fn start_jobs(&mut self) {
+        let stop = CancellationToken::new();
+        let tasks = vec![tokio::spawn(worker::jobs::run(self.gateway.clone(), stop.clone()))];
+        self.running.push(Running { stop, tasks });
+    }
+
     pub async fn stop(&mut self) {
         for running in std::mem::take(&mut self.running) {
             running.stop().await;
