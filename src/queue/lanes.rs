@@ -5,7 +5,10 @@
 use jiff::Timestamp;
 
 use super::{Leased, skip_locked};
-use crate::store::{Error, Session, Store, Tx, sql};
+use crate::{
+    core::job::JobKind,
+    store::{Error, Session, Tx, sql},
+};
 
 impl Tx {
     /// Lets the jobs that wait behind this one in its lane wait until then: what it was refused they would be refused too.
@@ -47,7 +50,7 @@ impl Tx {
             "{leads} update jobs set run_at = $3, failures = 0 where id in (select id from leads) and run_at > $3"
         ));
         self.execute(hasten.bind(self.workspace()).bind(prefix).bind(now)).await?;
-        self.on_commit(Store::announce_jobs);
+        self.on_commit(|store| store.announce_jobs(&JobKind::ALL));
         Ok(())
     }
 

@@ -23,7 +23,7 @@ use crate::{
         ids::WorkspaceId,
         job::{Job, JobKind},
     },
-    store::{Error, Row, Statement, Store, System, Tx, sql},
+    store::{Enqueued, Error, Row, Statement, Store, System, Tx, sql},
 };
 
 /// Most jobs of one claim: what is claimed and not begun waits for nothing while its lease runs out.
@@ -89,8 +89,34 @@ pub enum Settlement {
     FailedUntil(Timestamp),
 }
 
-/// Hears of new jobs. What was committed by other nodes, or fell due, it does not hear: look again now and then.
-pub struct Listener(watch::Receiver<u64>);
+/// When there is something to claim, by the two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Due {
+    /// When the first job is.
+    pub job: Option<Timestamp>,
+    /// When the first lease ends: its job may then be claimed by others.
+    pub lease: Option<Timestamp>,
+}
+
+impl Due {
+    /// How long until then: nothing if it is past, `None` when there is nothing to wait for.
+    #[must_use]
+    pub fn wait(self, now: impl Into<Now>) -> Option<Duration> {
+        let now = now.into();
+        let until = |due: Option<Timestamp>, now| {
+            Some(Duration::try_from(due?.duration_since(now)).unwrap_or_default())
+        };
+        until(self.job, now.here).into_iter().chain(until(self.lease, now.leases)).min()
+    }
+}
+
+/// Hears of new jobs of some kinds. What was committed by other nodes, or fell due, it does not hear: look again now and
+/// then.
+pub struct Listener {
+    enqueued: watch::Receiver<Enqueued>,
+    kinds: &'static [JobKind],
+    seen: Vec<u64>,
+}
 
 impl Queue {
     #[must_use]
@@ -165,11 +191,11 @@ impl Queue {
         system.commit().await
     }
 
-    /// When the next job of these kinds falls due, or the next lease of any kind ends; `None` when there is neither.
+    /// When the next job of these kinds falls due, and when the next lease of any kind ends.
     ///
     /// # Errors
     /// When the database is out of reach.
-    pub async fn next_due(&self, kinds: &[JobKind]) -> Result<Option<Timestamp>, Error> {
+    pub async fn next_due(&self, kinds: &[JobKind]) -> Result<Due, Error> {
         let mut text =
             "select (select min(leased_until) from jobs where leased_until is not null) as leased".to_owned();
         for number in 1..=kinds.len() {
@@ -179,10 +205,10 @@ impl Queue {
         }
         let query = sql(text).bind_all(kinds.iter().map(|kind| kind.as_str()));
         let row = self.store.system_read().await?.fetch_one(query).await?;
-        let mut due = row.get::<Option<Timestamp>>("leased")?;
+        let mut due = Due { job: None, lease: row.get("leased")? };
         for number in 1..=kinds.len() {
-            let other = row.get::<Option<Timestamp>>(&format!("k{number}"))?;
-            due = due.into_iter().chain(other).min();
+            let other: Option<Timestamp> = row.get(&format!("k{number}"))?;
+            due.job = due.job.into_iter().chain(other).min();
         }
         Ok(due)
     }
@@ -203,28 +229,38 @@ impl Queue {
         rows.iter().filter_map(|row| read(row).transpose()).collect()
     }
 
-    /// Hears of what is committed from now on.
+    /// Hears of the jobs of these kinds that are committed from now on.
     #[must_use]
-    pub fn listen(&self) -> Listener {
-        Listener(self.store.enqueued())
+    pub fn listen(&self, kinds: &'static [JobKind]) -> Listener {
+        let mut listener = Listener { enqueued: self.store.enqueued(), kinds, seen: Vec::new() };
+        listener.look();
+        listener
     }
 
     /// Tells this node's listeners to look: another node has committed jobs.
     pub fn nudge(&self) {
-        self.store.announce_jobs();
+        self.store.announce_jobs(&JobKind::ALL);
     }
 }
 
 impl Listener {
     /// To be called before looking for jobs: `wait` then misses nothing that comes after.
     pub fn look(&mut self) {
-        self.0.borrow_and_update();
+        self.seen = self.counts();
     }
 
     /// Waits for new jobs since the last `look`, `at_most` this long. Dropping it loses nothing.
     pub async fn wait(&mut self, at_most: Duration) {
         // Neither the time nor the end of the store is an error: the caller looks again.
-        let _ = tokio::time::timeout(at_most, self.0.changed()).await;
+        let _ = tokio::time::timeout(at_most, async {
+            while self.counts() == self.seen && self.enqueued.changed().await.is_ok() {}
+        })
+        .await;
+    }
+
+    fn counts(&mut self) -> Vec<u64> {
+        let enqueued = self.enqueued.borrow_and_update();
+        self.kinds.iter().map(|kind| enqueued.get(kind).copied().unwrap_or_default()).collect()
     }
 }
 
@@ -257,7 +293,7 @@ impl Tx {
         .bind(run_at)
         .bind(Timestamp::now());
         self.execute(insert).await?;
-        self.on_commit(Store::announce_jobs);
+        self.wake_workers(job.kind());
         Ok(())
     }
 
@@ -277,7 +313,7 @@ impl Tx {
         let update = sql("update jobs set run_at = $3 \
              where workspace = $1 and lane = $2 and leased_until is null and run_at > $3");
         if self.execute(update.bind(self.workspace()).bind(lane).bind(now)).await? > 0 {
-            self.on_commit(Store::announce_jobs);
+            self.on_commit(|store| store.announce_jobs(&JobKind::ALL));
         }
         Ok(())
     }
@@ -308,7 +344,7 @@ impl Tx {
             .arg(now)
             .text(" returning id, head");
         let Some(row) = self.fetch_optional(update.query()).await? else { return Ok(()) };
-        self.on_commit(Store::announce_jobs);
+        self.wake_workers(job.kind());
         let Some(lane) = lane else { return Ok(()) };
         if row.get::<i64>("head")? == 0 && self.overtake(&lane, now).await? {
             let lead = sql("update jobs set head = 1 where workspace = $1 and id = $2");
@@ -340,6 +376,10 @@ impl Tx {
         }
     }
 
+    fn wake_workers(&mut self, kind: JobKind) {
+        self.on_commit(move |store| store.announce_jobs(&[kind]));
+    }
+
     /// Takes the lead of a lane from a job that waits for a later time. True when there was one.
     async fn overtake(&mut self, lane: &str, run_at: Timestamp) -> Result<bool, Error> {
         let step_back = sql("update jobs set head = 0 where workspace = $1 and lane = $2 and head = 1 \
@@ -360,7 +400,7 @@ impl Tx {
             let delete = sql("delete from lanes where workspace = $1 and lane = $2");
             return self.execute(delete.bind(workspace).bind(lane)).await.map(drop);
         }
-        self.on_commit(Store::announce_jobs);
+        self.wake_workers(leased.job.kind());
         self.pass_on(&lane, leased.job.kind()).await
     }
 
@@ -371,7 +411,7 @@ impl Tx {
         let update = update.bind(workspace).bind(leased.id).bind(leased.attempt).bind(at).bind(failures);
         let row = self.fetch_optional(update).await?.ok_or(Error::Fenced)?;
         // Whoever sleeps until the lease's end has to wake before it.
-        self.on_commit(Store::announce_jobs);
+        self.wake_workers(leased.job.kind());
         match row.get::<Option<String>>("lane")? {
             Some(lane) if !leased.job.kind().keeps_order() => {
                 let lock = sql("update lanes set jobs = jobs where workspace = $1 and lane = $2");

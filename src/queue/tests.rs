@@ -80,13 +80,19 @@ both! {
 
     async fn a_job_waits_for_its_time(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
-        assert_eq!(queue.next_due(&JobKind::ALL).await.unwrap(), None);
+        assert_eq!(queue.next_due(&JobKind::ALL).await.unwrap(), Due::default());
         enqueue(&world, workspace, 1, None, at(10)).await;
-        assert_eq!(queue.next_due(&JobKind::ALL).await.unwrap(), Some(at(10)));
-        assert_eq!(queue.next_due(&[JobKind::Submit]).await.unwrap(), None);
+        let due = queue.next_due(&JobKind::ALL).await.unwrap();
+        assert_eq!(due, Due { job: Some(at(10)), lease: None });
+        assert_eq!(due.wait(at(7)), Some(Duration::from_secs(3)));
+        assert_eq!(queue.next_due(&[JobKind::Submit]).await.unwrap(), Due::default());
         assert!(claim(&queue, at(9)).await.is_empty());
         assert_eq!(claim(&queue, at(10)).await.len(), 1);
-        assert_eq!(queue.next_due(&[JobKind::Submit]).await.unwrap(), Some(at(70)), "the lease's end");
+        let due = queue.next_due(&[JobKind::Submit]).await.unwrap();
+        assert_eq!(due, Due { job: None, lease: Some(at(70)) });
+        assert_eq!(due.wait(at(71)), Some(Duration::ZERO));
+        let apart = Now { here: at(1000), leases: at(11) };
+        assert_eq!(due.wait(apart), Some(Duration::from_secs(59)), "leases end by their own clock");
     }
 
     async fn a_lane_is_done_in_order_even_while_its_first_job_waits_for_a_retry(world) {
@@ -166,7 +172,8 @@ both! {
         assert_eq!(number(&second), 2);
         settle(&world, &second, Settlement::RetryAt(later(200))).await.unwrap();
         assert!(claim(0).await.is_none());
-        assert_eq!(queue.next_due(&[JobKind::Submit]).await.unwrap(), Some(later(200)), "whoever is due first leads");
+        let due = queue.next_due(&[JobKind::Submit]).await.unwrap();
+        assert_eq!(due.job, Some(later(200)), "whoever is due first leads");
         add(3).await;
         add(4).await;
         for expect in [3, 4] {
@@ -325,11 +332,13 @@ both! {
 
     async fn a_commit_wakes_who_listens(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
-        let mut listener = queue.listen();
-        listener.look();
+        let mut listener = queue.listen(&[JobKind::Process]);
+        let mut other = queue.listen(&[JobKind::Submit]);
         enqueue(&world, workspace, 1, None, at(0)).await;
         let woken = tokio::time::timeout(MINUTE, listener.wait(2 * MINUTE)).await;
         assert!(woken.is_ok());
+        let asleep = tokio::time::timeout(Duration::from_millis(20), other.wait(MINUTE)).await;
+        assert!(asleep.is_err(), "it was no job of his");
     }
 
     async fn eight_claimers_share_three_hundred_lanes_without_a_double_and_in_order(world) {
@@ -377,7 +386,7 @@ both! {
         };
         let consume = async {
             let mut order = Vec::new();
-            let mut listener = queue.listen();
+            let mut listener = queue.listen(&JobKind::ALL);
             while order.len() < JOBS {
                 listener.look();
                 let claimed = claim(&queue, at(1)).await;

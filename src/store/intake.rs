@@ -24,7 +24,7 @@ use super::{Arg, Error, SealedBlob, Session, Store, System, Tx, sql};
 use crate::core::{
     ids::{MessageKey, WorkspaceId},
     inbound::{Door, Intake, OrderKey},
-    job::Job,
+    job::{Job, JobKind},
 };
 
 /// Messages in one transaction.
@@ -40,34 +40,44 @@ const ROWS_AT_ONCE: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
 
 /// For how long after a batch of several the listeners count as busy: some batches' worth of time.
 const BUSY_FOR: Duration = Duration::from_millis(50);
+/// The same after a single message: a sender who has more is back by then.
+const BUSY_FOR_ONE: Duration = Duration::from_millis(3);
 
-/// Whether many listeners have messages to hand in at this moment: work that can wait should let them have the processor.
+/// Whether listeners have messages to hand in at this moment: work that can wait should let them have the processor.
 #[derive(Debug)]
 pub(super) struct Pressure {
     started: Instant,
-    /// Milliseconds from then to the last batch of several messages; 0 before the first.
-    last: AtomicU64,
+    /// Microseconds from then to when they count as idle again.
+    idle_at: AtomicU64,
 }
 
 impl Pressure {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), last: AtomicU64::new(0) }
+        Self { started: Instant::now(), idle_at: AtomicU64::new(0) }
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        micros(self.started.elapsed())
     }
 
-    fn note(&self, messages: usize) {
-        if messages >= GATHERED_MIN {
-            self.last.store(self.now().max(1), Ordering::Relaxed);
-        }
+    /// A batch is about to be written: its senders wait.
+    fn rise(&self) {
+        self.idle_at.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// A batch of so many messages was written.
+    fn ease(&self, messages: usize) {
+        let busy_for = if messages >= GATHERED_MIN { BUSY_FOR } else { BUSY_FOR_ONE };
+        self.idle_at.store(self.now().saturating_add(micros(busy_for)), Ordering::Relaxed);
     }
 
     fn is_high(&self) -> bool {
-        let last = self.last.load(Ordering::Relaxed);
-        last > 0 && Duration::from_millis(self.now().saturating_sub(last)) < BUSY_FOR
+        self.now() < self.idle_at.load(Ordering::Relaxed)
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// What became of a message that was offered.
@@ -210,8 +220,9 @@ impl Batches {
                 self.gather(&mut batch, busy).await;
                 let Some(store) = Weak::upgrade(&shared).map(Store) else { return };
                 let written = batch.len();
-                store.0.pressure.note(written);
+                store.0.pressure.rise();
                 store.take_in_batch(std::mem::take(&mut batch)).await;
+                store.0.pressure.ease(written);
                 busy = written + self.0.len();
             }
         });
@@ -235,7 +246,7 @@ impl Batches {
 }
 
 impl Store {
-    /// Whether listeners hand in more than one message at a time at this moment.
+    /// Whether listeners are handing in messages at this moment.
     #[must_use]
     pub fn intake_is_busy(&self) -> bool {
         self.0.pressure.is_high()
@@ -265,7 +276,7 @@ impl Store {
     }
 
     async fn write_batch(&self, offers: &[Offer]) -> Result<Vec<Taken>, Error> {
-        let mut system = self.system().await?;
+        let mut system = self.system_first().await?;
         for (offer, key) in offers.iter().filter_map(|offer| Some((offer, offer.order_key.as_ref()?))) {
             system.claim_order_key(offer.workspace, key, offer.received_at).await?;
         }
@@ -287,7 +298,7 @@ impl Store {
         }
         system.insert_blobs(&blobs).await?;
         system.insert_jobs(&jobs).await?;
-        system.on_commit(Store::announce_jobs);
+        system.on_commit(|store| store.announce_jobs(&[JobKind::Process, JobKind::Repeat]));
         system.commit().await?;
         Ok(taken)
     }

@@ -55,6 +55,7 @@ mod webhooks;
 mod workspaces;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -92,7 +93,10 @@ pub use webhooks::OLD_SECRET_LASTS;
 pub use work::{ReadSystem, Session, System, Tx};
 pub use workspaces::WorkspaceChange;
 
-use crate::core::ids::{Id, WorkspaceId};
+use crate::core::{
+    ids::{Id, WorkspaceId},
+    job::JobKind,
+};
 use blobs::BlobDir;
 use health::Health;
 use intake::{Batcher, Pressure};
@@ -100,6 +104,7 @@ use migrate::Tables;
 use sqlite::Embedded;
 use vault::Vault;
 use work::{Link, Work};
+use writer::Rank;
 
 /// Where a store lies and what opens it.
 #[derive(Debug, Clone)]
@@ -110,6 +115,9 @@ pub struct Options {
     pub blob_dir: PathBuf,
     pub master_key: MasterKey,
 }
+
+/// How many commits have brought new jobs of each kind.
+pub(crate) type Enqueued = BTreeMap<JobKind, u64>;
 
 /// The store. Clones share everything.
 #[derive(Clone)]
@@ -123,8 +131,8 @@ pub(crate) struct Shared {
     batcher: Batcher,
     pressure: Pressure,
     routes: lookups::RouteCache,
-    /// Counts commits that brought new jobs.
-    enqueued: watch::Sender<u64>,
+    /// Counts commits that brought new jobs, of each kind.
+    enqueued: watch::Sender<Enqueued>,
     /// Counts commits that brought new events.
     announced: watch::Sender<u64>,
 }
@@ -180,7 +188,7 @@ impl Store {
             batcher,
             pressure: Pressure::new(),
             routes: lookups::route_cache(),
-            enqueued: watch::Sender::new(0),
+            enqueued: watch::Sender::new(Enqueued::default()),
             announced: watch::Sender::new(0),
         }));
         if let Err(error) = store.prove_master_key().await {
@@ -199,7 +207,7 @@ impl Store {
     /// # Errors
     /// When the database is out of reach, or the disk has failed.
     pub async fn begin(&self, workspace: WorkspaceId) -> Result<Tx, Error> {
-        Ok(Tx::new(workspace, self.write().await?))
+        Ok(Tx::new(workspace, self.write(Rank::Normal).await?))
     }
 
     /// Opens one workspace for reading. Each statement sees what is committed when it starts.
@@ -215,7 +223,12 @@ impl Store {
     /// # Errors
     /// As [`Store::begin`].
     pub async fn system(&self) -> Result<System, Error> {
-        Ok(System::new(self.write().await?))
+        Ok(System::new(self.write(Rank::Normal).await?))
+    }
+
+    /// As [`Store::system`], before others that wait for the writer.
+    pub(super) async fn system_first(&self) -> Result<System, Error> {
+        Ok(System::new(self.write(Rank::First).await?))
     }
 
     /// Opens all workspaces for reading.
@@ -268,7 +281,7 @@ impl Store {
     }
 
     /// Changes whenever a commit has brought new jobs.
-    pub(crate) fn enqueued(&self) -> watch::Receiver<u64> {
+    pub(crate) fn enqueued(&self) -> watch::Receiver<Enqueued> {
         self.0.enqueued.subscribe()
     }
 
@@ -283,9 +296,14 @@ impl Store {
         self.0.announced.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Tells whoever waits for jobs to look.
-    pub(crate) fn announce_jobs(&self) {
-        self.0.enqueued.send_modify(|count| *count = count.wrapping_add(1));
+    /// Tells whoever waits for jobs of these kinds to look.
+    pub(crate) fn announce_jobs(&self, kinds: &[JobKind]) {
+        self.0.enqueued.send_modify(|enqueued| {
+            for kind in kinds {
+                let count = enqueued.entry(*kind).or_default();
+                *count = count.wrapping_add(1);
+            }
+        });
     }
 
     /// Whether this is PostgreSQL, where other nodes write too and rows must be locked.
@@ -303,10 +321,10 @@ impl Store {
     }
 
     /// Boxed for the same reason as statements are.
-    async fn write(&self) -> Result<Work, Error> {
+    async fn write(&self, rank: Rank) -> Result<Work, Error> {
         self.0.health.check()?;
         let link = match &self.0.engine {
-            Engine::Sqlite(embedded) => Link::Turn(Box::pin(embedded.writer.turn()).await?),
+            Engine::Sqlite(embedded) => Link::Turn(Box::pin(embedded.writer.turn(rank)).await?),
             Engine::Postgres(pool) => Link::Transaction(Box::pin(pool.begin()).await?),
         };
         Ok(Work::new(self.clone(), link))

@@ -14,7 +14,7 @@ use crate::{
         retry,
     },
     flow::{self, FlowError, Gateway},
-    queue::{Leased, Listener, Settlement},
+    queue::{Leased, Settlement},
     store,
 };
 
@@ -22,15 +22,17 @@ use crate::{
 const RENEWALS: u32 = 3;
 /// How long a worker waits for a wake-up before it looks by itself.
 const POLL: Duration = Duration::from_secs(5);
+/// The wait when other nodes were faster to claim what was due.
+const TAKEN_BY_OTHERS: Duration = Duration::from_millis(20);
 /// The wait after a job met a store that was down, or anything else that was not its own fault.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
 
 /// How long filing stands back for busy listeners before it claims again all the same.
 const STAND_BACK: Duration = Duration::from_millis(100);
 /// How often it looks whether they still are.
-const STAND_BACK_STEP: Duration = Duration::from_millis(10);
-/// How long it goes on standing back while they stay busy: a burst is taken in first and filed after, but what never ends is
-/// no burst.
+const STAND_BACK_STEP: Duration = Duration::from_millis(2);
+/// How long it goes on standing back while they stay busy: a burst is taken in first and filed after. What never ends is no
+/// burst: from then on each side has half of the time.
 const STAND_BACK_TOTAL: Duration = Duration::from_secs(5);
 
 /// Kinds of jobs that share workers, so that none waits behind another's slow peers.
@@ -68,15 +70,15 @@ pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
 
 async fn run_crew(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken) {
     let (free, tasks) = (Arc::new(Semaphore::new(crew.workers)), TaskTracker::new());
-    let mut news = gateway.queue.listen();
-    let mut manners = Manners::default();
+    let mut news = gateway.queue.listen(crew.kinds);
+    let mut manners = Manners::new();
     while !shutdown.is_cancelled() {
         if crew.yields {
             manners.stand_back(&gateway.store).await;
         }
         // Look at the news before the jobs: what is enqueued in between still wakes us.
         news.look();
-        let claimed = claim(gateway, crew, free.available_permits()).await;
+        let (pause, claimed) = look(gateway, crew, free.available_permits()).await;
         let idle = claimed.is_empty();
         for job in claimed {
             let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
@@ -87,7 +89,10 @@ async fn run_crew(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken) 
             });
         }
         if idle {
-            wait(gateway, crew, shutdown, &mut news).await;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = news.wait(pause) => {}
+            }
         } else {
             let enough = u32::try_from(crew.claim_min).unwrap_or(1);
             drop(free.acquire_many(enough).await);
@@ -97,49 +102,52 @@ async fn run_crew(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken) 
     tasks.wait().await;
 }
 
+/// Claims what is due; when that is nothing, says how long to wait for it.
+async fn look(gateway: &Gateway, crew: &Crew, free: usize) -> (Duration, Vec<Leased>) {
+    let claimed = async {
+        let now = gateway.queue.now().await?;
+        // A claim writes, and looking costs next to nothing.
+        match gateway.queue.next_due(crew.kinds).await?.wait(now) {
+            Some(Duration::ZERO) => {
+                let lease = gateway.settings.job_lease;
+                Ok((TAKEN_BY_OTHERS, gateway.queue.claim(crew.kinds, now, lease, free).await?))
+            }
+            wait => Ok((wait.unwrap_or(POLL).min(POLL), Vec::new())),
+        }
+    };
+    claimed.await.unwrap_or_else(|error: store::Error| {
+        tracing::warn!(error = %error, "jobs could not be claimed");
+        (POLL, Vec::new())
+    })
+}
+
 /// Filing and taking in share the processor and the disk. A sender waits for his 250 and the CRM waits for nothing, so
 /// listeners go first, within bounds.
-#[derive(Default)]
 struct Manners {
     busy_since: Option<Instant>,
+    /// When it last went to work.
+    worked_since: Instant,
 }
 
 impl Manners {
+    fn new() -> Self {
+        Self { busy_since: None, worked_since: Instant::now() }
+    }
+
     async fn stand_back(&mut self, store: &store::Store) {
-        let started = Instant::now();
+        let (started, worked) = (Instant::now(), self.worked_since.elapsed());
         while store.intake_is_busy() {
-            let busy_since = *self.busy_since.get_or_insert(started);
-            if busy_since.elapsed() > STAND_BACK_TOTAL || started.elapsed() > STAND_BACK {
-                return;
+            let burst = self.busy_since.get_or_insert(started).elapsed() <= STAND_BACK_TOTAL;
+            let at_most = if burst { STAND_BACK } else { worked.min(STAND_BACK) };
+            if started.elapsed() > at_most {
+                break;
             }
             tokio::time::sleep(STAND_BACK_STEP).await;
         }
-        self.busy_since = None;
-    }
-}
-
-async fn claim(gateway: &Gateway, crew: &Crew, free: usize) -> Vec<Leased> {
-    let claimed = async {
-        let now = gateway.queue.now().await?;
-        gateway.queue.claim(crew.kinds, now, gateway.settings.job_lease, free).await
-    };
-    match claimed.await {
-        Ok(jobs) => jobs,
-        Err(error) => {
-            tracing::warn!(error = %error, "jobs could not be claimed");
-            Vec::new()
+        if !store.intake_is_busy() {
+            self.busy_since = None;
         }
-    }
-}
-
-async fn wait(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken, news: &mut Listener) {
-    let due = gateway.queue.next_due(crew.kinds).await.ok().flatten();
-    let pause = due.map_or(POLL, |due| {
-        Duration::try_from(due.duration_since(flow::now())).unwrap_or_default().min(POLL)
-    });
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = news.wait(pause) => {}
+        self.worked_since = Instant::now();
     }
 }
 

@@ -495,7 +495,7 @@ async fn a_recall_that_has_to_wait(engine: Engine) {
     world.await_event("message.captured", 1).await;
     eventually("the errand to be put off", PATIENCE, async || {
         let due = world.gateway.queue.next_due(&[JobKind::Refetch]).await.unwrap();
-        due.is_none_or(|due| due > Timestamp::now() + SignedDuration::from_mins(30))
+        due.job.is_none_or(|due| due > Timestamp::now() + SignedDuration::from_mins(30))
     })
     .await;
     world.provider().bump_uid_validity(&world.user(), "INBOX").unwrap();
@@ -503,7 +503,7 @@ async fn a_recall_that_has_to_wait(engine: Engine) {
     world.await_event("message.received", 1).await;
     world.await_decision("reply", "contact_wrote").await;
     assert_eq!(world.count("conversation.created").await, 1);
-    assert_eq!(world.gateway.queue.next_due(&[JobKind::Refetch]).await.unwrap(), None);
+    assert_eq!(world.gateway.queue.next_due(&[JobKind::Refetch]).await.unwrap().job, None);
 }
 
 #[tokio::test]

@@ -235,6 +235,22 @@ async fn who_gives_up_at_any_moment_stops_nobody_else() {
 }
 
 #[tokio::test]
+async fn who_has_somebody_waiting_outside_writes_before_others_that_wait() {
+    let world = World::sqlite().await;
+    let workspace = world.workspace().await;
+    let busy = world.store.begin(workspace).await.unwrap();
+    let mut waiting = pin!(world.store.begin(workspace));
+    assert!(poll_immediate(&mut waiting).await.is_none());
+    let mut first = pin!(world.store.system_first());
+    assert!(poll_immediate(&mut first).await.is_none());
+    drop(busy);
+    let first = tokio::time::timeout(DEADLINE, first).await.unwrap().unwrap();
+    assert!(poll_immediate(&mut waiting).await.is_none());
+    drop(first);
+    tokio::time::timeout(DEADLINE, waiting).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_commit_nobody_waits_for_any_more_still_happens() {
     let world = World::sqlite().await;
     let workspace = world.workspace().await;
