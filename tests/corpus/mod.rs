@@ -15,7 +15,7 @@ use serde_json::Value;
 /// The vectors of one file of the corpus; none when this checkout stands alone.
 pub fn vectors(name: &str) -> Vec<Value> {
     let Ok(text) = fs::read_to_string(directory().join(format!("{name}.jsonl"))) else {
-        tell_missing(name);
+        tell_missing(&format!("the vectors {name}"));
         return Vec::new();
     };
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -37,7 +37,8 @@ fn directory() -> PathBuf {
 
 /// Straight to stderr: what a passing test prints is kept back.
 fn tell_missing(what: &str) {
-    writeln!(stderr(), "NOT RUN: {what}; there are no vectors at {}", directory().display()).unwrap();
+    let line = format!("NOT RUN: {what}; there are no vectors at {}\n", directory().display());
+    stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// The one test whose output is shown by nextest though it passes (`.config/nextest.toml`).
