@@ -10,10 +10,9 @@ use serde_json::json;
 use crate::{
     both,
     crm::text,
-    gateway::Engine,
     letter::Letter,
     sandboxed::Sandboxed,
-    support::{PATIENCE, wait_for},
+    support::{PATIENCE, store::Engine, wait_for},
     world::accepted_id,
 };
 
