@@ -53,7 +53,7 @@ use std::{
 
 use axum::{Router, middleware};
 use secrecy::SecretString;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -107,8 +107,6 @@ pub(crate) struct Shared {
     readers: Places,
     downloads: Places,
     streams: Places,
-    /// Held while the use of a key is noted.
-    noting: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -136,7 +134,6 @@ impl Api {
             readers: Places::new(READERS_MAX, READERS_EACH_MAX),
             downloads: Places::new(DOWNLOADS_MAX, DOWNLOADS_EACH_MAX),
             streams: Places::new(STREAMS_MAX, STREAMS_EACH_MAX),
-            noting: Arc::new(Semaphore::new(1)),
             shutdown,
         }))
     }
