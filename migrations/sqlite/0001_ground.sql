@@ -210,7 +210,7 @@ create table inbound (
     -- Which door, which routes, which principal, and the envelope, as JSON.
     door        text not null,
     received_at integer not null,
-    -- pending, filed, held
+    -- pending, filed, held, dropped
     state       text not null,
     -- The message it became part of.
     message     blob,
@@ -418,7 +418,7 @@ create table submissions (
     next_attempt_at integer,
     dot_intent_at integer,
     detail      text,
-    -- none, wanted, filed (by the provider), appended
+    -- none, wanted, queued (a job looks after it), filed (by the provider), appended
     sent_copy   text not null default 'none',
     primary key (workspace, message),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade
