@@ -284,6 +284,8 @@ create table messages (
     foreign key (workspace, conversation) references conversations (workspace, id)
 ) strict;
 create index messages_conversation on messages (workspace, conversation, sent_at, id);
+-- The conversations a user has written in.
+create index messages_author on messages (workspace, author_id, conversation) where author_role = 'user';
 -- Copies without a Message-ID are recognised by their content alone. There are few.
 create index messages_without_id on messages (workspace, identity) where rfc822_id is null;
 
@@ -416,7 +418,7 @@ create table submissions (
     next_attempt_at integer,
     dot_intent_at integer,
     detail      text,
-    -- none, wanted, queued, filed (by the provider), appended
+    -- none, wanted, queued (a job looks after it), filed (by the provider), appended
     sent_copy   text not null default 'none',
     primary key (workspace, message),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade

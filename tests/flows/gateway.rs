@@ -227,7 +227,7 @@ fn config(data_dir: &std::path::Path, authority: &Authority, directory: &std::pa
     config.node.data_dir = data_dir.to_owned();
     config.domains.capture = DomainName::parse(CAPTURE);
     config.domains.reply = DomainName::parse(REPLY);
-    config.smtp.hostname = Some(HOSTNAME.to_owned());
+    config.smtp.hostname = DomainName::parse(HOSTNAME);
     config.smtp.mx.listen = vec![loopback];
     config.smtp.submission.listen = vec![loopback];
     config.smtp.submissions.listen = vec![loopback];

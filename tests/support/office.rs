@@ -135,7 +135,7 @@ fn config(directory: &Path, authority: Option<&str>) -> Config {
     let mut config = Config::default();
     config.node.data_dir = directory.to_owned();
     config.domains.capture = DomainName::parse("bcc.example.test");
-    config.smtp.hostname = Some("gateway.example.test".into());
+    config.smtp.hostname = DomainName::parse("gateway.example.test");
     config.smtp.message_bytes_max = Bytes(1024 * 1024);
     config.egress.allow = vec!["127.0.0.0/8".parse().unwrap()];
     config.egress.ca_file = authority.map(|pem| {

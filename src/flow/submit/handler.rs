@@ -149,21 +149,6 @@ impl SubmissionHandler {
         let is_own = self.login.as_ref().is_some_and(|login| login.workspace == route.workspace);
         is_own && matches!(route.target, RouteTarget::Capture { .. })
     }
-
-    /// Notes that a key was used, without having its user wait.
-    fn note_use(&self, key: &ApiKey) {
-        let (store, key, now) = (self.gateway.store.clone(), key.clone(), super::super::now());
-        tokio::spawn(async move {
-            let noted = async {
-                let mut system = store.system().await?;
-                system.touch_key(&key, now).await?;
-                system.commit().await
-            };
-            if let Err(error) = noted.await {
-                tracing::debug!(error = %error, "the last use of a key could not be noted");
-            }
-        });
-    }
 }
 
 /// The bytes as they will leave: our trace field and, where missing, Message-ID and Date in front; Bcc, control fields and
@@ -195,7 +180,7 @@ impl smtp::Handler for SubmissionHandler {
         match self.log_in(&username, password.expose_secret()).await {
             Ok(Some(login)) => {
                 let identity = login.key.id.to_string();
-                self.note_use(&login.key);
+                api_key::note_use(&self.gateway.store, &login.key);
                 self.login = Some(login);
                 AuthOutcome::Accepted { identity }
             }

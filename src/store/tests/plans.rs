@@ -13,8 +13,8 @@ use crate::{
         ids::{Id as _, WorkspaceId},
     },
     store::{
-        AccountFilter, ContactFilter, DecisionFilter, InstanceRequest, Lease, Page, PageKey, RequestKey,
-        mint, sql, sql::WRITTEN, testing::World,
+        AccountFilter, ContactFilter, ConversationFilter, DecisionFilter, InstanceRequest, Lease, Page,
+        PageKey, RequestKey, mint, sql, sql::WRITTEN, testing::World,
     },
 };
 
@@ -62,6 +62,10 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
             session.contacts(&page, &ContactFilter::default()).await.unwrap();
         })
         .await;
+        check(&world, "conversations", async {
+            session.conversations(&page, &ConversationFilter::default()).await.unwrap();
+        })
+        .await;
         check(&world, "users", async { drop(session.users(&page).await.unwrap()) }).await;
         check(&world, "accounts", async {
             session.accounts(&page, &AccountFilter::default()).await.unwrap();
@@ -83,6 +87,37 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
     let types = ["account.error".to_owned()];
     let of_type = plans(&world, async { drop(session.journal(0, Some(&types), 50).await.unwrap()) }).await;
     assert!(of_type[0].1.iter().any(|line| line.contains("events_type")), "{of_type:#?}");
+}
+
+#[tokio::test]
+async fn a_search_begins_at_what_it_is_about() {
+    let world = World::sqlite().await;
+    let workspace = world.workspace().await;
+    let mut session = world.store.read(workspace).await.unwrap();
+    for page in pages() {
+        // Every subject of the workspace, but in order and without the rows of other workspaces.
+        let of_subject = ConversationFilter { subject: Some("hello".to_owned()), ..Default::default() };
+        check(&world, "conversations with a subject", async {
+            session.conversations(&page, &of_subject).await.unwrap();
+        })
+        .await;
+        let of_user = ConversationFilter { user: Some(mint()), ..Default::default() };
+        let of_contact = ConversationFilter { contact: Some(mint()), ..Default::default() };
+        for (filter, indexes) in
+            [(of_user, &["messages_author", "sightings_uid"][..]), (of_contact, &["message_contacts"][..])]
+        {
+            let plans = plans(&world, async {
+                session.conversations(&page, &filter).await.unwrap();
+            })
+            .await;
+            let lines = &plans[0].1;
+            for index in indexes {
+                assert!(lines.iter().any(|line| line.contains(index)), "{index}: {lines:#?}");
+            }
+            let visits_all = |line: &String| line.starts_with("SCAN ") || line.contains("CORRELATED");
+            assert!(!lines.iter().any(visits_all), "{lines:#?}");
+        }
+    }
 }
 
 #[tokio::test]
