@@ -12,9 +12,7 @@ use std::{
 use mailweave::{
     app::Running,
     config::{Config, DomainName},
-    net,
-    store::MasterKey,
-    telemetry,
+    net, telemetry,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
@@ -24,7 +22,9 @@ use crate::{
     crm::Crm,
     support::{
         PATIENCE,
+        clients::SmtpClient,
         postgres::{Database, Postgres},
+        store::Engine,
         tls::Authority,
         wait_for,
     },
@@ -34,13 +34,6 @@ pub const CAPTURE: &str = "bcc.example.test";
 pub const REPLY: &str = "reply.example.test";
 pub const HOSTNAME: &str = "gateway.example.test";
 const ADMIN_KEY: &str = "the-administrators-key-of-these-tests";
-
-/// Which store it works on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    Sqlite,
-    Postgres,
-}
 
 pub struct Gateway {
     running: Option<Running>,
@@ -71,13 +64,10 @@ impl Gateway {
         drop(tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init());
         net::install_provider();
         let directory = tempfile::Builder::new().prefix("mw-gateway-").tempdir().unwrap();
-        let database = (engine == Engine::Postgres).then(|| Postgres::shared().database());
+        let database = engine.database();
         let mut config = config(&directory.path().join("data"), authority, directory.path());
         if let Some(database) = &database {
-            let key = directory.path().join("master.key");
-            MasterKey::create(&key).unwrap();
-            config.secrets.master_key_file = Some(key);
-            config.store.url = Some(database.url().into());
+            database.keep_data_of(&mut config, directory.path());
         }
         adjust(&mut config);
         let runtime =
@@ -118,6 +108,13 @@ impl Gateway {
     /// STARTTLS.
     pub fn submission(&self) -> SocketAddr {
         self.running().addresses.submission[0]
+    }
+
+    /// A client of that listener, TLS on, not logged in.
+    pub fn submission_client(&self, authority: &Authority) -> SmtpClient {
+        let mut client = SmtpClient::connect(self.submission());
+        client.starttls(authority);
+        client
     }
 
     /// TLS from the first octet.

@@ -11,30 +11,29 @@ use serde_json::{Value, json};
 use crate::{
     both,
     crm::text,
-    gateway::{CAPTURE, Engine, REPLY},
+    gateway::{CAPTURE, REPLY},
     letter::Letter,
     sandboxed::{PROSPECTS, Sandboxed},
     support::{
         PATIENCE, Person,
         clients::{Reply, SmtpClient},
+        store::Engine,
         wait_for,
     },
-    world::{User, accepted_id, assert_free_of},
+    world::{User, accepted_id, assert_free_of, assert_reply},
 };
 
 fn started(engine: Engine) -> Sandboxed {
     Sandboxed::start(engine, Behaviour::gmail())
 }
 
-/// A key of the workspace with the scope `smtp`: its id and its secret.
+/// A key of the workspace for submission: its id and its secret.
 fn key(world: &Sandboxed) -> (String, String) {
-    let key = world.crm.post("/keys", &json!({ "name": "CRM", "scopes": ["smtp"] }));
-    (text(&key, "id").to_owned(), text(&key, "secret").to_owned())
+    world.crm.key(&["smtp"], None)
 }
 
 fn client(world: &Sandboxed, user: &User, secret: &str) -> SmtpClient {
-    let mut client = SmtpClient::connect(world.gateway.submission());
-    client.starttls(&world.authority);
+    let mut client = world.submission_client();
     let login = Person { address: user.person.address.clone(), password: secret.to_owned() };
     assert_eq!(client.auth_plain(&login).code, 235);
     client
@@ -88,11 +87,6 @@ impl Desk {
         let state = |one: &Value| (text(one, "address").to_owned(), text(one, "state").to_owned());
         recipients.iter().map(state).collect()
     }
-}
-
-#[track_caller]
-fn assert_reply(reply: &Reply, code: u16, status: &str) {
-    assert!(reply.code == code && reply.text.starts_with(status), "{reply:?}");
 }
 
 fn addresses(people: &[Person]) -> Vec<&str> {
@@ -313,10 +307,7 @@ both! {
         world.crm.post("/users", &body);
         world.set_smarthost(&ann.person);
         let bulk = |from: &str| Letter::new(from, &[&bob.address]).field("X-Mailweave-Class", "bulk");
-        let mut client = SmtpClient::connect(world.gateway.submission());
-        client.starttls(&world.authority);
-        let login = Person { address: "acme".to_owned(), password: key(&world).1 };
-        assert_eq!(client.auth_plain(&login).code, 235);
+        let mut client = world.workspace_client();
         let refused = client.send(&eve.address, &[&bob.address], &bulk(&eve.address).raw()).unwrap_err();
         assert_reply(&refused, 550, "5.7.1");
         assert!(refused.text.contains(PROSPECTS) && refused.text.contains("from_domains"), "{refused:?}");

@@ -7,11 +7,10 @@ use serde_json::{Value, json};
 use crate::{
     both,
     crm::text,
-    gateway::Engine,
     letter::Letter,
     relay::{Conversation, sender},
     sandboxed::Sandboxed,
-    support::{PATIENCE, Person, clients::SmtpClient, wait_for},
+    support::{PATIENCE, Person, clients::SmtpClient, store::Engine, wait_for},
     world::{User, World, assert_free_of},
 };
 

@@ -8,7 +8,11 @@ use mailweave::sandbox::Behaviour;
 use serde_json::{Value, json};
 
 use crate::{
-    both, crm::text, gateway::Engine, letter::Letter, sandboxed::Sandboxed, support::clients::SmtpClient,
+    both,
+    crm::text,
+    letter::Letter,
+    sandboxed::Sandboxed,
+    support::{clients::SmtpClient, store::Engine},
     world::User,
 };
 

@@ -140,3 +140,28 @@ async fn chores_find_what_they_are_after_by_an_index() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn decisions_are_found_by_what_they_are_about_however_many_were_made() {
+    let world = World::sqlite().await;
+    let workspace = world.workspace().await;
+    let mut session = world.store.read(workspace).await.unwrap();
+    let mut asked = Vec::new();
+    for hashes in [vec![[1; 16]], vec![[1; 16], [2; 16]]] {
+        let skipped = session.skipped_with_ids(&hashes);
+        asked.extend(plans(&world, async { drop(skipped.await.unwrap()) }).await);
+        let in_mailbox = session.decided_with_ids(mint(), b"INBOX", 1, &hashes);
+        asked.extend(plans(&world, async { drop(in_mailbox.await.unwrap()) }).await);
+        let filter = DecisionFilter { hashes, ..DecisionFilter::default() };
+        for page in pages() {
+            let listed = session.decisions(&page, &filter);
+            asked.extend(plans(&world, async { drop(listed.await.unwrap()) }).await);
+        }
+    }
+    assert_eq!(asked.len(), 8);
+    for (text, lines) in asked {
+        for step in ["(workspace=? AND hash=?)", "(workspace=? AND id=?)"] {
+            assert!(lines.iter().any(|line| line.contains(step)), "{text}\n{lines:#?}");
+        }
+    }
+}
