@@ -371,7 +371,10 @@ mod tests {
         let places = Places::new(1, 1);
         let place = places.wait(mint::<WorkspaceId>()).await.unwrap();
         let others = tokio::spawn(async move {
-            while is_wanted {
+            if !is_wanted {
+                return;
+            }
+            loop {
                 drop(places.wait(mint::<WorkspaceId>()).await);
             }
         });
