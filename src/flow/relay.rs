@@ -233,7 +233,9 @@ fn part(gateway: &Gateway, stored: &StoredMessage, raw: &Bytes, (to, view): (Add
         cc: named.as_ref().map_or(&[], |(_, cc)| cc),
         mark: (&gateway.settings.loop_key, stored.id.to_string()),
     };
-    let hidden = |address: &Address| gateway.settings.ours.holds(address);
+    let author = stored.author_party.as_ref().map(|author| &author.address);
+    // He may have written to himself as well.
+    let hidden = |address: &Address| gateway.settings.ours.holds(address) || author == Some(address);
     let raw = rewrite(raw, &relayed, hidden);
     let envelope =
         Envelope { recipients: vec![Recipient::new(to)], ..Envelope::new(ReversePath::Address(reply)) };
