@@ -205,13 +205,14 @@ impl Session {
         Ok(found)
     }
 
-    /// Submissions of this user, or of everybody, that are held for want of a way out, longest accepted first. What was held
-    /// because it may have been sent already is not among them.
+    /// Submissions of this user, or of everybody, that are held for want of a way out, longest accepted first, behind the
+    /// one accepted then. What was held because it may have been sent already is not among them.
     pub async fn submissions_held(
         &mut self,
         user: Option<UserId>,
-        limit: u32,
+        (after, limit): (Option<(Timestamp, MessageKey)>, u32),
     ) -> Result<Vec<Submission>, Error> {
+        let (at, message) = after.unzip();
         let query = Statement::new(format!(
             "select {COLUMNS} from submissions s \
              join messages m on m.workspace = s.workspace and m.id = s.message where s.workspace = "
@@ -227,7 +228,11 @@ impl Session {
         .arg(word(&SubmissionState::Held))
         .text(" and r.held_for = ")
         .arg(word(&Hold::WayOut))
-        .text(") order by s.accepted_at, s.message limit ")
+        .text(")")
+        .given(" and (s.accepted_at, s.message) > (", at)
+        .given(", ", message)
+        .text(if after.is_some() { ")" } else { "" })
+        .text(" order by s.accepted_at, s.message limit ")
         .arg(limit.min(LIST_ROWS_MAX))
         .query();
         let rows = self.fetch_all(query).await?;

@@ -37,9 +37,7 @@ async fn tidy(gateway: &Gateway, now: Timestamp) -> Result<(), Error> {
         let page = Page::new(200, after);
         let workspaces = gateway.store.system_read().await?.workspaces(&page).await?;
         for workspace in &workspaces {
-            let mut tx = gateway.store.begin(workspace.id).await?;
-            flow::submit::release_held(&mut tx, gateway, None).await?;
-            tx.commit().await?;
+            flow::submit::release_all_held(gateway, workspace.id).await?;
         }
         let Some(last) = workspaces.last() else { break };
         after = Some(PageKey { at: last.created_at, id: last.id.uuid() });

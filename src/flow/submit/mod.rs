@@ -17,7 +17,7 @@ mod way_out;
 pub use handler::SubmissionHandler;
 #[cfg(test)]
 pub(super) use handler::own_message_id;
-pub use held::release_held;
+pub use held::{release_all_held, release_held};
 pub use order::{ControlFields, Refusal, Sender, choose_exit};
 pub(super) use perform::Part;
 pub use perform::{hold_poison, perform};
