@@ -390,7 +390,8 @@ impl Tx {
 
     async fn remove(&mut self, leased: &Leased) -> Result<(), Error> {
         let workspace = self.workspace();
-        let delete = sql("delete from jobs where workspace = $1 and id = $2 and attempt = $3 returning lane");
+        let delete = sql("delete from jobs where workspace = $1 and id = $2 and attempt = $3 \
+             and leased_until is not null returning lane");
         let delete = delete.bind(workspace).bind(leased.id).bind(leased.attempt);
         let row = self.fetch_optional(delete).await?.ok_or(Error::Fenced)?;
         let Some(lane) = row.get::<Option<String>>("lane")? else { return Ok(()) };

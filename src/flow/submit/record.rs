@@ -64,6 +64,10 @@ pub(super) async fn intent<'a>(
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
     for (recipient, refusal) in recipients {
         for state in states_of(&mut submission, &recipient.address) {
+            if !state.is_open() {
+                // Another job has seen to him meanwhile.
+                return Err(FlowError::Obsolete);
+            }
             match refusal {
                 Some(refusal) => apply(state, refusal),
                 None => state.state = SubmissionState::Sending,
