@@ -17,7 +17,7 @@ use crate::{
         ids::{AccountId, MessageKey, UserId},
         submission::{DsnOrder, Hold, RecipientState, SentCopy, Submission, SubmissionState},
     },
-    mail::{MessageId, Recipient, ReversePath},
+    mail::{Address, MessageId, Recipient, ReversePath},
 };
 
 const COLUMNS: &str = "s.message, s.account, s.class, s.reverse_path, s.dsn, s.blob, s.state, s.attempt, \
@@ -153,6 +153,25 @@ impl Tx {
             self.execute(query).await?;
         }
         Ok(())
+    }
+
+    /// Names a recipient by another address. Whoever adds recipients to the submission waits for it.
+    ///
+    /// # Errors
+    /// `Missing` when he is no recipient of it, `Conflict` when the other address is.
+    pub async fn readdress_recipient(
+        &mut self,
+        message: MessageKey,
+        (from, to): (&Address, &Address),
+    ) -> Result<(), Error> {
+        self.lock_filing().await?;
+        let query = sql("update submission_recipients set address = $4 \
+             where workspace = $1 and message = $2 and address = $3")
+        .bind(self.workspace())
+        .bind(message)
+        .bind(from.to_string())
+        .bind(to.to_string());
+        changed(self.execute(query).await?)
     }
 
     /// # Errors

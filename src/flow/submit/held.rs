@@ -29,8 +29,7 @@ type Last = (Timestamp, MessageKey);
 /// Holds whoever is not sent to yet.
 pub(super) fn hold(submission: &mut Submission, reason: &str) {
     for state in submission.recipients.iter_mut().filter(|state| state.state == SubmissionState::Queued) {
-        state.hold(Hold::WayOut);
-        state.text = Some(reason.to_owned());
+        state.hold(Hold::WayOut, reason);
     }
     submission.state = SubmissionState::Held;
     submission.detail = Some(reason.to_owned());
@@ -104,6 +103,8 @@ async fn release_page(
             (state.state, state.held_for, state.text) = (SubmissionState::Queued, None, None);
         }
         begin(&mut submission, exit, now);
+        // The CRM has heard that it was held: that it was sent is told too, though another wrote it.
+        submission.attempt = 1;
         tx.send_submission_by(&submission).await?;
         start(tx, &submission, Some(exit), now).await?;
     }
