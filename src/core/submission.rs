@@ -64,6 +64,8 @@ pub enum Hold {
     WayOut,
     /// Somebody's word: the message may have been sent to him already.
     Doubt,
+    /// Somebody's word: the user whom it was passed on for is none any more.
+    Reader,
     /// Somebody's look at it: what is stored of it could not be processed.
     Poison,
 }
@@ -85,9 +87,10 @@ impl RecipientState {
         matches!(self.state, SubmissionState::Queued | SubmissionState::Deferred)
     }
 
-    /// Holds him: nothing is sent to him until what he waits for is there.
-    pub fn hold(&mut self, what_for: Hold) {
+    /// Holds him: nothing is sent to him until what he waits for is there. The reason takes the place of what a server said.
+    pub fn hold(&mut self, what_for: Hold, reason: &str) {
         (self.state, self.held_for) = (SubmissionState::Held, Some(what_for));
+        (self.code, self.status, self.text) = (None, None, Some(reason.to_owned()));
     }
 
     /// Whether a way out is all that he waits for.

@@ -110,8 +110,7 @@ impl smtp::Handler for MxHandler {
     }
 }
 
-/// The message with our trace field in front. The field never names a recipient: those are addresses that only their
-/// owners may know.
+/// The message with our trace field in front.
 fn traced(
     gateway: &Gateway,
     info: &SessionInfo,
@@ -119,8 +118,8 @@ fn traced(
     (key, now): (MessageKey, Timestamp),
     message: &Bytes,
 ) -> Bytes {
-    let unnamed = Envelope { recipients: Vec::new(), ..envelope.clone() };
-    let field = smtp::received_field(info, &unnamed, &gateway.settings.hostname, &key.to_string(), now);
+    let field =
+        smtp::received_field(info, envelope.smtputf8, &gateway.settings.hostname, &key.to_string(), now);
     [field.as_bytes(), message].concat().into()
 }
 

@@ -7,17 +7,21 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{FlowError, Gateway, submit::Part};
+use super::{
+    FlowError, Gateway,
+    submit::{self, Part, Unsendable},
+};
 use crate::{
     core::{
         attribution::{Attribution, Known},
         ids::{ConversationId, MessageKey, UserId, WorkspaceId},
-        inbound::{Principal, SendClass},
-        job::{Job, JobExit, JobKind},
+        inbound::{Exit, Principal, SendClass},
+        job::{Job, JobExit},
         message::{Author, Parties, StoredMessage},
+        people::User,
         relay::{Relayed, masked, rewrite},
         route::{Route, RouteTarget, reply_local_part},
-        submission::{DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
+        submission::{DsnOrder, Hold, RecipientState, SentCopy, Submission, SubmissionState},
     },
     mail::{Address, Envelope, Kind, Notify, Party, Recipient, ReversePath},
     store::{Session, Tx, mint},
@@ -113,7 +117,7 @@ pub(super) async fn enqueue(
         let recipients = recipients(bound, &[]);
         if let (Some(first), false) = (bound.first(), recipients.is_empty()) {
             tx.insert_submission(&submission(message, first.user, recipients, now)).await?;
-            queue_job(tx, message, now).await?;
+            tx.enqueue_job(&Job::Submit { message, exit: JobExit::Smarthost }, now).await?;
         }
         return Ok(true);
     };
@@ -121,29 +125,10 @@ pub(super) async fn enqueue(
         return Ok(false);
     }
     let more = recipients(bound, &present.recipients);
-    if more.is_empty() {
-        return Ok(true);
+    if !more.is_empty() {
+        submit::add_recipients(tx, (present, more), Ok(Exit::Smarthost), now).await?;
     }
-    let recipients = present.recipients.iter().cloned().chain(more).collect();
-    let at_rest = present.state.is_final() || present.state == SubmissionState::Held;
-    let more = Submission { recipients, ..present };
-    let more = match at_rest {
-        // It begins anew.
-        true => Submission { state: SubmissionState::Queued, attempt: 0, next_attempt_at: Some(now), ..more },
-        false => more,
-    };
-    tx.set_submission(&more).await?;
-    queue_job(tx, message, now).await?;
     Ok(true)
-}
-
-/// One job for a message: two at once would send to the same recipients.
-async fn queue_job(tx: &mut Tx, message: MessageKey, now: Timestamp) -> Result<(), FlowError> {
-    let job = Job::Submit { message, exit: JobExit::Smarthost };
-    if !tx.jobs_absent(JobKind::Submit, std::slice::from_ref(&job)).await?.is_empty() {
-        tx.enqueue_job(&job, now).await?;
-    }
-    Ok(())
 }
 
 /// Each once, and none of those who have it already.
@@ -199,7 +184,7 @@ const NO_REPLY_DOMAIN: &str =
 const NO_USER: &str = "The user it was passed on for is no longer a user of this workspace.";
 
 /// The transactions that bring a message to these recipients: one each, from the reply address that takes that recipient's
-/// answers. The inner error says why there is no such address.
+/// answers. The inner error says for whom there is no such address, and why.
 ///
 /// # Errors
 /// Those of the store.
@@ -208,14 +193,26 @@ pub(super) async fn parts(
     workspace: WorkspaceId,
     (stored, submission): (&StoredMessage, &Submission),
     (raw, recipients): (Bytes, Vec<Recipient>),
-) -> Result<Result<Vec<Part>, &'static str>, FlowError> {
+) -> Result<Result<Vec<Part>, Unsendable>, FlowError> {
     let is_answer = matches!(submission.principal, Principal::Participant(_));
     let mut tx = gateway.store.begin(workspace).await?;
     let mut views = Vec::with_capacity(recipients.len());
-    for recipient in recipients {
-        match view(&mut tx, gateway, stored, (&recipient.address, is_answer)).await? {
-            Ok(view) => views.push((recipient.address, view)),
-            Err(reason) => return Ok(Err(reason)),
+    for Recipient { address, .. } in recipients {
+        let reader = reader(&mut tx, (stored, submission), &address).await?;
+        let to = match &reader {
+            Some(reader) if !is_his(reader, &address) => {
+                tx.readdress_recipient(submission.message, (&address, &reader.email)).await?;
+                reader.email.clone()
+            }
+            _ => address,
+        };
+        match view(&mut tx, gateway, (stored, reader), (&to, is_answer)).await? {
+            Ok(view) => views.push((to, view)),
+            Err(NO_USER) => {
+                let (what_for, reason) = (Hold::Reader, NO_USER);
+                return Ok(Err(Unsendable { whom: Some(to), what_for, reason }));
+            }
+            Err(reason) => return Ok(Err(Unsendable { whom: None, what_for: Hold::WayOut, reason })),
         }
     }
     tx.commit().await?;
@@ -233,21 +230,45 @@ fn part(gateway: &Gateway, stored: &StoredMessage, raw: &Bytes, (to, view): (Add
         cc: named.as_ref().map_or(&[], |(_, cc)| cc),
         mark: (&gateway.settings.loop_key, stored.id.to_string()),
     };
-    let hidden = |address: &Address| gateway.settings.ours.holds(address);
+    let author = stored.author_party.as_ref().map(|author| &author.address);
+    // He may have written to himself as well.
+    let hidden = |address: &Address| gateway.settings.ours.holds(address) || author == Some(address);
     let raw = rewrite(raw, &relayed, hidden);
     let envelope =
         Envelope { recipients: vec![Recipient::new(to)], ..Envelope::new(ReversePath::Address(reply)) };
     Part { envelope, raw }
 }
 
+/// The user for whom it is passed on; `None` for a contact. He may have been given another address since: then he is the
+/// one for whom it first was, unless that one is among the recipients by an address of his.
+async fn reader(
+    tx: &mut Tx,
+    (stored, submission): (&StoredMessage, &Submission),
+    to: &Address,
+) -> Result<Option<User>, FlowError> {
+    let Principal::Participant(user) = submission.principal else { return Ok(None) };
+    if let Some(reader) = tx.user_by_address(to).await? {
+        return Ok(Some(reader));
+    }
+    if stored.author == Author::User(user) {
+        return Ok(None);
+    }
+    let is_elsewhere =
+        |user: &User| submission.recipients.iter().any(|state| is_his(user, &state.recipient.address));
+    Ok(tx.user(user).await?.filter(|user| !is_elsewhere(user)))
+}
+
+fn is_his(user: &User, address: &Address) -> bool {
+    user.email == *address || user.aliases.contains(address)
+}
+
 /// To a user what somebody else wrote, to anybody else what a user wrote.
 async fn view(
     tx: &mut Tx,
     gateway: &Gateway,
-    stored: &StoredMessage,
+    (stored, reader): (&StoredMessage, Option<User>),
     (to, is_answer): (&Address, bool),
 ) -> Result<Result<View, &'static str>, FlowError> {
-    let reader = if is_answer { tx.user_by_address(to).await? } else { None };
     if let (Some(reader), Some(author)) = (reader, &stored.author_party) {
         let named = Party::new(to.clone(), reader.name.as_deref());
         return inward_view(tx, gateway, (stored, reader.id), (named, &author.address)).await;

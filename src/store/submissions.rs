@@ -17,7 +17,7 @@ use crate::{
         ids::{AccountId, MessageKey, UserId},
         submission::{DsnOrder, Hold, RecipientState, SentCopy, Submission, SubmissionState},
     },
-    mail::{MessageId, Recipient, ReversePath},
+    mail::{Address, MessageId, Recipient, ReversePath},
 };
 
 const COLUMNS: &str = "s.message, s.account, s.class, s.reverse_path, s.dsn, s.blob, s.state, s.attempt, \
@@ -155,6 +155,25 @@ impl Tx {
         Ok(())
     }
 
+    /// Names a recipient by another address. Whoever adds recipients to the submission waits for it.
+    ///
+    /// # Errors
+    /// `Missing` when he is no recipient of it, `Conflict` when the other address is.
+    pub async fn readdress_recipient(
+        &mut self,
+        message: MessageKey,
+        (from, to): (&Address, &Address),
+    ) -> Result<(), Error> {
+        self.lock_filing().await?;
+        let query = sql("update submission_recipients set address = $4 \
+             where workspace = $1 and message = $2 and address = $3")
+        .bind(self.workspace())
+        .bind(message)
+        .bind(from.to_string())
+        .bind(to.to_string());
+        changed(self.execute(query).await?)
+    }
+
     /// # Errors
     /// `Missing` when there is no such submission.
     pub async fn set_dsn_order(&mut self, message: MessageKey, dsn: &DsnOrder) -> Result<(), Error> {
@@ -205,13 +224,14 @@ impl Session {
         Ok(found)
     }
 
-    /// Submissions of this user, or of everybody, that are held for want of a way out, longest accepted first. What was held
-    /// because it may have been sent already is not among them.
+    /// Submissions of this user, or of everybody, that are held for want of a way out, longest accepted first, behind the
+    /// one accepted then. What was held because it may have been sent already is not among them.
     pub async fn submissions_held(
         &mut self,
         user: Option<UserId>,
-        limit: u32,
+        (after, limit): (Option<(Timestamp, MessageKey)>, u32),
     ) -> Result<Vec<Submission>, Error> {
+        let (at, message) = after.unzip();
         let query = Statement::new(format!(
             "select {COLUMNS} from submissions s \
              join messages m on m.workspace = s.workspace and m.id = s.message where s.workspace = "
@@ -227,7 +247,11 @@ impl Session {
         .arg(word(&SubmissionState::Held))
         .text(" and r.held_for = ")
         .arg(word(&Hold::WayOut))
-        .text(") order by s.accepted_at, s.message limit ")
+        .text(")")
+        .given(" and (s.accepted_at, s.message) > (", at)
+        .given(", ", message)
+        .text(if after.is_some() { ")" } else { "" })
+        .text(" order by s.accepted_at, s.message limit ")
         .arg(limit.min(LIST_ROWS_MAX))
         .query();
         let rows = self.fetch_all(query).await?;

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    core::ids::{Id as _, WorkspaceId},
+    core::ids::Id as _,
     flow::{self, Gateway},
     store::{Error, PURGE_ROWS_MAX, Page, PageKey},
 };
@@ -51,7 +51,7 @@ async fn release_held(gateway: &Gateway) -> Result<(), Error> {
         let page = Page::new(200, after);
         let workspaces = gateway.store.system_read().await?.workspaces(&page).await?;
         for workspace in &workspaces {
-            match release_held_in(gateway, workspace.id).await {
+            match flow::submit::release_all_held(gateway, workspace.id).await {
                 // It has been erased since the page was read.
                 Err(Error::Missing) => {}
                 Err(error) if error.is_lasting() => {
@@ -63,12 +63,6 @@ async fn release_held(gateway: &Gateway) -> Result<(), Error> {
         let Some(last) = workspaces.last() else { return Ok(()) };
         after = Some(PageKey { at: last.created_at, id: last.id.uuid() });
     }
-}
-
-async fn release_held_in(gateway: &Gateway, workspace: WorkspaceId) -> Result<(), Error> {
-    let mut tx = gateway.store.begin(workspace).await?;
-    flow::submit::release_held(&mut tx, gateway, None).await?;
-    tx.commit().await
 }
 
 /// A transaction for each some: whoever has a message to hand in waits for no more than one.

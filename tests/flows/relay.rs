@@ -84,6 +84,8 @@ both! {
         let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
         let answer = Letter::new(&format!("Bob Ray <{}>", bob.address), &[towards_ann])
             .field("Reply-To", &bob.address)
+            .field("X-Authenticated-Sender", &format!("host.example: {}", bob.address))
+            .field("Resent-From", &bob.address)
             .subject("Re: Ten desks")
             .answering(first)
             .text("In oak, please.\n");
@@ -98,6 +100,7 @@ both! {
         assert_free_of(&mail, &[&bob.address, towards_ann]);
 
         let reply = Letter::new(&format!("Ann Lee <{}>", ann.person.address), &[&towards_bob])
+            .field("X-Sender", &ann.person.address)
             .subject("Re: Ten desks")
             .answering(&answer.id)
             .text("Oak it is.\n");

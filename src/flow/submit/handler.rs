@@ -164,7 +164,8 @@ fn outgoing_bytes(
     let stripped = surgery::strip_for_submission(message, |address| ours.holds(address));
     let id = own_message_id(key, &gateway.settings.hostname);
     let complete = ensure_date_and_message_id(&surgery::normalise_line_ends(stripped), now, &id);
-    let field = smtp::received_field(info, envelope, &gateway.settings.hostname, &key.to_string(), now);
+    let field =
+        smtp::received_field(info, envelope.smtputf8, &gateway.settings.hostname, &key.to_string(), now);
     [field.as_bytes(), &complete].concat().into()
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     core::{
-        ids::{AccountId, UserId},
+        ids::{AccountId, MessageKey, UserId, WorkspaceId},
         inbound::{Exit, Principal},
         message::{Author, StoredMessage},
         submission::{Hold, SentCopy, Submission, SubmissionState},
@@ -20,14 +20,16 @@ use crate::{
     store::{Error, Tx},
 };
 
-/// Submissions let go in one transaction: others who write wait for its end.
-const RELEASED_MAX: u32 = 500;
+/// Held submissions looked at in one transaction: others who write wait for its end.
+const PAGE: u32 = 500;
+
+/// Where a page of held submissions ended.
+type Last = (Timestamp, MessageKey);
 
 /// Holds whoever is not sent to yet.
 pub(super) fn hold(submission: &mut Submission, reason: &str) {
     for state in submission.recipients.iter_mut().filter(|state| state.state == SubmissionState::Queued) {
-        state.hold(Hold::WayOut);
-        state.text = Some(reason.to_owned());
+        state.hold(Hold::WayOut, reason);
     }
     submission.state = SubmissionState::Held;
     submission.detail = Some(reason.to_owned());
@@ -51,15 +53,44 @@ fn leaves_by(exit: Exit, copy: SentCopy) -> (Option<AccountId>, SentCopy) {
     }
 }
 
-/// Sends on what is held, of this user or of everybody, as far as there is a way out now. Of a large heap a part: upkeep
-/// comes back for the rest.
+/// Sends on what is held, of this user or of everybody, as far as there is a way out now: of a large heap what was accepted
+/// first. Upkeep sees to the rest, by [`release_all_held`].
 ///
 /// # Errors
 /// Those of the store.
 pub async fn release_held(tx: &mut Tx, gateway: &Gateway, user: Option<UserId>) -> Result<(), Error> {
+    release_page(tx, gateway, (user, None)).await.map(drop)
+}
+
+/// Sends on all of a workspace's mail that is held and has a way out now, a transaction for each some: what has none yet
+/// keeps nothing behind it waiting.
+///
+/// # Errors
+/// Those of the store.
+pub async fn release_all_held(gateway: &Gateway, workspace: WorkspaceId) -> Result<(), Error> {
+    let mut after = None;
+    loop {
+        let mut tx = gateway.store.begin(workspace).await?;
+        after = release_page(&mut tx, gateway, (None, after)).await?;
+        tx.commit().await?;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Looks at a page of what is held; `None` when there is no other behind it.
+async fn release_page(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    (user, after): (Option<UserId>, Option<Last>),
+) -> Result<Option<Last>, Error> {
     let now = now();
     tx.lock_filing().await?;
-    for mut submission in tx.submissions_held(user, RELEASED_MAX).await? {
+    let page = tx.submissions_held(user, (after, PAGE)).await?;
+    let is_full = page.len() == PAGE as usize;
+    let last = page.last().map(|last| (last.accepted_at, last.message)).filter(|_| is_full);
+    for mut submission in page {
         let Some(stored) = tx.message(submission.message).await? else { continue };
         let Ok(exit) = exit_for(tx, gateway, (&submission, &stored)).await? else { continue };
         if let Exit::Account(account) = exit
@@ -72,10 +103,12 @@ pub async fn release_held(tx: &mut Tx, gateway: &Gateway, user: Option<UserId>) 
             (state.state, state.held_for, state.text) = (SubmissionState::Queued, None, None);
         }
         begin(&mut submission, exit, now);
+        // The CRM has heard that it was held: that it was sent is told too, though another wrote it.
+        submission.attempt = 1;
         tx.send_submission_by(&submission).await?;
         start(tx, &submission, Some(exit), now).await?;
     }
-    Ok(())
+    Ok(last)
 }
 
 async fn exit_for(

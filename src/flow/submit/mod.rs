@@ -17,9 +17,9 @@ mod way_out;
 pub use handler::SubmissionHandler;
 #[cfg(test)]
 pub(super) use handler::own_message_id;
-pub use held::release_held;
+pub use held::{release_all_held, release_held};
 pub use order::{ControlFields, Refusal, Sender, choose_exit};
-pub(super) use perform::Part;
+pub(super) use perform::{Part, Unsendable};
 pub use perform::{hold_poison, perform};
 pub use report::report;
 pub(super) use returned::{CameTo, Returned, record_returned, returned};
@@ -239,10 +239,24 @@ async fn send_to_others(
         let DsnOrder { ret, envelope_id, .. } = submission.dsn;
         submission.dsn = DsnOrder { ret, envelope_id, told, ..DsnOrder::default() };
     }
+    let exit = exit_for(tx, gateway, handed).await?;
+    add_recipients(tx, (submission, others), exit, handed.received_at).await
+}
+
+/// Adds recipients to a submission, however it fares: who is at work on it goes on with these, and does not let them wait
+/// for the retry of others; where nobody is, it begins anew by this way out. A submission has one job: two at once would
+/// send to the same recipients.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn add_recipients(
+    tx: &mut Tx,
+    (mut submission, others): (Submission, Vec<RecipientState>),
+    exit: Result<Exit, Refusal>,
+    now: Timestamp,
+) -> Result<SubmissionState, FlowError> {
     submission.recipients.extend(others);
-    let now = handed.received_at;
     if submission.state.is_open() {
-        // A job is at work on it and goes on with these.
         submission.accepted_at = now;
         if submission.state == SubmissionState::Deferred {
             let exit = submission.account.map_or(JobExit::Smarthost, JobExit::Account);
@@ -252,7 +266,6 @@ async fn send_to_others(
         tx.send_submission_by(&submission).await?;
         return Ok(submission.state);
     }
-    let exit = exit_for(tx, gateway, handed).await?;
     match &exit {
         Ok(exit) => held::begin(&mut submission, *exit, now),
         Err(refusal) => held::hold(&mut submission, &refusal.to_string()),

@@ -30,6 +30,15 @@ pub(in crate::flow) struct Part {
     pub raw: Bytes,
 }
 
+/// Why a message cannot be sent now.
+pub(in crate::flow) struct Unsendable {
+    /// The only recipient whom that concerns; `None` for all who are still open.
+    pub whom: Option<Address>,
+    pub what_for: Hold,
+    /// Shown to the CRM.
+    pub reason: &'static str,
+}
+
 /// Sends what is still to be sent of a submission.
 ///
 /// # Errors
@@ -49,14 +58,15 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
         WayOut::Open(server) => server,
         WayOut::Rests(until) => return record::rest(gateway, job, message, until).await,
         WayOut::Closed(reason) => {
-            return record::hold(gateway, job, message, (Hold::WayOut, reason)).await;
+            let unsendable = Unsendable { whom: None, what_for: Hold::WayOut, reason };
+            return record::hold(gateway, job, message, &unsendable).await;
         }
     };
     let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
     let parts = match parts(gateway, job, &submission, &stored, (raw, &server)).await? {
         Ok(parts) => parts,
-        Err(reason) => return record::hold(gateway, job, message, (Hold::WayOut, reason)).await,
+        Err(unsendable) => return record::hold(gateway, job, message, &unsendable).await,
     };
     let began = now();
     match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
@@ -70,7 +80,8 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
 /// # Errors
 /// Those of the store.
 pub async fn hold_poison(gateway: &Gateway, job: &Leased, message: MessageKey) -> Result<(), FlowError> {
-    record::hold(gateway, job, message, (Hold::Poison, "It could not be processed.")).await
+    let reason = "It could not be processed.";
+    record::hold(gateway, job, message, &Unsendable { whom: None, what_for: Hold::Poison, reason }).await
 }
 
 /// The transactions that the open recipients need. By account all of them in one; a user without an account writes from a
@@ -81,7 +92,7 @@ async fn parts(
     submission: &Submission,
     stored: &StoredMessage,
     (raw, server): (Bytes, &Server),
-) -> Result<Result<Vec<Part>, &'static str>, FlowError> {
+) -> Result<Result<Vec<Part>, Unsendable>, FlowError> {
     let mut open: Vec<&RecipientState> = submission.recipients.iter().filter(|r| r.is_open()).collect();
     // Those not tried yet go first: one recipient at whom a server hangs up must not keep the others from their turn.
     open.sort_by_key(|state| state.state != SubmissionState::Queued);

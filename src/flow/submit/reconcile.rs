@@ -49,6 +49,12 @@ pub(super) async fn perform(
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;
     let current = tx.submission(submission.message).await?.ok_or(FlowError::Obsolete)?;
+    if !current.recipients.iter().any(RecipientState::is_in_doubt) {
+        // A report that came meanwhile has decided.
+        record::conclude(&mut tx, gateway, job, current, Pace::AtOnce).await?;
+        tx.commit().await?;
+        return Ok(());
+    }
     let is_over = record::has_expired(gateway, &current, now());
     match (finding, next) {
         (Finding::Sent, _) => resolve(&mut tx, gateway, job, current, found_sent).await?,

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::way_out::{REFUSED_LOGIN, note_trouble, tell_workers};
+use super::{
+    perform::Unsendable,
+    way_out::{REFUSED_LOGIN, note_trouble, tell_workers},
+};
 use crate::{
     account::Trouble,
     core::{
@@ -64,6 +67,10 @@ pub(super) async fn intent<'a>(
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
     for (recipient, refusal) in recipients {
         for state in states_of(&mut submission, &recipient.address) {
+            if !state.is_open() {
+                // Another job has seen to him meanwhile.
+                return Err(FlowError::Obsolete);
+            }
             match refusal {
                 Some(refusal) => apply(state, refusal),
                 None => state.state = SubmissionState::Sending,
@@ -174,7 +181,8 @@ pub(super) async fn unopened(
     };
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
     if is_refused {
-        put_aside(&mut submission, (Hold::WayOut, REFUSED_LOGIN));
+        let (what_for, reason) = (Hold::WayOut, REFUSED_LOGIN);
+        put_aside(&mut submission, &Unsendable { whom: None, what_for, reason });
     } else {
         defer(&mut submission, &trouble.recipient_text());
     }
@@ -211,7 +219,7 @@ fn defer(submission: &mut Submission, text: &str) {
     }
 }
 
-/// Nothing can leave, and time does not mend it: held, for somebody to decide.
+/// Nothing can leave, or not to one of them, and time does not mend it: held, for somebody to decide. The others go on.
 ///
 /// # Errors
 /// Those of the store.
@@ -219,30 +227,32 @@ pub(super) async fn hold(
     gateway: &Gateway,
     job: &Leased,
     message: MessageKey,
-    (what_for, reason): (Hold, &str),
+    unsendable: &Unsendable,
 ) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
-    put_aside(&mut submission, (what_for, reason));
-    conclude(&mut tx, gateway, job, submission, Pace::BackOff).await?;
+    put_aside(&mut submission, unsendable);
+    conclude(&mut tx, gateway, job, submission, Pace::AtOnce).await?;
     tx.commit().await?;
     Ok(())
 }
 
-fn put_aside(submission: &mut Submission, (what_for, reason): (Hold, &str)) {
-    submission.detail = Some(reason.to_owned());
-    for state in submission.recipients.iter_mut().filter(|state| state.state.is_open()) {
+fn put_aside(submission: &mut Submission, Unsendable { whom, what_for, reason }: &Unsendable) {
+    let is_meant = |state: &&mut RecipientState| {
+        state.state.is_open() && whom.as_ref().is_none_or(|whom| *whom == state.recipient.address)
+    };
+    for state in submission.recipients.iter_mut().filter(is_meant) {
         match state.is_in_doubt() {
             true => leave_in_doubt(state),
-            false => state.hold(what_for),
+            false => state.hold(*what_for, reason),
         }
     }
+    submission.detail = Some((*reason).to_owned());
 }
 
 /// Holds a recipient to whom the message may have gone: it is not sent again by itself, whatever comes.
 pub(super) fn leave_in_doubt(state: &mut RecipientState) {
-    state.hold(Hold::Doubt);
-    state.text = Some("The server never said whether it took the message: it may have been sent.".into());
+    state.hold(Hold::Doubt, "The server never said whether it took the message: it may have been sent.");
 }
 
 /// Writes a submission's new state with everything that follows from it, and settles the job.
@@ -262,6 +272,7 @@ pub(super) async fn conclude(
         expire(&mut submission);
     }
     submission.state = overall(&submission.recipients);
+    submission.detail = reason(&submission);
     let next = next_attempt(&mut submission, gateway, pace, now);
     submission.next_attempt_at = next;
     tx.set_submission(&submission).await?;
@@ -272,6 +283,14 @@ pub(super) async fn conclude(
     }
     tx.settle(job, next.map_or(Settlement::Done, Settlement::RetryAt)).await?;
     Ok(())
+}
+
+/// Why a submission is held: what was written just now, or what holds one of its recipients since before. One that goes on
+/// shows nothing of it.
+fn reason(submission: &Submission) -> Option<String> {
+    let mut held = submission.recipients.iter().filter(|state| state.state == SubmissionState::Held);
+    let holding = held.next().filter(|_| submission.state == SubmissionState::Held)?;
+    submission.detail.clone().or_else(|| holding.text.clone())
 }
 
 /// Writes that a submission is still uncertain; the job is the caller's to settle.
@@ -313,7 +332,8 @@ fn next_attempt(
 ) -> Option<Timestamp> {
     let untried = submission.recipients.iter().any(|recipient| recipient.state == SubmissionState::Queued);
     if submission.state == SubmissionState::Deferred && untried && pace == Pace::AtOnce {
-        // The same attempt goes on: nobody was put off.
+        // The same attempt goes on: nobody was put off, and nobody is told so.
+        submission.state = SubmissionState::Queued;
         return Some(now);
     }
     submission.attempt = submission.attempt.saturating_add(1);
@@ -341,11 +361,16 @@ async fn announce(
         return Ok(());
     }
     let what = match submission.state {
-        SubmissionState::Sent => MessageEvent::Sent,
+        SubmissionState::Sent => return tell_sent(tx, submission, now).await,
         SubmissionState::Bounced => MessageEvent::Bounced,
         SubmissionState::Deferred => MessageEvent::Deferred,
         SubmissionState::Uncertain => MessageEvent::Uncertain,
         SubmissionState::Held => {
+            // Others were sent to meanwhile, or found to have been.
+            let has_sent = matches!(before, SubmissionState::Sending | SubmissionState::Uncertain);
+            if has_sent && any(submission, SubmissionState::Sent) {
+                tell_sent(tx, submission, now).await?;
+            }
             let reason = submission.detail.clone().unwrap_or_default();
             tx.announce(&Event::MessageHeld { message: submission.message, decision: None, reason }, now)
                 .await?;
@@ -353,15 +378,23 @@ async fn announce(
         }
         SubmissionState::Queued | SubmissionState::Sending | SubmissionState::Cancelled => return Ok(()),
     };
-    let some_bounced = submission.recipients.iter().any(|state| state.state == SubmissionState::Bounced);
-    if what == MessageEvent::Sent && some_bounced {
+    tell(tx, submission, what, now).await
+}
+
+/// Tells that it was sent, and before that who will not get it.
+async fn tell_sent(tx: &mut Tx, submission: &Submission, now: Timestamp) -> Result<(), FlowError> {
+    if any(submission, SubmissionState::Bounced) {
         tell(tx, submission, MessageEvent::Bounced, now).await?;
     }
     // What somebody else wrote and we passed on at once was told of when it came: nobody here has sent anything.
-    if what == MessageEvent::Sent && submission.attempt <= 1 && is_passed_on(tx, submission).await? {
+    if submission.attempt <= 1 && is_passed_on(tx, submission).await? {
         return Ok(());
     }
-    tell(tx, submission, what, now).await
+    tell(tx, submission, MessageEvent::Sent, now).await
+}
+
+fn any(submission: &Submission, state: SubmissionState) -> bool {
+    submission.recipients.iter().any(|recipient| recipient.state == state)
 }
 
 async fn is_passed_on(tx: &mut Tx, submission: &Submission) -> Result<bool, FlowError> {

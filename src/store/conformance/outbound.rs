@@ -126,10 +126,13 @@ both! {
         }
         let mut read = place.read().await;
         let keys_of = |found: Vec<Submission>| found.iter().map(|one| one.message).collect::<Vec<_>>();
-        let all = keys_of(read.submissions_held(None, 9).await.unwrap());
+        let all = keys_of(read.submissions_held(None, (None, 9)).await.unwrap());
         assert_eq!(all, [keys[6], keys[1], keys[2], keys[0]]);
-        assert_eq!(keys_of(read.submissions_held(None, 1).await.unwrap()), [keys[6]]);
-        assert_eq!(keys_of(read.submissions_held(Some(mint()), 9).await.unwrap()), []);
+        let first = read.submissions_held(None, (None, 1)).await.unwrap();
+        let after = first.last().map(|last| (last.accepted_at, last.message));
+        assert_eq!(keys_of(first), [keys[6]]);
+        assert_eq!(keys_of(read.submissions_held(None, (after, 2)).await.unwrap()), [keys[1], keys[2]]);
+        assert_eq!(keys_of(read.submissions_held(Some(mint()), (None, 9)).await.unwrap()), []);
     }
 
     async fn a_workspace_has_one_smarthost(world) {
