@@ -1,7 +1,7 @@
 //! The shared corpus of hostile SMTP input against our server session: whole, octet by octet, and cut at every place.
 //!
-//! The corpus lies beside the repository; where it is absent this says so and passes, and `tests/smtp_hostile.rs` stands
-//! for it. A vector that nobody judges fails. Not here: the client's vectors (`tests/smtp_wire.rs`).
+//! Where the corpus is absent `tests/smtp_hostile.rs` stands for it. A vector that nobody judges fails. Not here: the
+//! client's vectors (`tests/smtp_wire.rs`).
 
 #![allow(
     clippy::unwrap_used,
@@ -10,29 +10,12 @@
     reason = "a test may panic; that is how it fails"
 )]
 
+mod corpus;
 mod smtp_peer;
 
-use std::path::PathBuf;
-
+use corpus::{id, vectors};
 use serde_json::Value;
 use smtp_peer::{Peer, addressed, cuts, greeted, in_clear, in_data, secured};
-
-fn vectors(name: &str) -> Vec<Value> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../shared/corpora/hostile/vectors")
-        .join(format!("{name}.jsonl"));
-    match std::fs::read_to_string(&path) {
-        Ok(text) => text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
-        Err(_) => {
-            println!("the corpus is not here, {name} was not tried");
-            Vec::new()
-        }
-    }
-}
-
-fn id(vector: &Value) -> &str {
-    vector["id"].as_str().unwrap()
-}
 
 /// Each character is one octet; an ellipsis asks for more of the same.
 fn octets(vector: &Value) -> Vec<u8> {

@@ -210,7 +210,7 @@ create table inbound (
     -- Which door, which routes, which principal, and the envelope, as JSON.
     door        text not null,
     received_at integer not null,
-    -- pending, filed, held
+    -- pending, filed, held, dropped
     state       text not null,
     -- The message it became part of.
     message     blob,
@@ -284,6 +284,8 @@ create table messages (
     foreign key (workspace, conversation) references conversations (workspace, id)
 ) strict;
 create index messages_conversation on messages (workspace, conversation, sent_at, id);
+-- The conversations a user has written in.
+create index messages_author on messages (workspace, author_id, conversation) where author_role = 'user';
 -- Copies without a Message-ID are recognised by their content alone. There are few.
 create index messages_without_id on messages (workspace, identity) where rfc822_id is null;
 
@@ -416,12 +418,13 @@ create table submissions (
     next_attempt_at integer,
     dot_intent_at integer,
     detail      text,
-    -- none, wanted, filed (by the provider), appended
+    -- none, wanted, queued (a job looks after it), filed (by the provider), appended
     sent_copy   text not null default 'none',
     primary key (workspace, message),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade
 ) strict;
 create index submissions_state on submissions (workspace, state, accepted_at);
+create index submissions_account on submissions (workspace, account, accepted_at);
 
 create table submission_recipients (
     workspace   blob not null,

@@ -201,8 +201,8 @@ fn settings(config: &Config, loop_key: [u8; 32]) -> Settings {
 
 /// The name in EHLO, Received and Message-IDs: as configured, else our capture domain, which at least exists.
 fn hostname(config: &Config) -> String {
-    let capture = || config.domains.capture.as_ref().map(ToString::to_string);
-    config.smtp.hostname.clone().or_else(capture).unwrap_or_else(|| "localhost".to_owned())
+    let name = config.smtp.hostname.as_ref().or(config.domains.capture.as_ref());
+    name.map_or_else(|| "localhost".to_owned(), ToString::to_string)
 }
 
 /// What makes a certificate when none is configured.

@@ -175,11 +175,5 @@ fn notes(config: &Config) -> Vec<String> {
             authority.display()
         ));
     }
-    if config.http.public_url.is_none()
-        && config.has_role(Role::Http)
-        && !config.http.listen.ip().is_loopback()
-    {
-        notes.push("http.public_url is not set: links to this gateway name its listen address.".to_owned());
-    }
     notes
 }

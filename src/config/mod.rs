@@ -197,13 +197,6 @@ impl Config {
         (listens && self.tls.certificate.is_none()).then(|| self.node.data_dir.join(DEVELOPMENT_AUTHORITY))
     }
 
-    /// What browsers and OAuth providers reach the pages by, without a slash at the end.
-    #[must_use]
-    pub fn public_url(&self) -> String {
-        let given = self.http.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
-        given.unwrap_or_else(|| format!("http://{}", self.http.listen))
-    }
-
     #[must_use]
     pub fn has_role(&self, role: Role) -> bool {
         self.node.roles.contains(&role)

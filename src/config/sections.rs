@@ -138,7 +138,7 @@ impl Section for Domains {
 #[derive(Debug, Clone)]
 pub struct Smtp {
     /// Said in greetings, Received fields and Message-IDs; the capture domain when not set.
-    pub hostname: Option<String>,
+    pub hostname: Option<DomainName>,
     pub message_bytes_max: Bytes,
     /// RCPT commands that count in one transaction.
     pub recipients_max: u32,
@@ -191,11 +191,11 @@ impl Listener {
     }
 }
 
-/// `[http]`: the API and the pages.
+/// `[http]`: the API.
 #[derive(Debug, Clone)]
 pub struct Http {
     pub listen: SocketAddr,
-    /// What browsers and OAuth providers reach it by; `None`: `http://` and the listen address.
+    /// What callers reach it by. With `https://`, answers tell browsers to come over TLS alone (RFC 6797).
     pub public_url: Option<Url>,
     /// The instance administrator's API key, at least 32 characters.
     pub admin_key: Option<SecretString>,

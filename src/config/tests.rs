@@ -397,3 +397,16 @@ fn every_option_does_something() {
     }
     assert!(names.len() > 20 && unused.is_empty(), "nothing reads {unused:?}");
 }
+
+#[test]
+fn the_name_in_greetings_is_a_host_name() {
+    let named = config("[smtp]\nhostname = \"MX.Example.com\"", &[]).smtp.hostname;
+    assert_eq!(named.unwrap().as_str(), "mx.example.com");
+    for text in ["a b", "mx.example.com>", "<mx", "mx\\r\\nexample", "[192.0.2.1]", "mx..example"] {
+        let Err(ConfigError::Faults(faults)) = read(&format!("[smtp]\nhostname = \"{text}\""), &[]) else {
+            panic!("{text} was taken")
+        };
+        assert_eq!(faults.len(), 1, "{text}");
+        assert!(faults[0].to_string().contains("smtp.hostname"), "{}", faults[0]);
+    }
+}

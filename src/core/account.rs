@@ -64,11 +64,20 @@ pub enum AccountState {
 }
 
 impl AccountState {
-    /// Whether a worker should hold a session for an account in this state.
+    /// Those in which a worker should hold a session for an account.
+    pub const WORKED: [Self; 6] = [
+        Self::Connecting,
+        Self::AwaitingFirstMail,
+        Self::Active,
+        Self::Backfilling,
+        Self::Throttled,
+        Self::Error,
+    ];
+
+    /// Whether it is one of [`Self::WORKED`].
     #[must_use]
     pub fn is_worked(self) -> bool {
-        use AccountState::{Active, AwaitingFirstMail, Backfilling, Connecting, Error, Throttled};
-        matches!(self, Connecting | AwaitingFirstMail | Active | Backfilling | Throttled | Error)
+        Self::WORKED.contains(&self)
     }
 
     /// Every state, in the order of the contract.

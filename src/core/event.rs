@@ -310,11 +310,16 @@ impl JournalEntry {
         self.data.get(member)?.as_str()
     }
 
-    /// Whose events must have been told before this one, beside those of its own subject: of a merger the conversation
-    /// that ends with it.
+    /// The conversation, beside its own subject, of which everything earlier must have been told before this: the one that
+    /// ends by a merger, and the one that others were split from.
     #[must_use]
-    pub fn ends(&self) -> Option<&str> {
-        if self.kind == "conversation.merged" { self.data.get("conversation_id")?.as_str() } else { None }
+    pub fn follows(&self) -> Option<&str> {
+        let member = match self.kind.as_str() {
+            "conversation.merged" => "conversation_id",
+            "conversation.split" => "from",
+            _ => return None,
+        };
+        self.data.get(member)?.as_str()
     }
 
     /// The endpoint a ping is for. To any other it says nothing.
@@ -398,7 +403,8 @@ mod tests {
             if let Some(conversation) = event.conversation() {
                 assert_eq!(subject, Some(conversation.to_string().as_str()));
             }
-            assert_eq!(entry.ends().is_some(), entry.kind == "conversation.merged");
+            let reaches_across = ["conversation.merged", "conversation.split"].contains(&entry.kind.as_str());
+            assert_eq!(entry.follows().is_some(), reaches_across);
             assert_eq!(entry.pings().is_some(), entry.kind == "test.ping");
         }
     }

@@ -199,8 +199,8 @@ pub fn sent_already() -> Ruling {
     held("sent_by_crm", "It came to a reply address, but the CRM sent this message itself.")
 }
 
-/// Rules under which mail stays left out whatever becomes known later: no use in fetching it again.
-pub const FINAL_RULES: [&str; 3] = ["draft", "too_large", "gone_at_provider"];
+/// Rules under which mail stays left out whatever becomes known of its conversation later: no use in fetching it again.
+pub const FINAL_RULES: [&str; 4] = ["draft", "internal", "too_large", "gone_at_provider"];
 
 /// Mail that belongs but that the provider cannot hand out.
 #[must_use]

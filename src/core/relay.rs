@@ -143,7 +143,13 @@ mod tests {
         let out = rewrite(&Bytes::from_static(raw.as_bytes()), &relayed, |address| address.local() == "ann");
         let text = String::from_utf8_lossy(&out).into_owned();
         assert!(!text.contains("ann@us.example"), "{text}");
-        for kept in ["To: bob@out", "cora@out", "List-Unsubscribe: <https", "Content-Type: text/plain", "X-Priority: 1"] {
+        for kept in [
+            "To: bob@out",
+            "cora@out",
+            "List-Unsubscribe: <https",
+            "Content-Type: text/plain",
+            "X-Priority: 1",
+        ] {
             assert!(text.contains(kept), "{kept} in {text}");
         }
     }

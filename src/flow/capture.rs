@@ -118,7 +118,8 @@ fn traced(
     (key, now): (MessageKey, Timestamp),
     message: &Bytes,
 ) -> Bytes {
-    let field = smtp::received_field(info, envelope.smtputf8, &gateway.settings.hostname, &key.to_string(), now);
+    let field =
+        smtp::received_field(info, envelope.smtputf8, &gateway.settings.hostname, &key.to_string(), now);
     [field.as_bytes(), message].concat().into()
 }
 

@@ -36,8 +36,8 @@ pub async fn deliver(gateway: &Gateway, job: &Leased, id: WebhookId, seq: i64) -
     if endpoint.disabled_at.is_some() {
         return Err(FlowError::Obsolete);
     }
-    if let Some(ended) = entry.ends()
-        && let Some(due) = session.lane_due(&delivery_lane(id, ended)).await?
+    if let Some(other) = entry.follows()
+        && let Some(due) = session.lane_due(&delivery_lane(id, other), job.id).await?
     {
         drop(session);
         return wait_behind(gateway, job, due).await;

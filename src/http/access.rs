@@ -3,8 +3,6 @@
 //! Runs before a body is read. Not here: which scope a route takes (`route`), and making keys (`keys`).
 //! A workspace of somebody else and one that does not exist cannot be told apart.
 
-use std::sync::Arc;
-
 use axum::{
     extract::{
         FromRequestParts, MatchedPath, RawPathParams, Request, State, rejection::RawPathParamsRejection,
@@ -13,7 +11,6 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use jiff::SignedDuration;
 use secrecy::ExposeSecret as _;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -29,12 +26,9 @@ use crate::{
         inbound::Principal,
         people::{ApiKey, Scope},
     },
-    flow::{self, api_key},
+    flow::api_key,
     store::{self, Session},
 };
-
-/// Knowing when a key was last used to the minute is enough.
-const NOTED_EVERY: SignedDuration = SignedDuration::from_mins(1);
 
 /// A caller in a workspace that he may be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +127,9 @@ pub(super) async fn authenticate(
         None => None,
     };
     require(&caller, route.need)?;
-    note_use(&api, &caller);
+    if let Caller::Key(key) = &caller {
+        api_key::note_use(api.store(), key);
+    }
     request.extensions_mut().insert(Permit { route, access });
     Ok(next.run(request).await)
 }
@@ -221,27 +217,6 @@ pub(super) fn word(scope: Scope) -> &'static str {
         Scope::Smtp => "smtp",
         Scope::Admin => "admin",
     }
-}
-
-/// Writes down that a key was used, beside the request: a reader does not wait for a writer's turn, and one note at a time
-/// is enough.
-fn note_use(api: &Api, caller: &Caller) {
-    let Caller::Key(key) = caller else { return };
-    let now = flow::now();
-    let recent = key.last_used_at.is_some_and(|used| now.duration_since(used) < NOTED_EVERY);
-    let Some(turn) = Arc::clone(&api.noting).try_acquire_owned().ok().filter(|_| !recent) else { return };
-    let (store, key) = (api.store().clone(), key.clone());
-    tokio::spawn(async move {
-        let noted = async {
-            let mut system = store.system().await?;
-            system.touch_key(&key, now).await?;
-            system.commit().await
-        };
-        if let Err(error) = noted.await {
-            tracing::debug!(error = %error, "the last use of a key could not be noted");
-        }
-        drop(turn);
-    });
 }
 
 #[cfg(test)]

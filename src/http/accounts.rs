@@ -211,8 +211,8 @@ struct AccountPatch {
     auth: Option<AuthInput>,
 }
 
-/// Give an account a new address, new servers or a new login, without disconnecting it. A disconnected account is connected
-/// again by a new login.
+/// Give an account a new address, new servers or a new login, without disconnecting it. A new host needs the login in the
+/// same request. A disconnected account is connected again by a new login.
 #[utoipa::path(patch, path = "/v1/workspaces/{ws}/accounts/{id}", tag = "accounts",
     operation_id = "update_account", request_body = AccountPatch, responses((status = 200, body = AccountView)))]
 async fn change(
@@ -236,12 +236,14 @@ async fn change(
     let credentials = auth.map(AuthInput::check).transpose()?;
     let mut tx = api.store().begin(access.workspace).await?;
     let mut account = tx.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
-    if !account.status.state.is_worked() && credentials.is_none() {
-        require_login(account.status.state)?;
-    }
+    let old_settings = account.settings.clone();
     account.email = email.unwrap_or(account.email);
     account.settings.imap = imap.unwrap_or(account.settings.imap);
     account.settings.smtp = smtp.unwrap_or(account.settings.smtp);
+    if credentials.is_none() {
+        require_login(account.status.state)?;
+        require_login_for_new_hosts(&old_settings, &account.settings)?;
+    }
     tx.update_account_settings(id, &account.email, &account.settings).await?;
     if let Some(credentials) = &credentials {
         tx.replace_credentials(id, credentials).await?;
@@ -250,6 +252,16 @@ async fn change(
     tx.commit().await?;
     api.look_now(id);
     Ok(Json(account.into()))
+}
+
+/// The stored login goes to the hosts it was given for and to no other: whoever may change accounts could else have it sent
+/// to a host of his own, and read what no answer shows.
+fn require_login_for_new_hosts(old: &AccountSettings, new: &AccountSettings) -> Result<(), Problem> {
+    if old.imap.host == new.imap.host && old.smtp.host == new.smtp.host {
+        return Ok(());
+    }
+    Err(Problem::invalid("auth", "A new host needs the login in the same request.")
+        .advice("Send auth as well."))
 }
 
 /// What was disconnected or refused by the provider has no login left that could work.

@@ -9,7 +9,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout};
@@ -25,6 +25,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Octets a second that a body brings on the whole, and how long it may be slower.
 const RATE_MIN: u64 = 8 * 1024;
 const SLOW_MAX: Duration = Duration::from_secs(30);
+/// The same of a large body while other large ones wait for a place: 50 MiB then take under four minutes, and a handful of
+/// slow connections deny nobody else's.
+const RATE_MIN_WANTED: u64 = 256 * 1024;
+/// How often it is looked whether any do; several times while one waits.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How much more of a body that is too large is read before it is answered, in octets, and how long that may take.
 const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(10);
@@ -106,7 +111,7 @@ async fn read(api: &Api, parts: &Parts, body: Body) -> Result<(Bytes, Option<Pla
             };
             bytes.reserve_exact(length - bytes.len());
         }
-        let Some(chunk) = next(&mut chunks, bytes.len(), started).await? else { break };
+        let Some(chunk) = next(&mut chunks, (bytes.len(), started), place.as_ref()).await? else { break };
         if bytes.len() + chunk.len() > bytes_max {
             drop(bytes);
             discard(chunks, LINGER_BYTES_MAX).await;
@@ -122,16 +127,24 @@ async fn wait_for_place(api: &Api, permit: Permit) -> Result<Place, Problem> {
     api.uploads.wait(permit.workspace().ok_or_else(Problem::internal)?).await
 }
 
-/// The next piece of a body that has brought so many octets; `None` at its end.
+/// The next piece of a body that has brought so many octets since it began; `None` at its end.
 async fn next(
-    chunks: &mut BodyDataStream,
-    received: usize,
-    started: Instant,
+    chunks: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin),
+    (received, started): (usize, Instant),
+    place: Option<&Place>,
 ) -> Result<Option<Bytes>, Problem> {
-    let earned = Duration::from_secs(received as u64 / RATE_MIN);
-    let left = (SLOW_MAX + earned).saturating_sub(started.elapsed());
-    let chunk = timeout(PAUSE_MAX.min(left), chunks.next()).await.map_err(|_| incomplete())?;
-    chunk.transpose().map_err(|_| incomplete())
+    let paused = Instant::now();
+    loop {
+        let rate = if place.is_some_and(Place::is_wanted) { RATE_MIN_WANTED } else { RATE_MIN };
+        let earned = Duration::from_secs(received as u64 / rate);
+        let late = (SLOW_MAX + earned).saturating_sub(started.elapsed());
+        let left = late.min(PAUSE_MAX.saturating_sub(paused.elapsed()));
+        match timeout(left.min(LOOK_EVERY), chunks.next()).await {
+            Ok(chunk) => return chunk.transpose().map_err(|_| incomplete()),
+            Err(_) if left <= LOOK_EVERY => return Err(incomplete()),
+            Err(_) => {}
+        }
+    }
 }
 
 fn incomplete() -> Problem {
@@ -293,10 +306,16 @@ pub(super) async fn path_param<T: std::str::FromStr, S: Send + Sync>(
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream;
     use serde::Deserialize;
 
     use super::*;
-    use crate::{core::ids::ContactId, http::page::Limit, mail::Address};
+    use crate::{
+        core::ids::{ContactId, WorkspaceId},
+        http::{page::Limit, places::Places},
+        mail::Address,
+        store::mint,
+    };
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -345,6 +364,42 @@ mod tests {
     fn an_answer_quotes_no_value_back() {
         let problem = from_slice::<Letter>(br#"{"to":"hunter2"}"#).unwrap_err();
         assert!(!problem.detail.contains("hunter2"), "{}", problem.detail);
+    }
+
+    /// How long a large body that brings so many octets a second may go on; `None` when it may for an hour.
+    async fn lasts(octets: usize, is_wanted: bool) -> Option<Duration> {
+        let places = Places::new(1, 1);
+        let place = places.wait(mint::<WorkspaceId>()).await.unwrap();
+        let others = tokio::spawn(async move {
+            while is_wanted {
+                drop(places.wait(mint::<WorkspaceId>()).await);
+            }
+        });
+        tokio::task::yield_now().await;
+        let dripping = stream::unfold((), |()| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok(Bytes::from(vec![b' '; octets])), ()))
+        });
+        let (mut body, mut received, started) = (Box::pin(dripping), 0, Instant::now());
+        while started.elapsed() < Duration::from_secs(3600) {
+            match next(&mut body, (received, started), Some(&place)).await {
+                Ok(chunk) => received += chunk.unwrap().len(),
+                Err(_) => {
+                    others.abort();
+                    return Some(started.elapsed());
+                }
+            }
+        }
+        None
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_keeps_its_place_only_while_nobody_waits_for_one() {
+        const KIB: usize = 1024;
+        assert_eq!(lasts(16 * KIB, false).await, None);
+        assert!(lasts(4 * KIB, false).await.unwrap() < Duration::from_secs(90));
+        assert!(lasts(16 * KIB, true).await.unwrap() < Duration::from_secs(40));
+        assert_eq!(lasts(512 * KIB, true).await, None);
     }
 
     #[test]

@@ -25,6 +25,8 @@ use crate::{
 
 /// Lines written in one transaction: few enough that others hardly wait.
 const GROUP_LINES: usize = 200;
+/// Lines of one import: each group of them is a transaction, and with an `Idempotency-Key` an answer that is kept.
+const LINES_MAX: usize = 100_000;
 /// Longest line, in octets: four times what a contact's metadata may have.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Lines that are reported as wrong, in all; the counts go on.
@@ -79,13 +81,15 @@ impl Imported {
     request_body(content = String, content_type = "application/x-ndjson", description = "A contact a line."),
     responses((status = 200, body = Imported)))]
 async fn import(State(api): State<Api>, access: Access, lines: Lines) -> Result<Json<Imported>, Problem> {
-    let numbered: Vec<(u64, Bytes)> = (1..)
-        .zip(lines.bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii))
-        .filter(|(_, line)| !line.is_empty())
-        .map(|(number, line)| (number, lines.bytes.slice_ref(line)))
-        .collect();
+    check_count(&lines.bytes)?;
+    let mut numbered = numbered(&lines.bytes);
     let mut imported = Imported::default();
-    for (number, group) in numbered.chunks(GROUP_LINES).enumerate() {
+    for number in 0.. {
+        // One group at a time: a list of all lines may be far larger than the body.
+        let group: Vec<_> = numbered.by_ref().take(GROUP_LINES).collect();
+        if group.is_empty() {
+            break;
+        }
         let stamp = lines.stamp.part(number);
         let group = read_group(&api, group).await?;
         let part = match import_group(&api, &access, &stamp, &group).await {
@@ -98,6 +102,25 @@ async fn import(State(api): State<Api>, access: Access, lines: Lines) -> Result<
     Ok(Json(imported))
 }
 
+/// Refuses an import of too many lines before the first of them is written.
+fn check_count(bytes: &[u8]) -> Result<(), Problem> {
+    let ends = bytes.iter().filter(|byte| **byte == b'\n').count();
+    let unended = usize::from(bytes.last().is_some_and(|last| *last != b'\n'));
+    if ends + unended <= LINES_MAX {
+        return Ok(());
+    }
+    let problem = Problem::invalid("body", format!("An import has at most {LINES_MAX} lines."));
+    Err(problem.advice("Send it in several requests."))
+}
+
+/// The lines that hold anything, with their numbers.
+fn numbered(bytes: &Bytes) -> impl Iterator<Item = (u64, Bytes)> + Send {
+    (1..)
+        .zip(bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii))
+        .filter(|(_, line)| !line.is_empty())
+        .map(|(number, line)| (number, bytes.slice_ref(line)))
+}
+
 fn was_overtaken(problem: &Problem) -> bool {
     let overtaken = [StatusCode::CONFLICT, StatusCode::NOT_FOUND].contains(&problem.status);
     overtaken && problem.code != "idempotency_mismatch"
@@ -107,8 +130,8 @@ fn was_overtaken(problem: &Problem) -> bool {
 type Line = (u64, Result<Contact, Problem>);
 
 /// Reads lines before the transaction begins, on a thread of their own: whoever writes meanwhile does not wait for JSON.
-async fn read_group(api: &Api, group: &[(u64, Bytes)]) -> Result<Vec<Line>, Problem> {
-    let (api, group) = (api.clone(), group.to_vec());
+async fn read_group(api: &Api, group: Vec<(u64, Bytes)>) -> Result<Vec<Line>, Problem> {
+    let api = api.clone();
     let reading = tokio::task::spawn_blocking(move || {
         group.into_iter().map(|(number, line)| (number, read_line(&api, &line))).collect()
     });

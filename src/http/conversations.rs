@@ -22,7 +22,7 @@ use crate::{
         ids::{ContactId, ConversationId, Id as _, UserId},
         message::Conversation,
     },
-    store::{ConversationFilter, PageKey, Session},
+    store::{ConversationFilter, Page, PageKey, Session},
 };
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -95,9 +95,30 @@ async fn list(
 ) -> Result<Json<List<ConversationView>>, Problem> {
     let page = page::page(query.limit, query.cursor.as_deref())?;
     let filter = ConversationFilter { contact: query.contact_id, user: query.user_id, subject: query.q };
-    let rows = access.read(&api).await?.conversations(&page, &filter).await?;
+    let rows = match filter.subject.is_some() || filter.user.is_some() {
+        true => search(&api, &access, page, filter).await?,
+        false => access.read(&api).await?.conversations(&page, &filter).await?,
+    };
     let key = |row: &Conversation| PageKey { at: row.last_message_at, id: row.id.uuid() };
     Ok(List::page(rows, query.limit, key, ConversationView::from))
+}
+
+/// Reads a list for which many conversations may have to be looked at. It runs to its end also when its caller is gone,
+/// since the database does: until then it has its place.
+async fn search(
+    api: &Api,
+    access: &Access,
+    page: Page,
+    filter: ConversationFilter,
+) -> Result<Vec<Conversation>, Problem> {
+    let place = api.searches.wait(access.workspace).await?;
+    let mut session = access.read(api).await?;
+    let searching = tokio::spawn(async move {
+        let found = session.conversations(&page, &filter).await;
+        drop((session, place));
+        found
+    });
+    Ok(searching.await.map_err(|_| Problem::internal())??)
 }
 
 /// A conversation as callers see it: one that was merged shows what stands for it now, under its own id.

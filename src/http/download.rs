@@ -15,6 +15,7 @@ use axum::{
     response::Response,
 };
 use futures_util::stream;
+use tokio::time::Instant;
 
 use super::places::Place;
 
@@ -25,6 +26,11 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// A client takes at least so many octets in so long (17 KiB a second), or all that is left.
 const TAKEN_BYTES_MIN: usize = 1024 * 1024;
 const TAKEN_WITHIN: Duration = Duration::from_secs(60);
+/// How often it is looked whether others wait for a place, in parts of that time: oftener than anybody gives up waiting.
+const LOOKS: u32 = 12;
+/// While they do, a client has taken at least so many octets a second on the whole, once this much time is over.
+const TAKEN_RATE_WANTED: u64 = 256 * 1024;
+const SLOW_MAX: Duration = Duration::from_secs(30);
 
 /// What a client has not taken yet; `None` once he was too slow.
 struct Rest(Mutex<Option<(Bytes, Option<Place>)>>);
@@ -36,6 +42,11 @@ impl Rest {
 
     fn len(&self) -> usize {
         self.lock().as_ref().map_or(0, |(bytes, _)| bytes.len())
+    }
+
+    /// Whether somebody waits for the place that these bytes have.
+    fn is_wanted(&self) -> bool {
+        self.lock().as_ref().and_then(|(_, place)| place.as_ref()).is_some_and(Place::is_wanted)
     }
 
     /// The next piece; `None` at the end.
@@ -61,18 +72,28 @@ pub(super) fn answer(mut headers: HeaderMap, bytes: Bytes, place: Option<Place>)
 /// Lets go of what is not taken in time. A connection that is written to and not read from is polled by nobody, so this
 /// cannot be left to the stream.
 async fn watch(rest: Weak<Rest>) {
-    let mut left = rest.upgrade().map_or(0, |rest| rest.len());
-    loop {
-        tokio::time::sleep(TAKEN_WITHIN).await;
+    let whole = rest.upgrade().map_or(0, |rest| rest.len());
+    let (started, mut left) = (Instant::now(), whole);
+    for look in 1_u64.. {
+        tokio::time::sleep(TAKEN_WITHIN / LOOKS).await;
         // Taken whole, or the client is gone.
         let Some(rest) = rest.upgrade() else { return };
         let now = rest.len();
-        if left - now.min(left) < TAKEN_BYTES_MIN.min(left) {
+        let mut is_slow = rest.is_wanted() && is_in_the_way(whole - now.min(whole), started.elapsed());
+        if look.is_multiple_of(u64::from(LOOKS)) {
+            is_slow |= left - now.min(left) < TAKEN_BYTES_MIN.min(left);
+            left = now;
+        }
+        if is_slow {
             rest.lock().take();
             return;
         }
-        left = now;
     }
+}
+
+/// Whether a client who has taken so much in this time is too slow for those who wait.
+fn is_in_the_way(taken: usize, elapsed: Duration) -> bool {
+    elapsed > SLOW_MAX + Duration::from_secs(taken as u64 / TAKEN_RATE_WANTED)
 }
 
 #[cfg(test)]
@@ -104,6 +125,23 @@ mod tests {
         drop(pieces);
         assert_eq!(taken, LARGE);
         assert!(places.take(workspace).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_gives_way_to_who_waits_for_a_place() {
+        let places = Places::new(1, 1);
+        let mut pieces = large(&places, mint()).into_body().into_data_stream();
+        let other = tokio::spawn({
+            let places = places.clone();
+            async move { while places.wait(mint()).await.is_err() {} }
+        });
+        let started = Instant::now();
+        while pieces.next().await.unwrap().is_ok() {
+            // Fast enough as long as nobody waits.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        assert!(started.elapsed() < TAKEN_WITHIN);
+        other.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -53,7 +53,7 @@ use std::{
 
 use axum::{Router, middleware};
 use secrecy::SecretString;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -73,6 +73,10 @@ const READERS_EACH_MAX: usize = 2;
 /// Large answers that clients are taking at the same time, each as large as a message can be.
 const DOWNLOADS_MAX: usize = 8;
 const DOWNLOADS_EACH_MAX: usize = 2;
+/// Lists that are searched at the same time: each reads all that a workspace has, on one of the connections that look up
+/// recipients, logins and keys for everybody.
+const SEARCHES_MAX: usize = 2;
+const SEARCHES_EACH_MAX: usize = 1;
 /// Event streams open at the same time.
 const STREAMS_MAX: usize = 256;
 const STREAMS_EACH_MAX: usize = 32;
@@ -106,9 +110,8 @@ pub(crate) struct Shared {
     uploads: Places,
     readers: Places,
     downloads: Places,
+    searches: Places,
     streams: Places,
-    /// Held while the use of a key is noted.
-    noting: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -135,8 +138,8 @@ impl Api {
             uploads: Places::new(UPLOADS_MAX, UPLOADS_EACH_MAX),
             readers: Places::new(READERS_MAX, READERS_EACH_MAX),
             downloads: Places::new(DOWNLOADS_MAX, DOWNLOADS_EACH_MAX),
+            searches: Places::new(SEARCHES_MAX, SEARCHES_EACH_MAX),
             streams: Places::new(STREAMS_MAX, STREAMS_EACH_MAX),
-            noting: Arc::new(Semaphore::new(1)),
             shutdown,
         }))
     }

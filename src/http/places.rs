@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,25 +33,51 @@ struct Shared {
     each_max: usize,
     /// Of every workspace that has a place or waits for one.
     each: Mutex<HashMap<WorkspaceId, Weak<Semaphore>>>,
+    /// How many wait for a place that any workspace may have.
+    waiting: AtomicUsize,
 }
 
 /// A place that is taken until it is dropped.
 pub(super) struct Place {
     _own: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
+    places: Places,
+}
+
+impl Place {
+    /// Whether somebody waits for one like this: whoever makes slow use of it is in the way.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.places.0.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Somebody who waits, until he is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Places {
     pub(super) fn new(all_max: usize, each_max: usize) -> Self {
         let all = Arc::new(Semaphore::new(all_max));
-        Self(Arc::new(Shared { all, each_max, each: Mutex::default() }))
+        Self(Arc::new(Shared { all, each_max, each: Mutex::default(), waiting: AtomicUsize::new(0) }))
     }
 
     /// Takes a place, if there is one for this workspace now.
     pub(super) fn take(&self, workspace: WorkspaceId) -> Option<Place> {
         let own = self.own(workspace).try_acquire_owned().ok()?;
         let all = Arc::clone(&self.0.all).try_acquire_owned().ok()?;
-        Some(Place { _own: own, _all: all })
+        Some(Place { _own: own, _all: all, places: self.clone() })
     }
 
     /// Takes a place as soon as there is one. Who waits for his own workspace's takes no other's turn.
@@ -58,12 +87,13 @@ impl Places {
     pub(super) async fn wait(&self, workspace: WorkspaceId) -> Result<Place, Problem> {
         let taking = async {
             let own = self.own(workspace).acquire_owned().await.ok()?;
+            let _waiting = Waiting::begin(&self.0.waiting);
             let all = Arc::clone(&self.0.all).acquire_owned().await.ok()?;
-            Some(Place { _own: own, _all: all })
+            Some(Place { _own: own, _all: all, places: self.clone() })
         };
         let taken = timeout(WAIT_MAX, taking).await.ok().flatten();
         taken.ok_or_else(|| {
-            Problem::limited("Too many large requests are being served at this moment.", RETRY_SECONDS)
+            Problem::limited("Too many requests of this kind are being served at this moment.", RETRY_SECONDS)
         })
     }
 
@@ -103,6 +133,22 @@ mod tests {
         drop((second, third, fourth));
         drop(places.own(workspace(4)));
         assert_eq!(places.0.each.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_wanted_while_another_workspace_waits_for_one() {
+        let places = Places::new(1, 1);
+        let place = places.wait(workspace(1)).await.unwrap();
+        for (other, is_wanted) in [(workspace(1), false), (workspace(2), true)] {
+            let waiting = tokio::spawn({
+                let places = places.clone();
+                async move { places.wait(other).await.is_ok() }
+            });
+            tokio::task::yield_now().await;
+            assert_eq!(place.is_wanted(), is_wanted);
+            assert!(!waiting.await.unwrap(), "it waited in vain");
+            assert!(!place.is_wanted());
+        }
     }
 
     #[tokio::test(start_paused = true)]

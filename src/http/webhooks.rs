@@ -227,7 +227,8 @@ struct WebhookPatch {
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     events: Patch<Vec<String>>,
-    /// False posts to it again, beginning with what waits for it; true stops it.
+    /// True stops it; false posts to it again, beginning with what still waits for it. What happened while it was disabled,
+    /// and what fell due then, is not posted by itself: `replay` with `after` brings it.
     disabled: Option<bool>,
 }
 
@@ -253,10 +254,13 @@ async fn change(
         Patch::Set(events) => Some(checked_events(events)?),
         other => other.apply(old.events),
     };
+    let is_moved = url.as_ref().is_some_and(|url| *url != old.url);
     tx.update_webhook(id, url.as_deref().unwrap_or(&old.url), events.as_deref()).await?;
     match disabled {
         Some(false) => tx.enable_webhook(id, now).await?,
         Some(true) => drop(tx.disable_webhook(id, "It was disabled over the API.", now).await?),
+        // What failed at the former address says nothing of this one.
+        None if is_moved && old.disabled_at.is_none() => tx.retry_webhook(id, now).await?,
         None => {}
     }
     let webhook = tx.webhook(id, now).await?.ok_or_else(Problem::not_found)?;

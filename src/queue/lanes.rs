@@ -18,9 +18,7 @@ impl Tx {
     pub async fn rest_lane(&mut self, leased: &Leased, until: Timestamp) -> Result<(), Error> {
         let Some(lane) = leased.job.lane(None) else { return Ok(()) };
         let workspace = self.workspace();
-        // The lane first, as `enqueue` does: two transactions that lock in one order cannot block each other.
-        let lock = sql("update lanes set jobs = jobs where workspace = $1 and lane = $2");
-        self.execute(lock.bind(workspace).bind(&lane)).await?;
+        self.lock_lane(&lane).await?;
         let rest = sql("update jobs set run_at = $4 \
              where workspace = $1 and lane = $2 and id <> $3 and leased_until is null and run_at < $4");
         self.execute(rest.bind(workspace).bind(lane).bind(leased.id).bind(until)).await.map(drop)
@@ -67,10 +65,12 @@ impl Tx {
 }
 
 impl Session {
-    /// When the first job of a lane is to be done, or was; `None` when the lane holds none.
-    pub async fn lane_due(&mut self, lane: &str) -> Result<Option<Timestamp>, Error> {
-        let query = sql("select run_at from jobs where workspace = $1 and lane = $2 and head = 1");
-        let row = self.fetch_optional(query.bind(self.workspace()).bind(lane)).await?;
+    /// When the first job of a lane that keeps its order is to be done, or was; `None` when the lane holds none that was
+    /// added before the job with this id.
+    pub async fn lane_due(&mut self, lane: &str, before: i64) -> Result<Option<Timestamp>, Error> {
+        let query =
+            sql("select run_at from jobs where workspace = $1 and lane = $2 and head = 1 and id < $3");
+        let row = self.fetch_optional(query.bind(self.workspace()).bind(lane).bind(before)).await?;
         row.map(|row| row.get("run_at")).transpose()
     }
 }

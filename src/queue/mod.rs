@@ -6,6 +6,7 @@
 mod lanes;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::{
     sync::{
@@ -23,7 +24,7 @@ use crate::{
         ids::WorkspaceId,
         job::{Job, JobKind},
     },
-    store::{Enqueued, Error, Row, Statement, Store, System, Tx, sql},
+    store::{Enqueued, Error, Row, Store, System, Tx, sql},
 };
 
 /// Most jobs of one claim: what is claimed and not begun waits for nothing while its lease runs out.
@@ -35,6 +36,8 @@ pub struct Queue {
     store: Store,
     /// Which kind is asked for first: no kind with much to do may starve the others.
     turn: Arc<AtomicUsize>,
+    /// Apart from the store's own count, which is told to other nodes: they would tell it back.
+    nudged: watch::Sender<()>,
 }
 
 /// What time it is, by two clocks.
@@ -110,10 +113,11 @@ impl Due {
     }
 }
 
-/// Hears of new jobs of some kinds. What was committed by other nodes, or fell due, it does not hear: look again now and
-/// then.
+/// Hears of new jobs of some kinds. What fell due it does not hear, nor for certain what other nodes committed: look again
+/// now and then.
 pub struct Listener {
     enqueued: watch::Receiver<Enqueued>,
+    nudged: watch::Receiver<()>,
     kinds: &'static [JobKind],
     seen: Vec<u64>,
 }
@@ -121,7 +125,7 @@ pub struct Listener {
 impl Queue {
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, turn: Arc::new(AtomicUsize::new(0)) }
+        Self { store, turn: Arc::new(AtomicUsize::new(0)), nudged: watch::Sender::new(()) }
     }
 
     /// What time it is, for [`Queue::claim`] and [`Queue::extend`].
@@ -232,20 +236,22 @@ impl Queue {
     /// Hears of the jobs of these kinds that are committed from now on.
     #[must_use]
     pub fn listen(&self, kinds: &'static [JobKind]) -> Listener {
-        let mut listener = Listener { enqueued: self.store.enqueued(), kinds, seen: Vec::new() };
+        let (enqueued, nudged) = (self.store.enqueued(), self.nudged.subscribe());
+        let mut listener = Listener { enqueued, nudged, kinds, seen: Vec::new() };
         listener.look();
         listener
     }
 
     /// Tells this node's listeners to look: another node has committed jobs.
     pub fn nudge(&self) {
-        self.store.announce_jobs(&JobKind::ALL);
+        self.nudged.send_replace(());
     }
 }
 
 impl Listener {
     /// To be called before looking for jobs: `wait` then misses nothing that comes after.
     pub fn look(&mut self) {
+        self.nudged.borrow_and_update();
         self.seen = self.counts();
     }
 
@@ -253,7 +259,12 @@ impl Listener {
     pub async fn wait(&mut self, at_most: Duration) {
         // Neither the time nor the end of the store is an error: the caller looks again.
         let _ = tokio::time::timeout(at_most, async {
-            while self.counts() == self.seen && self.enqueued.changed().await.is_ok() {}
+            while self.counts() == self.seen {
+                tokio::select! {
+                    changed = self.enqueued.changed() => if changed.is_err() { return },
+                    Ok(()) = self.nudged.changed() => return,
+                }
+            }
         })
         .await;
     }
@@ -305,54 +316,6 @@ impl Tx {
         self.enqueue(job, job.lane(None), run_at).await
     }
 
-    /// Makes jobs of a lane due that wait for a later time, of kinds whose order is free.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn hasten(&mut self, lane: &str, now: Timestamp) -> Result<(), Error> {
-        let update = sql("update jobs set run_at = $3 \
-             where workspace = $1 and lane = $2 and leased_until is null and run_at > $3");
-        if self.execute(update.bind(self.workspace()).bind(lane).bind(now)).await? > 0 {
-            self.on_commit(|store| store.announce_jobs(&JobKind::ALL));
-        }
-        Ok(())
-    }
-
-    /// Has a job done now that waits for a later time; one that somebody is at already is left to him.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn hasten_job(&mut self, job: &Job, now: Timestamp) -> Result<(), Error> {
-        let workspace = self.workspace();
-        let lane = job.lane(None);
-        if let Some(lane) = &lane {
-            let lock = sql("update lanes set jobs = jobs where workspace = $1 and lane = $2");
-            self.execute(lock.bind(workspace).bind(lane)).await?;
-        }
-        // The text is what `enqueue` wrote: one job has one.
-        let body = serde_json::to_string(job).map_err(|error| Error::Corrupt(error.to_string()))?;
-        let update = Statement::new("update jobs set run_at = ")
-            .arg(now)
-            .text(" where workspace = ")
-            .arg(workspace)
-            .given(" and lane = ", lane.clone())
-            .text(" and kind = ")
-            .arg(job.kind().as_str())
-            .text(" and body = ")
-            .arg(body)
-            .text(" and leased_until is null and run_at > ")
-            .arg(now)
-            .text(" returning id, head");
-        let Some(row) = self.fetch_optional(update.query()).await? else { return Ok(()) };
-        self.wake_workers(job.kind());
-        let Some(lane) = lane else { return Ok(()) };
-        if row.get::<i64>("head")? == 0 && self.overtake(&lane, now).await? {
-            let lead = sql("update jobs set head = 1 where workspace = $1 and id = $2");
-            self.execute(lead.bind(workspace).bind(row.get::<i64>("id")?)).await?;
-        }
-        Ok(())
-    }
-
     /// Makes sure that a job is still this worker's, until the transaction ends.
     ///
     /// # Errors
@@ -390,8 +353,8 @@ impl Tx {
 
     async fn remove(&mut self, leased: &Leased) -> Result<(), Error> {
         let workspace = self.workspace();
-        let delete = sql("delete from jobs where workspace = $1 and id = $2 and attempt = $3 \
-             and leased_until is not null returning lane");
+        let delete =
+            sql("delete from jobs where workspace = $1 and id = $2 and attempt = $3 returning lane, head");
         let delete = delete.bind(workspace).bind(leased.id).bind(leased.attempt);
         let row = self.fetch_optional(delete).await?.ok_or(Error::Fenced)?;
         let Some(lane) = row.get::<Option<String>>("lane")? else { return Ok(()) };
@@ -402,21 +365,22 @@ impl Tx {
             return self.execute(delete.bind(workspace).bind(lane)).await.map(drop);
         }
         self.wake_workers(leased.job.kind());
-        self.pass_on(&lane, leased.job.kind()).await
+        // One that was put off while it was still in hand may have lost the lead to another.
+        if row.get::<i64>("head")? == 1 { self.pass_on(&lane, leased.job.kind()).await } else { Ok(()) }
     }
 
     async fn postpone(&mut self, leased: &Leased, at: Timestamp, failures: u32) -> Result<(), Error> {
         let workspace = self.workspace();
         let update = sql("update jobs set leased_until = null, run_at = $4, failures = failures + $5 \
-             where workspace = $1 and id = $2 and attempt = $3 returning lane");
+             where workspace = $1 and id = $2 and attempt = $3 returning lane, head");
         let update = update.bind(workspace).bind(leased.id).bind(leased.attempt).bind(at).bind(failures);
         let row = self.fetch_optional(update).await?.ok_or(Error::Fenced)?;
         // Whoever sleeps until the lease's end has to wake before it.
         self.wake_workers(leased.job.kind());
+        let leads = row.get::<i64>("head")? == 1;
         match row.get::<Option<String>>("lane")? {
-            Some(lane) if !leased.job.kind().keeps_order() => {
-                let lock = sql("update lanes set jobs = jobs where workspace = $1 and lane = $2");
-                self.execute(lock.bind(workspace).bind(&lane)).await?;
+            Some(lane) if leads && !leased.job.kind().keeps_order() => {
+                self.lock_lane(&lane).await?;
                 let step_back =
                     sql("update jobs set head = 0 where workspace = $1 and lane = $2 and head = 1");
                 self.execute(step_back.bind(workspace).bind(&lane)).await?;

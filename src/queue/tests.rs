@@ -300,6 +300,49 @@ both! {
         assert!(second.len() == 1 && second[0].id != first[0].id);
     }
 
+    async fn a_job_that_is_settled_after_it_was_put_off_leaves_its_lane_one_lead(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let now = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).unwrap();
+        let later = |seconds| now + jiff::SignedDuration::from_secs(seconds);
+        let account = mint();
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        for number in 1..=3 {
+            tx.enqueue_job(&Job::SaveSent { message: message(number), account }, now).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let claim = async || queue.claim(&[JobKind::SaveSent], now, MINUTE, 9).await.unwrap();
+        let slow = claim().await;
+        settle(&world, &slow[0], Settlement::RetryAt(later(300))).await.unwrap();
+        let second = claim().await;
+        assert_eq!(second.len(), 1);
+        for settlement in [Settlement::RetryAt(later(400)), Settlement::Done] {
+            settle(&world, &slow[0], settlement).await.unwrap();
+            assert!(claim().await.is_empty(), "the second is in hand");
+        }
+        settle(&world, &second[0], Settlement::Done).await.unwrap();
+        let third = claim().await;
+        settle(&world, &third[0], Settlement::Done).await.unwrap();
+        assert_eq!((rows(&world, "jobs").await, rows(&world, "lanes").await), (0, 0));
+    }
+
+    async fn whether_the_same_job_waits_already_can_be_asked(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let now = Timestamp::now();
+        let [errand, other] = [mint(), mint()].map(|decision| Job::Refetch { account: mint(), decision });
+        let is_waiting = async |job: &Job| {
+            let mut tx = world.store.begin(workspace).await.unwrap();
+            tx.is_waiting(job).await.unwrap()
+        };
+        assert!(!is_waiting(&errand).await);
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.enqueue_job(&errand, now).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(is_waiting(&errand).await && !is_waiting(&other).await);
+        // What is in hand may have looked already.
+        assert_eq!(queue.claim(&[JobKind::Refetch], now, MINUTE, 9).await.unwrap().len(), 1);
+        assert!(!is_waiting(&errand).await);
+    }
+
     async fn failures_that_count_are_told_from_tries(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
         enqueue(&world, workspace, 1, None, at(0)).await;

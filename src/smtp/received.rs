@@ -68,8 +68,7 @@ mod tests {
 
     #[test]
     fn a_hop_says_who_how_and_when() {
-        let field =
-            received_field(&info("mx.example"), false, "gw.example", "msg_1", Timestamp::UNIX_EPOCH);
+        let field = received_field(&info("mx.example"), false, "gw.example", "msg_1", Timestamp::UNIX_EPOCH);
         assert_eq!(
             field,
             "Received: from mx.example ([192.0.2.7])\r\n\tby gw.example with ESMTPSA id msg_1;\r\n\tThu, 1 Jan 1970 00:00:00 +0000\r\n"

@@ -2,7 +2,10 @@
 //!
 //! Not here: deciding who becomes a contact (`core::policy`) and which messages a contact has (`store::messages`).
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+};
 
 use jiff::Timestamp;
 
@@ -14,7 +17,7 @@ use super::{
 };
 use crate::{
     core::{
-        ids::{ContactId, UserId},
+        ids::{ContactId, Id, UserId},
         people::{Contact, CreatedBy},
     },
     mail::Address,
@@ -252,9 +255,18 @@ impl Session {
 
     /// Those of the ids that are contacts of this workspace.
     pub async fn contacts_present(&mut self, ids: &[ContactId]) -> Result<HashSet<ContactId>, Error> {
+        self.present("contacts", ids).await
+    }
+
+    /// Those of the ids that this table has in this workspace.
+    pub(super) async fn present<I: Id + Eq + Hash>(
+        &mut self,
+        table: &'static str,
+        ids: &[I],
+    ) -> Result<HashSet<I>, Error> {
         let mut present = HashSet::new();
         for some in ids.chunks(LIST_MAX) {
-            let query = Statement::new("select id from contacts where workspace = ")
+            let query = Statement::new(format!("select id from {table} where workspace = "))
                 .arg(self.workspace())
                 .text(" and id in ")
                 .list(some)

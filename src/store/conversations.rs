@@ -353,17 +353,23 @@ impl Session {
         }
         if let Some(user) = filter.user {
             query = query
+                // Begun at what is the user's: who has little is found without a look at every conversation.
                 .text(
-                    " and exists (select 1 from messages m where m.workspace = c.workspace \
-                     and m.conversation = c.id and ((m.author_role = 'user' and m.author_id = ",
+                    " and c.id in (select m.conversation from messages m where m.author_role = 'user' \
+                     and m.workspace = ",
                 )
+                .arg(workspace)
+                .text(" and m.author_id = ")
                 .arg(user)
                 .text(
-                    ") or exists (select 1 from sightings s join accounts a on a.workspace = s.workspace \
-                     and a.id = s.account where s.workspace = m.workspace and s.message = m.id and a.user_id = ",
+                    " union select m.conversation from accounts a \
+                     join sightings s on s.workspace = a.workspace and s.account = a.id \
+                     join messages m on m.workspace = s.workspace and m.id = s.message where a.workspace = ",
                 )
+                .arg(workspace)
+                .text(" and a.user_id = ")
                 .arg(user)
-                .text(")))");
+                .text(")");
         }
         if let Some(part) = &filter.subject {
             // SQLite folds the case of ASCII alone: what holds other letters is also looked for as it was written.

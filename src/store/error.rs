@@ -163,9 +163,9 @@ fn postgres_fault(code: &str) -> Fault {
         "53100" => Fault::Full,
         "58030" => Fault::Disk,
         "XX001" | "XX002" => Fault::Data,
-        // What it refuses to store: data exceptions (a NUL in a text), constraints other than unique and foreign keys, and
-        // limits of the program (a row too large for an index).
-        code if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => Fault::Data,
+        // What it refuses to store: constraints other than unique and foreign keys, and limits of the program (a row too
+        // large for an index).
+        code if ["23", "54"].iter().any(|class| code.starts_with(class)) => Fault::Data,
         _ => Fault::Passing,
     }
 }

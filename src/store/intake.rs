@@ -20,7 +20,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Arg, Error, SealedBlob, Session, Store, System, Tx, sql};
+use super::{Arg, Error, ORDER_KEY_USED, SealedBlob, Session, Store, System, Tx, sql};
 use crate::core::{
     ids::{MessageKey, WorkspaceId},
     inbound::{Door, Intake, OrderKey},
@@ -135,7 +135,7 @@ pub struct InboundRow {
 }
 
 /// One message ready to be written.
-struct Offer {
+pub(super) struct Offer {
     workspace: WorkspaceId,
     id: MessageKey,
     source_key: [u8; 32],
@@ -174,6 +174,20 @@ impl Store {
         received_at: Timestamp,
     ) -> Result<Taken, Error> {
         self.0.health.check()?;
+        let offer = self.offer(intake, id, received_at).await?;
+        let (answer, answered) = oneshot::channel();
+        let closed = || Error::refused("the store is closed");
+        self.0.batcher.0.send((offer, answer)).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// Seals what the transaction writes, before it begins.
+    pub(super) async fn offer(
+        &self,
+        intake: Intake,
+        id: MessageKey,
+        received_at: Timestamp,
+    ) -> Result<Offer, Error> {
         let Intake { workspace, door, raw, fingerprint } = intake;
         let key = self.workspace_key(workspace).await?;
         let (source_key, kept) = (source_key(&door, &fingerprint.hash)?, fingerprint.kept);
@@ -183,11 +197,7 @@ impl Store {
             Door::Mx { .. } => None,
         };
         let door = json(&door)?;
-        let offer = Offer { workspace, id, source_key, kept, order_key, door, blob, received_at };
-        let (answer, answered) = oneshot::channel();
-        let closed = || Error::refused("the store is closed");
-        self.0.batcher.0.send((offer, answer)).await.map_err(|_| closed())?;
-        answered.await.map_err(|_| closed())?
+        Ok(Offer { workspace, id, source_key, kept, order_key, door, blob, received_at })
     }
 }
 
@@ -257,14 +267,15 @@ impl Store {
         match self.write_batch(&offers).await {
             Ok(taken) => {
                 for (answer, taken) in answers.into_iter().zip(taken) {
-                    let _ = answer.send(Ok(taken));
+                    let _ = answer.send(taken);
                 }
             }
             // One message can spoil it for all, say of a workspace that is gone: then each is tried alone.
             Err(Error::Missing | Error::Conflict { .. } | Error::Corrupt(_)) if offers.len() > 1 => {
                 for (offer, answer) in offers.iter().zip(answers) {
                     let taken = self.write_batch(std::slice::from_ref(offer)).await;
-                    let _ = answer.send(taken.and_then(|taken| taken.first().copied().ok_or(Error::Missing)));
+                    let _ =
+                        answer.send(taken.and_then(|taken| taken.into_iter().next().ok_or(Error::Missing)?));
                 }
             }
             Err(error) => {
@@ -275,21 +286,32 @@ impl Store {
         }
     }
 
-    async fn write_batch(&self, offers: &[Offer]) -> Result<Vec<Taken>, Error> {
+    /// What became of each offer, in their order. An offer whose own key stands for another order is left out, and spoils
+    /// nothing for the others.
+    pub(super) async fn write_batch(&self, offers: &[Offer]) -> Result<Vec<Result<Taken, Error>>, Error> {
         let mut system = self.system_first().await?;
+        let mut refused = HashSet::new();
         for (offer, key) in offers.iter().filter_map(|offer| Some((offer, offer.order_key.as_ref()?))) {
-            system.claim_order_key(offer.workspace, key, offer.received_at).await?;
+            if !system.claim_order_key(offer.workspace, key, offer.received_at).await? {
+                refused.insert((offer.workspace, offer.id));
+            }
         }
-        let first_time = system.insert_inbound(offers).await?;
+        let is_refused = |offer: &Offer| refused.contains(&(offer.workspace, offer.id));
+        let sound: Vec<&Offer> = offers.iter().filter(|offer| !is_refused(offer)).collect();
+        let first_time = system.insert_inbound(&sound).await?;
         let mut taken = Vec::with_capacity(offers.len());
-        let (mut blobs, mut jobs) = (Vec::with_capacity(offers.len()), Vec::with_capacity(offers.len()));
+        let (mut blobs, mut jobs) = (Vec::with_capacity(sound.len()), Vec::with_capacity(sound.len()));
         for offer in offers {
+            if is_refused(offer) {
+                taken.push(Err(Error::Conflict { what: ORDER_KEY_USED }));
+                continue;
+            }
             let earlier = match first_time.contains(&(offer.workspace, offer.id)) {
                 true => None,
                 false => system.earlier(offer).await?,
             };
             let (repeated, id) = (earlier.is_some(), earlier.unwrap_or(offer.id));
-            taken.push(Taken { id, repeated });
+            taken.push(Ok(Taken { id, repeated }));
             let job = if repeated { Job::Repeat { inbound: id } } else { Job::Process { inbound: id } };
             jobs.push((offer, job));
             if !repeated {
@@ -308,7 +330,7 @@ impl System {
     /// Returns those that were not there yet.
     async fn insert_inbound(
         &mut self,
-        offers: &[Offer],
+        offers: &[&Offer],
     ) -> Result<HashSet<(WorkspaceId, MessageKey)>, Error> {
         static TEXTS: LazyLock<Inserts> = LazyLock::new(|| {
             Inserts::new(
@@ -352,7 +374,7 @@ impl System {
         let own = if self.store().is_shared() { "uuid_send(id)" } else { "id" };
         let update = format!("update inbound set source_key = {own} where workspace = $1 and id = $2");
         self.execute(sql(update).bind(offer.workspace).bind(id)).await?;
-        self.insert_inbound(std::slice::from_ref(offer)).await?;
+        self.insert_inbound(&[offer]).await?;
         Ok(None)
     }
 

@@ -14,16 +14,17 @@ use crate::core::{
 pub const ORDER_KEY_USED: &str = "order_keys_pkey";
 
 impl System {
-    /// Takes a key for an order, or finds that it stands for this order already.
+    /// Takes a key for an order, or finds that it stands for this order already. False when it stands for another one: that
+    /// fails no statement, so the transaction goes on with the orders beside it.
     ///
     /// # Errors
-    /// `Conflict` when the key stands for another order; `Missing` when the workspace is gone.
+    /// `Missing` when the workspace is gone.
     pub(super) async fn claim_order_key(
         &mut self,
         workspace: WorkspaceId,
         key: &OrderKey,
         now: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         // The update changes nothing but makes the statement return the row, whoever wrote it.
         let query =
             sql("insert into order_keys (workspace, name, content, created_at) values ($1, $2, $3, $4) \
@@ -33,7 +34,7 @@ impl System {
             .bind(key.content)
             .bind(now);
         let stands_for: [u8; 32] = self.fetch_one(query).await?.get("content")?;
-        if stands_for == key.content { Ok(()) } else { Err(Error::Conflict { what: ORDER_KEY_USED }) }
+        Ok(stands_for == key.content)
     }
 
     /// Forgets the keys taken before this time, so many at once that nobody waits long for it. Returns how many.

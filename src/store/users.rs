@@ -9,7 +9,7 @@ use super::{
     columns::{changed, word},
     routes,
     sql::{Row, sql},
-    statement::{LIST_MAX, Statement},
+    statement::Statement,
 };
 use crate::{
     core::{ids::UserId, people::User},
@@ -119,18 +119,7 @@ impl Session {
 
     /// Those of the ids that are users of this workspace.
     pub async fn users_present(&mut self, ids: &[UserId]) -> Result<HashSet<UserId>, Error> {
-        let mut present = HashSet::new();
-        for some in ids.chunks(LIST_MAX) {
-            let query = Statement::new("select id from users where workspace = ")
-                .arg(self.workspace())
-                .text(" and id in ")
-                .list(some)
-                .query();
-            for row in self.fetch_all(query).await? {
-                present.insert(row.id("id")?);
-            }
-        }
-        Ok(present)
+        self.present("users", ids).await
     }
 
     /// Adds aliases and capture addresses to rows of users: two statements, however many there are.

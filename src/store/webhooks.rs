@@ -132,17 +132,24 @@ impl Tx {
         Ok(self.execute(query).await? > 0)
     }
 
-    /// Posts to an endpoint again, forgets that it failed, and has what waits for it posted now.
+    /// Posts to an endpoint again, as [`Tx::retry_webhook`] does. What fell due while it was disabled is gone, and what
+    /// happened then was never queued: the journal has it.
     ///
     /// # Errors
     /// `Missing` when there is no such endpoint.
     pub async fn enable_webhook(&mut self, id: WebhookId, now: Timestamp) -> Result<(), Error> {
-        let query =
-            sql("update webhooks set disabled_at = null, disabled_reason = null, failing_since = null, \
-             last_failure = null where workspace = $1 and id = $2")
-            .bind(self.workspace())
-            .bind(id);
+        let query = sql(
+            "update webhooks set disabled_at = null, disabled_reason = null where workspace = $1 and id = $2",
+        )
+        .bind(self.workspace())
+        .bind(id);
         changed(self.execute(query).await?)?;
+        self.retry_webhook(id, now).await
+    }
+
+    /// Forgets that an endpoint failed, and has what waits for it posted now.
+    pub async fn retry_webhook(&mut self, id: WebhookId, now: Timestamp) -> Result<(), Error> {
+        self.set_webhook_working(id).await?;
         self.hasten_lanes(&delivery_lanes(id), now).await
     }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use sqlx::{PgTransaction, Postgres, Sqlite, pool::PoolConnection};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::{Error, Query, Row, Store, sql::Wire, vault::ContentKey, writer::Turn};
@@ -112,6 +113,15 @@ impl Work {
         if self.spoiled {
             return Err(Error::refused("a statement of this transaction failed"));
         }
+        // In a task of its own: what was begun comes to its end, and what follows is done, also when nobody waits any more.
+        match tokio::spawn(self.commit_whole().in_current_span()).await {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(Error::refused("the process is stopping")),
+        }
+    }
+
+    async fn commit_whole(self) -> Result<(), Error> {
         let started = Instant::now();
         match self.link {
             Link::Turn(turn) => Box::pin(turn.commit()).await?,

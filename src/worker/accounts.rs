@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_secs(3);
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// Accounts leased at a time.
 const LEASE_MAX: u32 = 200;
-/// How often looks that found nothing are written down.
+/// How often looks are written down.
 const NOTE_LOOKS: Duration = Duration::from_secs(60);
 /// A session that was well for this long and then broke is begun anew without a word.
 const WELL: Duration = Duration::from_secs(60);
@@ -47,16 +47,6 @@ const STORE_PAUSE: Duration = Duration::from_secs(5);
 const UNSTABLE_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// Failures that a server's request to wait, or its breaking the protocol, counts as.
 const SEVERE: u32 = 4;
-
-/// States in which an account is worked.
-const WORKED: [AccountState; 6] = [
-    AccountState::Connecting,
-    AccountState::AwaitingFirstMail,
-    AccountState::Active,
-    AccountState::Backfilling,
-    AccountState::Throttled,
-    AccountState::Error,
-];
 
 /// Runs until `shutdown`, then lets every account finish what it has in hand and go.
 pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
@@ -153,7 +143,7 @@ impl Crew {
     async fn ask_to_keep(&self) -> Result<Vec<Leased>, store::Error> {
         let lease = self.lease().await?;
         let mut system = self.gateway.store.system().await?;
-        let kept = system.renew_leases(lease, &WORKED).await?;
+        let kept = system.renew_leases(lease, &AccountState::WORKED).await?;
         system.commit().await?;
         Ok(kept)
     }
@@ -194,7 +184,7 @@ impl Crew {
     async fn ask_for_more(&self, max: u32) -> Result<Vec<Leased>, store::Error> {
         let lease = self.lease().await?;
         let mut system = self.gateway.store.system().await?;
-        let taken = system.lease_accounts(lease, &WORKED, max).await?;
+        let taken = system.lease_accounts(lease, &AccountState::WORKED, max).await?;
         system.commit().await?;
         Ok(taken)
     }
@@ -239,10 +229,17 @@ impl Crew {
     /// Waits until every session has ended, keeping the accounts meanwhile, and lets them go.
     async fn finish(mut self) {
         self.stop.cancel();
+        let mut renew_at = self.renewed + RENEW;
         while !self.tasks.is_empty() {
             let give_up_at = self.give_up_at();
             let step = async {
-                tokio::select! { () = self.end_of_one() => {} () = sleep(RENEW) => self.renew().await }
+                tokio::select! {
+                    () = self.end_of_one() => {}
+                    () = sleep_until(renew_at) => {
+                        renew_at = Instant::now() + RENEW;
+                        self.renew().await;
+                    }
+                }
             };
             tokio::select! { biased; () = sleep_until(give_up_at) => self.give_up(), () = step => {} }
         }
@@ -343,11 +340,17 @@ async fn after(
     (failures, health): (u32, Health),
 ) -> Option<Pause> {
     let own = |length| Some(Pause { length, may_be_cut: true });
+    let unreadable = Trouble::Unreadable;
     let trouble = match failure {
         Failure::Anew => return own(SHORT_PAUSE),
-        Failure::Store(store::Error::Fenced | store::Error::Missing) => {
+        Failure::Store(store::Error::Fenced) => {
             tracing::info!(account = %leased.account, error = %failure, "an account is left to others");
             return None;
+        }
+        // It may still be a race, or the account may be going: whose it is by now shows when it is written down.
+        Failure::Store(error) if error.is_lasting() && retry::filing(failures).is_none() => {
+            tracing::error!(account = %leased.account, error = %error, "an account cannot be worked over its data");
+            &unreadable
         }
         Failure::Store(error) => {
             tracing::warn!(account = %leased.account, error = %error, "an account waits for our store");
@@ -383,14 +386,14 @@ fn pause(trouble: &Trouble, (failures, health): (u32, Health), jitter: f64) -> O
     let usual = retry::connection(failures, jitter);
     let long = retry::connection(failures.saturating_add(SEVERE), jitter);
     Some(match trouble {
-        Trouble::Credentials(_) => return None,
+        Trouble::Credentials(_) | Trouble::LostLogin => return None,
         // A server that ends good sessions says so too, as when it restarts: then the usual pause will do.
         Trouble::Throttled { wait, .. } => {
             let own = if health == Health::Failed { long } else { usual };
             Pause { length: wait.unwrap_or(own), may_be_cut: false }
         }
         Trouble::UnstableIds => Pause { length: UNSTABLE_PAUSE, may_be_cut: false },
-        Trouble::Misbehaving(_) => Pause { length: long, may_be_cut: true },
+        Trouble::Misbehaving(_) | Trouble::Unreadable => Pause { length: long, may_be_cut: true },
         _ => Pause { length: usual, may_be_cut: true },
     })
 }
@@ -414,6 +417,8 @@ mod tests {
         check(Trouble::Unreachable(text()), 99, Some((600, true)));
         check(Trouble::Misbehaving(text()), 1, Some((80, true)));
         check(Trouble::Credentials(text()), 1, None);
+        check(Trouble::LostLogin, 1, None);
+        check(Trouble::Unreadable, 4, Some((600, true)));
         let wait = Some(Duration::from_secs(178));
         check(Trouble::Throttled { text: text(), wait }, 1, Some((178, false)));
         check(Trouble::Throttled { text: text(), wait: None }, 1, Some((80, false)));

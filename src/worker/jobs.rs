@@ -238,8 +238,9 @@ async fn after_lasting_failure(gateway: &Gateway, job: &Leased) -> Result<(), st
         (_, Some(wait)) => return fail(gateway, job, wait).await,
         (Job::Process { inbound }, None) => flow::hold_poison(gateway, job, *inbound).await,
         (Job::Submit { message, .. }, None) => flow::submit::hold_poison(gateway, job, *message).await,
-        // An endpoint is owed its events: ever more slowly, until the data is mended or the endpoint given up.
-        (Job::Deliver { .. }, None) => {
+        // An endpoint is owed its events, and whoever had a workspace erased that nothing of it is left: ever more slowly,
+        // until the data is mended or the endpoint given up.
+        (Job::Deliver { .. } | Job::Erase, None) => {
             return fail(gateway, job, retry::submission(failures, flow::jitter())).await;
         }
         (_, None) => {

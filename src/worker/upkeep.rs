@@ -24,28 +24,45 @@ const ORPHANS_KEPT: Duration = Duration::from_secs(60 * 60);
 /// Runs until `shutdown`.
 pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
     loop {
-        if let Err(error) = tidy(&gateway, flow::now()).await {
-            tracing::warn!(error = %error, "upkeep was cut short and goes on in an hour");
-        }
+        tidy(&gateway, flow::now()).await;
         tokio::select! { () = shutdown.cancelled() => return, () = tokio::time::sleep(EVERY) => {} }
     }
 }
 
-async fn tidy(gateway: &Gateway, now: Timestamp) -> Result<(), Error> {
+/// Each part on its own: what keeps one from its end keeps no other from its beginning.
+async fn tidy(gateway: &Gateway, now: Timestamp) {
+    let released = release_held(gateway).await;
+    let purged = purge_requests(gateway, now - REQUESTS_KEPT).await;
+    let swept = gateway.store.sweep_blob_files(ORPHANS_KEPT).await.map(drop);
+    for (part, outcome) in [("held mail", released), ("kept answers", purged), ("files", swept)] {
+        match outcome {
+            Ok(()) => tracing::debug!(part, "upkeep done"),
+            Err(error) => {
+                tracing::warn!(part, error = %error, "upkeep was cut short and goes on in an hour");
+            }
+        }
+    }
+}
+
+/// Looks after the held mail of every workspace; one whose data cannot be read keeps no other waiting.
+async fn release_held(gateway: &Gateway) -> Result<(), Error> {
     let mut after = None;
     loop {
         let page = Page::new(200, after);
         let workspaces = gateway.store.system_read().await?.workspaces(&page).await?;
         for workspace in &workspaces {
-            flow::submit::release_all_held(gateway, workspace.id).await?;
+            match flow::submit::release_all_held(gateway, workspace.id).await {
+                // It has been erased since the page was read.
+                Err(Error::Missing) => {}
+                Err(error) if error.is_lasting() => {
+                    tracing::error!(workspace = %workspace.id, error = %error, "held mail of a workspace could not be looked after");
+                }
+                released => released?,
+            }
         }
-        let Some(last) = workspaces.last() else { break };
+        let Some(last) = workspaces.last() else { return Ok(()) };
         after = Some(PageKey { at: last.created_at, id: last.id.uuid() });
     }
-    purge_requests(gateway, now - REQUESTS_KEPT).await?;
-    let swept = gateway.store.sweep_blob_files(ORPHANS_KEPT).await?;
-    tracing::debug!(swept, "upkeep done");
-    Ok(())
 }
 
 /// A transaction for each some: whoever has a message to hand in waits for no more than one.

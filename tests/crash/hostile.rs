@@ -5,7 +5,6 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -13,6 +12,7 @@ use serde_json::Value;
 use tokio::{io::AsyncReadExt as _, io::AsyncWriteExt as _, task::JoinSet, time::timeout};
 
 use crate::{
+    corpus::vectors,
     load::{Door, Ledger, Load, offer},
     peer::{Peer, stuffed},
     proof::{Journal, prove},
@@ -166,8 +166,8 @@ async fn log_in(world: &World) -> Peer {
     Peer::log_in(world.gateway.at.submission, &world.tls, ("acme", &world.key)).await.unwrap()
 }
 
-/// What hides a second message in the first, and whether it is said before DATA: ours, and the shared corpus's, which lies
-/// beside the repository where it is present.
+/// What hides a second message in the first, and whether it is said before DATA: ours, and the shared corpus's where it is
+/// at hand.
 fn smuggling() -> Vec<(String, bool)> {
     let second = "MAIL FROM:<admin@victim.example>\r\nRCPT TO:<bcc-x@gw.example>\r\nDATA\r\n\
          From: admin@victim.example\r\nSubject: smuggled\r\n\r\nsecond\r\n.\r\nQUIT\r\n";
@@ -175,24 +175,14 @@ fn smuggling() -> Vec<(String, bool)> {
         let first = "From: joe@sender.example\r\nTo: x@ok.example\r\nSubject: first\r\n\r\nfirst";
         (format!("{first}{end}{second}"), false)
     });
-    let theirs =
-        vectors("smtp_eod").into_iter().map(|(text, vector)| (text, vector["state"] == "after RCPT"));
+    let theirs = vectors("smtp_eod");
+    let theirs = theirs.iter().map(|vector| (said(vector), vector["state"] == "after RCPT"));
     ours.into_iter().chain(theirs).collect()
 }
 
-/// The octets of the vectors of one file, written as characters.
-fn vectors(name: &str) -> Vec<(String, Value)> {
-    let corpus = "../shared/corpora/hostile/vectors";
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(corpus).join(format!("{name}.jsonl"));
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        println!("the corpus is not here, {name} was not tried");
-        return Vec::new();
-    };
-    let read = |line| {
-        let vector: Value = serde_json::from_str(line).unwrap();
-        (vector["bytes"].as_str().unwrap().to_owned(), vector)
-    };
-    text.lines().map(read).collect()
+/// What a vector says, an octet a character.
+fn said(vector: &Value) -> String {
+    vector["bytes"].as_str().unwrap().to_owned()
 }
 
 /// The octets, each character one, with people who exist here in place of their own: what is smuggled could be filed and
@@ -277,8 +267,9 @@ async fn hostile_sessions_leave_nothing_behind() {
         "MAIL FROM:<joe@sender.example>\r\nRCPT TO:<x@ok.example>\r\nBDAT 9 LAST\r\nsmuggled\n",
         "AUTH PLAIN AGFubgBzZWNyZXQ=\r\nAUTH LOGIN\r\n*\r\nSTARTTLS\r\nMAIL FROM:<joe@sender.example>\r\n",
     ];
-    let theirs = vectors("smtp_session").into_iter().map(|(text, _)| text);
-    for (number, text) in ours.map(str::to_owned).into_iter().chain(theirs).enumerate() {
+    let theirs = vectors("smtp_session");
+    let all = ours.map(str::to_owned).into_iter().chain(theirs.iter().map(said));
+    for (number, text) in all.enumerate() {
         let octets = octets(&text, &contact(0), &contact(1));
         for to in [at.mx, at.submission, at.submissions] {
             shout(to, origin(number), &octets).await;

@@ -122,6 +122,13 @@ impl Crm {
         assert_eq!(answer.status, 204, "{path}: {answer:?}");
     }
 
+    /// A key with these scopes, of one user if so said: its id and its secret.
+    #[track_caller]
+    pub fn key(&self, scopes: &[&str], user: Option<&str>) -> (String, String) {
+        let key = self.post("/keys", &json!({ "name": "CRM", "scopes": scopes, "user_id": user }));
+        (text(&key, "id").to_owned(), text(&key, "secret").to_owned())
+    }
+
     /// Every item of a list, page by page.
     #[track_caller]
     pub fn list(&self, path: &str) -> Vec<Value> {

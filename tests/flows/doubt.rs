@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use crate::{
     both,
     crm::text,
+    delivery::recipient,
     letter::Letter,
     sandboxed::Sandboxed,
-    support::{PATIENCE, Person, clients::SmtpClient, wait_for},
+    support::{PATIENCE, store::Engine, wait_for},
     world::accepted_id,
 };
 
@@ -30,18 +31,7 @@ fn hasten_until(world: &Sandboxed, message: &str, state: &str) -> Value {
 }
 
 fn state_of<'a>(shown: &'a Value, address: &str) -> &'a str {
-    let recipients = shown["delivery"]["recipients"].as_array().expect("it has recipients");
-    text(recipients.iter().find(|one| one["address"] == address).expect("he is one of them"), "state")
-}
-
-/// The workspace's own login on the submission port.
-fn workspace_login(world: &Sandboxed) -> SmtpClient {
-    let key = world.crm.post("/keys", &json!({ "name": "CRM", "scopes": ["smtp"] }));
-    let mut client = SmtpClient::connect(world.gateway.submission());
-    client.starttls(&world.authority);
-    let login = Person { address: "acme".to_owned(), password: text(&key, "secret").to_owned() };
-    assert_eq!(client.auth_plain(&login).code, 235);
-    client
+    text(recipient(shown, address), "state")
 }
 
 both! {
@@ -126,7 +116,7 @@ both! {
         world.set_smarthost(&ann.person);
         let report = Trigger::next(Service::Submission, "MAIL").containing("<>");
         world.provider().arm(report, Act::Answer("451 4.3.0 Later".to_owned()));
-        let mut client = workspace_login(&world);
+        let mut client = world.workspace_client();
         let letter = Letter::new(&ann.person.address, &["gone@prospects.example"]).field("X-Mailweave-Class", "bulk");
         let taken = client.send(&ann.person.address, &["gone@prospects.example"], &letter.raw()).unwrap();
         world.crm.await_delivery(&accepted_id(&taken), "bounced");
@@ -144,12 +134,12 @@ both! {
 /// The same for a smarthost, which has no Sent to look into.
 #[test]
 fn a_smarthost_that_never_answers_is_handed_a_letter_twice_and_no_more() {
-    let world = Sandboxed::start(crate::gateway::Engine::Sqlite, Behaviour::default());
+    let world = Sandboxed::start(Engine::Sqlite, Behaviour::default());
     let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
     world.set_smarthost(&ann.person);
     world.provider().arm(Trigger::always(Service::Submission, "DOT"), Act::Drop);
     let letter = Letter::new(&ann.person.address, &[&bob.address]).field("X-Mailweave-Class", "bulk");
-    let taken = workspace_login(&world).send(&ann.person.address, &[&bob.address], &letter.raw()).unwrap();
+    let taken = world.workspace_client().send(&ann.person.address, &[&bob.address], &letter.raw()).unwrap();
     hasten_until(&world, &accepted_id(&taken), "held");
     assert_eq!(world.heard(Service::Submission, "DOT").len(), 2);
 }

@@ -12,9 +12,7 @@ use std::{
 use mailweave::{
     app::Running,
     config::{Config, DomainName},
-    net,
-    store::MasterKey,
-    telemetry,
+    net, telemetry,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
@@ -24,7 +22,9 @@ use crate::{
     crm::Crm,
     support::{
         PATIENCE,
+        clients::SmtpClient,
         postgres::{Database, Postgres},
+        store::Engine,
         tls::Authority,
         wait_for,
     },
@@ -34,13 +34,6 @@ pub const CAPTURE: &str = "bcc.example.test";
 pub const REPLY: &str = "reply.example.test";
 pub const HOSTNAME: &str = "gateway.example.test";
 const ADMIN_KEY: &str = "the-administrators-key-of-these-tests";
-
-/// Which store it works on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    Sqlite,
-    Postgres,
-}
 
 pub struct Gateway {
     running: Option<Running>,
@@ -71,13 +64,10 @@ impl Gateway {
         drop(tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init());
         net::install_provider();
         let directory = tempfile::Builder::new().prefix("mw-gateway-").tempdir().unwrap();
-        let database = (engine == Engine::Postgres).then(|| Postgres::shared().database());
+        let database = engine.database();
         let mut config = config(&directory.path().join("data"), authority, directory.path());
         if let Some(database) = &database {
-            let key = directory.path().join("master.key");
-            MasterKey::create(&key).unwrap();
-            config.secrets.master_key_file = Some(key);
-            config.store.url = Some(database.url().into());
+            database.keep_data_of(&mut config, directory.path());
         }
         adjust(&mut config);
         let runtime =
@@ -118,6 +108,13 @@ impl Gateway {
     /// STARTTLS.
     pub fn submission(&self) -> SocketAddr {
         self.running().addresses.submission[0]
+    }
+
+    /// A client of that listener, TLS on, not logged in.
+    pub fn submission_client(&self, authority: &Authority) -> SmtpClient {
+        let mut client = SmtpClient::connect(self.submission());
+        client.starttls(authority);
+        client
     }
 
     /// TLS from the first octet.
@@ -178,7 +175,8 @@ impl Gateway {
         }
     }
 
-    fn count(&self, statement: &str) -> i64 {
+    /// What a statement counts.
+    pub fn count(&self, statement: &str) -> i64 {
         match &self.database {
             Some(database) => database.run(statement).parse().unwrap(),
             None => self.runtime.block_on(async {
@@ -229,7 +227,7 @@ fn config(data_dir: &std::path::Path, authority: &Authority, directory: &std::pa
     config.node.data_dir = data_dir.to_owned();
     config.domains.capture = DomainName::parse(CAPTURE);
     config.domains.reply = DomainName::parse(REPLY);
-    config.smtp.hostname = Some(HOSTNAME.to_owned());
+    config.smtp.hostname = DomainName::parse(HOSTNAME);
     config.smtp.mx.listen = vec![loopback];
     config.smtp.submission.listen = vec![loopback];
     config.smtp.submissions.listen = vec![loopback];

@@ -11,30 +11,30 @@ use serde_json::{Value, json};
 use crate::{
     both,
     crm::text,
-    gateway::{CAPTURE, Engine, REPLY},
+    gateway::{CAPTURE, REPLY},
     letter::Letter,
+    repairs::path_of,
     sandboxed::{PROSPECTS, Sandboxed},
     support::{
         PATIENCE, Person,
         clients::{Reply, SmtpClient},
+        store::Engine,
         wait_for,
     },
-    world::{User, accepted_id, assert_free_of},
+    world::{User, accepted_id, assert_free_of, assert_reply},
 };
 
 fn started(engine: Engine) -> Sandboxed {
     Sandboxed::start(engine, Behaviour::gmail())
 }
 
-/// A key of the workspace with the scope `smtp`: its id and its secret.
+/// A key of the workspace for submission: its id and its secret.
 fn key(world: &Sandboxed) -> (String, String) {
-    let key = world.crm.post("/keys", &json!({ "name": "CRM", "scopes": ["smtp"] }));
-    (text(&key, "id").to_owned(), text(&key, "secret").to_owned())
+    world.crm.key(&["smtp"], None)
 }
 
 fn client(world: &Sandboxed, user: &User, secret: &str) -> SmtpClient {
-    let mut client = SmtpClient::connect(world.gateway.submission());
-    client.starttls(&world.authority);
+    let mut client = world.submission_client();
     let login = Person { address: user.person.address.clone(), password: secret.to_owned() };
     assert_eq!(client.auth_plain(&login).code, 235);
     client
@@ -88,11 +88,6 @@ impl Desk {
         let state = |one: &Value| (text(one, "address").to_owned(), text(one, "state").to_owned());
         recipients.iter().map(state).collect()
     }
-}
-
-#[track_caller]
-fn assert_reply(reply: &Reply, code: u16, status: &str) {
-    assert!(reply.code == code && reply.text.starts_with(status), "{reply:?}");
 }
 
 fn addresses(people: &[Person]) -> Vec<&str> {
@@ -171,6 +166,31 @@ both! {
             let [mail] = &desk.world.mails(person, "INBOX", &letter.id)[..] else { panic!("one mail") };
             assert_free_of(mail, &[&hidden.address]);
         }
+    }
+
+    fn a_further_recipient_connects_nothing_that_a_hand_has_parted(engine) {
+        let mut desk = Desk::open(engine);
+        let [bob, dora] = ["bob", "dora"].map(|name| desk.world.prospect(name));
+        let letter = desk.letter(&[&bob.address]);
+        let message = desk.hand_in(&[&bob.address], &letter);
+        let conversation = desk.world.crm.await_delivery(&message, "sent")["conversation_id"].clone();
+        // Ann writes to Dora about it, which is another conversation, until a hand makes it one for a while.
+        let (ann, capture) = (&desk.ann.person.address, &desk.ann.capture_address);
+        let about_it = Letter::new(ann, &[&dora.address]).answering(&letter.id);
+        desk.world.arrive(ann, &[capture], &about_it).unwrap();
+        let captured = desk.world.crm.await_mail("message.captured", &about_it.id);
+        let other = text(&captured["data"], "conversation_id");
+        assert_ne!(conversation, other);
+        let path = format!("/conversations/{other}/merge");
+        let merged = desk.world.crm.post(&path, &json!({ "conversation_id": conversation }));
+        desk.world.crm.post(path_of(&merged), &json!({}));
+
+        desk.hand_in(&[&dora.address], &letter);
+        desk.await_once(&[bob, dora], &letter.id);
+        desk.world.gateway.settle();
+        assert_eq!(desk.world.crm.events_of("conversation.merged").len(), 1, "only the hand's");
+        assert_eq!(desk.world.crm.get(&format!("/conversations/{other}"))["merged_into"], Value::Null);
+        assert_eq!(desk.world.crm.get(&format!("/messages/{message}"))["conversation_id"], conversation);
     }
 
     fn one_text_to_each_customer_under_one_id_is_a_letter_to_each(engine) {
@@ -329,10 +349,7 @@ both! {
         world.crm.post("/users", &body);
         world.set_smarthost(&ann.person);
         let bulk = |from: &str| Letter::new(from, &[&bob.address]).field("X-Mailweave-Class", "bulk");
-        let mut client = SmtpClient::connect(world.gateway.submission());
-        client.starttls(&world.authority);
-        let login = Person { address: "acme".to_owned(), password: key(&world).1 };
-        assert_eq!(client.auth_plain(&login).code, 235);
+        let mut client = world.workspace_client();
         let refused = client.send(&eve.address, &[&bob.address], &bulk(&eve.address).raw()).unwrap_err();
         assert_reply(&refused, 550, "5.7.1");
         assert!(refused.text.contains(PROSPECTS) && refused.text.contains("from_domains"), "{refused:?}");

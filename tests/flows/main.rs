@@ -45,16 +45,16 @@ macro_rules! both {
             #[allow(unused_imports, reason = "not every test needs all that its file imports")]
             use super::*;
 
-            fn run($engine: crate::gateway::Engine) $body
+            fn run($engine: crate::support::store::Engine) $body
 
             #[test]
             fn sqlite() {
-                run(crate::gateway::Engine::Sqlite);
+                run(crate::support::store::Engine::Sqlite);
             }
 
             #[test]
             fn postgres() {
-                run(crate::gateway::Engine::Postgres);
+                run(crate::support::store::Engine::Postgres);
             }
         }
     )*};

@@ -11,10 +11,10 @@ use mailweave::{
 use serde_json::json;
 
 use crate::{
-    gateway::{Engine, record_metrics},
+    gateway::record_metrics,
     letter::Letter,
     sandboxed::Sandboxed,
-    support::{PATIENCE, wait_for},
+    support::{PATIENCE, store::Engine, wait_for},
     world::endpoint,
 };
 

@@ -2,15 +2,17 @@
 
 use mailweave::{
     config::Role,
+    mail::Address,
     sandbox::{Act, Behaviour},
 };
+use serde_json::json;
 
 use crate::{
     both,
     crm::text,
     letter::Letter,
     sandboxed::Sandboxed,
-    support::{PATIENCE, wait_for},
+    support::{PATIENCE, store::Engine, wait_for},
     world::accepted_id,
 };
 
@@ -65,5 +67,89 @@ both! {
         let never = world.crm.ask(&format!("/messages/{message}"));
         assert!(text(&never.body, "advice").contains("decisions"), "{never:?}");
         world.gateway.settle();
+    }
+
+    fn an_erasure_that_fails_again_and_again_is_never_given_up(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        world.user("ann", "Ann Lee");
+        world.gateway.settle();
+        // Something of the workspace that nobody knows how to delete.
+        world.gateway.execute(match engine {
+            Engine::Sqlite => "create table relics (workspace references workspaces (id))",
+            Engine::Postgres => "create table relics (workspace uuid references workspaces (id))",
+        });
+        world.gateway.execute("insert into relics select id from workspaces");
+        world.crm.delete("");
+        wait_for("more failures than a job is allowed", PATIENCE, || {
+            world.gateway.hasten();
+            world.gateway.count("select count(*) from jobs where kind = 'erase' and failures > 5") == 1
+        });
+        world.gateway.execute("drop table relics");
+        wait_for("the erasure to come to its end", PATIENCE, || {
+            world.gateway.hasten();
+            world.gateway.count("select count(*) from workspaces") == 0
+        });
+    }
+
+    fn a_workspace_that_cannot_be_read_keeps_no_other_from_being_looked_after(engine) {
+        let mut world = Sandboxed::start(engine, Behaviour::gmail());
+        let bob = world.prospect("bob");
+        let greylisted = |world: &Sandboxed, local: &str| {
+            let user = world.user(local, local);
+            world.crm.await_account(&world.connect(&user));
+            world.arm("RCPT", Act::Answer("451 4.7.1 Greylisted".to_owned()));
+            let message = world.post_message(&user, &[&bob.address], "Hello");
+            world.crm.await_delivery(&message, "deferred");
+            message
+        };
+        let message = greylisted(&world, "ann");
+        // Lists of workspaces begin with the latest.
+        world.crm = world.gateway.crm("globex").settle_in();
+        greylisted(&world, "eve");
+        world.gateway.settle();
+        // Both had no way out for a while.
+        world.gateway.execute("delete from jobs");
+        world.gateway.execute("delete from lanes");
+        world.gateway.execute("update submissions set state = 'held'");
+        world.gateway.execute("update submission_recipients set state = 'held', held_for = 'way_out'");
+        world.gateway.execute("update submissions set dsn = '\"x\"' where workspace in (select id from workspaces where slug = 'globex')");
+        world.gateway.restart(|_| {});
+        world.crm = world.gateway.crm("acme");
+        world.crm.await_delivery(&message, "sent");
+    }
+
+    fn an_account_whose_login_cannot_be_read_asks_for_it(engine) {
+        let mut world = Sandboxed::start(engine, Behaviour::gmail());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        world.gateway.execute("update accounts set credentials = substr(credentials, 1, 4)");
+        world.gateway.restart(|_| {});
+        world.crm = world.gateway.crm("acme");
+        world.crm.await_event("account.reauth_required", |data| data["account_id"] == account.as_str());
+        let message = world.post_message(&ann, &[&bob.address], "Hello");
+        world.crm.await_delivery(&message, "held");
+        let auth = json!({ "type": "password", "username": ann.person.address, "password": ann.person.password });
+        world.crm.patch(&format!("/accounts/{account}"), &json!({ "auth": auth }));
+        world.crm.await_delivery(&message, "sent");
+    }
+
+    fn an_account_whose_mail_cannot_be_compared_says_so_and_rests(engine) {
+        let world = Sandboxed::start(engine, Behaviour::gmail());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        let letter = Letter::new(&ann.person.address, &[&bob.address]);
+        world.arrive(&ann.person.address, &[&ann.capture_address], &letter).unwrap();
+        world.crm.await_mail("message.captured", &letter.id);
+        world.gateway.settle();
+        world.gateway.execute("update messages set parties = '\"x\"'");
+        let address = Address::parse(&ann.person.address).unwrap();
+        let raw = letter.raw().replace('\n', "\r\n");
+        world.provider().append(&address, "INBOX", raw.as_bytes(), &[]).unwrap();
+        let told = world.crm.await_event("account.error", |data| data["account_id"] == account.as_str());
+        assert!(told["data"].to_string().contains("cannot be read"), "{told}");
+        let shown = world.crm.get(&format!("/accounts/{account}"));
+        assert!(shown["status"]["next_attempt_at"].is_string(), "{shown}");
     }
 }

@@ -53,7 +53,7 @@ struct Company {
 }
 
 impl Company {
-    fn start(engine: crate::gateway::Engine) -> Self {
+    fn start(engine: crate::support::store::Engine) -> Self {
         let world = World::start(engine);
         let (ann, ben) = (world.user(1, "Ann Lee"), world.user(2, "Ben Low"));
         for user in [&ann, &ben] {

@@ -26,12 +26,12 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    pub fn start(engine: crate::gateway::Engine) -> Self {
+    pub fn start(engine: crate::support::store::Engine) -> Self {
         Self::with(engine, |_| json!({}))
     }
 
     /// The same with what else the first mail says.
-    pub fn with(engine: crate::gateway::Engine, more: impl FnOnce(&World) -> Value) -> Self {
+    pub fn with(engine: crate::support::store::Engine, more: impl FnOnce(&World) -> Value) -> Self {
         let world = World::start(engine);
         let (ann, bob) = (world.user(1, "Ann Lee"), world.customer(1));
         world.set_smarthost();

@@ -8,7 +8,11 @@ use mailweave::sandbox::Behaviour;
 use serde_json::{Value, json};
 
 use crate::{
-    both, crm::text, gateway::Engine, letter::Letter, sandboxed::Sandboxed, support::clients::SmtpClient,
+    both,
+    crm::text,
+    letter::Letter,
+    sandboxed::Sandboxed,
+    support::{clients::SmtpClient, store::Engine},
     world::User,
 };
 
@@ -65,7 +69,7 @@ impl Company {
 }
 
 /// The path that undoes what this answer tells of, within the workspace.
-fn path_of(answer: &Value) -> &str {
+pub fn path_of(answer: &Value) -> &str {
     let undo = text(answer, "undo");
     let at = undo.find("/repairs/").expect("a path of a repair");
     undo.get(at..).expect("it was found there")

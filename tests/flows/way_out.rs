@@ -11,7 +11,7 @@ use crate::{
     both,
     crm::text,
     sandboxed::Sandboxed,
-    support::{PATIENCE, Person, clients::SmtpClient, wait_for},
+    support::{PATIENCE, wait_for},
     world::accepted_id,
 };
 
@@ -126,11 +126,7 @@ both! {
         let world = Sandboxed::start(engine, Behaviour::default());
         let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
         world.set_smarthost(&ann.person);
-        let key = world.crm.post("/keys", &json!({ "name": "CRM", "scopes": ["smtp"] }));
-        let mut client = SmtpClient::connect(world.gateway.submission());
-        client.starttls(&world.authority);
-        let login = Person { address: "acme".to_owned(), password: text(&key, "secret").to_owned() };
-        assert_eq!(client.auth_plain(&login).code, 235);
+        let mut client = world.workspace_client();
         client.expect(250, &format!("MAIL FROM:<{}> RET=HDRS ENVID=order-77 SMTPUTF8", ann.person.address));
         client.expect(250, &format!("RCPT TO:<{}> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;{}", bob.address, bob.address));
         client.expect(354, "DATA");

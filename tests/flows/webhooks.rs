@@ -24,6 +24,7 @@ use crate::{
     both,
     crm::{text, texts},
     letter::Letter,
+    repairs::path_of,
     sandboxed::Sandboxed,
     support::{PATIENCE, wait_for},
     world::User,
@@ -363,5 +364,51 @@ both! {
         });
         let expect = ["conversation.created", "conversation.created", "conversation.merged"];
         assert_eq!(receiver.taken_types(), expect);
+    }
+
+    fn what_is_merged_and_parted_again_is_told_in_that_order(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let ann = world.user("ann", "Ann Lee");
+        let (receiver, at) = Receiver::start(&world);
+        subscribe(&world, at, &json!(["conversation.created", "conversation.merged", "conversation.split"]));
+        // The one that will stand has something to be told of for longer.
+        receiver.answer(&[500]);
+        capture(&world, &ann, "bob@prospects.example", &[]);
+        wait_for("the elder to fail", PATIENCE, || receiver.posts().len() == 1);
+        capture(&world, &ann, "bob@prospects.example", &[]);
+        wait_for("the younger", PATIENCE, || receiver.posts().len() == 2);
+        put_off(&world);
+        let [elder, younger] = &world.crm.events_of("conversation.created")[..] else { panic!("two conversations") };
+        let [elder, younger] = [elder, younger].map(|event| text(&event["data"], "conversation_id"));
+        let path = format!("/conversations/{younger}/merge");
+        let merged = world.crm.post(&path, &json!({ "conversation_id": elder }));
+        world.crm.post(path_of(&merged), &json!({}));
+        world.crm.await_event("conversation.split", |_| true);
+        let later = jiff::Timestamp::now().as_microsecond() + 1_800_000_000;
+        wait_for("the split to stand behind the elder's", PATIENCE, || {
+            world.gateway.count(&format!("select count(*) from jobs where head = 1 and run_at > {later}")) == 2
+        });
+        assert_eq!(receiver.posts().len(), 2, "something overtook what was to be told before");
+        wait_for("the rest", PATIENCE, || {
+            world.gateway.hasten();
+            receiver.taken().len() == 4
+        });
+        let expect = ["conversation.created", "conversation.created", "conversation.merged", "conversation.split"];
+        assert_eq!(receiver.taken_types(), expect);
+    }
+
+    fn what_waits_goes_to_another_address_at_once(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let ((former, at), (present, present_at)) = (Receiver::start(&world), Receiver::start(&world));
+        let (hook, _) = subscribe(&world, at, &json!(["contact.created"]));
+        former.answer(&[500]);
+        add_contact(&world, "bob");
+        wait_for("the first try", PATIENCE, || former.posts().len() == 1);
+        put_off(&world);
+        let moved = json!({ "url": format!("http://{present_at}/hook") });
+        let moved = world.crm.patch(&format!("/webhooks/{hook}"), &moved);
+        assert_eq!(moved["failing_since"], Value::Null);
+        wait_for("the contact", PATIENCE, || present.taken_types() == ["contact.created"]);
+        assert_eq!(former.posts().len(), 1);
     }
 }

@@ -168,6 +168,17 @@ both! {
         assert_eq!(acme.get("/contacts").await.items().len(), 2);
     }
 
+    async fn an_import_of_too_many_lines_is_refused_before_the_first(api) {
+        let acme = api.workspace("acme").await;
+        let lines = format!("{{\"email\":\"a@x.example\"}}\n{}", "\n".repeat(100_000));
+        let refused = import(&acme, &lines, None).await;
+        refused.refused(422, "invalid", Some("body"));
+        assert!(refused.json()["detail"].as_str().unwrap().contains("100000 lines"));
+        assert_eq!(acme.get("/contacts").await.items(), Vec::<Value>::new());
+        // As many as there may be; those that say nothing are not looked at.
+        assert_eq!(import(&acme, &lines[..lines.len() - 1], None).await.expect(200)["created"], 1);
+    }
+
     async fn an_import_made_twice_is_done_once(api) {
         let acme = api.workspace("acme").await;
         let lines: String = (0..450).map(|n| format!("{{\"email\":\"p{n}@x.example\"}}\n")).collect();

@@ -14,7 +14,6 @@ use mailweave::{
     flow::Gateway,
     http::{self, ApiState, HostRule},
     net::{self, Egress, Resolver},
-    store::MasterKey,
 };
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
@@ -22,7 +21,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::support::postgres::{Database, Postgres};
+use crate::support::{postgres::Database, store::Engine};
 
 pub const ADMIN_KEY: &str = "an-administrators-key-of-more-than-32-characters";
 pub const CAPTURE_DOMAIN: &str = "bcc.example.com";
@@ -71,8 +70,8 @@ impl Server {
     }
 
     pub async fn postgres() -> Self {
-        let database = tokio::task::spawn_blocking(|| Postgres::shared().database()).await.unwrap();
-        Self::start(TempDir::new().unwrap(), Some(database)).await
+        let database = tokio::task::spawn_blocking(|| Engine::Postgres.database()).await.unwrap();
+        Self::start(TempDir::new().unwrap(), database).await
     }
 
     async fn start(directory: TempDir, database: Option<Database<'static>>) -> Self {
@@ -154,10 +153,7 @@ fn config(directory: &TempDir, database: Option<&Database<'_>>) -> Config {
     config.domains.capture = DomainName::parse(CAPTURE_DOMAIN);
     config.domains.reply = DomainName::parse("reply.example.com");
     if let Some(database) = database {
-        let key = directory.path().join("master.key");
-        MasterKey::create(&key).unwrap();
-        config.secrets.master_key_file = Some(key);
-        config.store.url = Some(database.url().into());
+        database.keep_data_of(&mut config, directory.path());
     }
     config
 }

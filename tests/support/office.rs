@@ -21,7 +21,7 @@ use mailweave::{
     flow::{Gateway, sync},
     mail::{Address, Envelope, Recipient, ReversePath},
     net,
-    store::{DecisionFilter, MasterKey, Page, mint},
+    store::{DecisionFilter, Page, mint},
     worker,
 };
 use secrecy::SecretString;
@@ -29,10 +29,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    PATIENCE, Person, eventually,
-    postgres::{Database, Postgres},
-};
+use super::{PATIENCE, Person, eventually, postgres::Database, store::Engine};
 
 /// A gateway with its workspace.
 pub struct Office {
@@ -47,13 +44,6 @@ pub struct Office {
     pub customer: String,
     imap: Endpoint,
     pub running: Vec<Running>,
-}
-
-/// Which engine keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    Sqlite,
-    Postgres,
 }
 
 /// The workers of one process.
@@ -145,7 +135,7 @@ fn config(directory: &Path, authority: Option<&str>) -> Config {
     let mut config = Config::default();
     config.node.data_dir = directory.to_owned();
     config.domains.capture = DomainName::parse("bcc.example.test");
-    config.smtp.hostname = Some("gateway.example.test".into());
+    config.smtp.hostname = DomainName::parse("gateway.example.test");
     config.smtp.message_bytes_max = Bytes(1024 * 1024);
     config.egress.allow = vec!["127.0.0.0/8".parse().unwrap()];
     config.egress.ca_file = authority.map(|pem| {
@@ -159,17 +149,6 @@ fn config(directory: &Path, authority: Option<&str>) -> Config {
     config.outbound.sent_copy_wait = Duration::from_secs(1);
     config.outbound.reconcile = Vec::new();
     config
-}
-
-async fn gateway(mut config: Config, database: Option<&Database<'_>>) -> Gateway {
-    net::install_provider();
-    if let Some(database) = database {
-        let key = config.node.data_dir.join("master.key");
-        MasterKey::create(&key).unwrap();
-        config.secrets.master_key_file = Some(key);
-        config.store.url = Some(database.url().into());
-    }
-    app::gateway(&config).await.unwrap()
 }
 
 fn contact(email: &str) -> Contact {
@@ -202,9 +181,13 @@ fn user(email: &str) -> User {
 impl Office {
     pub async fn open(set: Set) -> Self {
         let directory = TempDir::new().unwrap();
-        let database = (set.engine == Engine::Postgres).then(|| Postgres::shared().database());
-        let config = config(directory.path(), set.authority.as_deref());
-        let gateway = gateway(config, database.as_ref()).await;
+        let database = set.engine.database();
+        let mut config = config(directory.path(), set.authority.as_deref());
+        if let Some(database) = &database {
+            database.keep_data_of(&mut config, directory.path());
+        }
+        net::install_provider();
+        let gateway = app::gateway(&config).await.unwrap();
         let workspace = workspace(&gateway).await;
         let (user, customer) = (user(&set.user.address), contact(&set.customer));
         let mut tx = gateway.store.begin(workspace).await.unwrap();
@@ -250,6 +233,13 @@ impl Office {
 
     pub fn start(&mut self) {
         self.running.push(Running::start(&self.gateway));
+    }
+
+    /// Starts workers that do jobs and follow no account, as a process without that role has.
+    pub fn start_jobs(&mut self) {
+        let stop = CancellationToken::new();
+        let tasks = vec![tokio::spawn(worker::jobs::run(self.gateway.clone(), stop.clone()))];
+        self.running.push(Running { stop, tasks });
     }
 
     pub async fn stop(&mut self) {

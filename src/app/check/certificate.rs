@@ -31,7 +31,7 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
         None => findings.warning(about, "is read, but not until when it is valid"),
         Some(end) => judge(end, Timestamp::now(), findings),
     }
-    if let Some(hostname) = config.smtp.hostname.as_ref().filter(|name| !x509::bears(&first, name)) {
+    if let Some(hostname) = config.smtp.hostname.as_ref().filter(|name| !x509::bears(&first, name.as_str())) {
         let says =
             format!("does not bear {hostname} (smtp.hostname): clients that check names will refuse it");
         findings.warning(about, says);

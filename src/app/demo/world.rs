@@ -139,7 +139,7 @@ fn config(directory: &Path, admin_key: &str) -> anyhow::Result<Config> {
     config.node.data_dir = directory.join("data");
     config.domains.capture = DomainName::parse(CAPTURE);
     config.domains.reply = DomainName::parse(REPLY);
-    config.smtp.hostname = Some("gateway.acme.example".to_owned());
+    config.smtp.hostname = DomainName::parse("gateway.acme.example");
     config.smtp.mx.listen = vec![loopback];
     config.smtp.submission.listen = vec![loopback];
     config.smtp.submissions.listen = vec![loopback];

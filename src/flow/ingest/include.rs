@@ -55,8 +55,8 @@ pub(in crate::flow) async fn include(
         keys.extend(threading::keys(&nodes, some));
     }
     keys.push(ThreadKey::of_conversation(conversation));
-    let found = thread::found(tx, &keys).await?;
-    let (root, events) = thread::join(tx, &found, conversation).await?;
+    let found = thread::found_beside(tx, &keys, conversation).await?;
+    let (root, events) = thread::join(tx, &found).await?.unwrap_or((conversation, Vec::new()));
     tx.put_thread_keys(&bytes_of(&keys), root).await?;
     tx.announce_all(&events, at).await?;
     Ok(root)

@@ -76,7 +76,11 @@ pub(super) async fn recall_skipped(tx: &mut Tx, arrival: &Arrival<'_>) -> Result
     let ids: Vec<_> =
         own.chain(&summary.in_reply_to).chain(&summary.references).map(|id| key.hash(id.as_str())).collect();
     for (account, decision) in tx.skipped_with_ids(&ids).await? {
-        tx.enqueue_job(&Job::Refetch { account, decision }, arrival.received_at).await?;
+        let errand = Job::Refetch { account, decision };
+        // Those of an account that is not worked rest, and each message of a conversation would add the same ones.
+        if !tx.is_waiting(&errand).await? {
+            tx.enqueue_job(&errand, arrival.received_at).await?;
+        }
     }
     Ok(())
 }

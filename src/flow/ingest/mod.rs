@@ -26,7 +26,7 @@ use crate::{
         ids::{AccountId, AttachmentId, ContactId, ConversationId, MessageKey},
         message::{AttachmentSummary, Direction, Parties, Sighting, SightingRow, StoredMessage},
         policy::Policy,
-        threading::{self, Assignment, ThreadKey, ThreadNode},
+        threading::{ThreadKey, ThreadNode},
     },
     mail::{Address, Attachment, Defect, Message},
     store::{self, Error, SealedBlob, Tx, mint},
@@ -192,9 +192,8 @@ async fn join_known(
         keys.extend(thread::thread_keys(arrival, &who));
     }
     keys.push(ThreadKey::of_conversation(conversation));
-    let found = thread::found(tx, &keys).await?;
-    let found = thread::on_one_side(tx, found, (arrival, &who), Some(conversation)).await?;
-    let (root, events) = thread::join(tx, &found, conversation).await?;
+    let found = thread::found_beside(tx, &keys, conversation).await?;
+    let (root, events) = thread::join(tx, &found).await?.unwrap_or((conversation, Vec::new()));
     tx.put_thread_keys(&bytes_of(&keys), root).await?;
     tx.announce_all(&events, arrival.received_at).await?;
     Ok(root)
@@ -222,16 +221,16 @@ async fn file(
     let who = attribution::attribute(&arrival.parties, &known, ours);
     let mut keys = thread::thread_keys(&arrival, &who);
     keys.extend(arrival.proven.iter().map(of_conversation));
-    let found = thread::found(tx, &keys).await?;
-    let found = thread::on_one_side(tx, found, (&arrival, &who), None).await?;
-    let (conversation, mut events) = match threading::assign(&found) {
-        Assignment::Start => thread::start(tx, &arrival, &who).await?,
-        Assignment::Join(id) => (id, Vec::new()),
-        Assignment::Merge { keep, .. } => thread::join(tx, &found, keep).await?,
+    let found = thread::found_for(tx, &keys, (&arrival, &who)).await?;
+    let joined = thread::join(tx, &found).await?;
+    let is_start = joined.is_none();
+    let (conversation, mut events) = match joined {
+        Some(joined) => joined,
+        None => thread::start(tx, &arrival, &who).await?,
     };
     keys.push(ThreadKey::of_conversation(conversation));
     let message = store_message(tx, &arrival, &who, conversation).await?;
-    if !found.is_empty() {
+    if !is_start {
         // A conversation just started was written with its first message counted.
         tx.touch_conversation(message.conversation, message.sent_at).await?;
     }

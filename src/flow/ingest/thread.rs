@@ -48,32 +48,43 @@ pub(in crate::flow) fn bytes_of(keys: &[ThreadKey]) -> Vec<[u8; 16]> {
     keys.iter().map(|key| key.0).collect()
 }
 
-/// The conversations that share one of these keys.
-pub(super) async fn found(tx: &mut Tx, keys: &[ThreadKey]) -> Result<Vec<Found>, Error> {
+async fn found(tx: &mut Tx, keys: &[ThreadKey]) -> Result<Vec<Found>, Error> {
     let found = tx.threads_found(&bytes_of(keys)).await?;
     Ok(found.into_iter().map(|found| Found { id: found.id, created_at: found.created_at }).collect())
 }
 
-/// Of conversations found those on one side, where a hand has parted them: the side of `own`, or of what the message answers.
-pub(super) async fn on_one_side(
+/// Conversations none of which a hand has parted from another: these alone mail may join.
+pub(super) struct OneSide(Vec<Found>);
+
+/// The conversations that share one of these keys, where a hand has parted them those on the side of this one.
+pub(super) async fn found_beside(
     tx: &mut Tx,
-    found: Vec<Found>,
+    keys: &[ThreadKey],
+    own: ConversationId,
+) -> Result<OneSide, Error> {
+    let found = found(tx, keys).await?;
+    let parted = partings(tx, &found).await?;
+    Ok(OneSide(threading::on_one_side(&found, Some(own), &parted)))
+}
+
+/// The same for a message that lies in none yet: those on the side of what it answers.
+pub(super) async fn found_for(
+    tx: &mut Tx,
+    keys: &[ThreadKey],
     (arrival, who): (&Arrival<'_>, &Attribution),
-    own: Option<ConversationId>,
-) -> Result<Vec<Found>, Error> {
+) -> Result<OneSide, Error> {
+    let found = found(tx, keys).await?;
+    let parted = partings(tx, &found).await?;
+    let nearest = if parted.is_empty() { None } else { nearest(tx, arrival, who).await? };
+    Ok(OneSide(threading::on_one_side(&found, nearest, &parted)))
+}
+
+async fn partings(tx: &mut Tx, found: &[Found]) -> Result<Vec<(ConversationId, ConversationId)>, Error> {
     if found.len() < 2 {
-        return Ok(found);
+        return Ok(Vec::new());
     }
     let ids: Vec<_> = found.iter().map(|found| found.id).collect();
-    let parted = tx.partings_among(&ids).await?;
-    if parted.is_empty() {
-        return Ok(found);
-    }
-    let nearest = match own {
-        Some(own) => Some(own),
-        None => nearest(tx, arrival, who).await?,
-    };
-    Ok(threading::on_one_side(&found, nearest, &parted))
+    tx.partings_among(&ids).await
 }
 
 /// The conversation that a message belongs to before all others: the one the CRM names, or that of the message it answers.
@@ -97,14 +108,15 @@ async fn nearest(
     Ok(order.iter().find_map(|key| roots.get(&key.0).copied()))
 }
 
-/// Makes one conversation of those found: the eldest survives. `own` stands when nothing was found.
+/// Makes one conversation of those found: the eldest survives. `None` when nothing was found.
 pub(super) async fn join(
     tx: &mut Tx,
-    found: &[Found],
-    own: ConversationId,
-) -> Result<(ConversationId, Vec<Event>), Error> {
-    let Assignment::Merge { keep, absorb } = threading::assign(found) else {
-        return Ok((found.first().map_or(own, |only| only.id), Vec::new()));
+    OneSide(found): &OneSide,
+) -> Result<Option<(ConversationId, Vec<Event>)>, Error> {
+    let (keep, absorb) = match threading::assign(found) {
+        Assignment::Start => return Ok(None),
+        Assignment::Join(only) => return Ok(Some((only, Vec::new()))),
+        Assignment::Merge { keep, absorb } => (keep, absorb),
     };
     let mut events = Vec::with_capacity(absorb.len());
     for absorbed in absorb {
@@ -113,7 +125,7 @@ pub(super) async fn join(
                 .push(Event::ConversationMerged { conversation: merged.absorbed, merged_into: merged.keep });
         }
     }
-    Ok((keep, events))
+    Ok(Some((keep, events)))
 }
 
 /// Starts a conversation for a message, which it counts already.

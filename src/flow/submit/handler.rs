@@ -149,21 +149,6 @@ impl SubmissionHandler {
         let is_own = self.login.as_ref().is_some_and(|login| login.workspace == route.workspace);
         is_own && matches!(route.target, RouteTarget::Capture { .. })
     }
-
-    /// Notes that a key was used, without having its user wait.
-    fn note_use(&self, key: &ApiKey) {
-        let (store, key, now) = (self.gateway.store.clone(), key.clone(), super::super::now());
-        tokio::spawn(async move {
-            let noted = async {
-                let mut system = store.system().await?;
-                system.touch_key(&key, now).await?;
-                system.commit().await
-            };
-            if let Err(error) = noted.await {
-                tracing::debug!(error = %error, "the last use of a key could not be noted");
-            }
-        });
-    }
 }
 
 /// The bytes as they will leave: our trace field and, where missing, Message-ID and Date in front; Bcc, control fields and
@@ -179,7 +164,8 @@ fn outgoing_bytes(
     let stripped = surgery::strip_for_submission(message, |address| ours.holds(address));
     let id = own_message_id(key, &gateway.settings.hostname);
     let complete = ensure_date_and_message_id(&surgery::normalise_line_ends(stripped), now, &id);
-    let field = smtp::received_field(info, envelope.smtputf8, &gateway.settings.hostname, &key.to_string(), now);
+    let field =
+        smtp::received_field(info, envelope.smtputf8, &gateway.settings.hostname, &key.to_string(), now);
     [field.as_bytes(), &complete].concat().into()
 }
 
@@ -195,7 +181,7 @@ impl smtp::Handler for SubmissionHandler {
         match self.log_in(&username, password.expose_secret()).await {
             Ok(Some(login)) => {
                 let identity = login.key.id.to_string();
-                self.note_use(&login.key);
+                api_key::note_use(&self.gateway.store, &login.key);
                 self.login = Some(login);
                 AuthOutcome::Accepted { identity }
             }

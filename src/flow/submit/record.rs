@@ -15,7 +15,7 @@ use crate::{
     core::{
         event::{Event, MessageEvent, MessageFact, RecipientFact},
         ids::MessageKey,
-        job::Job,
+        job::{Job, JobExit},
         message::Direction,
         policy::AppendSent,
         retry,
@@ -170,23 +170,23 @@ pub(super) async fn unopened(
     (began, trouble): (Timestamp, &Trouble),
 ) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
-    let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
-    let account = submission.account;
+    let account = match job.job {
+        Job::Submit { exit: JobExit::Account(account), .. } => Some(account),
+        _ => None,
+    };
+    // The account before the submission, which locks filing: so does the account's session, or each might wait for the other.
     let is_refused = match account {
         Some(account) => note_trouble(&mut tx, account, (began, trouble)).await?,
         None => false,
     };
+    let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
     if is_refused {
         let (what_for, reason) = (Hold::WayOut, REFUSED_LOGIN);
         put_aside(&mut submission, &Unsendable { whom: None, what_for, reason });
     } else {
         defer(&mut submission, &trouble.recipient_text());
     }
-    let until = match trouble {
-        Trouble::Throttled { wait: Some(wait), .. } => Some(now() + signed(*wait)),
-        _ => None,
-    };
-    conclude(&mut tx, gateway, job, submission, Pace::Rest(until)).await?;
+    conclude(&mut tx, gateway, job, submission, Pace::Rest(trouble.resumes_at(now()))).await?;
     tx.commit().await?;
     if let Some(account) = account.filter(|_| is_refused) {
         tell_workers(gateway, account);

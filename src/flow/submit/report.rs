@@ -5,16 +5,16 @@
 //! They tell in any case, so a report whose answer was lost is not sent twice.
 
 use bytes::Bytes;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     handler::own_message_id,
-    way_out::{WayOut, way_out},
+    way_out::{WayOut, note_trouble, tell_workers, way_out},
 };
 use crate::{
-    account::Exit as Server,
+    account::{Exit as Server, SmtpClient, Trouble},
     core::{
-        ids::MessageKey,
+        ids::{AccountId, MessageKey},
         retry,
         submission::{DsnOrder, RecipientState, Submission, SubmissionState},
     },
@@ -35,7 +35,8 @@ const TRIES_MAX: u32 = 8;
 enum Tried {
     /// Taken, refused for good, or nobody knows.
     Over,
-    Deferred,
+    /// Until then, if it is known.
+    Deferred(Option<Timestamp>),
 }
 
 /// Composes and sends the report.
@@ -50,9 +51,9 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
         tracing::warn!(message = %message, "a report may have gone out before a crash, and is not sent again");
         return Err(FlowError::Obsolete);
     }
-    let Some(server) = server(&mut session, &submission).await? else {
+    let Some((account, server)) = server(&mut session, &submission).await? else {
         drop(session);
-        return settle(gateway, job, message, Tried::Deferred).await;
+        return settle(gateway, job, message, Tried::Deferred(None)).await;
     };
     let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
     let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
@@ -64,15 +65,22 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
     }
     let raw = compose(gateway, &submission, (&to, &recipients), raw);
     let envelope = Envelope { recipients: vec![Recipient::new(to)], ..Envelope::new(ReversePath::Null) };
-    let tried = send(gateway, job, message, (&server, &envelope, &raw)).await?;
+    let began = now();
+    let tried = match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
+        Ok(client) => send(gateway, job, message, (client, &envelope, &raw)).await?,
+        Err(trouble) => unopened(gateway, job, account, (began, &trouble)).await?,
+    };
     settle(gateway, job, message, tried).await
 }
 
-/// `None` while the account that it would leave by may not be logged in to.
-async fn server(session: &mut Session, submission: &Submission) -> Result<Option<Server>, FlowError> {
+/// By which server, and by whose account if it is no smarthost. `None` while that account may not be logged in to.
+async fn server(
+    session: &mut Session,
+    submission: &Submission,
+) -> Result<Option<(Option<AccountId>, Server)>, FlowError> {
     for account in [None, submission.account] {
         if let WayOut::Open(server) = way_out(session, account).await? {
-            return Ok(Some(server));
+            return Ok(Some((account, server)));
         }
     }
     Ok(None)
@@ -82,10 +90,8 @@ async fn send(
     gateway: &Gateway,
     job: &Leased,
     message: MessageKey,
-    (server, envelope, raw): (&Server, &Envelope, &Bytes),
+    (mut client, envelope, raw): (SmtpClient, &Envelope, &Bytes),
 ) -> Result<Tried, FlowError> {
-    let opened = gateway.dialer.open_submission(server, &gateway.settings.hostname).await;
-    let Ok(mut client) = opened else { return Ok(Tried::Deferred) };
     let outcomes = match client.send_data(envelope, raw).await {
         Ok(Transmission::Settled(outcomes)) => outcomes,
         Ok(Transmission::Pending(pending)) => {
@@ -98,9 +104,38 @@ async fn send(
         client.quit().await;
     }
     Ok(match outcomes.first() {
-        Some(Outcome::Deferred(_)) => Tried::Deferred,
+        Some(Outcome::Deferred(_)) => Tried::Deferred(None),
         _ => Tried::Over,
     })
+}
+
+/// What keeps one report from a smarthost keeps those behind it; beside it in the lane may be those of other accounts.
+async fn unopened(
+    gateway: &Gateway,
+    job: &Leased,
+    account: Option<AccountId>,
+    (began, trouble): (Timestamp, &Trouble),
+) -> Result<Tried, FlowError> {
+    tracing::info!(job = job.id, code = trouble.code(), "a report could not be sent yet");
+    let until = trouble.resumes_at(now()).unwrap_or_else(|| usual(job));
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    let is_refused = match account {
+        Some(account) => note_trouble(&mut tx, account, (began, trouble)).await?,
+        None => false,
+    };
+    if account.is_none() {
+        tx.rest_lane(job, until).await?;
+    }
+    tx.commit().await?;
+    if let Some(account) = account.filter(|_| is_refused) {
+        tell_workers(gateway, account);
+    }
+    Ok(Tried::Deferred(Some(until)))
+}
+
+fn usual(job: &Leased) -> Timestamp {
+    let wait = SignedDuration::try_from(retry::submission(job.attempt, jitter()));
+    now() + wait.unwrap_or(SignedDuration::from_hours(1))
 }
 
 /// From here on a crash means that nobody knows. Refused to a worker whose lease has run out: another one has the job.
@@ -117,16 +152,17 @@ async fn intend(gateway: &Gateway, job: &Leased, message: MessageKey) -> Result<
 async fn settle(gateway: &Gateway, job: &Leased, message: MessageKey, tried: Tried) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
     let settlement = match tried {
-        Tried::Deferred if job.attempt < TRIES_MAX => {
+        Tried::Deferred(until) if job.attempt < TRIES_MAX => {
             let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
             submission.dsn.dot_intent = false;
             tx.set_dsn_order(message, &submission.dsn).await?;
-            let wait = retry::submission(job.attempt, jitter());
-            Settlement::RetryAt(
-                now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1)),
-            )
+            Settlement::RetryAt(until.unwrap_or_else(|| usual(job)))
         }
-        Tried::Deferred | Tried::Over => Settlement::Done,
+        Tried::Deferred(_) => {
+            tracing::warn!(%message, "a report is given up: the events have told what it says");
+            Settlement::Done
+        }
+        Tried::Over => Settlement::Done,
     };
     tx.settle(job, settlement).await?;
     tx.commit().await?;

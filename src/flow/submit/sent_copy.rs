@@ -8,7 +8,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::way_out::{Access, account_access, note_trouble, tell_workers};
+use super::way_out::{Access, account_access, rest_over, tell_workers};
 use crate::{
     account::Trouble,
     core::{
@@ -82,6 +82,12 @@ fn is_gone(state: AccountState) -> bool {
 
 async fn put_off(gateway: &Gateway, job: &Leased, until: Timestamp) -> Result<(), FlowError> {
     let is_over = now().duration_since(job.created_at) >= WAIT_MAX;
+    if is_over {
+        tracing::warn!(
+            job = job.id,
+            "a sent message has no copy in Sent: its account could not be logged in to"
+        );
+    }
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.settle(job, if is_over { Settlement::Done } else { Settlement::RetryAt(until) }).await?;
     tx.commit().await?;
@@ -96,14 +102,13 @@ async fn fail(
     (began, trouble): (Timestamp, &Trouble),
 ) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
-    let is_refused = note_trouble(&mut tx, account, (began, trouble)).await?;
-    let wait = match trouble {
-        Trouble::Throttled { wait: Some(wait), .. } => *wait,
-        _ => retry::submission(job.attempt, jitter()),
-    };
-    let until = now() + signed(wait);
-    tx.rest_lane(job, until).await?;
-    let settlement = if job.attempt >= TRIES_MAX { Settlement::Done } else { Settlement::RetryAt(until) };
+    let usual = now() + signed(retry::submission(job.attempt, jitter()));
+    let (until, is_refused) = rest_over(&mut tx, job, account, (began, trouble), usual).await?;
+    let is_over = job.attempt >= TRIES_MAX;
+    if is_over {
+        tracing::warn!(%account, job = job.id, "a sent message has no copy in Sent: it could not be looked for or appended");
+    }
+    let settlement = if is_over { Settlement::Done } else { Settlement::RetryAt(until) };
     tx.settle(job, settlement).await?;
     tx.commit().await?;
     if is_refused {

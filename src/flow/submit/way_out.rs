@@ -15,6 +15,7 @@ use crate::{
         FlowError, Gateway, now,
         sync::{look_now, refuse_login},
     },
+    queue::Leased,
     store::{AccountAccess, Session, SmarthostAccess, Tx},
 };
 
@@ -76,7 +77,11 @@ pub(super) async fn account_access(session: &mut Session, id: AccountId) -> Resu
     if let Some(until) = resumes_at {
         return Ok(Access::Rests(until));
     }
-    let access = session.account_access(id).await?;
+    let access = match session.account_access(id).await {
+        // The account itself could be read: it is the login that cannot, and the account's session says so.
+        Err(error) if error.is_lasting() => return Ok(Access::Closed(AccountState::ReauthRequired)),
+        access => access?,
+    };
     Ok(access.map_or(Access::Closed(AccountState::Erased), Access::Open))
 }
 
@@ -105,7 +110,7 @@ pub(super) async fn note_trouble(
 ) -> Result<bool, FlowError> {
     let Some(account) = tx.account(id).await? else { return Ok(false) };
     let (is_refused, is_worked) =
-        (matches!(trouble, Trouble::Credentials(_)), account.status.state.is_worked());
+        (trouble.state() == AccountState::ReauthRequired, account.status.state.is_worked());
     if is_refused && is_worked && account.status.since < began {
         refuse_login(tx, id, trouble).await?;
         return Ok(true);
@@ -114,7 +119,26 @@ pub(super) async fn note_trouble(
     Ok(is_refused && !is_worked)
 }
 
+/// Writes down what went wrong with an account's provider over an errand, and lets what waits behind it in its lane wait as
+/// well: what failed for one would fail for those. Returns until when, which is `usual` unless the provider has named a time,
+/// and whether the login was refused: then the workers are to be told once this is committed.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::flow) async fn rest_over(
+    tx: &mut Tx,
+    job: &Leased,
+    account: AccountId,
+    (began, trouble): (Timestamp, &Trouble),
+    usual: Timestamp,
+) -> Result<(Timestamp, bool), FlowError> {
+    let is_refused = note_trouble(tx, account, (began, trouble)).await?;
+    let until = trouble.resumes_at(now()).unwrap_or(usual);
+    tx.rest_lane(job, until).await?;
+    Ok((until, is_refused))
+}
+
 /// Has whoever works the account see that it is no longer to be worked.
-pub(super) fn tell_workers(gateway: &Gateway, account: AccountId) {
+pub(in crate::flow) fn tell_workers(gateway: &Gateway, account: AccountId) {
     look_now(&gateway.coord, account);
 }

@@ -198,7 +198,15 @@ impl<'g> Connection<'g, Stream> {
     ) -> Result<Option<Self>, Failure> {
         let mut session = gateway.store.read(workspace).await?;
         let Some(found) = session.account(account).await? else { return Ok(None) };
-        let Some(login) = session.account_access(account).await? else { return Ok(None) };
+        let login = match session.account_access(account).await {
+            // The account itself could be read: it is the login that cannot.
+            Err(error) if error.is_lasting() => {
+                tracing::error!(%account, error = %error, "an account's login cannot be opened");
+                return Err(Trouble::LostLogin.into());
+            }
+            login => login?,
+        };
+        let Some(login) = login else { return Ok(None) };
         drop(session);
         let turn = gateway.followers.login_turn().await;
         let client: ImapClient = gateway.dialer.open_imap(&login).await?;

@@ -89,7 +89,7 @@ impl Followers {
         desk.is_some_and(|desk| desk.try_send(recall).is_ok())
     }
 
-    /// Notes a look that found nothing; it is written down with others'.
+    /// Notes a look; it is written down with others'.
     pub(super) fn note_look(&self, lease: store::Leased, at: Timestamp) {
         lock(&self.0.looks).insert(lease.account, (lease, at));
     }

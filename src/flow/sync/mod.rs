@@ -42,7 +42,7 @@ use crate::{
 pub enum Failure {
     #[error(transparent)]
     Provider(#[from] Trouble),
-    /// `Fenced` and `Missing` mean that the account is no longer ours to work.
+    /// `Fenced` means that the account is no longer ours to work.
     #[error("the store could not take it")]
     Store(#[from] store::Error),
     /// Something was learnt that only a new session can heed: begin one at once.

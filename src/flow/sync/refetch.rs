@@ -17,6 +17,7 @@ use super::{
     memory::Place,
 };
 use crate::{
+    account::Trouble,
     core::{
         account::{AccountState, MailboxUid},
         decision::{Ruling, Verdict},
@@ -24,7 +25,10 @@ use crate::{
         policy,
         sync_plan::Way,
     },
-    flow::{FlowError, Gateway, now},
+    flow::{
+        FlowError, Gateway, now,
+        submit::{rest_over, tell_workers},
+    },
     imap::{MailboxName, Uid, UidValidity},
     queue::{Leased, Settlement},
 };
@@ -54,13 +58,11 @@ pub async fn refetch(
             Ok(Err(_)) | Err(_) => put_off(gateway, job, soon(job)).await,
         };
     }
+    let began = now();
     match Box::pin(over_a_short_session(gateway, job, account, decision)).await {
         Ok(outcome) => outcome,
         Err(Failure::Store(error)) => Err(error.into()),
-        Err(Failure::Provider(trouble)) => {
-            tracing::info!(%account, error = %trouble, "mail that belongs could not be fetched yet");
-            put_off(gateway, job, soon(job)).await
-        }
+        Err(Failure::Provider(trouble)) => fail(gateway, job, account, (began, &trouble)).await,
         Err(Failure::Anew) => put_off(gateway, job, soon(job)).await,
     }
 }
@@ -89,6 +91,24 @@ async fn over_a_short_session(
     let outcome = connection.recall(job, decision).await?;
     connection.client.logout().await;
     Ok(outcome)
+}
+
+/// What failed for one errand would fail for those that wait behind it.
+async fn fail(
+    gateway: &Gateway,
+    job: &Leased,
+    account: AccountId,
+    (began, trouble): (Timestamp, &Trouble),
+) -> Result<(), FlowError> {
+    tracing::info!(%account, error = %trouble, "mail that belongs could not be fetched yet");
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    let (until, is_refused) = rest_over(&mut tx, job, account, (began, trouble), soon(job)).await?;
+    tx.settle(job, Settlement::RetryAt(until)).await?;
+    tx.commit().await?;
+    if is_refused {
+        tell_workers(gateway, account);
+    }
+    Ok(())
 }
 
 /// When to try again after something that may pass.

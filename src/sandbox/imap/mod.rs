@@ -21,6 +21,6 @@ mod view;
 mod wire;
 
 #[cfg(test)]
-mod dialogue_tests;
+mod dialogues;
 
 pub(super) use driver::serve;

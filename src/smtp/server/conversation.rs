@@ -110,16 +110,20 @@ impl<H: Handler> Conversation<'_, H> {
             () = sleep_until(deadline) => return Heard::TooLate,
         };
         match received {
-            // A peer that sends without end must not outrun its deadline either.
-            Ok(octets) if octets > 0 => {
-                if Instant::now() < deadline {
-                    Heard::Octets
-                } else {
-                    Heard::TooLate
-                }
-            }
+            // A peer that sends without end must outrun neither its deadline nor the end of the server.
+            Ok(octets) if octets > 0 => match () {
+                () if self.has_stopped(grace) => Heard::ShutDown,
+                () if Instant::now() >= deadline => Heard::TooLate,
+                () => Heard::Octets,
+            },
             _ => Heard::Nothing,
         }
+    }
+
+    /// Whether the server has been stopping for this long.
+    fn has_stopped(&mut self, grace: Duration) -> bool {
+        self.shutdown.is_cancelled()
+            && *self.stopping.get_or_insert_with(Instant::now) + grace <= Instant::now()
     }
 
     async fn write<S: AsyncRead + AsyncWrite + Unpin>(

@@ -104,14 +104,15 @@ both! {
         tx.defer_lanes(&delivery_lanes(webhook.id), at(500)).await.unwrap();
         // Only ever later, and nobody else's.
         tx.defer_lanes(&delivery_lanes(webhook.id), at(50)).await.unwrap();
-        assert_eq!(tx.lane_due(&lane(&webhook)).await.unwrap(), Some(at(500)));
-        assert_eq!(tx.lane_due(&lane(&other)).await.unwrap(), Some(at(5)));
-        assert_eq!(tx.lane_due("hook/none").await.unwrap(), None);
+        assert_eq!(tx.lane_due(&lane(&webhook), i64::MAX).await.unwrap(), Some(at(500)));
+        assert_eq!(tx.lane_due(&lane(&other), i64::MAX).await.unwrap(), Some(at(5)));
+        assert_eq!(tx.lane_due("hook/none", i64::MAX).await.unwrap(), None);
+        assert_eq!(tx.lane_due(&lane(&webhook), 1).await.unwrap(), None, "what is first waits for nothing");
         tx.enable_webhook(webhook.id, at(60)).await.unwrap();
-        assert_eq!(tx.lane_due(&lane(&webhook)).await.unwrap(), Some(at(60)));
+        assert_eq!(tx.lane_due(&lane(&webhook), i64::MAX).await.unwrap(), Some(at(60)));
         tx.defer_lanes(&delivery_lanes(webhook.id), at(500)).await.unwrap();
         tx.deliver_again(webhook.id, &told[1..], at(70)).await.unwrap();
-        assert_eq!(tx.lane_due(&lane(&webhook)).await.unwrap(), Some(at(70)));
+        assert_eq!(tx.lane_due(&lane(&webhook), i64::MAX).await.unwrap(), Some(at(70)));
     }
 
     async fn the_journal_has_no_gap_whoever_writes(world) {

@@ -38,6 +38,20 @@ async fn emails(store: &Store, workspace: WorkspaceId) -> Vec<String> {
 }
 
 both! {
+    async fn what_follows_a_commit_is_done_though_nobody_waits_for_it(world) {
+        let workspace = world.workspace().await;
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        insert(&mut tx, "ann@acme.example").await.unwrap();
+        let (done, told) = tokio::sync::oneshot::channel();
+        tx.on_commit(move |_| done.send(()).expect("the test listens"));
+        {
+            let commit = pin!(tx.commit());
+            assert!(poll_immediate(commit).await.is_none());
+        }
+        tokio::time::timeout(DEADLINE, told).await.unwrap().unwrap();
+        assert_eq!(emails(&world.store, workspace).await, ["ann@acme.example"]);
+    }
+
     async fn what_is_committed_is_there_and_what_is_dropped_never_was(world) {
         let workspace = world.workspace().await;
         let mut tx = world.store.begin(workspace).await.unwrap();

@@ -305,6 +305,43 @@ both! {
         assert_eq!(read.inbound(second).await.unwrap().raw, "first");
     }
 
+    async fn a_key_of_another_order_spoils_no_batch(world) {
+        let workspace = world.workspace().await;
+        let ordered = |name: u8, content: u8, raw: &str| {
+            let order = SendOrder {
+                user: UserId::from_uuid(Uuid::from_u128(6)),
+                principal: Principal::Admin,
+                class: SendClass::Bulk,
+                conversation: None,
+                api: false,
+                key: Some(OrderKey { name: [name; 32], content: [content; 32] }),
+            };
+            let door = Door::Submission { order, envelope: envelope("ann@crm.example") };
+            offer(workspace, door, Bytes::from(raw.to_owned()))
+        };
+        take_in(&world, ordered(1, 1, "first")).await.unwrap();
+        let intakes = [
+            intake(workspace, "a"),
+            ordered(1, 2, "under the first one's key"),
+            ordered(2, 1, "b"),
+            ordered(2, 2, "under a key taken beside it"),
+            intake(workspace, "c"),
+        ];
+        let mut offers = Vec::new();
+        for intake in intakes {
+            offers.push(world.store.offer(intake, mint(), Timestamp::now()).await.unwrap());
+        }
+        // One transaction for all of them.
+        let taken = world.store.write_batch(&offers).await.unwrap();
+        let is_taken: Vec<bool> = taken.iter().map(Result::is_ok).collect();
+        assert_eq!(is_taken, [true, false, true, false, true]);
+        for refused in taken.into_iter().filter_map(Result::err) {
+            assert!(matches!(refused, Error::Conflict { what: ORDER_KEY_USED }), "{refused:?}");
+        }
+        assert_eq!((count(&world, "inbound").await, count(&world, "blobs").await), (4, 4));
+        assert_eq!(jobs(&world).await.len(), 4);
+    }
+
     async fn a_held_message_keeps_its_bytes(world) {
         let workspace = world.workspace().await;
         let id = take_in(&world, intake(workspace, "a")).await.unwrap().id;

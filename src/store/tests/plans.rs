@@ -13,8 +13,8 @@ use crate::{
         ids::{Id as _, WorkspaceId},
     },
     store::{
-        AccountFilter, ContactFilter, DecisionFilter, InstanceRequest, Lease, Page, PageKey, RequestKey,
-        mint, sql, sql::WRITTEN, testing::World,
+        AccountFilter, ContactFilter, ConversationFilter, DecisionFilter, InstanceRequest, Lease, Page,
+        PageKey, RequestKey, mint, sql, sql::WRITTEN, testing::World,
     },
 };
 
@@ -62,6 +62,10 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
             session.contacts(&page, &ContactFilter::default()).await.unwrap();
         })
         .await;
+        check(&world, "conversations", async {
+            session.conversations(&page, &ConversationFilter::default()).await.unwrap();
+        })
+        .await;
         check(&world, "users", async { drop(session.users(&page).await.unwrap()) }).await;
         check(&world, "accounts", async {
             session.accounts(&page, &AccountFilter::default()).await.unwrap();
@@ -76,9 +80,44 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
         .await;
     }
     let mut session = world.store.read(workspace).await.unwrap();
+    check(&world, "whether an account has sent", async {
+        session.has_sent_by(mint(), Timestamp::UNIX_EPOCH).await.unwrap();
+    })
+    .await;
     let types = ["account.error".to_owned()];
     let of_type = plans(&world, async { drop(session.journal(0, Some(&types), 50).await.unwrap()) }).await;
     assert!(of_type[0].1.iter().any(|line| line.contains("events_type")), "{of_type:#?}");
+}
+
+#[tokio::test]
+async fn a_search_begins_at_what_it_is_about() {
+    let world = World::sqlite().await;
+    let workspace = world.workspace().await;
+    let mut session = world.store.read(workspace).await.unwrap();
+    for page in pages() {
+        // Every subject of the workspace, but in order and without the rows of other workspaces.
+        let of_subject = ConversationFilter { subject: Some("hello".to_owned()), ..Default::default() };
+        check(&world, "conversations with a subject", async {
+            session.conversations(&page, &of_subject).await.unwrap();
+        })
+        .await;
+        let of_user = ConversationFilter { user: Some(mint()), ..Default::default() };
+        let of_contact = ConversationFilter { contact: Some(mint()), ..Default::default() };
+        for (filter, indexes) in
+            [(of_user, &["messages_author", "sightings_uid"][..]), (of_contact, &["message_contacts"][..])]
+        {
+            let plans = plans(&world, async {
+                session.conversations(&page, &filter).await.unwrap();
+            })
+            .await;
+            let lines = &plans[0].1;
+            for index in indexes {
+                assert!(lines.iter().any(|line| line.contains(index)), "{index}: {lines:#?}");
+            }
+            let visits_all = |line: &String| line.starts_with("SCAN ") || line.contains("CORRELATED");
+            assert!(!lines.iter().any(visits_all), "{lines:#?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -104,4 +143,29 @@ async fn chores_find_what_they_are_after_by_an_index() {
         system.lease_accounts(lease, &[AccountState::Active], 10).await.unwrap();
     })
     .await;
+}
+
+#[tokio::test]
+async fn decisions_are_found_by_what_they_are_about_however_many_were_made() {
+    let world = World::sqlite().await;
+    let workspace = world.workspace().await;
+    let mut session = world.store.read(workspace).await.unwrap();
+    let mut asked = Vec::new();
+    for hashes in [vec![[1; 16]], vec![[1; 16], [2; 16]]] {
+        let skipped = session.skipped_with_ids(&hashes);
+        asked.extend(plans(&world, async { drop(skipped.await.unwrap()) }).await);
+        let in_mailbox = session.decided_with_ids(mint(), b"INBOX", 1, &hashes);
+        asked.extend(plans(&world, async { drop(in_mailbox.await.unwrap()) }).await);
+        let filter = DecisionFilter { hashes, ..DecisionFilter::default() };
+        for page in pages() {
+            let listed = session.decisions(&page, &filter);
+            asked.extend(plans(&world, async { drop(listed.await.unwrap()) }).await);
+        }
+    }
+    assert_eq!(asked.len(), 8);
+    for (text, lines) in asked {
+        for step in ["(workspace=? AND hash=?)", "(workspace=? AND id=?)"] {
+            assert!(lines.iter().any(|line| line.contains(step)), "{text}\n{lines:#?}");
+        }
+    }
 }

@@ -1,15 +1,8 @@
 //! Accounts at a provider that breaks off, lies, renumbers and refuses: nothing is lost, doubled or fetched in vain.
 //!
-//! Not here: honest servers (`sync`), and what single responses mean to the client (`imap_dialogues`).
+//! Not here: honest servers (`honest`), and what single responses mean to the client (`imap_dialogues`).
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test a panic is an answer")]
-
-mod support;
-
-use std::{
-    ops::{Deref, DerefMut},
-    time::Duration,
-};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use mailweave::{
@@ -24,33 +17,22 @@ use mailweave::{
         Trigger,
     },
 };
-use support::{
-    PATIENCE, Person, eventually,
-    office::{Engine, Office, Set, address, answering, mail, next_second},
+
+use crate::{
+    support::{
+        PATIENCE, Person, eventually,
+        office::{Office, Set, address, answering, login, mail, next_second},
+        store::Engine,
+    },
+    world,
 };
 
 const USER: &str = "ann@users.example.test";
 const CUSTOMER: &str = "carol@customers.example.test";
 const STRANGER: &str = "x@elsewhere.example.test";
 
-/// A gateway whose user has an account at the built-in provider.
-struct World {
-    sandbox: Sandbox,
-    office: Office,
-}
-
-impl Deref for World {
-    type Target = Office;
-    fn deref(&self) -> &Office {
-        &self.office
-    }
-}
-
-impl DerefMut for World {
-    fn deref_mut(&mut self) -> &mut Office {
-        &mut self.office
-    }
-}
+/// The user has an account at the built-in provider.
+type World = world::World<Sandbox>;
 
 impl World {
     async fn new() -> Self {
@@ -68,7 +50,7 @@ impl World {
         let imap = Endpoint { host: "127.0.0.1".into(), port: sandbox.imap.port(), security: Security::None };
         let customer = CUSTOMER.to_owned();
         let set = Set { user, customer, imap, authority: None, engine };
-        Self { office: Office::open(set).await, sandbox }
+        Self { office: Office::open(set).await, provider: sandbox }
     }
 
     fn user(&self) -> Address {
@@ -76,7 +58,7 @@ impl World {
     }
 
     fn provider(&self) -> &Provider {
-        &self.sandbox.provider
+        &self.provider.provider
     }
 
     fn put(&self, mailbox: &str, from: &str, id: &str, more: &str) -> u32 {
@@ -249,7 +231,7 @@ async fn a_throttling_provider_is_given_the_rest_it_asks_for() {
     let mut world = World::new().await;
     let answer = "NO [UNAVAILABLE] Request is throttled. Suggested Backoff Time: 600000 milliseconds";
     world.arm(Trigger::always(Service::Imap, "LIST"), Act::Answer(answer.into()));
-    world.connect_with(support::office::login(&Person { address: USER.into(), password: "pw".into() })).await;
+    world.connect_with(login(&Person { address: USER.into(), password: "pw".into() })).await;
     world.await_state(AccountState::Throttled).await;
     let next = world.status().await.next_attempt_at.unwrap();
     let wait = next.duration_since(Timestamp::now()).as_secs();
@@ -270,12 +252,12 @@ async fn a_throttling_provider_is_given_the_rest_it_asks_for() {
 async fn a_refused_login_is_not_tried_again() {
     let mut world = World::new().await;
     let wrong = Person { address: USER.into(), password: "wrong".into() };
-    world.connect_with(support::office::login(&wrong)).await;
+    world.connect_with(login(&wrong)).await;
     world.await_state(AccountState::ReauthRequired).await;
     world.look_now();
     world.await_event("account.reauth_required", 1).await;
     // While the account is left alone its lease is free, for whoever gives it a new login.
-    world.renew_login(&support::office::login(&Person { password: "pw".into(), ..wrong })).await;
+    world.renew_login(&login(&Person { password: "pw".into(), ..wrong })).await;
     world.await_rest().await;
     let refusals = world.errors().await;
     assert_eq!(refusals, [("credentials".to_owned(), 1)]);
@@ -516,8 +498,14 @@ async fn a_recall_that_has_to_wait(engine: Engine) {
         due.job.is_none_or(|due| due > Timestamp::now() + SignedDuration::from_mins(30))
     })
     .await;
+    // Further mail of the conversation does not ask for the same again.
+    world.capture(&mail(USER, "new@prospect.test", "more", &answering("offer"))).await;
+    world.await_event("message.captured", 2).await;
+    let backlog = world.gateway.queue.backlog().await.unwrap();
+    let errands = backlog.iter().find(|backlog| backlog.kind == JobKind::Refetch).map(|backlog| backlog.jobs);
+    assert_eq!(errands, Some(1));
     world.provider().bump_uid_validity(&world.user(), "INBOX").unwrap();
-    world.renew_login(&support::office::login(&Person { address: USER.into(), password: "pw".into() })).await;
+    world.renew_login(&login(&Person { address: USER.into(), password: "pw".into() })).await;
     world.await_event("message.received", 1).await;
     world.await_decision("reply", "contact_wrote").await;
     assert_eq!(world.count("conversation.created").await, 1);
@@ -532,6 +520,42 @@ async fn mail_that_belongs_is_fetched_however_long_its_account_was_left_alone() 
 #[tokio::test]
 async fn mail_that_belongs_is_fetched_however_long_its_account_was_left_alone_on_postgresql() {
     a_recall_that_has_to_wait(Engine::Postgres).await;
+}
+
+/// Errands of an account that no session follows here meet a refused login once, and not once each.
+async fn an_errand_that_is_refused(engine: Engine) {
+    let mut world = World::on(engine, Behaviour::default()).await;
+    world.connect().await;
+    let offer = mail(USER, "new@prospect.test", "offer", "");
+    for id in ["reply", "other"] {
+        let reply = mail("new@prospect.test", USER, id, &answering("offer")).replace('\n', "\r\n");
+        world.provider().append(&world.user(), "INBOX", reply.as_bytes(), &[]).unwrap();
+        world.await_decision(id, "no_contact").await;
+    }
+    world.stop().await;
+    world.provider().set_password(&world.user(), "another").unwrap();
+    world.provider().clear_ledger();
+    world.start_jobs();
+    world.capture(&offer).await;
+    world.await_state(AccountState::ReauthRequired).await;
+    eventually("both errands to wait", PATIENCE, async || {
+        let due = world.gateway.queue.next_due(&[JobKind::Refetch]).await.unwrap();
+        due.lease.is_none()
+            && due.job.is_some_and(|due| due > Timestamp::now() + SignedDuration::from_secs(20))
+    })
+    .await;
+    assert_eq!(world.verbs().iter().filter(|verb| *verb == "AUTHENTICATE").count(), 1);
+    assert_eq!(world.errors().await, [("credentials".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn errands_meet_a_refused_login_once() {
+    an_errand_that_is_refused(Engine::Sqlite).await;
+}
+
+#[tokio::test]
+async fn errands_meet_a_refused_login_once_on_postgresql() {
+    an_errand_that_is_refused(Engine::Postgres).await;
 }
 
 #[tokio::test]
