@@ -152,6 +152,22 @@ both! {
         assert_eq!(received["data"]["conversation_id"], shown["conversation_id"]);
     }
 
+    fn a_hidden_recipient_who_is_handed_in_first_is_seen_by_nobody(engine) {
+        let mut desk = Desk::open(engine);
+        let [hidden, bob, cora] = ["hidden", "bob", "cora"].map(|name| desk.world.prospect(name));
+        let letter = desk.letter(&[&bob.address]).cc(&[&cora.address]);
+        let first = desk.hand_in(&[&hidden.address], &letter);
+        desk.world.crm.await_delivery(&first, "sent");
+        for other in [&bob, &cora] {
+            desk.hand_in(&[&other.address], &letter);
+        }
+        desk.await_once(&[hidden.clone(), bob.clone(), cora.clone()], &letter.id);
+        for person in [&bob, &cora] {
+            let [mail] = &desk.world.mails(person, "INBOX", &letter.id)[..] else { panic!("one mail") };
+            assert_free_of(mail, &[&hidden.address]);
+        }
+    }
+
     fn a_further_recipient_connects_nothing_that_a_hand_has_parted(engine) {
         let mut desk = Desk::open(engine);
         let [bob, dora] = ["bob", "dora"].map(|name| desk.world.prospect(name));
@@ -175,22 +191,6 @@ both! {
         assert_eq!(desk.world.crm.events_of("conversation.merged").len(), 1, "only the hand's");
         assert_eq!(desk.world.crm.get(&format!("/conversations/{other}"))["merged_into"], Value::Null);
         assert_eq!(desk.world.crm.get(&format!("/messages/{message}"))["conversation_id"], conversation);
-    }
-
-    fn a_hidden_recipient_who_is_handed_in_first_is_seen_by_nobody(engine) {
-        let mut desk = Desk::open(engine);
-        let [hidden, bob, cora] = ["hidden", "bob", "cora"].map(|name| desk.world.prospect(name));
-        let letter = desk.letter(&[&bob.address]).cc(&[&cora.address]);
-        let first = desk.hand_in(&[&hidden.address], &letter);
-        desk.world.crm.await_delivery(&first, "sent");
-        for other in [&bob, &cora] {
-            desk.hand_in(&[&other.address], &letter);
-        }
-        desk.await_once(&[hidden.clone(), bob.clone(), cora.clone()], &letter.id);
-        for person in [&bob, &cora] {
-            let [mail] = &desk.world.mails(person, "INBOX", &letter.id)[..] else { panic!("one mail") };
-            assert_free_of(mail, &[&hidden.address]);
-        }
     }
 
     fn one_text_to_each_customer_under_one_id_is_a_letter_to_each(engine) {

@@ -33,45 +33,14 @@ fn ben_joins(conversation: &Conversation) -> (User, String) {
     (ben, towards_ben)
 }
 
-/// Ann without an account and Bob, to whom she wrote, at a provider that does as it is told.
-struct Desk {
-    world: Sandboxed,
-    ann: User,
-    bob: Person,
-    towards_ann: String,
-    first: String,
-}
-
-impl Desk {
-    fn open(engine: Engine) -> Self {
-        let world = Sandboxed::start(engine, mailweave::sandbox::Behaviour::default());
-        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
-        world.set_smarthost(&ann.person);
-        world.crm.post("/contacts", &json!({ "email": bob.address }));
-        let mut desk = Self { world, ann, bob, towards_ann: String::new(), first: String::new() };
-        (desk.first, desk.towards_ann) = desk.writes_to_bob(&desk.ann);
-        desk
-    }
-
-    /// Returns the mail's Message-ID and where Bob answers it.
-    fn writes_to_bob(&self, user: &User) -> (String, String) {
-        let message = self.world.post_message(user, &[&self.bob.address], "Desks");
-        let shown = self.world.crm.await_delivery(&message, "sent");
-        let id = text(&shown, "rfc822_message_id").to_owned();
-        let mails = self.world.mails(&self.bob, "INBOX", &id);
-        let towards = sender(mails.first().expect("Bob has it"), "");
-        (id, towards)
-    }
-
-    /// Bob's letter for Ann, whose server puts it off; returns the message's id.
-    fn arrives_deferred(&self, letter: &Letter) -> String {
-        self.world.arm("RCPT", mailweave::sandbox::Act::Answer("451 4.7.1 Greylisted".to_owned()));
-        self.world.arrive(&self.bob.address, &[&self.towards_ann], letter).unwrap();
-        let received = self.world.crm.await_mail("message.received", &letter.id);
-        let message = text(&received["data"], "message_id").to_owned();
-        self.world.crm.await_delivery(&message, "deferred");
-        message
-    }
+/// Bob's answer while there is no way out to Ann; returns the message's id.
+fn held(conversation: &Conversation, answer: &Letter) -> String {
+    let Conversation { world, .. } = conversation;
+    world.crm.delete("/smarthost");
+    let received = conversation.bob_answers(answer);
+    let message = text(&received["data"], "message_id").to_owned();
+    world.crm.await_delivery(&message, "held");
+    message
 }
 
 fn inbox(world: &World, person: &Person) -> usize {
@@ -224,62 +193,32 @@ both! {
         assert_eq!((text(&shown, "direction"), text(&shown["delivery"], "state")), ("inbound", "bounced"));
     }
 
-    fn who_has_another_address_by_now_is_reached_there_and_who_is_gone_is_held_once(engine) {
-        let desk = Desk::open(engine);
-        let Desk { world, ann, bob, towards_ann, first } = &desk;
+    fn what_was_held_goes_to_the_address_the_user_has_now_and_is_told_of(engine) {
+        let conversation = Conversation::start(engine);
+        let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
         let answer = Letter::new(&bob.address, &[towards_ann]).answering(first);
-        let message = desk.arrives_deferred(&answer);
-        let anna = world.person(&ann.person.address.replace("ann@", "anna@"));
+        let message = held(&conversation, &answer);
+        let anna = world.dovecot.user(3);
         world.crm.patch(&format!("/users/{}", ann.id), &json!({ "email": anna.address }));
-        world.gateway.hasten();
+        world.set_smarthost();
+        world.await_mail(&anna, "INBOX", &answer.id);
+        world.crm.await_mail("message.sent", &answer.id);
         let shown = world.crm.await_delivery(&message, "sent");
         assert_eq!(shown["delivery"]["recipients"][0]["address"], anna.address.as_str());
-        assert_eq!(world.mails(&anna, "INBOX", &answer.id).len(), 1);
-        assert_eq!(world.mails(&ann.person, "INBOX", &answer.id).len(), 0);
-
-        let late = Letter::new(&bob.address, &[towards_ann]).answering(first);
-        let message = desk.arrives_deferred(&late);
-        world.crm.delete(&format!("/users/{}", ann.id));
-        world.gateway.hasten();
-        world.crm.await_delivery(&message, "held");
-        // Another way out mends nothing.
-        world.set_smarthost(&desk.ann.person);
-        world.gateway.settle();
-        let held = world.crm.events_of("message.held");
-        let [held] = &held[..] else { panic!("{held:?}") };
-        assert!(text(&held["data"], "reason").contains("no longer a user"), "{held}");
+        assert_eq!(inbox(world, &ann.person), 0);
     }
 
-    fn who_is_added_does_not_wait_for_the_retry_of_others(engine) {
-        let desk = Desk::open(engine);
-        let Desk { world, bob, towards_ann, .. } = &desk;
-        let ben = world.user("ben", "Ben Low");
-        let (_, towards_ben) = desk.writes_to_bob(&ben);
-        let letter = Letter::new(&bob.address, &[towards_ann, &towards_ben]).answering(&desk.first);
-        let message = desk.arrives_deferred(&letter);
-        world.arrive(&bob.address, &[&towards_ben], &letter).unwrap();
-        wait_for("Ben to have it", PATIENCE, || world.mails(&ben.person, "INBOX", &letter.id).len() == 1);
-        world.gateway.hasten();
-        world.crm.await_delivery(&message, "sent");
-        world.gateway.settle();
-        for user in [&desk.ann, &ben] {
-            assert_eq!(world.mails(&user.person, "INBOX", &letter.id).len(), 1);
-        }
-    }
-
-    fn what_was_held_is_told_of_when_it_has_been_passed_on(engine) {
-        let desk = Desk::open(engine);
-        let Desk { world, ann, bob, towards_ann, first } = &desk;
-        world.crm.delete("/smarthost");
+    fn what_is_for_a_user_who_is_gone_is_held_and_not_tried_for_ever(engine) {
+        let conversation = Conversation::start(engine);
+        let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
         let answer = Letter::new(&bob.address, &[towards_ann]).answering(first);
-        world.arrive(&bob.address, &[towards_ann], &answer).unwrap();
-        let received = world.crm.await_mail("message.received", &answer.id);
-        let message = text(&received["data"], "message_id");
-        world.crm.await_delivery(message, "held");
-        world.set_smarthost(&ann.person);
-        world.crm.await_delivery(message, "sent");
-        world.crm.await_mail("message.sent", &answer.id);
-        assert_eq!(world.mails(&ann.person, "INBOX", &answer.id).len(), 1);
+        held(&conversation, &answer);
+        world.crm.delete(&format!("/users/{}", ann.id));
+        world.set_smarthost();
+        world.crm.await_event("message.held", |data| text(data, "reason").contains("no longer a user"));
+        world.set_smarthost();
+        world.gateway.settle();
+        assert_eq!(world.crm.events_of("message.held").len(), 2);
     }
 
     fn a_colleagues_masked_copy_is_the_message_it_is_a_copy_of(engine) {
