@@ -165,7 +165,7 @@ impl Store {
     /// key it gets unless it came before. Dropped while it waits, the message may or may not have been taken.
     ///
     /// # Errors
-    /// Nothing was taken: `Conflict` with [`ORDER_KEY_USED`](super::ORDER_KEY_USED) when the order's own key stands for
+    /// Nothing was taken: `Conflict` with [`ORDER_KEY_USED`] when the order's own key stands for
     /// another one; answer 452 for `Full`, 451 for all else.
     pub async fn take_in(
         &self,
