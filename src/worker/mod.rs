@@ -3,4 +3,3 @@
 pub mod accounts;
 pub mod jobs;
 pub mod upkeep;
-pub mod wake;
