@@ -105,30 +105,26 @@ pub(super) fn goes_on(kind: Kind, reverse_path: &ReversePath) -> bool {
 }
 
 /// Queues the message for those whom these reply addresses stand for and who do not have it yet: another copy of it may have
-/// been filed before, or have come to another reply address. False when the CRM itself sent the message: that leaves by its
-/// own way, and a copy of it that turned up here is for a person to judge.
+/// been filed before, or have come to another reply address.
 pub(super) async fn enqueue(
     tx: &mut Tx,
     message: MessageKey,
     bound: &[Bound],
     now: Timestamp,
-) -> Result<bool, FlowError> {
+) -> Result<(), FlowError> {
     let Some(present) = tx.submission(message).await? else {
         let recipients = recipients(bound, &[]);
         if let (Some(first), false) = (bound.first(), recipients.is_empty()) {
             tx.insert_submission(&submission(message, first.user, recipients, now)).await?;
             tx.enqueue_job(&Job::Submit { message, exit: JobExit::Smarthost }, now).await?;
         }
-        return Ok(true);
+        return Ok(());
     };
-    if !matches!(present.principal, Principal::Participant(_)) {
-        return Ok(false);
-    }
     let more = recipients(bound, &present.recipients);
     if !more.is_empty() {
         submit::add_recipients(tx, (present, more), Ok(Exit::Smarthost), now).await?;
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Each once, and none of those who have it already.
