@@ -108,6 +108,17 @@ fn contacts_of(parties: &Parties, known: &Known) -> Vec<(ContactId, ContactRole)
     contacts
 }
 
+/// The contact that a conversation is filed under: who wrote its first message, else the first of the contacts in To, else
+/// any. An author who is a contact no more leaves it without one.
+#[must_use]
+pub fn owner(author: &Author, contacts: &[(ContactId, ContactRole)]) -> Option<ContactId> {
+    if let Author::Contact(author) = author {
+        return contacts.iter().map(|(contact, _)| *contact).find(|contact| contact == author);
+    }
+    let first_to = contacts.iter().find(|(_, role)| *role == ContactRole::To);
+    first_to.or_else(|| contacts.first()).map(|(contact, _)| *contact)
+}
+
 /// The people in To whom a captured message makes contacts of: those the workspace does not know yet, never users, addresses
 /// of ours, or addresses that nobody reads. Mail that nobody wrote makes no contacts at all (invariant 12).
 #[must_use]
@@ -212,6 +223,21 @@ mod tests {
             &Author::Other,
             &[(3, Cc)],
         );
+    }
+
+    #[test]
+    fn a_conversation_is_filed_under_its_author_else_the_first_addressed() {
+        use ContactRole::{Cc, From, To};
+        let list = |list: &[(u128, ContactRole)]| -> Vec<_> {
+            list.iter().map(|(n, role)| (contact(*n), *role)).collect()
+        };
+        let (user, cora) = (Author::User(user(1)), Author::Contact(contact(3)));
+        assert_eq!(owner(&cora, &list(&[(4, To), (3, From)])), Some(contact(3)));
+        assert_eq!(owner(&user, &list(&[(3, Cc), (4, To)])), Some(contact(4)));
+        assert_eq!(owner(&Author::Other, &list(&[(3, Cc)])), Some(contact(3)));
+        assert_eq!(owner(&user, &[]), None);
+        // She has been deleted since.
+        assert_eq!(owner(&cora, &list(&[(4, To)])), None);
     }
 
     #[test]
