@@ -70,7 +70,14 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     };
     let began = now();
     match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
-        Ok(mut client) => send_all(gateway, job, message, (&mut client, parts)).await,
+        Ok(mut client) => {
+            send_all(gateway, job, message, (&mut client, parts)).await?;
+            // Last: what was sent is recorded by now, and a server that is slow to say good-bye holds up nothing but this.
+            if client.is_usable() {
+                client.quit().await;
+            }
+            Ok(())
+        }
         Err(trouble) => record::unopened(gateway, job, message, (began, &trouble)).await,
     }
 }

@@ -3,7 +3,7 @@
 //! Where that cannot tell (a smarthost has no Sent) the message is sent again after the same wait, once, under the same
 //! Message-ID, and was visibly `uncertain` meanwhile. After a second lost answer it is held: somebody has to decide.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{
     record::{self, Pace},
@@ -17,7 +17,7 @@ use crate::{
         message::{Sighting, StoredMessage},
         submission::{DOUBTS_MAX, RecipientState, Submission, SubmissionState},
     },
-    flow::{FlowError, Gateway, now},
+    flow::{FlowError, Gateway, now, signed},
     queue::{Leased, Settlement},
     store::{Session, Tx},
 };
@@ -168,8 +168,4 @@ async fn remain(
     record::stay_uncertain(tx, submission, until).await?;
     tx.settle(job, Settlement::RetryAt(until)).await?;
     Ok(())
-}
-
-fn signed(wait: std::time::Duration) -> SignedDuration {
-    SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)
 }

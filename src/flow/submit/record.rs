@@ -2,8 +2,6 @@
 //!
 //! Not here: the attempt itself (`perform`).
 
-use std::time::Duration;
-
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -21,7 +19,7 @@ use crate::{
         retry,
         submission::{Hold, RecipientState, SentCopy, Submission, SubmissionState, overall},
     },
-    flow::{FlowError, Gateway, jitter, now},
+    flow::{FlowError, Gateway, jitter, now, signed},
     mail::{Address, Notify, Recipient},
     queue::{Leased, Settlement},
     smtp::{Outcome, Reply},
@@ -345,10 +343,6 @@ fn next_attempt(
         }
         _ => None,
     }
-}
-
-fn signed(wait: Duration) -> SignedDuration {
-    SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)
 }
 
 async fn announce(
