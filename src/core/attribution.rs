@@ -8,7 +8,7 @@ use super::{
     ids::{ContactId, UserId},
     message::{Author, ContactRole, Direction, Parties},
 };
-use crate::mail::{Address, Automatic, Party};
+use crate::mail::{Address, Automatic, HeaderSummary, Party};
 
 /// Contacts that one message may create; mail to more people than that is no conversation.
 pub const NEW_CONTACTS_MAX: usize = 50;
@@ -24,6 +24,20 @@ impl OurDomains {
     #[must_use]
     pub fn holds(&self, address: &Address) -> bool {
         [&self.capture, &self.reply].into_iter().flatten().any(|domain| domain == address.domain())
+    }
+
+    /// Who is on a message: its header's people without addresses of ours, which belong in nothing we show or send.
+    #[must_use]
+    pub fn parties(&self, summary: &HeaderSummary) -> Parties {
+        let people =
+            |list: &[Party]| list.iter().filter(|party| !self.holds(&party.address)).cloned().collect();
+        Parties {
+            from: people(&summary.from),
+            to: people(&summary.to),
+            cc: people(&summary.cc),
+            bcc: people(&summary.bcc),
+            reply_to: people(&summary.reply_to),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     core::{
-        attribution::{self, Attribution, Known, OurDomains},
+        attribution::{self, Attribution, Known},
         decision::{NewDecision, Ruling, Verdict},
         event::{self, Event, MessageEvent},
         ids::MessageKey,
@@ -20,7 +20,7 @@ use crate::{
         policy,
         route::{Route, RouteTarget},
     },
-    mail::{Address, HeaderSummary, Kind, Message, Party, ReversePath},
+    mail::{Address, Kind, Message, Party, ReversePath},
     queue::{Leased, Settlement},
     store::{InboundRow, InboundState, Tx, mint},
 };
@@ -121,7 +121,7 @@ async fn file_mx(
     message: &Message,
     (routes, reverse_path): (&[Route], &ReversePath),
 ) -> Result<(), FlowError> {
-    let parties = parties(gateway, message);
+    let parties = gateway.settings.ours.parties(&message.summary);
     // What is read from here on is what filing changes.
     tx.lock_filing().await?;
     let judged = judge(tx, gateway, (row, message, &parties), (routes, reverse_path)).await?;
@@ -258,7 +258,9 @@ async fn leave(
     message: &Message,
     (ruling, via): (Ruling, &'static str),
 ) -> Result<(), FlowError> {
-    let hashes = ingest::decision_hashes(tx, &message.summary, &parties(gateway, message)).await?;
+    let hashes =
+        ingest::decision_hashes(tx, &message.summary, &gateway.settings.ours.parties(&message.summary))
+            .await?;
     let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes };
     if decision.ruling.verdict == Verdict::Held {
         return hold(tx, gateway, row.id, decision).await;
@@ -285,23 +287,6 @@ async fn hold(
     let id = tx.decide(&decision, ingest::stamp(&gateway.policy()), now).await?;
     tx.announce(&Event::MessageHeld { message: inbound, decision: Some(id), reason }, now).await?;
     Ok(())
-}
-
-/// Who is on a message: its header's people without our own addresses, which belong in nothing we show or send.
-pub(super) fn parties(gateway: &Gateway, message: &Message) -> Parties {
-    parties_of(&gateway.settings.ours, &message.summary)
-}
-
-/// The same of a header alone.
-pub(super) fn parties_of(ours: &OurDomains, summary: &HeaderSummary) -> Parties {
-    let people = |list: &[Party]| list.iter().filter(|party| !ours.holds(&party.address)).cloned().collect();
-    Parties {
-        from: people(&summary.from),
-        to: people(&summary.to),
-        cc: people(&summary.cc),
-        bcc: people(&summary.bcc),
-        reply_to: people(&summary.reply_to),
-    }
 }
 
 fn sighting(inbound: MessageKey, route: &Route, message: &Message) -> Sighting {
