@@ -114,6 +114,11 @@ pub(super) async fn create_key(client: &Client, order: KeyCreate) -> anyhow::Res
     serde_json::from_slice(&read(response).await?).context("the answer is not JSON")
 }
 
+/// What the API is asked for when a key is to be made.
+pub(super) fn key_body(order: &KeyCreate) -> Value {
+    serde_json::json!({ "name": order.name, "scopes": order.scopes() })
+}
+
 /// The request a command stands for; `None` for commands of another kind.
 fn call(command: Command) -> Option<(Client, Call)> {
     Some(match command {
@@ -138,10 +143,8 @@ fn call(command: Command) -> Option<(Client, Call)> {
 
 fn keys(verb: KeyVerb) -> Call {
     match verb {
-        KeyVerb::Create(order) => {
-            let body = super::key::body(&order).to_string();
-            Call::within(&["keys"]).post(Create { data: Some(body), idempotency_key: None })
-        }
+        KeyVerb::Create(order) => Call::within(&["keys"])
+            .post(Create { data: Some(key_body(&order).to_string()), idempotency_key: None }),
         KeyVerb::List(list) => Call::within(&["keys"]).list(list),
         KeyVerb::Delete(one) => Call::one("keys", one).method(Method::DELETE),
     }
