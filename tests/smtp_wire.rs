@@ -106,9 +106,8 @@ impl World {
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let handler = keeper.clone();
-        let mechanisms = vec![Mechanism::Plain, Mechanism::Login, Mechanism::XOAuth2, Mechanism::OAuthBearer];
-        let server = Server::new("gw.example", capacity, Some(tls), move |_, _| handler.clone())
-            .with_mechanisms(mechanisms);
+        let mechanisms = [Mechanism::Plain, Mechanism::Login, Mechanism::XOAuth2, Mechanism::OAuthBearer];
+        let server = Server::new("gw.example", &mechanisms, capacity, Some(tls), move |_, _| handler.clone());
         let shutdown = CancellationToken::new();
         let stopped = tokio::spawn(Arc::new(server).run(listener, kind, shutdown.clone()));
         Self { address, keeper, dialer, shutdown, stopped }
@@ -622,7 +621,7 @@ async fn a_cancelled_command_leaves_the_connection_out_of_use() {
 #[tokio::test]
 async fn an_idle_session_is_small() {
     let capacity = Capacity::new(Limits::default());
-    let server = Arc::new(Server::new("gw.example", capacity, None, |_, _| Keeper::default()));
+    let server = Arc::new(Server::new("gw.example", &[], capacity, None, |_, _| Keeper::default()));
     let (ours, _theirs) = duplex(64);
     let session =
         server.serve(ours, "192.0.2.1:1".parse().unwrap(), ListenerKind::Mx, CancellationToken::new());
