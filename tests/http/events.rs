@@ -217,6 +217,22 @@ both! {
         acme.post(&path, json!({ "after": "evt_01jd0000000000000000000000" })).await.refused(422, "invalid", Some("after"));
     }
 
+    async fn a_long_past_is_posted_again_page_by_page(api) {
+        let acme = api.workspace("acme").await;
+        for n in 0..205 {
+            announce(&acme, &format!("p{n}@x.example")).await;
+        }
+        let hook = webhook(&acme).await;
+        let path = format!("/webhooks/{hook}/replay");
+        let first: Vec<_> = acme.get("/events?limit=200").await.items().iter().map(|event| event["id"].clone()).collect();
+        let page = acme.post(&path, json!({ "after": first[0] })).await.expect(202);
+        assert_eq!(page["queued"], 200);
+        let rest = acme.post(&path, json!({ "after": page["next_after"] })).await.expect(202);
+        assert_eq!(rest, json!({ "queued": 4, "next_after": null }));
+        let too_many = [&first[..], &first[..1]].concat();
+        acme.post(&path, json!({ "event_ids": too_many })).await.refused(422, "invalid", Some("event_ids"));
+    }
+
     async fn a_contact_that_is_added_is_announced_and_one_that_is_changed_is_not(api) {
         let acme = api.workspace("acme").await;
         let made = acme.post("/contacts", json!({ "email": "Ann@x.example" })).await.expect(201);
