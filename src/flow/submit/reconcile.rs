@@ -1,7 +1,8 @@
 //! Finds out about a send that was cut off after the final dot: Sent is searched before anything goes out again.
 //!
 //! Where that cannot tell (a smarthost has no Sent) the message is sent again after the same wait, once, under the same
-//! Message-ID, and was visibly `uncertain` meanwhile. After a second lost answer it is held: somebody has to decide.
+//! Message-ID, and was visibly `uncertain` meanwhile. After a second lost answer it is held: whether it is sent anew, as
+//! another message, is left to the CRM.
 
 use jiff::Timestamp;
 

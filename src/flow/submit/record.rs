@@ -217,7 +217,7 @@ fn defer(submission: &mut Submission, text: &str) {
     }
 }
 
-/// Nothing can leave, or not to one of them, and time does not mend it: held, for somebody to decide. The others go on.
+/// Nothing can leave, or not to one of them, and time does not mend it: held. The others go on.
 ///
 /// # Errors
 /// Those of the store.
