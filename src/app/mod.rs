@@ -154,6 +154,9 @@ impl Running {
     }
 
     fn work(&self, config: &Config) {
+        if config.coordination.url.is_some() {
+            self.tasks.spawn(worker::wake::tell(self.gateway.clone(), self.shutdown.clone()));
+        }
         if config.has_role(Role::Http) {
             let certificates = self.certificates.clone();
             self.tasks.spawn(measure::run(self.gateway.clone(), certificates, self.shutdown.clone()));
@@ -161,6 +164,7 @@ impl Running {
         if config.has_role(Role::Jobs) {
             self.tasks.spawn(worker::jobs::run(self.gateway.clone(), self.shutdown.clone()));
             self.tasks.spawn(worker::upkeep::run(self.gateway.clone(), self.shutdown.clone()));
+            self.tasks.spawn(worker::wake::hear(self.gateway.clone(), self.shutdown.clone()));
         }
         if config.has_role(Role::Accounts) {
             self.tasks.spawn(worker::accounts::run(self.gateway.clone(), self.shutdown.clone()));

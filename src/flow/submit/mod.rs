@@ -225,18 +225,13 @@ async fn send_to_others(
     tx: &mut Tx,
     gateway: &Gateway,
     handed: &Handed<'_>,
-    mut submission: Submission,
+    submission: Submission,
 ) -> Result<SubmissionState, FlowError> {
     let known: Vec<&Address> = submission.recipients.iter().map(|one| &one.recipient.address).collect();
     let others = outgoing(gateway, handed.envelope).filter(|other| !known.contains(&&other.address));
     let others: Vec<RecipientState> = others.cloned().map(queued).collect();
     if others.is_empty() {
         return Ok(submission.state);
-    }
-    if submission.dsn.reported {
-        let told = known.into_iter().cloned().collect();
-        let DsnOrder { ret, envelope_id, .. } = submission.dsn;
-        submission.dsn = DsnOrder { ret, envelope_id, told, ..DsnOrder::default() };
     }
     let exit = exit_for(tx, gateway, handed).await?;
     add_recipients(tx, (submission, others), exit, handed.received_at).await

@@ -275,7 +275,7 @@ pub(super) async fn conclude(
     submission.next_attempt_at = next;
     tx.set_submission(&submission).await?;
     announce(tx, &submission, before, now).await?;
-    follow_up(tx, gateway, &mut submission, now).await?;
+    follow_up(tx, gateway, &submission, now).await?;
     if let (Pace::Rest(until), Some(next)) = (pace, next) {
         tx.rest_lane(job, until.unwrap_or(next.min(now + LANE_REST))).await?;
     }
@@ -431,11 +431,11 @@ fn fact(state: &RecipientState) -> RecipientFact {
     }
 }
 
-/// The Sent copy once it was sent, the report once nothing is open.
+/// The Sent copy once it was sent, and the report.
 async fn follow_up(
     tx: &mut Tx,
     gateway: &Gateway,
-    submission: &mut Submission,
+    submission: &Submission,
     now: Timestamp,
 ) -> Result<(), FlowError> {
     let sent = submission.recipients.iter().any(|state| state.state == SubmissionState::Sent);
@@ -451,29 +451,21 @@ async fn follow_up(
     queue_report(tx, submission, now).await
 }
 
-/// The report, once nothing is open any more.
+/// The report, as soon as there is something to tell: nobody's waits for how others fare. One that waits
+/// already tells of it too.
 ///
 /// # Errors
 /// Those of the store.
 pub(super) async fn queue_report(
     tx: &mut Tx,
-    submission: &mut Submission,
+    submission: &Submission,
     now: Timestamp,
 ) -> Result<(), FlowError> {
-    if submission.state.is_final() && !submission.dsn.reported && wants_report(submission) {
-        tx.enqueue_job(&Job::Report { message: submission.message }, now).await?;
-        submission.dsn.reported = true;
-        tx.set_submission(submission).await?;
+    // While the attempt goes on, more may come: one report tells it all.
+    let goes_on = matches!(submission.state, SubmissionState::Queued | SubmissionState::Sending);
+    let job = Job::Report { message: submission.message };
+    if !goes_on && submission.has_news() && !tx.is_waiting(&job).await? {
+        tx.enqueue_job(&job, now).await?;
     }
     Ok(())
-}
-
-/// Whether the CRM asked to be told by mail. Nothing is ever sent to the null path.
-fn wants_report(submission: &Submission) -> bool {
-    submission.reverse_path.address().is_some()
-        && submission.recipients.iter().any(|state| match state.state {
-            SubmissionState::Bounced => state.recipient.notify.on_failure(),
-            SubmissionState::Sent => state.recipient.notify.on_success(),
-            _ => false,
-        })
 }
