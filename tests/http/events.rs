@@ -110,17 +110,23 @@ both! {
             assert_eq!(data["id"], id);
             resumed.push(id);
         }
-        // What happens now arrives at once.
-        let started = std::time::Instant::now();
-        announce(&acme, "now@x.example").await;
-        assert_eq!(stream.next().await.unwrap().2["data"]["email"], "now@x.example");
-        assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
+        // What happens now arrives before anybody would look by himself. Of several the middle one counts: a busy machine may
+        // stop any one.
+        let mut delays = Vec::new();
+        for n in 0..5 {
+            let started = std::time::Instant::now();
+            announce(&acme, &format!("now{n}@x.example")).await;
+            assert_eq!(stream.next().await.unwrap().2["data"]["email"], format!("now{n}@x.example"));
+            delays.push(started.elapsed());
+        }
+        delays.sort_unstable();
+        assert!(delays[2] < Duration::from_millis(900), "{delays:?}");
         // A client that comes back misses nothing.
         let mut again = Reader::open(&acme, "", Some(&resumed[248])).await;
         assert_eq!(again.next().await.unwrap().0, resumed[249]);
-        assert_eq!(again.next().await.unwrap().2["data"]["email"], "now@x.example");
+        assert_eq!(again.next().await.unwrap().2["data"]["email"], "now0@x.example");
         let mut again = Reader::open(&acme, &format!("?after={}", resumed[249]), None).await;
-        assert_eq!(again.next().await.unwrap().2["data"]["email"], "now@x.example");
+        assert_eq!(again.next().await.unwrap().2["data"]["email"], "now0@x.example");
         let unknown = acme.request(Method::GET, "/events/stream").header("Last-Event-ID", "evt_1");
         Answer::of(unknown).await.refused(422, "invalid", Some("Last-Event-ID"));
     }
