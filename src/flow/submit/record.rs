@@ -95,8 +95,13 @@ pub(super) async fn outcomes(
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
+    let others_fit = fared.iter().any(|one| matches!(one.outcome, Outcome::Accepted { .. }));
     for Fared { asked, outcome, takes_reports } in fared {
         for state in states_of(&mut submission, &asked.address) {
+            if others_fit && has_no_room(outcome) {
+                leave_for_next(state);
+                continue;
+            }
             apply(state, outcome);
             let is_taken = matches!(outcome, Outcome::Accepted { .. });
             if is_taken && *takes_reports && asked.notify.on_success() {
@@ -108,6 +113,18 @@ pub(super) async fn outcomes(
     tx.set_recipients(message, &submission.recipients).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Whether a server had no room for one more recipient. Beside others whom it took he goes in another transaction, without a
+/// pause (RFC 5321 section 4.5.3.1.10). Each takes somebody, so they come to an end; and a server that says so of his mailbox
+/// says it again when nobody is beside him.
+fn has_no_room(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Deferred(reply) if reply.code() == 452)
+}
+
+fn leave_for_next(state: &mut RecipientState) {
+    state.state = SubmissionState::Queued;
+    (state.code, state.status, state.text) = (None, None, None);
 }
 
 fn states_of<'a>(
