@@ -8,8 +8,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use secrecy::SecretString;
 use url::Url;
 
-use crate::core::people;
-
 /// A gateway between a CRM, its users' own mailboxes and the outside world.
 #[derive(Debug, Parser)]
 #[command(name = "mailweave", version, propagate_version = true, disable_help_subcommand = true)]
@@ -259,17 +257,6 @@ pub struct KeyCreate {
     pub config: ConfigArg,
 }
 
-impl KeyCreate {
-    /// The scopes as keys hold them: each once.
-    #[must_use]
-    pub fn scopes(&self) -> Vec<people::Scope> {
-        let mut scopes: Vec<_> = self.scopes.iter().copied().map(people::Scope::from).collect();
-        scopes.sort_unstable();
-        scopes.dedup();
-        scopes
-    }
-}
-
 /// What an API key may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scope {
@@ -278,18 +265,6 @@ pub enum Scope {
     Send,
     Smtp,
     Admin,
-}
-
-impl From<Scope> for people::Scope {
-    fn from(asked: Scope) -> Self {
-        match asked {
-            Scope::Read => Self::Read,
-            Scope::Write => Self::Write,
-            Scope::Send => Self::Send,
-            Scope::Smtp => Self::Smtp,
-            Scope::Admin => Self::Admin,
-        }
-    }
 }
 
 /// One page of a list.

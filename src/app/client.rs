@@ -16,10 +16,11 @@ use url::Url;
 
 use crate::{
     cli::{
-        AccountVerb, Attachment, Client, Command, ContactVerb, ConversationVerb, Create, DecisionVerb,
+        self, AccountVerb, Attachment, Client, Command, ContactVerb, ConversationVerb, Create, DecisionVerb,
         EventVerb, Events, Follow, KeyCreate, KeyVerb, List, MessageVerb, Noun, One, SmarthostVerb, Update,
         UserVerb, WebhookVerb, Within, WorkspaceVerb,
     },
+    core::people::Scope,
     net,
 };
 
@@ -116,7 +117,25 @@ pub(super) async fn create_key(client: &Client, order: KeyCreate) -> anyhow::Res
 
 /// What the API is asked for when a key is to be made.
 pub(super) fn key_body(order: &KeyCreate) -> Value {
-    serde_json::json!({ "name": order.name, "scopes": order.scopes() })
+    serde_json::json!({ "name": order.name, "scopes": scopes(order) })
+}
+
+/// The scopes a key is to have, each once.
+pub(super) fn scopes(order: &KeyCreate) -> Vec<Scope> {
+    let mut scopes: Vec<Scope> = order.scopes.iter().copied().map(scope).collect();
+    scopes.sort_unstable();
+    scopes.dedup();
+    scopes
+}
+
+fn scope(asked: cli::Scope) -> Scope {
+    match asked {
+        cli::Scope::Read => Scope::Read,
+        cli::Scope::Write => Scope::Write,
+        cli::Scope::Send => Scope::Send,
+        cli::Scope::Smtp => Scope::Smtp,
+        cli::Scope::Admin => Scope::Admin,
+    }
 }
 
 /// The request a command stands for; `None` for commands of another kind.

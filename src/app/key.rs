@@ -73,7 +73,7 @@ async fn mint_key(store: &Store, slug: &str, order: &KeyCreate) -> anyhow::Resul
         !name.is_empty() && name.chars().count() <= NAME_CHARS_MAX,
         "a name has 1 to 200 characters"
     );
-    let scopes = order.scopes();
+    let scopes = client::scopes(order);
     let workspace = match workspace(store, slug).await? {
         Some(found) => found,
         None => first_workspace(store, slug, &scopes).await?,
