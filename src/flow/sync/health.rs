@@ -2,7 +2,9 @@
 //!
 //! Not here: when to try again (`worker::accounts`).
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     account::Trouble,
@@ -16,7 +18,8 @@ use crate::{
     store::{Error, Leased, Tx},
 };
 
-/// Writes down what ended a session, and when the next one begins; `None` when it takes the user first.
+/// Writes down what ended a session, and when the next one begins; `None` when it takes the user first. True when there is to
+/// be no next one, for the account has failed for as long as policy allows.
 ///
 /// # Errors
 /// Those of the store; `Fenced` when the account is no longer ours.
@@ -25,11 +28,45 @@ pub async fn record(
     lease: Leased,
     trouble: &Trouble,
     next_attempt_at: Option<Timestamp>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let mut tx = gateway.store.begin(lease.workspace).await?;
     tx.check_epoch(lease.account, lease.epoch).await?;
-    write_down(&mut tx, lease.account, trouble, next_attempt_at).await?;
-    tx.commit().await
+    let ends = next_attempt_at.is_some()
+        && trouble.is_the_providers()
+        && has_failed_for(&mut tx, lease.account, gateway.policy().give_up_after).await?;
+    if ends {
+        give_up(&mut tx, lease.account, trouble).await?;
+    } else {
+        write_down(&mut tx, lease.account, trouble, next_attempt_at).await?;
+    }
+    tx.commit().await?;
+    Ok(ends)
+}
+
+/// Whether an account that fails now has failed for this long.
+async fn has_failed_for(tx: &mut Tx, id: AccountId, patience: Duration) -> Result<bool, Error> {
+    let now = now();
+    let since = tx.failing_since(id).await?.unwrap_or(now);
+    let patience = SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX);
+    Ok(now.duration_since(since) >= patience)
+}
+
+/// Stops an account that has failed for too long: its provider is left alone until somebody has it tried again.
+async fn give_up(tx: &mut Tx, id: AccountId, trouble: &Trouble) -> Result<(), Error> {
+    let now = now();
+    let account = tx.account(id).await?.ok_or(Error::Fenced)?;
+    tx.log_account_error(id, &trouble.entry(now)).await?;
+    let status = AccountStatus {
+        state: AccountState::Stopped,
+        since: now,
+        detail: Some(format!("It has failed for too long and is not tried any more: {trouble}")),
+        advice: Some(format!("{} Then resume the account.", trouble.remedy()).trim().to_owned()),
+        next_attempt_at: None,
+        progress: None,
+        ..account.status
+    };
+    tx.set_account_status(id, &status).await?;
+    announce(tx, (id, &status), AccountEvent::Stopped, now).await
 }
 
 /// Writes down that the provider refused the account's login elsewhere than in its session. The session ends too: nobody
@@ -60,7 +97,7 @@ async fn write_down(
         state,
         since: if was == state { account.status.since } else { now },
         detail: Some(trouble.to_string()),
-        advice: Some(trouble.advice().into()),
+        advice: Some(trouble.advice()),
         next_attempt_at,
         ..account.status
     };
