@@ -45,10 +45,13 @@ pub async fn record(
 
 /// Whether an account that fails now has failed for this long.
 async fn has_failed_for(tx: &mut Tx, id: AccountId, patience: Duration) -> Result<bool, Error> {
-    let now = now();
-    let since = tx.failing_since(id).await?.unwrap_or(now);
+    Ok(is_enough(tx.failing_since(id).await?, now(), patience))
+}
+
+/// The first failure of all is enough only for those who have no patience.
+fn is_enough(since: Option<Timestamp>, now: Timestamp, patience: Duration) -> bool {
     let patience = SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX);
-    Ok(now.duration_since(since) >= patience)
+    now.duration_since(since.unwrap_or(now)) >= patience
 }
 
 /// Stops an account that has failed for too long: its provider is left alone until somebody has it tried again.
@@ -202,4 +205,20 @@ async fn announce(
     now: Timestamp,
 ) -> Result<(), Error> {
     tx.announce(&Event::Account { what, account, status: status.clone() }, now).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn real_6_shsp_13_an_account_is_given_up_after_the_policys_time() {
+        let at = |hours: i64| Timestamp::from_second(1_760_000_000 + hours * 3600).unwrap();
+        let (none, two_days) = (Duration::ZERO, Duration::from_secs(48 * 3600));
+        assert!(is_enough(None, at(0), none));
+        assert!(!is_enough(None, at(0), two_days));
+        assert!(!is_enough(Some(at(0)), at(47), two_days));
+        assert!(is_enough(Some(at(0)), at(48), two_days));
+        assert!(is_enough(Some(at(0)), at(0), none));
+    }
 }
