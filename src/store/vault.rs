@@ -415,17 +415,12 @@ impl Tx {
         self.find_content_key(account).await?.ok_or(Error::Missing)
     }
 
-    /// Destroys an account's key: what it sealed stays unreadable for ever, in backups too.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn destroy_content_key(&mut self, account: AccountId) -> Result<(), Error> {
+    /// Destroys an account's key: what it sealed stays unreadable for ever, in backups too once theirs are gone.
+    pub(super) async fn destroy_content_key(&mut self, account: AccountId) -> Result<(), Error> {
         let workspace = self.workspace();
         let Some(id) = self.find_content_key(Some(account)).await? else { return Ok(()) };
-        self.execute(
-            sql("delete from content_keys where workspace = $1 and id = $2").bind(workspace).bind(id),
-        )
-        .await?;
+        let delete = sql("delete from content_keys where workspace = $1 and id = $2");
+        self.execute(delete.bind(workspace).bind(id)).await?;
         self.work.keys.retain(|(name, _)| *name != (workspace, id));
         self.on_commit(move |store| {
             let store = store.clone();

@@ -4,10 +4,7 @@
 
 use std::net::TcpListener;
 
-use mailweave::{
-    mail::Address,
-    sandbox::{Behaviour, Service},
-};
+use mailweave::{mail::Address, sandbox::Behaviour};
 use serde_json::{Value, json};
 
 use crate::{
@@ -235,9 +232,64 @@ both! {
     }
 
     fn keap_11_shsp_7_shsp_8_erasing_an_account_leaves_no_byte_of_what_it_alone_saw(engine) {
+        let desk = Desk::start(engine);
+        let world = &desk.world;
+        let brought = Brought::through(&desk);
+        assert!(!lies_in(world, engine, &brought.gone).is_empty());
+        let erasing = world.crm.post(&desk.path("/disconnect"), &json!({ "history": "erase" }));
+        assert!(["erasing", "erased"].contains(&text(&erasing["status"], "state")), "{erasing}");
+        let told = world.crm.await_event("account.erased", |data| data["account_id"] == desk.account.as_str());
+        world.gateway.settle();
+
+        let shown = desk.account();
+        let receipt = &shown["receipt"];
+        assert_eq!((text(&shown["status"], "state"), receipt), ("erased", &told["data"]["receipt"]));
+        assert_eq!((&receipt["messages"], &receipt["conversations"]), (&json!(2), &json!(2)), "{receipt}");
+        let counted = |member: &str| receipt[member].as_u64().unwrap();
+        assert!(counted("messages_kept") >= 1 && counted("bytes") > 600_000 && counted("decisions") >= 3, "{receipt}");
+        assert!(receipt["erased_at"].is_string(), "{receipt}");
+        for path in &brought.paths_gone {
+            assert_eq!(world.crm.ask(path).status, 404, "{path}");
+        }
+        assert!(text(&world.crm.get(&brought.shared), "text").contains(&brought.kept));
+        assert_eq!(text(&world.crm.get(&brought.sent)["delivery"], "state"), "sent");
+        assert_eq!(world.crm.list(&format!("/decisions?account_id={}", desk.account)), Vec::<Value>::new());
+        assert_eq!(world.crm.list(&desk.path("/errors")), Vec::<Value>::new());
+        assert_eq!(world.crm.list("/contacts").len(), 1);
+        assert!(!world.crm.everything().contains(&brought.gone));
+        assert_eq!(world.gateway.audit(), Vec::<String>::new());
+        assert_eq!(lies_in(world, engine, &brought.gone), Vec::<String>::new());
+        // The search finds what is there.
+        assert!(!lies_in(world, engine, &brought.kept).is_empty());
+
+        // Nothing revives it; the address is free for a new one.
+        for path in ["/resume", "/pause", "/sync"] {
+            assert_eq!(world.crm.try_post(&desk.path(path), &json!({})).status, 409, "{path}");
+        }
+        let again = world.crm.post(&desk.path("/disconnect"), &json!({ "history": "erase" }));
+        assert_eq!(&again["receipt"], receipt);
+        let account = world.connect(&desk.ann);
+        world.crm.await_account(&account);
+        assert_ne!(account, desk.account);
+    }
+}
+
+/// Mail that came through Ann's account: some of it nobody else has.
+struct Brought {
+    /// Stands wherever Ann's own mail says anything.
+    gone: String,
+    /// Stands in what others have as well.
+    kept: String,
+    paths_gone: [String; 2],
+    /// Paths of what Ben has too, and of what the CRM sent.
+    shared: String,
+    sent: String,
+}
+
+impl Brought {
+    fn through(desk: &Desk) -> Self {
         let word = |name: &str| format!("{name}{}", uuid::Uuid::new_v4().simple());
         let (gone, kept) = (word("Vergessen"), word("Behalten"));
-        let desk = Desk::start(engine);
         let (world, ann) = (&desk.world, desk.ann.person.address.as_str());
         let ben = world.user("ben", "Ben Low");
         world.crm.await_account(&world.connect(&ben));
@@ -247,7 +299,7 @@ both! {
                 .subject(&format!("{gone} in the subject"))
                 .text(&format!("{gone} in the text\n{}", noise(size)))
         };
-        // Two of Bob's, one of them in a file of its own, and a private one that was left out.
+        // Two of Bob's, one of them in a file of its own, and a private one that is left out.
         let (small, large) = (secret(&desk.bob.address, 1, 10), secret(&desk.bob.address, 2, 600_000));
         let private = secret(&format!("friend@{gone}.example.test"), 3, 10);
         for letter in [&small, &large, &private] {
@@ -258,67 +310,34 @@ both! {
         let decided = format!("/decisions?rfc822_message_id={}", private.id);
         wait_for(&decided, PATIENCE, || world.crm.list(&decided).len() == 1);
         // One that Ben was sent too; it came to Ann first, so that it lies sealed under her key.
-        let shared = Letter::new(&desk.bob.address, &[ann, &ben.person.address])
+        let letter = Letter::new(&desk.bob.address, &[ann, &ben.person.address])
             .id(&format!("{kept}.1@clients.example.test"))
             .subject(&format!("{kept} in the subject"))
             .text(&format!("{kept} in the text\n"));
-        desk.arrives(&desk.ann.person, &shared);
-        let known = world.crm.await_mail("message.received", &shared.id);
-        let shared_path = format!("/messages/{}", text(&known["data"], "message_id"));
-        desk.arrives(&ben.person, &shared);
-        wait_for("Ben's copy", PATIENCE, || world.crm.get(&shared_path)["sightings"].as_array().unwrap().len() == 2);
-        // And what the CRM sent by her account.
+        desk.arrives(&desk.ann.person, &letter);
+        let known = world.crm.await_mail("message.received", &letter.id);
+        let shared = format!("/messages/{}", text(&known["data"], "message_id"));
+        desk.arrives(&ben.person, &letter);
+        let seen = || world.crm.get(&shared)["sightings"].as_array().unwrap().len();
+        wait_for("Ben's copy", PATIENCE, || seen() == 2);
         let sent = world.post_message(&desk.ann, &[&desk.bob.address], &format!("{kept} sent"));
         world.crm.await_delivery(&sent, "sent");
         world.gateway.settle();
-        // On PostgreSQL what is deleted lies in its files until it is vacuumed: there the tables are searched.
-        let lies_in = |word: &str| -> Vec<String> {
-            let files = || holding(&world.gateway.places(), &[word]).into_iter();
-            match engine {
-                Engine::Sqlite => files().map(|(file, _)| file.display().to_string()).collect(),
-                Engine::Postgres => world.gateway.tables_holding(word),
-            }
-        };
-        assert!(!lies_in(&gone).is_empty());
-
-        let erasing = world.crm.post(&desk.path("/disconnect"), &json!({ "history": "erase" }));
-        assert!(["erasing", "erased"].contains(&text(&erasing["status"], "state")), "{erasing}");
-        let told = world.crm.await_event("account.erased", |data| data["account_id"] == desk.account.as_str());
-        world.gateway.settle();
-        let shown = desk.account();
-        let receipt = &shown["receipt"];
-        assert_eq!(&told["data"]["receipt"], receipt);
-        assert_eq!((text(&shown["status"], "state"), &receipt["messages"], &receipt["conversations"]), ("erased", &json!(2), &json!(2)));
-        assert!(receipt["messages_kept"].as_u64().unwrap() >= 1 && receipt["bytes"].as_u64().unwrap() > 600_000, "{receipt}");
-        assert!(receipt["erased_at"].is_string() && receipt["decisions"].as_u64().unwrap() >= 3, "{receipt}");
-
-        for path in [
+        let paths_gone = [
             format!("/messages/{}", text(&alone["data"], "message_id")),
             format!("/conversations/{}", text(&alone["data"], "conversation_id")),
-        ] {
-            assert_eq!(world.crm.ask(&path).status, 404, "{path}");
-        }
-        assert!(text(&world.crm.get(&shared_path), "text").contains(&kept));
-        assert_eq!(text(&world.crm.get(&format!("/messages/{sent}"))["delivery"], "state"), "sent");
-        assert_eq!(world.crm.list(&format!("/decisions?account_id={}", desk.account)), Vec::<Value>::new());
-        assert_eq!(world.crm.list(&desk.path("/errors")), Vec::<Value>::new());
-        assert_eq!(world.crm.list("/contacts").len(), 1);
-        assert!(!world.crm.everything().contains(&gone));
-        assert_eq!(world.gateway.audit(), Vec::<String>::new());
-        assert_eq!(lies_in(&gone), Vec::<String>::new());
-        // The search finds what is there.
-        assert!(!lies_in(&kept).is_empty());
+        ];
+        Self { gone, kept, paths_gone, shared, sent: format!("/messages/{sent}") }
+    }
+}
 
-        // Nothing revives it; the address is free for a new one.
-        for (path, body) in [("/resume", json!({})), ("/pause", json!({})), ("/sync", json!({}))] {
-            assert_eq!(world.crm.try_post(&desk.path(path), &body).status, 409, "{path}");
-        }
-        let again = world.crm.post(&desk.path("/disconnect"), &json!({ "history": "erase" }));
-        assert_eq!(&again["receipt"], receipt);
-        let account = world.connect(&desk.ann);
-        world.crm.await_account(&account);
-        assert_ne!(account, desk.account);
-        assert!(world.heard(Service::Imap, "AUTHENTICATE").len() + world.heard(Service::Imap, "LOGIN").len() > 0);
+/// The files that hold a word. On PostgreSQL what is deleted lies in its files until it is vacuumed: there the tables are
+/// searched.
+fn lies_in(world: &Sandboxed, engine: Engine, word: &str) -> Vec<String> {
+    let files = || holding(&world.gateway.places(), &[word]).into_iter();
+    match engine {
+        Engine::Sqlite => files().map(|(file, _)| file.display().to_string()).collect(),
+        Engine::Postgres => world.gateway.tables_holding(word),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::{
     account::Trouble,
@@ -14,7 +14,7 @@ use crate::{
         ids::AccountId,
         sync_plan::resting_state,
     },
-    flow::{Gateway, now, submit},
+    flow::{Gateway, now, signed, submit},
     store::{Error, Leased, Tx},
 };
 
@@ -50,8 +50,7 @@ async fn has_failed_for(tx: &mut Tx, id: AccountId, patience: Duration) -> Resul
 
 /// The first failure of all is enough only for those who have no patience.
 fn is_enough(since: Option<Timestamp>, now: Timestamp, patience: Duration) -> bool {
-    let patience = SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX);
-    now.duration_since(since.unwrap_or(now)) >= patience
+    now.duration_since(since.unwrap_or(now)) >= signed(patience)
 }
 
 /// Stops an account that has failed for too long: its provider is left alone until somebody has it tried again.
