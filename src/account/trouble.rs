@@ -65,12 +65,6 @@ impl Trouble {
         }
     }
 
-    /// Whether it lies with the account or its provider, and not with us.
-    #[must_use]
-    pub fn is_the_providers(&self) -> bool {
-        !matches!(self, Self::Unreadable)
-    }
-
     /// What the reader can do about it: what helps against this, and against all of its kind.
     #[must_use]
     pub fn advice(&self) -> String {

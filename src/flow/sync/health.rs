@@ -31,9 +31,9 @@ pub async fn record(
 ) -> Result<bool, Error> {
     let mut tx = gateway.store.begin(lease.workspace).await?;
     tx.check_epoch(lease.account, lease.epoch).await?;
-    let ends = next_attempt_at.is_some()
-        && trouble.is_the_providers()
-        && has_failed_for(&mut tx, lease.account, gateway.policy().give_up_after).await?;
+    let since = tx.failing_since(lease.account).await?;
+    let patience = gateway.policy().give_up_after;
+    let ends = next_attempt_at.is_some() && ends_patience(trouble, since, (now(), patience));
     if ends {
         give_up(&mut tx, lease.account, trouble).await?;
     } else {
@@ -43,14 +43,19 @@ pub async fn record(
     Ok(ends)
 }
 
-/// Whether an account that fails now has failed for this long.
-async fn has_failed_for(tx: &mut Tx, id: AccountId, patience: Duration) -> Result<bool, Error> {
-    Ok(is_enough(tx.failing_since(id).await?, now(), patience))
-}
-
-/// The first failure of all is enough only for those who have no patience.
-fn is_enough(since: Option<Timestamp>, now: Timestamp, patience: Duration) -> bool {
-    now.duration_since(since.unwrap_or(now)) >= signed(patience)
+/// Whether an account that fails now has failed for as long as it may. Who has no patience gives it up at the first failure that
+/// its provider speaks of: a network that is away for a moment is nobody's word.
+fn ends_patience(
+    trouble: &Trouble,
+    since: Option<Timestamp>,
+    (now, patience): (Timestamp, Duration),
+) -> bool {
+    match trouble {
+        // Our own fault.
+        Trouble::Unreadable => false,
+        Trouble::Unreachable(_) if patience.is_zero() => false,
+        _ => now.duration_since(since.unwrap_or(now)) >= signed(patience),
+    }
 }
 
 /// Stops an account that has failed for too long: its provider is left alone until somebody has it tried again.
@@ -214,10 +219,14 @@ mod tests {
     fn real_6_shsp_13_an_account_is_given_up_after_the_policys_time() {
         let at = |hours: i64| Timestamp::from_second(1_760_000_000 + hours * 3600).unwrap();
         let (none, two_days) = (Duration::ZERO, Duration::from_secs(48 * 3600));
-        assert!(is_enough(None, at(0), none));
-        assert!(!is_enough(None, at(0), two_days));
-        assert!(!is_enough(Some(at(0)), at(47), two_days));
-        assert!(is_enough(Some(at(0)), at(48), two_days));
-        assert!(is_enough(Some(at(0)), at(0), none));
+        let (refused, away) = (Trouble::Refused("x".into()), Trouble::Unreachable("x".into()));
+        for trouble in [&refused, &away] {
+            assert!(!ends_patience(trouble, None, (at(0), two_days)));
+            assert!(!ends_patience(trouble, Some(at(0)), (at(47), two_days)));
+            assert!(ends_patience(trouble, Some(at(0)), (at(48), two_days)));
+        }
+        assert!(ends_patience(&refused, None, (at(0), none)));
+        assert!(!ends_patience(&away, Some(at(0)), (at(99), none)));
+        assert!(!ends_patience(&Trouble::Unreadable, Some(at(0)), (at(99), two_days)));
     }
 }
