@@ -95,7 +95,7 @@ impl Session {
     /// When the database is out of reach.
     pub async fn content_under_key_of(&mut self, account: AccountId) -> Result<Vec<Trace>, Error> {
         let query = sql(format!(
-            "select b.id, (select m.id from messages m where m.workspace = b.workspace and m.blob = b.id) as message \
+            "select b.id, (select m.id from messages m where m.workspace = b.workspace and m.blob = b.id limit 1) as message \
              from content_keys k join blobs b on b.workspace = k.workspace and b.key_id = k.id \
              where k.workspace = $1 and k.account = $2 limit {ROWS_AT_ONCE}"
         ));
