@@ -169,7 +169,11 @@ pub enum AccountVerb {
     Sync(One),
     /// The error log of an account
     Errors(Within),
-    /// Disconnect an account: --data '{"history":"keep"}'
+    /// Read and send nothing until it is resumed
+    Pause(One),
+    /// Go on with an account that was paused, or stopped because it had failed for too long
+    Resume(One),
+    /// Disconnect an account, and keep or erase what it brought: --data '{"history":"keep"}'
     Disconnect(Update),
 }
 

@@ -115,7 +115,8 @@ create table accounts (
     -- Hosts, ports and security as JSON; the credentials sealed under the account's own key.
     settings    text not null,
     credentials blob not null,
-    key_id      blob not null,
+    -- Null once the account is erased, and its key destroyed.
+    key_id      blob,
     state       text not null,
     state_since integer not null,
     detail      text,
@@ -125,6 +126,10 @@ create table accounts (
     next_attempt_at integer,
     progress    text,
     connected_at integer not null,
+    -- Since when nothing has gone well; null while all is.
+    failing_since integer,
+    -- Of an account that is to be erased: what was removed so far, as JSON.
+    receipt     text,
     -- The fence: raised on each change of owner, compared by every write of the worker.
     epoch       integer not null default 0,
     lease_owner text,

@@ -214,6 +214,8 @@ fn accounts(verb: AccountVerb) -> Call {
         AccountVerb::Update(update) => Call::update("accounts", update),
         AccountVerb::Status(one) => Call::one("accounts", one).then("status"),
         AccountVerb::Sync(one) => Call::one("accounts", one).then("sync").method(Method::POST),
+        AccountVerb::Pause(one) => Call::one("accounts", one).then("pause").method(Method::POST),
+        AccountVerb::Resume(one) => Call::one("accounts", one).then("resume").method(Method::POST),
         AccountVerb::Errors(within) => Call::of("accounts", within, "errors"),
         AccountVerb::Disconnect(Update { id, body }) => {
             Call::within(&["accounts", &id, "disconnect"]).post(body)
@@ -485,6 +487,8 @@ mod tests {
         ("account update acc_1 --data {}", "PATCH /workspaces/acme/accounts/acc_1 {}"),
         ("account status acc_1", "GET /workspaces/acme/accounts/acc_1/status"),
         ("account sync acc_1", "POST /workspaces/acme/accounts/acc_1/sync"),
+        ("account pause acc_1", "POST /workspaces/acme/accounts/acc_1/pause"),
+        ("account resume acc_1", "POST /workspaces/acme/accounts/acc_1/resume"),
         ("account errors acc_1", "GET /workspaces/acme/accounts/acc_1/errors"),
         ("account disconnect acc_1 --data {}", "POST /workspaces/acme/accounts/acc_1/disconnect {}"),
         ("conversation list", "GET /workspaces/acme/conversations"),

@@ -97,6 +97,18 @@ impl AccountState {
         Self::Erased,
     ];
 
+    /// Whether nobody may log in to it any more, for its user has taken it away.
+    #[must_use]
+    pub fn is_gone(self) -> bool {
+        matches!(self, Self::Disconnected | Self::Erasing | Self::Erased)
+    }
+
+    /// Whether what it brought is erased or about to be: nothing revives it.
+    #[must_use]
+    pub fn is_erased(self) -> bool {
+        matches!(self, Self::Erasing | Self::Erased)
+    }
+
     /// The word that the contract has for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -205,6 +217,42 @@ pub struct Account {
     pub status: AccountStatus,
     /// Mail that arrived at the provider before this was there before us: it is filed but not announced.
     pub connected_at: Timestamp,
+}
+
+/// What erasing an account has removed so far: counts alone, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub requested_at: Timestamp,
+    /// `None` while it goes on.
+    pub erased_at: Option<Timestamp>,
+    /// Messages that nobody else had seen.
+    pub messages: u64,
+    /// Octets of these, as they came.
+    pub bytes: u64,
+    /// Messages that were seen elsewhere too, and stay.
+    pub messages_kept: u64,
+    /// Conversations of which nothing was left.
+    pub conversations: u64,
+    /// Contacts that its mail had made and that nothing else speaks for.
+    pub contacts: u64,
+    pub decisions: u64,
+}
+
+impl Receipt {
+    /// Of an account that is to be erased.
+    #[must_use]
+    pub fn begun(requested_at: Timestamp) -> Self {
+        Self {
+            requested_at,
+            erased_at: None,
+            messages: 0,
+            bytes: 0,
+            messages_kept: 0,
+            conversations: 0,
+            contacts: 0,
+            decisions: 0,
+        }
+    }
 }
 
 /// One line of an account's error log; the same code again raises `count`.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    account::{AccountStatus, Progress},
+    account::{AccountStatus, Progress, Receipt},
     ids::{AccountId, ContactId, ConversationId, DecisionId, EventId, MessageKey, WebhookId},
     submission::SubmissionState,
 };
@@ -53,6 +53,12 @@ pub enum Event {
         what: AccountEvent,
         account: AccountId,
         status: AccountStatus,
+    },
+    /// Nothing that an account alone has brought is left.
+    AccountErased {
+        account: AccountId,
+        status: AccountStatus,
+        receipt: Receipt,
     },
     Backfill {
         done: bool,
@@ -113,6 +119,7 @@ pub enum AccountEvent {
     Active,
     Error,
     ReauthRequired,
+    Stopped,
     Disconnected,
 }
 
@@ -169,6 +176,7 @@ impl Event {
             Self::Contact { what: ContactEvent::Created, .. } => "contact.created",
             Self::Contact { what: ContactEvent::Matched, .. } => "contact.matched",
             Self::Account { what, .. } => what.kind(),
+            Self::AccountErased { .. } => "account.erased",
             Self::Backfill { done: false, .. } => "backfill.progress",
             Self::Backfill { done: true, .. } => "backfill.completed",
             Self::WebhookDisabled { .. } => "webhook.disabled",
@@ -215,6 +223,9 @@ impl Event {
             Self::Account { account, status, .. } => {
                 json!({ "account_id": account, "status": status.data() })
             }
+            Self::AccountErased { account, status, receipt } => {
+                json!({ "account_id": account, "status": status.data(), "receipt": receipt })
+            }
             Self::Backfill { account, progress, status, .. } => json!({
                 "account_id": account,
                 "done": progress.done,
@@ -255,6 +266,7 @@ impl AccountEvent {
             Self::Active => "account.active",
             Self::Error => "account.error",
             Self::ReauthRequired => "account.reauth_required",
+            Self::Stopped => "account.stopped",
             Self::Disconnected => "account.disconnected",
         }
     }
@@ -278,6 +290,30 @@ impl MessageFact {
 impl RecipientFact {
     fn data(&self) -> Value {
         json!({ "address": self.address, "state": self.state, "code": self.code, "text": self.text })
+    }
+}
+
+/// What of a journal entry was erased since it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Erased {
+    /// The account alone: what its provider said.
+    Account,
+    /// The message or the contact that it tells of.
+    Subject,
+}
+
+/// Leaves of an event's data what says nothing of what was erased: ids and states.
+pub fn redact(data: &mut Value, erased: Erased) {
+    let Some(members) = data.as_object_mut() else { return };
+    if let Some(status) = members.get_mut("status").and_then(Value::as_object_mut) {
+        status.insert("detail".into(), Value::Null);
+    }
+    if erased == Erased::Subject {
+        members.remove("recipients");
+        members.remove("email");
+        if let Some(id) = members.get_mut("rfc822_message_id") {
+            *id = Value::Null;
+        }
     }
 }
 
@@ -386,6 +422,15 @@ mod tests {
             (Event::ConversationSplit { conversation: id(2), from: id(7) }, Some("conversation_id")),
             (contact(Some(id(1))), Some("contact_id")),
             (account(AccountEvent::ReauthRequired), Some("account_id")),
+            (account(AccountEvent::Stopped), Some("account_id")),
+            (
+                Event::AccountErased {
+                    account: id(4),
+                    status: status(),
+                    receipt: Receipt::begun(Timestamp::UNIX_EPOCH),
+                },
+                Some("account_id"),
+            ),
             (Event::Backfill { done: true, account: id(4), progress, status: status() }, Some("account_id")),
             (Event::WebhookDisabled { webhook: id(5), reason: "r".into() }, Some("webhook_id")),
             (Event::TestPing { webhook: id(5) }, None),
@@ -406,6 +451,32 @@ mod tests {
             let reaches_across = ["conversation.merged", "conversation.split"].contains(&entry.kind.as_str());
             assert_eq!(entry.follows().is_some(), reaches_across);
             assert_eq!(entry.pings().is_some(), entry.kind == "test.ping");
+        }
+    }
+
+    #[test]
+    fn of_what_was_erased_an_event_keeps_ids_and_states_alone() {
+        let email = Address::parse("bob@x.example").unwrap();
+        let recipient =
+            RecipientFact { address: email, state: SubmissionState::Sent, code: None, text: None };
+        let fact = MessageFact {
+            rfc822_id: MessageId::parse("secret@x.example"),
+            state: Some(SubmissionState::Sent),
+            recipients: vec![recipient],
+            ..fact()
+        };
+        let status = AccountStatus { detail: Some("secret".into()), ..status() };
+        let what = AccountEvent::Error;
+        for event in [
+            Event::Message { what: MessageEvent::Sent, fact },
+            contact(None),
+            Event::Account { what, account: id(4), status },
+        ] {
+            let mut data = event.data();
+            redact(&mut data, Erased::Subject);
+            let text = data.to_string();
+            assert!(!text.contains("secret") && !text.contains("bob@"), "{text}");
+            assert!(text.contains("_id"), "{text}");
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Job {
     Deliver { webhook: WebhookId, seq: i64 },
     /// Delete what is left of a workspace that is to be erased.
     Erase,
+    /// Delete what an account alone has brought, and what is known of it.
+    EraseAccount { account: AccountId },
 }
 
 /// The queue lane of a submission: one at a time for each.
@@ -48,7 +50,7 @@ impl Job {
             Self::Report { .. } => JobKind::Report,
             Self::Refetch { .. } => JobKind::Refetch,
             Self::Deliver { .. } => JobKind::Deliver,
-            Self::Erase => JobKind::Erase,
+            Self::Erase | Self::EraseAccount { .. } => JobKind::Erase,
         }
     }
 
@@ -61,7 +63,7 @@ impl Job {
             Self::Submit { exit: JobExit::Account(account), .. } => Some(format!("submit/{account}")),
             Self::Submit { message, exit: JobExit::Smarthost } => Some(beside("smarthost", *message)),
             Self::Report { message } => Some(beside("report", *message)),
-            Self::SaveSent { account, .. } => Some(format!("sent/{account}")),
+            Self::SaveSent { account, .. } => Some(sent_lane(*account)),
             Self::Refetch { account, .. } => Some(refetch_lane(*account)),
             // Events of one subject arrive in order; others do not wait for them.
             Self::Deliver { webhook, .. } => subject.map(|subject| delivery_lane(*webhook, subject)),
@@ -83,6 +85,12 @@ fn beside(lane: &str, message: MessageKey) -> String {
 #[must_use]
 pub fn refetch_lane(account: AccountId) -> String {
     format!("refetch/{account}")
+}
+
+/// The lane of an account's `SaveSent` jobs.
+#[must_use]
+pub fn sent_lane(account: AccountId) -> String {
+    format!("sent/{account}")
 }
 
 /// The lane of the events of one subject on their way to one endpoint.

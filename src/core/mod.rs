@@ -5,6 +5,7 @@
 pub mod ids;
 
 pub mod account;
+pub mod account_cause;
 pub mod inbound;
 pub mod message;
 pub mod people;

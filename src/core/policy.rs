@@ -60,6 +60,8 @@ pub struct Policy {
     /// How far back the first sight of a mailbox reads.
     pub backfill: Duration,
     pub append_sent: AppendSent,
+    /// How long an account that fails is tried before it is stopped; zero stops it at its first failure.
+    pub give_up_after: Duration,
     pub bulk_route: ClassRoute,
     pub workflow_route: ClassRoute,
 }
@@ -82,6 +84,7 @@ impl Policy {
             capture_fields: vec![CaptureField::Bcc, CaptureField::Cc, CaptureField::To],
             backfill: Duration::from_secs(30 * 24 * 60 * 60),
             append_sent: AppendSent::Auto,
+            give_up_after: Duration::from_secs(7 * 24 * 60 * 60),
             bulk_route: ClassRoute::Smarthost,
             workflow_route: ClassRoute::Smarthost,
         }

@@ -1,15 +1,21 @@
-//! Erasing a workspace (docs/flows.md, "Erase"): for everybody at once, and then row by row by a job that comes to its end
-//! whatever happens on the way.
+//! Erasing a workspace or an account (docs/flows.md, "Erase"): for everybody at once, and then row by row by a job that comes to
+//! its end whatever happens on the way.
 //!
 //! Not here: who may ask for it, and which rows there are (`store`).
 
 use jiff::Timestamp;
+use serde_json::Value;
 
-use super::{FlowError, Gateway};
+use super::{FlowError, Gateway, now};
 use crate::{
-    core::job::Job,
+    core::{
+        account::{Account, AccountState, AccountStatus, Receipt},
+        event::{self, AccountEvent, Event},
+        ids::{AccountId, ContactId, MessageKey, WorkspaceId},
+        job::Job,
+    },
     queue::{Leased, Settlement},
-    store::Tx,
+    store::{Error, Trace, Tx},
 };
 
 /// Ends the workspace of this transaction: nobody gets in, its keys are destroyed, and a job sees to the rest.
@@ -35,4 +41,224 @@ pub async fn perform(gateway: &Gateway, job: &Leased) -> Result<(), FlowError> {
     tx.end_erasure().await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Has an account erased: it is worked no more, and a job removes what it alone has brought. Its login is the caller's to
+/// forget.
+///
+/// # Errors
+/// Those of the store; `Missing` when there is no such account.
+pub async fn begin_account(tx: &mut Tx, account: &mut Account, now: Timestamp) -> Result<(), FlowError> {
+    let was_gone = account.status.state.is_gone();
+    account.status = AccountStatus {
+        state: AccountState::Erasing,
+        since: now,
+        detail: None,
+        advice: Some("Nothing needs doing: account.erased tells when nothing is left.".into()),
+        next_attempt_at: None,
+        progress: None,
+        ..account.status.clone()
+    };
+    tx.set_account_status(account.id, &account.status).await?;
+    tx.set_receipt(account.id, &Receipt::begun(now)).await?;
+    tx.fence_account(account.id).await?;
+    tx.enqueue_job(&Job::EraseAccount { account: account.id }, now).await?;
+    if !was_gone {
+        let (what, status) = (AccountEvent::Disconnected, account.status.clone());
+        tx.announce(&Event::Account { what, account: account.id, status }, now).await?;
+    }
+    Ok(())
+}
+
+/// Erases what an account alone has brought, and then what is known of it. What fails is done again from where it was.
+///
+/// # Errors
+/// Those of the store. `Obsolete` when the account is erased already, or is not to be.
+pub async fn perform_account(gateway: &Gateway, job: &Leased, account: AccountId) -> Result<(), FlowError> {
+    let found = gateway.store.read(job.workspace).await?.account(account).await?;
+    if found.is_none_or(|found| found.status.state != AccountState::Erasing) {
+        return Err(FlowError::Obsolete);
+    }
+    let erasing = Erasing { gateway, workspace: job.workspace, account };
+    erasing.mail().await?;
+    erasing.decisions().await?;
+    erasing.journal().await?;
+    erasing.content().await?;
+    let mut tx = erasing.begin().await?.0;
+    tx.forget_account(account).await?;
+    tx.commit().await?;
+    // As for a workspace.
+    gateway.store.scrub().await?;
+    erasing.end(job).await
+}
+
+/// An account on its way out.
+#[derive(Clone, Copy)]
+struct Erasing<'g> {
+    gateway: &'g Gateway,
+    workspace: WorkspaceId,
+    account: AccountId,
+}
+
+impl Erasing<'_> {
+    /// A transaction in which nobody else changes the account or files mail, and what was removed before it.
+    async fn begin(&self) -> Result<(Tx, Receipt), FlowError> {
+        let mut tx = self.gateway.store.begin(self.workspace).await?;
+        let account = tx.account_to_change(self.account).await?;
+        if account.is_none_or(|account| account.status.state != AccountState::Erasing) {
+            return Err(FlowError::Obsolete);
+        }
+        tx.lock_filing().await?;
+        let receipt = tx.receipt(self.account).await?.ok_or(FlowError::Obsolete)?;
+        Ok((tx, receipt))
+    }
+
+    /// The messages it has seen, some at a time: those that nobody else has go.
+    async fn mail(&self) -> Result<(), FlowError> {
+        loop {
+            let mut session = self.gateway.store.read(self.workspace).await?;
+            let messages = session.seen_by(self.account).await?;
+            if messages.is_empty() {
+                return Ok(());
+            }
+            let kept = session.kept_under_key_of(self.account, &messages).await?;
+            drop(session);
+            for trace in kept {
+                self.seal_anew(trace).await?;
+            }
+            let (mut tx, mut receipt) = self.begin().await?;
+            tx.erase_seen(self.account, &messages, &mut receipt).await?;
+            tx.set_receipt(self.account, &receipt).await?;
+            tx.commit().await?;
+        }
+    }
+
+    /// Seals content that stays under the workspace's key: the account's is to be destroyed. Content that nothing names, or that
+    /// does not open, goes with the key.
+    async fn seal_anew(&self, Trace { blob, message }: Trace) -> Result<(), FlowError> {
+        let store = &self.gateway.store;
+        let opened = match message {
+            Some(message) => match store.read(self.workspace).await?.blob(blob).await {
+                Ok(raw) => Some((message, raw)),
+                Err(error) if error.is_lasting() => {
+                    tracing::error!(error = %error, "content of an account that is erased does not open");
+                    None
+                }
+                Err(error) => return Err(error.into()),
+            },
+            None => None,
+        };
+        let sealed = match opened {
+            Some((message, raw)) => {
+                let key = store.content_key(self.workspace, None).await?;
+                Some((message, store.seal_blob(self.workspace, key, &raw).await?))
+            }
+            None => None,
+        };
+        let mut tx = self.begin().await?.0;
+        match sealed {
+            Some((message, sealed)) => drop(tx.replace_content(message, blob, sealed).await?),
+            None => tx.delete_blob(blob).await?,
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Why it took or left what mail, also of what is kept: others have decided on that as well.
+    async fn decisions(&self) -> Result<(), FlowError> {
+        loop {
+            let (mut tx, mut receipt) = self.begin().await?;
+            let more = tx.erase_decisions(self.account, &mut receipt).await?;
+            tx.set_receipt(self.account, &receipt).await?;
+            tx.commit().await?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What the journal tells of what was erased, and whatever is still to be posted of it: ids and states alone stay.
+    async fn journal(&self) -> Result<(), FlowError> {
+        let mut after = 0;
+        loop {
+            let mut session = self.gateway.store.read(self.workspace).await?;
+            let entries = session.entries_about(self.account, after).await?;
+            drop(session);
+            let Some((last, _)) = entries.last() else { return Ok(()) };
+            after = *last;
+            let mut tx = self.begin().await?.0;
+            self.redact(&mut tx, entries).await?;
+            tx.commit().await?;
+        }
+    }
+
+    async fn redact(&self, tx: &mut Tx, entries: Vec<(i64, Value)>) -> Result<(), Error> {
+        let messages: Vec<MessageKey> = named(&entries, "message_id");
+        let contacts: Vec<ContactId> = named(&entries, "contact_id");
+        let there = tx.conversations_of(&messages).await?;
+        let known = tx.contacts_there(&contacts).await?;
+        for (seq, mut data) in entries {
+            let message = id_in::<MessageKey>(&data, "message_id");
+            let contact = id_in::<ContactId>(&data, "contact_id");
+            let is_gone = match contact {
+                Some(contact) => !known.contains(&contact),
+                None => message.is_some_and(|message| !there.contains_key(&message)),
+            };
+            let is_own = id_in::<AccountId>(&data, "account_id") == Some(self.account);
+            let erased = match (is_gone, is_own) {
+                (true, _) => event::Erased::Subject,
+                (false, true) => event::Erased::Account,
+                (false, false) => continue,
+            };
+            let before = data.clone();
+            event::redact(&mut data, erased);
+            if data != before {
+                tx.rewrite_entry(seq, &data).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left under its key, if anything: content of copies that came to nothing.
+    async fn content(&self) -> Result<(), FlowError> {
+        loop {
+            let mut session = self.gateway.store.read(self.workspace).await?;
+            let traces = session.content_under_key_of(self.account).await?;
+            drop(session);
+            if traces.is_empty() {
+                return Ok(());
+            }
+            for trace in traces {
+                self.seal_anew(trace).await?;
+            }
+        }
+    }
+
+    /// Says what was removed.
+    async fn end(&self, job: &Leased) -> Result<(), FlowError> {
+        let now = now();
+        let (mut tx, mut receipt) = self.begin().await?;
+        let account = tx.account(self.account).await?.ok_or(FlowError::Obsolete)?;
+        receipt.erased_at = Some(now);
+        let status = AccountStatus {
+            state: AccountState::Erased,
+            since: now,
+            advice: Some("To use the address again, connect it as a new account.".into()),
+            ..account.status
+        };
+        tx.set_account_status(self.account, &status).await?;
+        tx.set_receipt(self.account, &receipt).await?;
+        tx.settle(job, Settlement::Done).await?;
+        tx.announce(&Event::AccountErased { account: self.account, status, receipt }, now).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+fn id_in<T: std::str::FromStr>(data: &Value, member: &str) -> Option<T> {
+    data.get(member)?.as_str()?.parse().ok()
+}
+
+fn named<T: std::str::FromStr>(entries: &[(i64, Value)], member: &str) -> Vec<T> {
+    entries.iter().filter_map(|(_, data)| id_in(data, member)).collect()
 }

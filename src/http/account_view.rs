@@ -9,7 +9,10 @@ use utoipa::ToSchema;
 use super::openapi::{AccountStateWord, SecurityWord};
 use crate::{
     core::{
-        account::{Account, AccountError, AccountState, AccountStatus, Endpoint, Progress, Security},
+        account::{
+            Account, AccountError, AccountState, AccountStatus, Endpoint, Progress, Receipt, Security,
+        },
+        account_cause::Cause,
         ids::{AccountId, UserId},
     },
     mail::Address,
@@ -31,6 +34,47 @@ pub(super) struct AccountView {
     /// Mail that was at the provider before this is filed without events.
     #[schema(value_type = String, format = DateTime)]
     connected_at: Timestamp,
+    /// What erasing it has removed so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) receipt: Option<ReceiptView>,
+}
+
+/// What erasing an account has removed.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Receipt)]
+pub(super) struct ReceiptView {
+    #[schema(value_type = String, format = DateTime)]
+    requested_at: Timestamp,
+    /// When nothing was left; null while it goes on.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    erased_at: Option<Timestamp>,
+    /// Messages that nobody else had seen.
+    messages: u64,
+    /// Octets of these, as they came.
+    bytes: u64,
+    /// Messages that were seen elsewhere too, and stay.
+    messages_kept: u64,
+    /// Conversations of which nothing was left.
+    conversations: u64,
+    /// Contacts that its mail had made and that nothing else speaks for.
+    contacts: u64,
+    decisions: u64,
+}
+
+impl From<Receipt> for ReceiptView {
+    fn from(receipt: Receipt) -> Self {
+        let Receipt {
+            requested_at,
+            erased_at,
+            messages,
+            bytes,
+            messages_kept,
+            conversations,
+            contacts,
+            decisions,
+        } = receipt;
+        Self { requested_at, erased_at, messages, bytes, messages_kept, conversations, contacts, decisions }
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -67,6 +111,7 @@ impl From<Account> for AccountView {
             auth: AuthView { kind: "password" },
             status: account.status.into(),
             connected_at: account.connected_at,
+            receipt: None,
         }
     }
 }
@@ -131,6 +176,8 @@ pub(super) struct ErrorView {
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
     code: String,
+    /// The kind of cause, in the words that users of other systems know it by.
+    title: &'static str,
     message: String,
     /// What you can do about it.
     advice: String,
@@ -140,7 +187,8 @@ pub(super) struct ErrorView {
 
 impl From<AccountError> for ErrorView {
     fn from(AccountError { at, code, message, advice, count }: AccountError) -> Self {
-        Self { at, code, message, advice, count }
+        let title = Cause::of(&code).text();
+        Self { at, code, title, message, advice, count }
     }
 }
 

@@ -1,6 +1,6 @@
-//! The users' own accounts at their providers: connected, looked after and disconnected here.
+//! The users' own accounts at their providers: connected, shown and changed here.
 //!
-//! Not here: talking to a provider. The worker does, and what it meets is read in the account's status and error log.
+//! Not here: pausing and disconnecting them (`account_life`), and talking to a provider. The worker does, and what it meets is read in the account's status and error log.
 
 use axum::{Json, extract::State, response::Response};
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use super::{
     Api,
     access::Access,
     account_input::{AuthInput, EndpointInput, passwords_only},
+    account_life,
     account_view::{AccountView, ErrorView, StatusView},
     body::{Input, Parameters, PathId},
     keys::require_user,
@@ -23,7 +24,6 @@ use super::{
 use crate::{
     core::{
         account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials},
-        event::{AccountEvent, Event},
         ids::{AccountId, Id as _, UserId},
     },
     flow::{self, Gateway},
@@ -38,7 +38,6 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(status))
         .routes(routes!(errors))
         .routes(routes!(sync))
-        .routes(routes!(disconnect))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -84,7 +83,7 @@ fn own_address(api: &Api, email: Address) -> Result<Address, Problem> {
 }
 
 /// Nothing is known yet but that the worker is to log in.
-fn connecting(since: jiff::Timestamp) -> AccountStatus {
+pub(super) fn connecting(since: jiff::Timestamp) -> AccountStatus {
     AccountStatus {
         state: AccountState::Connecting,
         since,
@@ -142,11 +141,11 @@ async fn list(
     Ok(List::page(rows, query.limit, key, AccountView::from))
 }
 
-async fn find(api: &Api, access: &Access, id: AccountId) -> Result<Account, Problem> {
+pub(super) async fn find(api: &Api, access: &Access, id: AccountId) -> Result<Account, Problem> {
     access.read(api).await?.account(id).await?.ok_or_else(Problem::not_found)
 }
 
-/// Show an account.
+/// Show an account. Of one that is being erased, or was, `receipt` says what was removed.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/accounts/{id}", tag = "accounts", operation_id = "get_account",
     responses((status = 200, body = AccountView)))]
 async fn show(
@@ -154,7 +153,9 @@ async fn show(
     access: Access,
     PathId(id): PathId<AccountId>,
 ) -> Result<Json<AccountView>, Problem> {
-    Ok(Json(find(&api, &access, id).await?.into()))
+    let mut view = AccountView::from(find(&api, &access, id).await?);
+    view.receipt = access.read(&api).await?.receipt(id).await?.map(Into::into);
+    Ok(Json(view))
 }
 
 /// How an account is doing.
@@ -212,7 +213,10 @@ struct AccountPatch {
 }
 
 /// Give an account a new address, new servers or a new login, without disconnecting it. A new host needs the login in the
-/// same request. A disconnected account is connected again by a new login.
+/// same request. A disconnected account is connected again by a new login; a paused one stays paused.
+///
+/// A new address with a new login is another mailbox: from now on its mail is followed and no longer that of the former, what
+/// lies there already is read as when an account is connected, and the address becomes one of the user's own.
 #[utoipa::path(patch, path = "/v1/workspaces/{ws}/accounts/{id}", tag = "accounts",
     operation_id = "update_account", request_body = AccountPatch, responses((status = 200, body = AccountView)))]
 async fn change(
@@ -236,7 +240,9 @@ async fn change(
     let credentials = auth.map(AuthInput::check).transpose()?;
     let mut tx = api.store().begin(access.workspace).await?;
     let mut account = tx.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
+    account_life::require_not_erased(account.status.state)?;
     let old_settings = account.settings.clone();
+    let old_email = account.email.clone();
     account.email = email.unwrap_or(account.email);
     account.settings.imap = imap.unwrap_or(account.settings.imap);
     account.settings.smtp = smtp.unwrap_or(account.settings.smtp);
@@ -247,11 +253,32 @@ async fn change(
     tx.update_account_settings(id, &account.email, &account.settings).await?;
     if let Some(credentials) = &credentials {
         tx.replace_credentials(id, credentials).await?;
+        if old_email.key() != account.email.key() {
+            move_to(&mut tx, &mut account, &old_email).await?;
+        }
     }
-    restart(&mut tx, &api.gateway, &mut account).await?;
+    if matches!(account.status.state, AccountState::Paused | AccountState::WaitingForQuota) {
+        tx.fence_account(id).await?;
+    } else {
+        restart(&mut tx, &api.gateway, &mut account).await?;
+    }
     tx.commit().await?;
     api.look_now(id);
     Ok(Json(account.into()))
+}
+
+/// Has another mailbox followed from now on. Its address is the user's, unless it is known to be a colleague's.
+async fn move_to(tx: &mut Tx, account: &mut Account, from: &Address) -> Result<(), Problem> {
+    account.connected_at = flow::now();
+    account.status.last_checked_at = None;
+    tx.move_account(account.id, from, account.connected_at).await?;
+    let (users, _) = tx.people_among(std::slice::from_ref(&account.email)).await?;
+    let user = tx.user_to_change(account.user_id).await?;
+    if let Some(mut user) = user.filter(|_| users.is_empty()) {
+        user.aliases.push(account.email.clone());
+        tx.update_user(&user).await?;
+    }
+    Ok(())
 }
 
 /// The stored login goes to the hosts it was given for and to no other: whoever may change accounts could else have it sent
@@ -266,14 +293,7 @@ fn require_login_for_new_hosts(old: &AccountSettings, new: &AccountSettings) -> 
 
 /// What was disconnected or refused by the provider has no login left that could work.
 fn require_login(state: AccountState) -> Result<(), Problem> {
-    let lost = matches!(
-        state,
-        AccountState::Disconnected
-            | AccountState::ReauthRequired
-            | AccountState::Erasing
-            | AccountState::Erased
-    );
-    if lost {
+    if matches!(state, AccountState::Disconnected | AccountState::ReauthRequired) {
         return Err(
             Problem::invalid("auth", "The account has no login that works.").advice("Send auth as well.")
         );
@@ -282,7 +302,7 @@ fn require_login(state: AccountState) -> Result<(), Problem> {
 }
 
 /// Has the worker begin anew with what was changed: whoever works the account now writes nothing more.
-async fn restart(tx: &mut Tx, gateway: &Gateway, account: &mut Account) -> Result<(), Problem> {
+pub(super) async fn restart(tx: &mut Tx, gateway: &Gateway, account: &mut Account) -> Result<(), Problem> {
     let AccountStatus { last_synced_at, last_checked_at, .. } = account.status;
     account.status = AccountStatus { last_synced_at, last_checked_at, ..connecting(flow::now()) };
     tx.set_account_status(account.id, &account.status).await?;
@@ -315,75 +335,9 @@ async fn sync(
     let account = work.account(id).await?.ok_or_else(Problem::not_found)?;
     access.act_as(account.user_id)?;
     if !account.status.state.is_worked() {
-        let advice = "Connect it again: PATCH the account with auth.";
-        return Err(
-            Problem::conflict("account_not_connected", "The account is not connected.", advice).into()
-        );
+        return Err(account_life::not_worked(account.status.state).into());
     }
     let response = work.finish(Answer::accepted(&Looking { status: account.status.into() })).await?;
     api.look_now(id);
     Ok(response)
-}
-
-/// What becomes of the mail that came through the account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum History {
-    Keep,
-    Erase,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Disconnection {
-    history: History,
-}
-
-/// Disconnect an account: its login is forgotten and it is asked no more. What it brought stays (`keep`).
-#[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts/{id}/disconnect", tag = "accounts",
-    operation_id = "disconnect_account", request_body = Disconnection, responses((status = 200, body = AccountView)))]
-async fn disconnect(
-    State(api): State<Api>,
-    access: Access,
-    PathId(id): PathId<AccountId>,
-    input: Input<Disconnection>,
-) -> Result<Response, Stop> {
-    let mut work = input.stamp.begin(&api, &access).await?;
-    let mut account = work.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
-    access.act_as(account.user_id)?;
-    if input.value.history == History::Erase {
-        let refused = Problem::invalid("history", "This release cannot erase what an account brought.");
-        return Err(refused.advice("Use \"keep\"; DELETE on the workspace erases everything in it.").into());
-    }
-    if account.status.state != AccountState::Disconnected {
-        forget(&mut work, &mut account).await?;
-    }
-    let response = work.finish(Answer::ok(&AccountView::from(account))).await?;
-    api.look_now(id);
-    Ok(response)
-}
-
-async fn forget(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
-    let now = flow::now();
-    account.status = AccountStatus {
-        state: AccountState::Disconnected,
-        since: now,
-        detail: None,
-        advice: Some("Connect it again with a new login when it is wanted.".into()),
-        next_attempt_at: None,
-        progress: None,
-        ..account.status.clone()
-    };
-    tx.set_account_status(account.id, &account.status).await?;
-    // The key stays, since it seals the account's mail too; the login itself goes.
-    let nothing = Credentials::Password { username: String::new(), password: String::new().into() };
-    tx.replace_credentials(account.id, &nothing).await?;
-    tx.fence_account(account.id).await?;
-    let event = Event::Account {
-        what: AccountEvent::Disconnected,
-        account: account.id,
-        status: account.status.clone(),
-    };
-    tx.announce(&event, now).await?;
-    Ok(())
 }

@@ -8,6 +8,7 @@
 
 mod access;
 mod account_input;
+mod account_life;
 mod account_view;
 mod accounts;
 mod attachments;
@@ -195,6 +196,7 @@ fn resources() -> OpenApiRouter<Api> {
         .merge(contacts::router())
         .merge(contact_import::router())
         .merge(accounts::router())
+        .merge(account_life::router())
         .merge(conversations::router())
         .merge(repairs::router())
         .merge(messages::router())

@@ -77,6 +77,8 @@ pub const ROUTES: &[Route] = &[
     route(Method::GET, "/v1/workspaces/{ws}/accounts/{id}/status", READ),
     route(Method::GET, "/v1/workspaces/{ws}/accounts/{id}/errors", READ),
     route(Method::POST, "/v1/workspaces/{ws}/accounts/{id}/sync", WRITE),
+    route(Method::POST, "/v1/workspaces/{ws}/accounts/{id}/pause", WRITE),
+    route(Method::POST, "/v1/workspaces/{ws}/accounts/{id}/resume", WRITE),
     route(Method::POST, "/v1/workspaces/{ws}/accounts/{id}/disconnect", WRITE),
     route(Method::GET, "/v1/workspaces/{ws}/conversations", READ),
     route(Method::GET, "/v1/workspaces/{ws}/conversations/{id}", READ),

@@ -2,6 +2,9 @@
 //!
 //! Not here: the mailboxes of an account (`store::mailboxes`) and who works it (`store::leases`).
 
+use jiff::Timestamp;
+use uuid::Uuid;
+
 use super::{
     Error, Page, Place, ReadSystem, Session, Tx,
     columns::{changed, json_text, word},
@@ -85,6 +88,38 @@ impl Tx {
         changed(self.execute(query).await?)
     }
 
+    /// Follows another mailbox under the same account from now on: nothing is read on from where the former one was left, and
+    /// places in that are told apart by its address, for UIDs mean nothing elsewhere.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn move_account(&mut self, id: AccountId, from: &Address, now: Timestamp) -> Result<(), Error> {
+        let query = sql("update accounts set connected_at = $3, last_checked_at = null \
+             where workspace = $1 and id = $2")
+        .bind(self.workspace())
+        .bind(id)
+        .bind(now);
+        changed(self.execute(query).await?)?;
+        let query = sql("delete from mailboxes where workspace = $1 and account = $2")
+            .bind(self.workspace())
+            .bind(id);
+        self.execute(query).await?;
+        let former = format!("{}/", from.key()).into_bytes();
+        for table in ["sightings", "decisions"] {
+            let text = if self.store().is_shared() {
+                format!("update {table} set mailbox = $3 || mailbox where workspace = $1 and account = $2")
+            } else {
+                // `||` would make a text of it.
+                format!(
+                    "update {table} set mailbox = cast($3 || mailbox as blob) where workspace = $1 and account = $2"
+                )
+            };
+            let query = sql(text).bind(self.workspace()).bind(id).bind(former.clone());
+            self.execute(query).await?;
+        }
+        Ok(())
+    }
+
     /// # Errors
     /// `Missing` when there is no such account.
     pub async fn replace_credentials(
@@ -95,7 +130,8 @@ impl Tx {
         let query = sql("select key_id from accounts where workspace = $1 and id = $2")
             .bind(self.workspace())
             .bind(id);
-        let key = self.fetch_optional(query).await?.ok_or(Error::Missing)?.get("key_id")?;
+        let row = self.fetch_optional(query).await?.ok_or(Error::Missing)?;
+        let key = row.get::<Option<Uuid>>("key_id")?.ok_or(Error::Missing)?;
         let sealed = credentials::seal(self, key, &place(id), credentials).await?;
         let query = sql("update accounts set credentials = $3 where workspace = $1 and id = $2")
             .bind(self.workspace())
@@ -104,11 +140,26 @@ impl Tx {
         changed(self.execute(query).await?)
     }
 
+    /// Forgets what logs in. The account's key stays, since it seals its mail too.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn forget_credentials(&mut self, id: AccountId) -> Result<(), Error> {
+        let query = sql("update accounts set credentials = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(Vec::new());
+        changed(self.execute(query).await?)
+    }
+
+    /// Sets the status. An account fails from its first error until anything else becomes of it.
+    ///
     /// # Errors
     /// `Missing` when there is no such account.
     pub async fn set_account_status(&mut self, id: AccountId, status: &AccountStatus) -> Result<(), Error> {
         let query = sql("update accounts set state = $3, state_since = $4, detail = $5, advice = $6, \
-             last_synced_at = $7, last_checked_at = $8, next_attempt_at = $9, progress = $10 \
+             last_synced_at = $7, last_checked_at = $8, next_attempt_at = $9, progress = $10, \
+             failing_since = case when $3 in ('error', 'throttled') then coalesce(failing_since, $4) end \
              where workspace = $1 and id = $2")
         .bind(self.workspace())
         .bind(id)
@@ -174,7 +225,17 @@ impl Session {
             .bind(id);
         let Some(row) = self.fetch_optional(query).await? else { return Ok(None) };
         let sealed: Vec<u8> = row.get("credentials")?;
-        credentials::open(self, row.get("key_id")?, &place(id), &sealed).await.map(Some)
+        // Of one that was erased there is neither.
+        let key = row.get::<Option<Uuid>>("key_id")?.ok_or(Error::Missing)?;
+        credentials::open(self, key, &place(id), &sealed).await.map(Some)
+    }
+
+    /// Since when an account has failed without anything having gone well in between; `None` when it does not fail.
+    pub async fn failing_since(&mut self, id: AccountId) -> Result<Option<Timestamp>, Error> {
+        let query = sql("select failing_since from accounts where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id);
+        Ok(self.fetch_optional(query).await?.map(|row| row.get("failing_since")).transpose()?.flatten())
     }
 
     /// The error log, latest first.

@@ -291,7 +291,7 @@ impl Tx {
         self.fetch_all(query).await.map(drop)
     }
 
-    async fn recount(&mut self, ids: &[ConversationId]) -> Result<(), Error> {
+    pub(super) async fn recount(&mut self, ids: &[ConversationId]) -> Result<(), Error> {
         let query = Statement::new(
             "update conversations set message_count = (select count(*) from messages m \
              where m.workspace = conversations.workspace and m.conversation = conversations.id), \

@@ -372,7 +372,11 @@ async fn after(
     let next = pause.as_ref().map(|pause| flow::now().saturating_add(pause.length).unwrap_or(Timestamp::MAX));
     tracing::info!(account = %leased.account, code = trouble.code(), failures, "an account's session ended");
     match Box::pin(sync::record(gateway, leased, trouble, next)).await {
-        Ok(()) => pause,
+        Ok(false) => pause,
+        Ok(true) => {
+            tracing::warn!(account = %leased.account, "an account has failed for too long and is stopped");
+            None
+        }
         Err(store::Error::Fenced | store::Error::Missing) => None,
         Err(error) => {
             tracing::warn!(account = %leased.account, error = %error, "an account's trouble could not be written down");
@@ -386,7 +390,9 @@ fn pause(trouble: &Trouble, (failures, health): (u32, Health), jitter: f64) -> O
     let usual = retry::connection(failures, jitter);
     let long = retry::connection(failures.saturating_add(SEVERE), jitter);
     Some(match trouble {
-        Trouble::Credentials(_) | Trouble::LostLogin => return None,
+        Trouble::Credentials(_) | Trouble::Revoked(_) | Trouble::NotEnabled(_) | Trouble::LostLogin => {
+            return None;
+        }
         // A server that ends good sessions says so too, as when it restarts: then the usual pause will do.
         Trouble::Throttled { wait, .. } => {
             let own = if health == Health::Failed { long } else { usual };
@@ -418,6 +424,8 @@ mod tests {
         check(Trouble::Misbehaving(text()), 1, Some((80, true)));
         check(Trouble::Credentials(text()), 1, None);
         check(Trouble::LostLogin, 1, None);
+        check(Trouble::Revoked(text()), 1, None);
+        check(Trouble::NotEnabled(text()), 1, None);
         check(Trouble::Unreadable, 4, Some((600, true)));
         let wait = Some(Duration::from_secs(178));
         check(Trouble::Throttled { text: text(), wait }, 1, Some((178, false)));

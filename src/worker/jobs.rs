@@ -226,6 +226,7 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
         Job::Report { message } => flow::submit::report(&gateway, &job, *message).await,
         Job::Refetch { account, decision } => flow::sync::refetch(&gateway, &job, *account, *decision).await,
         Job::Erase => flow::erase::perform(&gateway, &job).await,
+        Job::EraseAccount { account } => flow::erase::perform_account(&gateway, &job, *account).await,
         Job::Deliver { webhook, seq } => flow::notify::deliver(&gateway, &job, *webhook, *seq).await,
     }
 }
@@ -238,9 +239,9 @@ async fn after_lasting_failure(gateway: &Gateway, job: &Leased) -> Result<(), st
         (_, Some(wait)) => return fail(gateway, job, wait).await,
         (Job::Process { inbound }, None) => flow::hold_poison(gateway, job, *inbound).await,
         (Job::Submit { message, .. }, None) => flow::submit::hold_poison(gateway, job, *message).await,
-        // An endpoint is owed its events, and whoever had a workspace erased that nothing of it is left: ever more slowly,
+        // An endpoint is owed its events, and whoever had something erased that nothing of it is left: ever more slowly,
         // until the data is mended or the endpoint given up.
-        (Job::Deliver { .. } | Job::Erase, None) => {
+        (Job::Deliver { .. } | Job::Erase | Job::EraseAccount { .. }, None) => {
             return fail(gateway, job, retry::submission(failures, flow::jitter())).await;
         }
         (_, None) => {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use mailweave::{
-    app::Running,
+    app::{Running, audit},
     config::{Config, DomainName},
     net, telemetry,
 };
@@ -163,6 +163,28 @@ impl Gateway {
         self.runtime.block_on(async {
             client.get(format!("http://{http}/metrics")).send().await.unwrap().text().await.unwrap()
         })
+    }
+
+    /// What an audit of the store finds wrong.
+    pub fn audit(&self) -> Vec<String> {
+        let gateway = &self.running().gateway;
+        let report = self.runtime.block_on(audit::audit(&gateway.store, &gateway.settings.ours)).unwrap();
+        report.lines.into_iter().flat_map(|line| line.found).collect()
+    }
+
+    /// The tables of PostgreSQL that hold a word, be it in bytes.
+    pub fn tables_holding(&self, word: &str) -> Vec<String> {
+        let Some(database) = &self.database else { return Vec::new() };
+        let hex: String = word.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let tables = database.run("select tablename from pg_tables where schemaname = current_schema()");
+        assert!(tables.lines().count() > 20, "{tables}");
+        let holds = |table: &&str| {
+            let found = format!(
+                "select count(*) from {table} t where t::text ilike '%{word}%' or t::text like '%{hex}%'"
+            );
+            database.run(&found).trim() != "0"
+        };
+        tables.lines().filter(holds).map(str::to_owned).collect()
     }
 
     /// Does to the database what no caller can, as a failing disk or a crash at the wrong moment would.

@@ -23,6 +23,7 @@ mod events;
 mod follow;
 mod handed_in_again;
 mod isolation;
+mod life;
 mod metrics;
 mod poison;
 mod privacy;

@@ -48,7 +48,7 @@ fn forms(word: &str) -> Vec<Vec<u8>> {
 }
 
 /// The files that hold one of these words in one of its forms.
-fn holding(places: &[PathBuf], words: &[&str]) -> Vec<(PathBuf, String)> {
+pub fn holding(places: &[PathBuf], words: &[&str]) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for file in places.iter().flat_map(|place| files(place)) {
         let bytes = fs::read(&file).unwrap_or_default();

@@ -9,6 +9,7 @@ mod support;
 
 mod world;
 
+mod erased;
 mod faults;
 mod held;
 mod honest;

@@ -12,7 +12,7 @@ use super::way_out::{Access, account_access, rest_over, tell_workers};
 use crate::{
     account::Trouble,
     core::{
-        account::{AccountState, MailboxUid},
+        account::MailboxUid,
         ids::{AccountId, MessageKey},
         message::{Sighting, SightingRow, StoredMessage},
         retry,
@@ -55,7 +55,7 @@ pub async fn save_sent(
     let login = match account_access(&mut session, account).await? {
         Access::Open(login) => login,
         Access::Rests(until) => return put_off(gateway, job, until).await,
-        Access::Closed(state) if is_gone(state) => return Err(FlowError::Obsolete),
+        Access::Closed(state) if state.is_gone() => return Err(FlowError::Obsolete),
         Access::Closed(_) => return put_off(gateway, job, now() + WAIT).await,
     };
     let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
@@ -72,10 +72,6 @@ pub async fn save_sent(
         }
         Err(trouble) => fail(gateway, job, account, (began, &trouble)).await,
     }
-}
-
-fn is_gone(state: AccountState) -> bool {
-    matches!(state, AccountState::Disconnected | AccountState::Erasing | AccountState::Erased)
 }
 
 async fn put_off(gateway: &Gateway, job: &Leased, until: Timestamp) -> Result<(), FlowError> {
@@ -121,7 +117,14 @@ async fn note(
     at: Option<MailboxUid>,
     copy: SentCopy,
 ) -> Result<(), FlowError> {
-    if let Some(at) = at {
+    // Of an account that is being erased no trace is added any more.
+    let found = match at {
+        Some(at) => {
+            tx.account_to_change(at.account).await?.filter(|a| !a.status.state.is_erased()).map(|_| at)
+        }
+        None => None,
+    };
+    if let Some(at) = found {
         tx.add_sighting(message, &SightingRow { sighting: Sighting::Account(at), at: now() }).await?;
     }
     tx.set_sent_copy(message, copy).await?;

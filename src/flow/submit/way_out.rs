@@ -89,7 +89,10 @@ fn reason(state: AccountState) -> &'static str {
     match state {
         AccountState::ReauthRequired => REFUSED_LOGIN,
         AccountState::WaitingForQuota => "The account waits for room in its quota. It is sent when there is.",
-        AccountState::Stopped | AccountState::Paused => "The account is paused. It is sent when it goes on.",
+        AccountState::Paused => "The account is paused. It is sent when it goes on.",
+        AccountState::Stopped => {
+            "The account has failed for so long that it is not tried any more. It is sent when the account goes on."
+        }
         _ => "The account is not connected. It is sent when the account is connected again.",
     }
 }
@@ -108,7 +111,8 @@ pub(super) async fn note_trouble(
     id: AccountId,
     (began, trouble): (Timestamp, &Trouble),
 ) -> Result<bool, FlowError> {
-    let Some(account) = tx.account(id).await? else { return Ok(false) };
+    let account = tx.account(id).await?.filter(|account| !account.status.state.is_erased());
+    let Some(account) = account else { return Ok(false) };
     let (is_refused, is_worked) =
         (trouble.state() == AccountState::ReauthRequired, account.status.state.is_worked());
     if is_refused && is_worked && account.status.since < began {

@@ -2,6 +2,8 @@
 //!
 //! Not here: when to try again (`worker::accounts`).
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use crate::{
@@ -12,11 +14,12 @@ use crate::{
         ids::AccountId,
         sync_plan::resting_state,
     },
-    flow::{Gateway, now, submit},
+    flow::{Gateway, now, signed, submit},
     store::{Error, Leased, Tx},
 };
 
-/// Writes down what ended a session, and when the next one begins; `None` when it takes the user first.
+/// Writes down what ended a session, and when the next one begins; `None` when it takes the user first. True when there is to
+/// be no next one, for the account has failed for as long as policy allows.
 ///
 /// # Errors
 /// Those of the store; `Fenced` when the account is no longer ours.
@@ -25,11 +28,52 @@ pub async fn record(
     lease: Leased,
     trouble: &Trouble,
     next_attempt_at: Option<Timestamp>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let mut tx = gateway.store.begin(lease.workspace).await?;
     tx.check_epoch(lease.account, lease.epoch).await?;
-    write_down(&mut tx, lease.account, trouble, next_attempt_at).await?;
-    tx.commit().await
+    let since = tx.failing_since(lease.account).await?;
+    let patience = gateway.policy().give_up_after;
+    let ends = next_attempt_at.is_some() && ends_patience(trouble, since, (now(), patience));
+    if ends {
+        give_up(&mut tx, lease.account, trouble).await?;
+    } else {
+        write_down(&mut tx, lease.account, trouble, next_attempt_at).await?;
+    }
+    tx.commit().await?;
+    Ok(ends)
+}
+
+/// Whether an account that fails now has failed for as long as it may. Who has no patience gives it up at the first failure that
+/// its provider speaks of: a network that is away for a moment is nobody's word.
+fn ends_patience(
+    trouble: &Trouble,
+    since: Option<Timestamp>,
+    (now, patience): (Timestamp, Duration),
+) -> bool {
+    match trouble {
+        // Our own fault.
+        Trouble::Unreadable => false,
+        Trouble::Unreachable(_) if patience.is_zero() => false,
+        _ => now.duration_since(since.unwrap_or(now)) >= signed(patience),
+    }
+}
+
+/// Stops an account that has failed for too long: its provider is left alone until somebody has it tried again.
+async fn give_up(tx: &mut Tx, id: AccountId, trouble: &Trouble) -> Result<(), Error> {
+    let now = now();
+    let account = tx.account(id).await?.ok_or(Error::Fenced)?;
+    tx.log_account_error(id, &trouble.entry(now)).await?;
+    let status = AccountStatus {
+        state: AccountState::Stopped,
+        since: now,
+        detail: Some(format!("It has failed for too long and is not tried any more: {trouble}")),
+        advice: Some(format!("{} Then resume the account.", trouble.remedy()).trim().to_owned()),
+        next_attempt_at: None,
+        progress: None,
+        ..account.status
+    };
+    tx.set_account_status(id, &status).await?;
+    announce(tx, (id, &status), AccountEvent::Stopped, now).await
 }
 
 /// Writes down that the provider refused the account's login elsewhere than in its session. The session ends too: nobody
@@ -60,7 +104,7 @@ async fn write_down(
         state,
         since: if was == state { account.status.since } else { now },
         detail: Some(trouble.to_string()),
-        advice: Some(trouble.advice().into()),
+        advice: Some(trouble.advice()),
         next_attempt_at,
         ..account.status
     };
@@ -165,4 +209,24 @@ async fn announce(
     now: Timestamp,
 ) -> Result<(), Error> {
     tx.announce(&Event::Account { what, account, status: status.clone() }, now).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn real_6_shsp_13_an_account_is_given_up_after_the_policys_time() {
+        let at = |hours: i64| Timestamp::from_second(1_760_000_000 + hours * 3600).unwrap();
+        let (none, two_days) = (Duration::ZERO, Duration::from_secs(48 * 3600));
+        let (refused, away) = (Trouble::Refused("x".into()), Trouble::Unreachable("x".into()));
+        for trouble in [&refused, &away] {
+            assert!(!ends_patience(trouble, None, (at(0), two_days)));
+            assert!(!ends_patience(trouble, Some(at(0)), (at(47), two_days)));
+            assert!(ends_patience(trouble, Some(at(0)), (at(48), two_days)));
+        }
+        assert!(ends_patience(&refused, None, (at(0), none)));
+        assert!(!ends_patience(&away, Some(at(0)), (at(99), none)));
+        assert!(!ends_patience(&Trouble::Unreadable, Some(at(0)), (at(99), two_days)));
+    }
 }

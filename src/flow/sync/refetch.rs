@@ -203,6 +203,10 @@ impl<S: Wire> Connection<'_, S> {
     ) -> Result<(), FlowError> {
         let now = now();
         let mut tx = self.gateway.store.begin(self.workspace).await?;
+        let account = tx.account_to_change(self.account).await?;
+        if account.is_none_or(|account| account.status.state.is_gone()) {
+            return Err(FlowError::Obsolete);
+        }
         let arrival = self.arrival(whole, (Way::Live, uid_validity), name, now);
         self.ingest(&mut tx, whole, arrival).await?;
         tx.settle(job, Settlement::Done).await?;

@@ -3,6 +3,7 @@
 //! Not here: the engines themselves (grouped commits, locks, sealing), which have tests beside them.
 
 mod accounts;
+mod erase;
 mod isolation;
 mod journal;
 mod outbound;

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     core::{
-        account::AccountState,
+        account::{AccountState, Receipt},
         decision::Verdict,
         ids::{Id as _, WorkspaceId},
     },
@@ -141,6 +141,32 @@ async fn chores_find_what_they_are_after_by_an_index() {
     let lease = Lease { owner: "a", now, lasts: SignedDuration::from_secs(30) };
     check(&world, "free accounts", async {
         system.lease_accounts(lease, &[AccountState::Active], 10).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn erasing_an_account_begins_at_what_is_its_own() {
+    let world = World::sqlite().await;
+    let workspace = world.workspace().await;
+    let (account, messages) = (mint(), [mint(), mint()]);
+    let mut session = world.store.read(workspace).await.unwrap();
+    check(&world, "what it has seen", async { drop(session.seen_by(account).await.unwrap()) }).await;
+    check(&world, "what is kept under its key", async {
+        session.kept_under_key_of(account, &messages).await.unwrap();
+    })
+    .await;
+    check(&world, "what else is", async { drop(session.content_under_key_of(account).await.unwrap()) }).await;
+    check(&world, "what the journal tells of it", async {
+        session.entries_about(account, 0).await.unwrap();
+    })
+    .await;
+    drop(session);
+    let mut tx = world.store.begin(workspace).await.unwrap();
+    let mut receipt = Receipt::begun(Timestamp::UNIX_EPOCH);
+    check(&world, "its mail", async { tx.erase_seen(account, &messages, &mut receipt).await.unwrap() }).await;
+    check(&world, "its decisions", async {
+        tx.erase_decisions(account, &mut receipt).await.unwrap();
     })
     .await;
 }

@@ -1,0 +1,193 @@
+//! Pausing an account, resuming it, and disconnecting it with or without what it brought.
+//!
+//! Not here: erasing (`flow::erase`), and connecting (`accounts`).
+
+use axum::{extract::State, response::Response};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Api,
+    access::Access,
+    account_view::AccountView,
+    accounts::restart,
+    body::{Input, PathId},
+    once::{Answer, Stop},
+    problem::Problem,
+};
+use crate::{
+    core::{
+        account::{Account, AccountState, AccountStatus},
+        event::{AccountEvent, Event},
+        ids::AccountId,
+    },
+    flow,
+    store::Tx,
+};
+
+pub(super) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(pause)).routes(routes!(resume)).routes(routes!(disconnect))
+}
+
+/// Why an account is not worked, and what would have it worked.
+pub(super) fn not_worked(state: AccountState) -> Problem {
+    let (detail, advice) = match state {
+        AccountState::Paused => ("The account is paused.", "Resume it."),
+        AccountState::Stopped => ("The account has failed for too long and is stopped.", "Resume it."),
+        AccountState::WaitingForQuota => (
+            "The account waits for room in a limit.",
+            "Disconnect another account, or have the limit raised.",
+        ),
+        _ => ("The account is not connected.", "Connect it again: PATCH the account with auth."),
+    };
+    Problem::conflict("account_not_connected", detail, advice)
+}
+
+/// An account that is erased, or about to be, is never worked again.
+pub(super) fn require_not_erased(state: AccountState) -> Result<(), Problem> {
+    match state.is_erased() {
+        true => {
+            let advice = "Once it is erased, connect the address as a new account.";
+            Err(Problem::conflict("account_erased", "The account is erased.", advice))
+        }
+        false => Ok(()),
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NothingToSay)]
+struct Nothing {}
+
+/// Pause an account: its mail is neither read nor sent until it is resumed, and its login is kept.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts/{id}/pause", tag = "accounts",
+    operation_id = "pause_account", responses((status = 200, body = AccountView)))]
+async fn pause(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<AccountId>,
+    input: Input<Nothing>,
+) -> Result<Response, Stop> {
+    let Nothing {} = input.value;
+    let mut work = input.stamp.begin(&api, &access).await?;
+    let mut account = work.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
+    access.act_as(account.user_id)?;
+    match account.status.state {
+        AccountState::Paused => {}
+        state if state.is_worked() || state == AccountState::Stopped => {
+            account.status = AccountStatus {
+                state: AccountState::Paused,
+                since: flow::now(),
+                detail: None,
+                advice: Some("Resume the account when its mail is wanted again.".into()),
+                next_attempt_at: None,
+                progress: None,
+                ..account.status
+            };
+            work.set_account_status(id, &account.status).await?;
+            work.fence_account(id).await?;
+        }
+        state => return Err(not_worked(state).into()),
+    }
+    let response = work.finish(Answer::ok(&AccountView::from(account))).await?;
+    api.look_now(id);
+    Ok(response)
+}
+
+/// Resume an account that was paused, or was stopped because it had failed for too long. What came in meanwhile is read now.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts/{id}/resume", tag = "accounts",
+    operation_id = "resume_account", responses((status = 200, body = AccountView)))]
+async fn resume(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<AccountId>,
+    input: Input<Nothing>,
+) -> Result<Response, Stop> {
+    let Nothing {} = input.value;
+    let mut work = input.stamp.begin(&api, &access).await?;
+    let mut account = work.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
+    access.act_as(account.user_id)?;
+    match account.status.state {
+        AccountState::Paused | AccountState::Stopped => {
+            restart(&mut work, &api.gateway, &mut account).await?;
+        }
+        state if state.is_worked() => {}
+        state => return Err(not_worked(state).into()),
+    }
+    let response = work.finish(Answer::ok(&AccountView::from(account))).await?;
+    api.look_now(id);
+    Ok(response)
+}
+
+/// What becomes of the mail that came through the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum History {
+    Keep,
+    Erase,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Disconnection {
+    history: History,
+}
+
+/// Disconnect an account: its login is forgotten and it is asked no more. What it brought stays (`keep`), or what it alone
+/// brought goes (`erase`), which takes a while and ends with `account.erased` and a receipt. What others have seen as well
+/// stays: mail that the CRM sent, that a copy was captured of, or that lies in a colleague's account too.
+///
+/// Not erased: what the CRM has been told already, and backups, until the copies of the master key they need are gone.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts/{id}/disconnect", tag = "accounts",
+    operation_id = "disconnect_account", request_body = Disconnection, responses((status = 200, body = AccountView)))]
+async fn disconnect(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<AccountId>,
+    input: Input<Disconnection>,
+) -> Result<Response, Stop> {
+    let mut work = input.stamp.begin(&api, &access).await?;
+    let mut account = work.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
+    access.act_as(account.user_id)?;
+    let state = account.status.state;
+    match input.value.history {
+        _ if state.is_erased() => {}
+        History::Erase => {
+            work.forget_credentials(id).await?;
+            flow::erase::begin_account(&mut work, &mut account, flow::now()).await?;
+        }
+        History::Keep if state == AccountState::Disconnected => {}
+        History::Keep => {
+            work.forget_credentials(id).await?;
+            part_from(&mut work, &mut account).await?;
+        }
+    }
+    let mut view = AccountView::from(account);
+    view.receipt = work.receipt(id).await?.map(Into::into);
+    let response = work.finish(Answer::ok(&view)).await?;
+    api.look_now(id);
+    Ok(response)
+}
+
+async fn part_from(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
+    let now = flow::now();
+    account.status = AccountStatus {
+        state: AccountState::Disconnected,
+        since: now,
+        detail: None,
+        advice: Some("Connect it again with a new login when it is wanted.".into()),
+        next_attempt_at: None,
+        progress: None,
+        ..account.status.clone()
+    };
+    tx.set_account_status(account.id, &account.status).await?;
+    tx.fence_account(account.id).await?;
+    let event = Event::Account {
+        what: AccountEvent::Disconnected,
+        account: account.id,
+        status: account.status.clone(),
+    };
+    tx.announce(&event, now).await?;
+    Ok(())
+}
