@@ -1,0 +1,356 @@
+//! Whether a message belongs into the CRM, decided on facts alone (invariant 8), with the rule that decided.
+//!
+//! Not here: gathering the facts (`flow`), limits (`core::limits`), and what attachments may come (`attachments`).
+
+use super::{
+    Policy,
+    settings::{CreateOn, Drafts, InternalRule, ThreadStart},
+};
+use crate::core::{
+    attribution::Attribution,
+    decision::{Ruling, Verdict},
+    message::{Author, CaptureField, ContactRole, Direction},
+};
+
+/// What is known of a message in a user's mailbox from its header.
+#[derive(Debug, Clone, Copy)]
+pub struct MailboxFacts<'a> {
+    /// As the policy's rules about contacts have it ([`super::people`]).
+    pub attribution: &'a Attribution,
+    /// It shares a thread key with mail in the CRM.
+    pub thread_known: bool,
+    pub is_draft: bool,
+    /// It is the account's own user who wrote it.
+    pub own: bool,
+    /// Its author is a contact who is assigned to the account's user.
+    pub assigned: bool,
+    /// Another account of the workspace, be it disconnected, is among its addresses.
+    pub other_account: bool,
+    /// It answers mail that the account's user wrote.
+    pub answers_user: bool,
+}
+
+impl MailboxFacts<'_> {
+    fn has(&self, role: ContactRole) -> bool {
+        self.attribution.contacts.iter().any(|(_, held)| *held == role)
+    }
+
+    fn to_contact(&self) -> bool {
+        self.has(ContactRole::To) || self.has(ContactRole::Cc) || self.has(ContactRole::Bcc)
+    }
+
+    fn from_contact(&self) -> bool {
+        matches!(self.attribution.author, Author::Contact(_)) || self.has(ContactRole::From)
+    }
+}
+
+/// Judges a message found in a user's mailbox.
+#[must_use]
+pub fn judge_mailbox(policy: &Policy, facts: MailboxFacts<'_>) -> Ruling {
+    left_out(policy, facts)
+        .or_else(|| {
+            facts
+                .thread_known
+                .then(|| synced("known_thread", "It belongs to a conversation that is in the CRM."))
+        })
+        .or_else(|| started(policy, facts))
+        .unwrap_or_else(|| unwanted(policy, facts))
+}
+
+/// What keeps a message out whatever conversation it belongs to.
+fn left_out(policy: &Policy, facts: MailboxFacts<'_>) -> Option<Ruling> {
+    let settings = &policy.settings;
+    let who = facts.attribution;
+    if facts.is_draft && settings.drafts == Drafts::Skip {
+        return Some(skipped("draft", "It is a draft, not yet sent."));
+    }
+    match settings.internal_rule {
+        InternalRule::AnyParticipantAccount if facts.other_account => {
+            return Some(skipped(
+                "other_account",
+                "Another account of this workspace is among its addresses.",
+            ));
+        }
+        InternalRule::SenderIsUser if facts.from_contact() && is_users(who) && !facts.own => {
+            return Some(skipped("colleague_wrote", "Its author is a contact, but works in this workspace."));
+        }
+        _ => {}
+    }
+    let internal = who.direction == Direction::Internal && who.contacts.is_empty();
+    internal.then(|| skipped("internal", "Everybody on it works in this workspace."))
+}
+
+fn is_users(who: &Attribution) -> bool {
+    matches!(who.author, Author::User(_))
+}
+
+/// What may begin a conversation.
+fn started(policy: &Policy, facts: MailboxFacts<'_>) -> Option<Ruling> {
+    let settings = &policy.settings;
+    if facts.from_contact() && !facts.own && settings.starts(ThreadStart::Inbound) {
+        return (!settings.require_assignment || facts.assigned)
+            .then(|| synced("contact_wrote", "A contact wrote it."));
+    }
+    let wrote = is_users(facts.attribution) && settings.starts(ThreadStart::Outbound);
+    if wrote && facts.to_contact() {
+        return Some(synced("wrote_to_contact", "A user wrote it to a contact."));
+    }
+    let strangers = !facts.attribution.outsiders.is_empty();
+    if wrote && strangers && settings.create_on == CreateOn::Sent {
+        return Some(synced(
+            "sent_makes_contact",
+            "A user wrote it, and whom users write to becomes a contact.",
+        ));
+    }
+    let answered = facts.answers_user && facts.attribution.author == Author::Other;
+    (answered && settings.create_on == CreateOn::Exchange).then(|| {
+        synced("exchange_makes_contact", "It answers a user's mail, and who answers becomes a contact.")
+    })
+}
+
+/// Why nothing was begun.
+fn unwanted(policy: &Policy, facts: MailboxFacts<'_>) -> Ruling {
+    let settings = &policy.settings;
+    match () {
+        () if facts.from_contact() && settings.starts(ThreadStart::Inbound) => {
+            skipped("not_assigned", "A contact wrote it who is not assigned to this user.")
+        }
+        () if facts.from_contact() => skipped(
+            "inbound_starts_nothing",
+            "A contact wrote it, and by policy that begins no conversation.",
+        ),
+        () if facts.to_contact() && is_users(facts.attribution) => skipped(
+            "outbound_starts_nothing",
+            "A user wrote it to a contact, and by policy that begins no conversation.",
+        ),
+        () if facts.to_contact() => {
+            skipped("stranger_wrote", "A contact is on it, but somebody unknown wrote it.")
+        }
+        () => skipped("no_contact", "Nobody on it is a contact."),
+    }
+}
+
+/// Judges a copy sent to a capture address.
+#[must_use]
+pub fn judge_capture(policy: &Policy, author: &Author, field: CaptureField) -> Ruling {
+    if !policy.settings.capture_enabled || !policy.settings.starts(ThreadStart::Capture) {
+        return skipped("capture_off", "Capture addresses are switched off in this workspace.");
+    }
+    if !policy.settings.capture_fields.allow(field) {
+        return skipped("capture_field", "The capture address stood in a field that policy does not allow.");
+    }
+    match author {
+        Author::User(_) => synced("captured", "A user sent a copy to a capture address."),
+        _ => Ruling {
+            verdict: Verdict::Held,
+            rule: "capture_sender_unknown",
+            reason: "It came to a capture address, but its From is no user of this workspace.",
+        },
+    }
+}
+
+/// Mail with a null reverse-path at a capture address: a report, or an answering machine's. Nobody sent it to have it filed,
+/// and it causes nothing (RFC 5321 section 4.5.5, RFC 3834 section 2).
+#[must_use]
+pub fn null_reverse_path() -> Ruling {
+    skipped(
+        "null_reverse_path",
+        "It came to a capture address from the null reverse-path: a machine sent it.",
+    )
+}
+
+/// Rules under which mail stays left out whatever becomes known later: no use in fetching it again.
+pub const FINAL_RULES: [&str; 3] = ["draft", "too_large", "gone_at_provider"];
+
+/// Mail that belongs but that the provider cannot hand out.
+#[must_use]
+pub fn unreadable() -> Ruling {
+    skipped("unreadable_at_provider", "It belongs to the CRM, but the provider cannot hand it out.")
+}
+
+/// Mail that belongs but is larger than the operator allows.
+#[must_use]
+pub fn too_large() -> Ruling {
+    skipped("too_large", "It belongs to the CRM, but it is larger than messages may be.")
+}
+
+/// Mail that was left out and is no longer at the provider.
+#[must_use]
+pub fn gone() -> Ruling {
+    skipped("gone_at_provider", "It was left out, and the user has deleted or moved it since.")
+}
+
+fn synced(rule: &'static str, reason: &'static str) -> Ruling {
+    Ruling { verdict: Verdict::Synced, rule, reason }
+}
+
+fn skipped(rule: &'static str, reason: &'static str) -> Ruling {
+    Ruling { verdict: Verdict::Skipped, rule, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::core::{
+        ids::{ContactId, Id, UserId},
+        policy::preset::Preset,
+    };
+    use crate::mail::Address;
+    use ContactRole::{Cc, From, To};
+    use Direction::{Inbound, Internal, Outbound};
+
+    fn attribution(direction: Direction, author: Author, roles: &[ContactRole]) -> Attribution {
+        let contact = |n| ContactId::from_uuid(Uuid::from_u128(n));
+        let contacts = (1_u128..).zip(roles).map(|(n, role)| (contact(n), *role)).collect();
+        let outsiders =
+            if direction == Internal { Vec::new() } else { vec![Address::parse("x@out.example").unwrap()] };
+        Attribution { direction, author, author_party: None, contacts, outsiders }
+    }
+
+    fn user() -> Author {
+        Author::User(UserId::from_uuid(Uuid::from_u128(9)))
+    }
+
+    fn contact() -> Author {
+        Author::Contact(ContactId::from_uuid(Uuid::from_u128(1)))
+    }
+
+    fn policy(preset: &str) -> Policy {
+        Policy::of_preset(Preset::named(preset).unwrap())
+    }
+
+    /// The usual facts of a message of this attribution.
+    fn facts(attribution: &Attribution) -> MailboxFacts<'_> {
+        MailboxFacts {
+            attribution,
+            thread_known: false,
+            is_draft: false,
+            own: attribution.direction == Outbound,
+            assigned: false,
+            other_account: false,
+            answers_user: false,
+        }
+    }
+
+    #[track_caller]
+    fn check(preset: &str, facts: MailboxFacts<'_>, rule: &str) {
+        assert_eq!(judge_mailbox(&policy(preset), facts).rule, rule, "{preset}");
+    }
+
+    #[test]
+    fn mail_with_contacts_is_synced_and_all_else_is_private() {
+        let p = "mailweave";
+        check(p, facts(&attribution(Inbound, contact(), &[From])), "contact_wrote");
+        let out = attribution(Outbound, user(), &[To]);
+        check(p, facts(&out), "wrote_to_contact");
+        check(p, MailboxFacts { is_draft: true, ..facts(&out) }, "draft");
+        let alone = attribution(Outbound, user(), &[]);
+        check(p, facts(&alone), "no_contact");
+        check(p, MailboxFacts { thread_known: true, ..facts(&alone) }, "known_thread");
+        let internal = attribution(Internal, user(), &[]);
+        check(p, MailboxFacts { thread_known: true, ..facts(&internal) }, "internal");
+        check(p, facts(&attribution(Inbound, Author::Other, &[Cc])), "stranger_wrote");
+    }
+
+    #[test]
+    fn only_a_users_own_mail_is_captured() {
+        let rule = |author: &Author| judge_capture(&policy("mailweave"), author, CaptureField::Bcc).rule;
+        assert_eq!(rule(&user()), "captured");
+        assert_eq!(rule(&contact()), "capture_sender_unknown");
+        assert_eq!(rule(&Author::Other), "capture_sender_unknown");
+    }
+
+    #[test]
+    fn keap_22_syncs_mail_to_or_from_a_contact_alone() {
+        check("keap", facts(&attribution(Inbound, contact(), &[From])), "contact_wrote");
+        check("keap", facts(&attribution(Outbound, user(), &[To])), "wrote_to_contact");
+        check("keap", facts(&attribution(Inbound, Author::Other, &[])), "no_contact");
+    }
+
+    #[test]
+    fn keap_25_an_unknown_address_makes_no_contact() {
+        check("keap", facts(&attribution(Outbound, user(), &[])), "no_contact");
+    }
+
+    #[test]
+    fn shsp_1_records_all_that_the_user_sends() {
+        check("sharpspring", facts(&attribution(Outbound, user(), &[])), "sent_makes_contact");
+        check("sharpspring", facts(&attribution(Outbound, user(), &[To])), "wrote_to_contact");
+        check("sharpspring", facts(&attribution(Inbound, contact(), &[From])), "contact_wrote");
+        check("sharpspring", facts(&attribution(Inbound, Author::Other, &[])), "no_contact");
+    }
+
+    #[test]
+    fn kana_2_and_kana_15_only_the_crm_begins_a_thread_at_outlook() {
+        for one in [attribution(Inbound, contact(), &[From]), attribution(Outbound, user(), &[To])] {
+            assert_eq!(judge_mailbox(&policy("kaname-outlook"), facts(&one)).verdict, Verdict::Skipped);
+            check("kaname-outlook", MailboxFacts { thread_known: true, ..facts(&one) }, "known_thread");
+        }
+    }
+
+    #[test]
+    fn kana_5_and_kana_6_a_contact_begins_a_thread_if_he_is_assigned_to_the_user() {
+        let inbound = attribution(Inbound, contact(), &[From]);
+        check("kaname-gmail", MailboxFacts { assigned: true, ..facts(&inbound) }, "contact_wrote");
+        check("kaname-gmail", facts(&inbound), "not_assigned");
+        check("kaname-gmail", facts(&attribution(Outbound, user(), &[To])), "outbound_starts_nothing");
+    }
+
+    #[test]
+    fn hilv_4_any_existing_contact_begins_a_thread() {
+        check("highlevel-outlook", facts(&attribution(Inbound, contact(), &[From])), "contact_wrote");
+    }
+
+    #[test]
+    fn hilv_6_mail_from_a_contact_who_is_a_user_stays_out() {
+        let wrote = attribution(Internal, user(), &[From]);
+        check("highlevel-outlook", facts(&wrote), "colleague_wrote");
+        check("highlevel-outlook", MailboxFacts { thread_known: true, ..facts(&wrote) }, "colleague_wrote");
+        check("kaname-gmail", MailboxFacts { assigned: true, ..facts(&wrote) }, "contact_wrote");
+    }
+
+    #[test]
+    fn hilv_5_and_hilv_7_the_bcc_address_may_stand_in_cc_or_bcc_unless_labs_is_off() {
+        let rule = |preset, field| judge_capture(&policy(preset), &user(), field).rule;
+        assert_eq!(rule("highlevel-outlook", CaptureField::Cc), "captured");
+        assert_eq!(rule("highlevel-outlook", CaptureField::Bcc), "captured");
+        assert_eq!(rule("highlevel-outlook", CaptureField::To), "capture_field");
+        assert_eq!(rule("highlevel-outlook-labs-off", CaptureField::Bcc), "capture_off");
+        check(
+            "highlevel-outlook-labs-off",
+            facts(&attribution(Inbound, contact(), &[From])),
+            "inbound_starts_nothing",
+        );
+    }
+
+    #[test]
+    fn real_18_mail_with_another_connected_account_on_it_stays_out() {
+        let inbound = attribution(Inbound, contact(), &[From]);
+        check("realpad", facts(&inbound), "contact_wrote");
+        check("realpad", MailboxFacts { other_account: true, ..facts(&inbound) }, "other_account");
+        check("mailweave", MailboxFacts { other_account: true, ..facts(&inbound) }, "contact_wrote");
+    }
+
+    #[test]
+    fn real_19_drafts_are_ignored() {
+        let out = attribution(Outbound, user(), &[To]);
+        check("realpad", MailboxFacts { is_draft: true, ..facts(&out) }, "draft");
+    }
+
+    #[test]
+    fn faq_8_a_contacts_mail_to_others_is_his_when_the_user_is_among_them() {
+        check("highlevel-outlook", facts(&attribution(Inbound, contact(), &[From, To, Cc])), "contact_wrote");
+    }
+
+    #[test]
+    fn who_answers_a_user_becomes_a_contact_where_policy_says_so() {
+        let answer = attribution(Inbound, Author::Other, &[]);
+        let mut policy = policy("mailweave");
+        policy.settings.create_on = CreateOn::Exchange;
+        let facts = MailboxFacts { answers_user: true, ..facts(&answer) };
+        assert_eq!(judge_mailbox(&policy, facts).rule, "exchange_makes_contact");
+        check("mailweave", facts, "no_contact");
+    }
+}

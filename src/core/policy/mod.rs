@@ -1,0 +1,42 @@
+//! What an admin decides: whether a message belongs into the CRM and what becomes of it, as a pure function of facts and a
+//! policy, and policies as data.
+//!
+//! Read `settings` (every setting), `preset` (named policies), `layers` (who changed what), then `judge` and `attachments`.
+//! Not here: gathering facts and obeying verdicts (`flow`).
+
+pub mod attachments;
+pub mod judge;
+pub mod layers;
+pub mod preset;
+pub mod settings;
+pub mod span;
+
+pub use judge::{
+    FINAL_RULES, MailboxFacts, gone, judge_capture, judge_mailbox, null_reverse_path, too_large, unreadable,
+};
+pub use layers::{BadSetting, Effective, Overrides, Source};
+pub use preset::{DEFAULT_PRESET, Preset};
+pub use settings::{AppendSent, Settings, ThreadStart};
+
+/// The policy that applies to a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The preset it began with.
+    pub preset: String,
+    /// Raised by every change; decisions name the one that applied.
+    pub version: i64,
+    pub settings: Settings,
+}
+
+impl Policy {
+    /// A preset as it is, its first version.
+    ///
+    /// # Panics
+    /// Never: that presets go together is tested.
+    #[must_use]
+    pub fn of_preset(preset: &Preset) -> Self {
+        let effective = layers::effective(preset, &Overrides::default(), &Overrides::default());
+        let settings = effective.expect("every preset is tested").settings;
+        Self { preset: preset.name.to_owned(), version: 1, settings }
+    }
+}

@@ -1,0 +1,326 @@
+//! Every setting of a policy, with the words it is written in (the contract's table "Settings of a policy").
+//!
+//! Not here: what follows from them (`judge`), and where a value comes from (`layers`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::span::Span;
+use crate::core::{account::AccountState, inbound::SendClass, message::CaptureField, people::Role};
+
+/// What may bring a new conversation into the CRM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ThreadStart {
+    Crm,
+    Capture,
+    /// A contact writes.
+    Inbound,
+    /// The user writes to a contact.
+    Outbound,
+}
+
+/// Which of a contact's addresses make mail his.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Match {
+    Primary,
+    All,
+}
+
+/// Which mail is among colleagues, and stays out for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InternalRule {
+    None,
+    /// A contact who shares an address with a user is no contact.
+    ContactIsUser,
+    /// The same only for mail that he writes.
+    SenderIsUser,
+    /// Mail with another connected account's address on it stays out, whoever else is on it; also when that account has
+    /// been disconnected since.
+    AnyParticipantAccount,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Drafts {
+    Skip,
+    Sync,
+}
+
+/// What makes contacts of unknown people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CreateOn {
+    Never,
+    /// A copy at a capture address.
+    Capture,
+    /// The same, and mail that the user sends.
+    Sent,
+    /// A copy at a capture address, and an answer to what the user sent.
+    Exchange,
+}
+
+/// Of whom contacts are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CreateFor {
+    To,
+    ToCc,
+}
+
+/// Where a capture address may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptureFields {
+    Bcc,
+    CcBcc,
+    /// In To as well.
+    Any,
+}
+
+impl CaptureFields {
+    #[must_use]
+    pub fn allow(self, field: CaptureField) -> bool {
+        match field {
+            CaptureField::Bcc => true,
+            CaptureField::Cc => self != Self::Bcc,
+            CaptureField::To => self == Self::Any,
+        }
+    }
+}
+
+/// How long a subject without reference may join an earlier conversation of the same people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubjectThreading {
+    Off,
+    Within(Span),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attachments {
+    None,
+    All,
+    /// Those whose filename's extension `attachment_types` lists.
+    Listed,
+}
+
+/// What an attachment that may not come in keeps out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Oversize {
+    SkipMessage,
+    SkipFile,
+}
+
+/// Who puts a copy of sent mail into the user's Sent mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AppendSent {
+    /// Search for it first; append only if the provider filed none.
+    Auto,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverSync {
+    Defer,
+    Skip,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverSend {
+    Queue,
+    Fail,
+}
+
+/// What disconnecting does with what was synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDisconnect {
+    /// The request must say.
+    Ask,
+    Keep,
+    Erase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BulkRoute {
+    /// The user's account when From is its address.
+    AccountIfFromMatches,
+    Smarthost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkflowRoute {
+    Account,
+    Smarthost,
+}
+
+/// What a workspace sees of an account that several workspaces share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MultiTenant {
+    /// All see everything.
+    Fanout,
+    /// All see what a contact writes until one answers; from then on that one alone.
+    ReplyWins,
+    /// What a workspace sent and the answers to it are its own; what a contact writes of himself all see.
+    OriginatingOnly,
+}
+
+/// Who sees a synced message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Visibility {
+    Everyone,
+    /// The user through whose account or capture address it came.
+    Owner,
+    /// The user to whom the contact is assigned.
+    Assigned,
+}
+
+/// Who may connect an account for a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectRole {
+    /// The user alone, over a link of his own.
+    OnlySelf,
+    /// Users of these roles, also for others.
+    Roles(Vec<Role>),
+}
+
+/// How much proof of its sender mail at a capture address needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trust {
+    Strict,
+    Balanced,
+    Open,
+}
+
+/// A system's own words and colour for an account's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Label {
+    pub label: String,
+    pub color: String,
+}
+
+/// All settings, each with a value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub thread_start: Vec<ThreadStart>,
+    /// Inbound mail starts a conversation only when its contact is assigned to the user.
+    pub require_assignment: bool,
+    #[serde(rename = "match")]
+    pub matching: Match,
+    pub internal_rule: InternalRule,
+    /// Mail the provider flags as a draft.
+    pub drafts: Drafts,
+    pub create_on: CreateOn,
+    pub create_for: CreateFor,
+    pub capture_enabled: bool,
+    pub capture_fields: CaptureFields,
+    pub subject_threading: SubjectThreading,
+    /// How far back the first sight of a mailbox reads, in days.
+    pub backfill_days: u16,
+    pub attachments: Attachments,
+    /// Filename extensions in lower case, without the dot.
+    pub attachment_types: Vec<String>,
+    /// Octets of one attachment, decoded.
+    pub attachment_bytes_max: Option<u64>,
+    pub oversize: Oversize,
+    pub append_sent: AppendSent,
+    pub over_sync: OverSync,
+    pub over_send: OverSend,
+    /// IDLE where the server has it.
+    pub push: bool,
+    pub poll_min: Span,
+    pub poll_max: Span,
+    /// How long an account may fail before it is stopped; nought is at once.
+    pub give_up_after: Span,
+    pub on_disconnect: OnDisconnect,
+    pub bulk_route: BulkRoute,
+    pub workflow_route: WorkflowRoute,
+    pub multi_tenant: MultiTenant,
+    pub visibility: Visibility,
+    pub connect_role: ConnectRole,
+    pub trust: Trust,
+    pub labels: BTreeMap<AccountState, Label>,
+}
+
+impl Settings {
+    #[must_use]
+    pub fn starts(&self, start: ThreadStart) -> bool {
+        self.thread_start.contains(&start)
+    }
+
+    /// Whether mail of this class leaves by the user's account; else by the smarthost.
+    #[must_use]
+    pub fn leaves_by_account(&self, class: SendClass, from_is_accounts: bool) -> bool {
+        match class {
+            SendClass::Individual => true,
+            SendClass::Bulk => self.bulk_route == BulkRoute::AccountIfFromMatches && from_is_accounts,
+            SendClass::Workflow => self.workflow_route == WorkflowRoute::Account,
+        }
+    }
+}
+
+impl Serialize for SubjectThreading {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_str("off"),
+            Self::Within(span) => span.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SubjectThreading {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse().map(Self::Within).map_err(|_| {
+            serde::de::Error::custom(format!("wants \"off\" or a window such as \"7d\", not {text:?}"))
+        })
+    }
+}
+
+/// The word that stands in place of a list of roles.
+const ONLY_SELF: &str = "self";
+
+impl Serialize for ConnectRole {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::OnlySelf => serializer.serialize_str(ONLY_SELF),
+            Self::Roles(roles) => roles.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ConnectRole {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Word(String),
+            Roles(Vec<Role>),
+        }
+        match Written::deserialize(deserializer) {
+            Ok(Written::Word(word)) if word == ONLY_SELF => Ok(Self::OnlySelf),
+            Ok(Written::Roles(roles)) if !roles.is_empty() => Ok(Self::Roles(roles)),
+            _ => Err(serde::de::Error::custom(
+                "wants \"self\", or a list of the roles \"member\" and \"admin\"",
+            )),
+        }
+    }
+}
