@@ -95,7 +95,7 @@ pub struct Client {
 
 #[derive(Debug, Subcommand)]
 pub enum KeyVerb {
-    /// Mint an API key in the store itself, and print it once
+    /// Mint an API key and print its secret once: in the store itself, or with an API key through the API
     Create(KeyCreate),
     /// List the keys, without their secrets
     List(List),
@@ -127,6 +127,8 @@ pub enum UserVerb {
     Create(Create),
     /// Change a user
     Update(Update),
+    /// Remove a user whose accounts are disconnected
+    Delete(One),
 }
 
 #[derive(Debug, Subcommand)]
@@ -141,6 +143,12 @@ pub enum ContactVerb {
     Update(Update),
     /// Remove a contact
     Delete(One),
+    /// Show the contact that has this id in the CRM
+    ByExternalId(One),
+    /// Add or replace the contact that has this id in the CRM
+    Upsert(Update),
+    /// Add or replace many contacts: a JSON object a line
+    Import(Create),
     /// The messages that concern a contact, newest first
     Timeline(Within),
 }
@@ -155,11 +163,13 @@ pub enum AccountVerb {
     Create(Create),
     /// Change address, servers or credentials without disconnecting
     Update(Update),
+    /// How an account is doing
+    Status(One),
     /// Look for new mail now
     Sync(One),
     /// The error log of an account
     Errors(Within),
-    /// Disconnect an account: --data '{"history":"keep"}' or "erase"
+    /// Disconnect an account: --data '{"history":"keep"}'
     Disconnect(Update),
 }
 
@@ -171,6 +181,12 @@ pub enum ConversationVerb {
     Get(One),
     /// The messages of a conversation, newest first
     Messages(Within),
+    /// Merge another conversation with this one: --data '{"conversation_id":"cnv_…"}'
+    Merge(Update),
+    /// Put messages into a conversation of their own: --data '{"message_ids":["msg_…"]}'
+    Split(Update),
+    /// Undo a merge or a split, by the rep_… id in its answer
+    Undo(One),
 }
 
 #[derive(Debug, Subcommand)]
@@ -179,6 +195,8 @@ pub enum MessageVerb {
     Get(One),
     /// The message as it came, byte by byte
     Raw(One),
+    /// The content of an attachment
+    Attachment(Attachment),
     /// Send a message
     Send(Create),
 }
@@ -187,6 +205,8 @@ pub enum MessageVerb {
 pub enum EventVerb {
     /// List events, oldest first
     List(Events),
+    /// Print events as they happen, as server-sent events, until Ctrl-C
+    Stream(Follow),
 }
 
 #[derive(Debug, Subcommand)]
@@ -205,6 +225,8 @@ pub enum WebhookVerb {
     Test(One),
     /// Post events of the past once more
     Replay(Update),
+    /// Give an endpoint a new secret; the old one holds for another day
+    RotateSecret(One),
 }
 
 #[derive(Debug, Subcommand)]
@@ -259,17 +281,31 @@ pub struct List {
     pub filters: Vec<(String, String)>,
 }
 
+/// Which events.
 #[derive(Debug, Args)]
-pub struct Events {
-    /// Only events after this one: a number or an id
-    #[arg(long)]
+pub struct Follow {
+    /// Only events after the one with this id
+    #[arg(long, value_name = "EVENT")]
     pub after: Option<String>,
     /// Only these types; commas divide
     #[arg(long)]
     pub types: Option<String>,
-    /// Events in the answer at most
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=200))]
-    pub limit: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct Events {
+    #[command(flatten)]
+    pub which: Follow,
+    #[command(flatten)]
+    pub list: List,
+}
+
+#[derive(Debug, Args)]
+pub struct Attachment {
+    /// The message's id
+    pub id: String,
+    /// The attachment's id
+    pub attachment: String,
 }
 
 #[derive(Debug, Args)]

@@ -40,7 +40,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         Command::Audit(arg) => app::audit::run(arg.config.as_deref()).await,
         Command::Health(health) => app::health::run(&health.url).await,
         Command::Key(Noun { client, verb: KeyVerb::Create(order) }) => {
-            app::key::create(client.workspace.as_deref(), &order).await.map(|()| true)
+            app::key::create(&client, order).await.map(|()| true)
         }
         noun => app::client::run(noun).await.map(|()| true),
     }

@@ -8,10 +8,14 @@ create table workspaces (
     name        text not null,
     timezone    text not null,
     preset      text not null,
+    -- Settings that differ from the preset's, as JSON.
+    overrides   text not null default '{}',
     -- The number of the newest event: the journal is gap-free because this row serialises it.
     event_seq   bigint not null default 0,
     -- Raised by every change of policy; decisions name the version that applied.
     policy_version bigint not null default 1,
+    -- Set when it is to be erased: from then on there is no such workspace.
+    erasing_at  bigint,
     created_at  bigint not null
 );
 
@@ -39,9 +43,13 @@ create table users (
     email       text not null,
     name        text,
     role        text not null,
+    -- The user's own preset, when he has one, and his settings that differ from the workspace's.
+    preset      text,
+    overrides   text not null default '{}',
     created_at  bigint not null,
     primary key (workspace, id)
 );
+create index users_recent on users (workspace, created_at, id);
 
 -- Every address of a user, the primary one included, in lower case.
 create table user_addresses (
@@ -74,12 +82,12 @@ create table contacts (
     assigned_user_id uuid,
     external_id text,
     created_by  text not null,
-    related     text not null default '[]',
     metadata    text not null default '{}',
     created_at  bigint not null,
     primary key (workspace, id),
     constraint contacts_external_id_unique unique (workspace, external_id)
 );
+create index contacts_recent on contacts (workspace, created_at, id);
 
 create table contact_addresses (
     workspace   uuid not null,
@@ -92,6 +100,17 @@ create table contact_addresses (
     foreign key (workspace, contact) references contacts (workspace, id) on delete cascade
 );
 create index contact_addresses_contact on contact_addresses (workspace, contact);
+
+-- A deal's additional people. Whoever is deleted is related to nobody any more.
+create table contact_relations (
+    workspace   uuid not null,
+    contact     uuid not null,
+    related     uuid not null,
+    primary key (workspace, contact, related),
+    foreign key (workspace, contact) references contacts (workspace, id) on delete cascade,
+    foreign key (workspace, related) references contacts (workspace, id) on delete cascade
+);
+create index contact_relations_related on contact_relations (workspace, related);
 
 create table accounts (
     workspace   uuid not null references workspaces (id),
@@ -120,6 +139,9 @@ create table accounts (
     foreign key (workspace, user_id) references users (workspace, id),
     foreign key (workspace, key_id) references content_keys (workspace, id)
 );
+create index accounts_recent on accounts (workspace, connected_at, id);
+-- Who is free, longest first, over all workspaces.
+create index accounts_lease on accounts (lease_until, id);
 
 create table account_errors (
     workspace   uuid not null,
@@ -162,6 +184,8 @@ create table routes (
     conversation uuid,
     -- Whose answers this reply address takes, in lower case.
     participant text,
+    -- Whom they are for when the participant is the user himself, in lower case; else they are for the user.
+    counterpart text,
     created_at  bigint not null,
     expires_at  bigint,
     primary key (workspace, id),
@@ -191,7 +215,7 @@ create table inbound (
     -- Which door, which routes, which principal, and the envelope, as JSON.
     door        text not null,
     received_at bigint not null,
-    -- pending, filed, held
+    -- pending, filed, held, dropped
     state       text not null,
     -- The message it became part of.
     message     uuid,
@@ -213,6 +237,28 @@ create table conversations (
 );
 create index conversations_recent on conversations (workspace, last_message_at, id);
 create index conversations_merged on conversations (workspace, merged_into);
+create index conversations_contact on conversations (workspace, contact);
+
+-- What a hand did to conversations, and what undoing it takes, as JSON.
+create table conversation_repairs (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    -- The one that went on, and the one that ended or began.
+    conversation uuid not null,
+    other       uuid not null,
+    body        text not null,
+    at          bigint not null,
+    undone_at   bigint,
+    primary key (workspace, id)
+);
+
+-- Conversations that a hand has parted, each pair in both orders: no mail joins them again.
+create table conversation_partings (
+    workspace   uuid not null references workspaces (id),
+    conversation uuid not null,
+    other       uuid not null,
+    primary key (workspace, conversation, other)
+);
 
 create table messages (
     workspace   uuid not null references workspaces (id),
@@ -243,6 +289,10 @@ create table messages (
     foreign key (workspace, conversation) references conversations (workspace, id)
 );
 create index messages_conversation on messages (workspace, conversation, sent_at, id);
+-- The conversations a user has written in.
+create index messages_author on messages (workspace, author_id, conversation) where author_role = 'user';
+-- Copies without a Message-ID are recognised by their content alone. There are few.
+create index messages_without_id on messages (workspace, identity) where rfc822_id is null;
 
 -- Every id a message is known by: its own, and those that a provider gave it on the wire.
 create table message_ids (
@@ -306,6 +356,7 @@ create table events (
     primary key (workspace, seq),
     constraint events_id_unique unique (workspace, id)
 );
+create index events_type on events (workspace, type, seq);
 
 create table webhooks (
     workspace   uuid not null references workspaces (id),
@@ -319,6 +370,8 @@ create table webhooks (
     disabled_at bigint,
     disabled_reason text,
     failing_since bigint,
+    -- What the last failed post came to.
+    last_failure text,
     created_at  bigint not null,
     primary key (workspace, id)
 );
@@ -333,7 +386,9 @@ create table jobs (
     head        bigint not null,
     body        text not null,
     run_at      bigint not null,
+    -- Claims, and of them those that were settled as failed.
     attempt     bigint not null default 0,
+    failures    bigint not null default 0,
     leased_until bigint,
     created_at  bigint not null
 );
@@ -368,12 +423,13 @@ create table submissions (
     next_attempt_at bigint,
     dot_intent_at bigint,
     detail      text,
-    -- none, wanted, filed (by the provider), appended
+    -- none, wanted, queued (a job looks after it), filed (by the provider), appended
     sent_copy   text not null default 'none',
     primary key (workspace, message),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade
 );
 create index submissions_state on submissions (workspace, state, accepted_at);
+create index submissions_account on submissions (workspace, account, accepted_at);
 
 create table submission_recipients (
     workspace   uuid not null,
@@ -385,6 +441,10 @@ create table submission_recipients (
     code        bigint,
     status      text,
     text        text,
+    -- Final dots whose answer was lost.
+    doubts      bigint not null default 0,
+    -- What a held recipient waits for: way_out, doubt, poison.
+    held_for    text,
     primary key (workspace, message, address),
     foreign key (workspace, message) references submissions (workspace, message) on delete cascade
 );
@@ -416,6 +476,8 @@ create table decisions (
     primary key (workspace, id)
 );
 create index decisions_recent on decisions (workspace, at, id);
+create index decisions_verdict on decisions (workspace, verdict, at, id);
+create index decisions_account on decisions (workspace, account, at, id);
 create index decisions_message on decisions (workspace, message);
 create unique index decisions_uid on decisions (workspace, account, mailbox, uid_validity, uid) where account is not null;
 
@@ -441,3 +503,20 @@ create table idempotency_keys (
     created_at  bigint not null,
     primary key (workspace, route, key)
 );
+-- A request that makes a workspace is looked for before there is one.
+create index idempotency_keys_request on idempotency_keys (route, key);
+create index idempotency_keys_age on idempotency_keys (created_at);
+
+-- The CRM's own keys for what it hands in over SMTP: one key is one order, in however many parts it comes.
+create table order_keys (
+    workspace   uuid not null references workspaces (id),
+    -- The key, hashed with who uses it.
+    name        bytea not null,
+    -- What is said under it, hashed.
+    content     bytea not null,
+    -- What it became, once that is filed.
+    message     uuid,
+    created_at  bigint not null,
+    primary key (workspace, name)
+);
+create index order_keys_created on order_keys (created_at);

@@ -1,4 +1,4 @@
-//! What went wrong with a provider, in variants by what it means for the account, each with words for the user.
+//! What went wrong with an account, mostly with its provider, in variants by what it means for the account, each with words for the user.
 //!
 //! Not here: what to do about it (`worker`), and the exact texts that presets want for the same causes.
 
@@ -22,6 +22,8 @@ pub enum Trouble {
     Insecure(String),
     #[error("the server refused the login: {0}")]
     Credentials(String),
+    #[error("the account's login cannot be read any more")]
+    LostLogin,
     #[error("the provider asks us to wait: {text}")]
     Throttled { text: String, wait: Option<Duration> },
     #[error("the server does not keep to the protocol: {0}")]
@@ -32,6 +34,9 @@ pub enum Trouble {
     NoSentMailbox,
     #[error("the server has given the same mail other ids again and again")]
     UnstableIds,
+    /// Our fault, not the provider's.
+    #[error("what is stored of the account or its mail cannot be read")]
+    Unreadable,
 }
 
 impl Trouble {
@@ -41,12 +46,13 @@ impl Trouble {
         match self {
             Self::Unreachable(_) => "unreachable",
             Self::Insecure(_) => "insecure",
-            Self::Credentials(_) => "credentials",
+            Self::Credentials(_) | Self::LostLogin => "credentials",
             Self::Throttled { .. } => "throttled",
             Self::Misbehaving(_) => "misbehaving",
             Self::Refused(_) => "refused",
             Self::NoSentMailbox => "no_sent_mailbox",
             Self::UnstableIds => "ids_unstable",
+            Self::Unreadable => "unreadable",
         }
     }
 
@@ -62,6 +68,10 @@ impl Trouble {
             }
             Self::Credentials(_) => {
                 "Update the account's credentials. Many providers want an app password here."
+            }
+            Self::LostLogin => "Enter the account's credentials again.",
+            Self::Unreadable => {
+                "Tell whoever runs this gateway: its log says what cannot be read. We keep trying, at longer intervals."
             }
             Self::Throttled { .. } => "Nothing needs doing: we go on when the provider lets us.",
             Self::Misbehaving(_) => "Tell the provider. We keep trying, at longer intervals.",
@@ -79,10 +89,17 @@ impl Trouble {
     #[must_use]
     pub fn state(&self) -> AccountState {
         match self {
-            Self::Credentials(_) => AccountState::ReauthRequired,
+            Self::Credentials(_) | Self::LostLogin => AccountState::ReauthRequired,
             Self::Throttled { .. } => AccountState::Throttled,
             _ => AccountState::Error,
         }
+    }
+
+    /// When the provider wants to be asked again, if it says so.
+    #[must_use]
+    pub fn resumes_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let Self::Throttled { wait: Some(wait), .. } = self else { return None };
+        Some(now.saturating_add(*wait).unwrap_or(Timestamp::MAX))
     }
 
     /// A line for the account's error log.

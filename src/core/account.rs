@@ -1,10 +1,11 @@
 //! A user's own account at a mail provider: where it is, how to log in, and how it is doing.
 //!
-//! Not here: talking to the provider (`account`, `imap`, `smtp`) and the words a preset has for each state.
+//! Not here: talking to the provider (`account`, `imap`, `smtp`).
 
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::ids::{AccountId, UserId};
 use crate::mail::Address;
@@ -63,11 +64,57 @@ pub enum AccountState {
 }
 
 impl AccountState {
-    /// Whether a worker should hold a session for an account in this state.
+    /// Those in which a worker should hold a session for an account.
+    pub const WORKED: [Self; 6] = [
+        Self::Connecting,
+        Self::AwaitingFirstMail,
+        Self::Active,
+        Self::Backfilling,
+        Self::Throttled,
+        Self::Error,
+    ];
+
+    /// Whether it is one of [`Self::WORKED`].
     #[must_use]
     pub fn is_worked(self) -> bool {
-        use AccountState::{Active, AwaitingFirstMail, Backfilling, Connecting, Error, Throttled};
-        matches!(self, Connecting | AwaitingFirstMail | Active | Backfilling | Throttled | Error)
+        Self::WORKED.contains(&self)
+    }
+
+    /// Every state, in the order of the contract.
+    pub const ALL: [Self; 13] = [
+        Self::Connecting,
+        Self::AwaitingFirstMail,
+        Self::Active,
+        Self::Backfilling,
+        Self::Throttled,
+        Self::Error,
+        Self::ReauthRequired,
+        Self::Stopped,
+        Self::WaitingForQuota,
+        Self::Paused,
+        Self::Disconnected,
+        Self::Erasing,
+        Self::Erased,
+    ];
+
+    /// The word that the contract has for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::AwaitingFirstMail => "awaiting_first_mail",
+            Self::Active => "active",
+            Self::Backfilling => "backfilling",
+            Self::Throttled => "throttled",
+            Self::Error => "error",
+            Self::ReauthRequired => "reauth_required",
+            Self::Stopped => "stopped",
+            Self::WaitingForQuota => "waiting_for_quota",
+            Self::Paused => "paused",
+            Self::Disconnected => "disconnected",
+            Self::Erasing => "erasing",
+            Self::Erased => "erased",
+        }
     }
 }
 
@@ -92,6 +139,44 @@ pub struct AccountStatus {
     pub last_checked_at: Option<Timestamp>,
     pub next_attempt_at: Option<Timestamp>,
     pub progress: Option<Progress>,
+}
+
+/// A system's own word and colour for an account's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Label {
+    pub label: String,
+    pub color: String,
+}
+
+/// A status in the words of the policy that applies to the account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelledStatus {
+    pub status: AccountStatus,
+    pub label: Label,
+}
+
+impl LabelledStatus {
+    /// As the contract shows it, in the API and in events alike.
+    #[must_use]
+    pub fn data(&self) -> Value {
+        let Self { status, label } = self;
+        let mut data = json!({
+            "state": status.state,
+            "label": label.label,
+            "color": label.color,
+            "since": status.since,
+            "detail": status.detail,
+            "advice": status.advice,
+            "last_synced_at": status.last_synced_at,
+            "last_checked_at": status.last_checked_at,
+            "next_attempt_at": status.next_attempt_at,
+        });
+        if let (Some(members), Some(progress)) = (data.as_object_mut(), status.progress) {
+            members.insert("progress".into(), json!(progress));
+        }
+        data
+    }
 }
 
 /// An account without its credentials.
@@ -163,4 +248,16 @@ pub struct MailboxUid {
     pub mailbox: Vec<u8>,
     pub uid_validity: u32,
     pub uid: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_said_as_it_is_stored() {
+        for state in AccountState::ALL {
+            assert_eq!(json!(state), state.as_str());
+        }
+    }
 }

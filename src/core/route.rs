@@ -27,7 +27,14 @@ pub enum RouteTarget {
     /// Files what this user sends a copy of.
     Capture { user: UserId },
     /// Takes the answers of one participant of one conversation, in which this user takes part without an account.
-    Reply { conversation: ConversationId, participant: Address, user: UserId },
+    Reply {
+        conversation: ConversationId,
+        participant: Address,
+        user: UserId,
+        /// Whom the answers are for when the participant is the user himself; what others answer is for the user.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        counterpart: Option<Address>,
+    },
 }
 
 /// The local part of a capture address: a readable label, then the secret.

@@ -10,7 +10,7 @@ use super::{
     ids::{AccountId, MessageKey},
     inbound::{Principal, SendClass},
 };
-use crate::mail::{Recipient, Return, ReversePath};
+use crate::mail::{Address, Recipient, Return, ReversePath};
 
 /// `accepted -> queued -> sending -> sent | deferred | bounced | uncertain`, and held or cancelled by people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,6 +33,12 @@ impl SubmissionState {
     pub fn is_final(self) -> bool {
         matches!(self, Self::Sent | Self::Bounced | Self::Cancelled)
     }
+
+    /// Whether a job is at work on it.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        !self.is_final() && self != Self::Held
+    }
 }
 
 /// One recipient's state, with what the server said last.
@@ -44,6 +50,60 @@ pub struct RecipientState {
     /// Enhanced status code (RFC 3463), like `5.1.1`.
     pub status: Option<String>,
     pub text: Option<String>,
+    /// Final dots whose answer was lost. Every one may have brought him the message.
+    pub doubts: u32,
+    /// What he waits for while he is held.
+    pub held_for: Option<Hold>,
+}
+
+/// What a held recipient waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hold {
+    /// An account or a smarthost by which the message can leave: it goes on by itself when there is one.
+    WayOut,
+    /// Somebody's word: the message may have been sent to him already.
+    Doubt,
+    /// Somebody's word: the user whom it was passed on for is none any more.
+    Reader,
+    /// Somebody's look at it: what is stored of it could not be processed.
+    Poison,
+}
+
+/// Lost answers after which a message is not sent again by itself: the first send and one repeat. A server that never
+/// answers would else be handed a copy every hour.
+pub const DOUBTS_MAX: u32 = 2;
+
+impl RecipientState {
+    /// A recipient nothing was tried for yet.
+    #[must_use]
+    pub fn new(recipient: Recipient, state: SubmissionState) -> Self {
+        Self { recipient, state, code: None, status: None, text: None, doubts: 0, held_for: None }
+    }
+
+    /// Whether he is still to be sent to.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, SubmissionState::Queued | SubmissionState::Deferred)
+    }
+
+    /// Holds him: nothing is sent to him until what he waits for is there. The reason takes the place of what a server said.
+    pub fn hold(&mut self, what_for: Hold, reason: &str) {
+        (self.state, self.held_for) = (SubmissionState::Held, Some(what_for));
+        (self.code, self.status, self.text) = (None, None, Some(reason.to_owned()));
+    }
+
+    /// Whether a way out is all that he waits for.
+    #[must_use]
+    pub fn waits_for_way_out(&self) -> bool {
+        self.state == SubmissionState::Held && self.held_for == Some(Hold::WayOut)
+    }
+
+    /// Whether the message may be on its way to him.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self.state, SubmissionState::Sending | SubmissionState::Uncertain)
+    }
 }
 
 /// The state of a submission whose recipients are in these states: what is still open comes first, success before failure.
@@ -69,6 +129,13 @@ pub struct DsnOrder {
     /// Set once a report for the present final states was queued.
     #[serde(default)]
     pub reported: bool,
+    /// Set before the report's final dot and cleared when the server put it off: found set, the report may have gone out
+    /// already, and is not sent again.
+    #[serde(default)]
+    pub dot_intent: bool,
+    /// Of whom an earlier report has told: what is sent to more people later is reported without them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<Address>,
 }
 
 /// Whether and how a copy came to lie in the user's Sent mailbox.
@@ -120,17 +187,12 @@ pub struct Submission {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::Address;
 
     #[track_caller]
     fn check(states: &[SubmissionState], expect: SubmissionState) {
-        let recipient = |state: &SubmissionState| RecipientState {
-            recipient: Recipient::new(Address::parse("a@b.example").expect("an address")),
-            state: *state,
-            code: None,
-            status: None,
-            text: None,
-        };
+        let address = Address::parse("a@b.example").expect("an address");
+        let recipient =
+            |state: &SubmissionState| RecipientState::new(Recipient::new(address.clone()), *state);
         let recipients: Vec<_> = states.iter().map(recipient).collect();
         assert_eq!(overall(&recipients), expect, "{states:?}");
     }

@@ -18,6 +18,8 @@ pub struct Webhook {
     pub disabled_at: Option<Timestamp>,
     pub disabled_reason: Option<String>,
     pub failing_since: Option<Timestamp>,
+    /// What the last failed post came to, in a word that gives nothing of the network away: `HTTP 500`, `no answer`.
+    pub last_failure: Option<String>,
     pub created_at: Timestamp,
 }
 

@@ -1,24 +1,26 @@
-//! What happens to a message after its 250: read it once, judge it, file it (docs/flows.md, "Capture" and "Reply").
+//! What happens to a message after its 250: read it once, judge it, file it (docs/flows.md, "Capture" and "Relay").
 //!
 //! Not here: taking it in (`flow::capture`, `flow::submit`) and filing it (`flow::ingest`).
 
 use super::{
     FlowError, Gateway,
-    ingest::{self, Announce, Arrival, Ingested, RawBytes},
-    relay, submit,
+    ingest::{self, Announce, Arrival, RawBytes},
+    policy_of, reading,
+    relay::{self, Bound},
+    submit::{self, CameTo, Returned},
 };
 use crate::{
     core::{
-        attribution::{self, Attribution, OurDomains},
+        attribution::{self, Attribution, Known, OurDomains},
         decision::{NewDecision, Ruling, Verdict},
-        event::{Event, MessageEvent},
-        ids::MessageKey,
+        event::{self, Event, MessageEvent},
+        ids::{MessageKey, UserId},
         inbound::Door,
-        message::{CaptureField, Direction, Parties, Sighting},
-        policy,
+        message::{Author, CaptureField, Direction, Parties, Sighting},
+        policy::{self, Policy, settings::Match},
         route::{Route, RouteTarget},
     },
-    mail::{Address, HeaderSummary, Message, Party, ReversePath},
+    mail::{Address, HeaderSummary, Kind, Message, Party, ReversePath},
     queue::{Leased, Settlement},
     store::{InboundRow, InboundState, Tx, mint},
 };
@@ -30,11 +32,16 @@ use crate::{
 pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Result<(), FlowError> {
     let row = gateway.store.read(job.workspace).await?.inbound(inbound).await?;
     // Before the transaction begins: everybody else who writes waits for its end.
-    let message = (row.state == InboundState::Pending).then(|| Message::parse(&row.raw));
+    let message = match row.state {
+        InboundState::Pending => Some(reading::read(&row.raw).await),
+        _ => None,
+    };
     let mut tx = gateway.store.begin(job.workspace).await?;
     if let Some(message) = message {
         match &row.door {
-            Door::Mx { routes, .. } => file_mx(&mut tx, gateway, &row, &message, routes).await?,
+            Door::Mx { routes, envelope, .. } => {
+                file_mx(&mut tx, gateway, &row, &message, (routes, &envelope.reverse_path)).await?;
+            }
             Door::Submission { order, envelope } => {
                 let accepted = submit::file(
                     &mut tx,
@@ -79,11 +86,35 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
     let mut tx = gateway.store.begin(job.workspace).await?;
     let ruling =
         Ruling { verdict: Verdict::Held, rule: "cannot_be_processed", reason: "It could not be processed." };
-    let decision = NewDecision { ruling, via: "capture", message: None, seen_at: None, hashes: Vec::new() };
-    hold(&mut tx, gateway, inbound, decision).await?;
+    let via = match tx.inbound_door(inbound).await? {
+        Some(Door::Submission { .. }) => "submission",
+        Some(Door::Mx { routes, .. })
+            if routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. })) =>
+        {
+            "reply"
+        }
+        _ => "capture",
+    };
+    let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes: Vec::new() };
+    let policy = policy_of(&mut tx, None).await?;
+    hold(&mut tx, &policy, inbound, decision).await?;
     tx.settle(job, Settlement::Done).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// What came to some addresses of ours, judged.
+struct Judged {
+    /// By which it was judged.
+    policy: Policy,
+    ruling: Ruling,
+    via: &'static str,
+    who: Attribution,
+    known: Known,
+    /// The reply addresses that take it.
+    bound: Vec<Bound>,
+    /// The mail of ours that it reports on.
+    returned: Option<Returned>,
 }
 
 async fn file_mx(
@@ -91,84 +122,132 @@ async fn file_mx(
     gateway: &Gateway,
     row: &InboundRow,
     message: &Message,
-    routes: &[Route],
+    (routes, reverse_path): (&[Route], &ReversePath),
 ) -> Result<(), FlowError> {
-    let Door::Mx { envelope, .. } = &row.door else { return Err(FlowError::Obsolete) };
-    let bound = relay::bound(tx, routes).await?;
     let mut parties = parties(gateway, message);
-    if let Some(bound) = &bound {
-        relay::complete(&mut parties, bound);
-    }
     // What is read from here on is what filing changes.
     tx.lock_filing().await?;
-    let known = ingest::known_people(tx, &parties).await?;
-    let who = attribution::attribute(&parties, &known, &gateway.settings.ours);
-    let is_null = envelope.reverse_path == ReversePath::Null;
-    let (ruling, via) = match &bound {
-        // A reply address admits to its conversation, else it is a captured copy.
-        Some(bound) => (judge_reply(&who, &bound.participant), "reply"),
-        None if is_null => (policy::null_reverse_path(), "capture"),
-        None => (judge_capture(gateway, &who, message, routes), "capture"),
-    };
-    if ruling.verdict != Verdict::Synced {
-        return leave(tx, gateway, row, message, (ruling, via)).await;
+    let judged = judge(tx, gateway, (row, message, &parties), (routes, reverse_path)).await?;
+    if judged.ruling.verdict != Verdict::Synced {
+        return leave(tx, (gateway, &judged.policy), row, message, (judged.ruling, judged.via)).await;
     }
+    let Judged { policy: by, ruling, via, who, known, bound, returned } = judged;
+    let goes_on = !bound.is_empty() && relay::goes_on(message.kind, reverse_path);
+    let direction = if message.kind == Kind::Bounce {
+        who.direction
+    } else {
+        relay::complete(&mut parties, &bound);
+        attribution::attribute(&parties, &known, &gateway.settings.ours).direction
+    };
+    let taken = routes.iter().filter(|route| takes(route, &bound));
     let arrival = Arrival {
         key: row.id,
         message,
         parties,
         bytes: RawBytes::Stored { blob: row.blob, size: row.raw.len() },
-        sightings: routes.iter().map(|route| sighting(row.id, route, message)).collect(),
+        sightings: taken.map(|route| sighting(row.id, route, message)).collect(),
         received_at: row.received_at,
         internal_date: None,
         ruling,
         via,
         extra_nodes: Vec::new(),
-        conversation: bound.as_ref().map(|bound| bound.conversation),
-        create_contacts: bound.is_none(),
-        announce: Announce::Now(announcement(via, who.direction)),
+        proven: bound.iter().map(|bound| bound.conversation).collect(),
+        passed_on: None,
+        captured: via == "capture",
+        announce: announcement((via, goes_on), (&who.author, direction)),
         account: None,
         known: Some(known),
     };
-    let ingested = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival).await?;
-    if let (Ingested::Filed(message), Some(bound)) = (&ingested, &bound) {
-        relay::enqueue(tx, message, bound, &envelope.reverse_path).await?;
+    let key = ingest::ingest(tx, &gateway.settings.ours, &by, arrival).await?.key();
+    if let Some(returned) = &returned {
+        submit::record_returned(tx, returned, row.received_at).await?;
     }
-    tx.settle_inbound(row.id, InboundState::Filed, Some(ingested.key())).await?;
+    if goes_on && !relay::enqueue(tx, key, &bound, row.received_at).await? {
+        return leave(tx, (gateway, &by), row, message, (policy::sent_already(), via)).await;
+    }
+    tx.settle_inbound(row.id, InboundState::Filed, Some(key)).await?;
     Ok(())
 }
 
-fn announcement(via: &str, direction: Direction) -> MessageEvent {
-    if via == "capture" { MessageEvent::Captured } else { ingest::event_for(direction) }
+/// A capture address takes every message that is filed, a reply address those of its participant.
+fn takes(route: &Route, bound: &[Bound]) -> bool {
+    matches!(route.target, RouteTarget::Capture { .. })
+        || bound.iter().any(|bound| bound.address == route.address)
+}
+
+/// What a user wrote and we pass on is told of as sent when it was sent.
+fn announcement((via, goes_on): (&str, bool), (author, direction): (&Author, Direction)) -> Announce {
+    match author {
+        Author::User(_) if goes_on => Announce::Later,
+        _ if via == "capture" => Announce::Now(MessageEvent::Captured),
+        _ => Announce::Now(ingest::event_for(direction)),
+    }
+}
+
+/// A reply address admits to its conversation; mail that came to none is a captured copy.
+async fn judge(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    (row, message, parties): (&InboundRow, &Message, &Parties),
+    (routes, reverse_path): (&[Route], &ReversePath),
+) -> Result<Judged, FlowError> {
+    let mut bound = relay::bound(tx, routes).await?;
+    let people: Vec<Address> = parties.addresses().chain(relay::people(&bound)).cloned().collect();
+    let is_answer = routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. }));
+    let mut by = policy_of(tx, captured_for(routes).filter(|_| !is_answer)).await?;
+    if is_answer {
+        // A reply address knows its participant by each of his addresses.
+        by.settings.matching = Match::All;
+    }
+    let known = ingest::known_among(tx, &people, &by.settings).await?;
+    let who = attribution::attribute(parties, &known, &gateway.settings.ours);
+    let mut returned = None;
+    let (ruling, via) = if is_answer && message.kind == Kind::Bounce {
+        let participants: Vec<Address> = bound.iter().map(|bound| bound.participant.clone()).collect();
+        let report = (&message.summary, row.raw.as_ref());
+        returned = submit::returned(tx, report, CameTo::Participants(&participants)).await?;
+        (policy::delivery_report(), "reply")
+    } else if is_answer {
+        bound.retain(|bound| bound.admits(&who, &known));
+        (judge_answer(gateway, &who, (routes, &bound)).await, "reply")
+    } else if *reverse_path == ReversePath::Null {
+        (policy::null_reverse_path(), "capture")
+    } else {
+        (judge_capture(&by, &who, message, routes), "capture")
+    };
+    Ok(Judged { policy: by, ruling, via, who, known, bound, returned })
+}
+
+async fn judge_answer(gateway: &Gateway, who: &Attribution, (routes, bound): (&[Route], &[Bound])) -> Ruling {
+    let Some(author) = who.author_party.as_ref().filter(|_| !bound.is_empty()) else {
+        return policy::foreign_answer();
+    };
+    for route in routes.iter().filter(|route| bound.iter().any(|bound| bound.address == route.address)) {
+        if gateway.brake.count(route.id, &author.address).await {
+            return policy::possible_loop();
+        }
+    }
+    policy::answered()
 }
 
 /// What policy says of a copy, by its author and the field that the capture address stood in.
-fn judge_capture(gateway: &Gateway, who: &Attribution, message: &Message, routes: &[Route]) -> Ruling {
+fn judge_capture(by: &Policy, who: &Attribution, message: &Message, routes: &[Route]) -> Ruling {
     let field = routes.first().map_or(CaptureField::Bcc, |route| capture_field(&route.address, message));
-    policy::judge_capture(&gateway.policy(), &who.author, field)
+    policy::judge_capture(by, &who.author, field)
 }
 
-/// A reply address takes the answers of the participant it was made for, and of nobody who merely learned it.
-fn judge_reply(who: &Attribution, participant: &Address) -> Ruling {
-    let from = who.author_party.as_ref().map(|party| &party.address);
-    if from == Some(participant) {
-        return Ruling {
-            verdict: Verdict::Synced,
-            rule: "reply_address",
-            reason: "A participant answered to his reply address.",
-        };
-    }
-    Ruling {
-        verdict: Verdict::Held,
-        rule: "reply_from_other_address",
-        reason: "It came to a reply address from somebody other than the participant it belongs to.",
-    }
+/// The user whose capture address it came to.
+fn captured_for(routes: &[Route]) -> Option<UserId> {
+    routes.iter().find_map(|route| match route.target {
+        RouteTarget::Capture { user } => Some(user),
+        RouteTarget::Reply { .. } => None,
+    })
 }
 
 /// Leaves out what policy skips, and keeps aside what it holds.
 async fn leave(
     tx: &mut Tx,
-    gateway: &Gateway,
+    (gateway, by): (&Gateway, &Policy),
     row: &InboundRow,
     message: &Message,
     (ruling, via): (Ruling, &'static str),
@@ -176,25 +255,29 @@ async fn leave(
     let hashes = ingest::decision_hashes(tx, &message.summary, &parties(gateway, message)).await?;
     let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes };
     if decision.ruling.verdict == Verdict::Held {
-        return hold(tx, gateway, row.id, decision).await;
+        return hold(tx, by, row.id, decision).await;
     }
-    tx.decide(&decision, ingest::stamp(&gateway.policy()), row.received_at).await?;
+    let id = tx.decide(&decision, ingest::stamp(by), row.received_at).await?;
     tx.settle_inbound(row.id, InboundState::Dropped, None).await?;
+    if tx.is_asked_for(event::MESSAGE_SKIPPED).await? {
+        let rule = decision.ruling.rule.to_owned();
+        tx.announce(&Event::MessageSkipped { decision: id, account: None, rule }, super::now()).await?;
+    }
     Ok(())
 }
 
 /// Keeps a message aside with its reason. `decision` says why; it names the message by the key promised in the 250.
 async fn hold(
     tx: &mut Tx,
-    gateway: &Gateway,
+    by: &Policy,
     inbound: MessageKey,
     decision: NewDecision,
 ) -> Result<(), FlowError> {
     let (now, reason) = (super::now(), decision.ruling.reason.to_owned());
     let decision = NewDecision { message: Some(inbound), ..decision };
     tx.settle_inbound(inbound, InboundState::Held, None).await?;
-    tx.decide(&decision, ingest::stamp(&gateway.policy()), now).await?;
-    tx.announce(&Event::MessageHeld { message: inbound, reason }, now).await?;
+    let id = tx.decide(&decision, ingest::stamp(by), now).await?;
+    tx.announce(&Event::MessageHeld { message: inbound, decision: Some(id), reason }, now).await?;
     Ok(())
 }
 

@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 use super::openapi::{AccountStateWord, SecurityWord};
 use crate::{
     core::{
-        account::{Account, AccountError, AccountState, AccountStatus, Endpoint, Progress, Security},
+        account::{Account, AccountError, AccountState, Endpoint, LabelledStatus, Progress, Security},
         ids::{AccountId, UserId},
+        policy::Settings,
     },
     mail::Address,
 };
@@ -56,8 +57,9 @@ struct AuthView {
     kind: &'static str,
 }
 
-impl From<Account> for AccountView {
-    fn from(account: Account) -> Self {
+impl AccountView {
+    /// The account, its status in the words of its user's policy.
+    pub(super) fn new(account: Account, settings: &Settings) -> Self {
         Self {
             id: account.id,
             user_id: account.user_id,
@@ -65,7 +67,7 @@ impl From<Account> for AccountView {
             imap: account.settings.imap.into(),
             smtp: account.settings.smtp.into(),
             auth: AuthView { kind: "password" },
-            status: account.status.into(),
+            status: settings.labelled(account.status).into(),
             connected_at: account.connected_at,
         }
     }
@@ -77,10 +79,10 @@ impl From<Account> for AccountView {
 pub(super) struct StatusView {
     #[schema(value_type = AccountStateWord)]
     state: AccountState,
-    /// The state in words to show.
-    label: &'static str,
-    /// `green`, `blue`, `yellow`, `red` or `gray`.
-    color: &'static str,
+    /// The state in words to show, as policy has them.
+    label: String,
+    /// As policy has it; in the presets `green`, `blue`, `yellow`, `red` or `gray`.
+    color: String,
     #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
     /// What happened.
@@ -106,13 +108,12 @@ struct ProgressView {
     total: u64,
 }
 
-impl From<AccountStatus> for StatusView {
-    fn from(status: AccountStatus) -> Self {
-        let (label, color) = words(status.state);
+impl From<LabelledStatus> for StatusView {
+    fn from(LabelledStatus { status, label }: LabelledStatus) -> Self {
         Self {
             state: status.state,
-            label,
-            color,
+            label: label.label,
+            color: label.color,
             since: status.since,
             detail: status.detail,
             advice: status.advice,
@@ -121,25 +122,6 @@ impl From<AccountStatus> for StatusView {
             next_attempt_at: status.next_attempt_at,
             progress: status.progress.map(|Progress { done, total }| ProgressView { done, total }),
         }
-    }
-}
-
-/// The words and colours of the preset `mailweave`.
-fn words(state: AccountState) -> (&'static str, &'static str) {
-    match state {
-        AccountState::Connecting => ("Connecting", "blue"),
-        AccountState::AwaitingFirstMail => ("Waiting for the first mail", "blue"),
-        AccountState::Active => ("Active", "green"),
-        AccountState::Backfilling => ("Reading older mail", "blue"),
-        AccountState::Throttled => ("Slowed down by the provider", "yellow"),
-        AccountState::Error => ("Error", "red"),
-        AccountState::ReauthRequired => ("Log in again", "red"),
-        AccountState::Stopped => ("Stopped", "red"),
-        AccountState::WaitingForQuota => ("Waiting for the limit to lift", "yellow"),
-        AccountState::Paused => ("Paused", "gray"),
-        AccountState::Disconnected => ("Disconnected", "gray"),
-        AccountState::Erasing => ("Being erased", "gray"),
-        AccountState::Erased => ("Erased", "gray"),
     }
 }
 
@@ -161,5 +143,33 @@ pub(super) struct ErrorView {
 impl From<AccountError> for ErrorView {
     fn from(AccountError { at, code, message, advice, count }: AccountError) -> Self {
         Self { at, code, message, advice, count }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{
+        account::AccountStatus,
+        policy::{Policy, Preset},
+    };
+
+    #[test]
+    fn events_and_the_api_show_a_status_alike() {
+        for state in AccountState::ALL {
+            let status = AccountStatus {
+                state,
+                since: Timestamp::UNIX_EPOCH,
+                detail: Some("It broke.".into()),
+                advice: (state == AccountState::Error).then(|| "Mend it.".into()),
+                last_synced_at: Some(Timestamp::UNIX_EPOCH),
+                last_checked_at: None,
+                next_attempt_at: Some(Timestamp::UNIX_EPOCH),
+                progress: (state == AccountState::Backfilling).then_some(Progress { done: 1, total: 2 }),
+            };
+            let status = Policy::of_preset(Preset::default_preset()).settings.labelled(status);
+            let told = status.data();
+            assert_eq!(serde_json::to_value(StatusView::from(status)).unwrap(), told);
+        }
     }
 }

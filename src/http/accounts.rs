@@ -2,10 +2,13 @@
 //!
 //! Not here: talking to a provider. The worker does, and what it meets is read in the account's status and error log.
 
+use std::collections::{HashMap, hash_map::Entry};
+
 use axum::{Json, extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
 use super::{
     Api,
@@ -21,13 +24,17 @@ use super::{
 };
 use crate::{
     core::{
-        account::{Account, AccountSettings, AccountState, AccountStatus, Credentials},
+        account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials},
         event::{AccountEvent, Event},
         ids::{AccountId, Id as _, UserId},
+        policy::{
+            Settings,
+            settings::{ConnectRole, OnDisconnect},
+        },
     },
-    flow,
+    flow::{self, Gateway},
     mail::Address,
-    store::{AccountFilter, PageKey, Tx, mint},
+    store::{AccountFilter, PageKey, Session, Tx, mint},
 };
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -104,11 +111,38 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>
     access.act_as(account.user_id)?;
     let mut work = input.stamp.begin(&api, &access).await?;
     require_user(&mut work, "user_id", account.user_id).await?;
+    require_role(&mut work, &access, account.user_id).await?;
     work.insert_account(&account, &credentials).await?;
     let id = account.id;
-    let response = work.finish(Answer::created(&AccountView::from(account))).await?;
+    let shown = shown(&mut work, account).await?;
+    let response = work.finish(Answer::created(&shown)).await?;
     api.look_now(id);
     Ok(response)
+}
+
+/// Whether policy lets the caller connect an account of this user.
+async fn require_role(session: &mut Session, access: &Access, user: UserId) -> Result<(), Problem> {
+    let settings = flow::policy_of(session, Some(user)).await?.settings;
+    let refused = match (settings.connect_role, access.bound_to()) {
+        (ConnectRole::OnlySelf, None) => true,
+        // A key that is bound to a user acts as that user.
+        (ConnectRole::OnlySelf, Some(_)) | (ConnectRole::Roles(_), None) => false,
+        (ConnectRole::Roles(roles), Some(bound)) => {
+            !session.user(bound).await?.is_some_and(|user| roles.contains(&user.role))
+        }
+    };
+    if refused {
+        let detail = "The policy does not let this key connect an account of this user.";
+        let advice = "See connect_role in the user's policy: \"self\" wants a key that is bound to him.";
+        return Err(Problem::forbidden(detail, advice));
+    }
+    Ok(())
+}
+
+/// An account with its status in the words of its user's policy.
+async fn shown(session: &mut Session, account: Account) -> Result<AccountView, Problem> {
+    let settings = flow::policy_of(session, Some(account.user_id)).await?.settings;
+    Ok(AccountView::new(account, &settings))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -136,13 +170,24 @@ async fn list(
 ) -> Result<Json<List<AccountView>>, Problem> {
     let page = page::page(query.limit, query.cursor.as_deref())?;
     let filter = AccountFilter { user: query.user_id, state: query.state };
-    let rows = access.read(&api).await?.accounts(&page, &filter).await?;
+    let mut session = access.read(&api).await?;
+    let rows = session.accounts(&page, &filter).await?;
+    let mut policies: HashMap<UserId, Settings> = HashMap::new();
+    for row in &rows {
+        if let Entry::Vacant(entry) = policies.entry(row.user_id) {
+            entry.insert(flow::policy_of(&mut session, Some(row.user_id)).await?.settings);
+        }
+    }
     let key = |row: &Account| PageKey { at: row.connected_at, id: row.id.uuid() };
-    Ok(List::page(rows, query.limit, key, AccountView::from))
+    let view = |row: Account| {
+        let settings = policies.get(&row.user_id).expect("each row's user was asked for");
+        AccountView::new(row, settings)
+    };
+    Ok(List::page(rows, query.limit, key, view))
 }
 
-async fn find(api: &Api, access: &Access, id: AccountId) -> Result<Account, Problem> {
-    access.read(api).await?.account(id).await?.ok_or_else(Problem::not_found)
+async fn find(session: &mut Session, id: AccountId) -> Result<Account, Problem> {
+    session.account(id).await?.ok_or_else(Problem::not_found)
 }
 
 /// Show an account.
@@ -153,7 +198,9 @@ async fn show(
     access: Access,
     PathId(id): PathId<AccountId>,
 ) -> Result<Json<AccountView>, Problem> {
-    Ok(Json(find(&api, &access, id).await?.into()))
+    let mut session = access.read(&api).await?;
+    let account = find(&mut session, id).await?;
+    Ok(Json(shown(&mut session, account).await?))
 }
 
 /// How an account is doing.
@@ -164,21 +211,42 @@ async fn status(
     access: Access,
     PathId(id): PathId<AccountId>,
 ) -> Result<Json<StatusView>, Problem> {
-    Ok(Json(find(&api, &access, id).await?.status.into()))
+    let mut session = access.read(&api).await?;
+    let account = find(&mut session, id).await?;
+    Ok(Json(shown(&mut session, account).await?.status))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Paging {
+    /// 1 to 200; 50 when left out.
+    #[serde(default)]
+    #[param(value_type = Option<u32>)]
+    limit: Limit,
+    cursor: Option<String>,
 }
 
 /// The error log, latest first: one line for each kind of error.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/accounts/{id}/errors", tag = "accounts",
-    operation_id = "list_account_errors", responses((status = 200, body = List<ErrorView>)))]
+    operation_id = "list_account_errors", params(Paging), responses((status = 200, body = List<ErrorView>)))]
 async fn errors(
     State(api): State<Api>,
     access: Access,
     PathId(id): PathId<AccountId>,
+    Parameters(query): Parameters<Paging>,
 ) -> Result<Json<List<ErrorView>>, Problem> {
     let mut session = access.read(&api).await?;
     session.account(id).await?.ok_or_else(Problem::not_found)?;
     let errors = session.account_errors(id).await?;
-    Ok(List::whole(errors.into_iter().map(ErrorView::from).collect()))
+    List::cut(errors, (query.limit, query.cursor.as_deref()), place, ErrorView::from)
+}
+
+/// A line has no id of its own: its code is unique within the log.
+fn place(error: &AccountError) -> PageKey {
+    let mut id = [0; 16];
+    blake3::Hasher::new().update(error.code.as_bytes()).finalize_xof().fill(&mut id);
+    PageKey { at: error.at, id: Uuid::from_bytes(id) }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -191,8 +259,8 @@ struct AccountPatch {
     auth: Option<AuthInput>,
 }
 
-/// Give an account a new address, new servers or a new login, without disconnecting it. A disconnected account is connected
-/// again by a new login.
+/// Give an account a new address, new servers or a new login, without disconnecting it. A new host needs the login in the
+/// same request. A disconnected account is connected again by a new login.
 #[utoipa::path(patch, path = "/v1/workspaces/{ws}/accounts/{id}", tag = "accounts",
     operation_id = "update_account", request_body = AccountPatch, responses((status = 200, body = AccountView)))]
 async fn change(
@@ -201,7 +269,7 @@ async fn change(
     PathId(id): PathId<AccountId>,
     input: Input<AccountPatch>,
 ) -> Result<Json<AccountView>, Problem> {
-    let old = find(&api, &access, id).await?;
+    let old = find(&mut access.read(&api).await?, id).await?;
     access.act_as(old.user_id)?;
     let AccountPatch { email, imap, smtp, auth } = input.value;
     let imap = match imap {
@@ -215,21 +283,34 @@ async fn change(
     let email = email.map(|email| own_address(&api, email)).transpose()?;
     let credentials = auth.map(AuthInput::check).transpose()?;
     let mut tx = api.store().begin(access.workspace).await?;
-    let mut account = tx.account(id).await?.ok_or_else(Problem::not_found)?;
-    if !account.status.state.is_worked() && credentials.is_none() {
-        require_login(account.status.state)?;
-    }
+    let mut account = tx.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
+    let old_settings = account.settings.clone();
     account.email = email.unwrap_or(account.email);
     account.settings.imap = imap.unwrap_or(account.settings.imap);
     account.settings.smtp = smtp.unwrap_or(account.settings.smtp);
+    if credentials.is_none() {
+        require_login(account.status.state)?;
+        require_login_for_new_hosts(&old_settings, &account.settings)?;
+    }
     tx.update_account_settings(id, &account.email, &account.settings).await?;
     if let Some(credentials) = &credentials {
         tx.replace_credentials(id, credentials).await?;
     }
-    restart(&mut tx, &mut account).await?;
+    restart(&mut tx, &api.gateway, &mut account).await?;
+    let shown = shown(&mut tx, account).await?;
     tx.commit().await?;
     api.look_now(id);
-    Ok(Json(account.into()))
+    Ok(Json(shown))
+}
+
+/// The stored login goes to the hosts it was given for and to no other: whoever may change accounts could else have it sent
+/// to a host of his own, and read what no answer shows.
+fn require_login_for_new_hosts(old: &AccountSettings, new: &AccountSettings) -> Result<(), Problem> {
+    if old.imap.host == new.imap.host && old.smtp.host == new.smtp.host {
+        return Ok(());
+    }
+    Err(Problem::invalid("auth", "A new host needs the login in the same request.")
+        .advice("Send auth as well."))
 }
 
 /// What was disconnected or refused by the provider has no login left that could work.
@@ -250,11 +331,13 @@ fn require_login(state: AccountState) -> Result<(), Problem> {
 }
 
 /// Has the worker begin anew with what was changed: whoever works the account now writes nothing more.
-async fn restart(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
+async fn restart(tx: &mut Tx, gateway: &Gateway, account: &mut Account) -> Result<(), Problem> {
     let AccountStatus { last_synced_at, last_checked_at, .. } = account.status;
     account.status = AccountStatus { last_synced_at, last_checked_at, ..connecting(flow::now()) };
     tx.set_account_status(account.id, &account.status).await?;
     tx.fence_account(account.id).await?;
+    // What was held while nobody could log in goes out now.
+    flow::submit::release_held(tx, gateway, Some(account.user_id)).await?;
     Ok(())
 }
 
@@ -286,7 +369,8 @@ async fn sync(
             Problem::conflict("account_not_connected", "The account is not connected.", advice).into()
         );
     }
-    let response = work.finish(Answer::accepted(&Looking { status: account.status.into() })).await?;
+    let status = shown(&mut work, account).await?.status;
+    let response = work.finish(Answer::accepted(&Looking { status })).await?;
     api.look_now(id);
     Ok(response)
 }
@@ -302,7 +386,19 @@ enum History {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Disconnection {
-    history: History,
+    /// May be left out where policy says what becomes of it (`on_disconnect`).
+    history: Option<History>,
+}
+
+/// What is asked for, or else what policy says.
+fn choice(asked: Option<History>, policy: OnDisconnect) -> Result<History, Problem> {
+    match (asked, policy) {
+        (Some(asked), _) => Ok(asked),
+        (None, OnDisconnect::Keep) => Ok(History::Keep),
+        (None, OnDisconnect::Erase) => Ok(History::Erase),
+        (None, OnDisconnect::Ask) => Err(Problem::invalid("history", "The field is missing.")
+            .advice("Say what becomes of the mail that came through the account: \"keep\" or \"erase\".")),
+    }
 }
 
 /// Disconnect an account: its login is forgotten and it is asked no more. What it brought stays (`keep`).
@@ -315,21 +411,22 @@ async fn disconnect(
     input: Input<Disconnection>,
 ) -> Result<Response, Stop> {
     let mut work = input.stamp.begin(&api, &access).await?;
-    let mut account = work.account(id).await?.ok_or_else(Problem::not_found)?;
+    let mut account = work.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
     access.act_as(account.user_id)?;
-    if input.value.history == History::Erase {
+    let policy = flow::policy_of(&mut work, Some(account.user_id)).await?.settings;
+    if choice(input.value.history, policy.on_disconnect)? == History::Erase {
         let refused = Problem::invalid("history", "This release cannot erase what an account brought.");
         return Err(refused.advice("Use \"keep\"; DELETE on the workspace erases everything in it.").into());
     }
     if account.status.state != AccountState::Disconnected {
-        forget(&mut work, &mut account).await?;
+        forget(&mut work, &mut account, &policy).await?;
     }
-    let response = work.finish(Answer::ok(&AccountView::from(account))).await?;
+    let response = work.finish(Answer::ok(&AccountView::new(account, &policy))).await?;
     api.look_now(id);
     Ok(response)
 }
 
-async fn forget(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
+async fn forget(tx: &mut Tx, account: &mut Account, policy: &Settings) -> Result<(), Problem> {
     let now = flow::now();
     account.status = AccountStatus {
         state: AccountState::Disconnected,
@@ -348,8 +445,7 @@ async fn forget(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
     let event = Event::Account {
         what: AccountEvent::Disconnected,
         account: account.id,
-        state: AccountState::Disconnected,
-        detail: None,
+        status: policy.labelled(account.status.clone()),
     };
     tx.announce(&event, now).await?;
     Ok(())

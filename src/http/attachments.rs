@@ -5,7 +5,7 @@
 use axum::{
     extract::{FromRequestParts, State},
     http::{HeaderMap, HeaderValue, header, request::Parts},
-    response::IntoResponse,
+    response::Response,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -13,6 +13,7 @@ use super::{
     Api,
     access::Access,
     body::{self, PathId},
+    download::{self, SMALL_BYTES_MAX},
     messages,
     problem::Problem,
 };
@@ -69,21 +70,29 @@ async fn download(
     access: Access,
     PathId(id): PathId<MessageKey>,
     PathAttachment(attachment): PathAttachment,
-) -> Result<impl IntoResponse, Problem> {
-    let mut session = access.read(&api).await?;
-    let message = messages::find(&mut session, id).await?;
+) -> Result<Response, Problem> {
+    let message = messages::find(&mut access.read(&api).await?, id).await?;
     let found = message.attachments.into_iter().find(|summary| summary.id == attachment);
     let summary = found.ok_or_else(Problem::not_found)?;
-    let turn = api.readers.acquire().await.map_err(|_| Problem::unavailable())?;
-    let raw = session.blob(message.blob).await?;
+    let place = match summary.size > SMALL_BYTES_MAX {
+        true => Some(api.downloads.wait(access.workspace).await?),
+        false => None,
+    };
+    let reading = api.readers.wait(access.workspace).await?;
+    let raw = messages::content(&api, access.workspace, message.blob).await?;
     let index = usize::try_from(summary.index).map_err(|_| Problem::internal())?;
-    let content = tokio::task::spawn_blocking(move || Message::attachment_bytes(&raw, index)).await;
-    drop(turn);
+    let content = tokio::task::spawn_blocking(move || {
+        let content = Message::attachment_bytes(&raw, index);
+        // Given back when the work ends, also when nobody waits for it any more.
+        drop((raw, reading));
+        content
+    });
+    let content = content.await;
     let content = content.map_err(|_| Problem::internal())?.ok_or_else(Problem::not_found)?;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(told_type(&summary.content_type)));
     headers.insert(header::CONTENT_DISPOSITION, disposition(summary.filename.as_deref().unwrap_or(NAMELESS)));
-    Ok((headers, content))
+    Ok(download::answer(headers, content, place))
 }
 
 fn told_type(content_type: &str) -> &'static str {

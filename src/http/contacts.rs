@@ -2,6 +2,8 @@
 //!
 //! Not here: who becomes a contact by writing or being written to (`core::policy`), and importing many (`contact_import`).
 
+use std::collections::HashSet;
+
 use axum::{
     Json,
     extract::{FromRequestParts, State},
@@ -19,7 +21,6 @@ use super::{
     access::Access,
     body::{self, Input, Parameters, PathId},
     field::{self, Patch},
-    keys::require_user,
     message_view::{MessageView, Reader},
     once::{Answer, Stop},
     openapi::CreatedByWord,
@@ -28,12 +29,13 @@ use super::{
 };
 use crate::{
     core::{
+        event::{ContactEvent, Event},
         ids::{ContactId, Id as _, UserId},
         people::{Contact, CreatedBy},
     },
     flow,
     mail::Address,
-    store::{self, ContactFilter, PageKey, Session, mint},
+    store::{self, ContactFilter, PageKey, Session, Tx, mint},
 };
 
 /// Addresses of one contact besides the first.
@@ -162,28 +164,64 @@ fn checked(api: &Api, contact: Contact) -> Result<Contact, Problem> {
     Ok(contact)
 }
 
-/// Whom a contact refers to must be of the workspace.
-pub(super) async fn require_references(session: &mut Session, contact: &Contact) -> Result<(), Problem> {
-    if let Some(user) = contact.assigned_user_id {
-        require_user(session, "assigned_user_id", user).await?;
-    }
-    for (index, id) in contact.related_contact_ids.iter().enumerate() {
-        if session.contact(*id).await?.is_none() {
-            let param = format!("related_contact_ids[{index}]");
-            return Err(Problem::invalid(param, "There is no such contact in this workspace."));
-        }
-    }
-    Ok(())
+/// Those whom some contacts refer to and who are of the workspace.
+pub(super) struct References {
+    users: HashSet<UserId>,
+    contacts: HashSet<ContactId>,
 }
 
-/// Add a contact.
+impl References {
+    /// Looks all of them up at once, however many contacts there are.
+    pub(super) async fn of(session: &mut Session, referring: &[&Contact]) -> Result<Self, store::Error> {
+        let users: Vec<_> = referring.iter().filter_map(|contact| contact.assigned_user_id).collect();
+        let contacts: Vec<_> =
+            referring.iter().flat_map(|contact| &contact.related_contact_ids).copied().collect();
+        Ok(Self {
+            users: session.users_present(&users).await?,
+            contacts: session.contacts_present(&contacts).await?,
+        })
+    }
+
+    /// Whom a contact refers to must be of the workspace.
+    pub(super) fn require(&self, contact: &Contact) -> Result<(), Problem> {
+        if contact.assigned_user_id.is_some_and(|user| !self.users.contains(&user)) {
+            let detail = "There is no such user in this workspace.";
+            return Err(Problem::invalid("assigned_user_id", detail));
+        }
+        match contact.related_contact_ids.iter().position(|id| !self.contacts.contains(id)) {
+            None => Ok(()),
+            Some(index) => {
+                let param = format!("related_contact_ids[{index}]");
+                Err(Problem::invalid(param, "There is no such contact in this workspace."))
+            }
+        }
+    }
+}
+
+async fn require_references(session: &mut Session, contact: &Contact) -> Result<(), Problem> {
+    References::of(session, &[contact]).await?.require(contact)
+}
+
+/// Writes a new contact and tells of it.
+pub(super) async fn add(tx: &mut Tx, contact: &Contact) -> Result<(), store::Error> {
+    tx.insert_contact(contact).await?;
+    let event = Event::Contact {
+        what: ContactEvent::Created,
+        contact: contact.id,
+        email: contact.email.clone(),
+        message: None,
+    };
+    tx.announce(&event, flow::now()).await.map(drop)
+}
+
+/// Add a contact. Several may have one address: the first created answers for it.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/contacts", tag = "contacts", operation_id = "create_contact",
     request_body = NewContact, responses((status = 201, body = ContactView)))]
 async fn create(State(api): State<Api>, access: Access, input: Input<NewContact>) -> Result<Response, Stop> {
     let contact = input.value.check(&api, CreatedBy::Api)?;
     let mut work = input.stamp.begin(&api, &access).await?;
     require_references(&mut work, &contact).await?;
-    work.insert_contact(&contact).await?;
+    add(&mut work, &contact).await?;
     work.finish(Answer::created(&ContactView::from(contact))).await
 }
 
@@ -290,7 +328,7 @@ async fn change(
     input: Input<ContactPatch>,
 ) -> Result<Json<ContactView>, Problem> {
     let mut tx = api.store().begin(access.workspace).await?;
-    let old = tx.contact(id).await?.ok_or_else(Problem::not_found)?;
+    let old = tx.contact_to_change(id).await?.ok_or_else(Problem::not_found)?;
     let contact = input.value.apply(&api, old)?;
     require_references(&mut tx, &contact).await?;
     tx.update_contact(&contact, flow::now()).await?;
@@ -335,7 +373,8 @@ async fn show_by_external_id(
     contact.map(|contact| Json(contact.into())).ok_or_else(Problem::not_found)
 }
 
-/// Add or replace the contact with the CRM's own id. What is left out is cleared.
+/// Add or replace the contact with the CRM's own id. What is left out is cleared. When no contact has the id, the one that has
+/// the address as its primary one and no id of the CRM's yet (a captured message made it, say) gets it, and stays what it was.
 #[utoipa::path(put, path = "/v1/workspaces/{ws}/contacts/by-external-id/{external_id}", tag = "contacts",
     operation_id = "upsert_contact", request_body = NewContact,
     responses((status = 200, body = ContactView), (status = 201, body = ContactView)))]
@@ -388,10 +427,7 @@ impl From<Upsert> for Problem {
 
 async fn upsert(api: &Api, access: &Access, contact: Contact) -> Result<(StatusCode, Contact), Upsert> {
     let mut tx = api.store().begin(access.workspace).await?;
-    let old = match &contact.external_id {
-        Some(id) => tx.contact_by_external_id(id).await?,
-        None => None,
-    };
+    let old = replaced(&mut tx, &contact).await?;
     require_references(&mut tx, &contact).await?;
     let put = match old {
         Some(old) => {
@@ -400,12 +436,21 @@ async fn upsert(api: &Api, access: &Access, contact: Contact) -> Result<(StatusC
             (StatusCode::OK, contact)
         }
         None => {
-            tx.insert_contact(&contact).await?;
+            add(&mut tx, &contact).await?;
             (StatusCode::CREATED, contact)
         }
     };
     tx.commit().await?;
     Ok(put)
+}
+
+/// The contact that one with an id of the CRM's takes the place of.
+pub(super) async fn replaced(tx: &mut Tx, contact: &Contact) -> Result<Option<Contact>, store::Error> {
+    let Some(id) = &contact.external_id else { return Ok(None) };
+    match tx.contact_to_replace(id).await? {
+        Some(old) => Ok(Some(old)),
+        None => tx.contact_to_adopt(&contact.email).await,
+    }
 }
 
 /// The new contact in the place of the old one.
@@ -437,5 +482,5 @@ async fn timeline(
     let mut session = access.read(&api).await?;
     session.contact(id).await?.ok_or_else(Problem::not_found)?;
     let rows = session.timeline(id, &page).await?;
-    Reader::new(&api, &mut session).page(rows, query.limit).await
+    Reader::new(&api, session).page(rows, query.limit).await
 }

@@ -37,6 +37,8 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 const EVENTS_AT_ONCE: u32 = 100;
 /// How long a stream relies on being woken: other nodes' events are found by looking.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a stream rests after a look: commits of all workspaces wake it, and each look takes a connection to the database.
+const LOOK_REST: Duration = Duration::from_millis(100);
 /// A comment keeps proxies from closing a quiet stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How often the key is looked at again: a revoked one follows the journal no longer than this.
@@ -83,9 +85,10 @@ async fn follow(
     drop(session);
     let woken = api.store().announced();
     let until = Instant::now() + STREAM_LASTS;
-    let check_at = Instant::now() + CHECK_EVERY;
+    let (looked_at, check_at) = (Instant::now(), Instant::now() + CHECK_EVERY);
     let waiting = VecDeque::new();
-    let follower = Follower { api, access, types, after, until, woken, waiting, check_at, _place: place };
+    let follower =
+        Follower { api, access, types, after, until, woken, waiting, check_at, looked_at, _place: place };
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response = Sse::new(follower.into_stream()).keep_alive(keep_alive).into_response();
     response.headers_mut().insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
@@ -102,6 +105,7 @@ struct Follower {
     woken: watch::Receiver<u64>,
     waiting: VecDeque<JournalEntry>,
     check_at: Instant,
+    looked_at: Instant,
     _place: Place,
 }
 
@@ -123,6 +127,7 @@ impl Follower {
             }
             // Marked before looking: what is written after the look wakes us.
             self.woken.mark_unchanged();
+            self.looked_at = Instant::now();
             match self.look().await {
                 Ok(()) if !self.waiting.is_empty() => continue,
                 Ok(()) => {}
@@ -165,6 +170,7 @@ impl Follower {
             Ok(()) = self.woken.changed() => {}
             () = tokio::time::sleep_until(look_at) => {}
         }
+        tokio::time::sleep_until(self.looked_at + LOOK_REST).await;
         Instant::now() < self.until
     }
 }

@@ -4,23 +4,29 @@
 
 use axum::{
     Json,
+    body::Bytes,
     extract::State,
     http::{HeaderMap, header},
-    response::IntoResponse,
+    response::Response,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
 use super::{
     Api,
     access::Access,
     attachments::disposition,
     body::PathId,
+    download::{self, SMALL_BYTES_MAX},
     message_view::{MessageView, Reader},
     problem::Problem,
 };
 use crate::{
-    core::{ids::MessageKey, message::StoredMessage},
-    store::Session,
+    core::{
+        ids::{MessageKey, WorkspaceId},
+        message::StoredMessage,
+    },
+    store::{self, InboundState, Session},
 };
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -32,9 +38,27 @@ pub(super) async fn find(session: &mut Session, id: MessageKey) -> Result<Stored
     if let Some(message) = session.message(id).await? {
         return Ok(message);
     }
-    let became =
-        session.inbound_head(id).await?.and_then(|head| head.message).ok_or_else(Problem::not_found)?;
+    let taken = session.inbound_head(id).await?.ok_or_else(Problem::not_found)?;
+    let became = taken.message.ok_or_else(|| unfiled(taken.state))?;
     session.message(became).await?.ok_or_else(Problem::not_found)
+}
+
+/// What to say of a message that a listener has accepted and that is no part of a conversation, or not yet.
+fn unfiled(state: InboundState) -> Problem {
+    match state {
+        InboundState::Pending | InboundState::Filed => Problem::not_found()
+            .detail("The message has been accepted and is being filed.")
+            .advice("Ask again in a moment, or wait for its event."),
+        InboundState::Held | InboundState::Dropped => Problem::not_found()
+            .detail("The message has been accepted and is in no conversation.")
+            .advice("GET …/decisions says why."),
+    }
+}
+
+/// The bytes of a blob. Nobody's connection to the database waits while they are opened.
+pub(super) async fn content(api: &Api, workspace: WorkspaceId, blob: Uuid) -> Result<Bytes, store::Error> {
+    let sealed = api.store().read(workspace).await?.sealed_content(blob).await?;
+    sealed.open().await
 }
 
 /// Show a message.
@@ -47,7 +71,7 @@ async fn show(
 ) -> Result<Json<MessageView>, Problem> {
     let mut session = access.read(&api).await?;
     let message = find(&mut session, id).await?;
-    Ok(Json(Reader::new(&api, &mut session).one(message).await?))
+    Ok(Json(Reader::new(&api, session).one(message).await?))
 }
 
 /// The exact bytes of a message.
@@ -58,12 +82,15 @@ async fn raw(
     State(api): State<Api>,
     access: Access,
     PathId(id): PathId<MessageKey>,
-) -> Result<impl IntoResponse, Problem> {
-    let mut session = access.read(&api).await?;
-    let message = find(&mut session, id).await?;
-    let bytes = session.blob(message.blob).await?;
+) -> Result<Response, Problem> {
+    let message = find(&mut access.read(&api).await?, id).await?;
+    let place = match message.size > SMALL_BYTES_MAX {
+        true => Some(api.downloads.wait(access.workspace).await?),
+        false => None,
+    };
+    let bytes = content(&api, access.workspace, message.blob).await?;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("message/rfc822"));
     headers.insert(header::CONTENT_DISPOSITION, disposition(&format!("{}.eml", message.id)));
-    Ok((headers, bytes))
+    Ok(download::answer(headers, bytes, place))
 }

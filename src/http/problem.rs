@@ -150,6 +150,12 @@ impl Problem {
     }
 
     #[must_use]
+    pub(super) fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    #[must_use]
     pub(super) fn advice(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
         self.advice = advice.into();
         self

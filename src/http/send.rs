@@ -6,7 +6,6 @@ use std::collections::HashSet;
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -30,13 +29,13 @@ use crate::{
     },
     flow::{
         self, FlowError,
-        submit::{self, Handed, HandedBytes},
+        submit::{self, Handed, HandedBytes, Refusal, Sender},
     },
     mail::{
         Address, Draft, DraftAttachment, Envelope, HeaderSummary, Message, MessageId, Party, Recipient,
         ReversePath, reply_references,
     },
-    store::{Page, Session, mint},
+    store::{Page, SealedBlob, Session, mint},
 };
 
 /// Recipients of one message, in all its fields.
@@ -219,6 +218,7 @@ async fn send(State(api): State<Api>, access: Access, input: Input<NewMessage>) 
         class: asked.class,
         conversation: asked.conversation_id,
         api: true,
+        key: None,
     };
     // The same request again is answered as it was, whatever has changed since.
     input.stamp.require_new(&api, &access).await?;
@@ -238,12 +238,12 @@ struct Outgoing {
     key: MessageKey,
     order: SendOrder,
     envelope: Envelope,
-    raw: Bytes,
+    bytes: SealedBlob,
     message: Message,
     received_at: Timestamp,
 }
 
-/// Does all that can be done before the transaction: whoever writes meanwhile does not wait for MIME.
+/// Does all that can be done before the transaction: whoever writes meanwhile does not wait for MIME, nor for a seal.
 async fn prepare(
     api: &Api,
     access: &Access,
@@ -255,7 +255,8 @@ async fn prepare(
     let user = session.user(order.user).await?;
     let user =
         user.ok_or_else(|| Problem::invalid("from_user_id", "There is no such user in this workspace."))?;
-    require_exit(api, &mut session, &order).await?;
+    let sender = Sender { user: order.user, from: &user.email, class: order.class };
+    require_exit(api, &mut session, sender).await?;
     let parent = parent(&mut session, order.conversation, answers).await?;
     drop(session);
     let (key, received_at) = (mint(), flow::now());
@@ -274,7 +275,9 @@ async fn prepare(
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail, advice));
     }
     envelope.eight_bit = !raw.is_ascii();
-    Ok(Outgoing { key, order, envelope, raw, message, received_at })
+    let content_key = api.store().content_key(access.workspace, None).await?;
+    let bytes = api.store().seal_blob(access.workspace, content_key, &raw).await?;
+    Ok(Outgoing { key, order, envelope, bytes, message, received_at })
 }
 
 impl Outgoing {
@@ -284,7 +287,7 @@ impl Outgoing {
         let handed = Handed {
             key: self.key,
             message: &self.message,
-            bytes: HandedBytes::InHand(&self.raw),
+            bytes: HandedBytes::Sealed(&self.bytes),
             order: &self.order,
             envelope: &self.envelope,
             received_at: self.received_at,
@@ -299,12 +302,15 @@ impl Outgoing {
     }
 }
 
-async fn require_exit(api: &Api, session: &mut Session, order: &SendOrder) -> Result<(), Problem> {
-    if submit::choose_exit(session, &api.gateway, order).await?.is_ok() {
-        return Ok(());
-    }
-    let detail = "The user has no connected account, and the workspace has no smarthost.";
-    let advice = "Connect an account of the user, or set a smarthost.";
+async fn require_exit(api: &Api, session: &mut Session, sender: Sender<'_>) -> Result<(), Problem> {
+    let Err(refusal) = submit::choose_exit(session, &api.gateway, sender).await? else { return Ok(()) };
+    let advice = match &refusal {
+        Refusal::ForeignDomain(domain) => {
+            format!("Connect an account of the user, or add {domain} to the smarthost's from_domains.")
+        }
+        _ => "Connect an account of the user, or set a smarthost.".to_owned(),
+    };
+    let detail = format!("The message cannot leave: {refusal}.");
     Err(Problem::invalid("from_user_id", detail).code("no_way_out").advice(advice))
 }
 

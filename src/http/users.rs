@@ -2,7 +2,9 @@
 //!
 //! Not here: their accounts at providers (`accounts`).
 
-use axum::{Json, extract::State, response::Response};
+use std::collections::BTreeSet;
+
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -20,20 +22,23 @@ use super::{
 };
 use crate::{
     core::{
+        account::AccountState,
         ids::{Id as _, UserId},
         people::{Role, User},
         route::{Route, RouteTarget, capture_local_part},
     },
     flow,
     mail::Address,
-    store::{PageKey, Tx, mint},
+    store::{AccountFilter, Page, PageKey, Tx, mint},
 };
 
 /// Addresses of one person besides the first.
 const ALIASES_MAX: usize = 50;
+/// Accounts that are looked at before a user is deleted; who has more is asked to disconnect them one by one all the same.
+const ACCOUNTS_LOOKED_AT: u32 = 200;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(show, change))
+    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(show, change, delete))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -196,6 +201,14 @@ struct UserPatch {
 }
 
 impl UserPatch {
+    /// Whether it changes what the user is taken for: his addresses, by which he may send and is known, or his role.
+    fn changes_identity(&self, old: &User) -> bool {
+        let role = self.role.as_set().is_some_and(|role| *role != old.role);
+        let email = self.email.as_set().is_some_and(|email| *email != old.email);
+        let set = |list: &[Address]| list.iter().cloned().collect::<BTreeSet<_>>();
+        role || email || set(&self.aliases.clone().apply_list(old.aliases.clone())) != set(&old.aliases)
+    }
+
     fn apply(self, api: &Api, old: User) -> Result<User, Problem> {
         let user = User {
             email: self.email.apply_required("email", old.email)?,
@@ -218,14 +231,37 @@ async fn change(
     input: Input<UserPatch>,
 ) -> Result<Json<UserView>, Problem> {
     let mut tx = api.store().begin(access.workspace).await?;
-    let old = tx.user(id).await?.ok_or_else(Problem::not_found)?;
+    let old = tx.user_to_change(id).await?.ok_or_else(Problem::not_found)?;
     access.act_as(id)?;
-    // Who acts as himself alone does not decide what he is.
-    if input.value.role.as_set().is_some_and(|role| *role != old.role) {
+    // Who acts as himself alone does not decide who he is.
+    if input.value.changes_identity(&old) {
         access.act_for_all()?;
     }
     let user = input.value.apply(&api, old)?;
     tx.update_user(&user).await?;
     tx.commit().await?;
     Ok(Json(user.into()))
+}
+
+/// Delete a user, with his keys and his capture address. Messages stay. His accounts have to be disconnected first.
+#[utoipa::path(delete, path = "/v1/workspaces/{ws}/users/{id}", tag = "users", operation_id = "delete_user",
+    responses((status = 204, description = "The user is deleted.")))]
+async fn delete(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<UserId>,
+) -> Result<StatusCode, Problem> {
+    let mut tx = api.store().begin(access.workspace).await?;
+    tx.user_to_change(id).await?.ok_or_else(Problem::not_found)?;
+    access.act_for_all()?;
+    let his = AccountFilter { user: Some(id), state: None };
+    let accounts = tx.accounts(&Page::new(ACCOUNTS_LOOKED_AT, None), &his).await?;
+    let gone = [AccountState::Disconnected, AccountState::Erased];
+    if accounts.iter().any(|account| !gone.contains(&account.status.state)) {
+        let advice = "Disconnect his accounts first, and choose what becomes of their mail.";
+        return Err(Problem::conflict("user_has_accounts", "The user has connected accounts.", advice));
+    }
+    tx.delete_user(id).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
 }

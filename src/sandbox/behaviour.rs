@@ -1,7 +1,7 @@
 //! How the provider behaves: what it announces, what it does to mail it submits, and the faults that a test or the demo
 //! has armed.
 //!
-//! Not here: carrying a fault out. The IMAP session does it by itself, the SMTP side through the wire tap (`fault`).
+//! Not here: carrying a fault out. The IMAP session does it by itself, the SMTP side through the wire tap (`tap`).
 
 use std::{collections::VecDeque, time::Duration};
 

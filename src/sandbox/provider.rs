@@ -79,11 +79,6 @@ impl Provider {
         self.with(|world| world.user_mut(user).map(|user| user.behaviour = behaviour))
     }
 
-    /// Changes what new users get and what sessions see before they authenticate.
-    pub fn set_default_behaviour(&self, behaviour: Behaviour) {
-        self.with(|world| world.behaviour = behaviour);
-    }
-
     /// The behaviour of an account, or of the provider for someone unknown.
     #[must_use]
     pub fn behaviour(&self, user: Option<&Address>) -> Behaviour {
@@ -206,13 +201,6 @@ impl Provider {
     pub fn route(&self, domain: &str, to: SocketAddr) {
         if let Some(domain) = canonical_domain(domain) {
             self.with(|world| world.routes.insert(domain, to));
-        }
-    }
-
-    /// Forgets a route.
-    pub fn unroute(&self, domain: &str) {
-        if let Some(domain) = canonical_domain(domain) {
-            self.with(|world| world.routes.remove(&domain));
         }
     }
 

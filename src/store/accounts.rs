@@ -2,12 +2,14 @@
 //!
 //! Not here: the mailboxes of an account (`store::mailboxes`) and who works it (`store::leases`).
 
+use std::collections::HashSet;
+
 use super::{
-    Error, Page, Place, Session, Tx,
+    Error, Page, Place, ReadSystem, Session, Tx,
     columns::{changed, json_text, word},
     credentials,
     sql::{Row, sql},
-    statement::Statement,
+    statement::{LIST_MAX, Statement},
 };
 use crate::{
     core::{
@@ -140,6 +142,8 @@ impl Tx {
         .bind(error.count)
         .bind(error.at);
         self.execute(query).await?;
+        let code = error.code.clone();
+        self.on_commit(|_| metrics::counter!("mailweave_account_errors_total", "code" => code).increment(1));
         Ok(())
     }
 }
@@ -152,11 +156,27 @@ impl Session {
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
-    pub async fn account_by_email(&mut self, email: &Address) -> Result<Option<Account>, Error> {
-        let query = sql(format!("select {COLUMNS} from accounts where workspace = $1 and email = $2"))
-            .bind(self.workspace())
-            .bind(email.key());
-        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    /// Those of the addresses that other accounts of the workspace have or, disconnected since, had.
+    pub async fn other_accounts_at(
+        &mut self,
+        own: AccountId,
+        addresses: &[Address],
+    ) -> Result<HashSet<Address>, Error> {
+        let mut found = HashSet::new();
+        for some in addresses.chunks(LIST_MAX) {
+            let keys: Vec<_> = some.iter().map(Address::key).collect();
+            let query = Statement::new("select email from accounts where workspace = ")
+                .arg(self.workspace())
+                .text(" and id <> ")
+                .arg(own)
+                .text(" and email in ")
+                .list(&keys)
+                .query();
+            for row in self.fetch_all(query).await? {
+                found.insert(row.address("email")?);
+            }
+        }
+        Ok(found)
     }
 
     /// Newest first.
@@ -225,4 +245,16 @@ fn read_error(row: &Row) -> Result<AccountError, Error> {
         advice: row.get("advice")?,
         count: row.get("count")?,
     })
+}
+
+impl ReadSystem {
+    /// How many accounts there are in each state, in all workspaces; states without one are left out.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn accounts_by_state(&mut self) -> Result<Vec<(AccountState, i64)>, Error> {
+        let rows =
+            self.fetch_all(sql("select state, count(*) as accounts from accounts group by state")).await?;
+        rows.iter().map(|row| Ok((row.word("state")?, row.get("accounts")?))).collect()
+    }
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::core::{
     account::MailboxUid,
-    decision::{Decision, NewDecision, Ruling, Verdict},
+    decision::{Decision, HashRole, NewDecision, Ruling, Verdict},
     ids::{AccountId, DecisionId, MessageKey},
     policy::FINAL_RULES,
 };
@@ -101,6 +101,10 @@ impl Tx {
             self.execute(query).await?;
         }
         self.put_decision_hashes(id, decision).await?;
+        let (via, verdict) = (decision.via, word(&decision.ruling.verdict));
+        self.on_commit(move |_| {
+            metrics::counter!("mailweave_messages_total", "via" => via, "verdict" => verdict).increment(1);
+        });
         Ok(id)
     }
 
@@ -130,9 +134,11 @@ impl Tx {
         &mut self,
         at: &MailboxUid,
         ruling: &Ruling,
+        policy: PolicyStamp<'_>,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        let query = sql("update decisions set at = $6, verdict = $7, rule = $8, reason = $9 \
+        let query = sql("update decisions set at = $6, verdict = $7, rule = $8, reason = $9, preset = $10, \
+             policy_version = $11 \
              where workspace = $1 and account = $2 and mailbox = $3 and uid_validity = $4 and uid = $5")
         .bind(self.workspace())
         .bind(at.account)
@@ -142,7 +148,9 @@ impl Tx {
         .bind(now)
         .bind(word(&ruling.verdict))
         .bind(ruling.rule)
-        .bind(ruling.reason);
+        .bind(ruling.reason)
+        .bind(policy.preset)
+        .bind(policy.version);
         Ok(self.execute(query).await? > 0)
     }
 
@@ -182,21 +190,24 @@ impl Session {
     /// Newest first.
     pub async fn decisions(&mut self, page: &Page, filter: &DecisionFilter) -> Result<Vec<Decision>, Error> {
         let workspace = self.workspace();
+        // Few are about one message or person: they are looked up, and not looked for among all.
+        let about: String =
+            (0..filter.hashes.len()).map(|number| format!("decision_hashes h{number} cross join ")).collect();
         let mut query =
-            Statement::new(format!("select {COLUMNS} from decisions where workspace = ")).arg(workspace);
-        for hash in &filter.hashes {
+            Statement::new(format!("select {COLUMNS} from {about}decisions d where d.workspace = "))
+                .arg(workspace);
+        for (number, hash) in filter.hashes.iter().enumerate() {
             query = query
-                .text(" and id in (select decision from decision_hashes where workspace = ")
+                .text(&format!(" and d.id = h{number}.decision and h{number}.workspace = "))
                 .arg(workspace)
-                .text(" and hash = ")
-                .arg(*hash)
-                .text(")");
+                .text(&format!(" and h{number}.hash = "))
+                .arg(*hash);
         }
         let query = query
-            .given(" and account = ", filter.account)
-            .given(" and verdict = ", filter.verdict.map(|verdict| word(&verdict)))
-            .given(" and message = ", filter.message)
-            .page(page, "at", "id");
+            .given(" and d.account = ", filter.account)
+            .given(" and d.verdict = ", filter.verdict.map(|verdict| word(&verdict)))
+            .given(" and d.message = ", filter.message)
+            .page(page, "d.at", "d.id");
         self.fetch_all(query).await?.iter().map(read).collect()
     }
 
@@ -208,24 +219,7 @@ impl Session {
         uid_validity: u32,
         uids: &[u32],
     ) -> Result<HashSet<u32>, Error> {
-        let mut found = HashSet::new();
-        for some in uids.chunks(LIST_MAX) {
-            let query = Statement::new("select uid from decisions where workspace = ")
-                .arg(self.workspace())
-                .text(" and account = ")
-                .arg(account)
-                .text(" and mailbox = ")
-                .arg(mailbox)
-                .text(" and uid_validity = ")
-                .arg(uid_validity)
-                .text(" and uid in ")
-                .list(some)
-                .query();
-            for row in self.fetch_all(query).await? {
-                found.insert(row.get("uid")?);
-            }
-        }
-        Ok(found)
+        self.uids_at("decisions", (account, mailbox, uid_validity), uids).await
     }
 
     /// The UIDs of a mailbox whose mail has one of these Message-IDs of its own, each with the hash it was found by.
@@ -239,9 +233,8 @@ impl Session {
         let mut found = Vec::new();
         for some in hashes.chunks(LIST_MAX) {
             let query = Statement::new(
-                "select h.hash, d.uid from decision_hashes h \
-                 join decisions d on d.workspace = h.workspace and d.id = h.decision \
-                 where h.role = 'id' and h.workspace = ",
+                "select h.hash, d.uid from decision_hashes h cross join decisions d \
+                 where d.workspace = h.workspace and d.id = h.decision and h.role = 'id' and h.workspace = ",
             )
             .arg(self.workspace())
             .text(" and h.hash in ")
@@ -261,29 +254,74 @@ impl Session {
         Ok(found)
     }
 
-    /// Where mail lies that was skipped and has one of these ids or names one: it may turn out to belong. Mail left out by
-    /// a rule that nothing changes is not among it.
-    pub async fn skipped_with_ids(&mut self, hashes: &[[u8; 16]]) -> Result<Vec<MailboxUid>, Error> {
+    /// Decisions by which mail was skipped that has one of these ids or names one: it may turn out to belong. Mail left out
+    /// by a rule that nothing changes is not among it.
+    pub async fn skipped_with_ids(
+        &mut self,
+        hashes: &[[u8; 16]],
+    ) -> Result<Vec<(AccountId, DecisionId)>, Error> {
         let mut found = Vec::new();
         for some in hashes.chunks(LIST_MAX) {
             let query = Statement::new(
-                "select distinct d.account, d.mailbox, d.uid_validity, d.uid from decision_hashes h \
-                 join decisions d on d.workspace = h.workspace and d.id = h.decision \
-                 where d.verdict = 'skipped' and d.account is not null and h.role in ('id', 'reference') \
-                 and d.rule not in ",
+                // SQLite would rather read all that was ever skipped: a cross join it does in the order it is written.
+                "select distinct d.account, d.id from decision_hashes h cross join decisions d \
+                 where d.workspace = h.workspace and d.id = h.decision and d.verdict = 'skipped' \
+                 and d.account is not null and h.role in ('id', 'reference') and d.rule not in ",
             )
             .list(&FINAL_RULES)
             .text(" and h.workspace = ")
             .arg(self.workspace())
             .text(" and h.hash in ")
             .list(some)
-            .text(" order by d.account, d.mailbox, d.uid_validity, d.uid")
+            .text(" order by d.id")
             .query();
             for row in self.fetch_all(query).await? {
-                found.extend(read_place(&row)?.filter(|at| !found.contains(at)));
+                let skipped = (row.id("account")?, row.id("id")?);
+                found.extend(Some(skipped).filter(|skipped| !found.contains(skipped)));
             }
         }
         Ok(found)
+    }
+
+    /// Of mail that an account's user was spared: by these hashes of its own ids if it was left out by this rule, or of the
+    /// ids it names if it was not; each with the hash of every person on it.
+    pub async fn skipped_pairs(
+        &mut self,
+        account: AccountId,
+        (role, rule): (HashRole, &str),
+        hashes: &[[u8; 16]],
+    ) -> Result<HashSet<([u8; 16], [u8; 16])>, Error> {
+        let mut found = HashSet::new();
+        for some in hashes.chunks(LIST_MAX) {
+            let query = Statement::new(
+                "select i.hash as id, p.hash as person from decision_hashes i cross join decisions d \
+                 cross join decision_hashes p where d.workspace = i.workspace and d.id = i.decision \
+                 and p.workspace = d.workspace and p.decision = d.id and p.role = 'address' \
+                 and d.verdict = 'skipped' and i.role = ",
+            )
+            .arg(role.as_str())
+            .text(if role == HashRole::Id { " and d.rule = " } else { " and d.rule <> " })
+            .arg(rule)
+            .text(" and i.workspace = ")
+            .arg(self.workspace())
+            .text(" and i.hash in ")
+            .list(some)
+            .text(" and d.account = ")
+            .arg(account)
+            .query();
+            for row in self.fetch_all(query).await? {
+                found.insert((row.get("id")?, row.get("person")?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where mail lies today that a decision skipped; `None` when something else has been decided since, or nothing.
+    pub async fn skipped_at(&mut self, decision: DecisionId) -> Result<Option<MailboxUid>, Error> {
+        let query = sql("select account, mailbox, uid_validity, uid from decisions \
+             where workspace = $1 and id = $2 and verdict = 'skipped'");
+        let row = self.fetch_optional(query.bind(self.workspace()).bind(decision)).await?;
+        Ok(row.as_ref().map(read_place).transpose()?.flatten())
     }
 }
 

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::core::{
     event::{Event, JournalEntry},
-    ids::{ConversationId, EventId, WebhookId},
-    job::Job,
+    ids::{EventId, WebhookId},
+    job::{Job, delivery_lanes},
     webhook::Webhook,
 };
 
@@ -55,7 +55,7 @@ impl Tx {
         let endpoints = if has_endpoints { self.endpoints().await? } else { Vec::new() };
         for (event, entry) in events.iter().zip(&entries) {
             let listeners = listeners(&endpoints, event);
-            self.put_deliveries(&listeners, entry.seq, event.conversation(), now).await?;
+            self.put_deliveries(&listeners, entry, now).await?;
         }
         Ok(entries)
     }
@@ -96,38 +96,47 @@ impl Tx {
         Ok(())
     }
 
-    /// Posts an event of the past once more, if it is still in the journal, whatever the endpoint asked for. True when it is.
+    /// Posts events of the past once more, in this order and whatever the endpoint asked for, behind what waits for it
+    /// already; that is posted now.
     ///
     /// # Errors
-    /// When the database is out of reach.
+    /// `Missing` when the workspace has been deleted.
     pub async fn deliver_again(
         &mut self,
         webhook: WebhookId,
-        seq: i64,
+        entries: &[JournalEntry],
         now: Timestamp,
-    ) -> Result<bool, Error> {
-        let query = sql("select conversation from events where workspace = $1 and seq = $2")
-            .bind(self.workspace())
-            .bind(seq);
-        let Some(row) = self.fetch_optional(query).await? else { return Ok(false) };
-        self.put_deliveries(&[webhook], seq, row.opt_id("conversation")?, now).await?;
-        Ok(true)
+    ) -> Result<(), Error> {
+        // Lanes are locked one after the other, in another order than announcing does: only one may do it at a time.
+        self.lock_filing().await?;
+        for entry in entries {
+            self.put_deliveries(&[webhook], entry, now).await?;
+        }
+        self.hasten_lanes(&delivery_lanes(webhook), now).await
     }
 
     /// Adds the jobs that post an event, always in the order of the endpoints: each locks a lane.
     async fn put_deliveries(
         &mut self,
         webhooks: &[WebhookId],
-        seq: i64,
-        conversation: Option<ConversationId>,
+        entry: &JournalEntry,
         now: Timestamp,
     ) -> Result<(), Error> {
         for webhook in webhooks {
-            let job = Job::Deliver { webhook: *webhook, seq };
-            let lane = job.lane(conversation);
+            let job = Job::Deliver { webhook: *webhook, seq: entry.seq };
+            let lane = job.lane(entry.subject());
             self.enqueue(&job, lane, now).await?;
         }
         Ok(())
+    }
+
+    /// Whether any endpoint names this type: events that are sent on request alone are not written for nobody.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn is_asked_for(&mut self, kind: &str) -> Result<bool, Error> {
+        let endpoints = self.endpoints().await?;
+        Ok(endpoints.iter().any(|(_, asked)| Webhook::asks_for(asked.as_deref(), kind)))
     }
 
     /// Every endpoint that is posted to, with the types it asked for.
@@ -179,6 +188,13 @@ impl Session {
         let query = sql(format!("select {COLUMNS} from events where workspace = $1 and seq = $2"))
             .bind(self.workspace())
             .bind(seq);
+        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    }
+
+    pub async fn event(&mut self, id: EventId) -> Result<Option<JournalEntry>, Error> {
+        let query = sql(format!("select {COLUMNS} from events where workspace = $1 and id = $2"))
+            .bind(self.workspace())
+            .bind(id);
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 

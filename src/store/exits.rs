@@ -5,8 +5,8 @@
 use super::{Error, Session, Tx, sql::sql};
 use crate::core::{
     account::{AccountSettings, AccountState, Credentials, Endpoint},
-    ids::{AccountId, MessageKey, UserId},
-    submission::{Submission, SubmissionState},
+    ids::{AccountId, UserId},
+    submission::Submission,
 };
 use crate::mail::Address;
 
@@ -84,27 +84,6 @@ impl Session {
 }
 
 impl Tx {
-    /// Writes *dot intent*: these recipients are being sent to from now on, and a crash leaves them uncertain.
-    ///
-    /// # Errors
-    /// `Missing` when there is no such submission.
-    pub async fn intend_dot(
-        &mut self,
-        message: MessageKey,
-        addresses: &[Address],
-        now: jiff::Timestamp,
-    ) -> Result<(), Error> {
-        let mut submission = self.submission(message).await?.ok_or(Error::Missing)?;
-        submission.state = SubmissionState::Sending;
-        submission.dot_intent_at = Some(now);
-        for recipient in &mut submission.recipients {
-            if addresses.contains(&recipient.recipient.address) {
-                recipient.state = SubmissionState::Sending;
-            }
-        }
-        self.set_submission(&submission).await
-    }
-
     /// Writes a submission's state and its recipients'.
     ///
     /// # Errors

@@ -151,11 +151,6 @@ impl Session {
         self.fetch_optional(query).await?.map(|row| row.id("message")).transpose()
     }
 
-    /// Whether something was seen at a place in a mailbox.
-    pub async fn sighting_exists(&mut self, at: &MailboxUid) -> Result<bool, Error> {
-        Ok(self.sighted_at(at).await?.is_some())
-    }
-
     /// Those of the UIDs of a mailbox at which something was seen.
     pub async fn sightings_by_uids(
         &mut self,
@@ -164,9 +159,19 @@ impl Session {
         uid_validity: u32,
         uids: &[u32],
     ) -> Result<HashSet<u32>, Error> {
+        self.uids_at("sightings", (account, mailbox, uid_validity), uids).await
+    }
+
+    /// Those of the UIDs of a mailbox (of an account, under a UIDVALIDITY) that have a row in this table.
+    pub(super) async fn uids_at(
+        &mut self,
+        table: &'static str,
+        (account, mailbox, uid_validity): (AccountId, &[u8], u32),
+        uids: &[u32],
+    ) -> Result<HashSet<u32>, Error> {
         let mut found = HashSet::new();
         for some in uids.chunks(LIST_MAX) {
-            let query = Statement::new("select uid from sightings where workspace = ")
+            let query = Statement::new(format!("select uid from {table} where workspace = "))
                 .arg(self.workspace())
                 .text(" and account = ")
                 .arg(account)

@@ -2,14 +2,14 @@
 //!
 //! Not here: their accounts (`store::accounts`) and capture addresses (`store::routes`), though a user shows the latter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     Error, Page, Session, Tx,
     columns::{changed, word},
     routes,
     sql::{Row, sql},
-    statement::{LIST_MAX, Statement},
+    statement::Statement,
 };
 use crate::{
     core::{ids::UserId, people::User},
@@ -53,6 +53,24 @@ impl Tx {
             .bind(user.id);
         self.execute(query).await?;
         self.put_user_addresses(user).await
+    }
+
+    /// Deletes a user with his keys, addresses and disconnected accounts. What he wrote stays, and his contacts are assigned
+    /// to nobody from then on.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such user, or while an account of his is connected.
+    pub async fn delete_user(&mut self, id: UserId) -> Result<(), Error> {
+        for text in [
+            "delete from accounts where workspace = $1 and user_id = $2 and state in ('disconnected', 'erased')",
+            "delete from routes where workspace = $1 and user_id = $2",
+            "update contacts set assigned_user_id = null where workspace = $1 and assigned_user_id = $2",
+        ] {
+            self.execute(sql(text).bind(self.workspace()).bind(id)).await?;
+        }
+        // Addresses and keys go with the row.
+        let query = sql("delete from users where workspace = $1 and id = $2").bind(self.workspace()).bind(id);
+        changed(self.execute(query).await?)
     }
 
     async fn put_user_addresses(&mut self, user: &User) -> Result<(), Error> {
@@ -99,21 +117,9 @@ impl Session {
         self.complete_users(&rows).await
     }
 
-    /// Those of the addresses that are users'.
-    pub async fn users_among(&mut self, addresses: &[Address]) -> Result<HashMap<Address, UserId>, Error> {
-        let mut found = HashMap::new();
-        for some in addresses.chunks(LIST_MAX) {
-            let keys: Vec<_> = some.iter().map(Address::key).collect();
-            let query = Statement::new("select address, user_id from user_addresses where workspace = ")
-                .arg(self.workspace())
-                .text(" and address in ")
-                .list(&keys)
-                .query();
-            for row in self.fetch_all(query).await? {
-                found.insert(row.address("address")?, row.id("user_id")?);
-            }
-        }
-        Ok(found)
+    /// Those of the ids that are users of this workspace.
+    pub async fn users_present(&mut self, ids: &[UserId]) -> Result<HashSet<UserId>, Error> {
+        self.present("users", ids).await
     }
 
     /// Adds aliases and capture addresses to rows of users: two statements, however many there are.

@@ -9,6 +9,8 @@
     reason = "a test may panic; that is how it fails"
 )]
 
+#[path = "../corpus/mod.rs"]
+mod corpus;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -110,9 +110,23 @@ impl Crm {
     }
 
     #[track_caller]
+    pub fn patch(&self, path: &str, body: &Value) -> Value {
+        let answer = self.call(Method::PATCH, self.url(path), Some((body, None)));
+        assert!((200..300).contains(&answer.status), "{path}: {answer:?}");
+        answer.body
+    }
+
+    #[track_caller]
     pub fn delete(&self, path: &str) {
         let answer = self.call(Method::DELETE, self.url(path), None);
         assert_eq!(answer.status, 204, "{path}: {answer:?}");
+    }
+
+    /// A key with these scopes, of one user if so said: its id and its secret.
+    #[track_caller]
+    pub fn key(&self, scopes: &[&str], user: Option<&str>) -> (String, String) {
+        let key = self.post("/keys", &json!({ "name": "CRM", "scopes": scopes, "user_id": user }));
+        (text(&key, "id").to_owned(), text(&key, "secret").to_owned())
     }
 
     /// Every item of a list, page by page.

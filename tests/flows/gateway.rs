@@ -2,14 +2,19 @@
 //!
 //! Not here: what it is told over the API (`crm`).
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use mailweave::{
     app::Running,
     config::{Config, DomainName},
-    net,
-    store::MasterKey,
+    net, telemetry,
 };
+use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 use tokio::runtime::Runtime;
 
@@ -17,7 +22,9 @@ use crate::{
     crm::Crm,
     support::{
         PATIENCE,
+        clients::SmtpClient,
         postgres::{Database, Postgres},
+        store::Engine,
         tls::Authority,
         wait_for,
     },
@@ -28,13 +35,6 @@ pub const REPLY: &str = "reply.example.test";
 pub const HOSTNAME: &str = "gateway.example.test";
 const ADMIN_KEY: &str = "the-administrators-key-of-these-tests";
 
-/// Which store it works on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    Sqlite,
-    Postgres,
-}
-
 pub struct Gateway {
     running: Option<Running>,
     /// Runs the gateway, and whatever else of a test is asynchronous.
@@ -42,6 +42,18 @@ pub struct Gateway {
     config: Config,
     database: Option<Database<'static>>,
     directory: tempfile::TempDir,
+}
+
+/// Where metrics go once a test records them: there is one recorder in a process.
+static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Has this process record metrics.
+pub fn record_metrics() {
+    METRICS.get_or_init(|| telemetry::init_metrics().unwrap());
+}
+
+fn metrics() -> String {
+    METRICS.get().map(telemetry::render).unwrap_or_default()
 }
 
 impl Gateway {
@@ -52,13 +64,10 @@ impl Gateway {
         drop(tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init());
         net::install_provider();
         let directory = tempfile::Builder::new().prefix("mw-gateway-").tempdir().unwrap();
-        let database = (engine == Engine::Postgres).then(|| Postgres::shared().database());
+        let database = engine.database();
         let mut config = config(&directory.path().join("data"), authority, directory.path());
         if let Some(database) = &database {
-            let key = directory.path().join("master.key");
-            MasterKey::create(&key).unwrap();
-            config.secrets.master_key_file = Some(key);
-            config.store.url = Some(database.url().into());
+            database.keep_data_of(&mut config, directory.path());
         }
         adjust(&mut config);
         let runtime =
@@ -69,7 +78,7 @@ impl Gateway {
     }
 
     fn resume(&mut self) {
-        let started = Running::start(&self.config, Arc::new(String::new));
+        let started = Running::start(&self.config, Arc::new(metrics));
         self.running = Some(self.runtime.block_on(started).unwrap());
     }
 
@@ -79,6 +88,13 @@ impl Gateway {
             let stopped = async { tokio::time::timeout(PATIENCE, running.stop()).await };
             self.runtime.block_on(stopped).expect("the gateway stops in time");
         }
+    }
+
+    /// Stops, and starts with another configuration. Ports change.
+    pub fn restart(&mut self, adjust: impl FnOnce(&mut Config)) {
+        self.stop();
+        adjust(&mut self.config);
+        self.resume();
     }
 
     fn running(&self) -> &Running {
@@ -92,6 +108,13 @@ impl Gateway {
     /// STARTTLS.
     pub fn submission(&self) -> SocketAddr {
         self.running().addresses.submission[0]
+    }
+
+    /// A client of that listener, TLS on, not logged in.
+    pub fn submission_client(&self, authority: &Authority) -> SmtpClient {
+        let mut client = SmtpClient::connect(self.submission());
+        client.starttls(authority);
+        client
     }
 
     /// TLS from the first octet.
@@ -133,7 +156,17 @@ impl Gateway {
         self.running().gateway.queue.nudge();
     }
 
-    fn execute(&self, statement: &'static str) {
+    /// What `/metrics` shows, as text.
+    pub fn metrics(&self) -> String {
+        let http = self.running().addresses.http.expect("the API listens");
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        self.runtime.block_on(async {
+            client.get(format!("http://{http}/metrics")).send().await.unwrap().text().await.unwrap()
+        })
+    }
+
+    /// Does to the database what no caller can, as a failing disk or a crash at the wrong moment would.
+    pub fn execute(&self, statement: &'static str) {
         match &self.database {
             Some(database) => drop(database.run(statement)),
             None => self.runtime.block_on(async {
@@ -142,7 +175,8 @@ impl Gateway {
         }
     }
 
-    fn count(&self, statement: &str) -> i64 {
+    /// What a statement counts.
+    pub fn count(&self, statement: &str) -> i64 {
         match &self.database {
             Some(database) => database.run(statement).parse().unwrap(),
             None => self.runtime.block_on(async {
@@ -193,7 +227,7 @@ fn config(data_dir: &std::path::Path, authority: &Authority, directory: &std::pa
     config.node.data_dir = data_dir.to_owned();
     config.domains.capture = DomainName::parse(CAPTURE);
     config.domains.reply = DomainName::parse(REPLY);
-    config.smtp.hostname = Some(HOSTNAME.to_owned());
+    config.smtp.hostname = DomainName::parse(HOSTNAME);
     config.smtp.mx.listen = vec![loopback];
     config.smtp.submission.listen = vec![loopback];
     config.smtp.submissions.listen = vec![loopback];

@@ -18,14 +18,23 @@ mod world;
 mod capture;
 mod capture_refusals;
 mod delivery;
+mod doubt;
+mod events;
 mod follow;
+mod handed_in_again;
 mod isolation;
+mod metrics;
+mod poison;
 mod privacy;
 mod recognise;
 mod relay;
+mod relay_people;
+mod repairs;
+mod returned;
 mod submission;
 mod submission_refusals;
 mod threads;
+mod way_out;
 mod webhooks;
 
 /// Runs a test on both engines: `both! { fn name(engine) { … } }`.
@@ -36,16 +45,16 @@ macro_rules! both {
             #[allow(unused_imports, reason = "not every test needs all that its file imports")]
             use super::*;
 
-            fn run($engine: crate::gateway::Engine) $body
+            fn run($engine: crate::support::store::Engine) $body
 
             #[test]
             fn sqlite() {
-                run(crate::gateway::Engine::Sqlite);
+                run(crate::support::store::Engine::Sqlite);
             }
 
             #[test]
             fn postgres() {
-                run(crate::gateway::Engine::Postgres);
+                run(crate::support::store::Engine::Postgres);
             }
         }
     )*};

@@ -14,29 +14,36 @@ use crate::{
 };
 
 /// Ann without an account, Bob as a contact, and a first mail of hers from the CRM.
-struct Conversation {
-    world: World,
-    ann: User,
-    bob: Person,
-    id: String,
+pub struct Conversation {
+    pub world: World,
+    pub ann: User,
+    pub bob: Person,
+    pub id: String,
     /// Where Bob's answers go.
-    towards_ann: String,
+    pub towards_ann: String,
     /// The Message-ID of the first mail.
-    first: String,
+    pub first: String,
 }
 
 impl Conversation {
-    fn start(engine: crate::gateway::Engine) -> Self {
+    pub fn start(engine: crate::support::store::Engine) -> Self {
+        Self::with(engine, |_| json!({}))
+    }
+
+    /// The same with what else the first mail says.
+    pub fn with(engine: crate::support::store::Engine, more: impl FnOnce(&World) -> Value) -> Self {
         let world = World::start(engine);
         let (ann, bob) = (world.user(1, "Ann Lee"), world.customer(1));
         world.set_smarthost();
         world.crm.post("/contacts", &json!({ "email": bob.address, "name": "Bob Ray" }));
-        let body = json!({
+        let mut body = json!({
             "from_user_id": ann.id,
             "to": [{ "email": bob.address, "name": "Bob Ray" }],
             "subject": "Ten desks",
             "text": "Here is our offer.",
         });
+        let more = more(&world);
+        body.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
         let sent = world.crm.post("/messages", &body);
         let shown = world.crm.await_delivery(text(&sent, "id"), "sent");
         let first = text(&shown, "rfc822_message_id").to_owned();
@@ -49,21 +56,21 @@ impl Conversation {
     }
 
     /// Bob answers with his own client, and what he wrote is filed.
-    fn bob_answers(&self, letter: &Letter) -> Value {
+    pub fn bob_answers(&self, letter: &Letter) -> Value {
         self.world.client_sends(&self.bob, &[&self.towards_ann], letter);
         let received = self.world.crm.await_mail("message.received", &letter.id);
         assert_eq!(text(&received["data"], "conversation_id"), self.id);
         received
     }
 
-    fn messages(&self) -> Vec<Value> {
+    pub fn messages(&self) -> Vec<Value> {
         self.world.crm.list(&format!("/conversations/{}/messages", self.id))
     }
 }
 
 /// The reply address a mail comes from, under this name.
 #[track_caller]
-fn sender(mail: &str, name: &str) -> String {
+pub fn sender(mail: &str, name: &str) -> String {
     let from = mail.split("\r\nFrom:").nth(1).expect("From").split("\r\n").next().expect("a line");
     assert!(from.contains(name), "{from}");
     let address = from.split('<').nth(1).and_then(|rest| rest.split('>').next()).expect("an address");
@@ -77,6 +84,8 @@ both! {
         let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
         let answer = Letter::new(&format!("Bob Ray <{}>", bob.address), &[towards_ann])
             .field("Reply-To", &bob.address)
+            .field("X-Authenticated-Sender", &format!("host.example: {}", bob.address))
+            .field("Resent-From", &bob.address)
             .subject("Re: Ten desks")
             .answering(first)
             .text("In oak, please.\n");
@@ -91,6 +100,7 @@ both! {
         assert_free_of(&mail, &[&bob.address, towards_ann]);
 
         let reply = Letter::new(&format!("Ann Lee <{}>", ann.person.address), &[&towards_bob])
+            .field("X-Sender", &ann.person.address)
             .subject("Re: Ten desks")
             .answering(&answer.id)
             .text("Oak it is.\n");
@@ -103,6 +113,13 @@ both! {
         assert_free_of(&mail, &[&ann.person.address, &towards_bob]);
 
         world.gateway.settle();
+        // Bob's answer was received, Ann's was sent, each once.
+        for (id, kind) in [(&answer.id, "message.received"), (&reply.id, "message.sent")] {
+            let about = |event: &&Value| event["data"]["rfc822_message_id"] == id.as_str();
+            let events = world.crm.events();
+            let told: Vec<_> = events.iter().filter(about).map(|event| text(event, "type")).collect();
+            assert_eq!(told, [kind]);
+        }
         let messages = conversation.messages();
         let told: Vec<_> = messages.iter().rev().map(|message| (text(message, "direction"), text(&message["author"], "role"))).collect();
         assert_eq!(told, [("outbound", "user"), ("inbound", "contact"), ("outbound", "user")]);

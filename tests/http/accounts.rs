@@ -88,6 +88,34 @@ both! {
         acme.patch(&path, json!({ "imap": { "host": "x y", "port": 1, "security": "tls" } })).await.refused(422, "invalid", Some("imap.host"));
     }
 
+    async fn a_stored_login_goes_to_no_new_host(api) {
+        let acme = api.workspace("acme").await;
+        let user = acme.user("ann@acme.example").await;
+        let path = format!("/accounts/{}", acme.account(&user, "ann@acme.example").await);
+        let before = acme.get(&path).await.expect(200);
+        for (server, port) in [("imap", 993), ("smtp", 465)] {
+            let elsewhere = json!({ server: { "host": "mail.attacker.example", "port": port, "security": "tls" } });
+            let answer = acme.patch(&path, elsewhere).await;
+            answer.refused(422, "invalid", Some("auth"));
+            assert!(answer.json()["detail"].as_str().unwrap().contains("new host"));
+        }
+        // One host in the place of the other is new there as well.
+        let swapped = json!({ "imap": { "host": "smtp.example.com", "port": 993, "security": "tls" } });
+        acme.patch(&path, swapped).await.refused(422, "invalid", Some("auth"));
+        assert_eq!(acme.get(&path).await.expect(200), before);
+        let same_host = json!({
+            "email": "ann@new.example",
+            "imap": { "host": "IMAP.example.com", "port": 143, "security": "starttls" },
+        });
+        let changed = acme.patch(&path, same_host).await.expect(200);
+        assert_eq!((&changed["imap"]["host"], &changed["imap"]["port"]), (&json!("imap.example.com"), &json!(143)));
+        let with_login = json!({
+            "smtp": { "host": "smtp.new.example", "port": 465, "security": "tls" },
+            "auth": { "type": "password", "username": "ann", "password": "new" },
+        });
+        assert_eq!(acme.patch(&path, with_login).await.expect(200)["smtp"]["host"], "smtp.new.example");
+    }
+
     async fn a_disconnected_account_keeps_its_history_and_forgets_its_login(api) {
         let acme = api.workspace("acme").await;
         let user = acme.user("ann@acme.example").await;

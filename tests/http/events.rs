@@ -182,10 +182,12 @@ both! {
 
     async fn bad_endpoints_are_refused_by_field(api) {
         let acme = api.workspace("acme").await;
-        for url in ["nonsense", "ftp://crm.example.com/", "http://crm.example.com/", "https://user:pw@crm.example.com/", "https://crm.example.com/#x", "file:///etc/passwd", "https://", "https://169.254.169.254/latest", "https://[::1]/", "https://0xa.1/x/"] {
+        for url in ["nonsense", "ftp://crm.example.com/", "http://crm.example.com/", "https://user:pw@crm.example.com/", "https://crm.example.com/#x", "file:///etc/passwd", "https://", "https://169.254.169.254/latest", "https://[::1]/", "https://0xa.1/x/", "https://crm.example.com:6379/"] {
             acme.post("/webhooks", json!({ "url": url })).await.refused(422, "invalid", Some("url"));
         }
-        acme.post("/webhooks", json!({ "url": "http://127.0.0.1:9/hook" })).await.expect(201);
+        for url in ["http://127.0.0.1:9/hook", "https://127.0.0.1:8443/hook", "https://crm.example.com:443/hook"] {
+            acme.post("/webhooks", json!({ "url": url })).await.expect(201);
+        }
         let refused = async |events: Value, param: &str| {
             let body = json!({ "url": "https://crm.example.com/", "events": events });
             acme.post("/webhooks", body).await.refused(422, "invalid", Some(param));
@@ -202,12 +204,36 @@ both! {
         let hook = webhook(&acme).await;
         let path = format!("/webhooks/{hook}/replay");
         let events = acme.get("/events").await.items();
+        // A ping of another endpoint is none of its business.
+        for tested in [&webhook(&acme).await, &hook] {
+            acme.post(&format!("/webhooks/{tested}/test"), json!({})).await.expect(202);
+        }
         let replayed = acme.post(&path, json!({ "after": events[0]["id"] })).await.expect(202);
-        assert_eq!(replayed, json!({ "queued": 2, "next_after": null }));
+        assert_eq!(replayed, json!({ "queued": 3, "next_after": null }));
         let these = json!({ "event_ids": [events[2]["id"], events[0]["id"], events[2]["id"]] });
         assert_eq!(acme.post(&path, these).await.expect(202)["queued"], 2);
         acme.post(&path, json!({})).await.refused(422, "invalid", Some("after"));
         acme.post(&path, json!({ "event_ids": ["evt_01jd0000000000000000000000"] })).await.refused(422, "invalid", Some("event_ids[0]"));
         acme.post(&path, json!({ "after": "evt_01jd0000000000000000000000" })).await.refused(422, "invalid", Some("after"));
+    }
+
+    async fn a_contact_that_is_added_is_announced_and_one_that_is_changed_is_not(api) {
+        let acme = api.workspace("acme").await;
+        let made = acme.post("/contacts", json!({ "email": "Ann@x.example" })).await.expect(201);
+        acme.patch(&format!("/contacts/{}", made["id"].as_str().unwrap()), json!({ "name": "Ann" })).await.expect(200);
+        for status in [201, 200] {
+            let body = json!({ "email": "bob@x.example" });
+            acme.put("/contacts/by-external-id/b", body).await.expect(status);
+        }
+        for _ in 0..2 {
+            let lines = "{\"email\":\"carl@x.example\"}\n{\"email\":\"nonsense\"}\n";
+            let import = acme.request(Method::POST, "/contacts/import").header("Content-Type", "application/x-ndjson");
+            Answer::of(import.body(lines)).await.expect(200);
+        }
+        let events = acme.get("/events").await.items();
+        assert!(events.iter().all(|event| event["type"] == "contact.created"), "{events:?}");
+        let emails: Vec<_> = events.iter().map(|event| event["data"]["email"].as_str().unwrap()).collect();
+        assert_eq!(emails, [made["email"].as_str().unwrap(), "bob@x.example", "carl@x.example"]);
+        assert_eq!(events[0]["data"], json!({ "contact_id": made["id"], "email": made["email"] }));
     }
 }

@@ -3,12 +3,13 @@
 //! Not here: gathering the facts (`flow`), limits (`core::limits`), and what attachments may come (`attachments`).
 
 use super::{
-    Policy,
-    settings::{CreateOn, Drafts, InternalRule, ThreadStart},
+    Policy, Settings,
+    rulings::{held, skipped, synced},
+    settings::{CreateOn, Drafts, InternalRule, ThreadFollow, ThreadStart},
 };
 use crate::core::{
     attribution::Attribution,
-    decision::{Ruling, Verdict},
+    decision::Ruling,
     message::{Author, CaptureField, ContactRole, Direction},
 };
 
@@ -26,13 +27,34 @@ pub struct MailboxFacts<'a> {
     pub assigned: bool,
     /// Another account of the workspace, be it disconnected, is among its addresses.
     pub other_account: bool,
-    /// It answers mail that the account's user wrote.
+    /// A person wrote it in answer to mail that a user wrote to him. Asked only where that makes contacts.
     pub answers_user: bool,
+    /// Somebody it was written to has answered it. Asked only where that makes contacts.
+    pub answered: bool,
 }
 
-impl MailboxFacts<'_> {
+/// The facts in the light of the settings.
+struct Judge<'a> {
+    settings: &'a Settings,
+    facts: MailboxFacts<'a>,
+}
+
+/// Judges a message found in a user's mailbox.
+#[must_use]
+pub fn judge_mailbox(policy: &Policy, facts: MailboxFacts<'_>) -> Ruling {
+    let judge = Judge { settings: &policy.settings, facts };
+    judge
+        .left_out()
+        .or_else(|| judge.followed())
+        .or_else(|| judge.started())
+        .unwrap_or_else(|| judge.unwanted())
+}
+
+impl Judge<'_> {
+    /// Whether a contact has this part, and policy counts it.
     fn has(&self, role: ContactRole) -> bool {
-        self.attribution.contacts.iter().any(|(_, held)| *held == role)
+        let contacts = &self.facts.attribution.contacts;
+        self.settings.match_roles.contains(&role) && contacts.iter().any(|(_, held)| *held == role)
     }
 
     fn to_contact(&self) -> bool {
@@ -40,95 +62,119 @@ impl MailboxFacts<'_> {
     }
 
     fn from_contact(&self) -> bool {
-        matches!(self.attribution.author, Author::Contact(_)) || self.has(ContactRole::From)
+        self.has(ContactRole::From)
     }
-}
 
-/// Judges a message found in a user's mailbox.
-#[must_use]
-pub fn judge_mailbox(policy: &Policy, facts: MailboxFacts<'_>) -> Ruling {
-    left_out(policy, facts)
-        .or_else(|| {
-            facts
-                .thread_known
-                .then(|| synced("known_thread", "It belongs to a conversation that is in the CRM."))
-        })
-        .or_else(|| started(policy, facts))
-        .unwrap_or_else(|| unwanted(policy, facts))
-}
-
-/// What keeps a message out whatever conversation it belongs to.
-fn left_out(policy: &Policy, facts: MailboxFacts<'_>) -> Option<Ruling> {
-    let settings = &policy.settings;
-    let who = facts.attribution;
-    if facts.is_draft && settings.drafts == Drafts::Skip {
-        return Some(skipped("draft", "It is a draft, not yet sent."));
+    fn is_users(&self) -> bool {
+        matches!(self.facts.attribution.author, Author::User(_))
     }
-    match settings.internal_rule {
-        InternalRule::AnyParticipantAccount if facts.other_account => {
-            return Some(skipped(
-                "other_account",
-                "Another account of this workspace is among its addresses.",
+
+    /// What keeps a message out whatever conversation it belongs to.
+    fn left_out(&self) -> Option<Ruling> {
+        let who = self.facts.attribution;
+        if self.facts.is_draft && self.settings.drafts == Drafts::Skip {
+            return Some(skipped("draft", "It is a draft, not yet sent."));
+        }
+        match self.settings.internal_rule {
+            InternalRule::AnyParticipantAccount if self.facts.other_account => {
+                return Some(skipped(
+                    "other_account",
+                    "Another account of this workspace is among its addresses.",
+                ));
+            }
+            InternalRule::SenderIsUser if self.from_contact() && self.is_users() && !self.facts.own => {
+                return Some(skipped(
+                    "colleague_wrote",
+                    "Its author is a contact, but works in this workspace.",
+                ));
+            }
+            // Then mail of colleagues is like any other.
+            InternalRule::None => return None,
+            _ => {}
+        }
+        let internal = who.direction == Direction::Internal && who.contacts.is_empty();
+        internal.then(|| skipped("internal", "Everybody on it works in this workspace."))
+    }
+
+    /// Later mail of a conversation.
+    fn followed(&self) -> Option<Ruling> {
+        let follows = match self.settings.thread_follow {
+            ThreadFollow::All => true,
+            ThreadFollow::Contacts => self.from_contact() || self.to_contact(),
+        };
+        (self.facts.thread_known && follows)
+            .then(|| synced("known_thread", "It belongs to a conversation that is in the CRM."))
+    }
+
+    /// What may begin a conversation.
+    fn started(&self) -> Option<Ruling> {
+        let settings = self.settings;
+        if self.from_contact() && !self.facts.own && settings.starts(ThreadStart::Inbound) {
+            return (!settings.require_assignment || self.facts.assigned)
+                .then(|| synced("contact_wrote", "A contact wrote it."));
+        }
+        let wrote = self.is_users() && settings.starts(ThreadStart::Outbound);
+        if wrote && self.to_contact() {
+            return Some(synced("wrote_to_contact", "A user wrote it to a contact."));
+        }
+        if wrote && self.has_strangers() && settings.create_on == CreateOn::Sent {
+            return Some(synced(
+                "sent_makes_contact",
+                "A user wrote it, and whom users write to becomes a contact.",
             ));
         }
-        InternalRule::SenderIsUser if facts.from_contact() && is_users(who) && !facts.own => {
-            return Some(skipped("colleague_wrote", "Its author is a contact, but works in this workspace."));
+        let unknown = self.facts.attribution.author == Author::Other;
+        if unknown && self.facts.answers_user && settings.create_on == CreateOn::Exchange {
+            return Some(synced(
+                EXCHANGE,
+                "It answers a user's mail, and who answers becomes a contact.",
+            ));
         }
-        _ => {}
+        if self.waits_for_answer() && self.facts.answered {
+            return Some(synced("answered", "A user wrote it, and who answered it becomes a contact."));
+        }
+        (unknown && self.to_contact() && settings.starts(ThreadStart::Stranger))
+            .then(|| synced("contact_copied", "Somebody unknown wrote it, to a contact as well."))
     }
-    let internal = who.direction == Direction::Internal && who.contacts.is_empty();
-    internal.then(|| skipped("internal", "Everybody on it works in this workspace."))
+
+    fn has_strangers(&self) -> bool {
+        !self.facts.attribution.outsiders.is_empty()
+    }
+
+    /// Why nothing was begun.
+    fn unwanted(&self) -> Ruling {
+        match () {
+            () if self.from_contact() && self.settings.starts(ThreadStart::Inbound) && !self.facts.own => {
+                skipped("not_assigned", "A contact wrote it who is not assigned to this user.")
+            }
+            () if self.from_contact() => skipped(
+                "inbound_starts_nothing",
+                "A contact wrote it, and by policy that begins no conversation.",
+            ),
+            () if self.to_contact() && self.is_users() => skipped(
+                "outbound_starts_nothing",
+                "A user wrote it to a contact, and by policy that begins no conversation.",
+            ),
+            () if self.to_contact() => {
+                skipped("stranger_wrote", "A contact is on it, but somebody unknown wrote it.")
+            }
+            () if self.waits_for_answer() => skipped(
+                AWAITS_ANSWER,
+                "A user wrote it to somebody unknown, who becomes a contact by answering.",
+            ),
+            () => skipped("no_contact", "Nobody on it is a contact."),
+        }
+    }
+
+    fn waits_for_answer(&self) -> bool {
+        self.is_users() && self.has_strangers() && self.settings.create_on == CreateOn::Exchange
+    }
 }
 
-fn is_users(who: &Attribution) -> bool {
-    matches!(who.author, Author::User(_))
-}
-
-/// What may begin a conversation.
-fn started(policy: &Policy, facts: MailboxFacts<'_>) -> Option<Ruling> {
-    let settings = &policy.settings;
-    if facts.from_contact() && !facts.own && settings.starts(ThreadStart::Inbound) {
-        return (!settings.require_assignment || facts.assigned)
-            .then(|| synced("contact_wrote", "A contact wrote it."));
-    }
-    let wrote = is_users(facts.attribution) && settings.starts(ThreadStart::Outbound);
-    if wrote && facts.to_contact() {
-        return Some(synced("wrote_to_contact", "A user wrote it to a contact."));
-    }
-    let strangers = !facts.attribution.outsiders.is_empty();
-    if wrote && strangers && settings.create_on == CreateOn::Sent {
-        return Some(synced(
-            "sent_makes_contact",
-            "A user wrote it, and whom users write to becomes a contact.",
-        ));
-    }
-    let answered = facts.answers_user && facts.attribution.author == Author::Other;
-    (answered && settings.create_on == CreateOn::Exchange).then(|| {
-        synced("exchange_makes_contact", "It answers a user's mail, and who answers becomes a contact.")
-    })
-}
-
-/// Why nothing was begun.
-fn unwanted(policy: &Policy, facts: MailboxFacts<'_>) -> Ruling {
-    let settings = &policy.settings;
-    match () {
-        () if facts.from_contact() && settings.starts(ThreadStart::Inbound) => {
-            skipped("not_assigned", "A contact wrote it who is not assigned to this user.")
-        }
-        () if facts.from_contact() => skipped(
-            "inbound_starts_nothing",
-            "A contact wrote it, and by policy that begins no conversation.",
-        ),
-        () if facts.to_contact() && is_users(facts.attribution) => skipped(
-            "outbound_starts_nothing",
-            "A user wrote it to a contact, and by policy that begins no conversation.",
-        ),
-        () if facts.to_contact() => {
-            skipped("stranger_wrote", "A contact is on it, but somebody unknown wrote it.")
-        }
-        () => skipped("no_contact", "Nobody on it is a contact."),
-    }
-}
+/// The rule by which an answer to a user's mail makes a contact.
+pub const EXCHANGE: &str = "exchange_makes_contact";
+/// The rule by which mail of a user's is left out until it is answered.
+pub const AWAITS_ANSWER: &str = "awaits_answer";
 
 /// Judges a copy sent to a capture address.
 #[must_use]
@@ -141,51 +187,11 @@ pub fn judge_capture(policy: &Policy, author: &Author, field: CaptureField) -> R
     }
     match author {
         Author::User(_) => synced("captured", "A user sent a copy to a capture address."),
-        _ => Ruling {
-            verdict: Verdict::Held,
-            rule: "capture_sender_unknown",
-            reason: "It came to a capture address, but its From is no user of this workspace.",
-        },
+        _ => held(
+            "capture_sender_unknown",
+            "It came to a capture address, but its From is no user of this workspace.",
+        ),
     }
-}
-
-/// Mail with a null reverse-path at a capture address: a report, or an answering machine's. Nobody sent it to have it filed,
-/// and it causes nothing (RFC 5321 section 4.5.5, RFC 3834 section 2).
-#[must_use]
-pub fn null_reverse_path() -> Ruling {
-    skipped(
-        "null_reverse_path",
-        "It came to a capture address from the null reverse-path: a machine sent it.",
-    )
-}
-
-/// Rules under which mail stays left out whatever becomes known later: no use in fetching it again.
-pub const FINAL_RULES: [&str; 3] = ["draft", "too_large", "gone_at_provider"];
-
-/// Mail that belongs but that the provider cannot hand out.
-#[must_use]
-pub fn unreadable() -> Ruling {
-    skipped("unreadable_at_provider", "It belongs to the CRM, but the provider cannot hand it out.")
-}
-
-/// Mail that belongs but is larger than the operator allows.
-#[must_use]
-pub fn too_large() -> Ruling {
-    skipped("too_large", "It belongs to the CRM, but it is larger than messages may be.")
-}
-
-/// Mail that was left out and is no longer at the provider.
-#[must_use]
-pub fn gone() -> Ruling {
-    skipped("gone_at_provider", "It was left out, and the user has deleted or moved it since.")
-}
-
-fn synced(rule: &'static str, reason: &'static str) -> Ruling {
-    Ruling { verdict: Verdict::Synced, rule, reason }
-}
-
-fn skipped(rule: &'static str, reason: &'static str) -> Ruling {
-    Ruling { verdict: Verdict::Skipped, rule, reason }
 }
 
 #[cfg(test)]
@@ -194,6 +200,7 @@ mod tests {
 
     use super::*;
     use crate::core::{
+        decision::Verdict,
         ids::{ContactId, Id, UserId},
         policy::preset::Preset,
     };
@@ -231,6 +238,7 @@ mod tests {
             assigned: false,
             other_account: false,
             answers_user: false,
+            answered: false,
         }
     }
 

@@ -1,21 +1,27 @@
 //! What an admin decides: whether a message belongs into the CRM and what becomes of it, as a pure function of facts and a
 //! policy, and policies as data.
 //!
-//! Read `settings` (every setting), `preset` (named policies), `layers` (who changed what), then `judge` and `attachments`.
+//! Read `settings` (every setting), `preset` (named policies), `layers` (who changed what), then `people`, `judge` and `attachments`.
 //! Not here: gathering facts and obeying verdicts (`flow`).
 
 pub mod attachments;
 pub mod judge;
 pub mod layers;
+pub mod people;
 pub mod preset;
+mod rulings;
 pub mod settings;
 pub mod span;
 
-pub use judge::{
-    FINAL_RULES, MailboxFacts, gone, judge_capture, judge_mailbox, null_reverse_path, too_large, unreadable,
-};
-pub use layers::{BadSetting, Effective, Overrides, Source};
+pub use attachments::{FileRule, Files, judge_files};
+pub use judge::{AWAITS_ANSWER, EXCHANGE, MailboxFacts, judge_capture, judge_mailbox};
+pub use layers::{BadSetting, Choice, Choices, Effective, Overrides, Source};
+pub use people::{ListedContact, known};
 pub use preset::{DEFAULT_PRESET, Preset};
+pub use rulings::{
+    FINAL_RULES, answered, delivery_report, foreign_answer, gone, null_reverse_path, possible_loop,
+    sent_already, too_large, unreadable,
+};
 pub use settings::{AppendSent, Settings, ThreadStart};
 
 /// The policy that applies to a message.

@@ -7,7 +7,10 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{layers::Overrides, settings::Settings};
+use super::{
+    layers::{self, Overrides},
+    settings::Settings,
+};
 
 /// The preset of a workspace that chose none.
 pub const DEFAULT_PRESET: &str = "mailweave";
@@ -63,10 +66,13 @@ struct File {
     limits: PresetLimits,
 }
 
-static DEFAULTS: LazyLock<Settings> = LazyLock::new(|| {
+static DEFAULTS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     let [(_, text), ..] = FILES;
     let file: File = toml::from_str(text).expect("the default preset is part of the program, and tested");
-    serde_json::from_value(Value::Object(file.settings)).expect("the default preset gives every setting")
+    let settings: Settings =
+        serde_json::from_value(Value::Object(file.settings)).expect("the default preset gives every setting");
+    // Written anew: what may be left out, like a limit that there is not, is there to be overridden.
+    layers::written(&settings)
 });
 
 static PRESETS: LazyLock<Vec<Preset>> = LazyLock::new(|| FILES.into_iter().map(read).collect());
@@ -98,16 +104,23 @@ impl Preset {
         &PRESETS
     }
 
-    pub(super) fn default_settings() -> &'static Settings {
+    /// Every setting with its default, as they are written.
+    pub(super) fn default_values() -> &'static Map<String, Value> {
         &DEFAULTS
     }
+}
+
+/// The names of all presets, to choose from.
+pub(super) fn names() -> String {
+    PRESETS.iter().map(|preset| format!("{:?}", preset.name)).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, fs};
 
-    use super::{super::layers, *};
+    use super::*;
+    use crate::core::policy::{Choice, Choices};
 
     #[test]
     fn every_file_of_the_directory_is_a_preset_whose_settings_go_together() {
@@ -117,7 +130,8 @@ mod tests {
         let names: BTreeSet<String> = files.map(|name| name.trim_end_matches(".toml").to_owned()).collect();
         assert_eq!(names, Preset::all().iter().map(|preset| preset.name.to_owned()).collect());
         for preset in Preset::all() {
-            layers::effective(preset, &Overrides::default(), &Overrides::default()).unwrap();
+            let workspace = Choice { preset: Some(preset.name.to_owned()), ..Choice::default() };
+            Choices { workspace, ..Choices::default() }.check().unwrap();
             assert!(!preset.title.is_empty(), "{}", preset.name);
         }
     }

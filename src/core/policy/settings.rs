@@ -2,12 +2,17 @@
 //!
 //! Not here: what follows from them (`judge`), and where a value comes from (`layers`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::span::Span;
-use crate::core::{account::AccountState, inbound::SendClass, message::CaptureField, people::Role};
+use crate::core::{
+    account::{AccountState, AccountStatus, Label, LabelledStatus},
+    inbound::SendClass,
+    message::{CaptureField, ContactRole},
+    people::{CreatedBy, Role},
+};
 
 /// What may bring a new conversation into the CRM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,6 +24,18 @@ pub enum ThreadStart {
     Inbound,
     /// The user writes to a contact.
     Outbound,
+    /// Somebody unknown writes to the user and to a contact.
+    Stranger,
+}
+
+/// Which later mail of a conversation comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ThreadFollow {
+    /// Whoever is on it.
+    All,
+    /// That which has a contact on it.
+    Contacts,
 }
 
 /// Which of a contact's addresses make mail his.
@@ -61,6 +78,19 @@ pub enum CreateOn {
     Sent,
     /// A copy at a capture address, and an answer to what the user sent.
     Exchange,
+}
+
+impl CreateOn {
+    /// Whether mail that comes in this way makes contacts.
+    #[must_use]
+    pub fn allows(self, by: CreatedBy) -> bool {
+        match by {
+            CreatedBy::Capture => self != Self::Never,
+            CreatedBy::Sent => self == Self::Sent,
+            CreatedBy::Exchange => self == Self::Exchange,
+            CreatedBy::Api | CreatedBy::Import => false,
+        }
+    }
 }
 
 /// Of whom contacts are made.
@@ -205,13 +235,8 @@ pub enum Trust {
     Open,
 }
 
-/// A system's own words and colour for an account's state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Label {
-    pub label: String,
-    pub color: String,
-}
+/// The colour of what has none of its own.
+const PLAIN_COLOR: &str = "gray";
 
 /// All settings, each with a value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,8 +245,11 @@ pub struct Settings {
     pub thread_start: Vec<ThreadStart>,
     /// Inbound mail starts a conversation only when its contact is assigned to the user.
     pub require_assignment: bool,
+    pub thread_follow: ThreadFollow,
     #[serde(rename = "match")]
     pub matching: Match,
+    /// The parts in which a contact on a message makes it mail with him.
+    pub match_roles: Vec<ContactRole>,
     pub internal_rule: InternalRule,
     /// Mail the provider flags as a draft.
     pub drafts: Drafts,
@@ -258,9 +286,26 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// A status with the word and the colour for it.
+    #[must_use]
+    pub fn labelled(&self, status: AccountStatus) -> LabelledStatus {
+        let plain = || Label { label: status.state.as_str().to_owned(), color: PLAIN_COLOR.to_owned() };
+        let label = self.labels.get(&status.state).cloned().unwrap_or_else(plain);
+        LabelledStatus { status, label }
+    }
+
     #[must_use]
     pub fn starts(&self, start: ThreadStart) -> bool {
         self.thread_start.contains(&start)
+    }
+
+    /// How long to wait between two looks at mailboxes. `usual` is what the operator finds right; `spread`, from 0 to 1, is where
+    /// between the shortest and the longest pause to look that are not told of mail.
+    #[must_use]
+    pub fn poll_pause(&self, usual: Duration, spread: f64) -> Duration {
+        let longest = self.poll_max.duration();
+        let shortest = self.poll_min.duration().max(usual).min(longest);
+        if self.push { shortest } else { shortest + longest.saturating_sub(shortest).mul_f64(spread) }
     }
 
     /// Whether mail of this class leaves by the user's account; else by the smarthost.

@@ -5,7 +5,6 @@
 use super::Arrival;
 use crate::{
     core::{
-        account::MailboxUid,
         decision::{DecisionHash, HashRole, NewDecision},
         ids::MessageKey,
         job::Job,
@@ -39,7 +38,7 @@ pub(super) async fn decide(
 
 /// The policy as decisions name it.
 pub(in crate::flow) fn stamp(policy: &Policy) -> PolicyStamp<'_> {
-    PolicyStamp { preset: policy.preset, version: policy.version }
+    PolicyStamp { preset: &policy.preset, version: policy.version }
 }
 
 /// The keyed hashes by which a decision about this mail is found.
@@ -76,9 +75,12 @@ pub(super) async fn recall_skipped(tx: &mut Tx, arrival: &Arrival<'_>) -> Result
     let own = [&summary.message_id, &summary.original_message_id].into_iter().flatten();
     let ids: Vec<_> =
         own.chain(&summary.in_reply_to).chain(&summary.references).map(|id| key.hash(id.as_str())).collect();
-    let skipped: Vec<MailboxUid> = tx.skipped_with_ids(&ids).await?;
-    for at in skipped {
-        tx.enqueue_job(&Job::Refetch { at }, arrival.received_at).await?;
+    for (account, decision) in tx.skipped_with_ids(&ids).await? {
+        let errand = Job::Refetch { account, decision };
+        // Those of an account that is not worked rest, and each message of a conversation would add the same ones.
+        if !tx.is_waiting(&errand).await? {
+            tx.enqueue_job(&errand, arrival.received_at).await?;
+        }
     }
     Ok(())
 }

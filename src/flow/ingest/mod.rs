@@ -2,33 +2,34 @@
 //!
 //! Not here: deciding whether it may come in. Each door has judged before it calls.
 
+mod include;
 mod ledger;
 mod people;
 mod recognise;
 mod thread;
 
+pub(super) use include::include;
 pub(super) use ledger::{decision_hashes, hashes_of, stamp};
 pub(crate) use recognise::identity;
 pub(super) use thread::bytes_of;
 pub(crate) use thread::keys_of_summary;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::FlowError;
 use crate::{
     core::{
-        attribution::{self, Attribution, Known, KnownContact, OurDomains},
+        attribution::{self, Attribution, Known, OurDomains},
         decision::Ruling,
         event::{Event, MessageEvent, MessageFact},
         ids::{AccountId, AttachmentId, ContactId, ConversationId, MessageKey},
         message::{AttachmentSummary, Direction, Parties, Sighting, SightingRow, StoredMessage},
-        policy::Policy,
-        threading::{self, Assignment, ThreadKey, ThreadNode},
+        policy::{self, Policy, Settings},
+        threading::{ThreadKey, ThreadNode},
     },
     mail::{Address, Attachment, Defect, Message},
-    store::{self, Error, Tx, mint},
+    store::{self, Error, SealedBlob, Tx, mint},
 };
 
 /// A message at the door, judged and ready to be filed.
@@ -48,9 +49,12 @@ pub(super) struct Arrival<'a> {
     pub via: &'static str,
     /// Provider's thread ids, besides the Message-IDs.
     pub extra_nodes: Vec<ThreadNode>,
-    /// A conversation it may join whoever is on it: proven by a reply address, or named by the CRM.
-    pub conversation: Option<ConversationId>,
-    pub create_contacts: bool,
+    /// Conversations it joins whoever is on it: proven by reply addresses, or named by the CRM.
+    pub proven: Vec<ConversationId>,
+    /// The message that its loop mark says it is a copy of, passed on by us.
+    pub passed_on: Option<MessageKey>,
+    /// A user sent it to a capture address.
+    pub captured: bool,
     pub announce: Announce,
     pub account: Option<AccountId>,
     /// Who of the parties is known, if the caller has looked since it took the filing lock.
@@ -78,8 +82,8 @@ impl Arrival<'_> {
 pub(super) enum RawBytes<'a> {
     /// On disk since the 250; a new message takes them over.
     Stored { blob: Uuid, size: usize },
-    /// In hand; stored only if the message is new, under the key of this account or the workspace's.
-    InHand { raw: &'a Bytes, account: Option<AccountId> },
+    /// Sealed for this; stored only if the message is new.
+    Sealed(&'a SealedBlob),
 }
 
 /// What became of an arrival.
@@ -120,46 +124,84 @@ pub(super) async fn ingest(
     file(tx, ours, policy, arrival).await
 }
 
-/// Adds what a further copy tells: where it was seen, and the ids it goes by there.
+/// Adds what a further copy tells: where it was seen, the ids it goes by there, whom it makes contacts of, and where it
+/// belongs.
 async fn add_sightings(
     tx: &mut Tx,
     (ours, policy): (&OurDomains, &Policy),
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
 ) -> Result<Ingested, FlowError> {
+    if arrival.captured && !is_captured(tx, message).await? {
+        meet(tx, (ours, policy), message, arrival).await?;
+    }
     for sighting in &arrival.sightings {
         let row = SightingRow { sighting: sighting.clone(), at: arrival.received_at };
         tx.add_sighting(message, &row).await?;
         if let Sighting::Account(at) = sighting {
             tx.note_sent_copy(message, at).await?;
-            ledger::decide(tx, policy, arrival, message).await?;
         }
     }
-    let conversation = learn_ids(tx, ours, (message, conversation), arrival).await?;
+    ledger::decide(tx, policy, arrival, message).await?;
+    let conversation = join_known(tx, (ours, policy), (message, conversation), arrival).await?;
     Ok(Ingested::Known { message, conversation })
 }
 
-/// Learns the id that a provider gave the message on the wire: answers will name that one.
-async fn learn_ids(
+async fn is_captured(tx: &mut Tx, message: MessageKey) -> Result<bool, Error> {
+    let seen = tx.sightings(&[message]).await?.remove(&message).unwrap_or_default();
+    Ok(seen.iter().any(|row| matches!(row.sighting, Sighting::Capture { .. })))
+}
+
+/// The first capture of a message that was here already makes the contacts that it would have made had it come first.
+async fn meet(
     tx: &mut Tx,
-    ours: &OurDomains,
+    (ours, policy): (&OurDomains, &Policy),
+    message: MessageKey,
+    arrival: &Arrival<'_>,
+) -> Result<(), FlowError> {
+    let mut known = known_people(tx, &arrival.parties, &policy.settings).await?;
+    let created = people::create_contacts(tx, (ours, policy), &mut known, arrival).await?;
+    let who = attribution::attribute(&arrival.parties, &known, ours);
+    let stored = tx.message(message).await?.ok_or(Error::Missing)?;
+    tx.put_message_contacts(message, stored.sent_at, &who.contacts).await?;
+    let events = people::contact_events(&created, (&known, policy), arrival, message);
+    tx.announce_all(&events, arrival.received_at).await?;
+    Ok(())
+}
+
+/// Joins the conversations that this copy proves it belongs to, and learns the id that a provider gave the message on the
+/// wire: answers will name that one.
+async fn join_known(
+    tx: &mut Tx,
+    (ours, policy): (&OurDomains, &Policy),
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
 ) -> Result<ConversationId, FlowError> {
-    let Some(id) = &arrival.message.summary.message_id else { return Ok(conversation) };
-    if tx.ids_of_message(message).await?.contains(id) {
+    let mut keys: Vec<ThreadKey> =
+        arrival.proven.iter().filter(|id| **id != conversation).map(of_conversation).collect();
+    let new_id = match &arrival.message.summary.message_id {
+        Some(id) if !tx.ids_of_message(message).await?.contains(id) => Some(id),
+        _ => None,
+    };
+    if keys.is_empty() && new_id.is_none() {
         return Ok(conversation);
     }
-    tx.add_message_id(message, id).await?;
-    let known = known_people(tx, &arrival.parties).await?;
+    let known = known_people(tx, &arrival.parties, &policy.settings).await?;
     let who = attribution::attribute(&arrival.parties, &known, ours);
-    let mut keys = thread::thread_keys(arrival, &who);
+    if let Some(id) = new_id {
+        tx.add_message_id(message, id).await?;
+        keys.extend(thread::thread_keys(arrival, &who));
+    }
     keys.push(ThreadKey::of_conversation(conversation));
-    let found = thread::found(tx, &keys).await?;
-    let (root, events) = thread::join(tx, &found, conversation).await?;
+    let found = thread::found_beside(tx, &keys, conversation).await?;
+    let (root, events) = thread::join(tx, &found).await?.unwrap_or((conversation, Vec::new()));
     tx.put_thread_keys(&bytes_of(&keys), root).await?;
     tx.announce_all(&events, arrival.received_at).await?;
     Ok(root)
+}
+
+fn of_conversation(id: &ConversationId) -> ThreadKey {
+    ThreadKey::of_conversation(*id)
 }
 
 async fn file(
@@ -170,25 +212,22 @@ async fn file(
 ) -> Result<Ingested, FlowError> {
     let mut known = match arrival.known.take() {
         Some(known) => known,
-        None => known_people(tx, &arrival.parties).await?,
+        None => known_people(tx, &arrival.parties, &policy.settings).await?,
     };
-    let created = if arrival.create_contacts {
-        people::create_contacts(tx, ours, &mut known, &arrival).await?
-    } else {
-        Vec::new()
-    };
+    let created = people::create_contacts(tx, (ours, policy), &mut known, &arrival).await?;
     let who = attribution::attribute(&arrival.parties, &known, ours);
     let mut keys = thread::thread_keys(&arrival, &who);
-    keys.extend(arrival.conversation.map(ThreadKey::of_conversation));
-    let found = thread::found(tx, &keys).await?;
-    let (conversation, mut events) = match threading::assign(&found) {
-        Assignment::Start => thread::start(tx, &arrival, &who).await?,
-        Assignment::Join(id) => (id, Vec::new()),
-        Assignment::Merge { keep, .. } => thread::join(tx, &found, keep).await?,
+    keys.extend(arrival.proven.iter().map(of_conversation));
+    let found = thread::found_for(tx, &keys, (&arrival, &who)).await?;
+    let joined = thread::join(tx, &found).await?;
+    let is_start = joined.is_none();
+    let (conversation, mut events) = match joined {
+        Some(joined) => joined,
+        None => thread::start(tx, &arrival, &who).await?,
     };
     keys.push(ThreadKey::of_conversation(conversation));
     let message = store_message(tx, &arrival, &who, conversation).await?;
-    if !found.is_empty() {
+    if !is_start {
         // A conversation just started was written with its first message counted.
         tx.touch_conversation(message.conversation, message.sent_at).await?;
     }
@@ -197,7 +236,7 @@ async fn file(
     if arrival.announce == Announce::Never {
         events.retain(|event| !matches!(event, Event::ConversationCreated { .. }));
     }
-    events.extend(people::contact_events(&created, &known, &arrival, message.id));
+    events.extend(people::contact_events(&created, (&known, policy), &arrival, message.id));
     events.extend(message_event(&arrival, &message, &contacts));
     tx.announce_all(&events, arrival.received_at).await?;
     ledger::decide(tx, policy, &arrival, message.id).await?;
@@ -213,11 +252,8 @@ async fn store_message(
     conversation: ConversationId,
 ) -> Result<StoredMessage, FlowError> {
     let (blob, size) = match arrival.bytes {
-        RawBytes::Stored { blob, size } => (blob, size),
-        RawBytes::InHand { raw, account } => {
-            let key = tx.content_key(account).await?;
-            (tx.put_blob(raw, key).await?, raw.len())
-        }
+        RawBytes::Stored { blob, size } => (blob, size as u64),
+        RawBytes::Sealed(bytes) => (tx.put_sealed_blob(bytes.clone()).await?, bytes.size()),
     };
     let message = stored(arrival, who, conversation, (blob, size));
     // Nothing but another node can have stored it since we looked.
@@ -225,21 +261,24 @@ async fn store_message(
     Ok(message)
 }
 
-/// Who of these people the workspace knows.
-pub(crate) async fn known_people(session: &mut store::Session, parties: &Parties) -> Result<Known, Error> {
+/// Who of these people the workspace knows, as its policy counts them.
+pub(crate) async fn known_people(
+    session: &mut store::Session,
+    parties: &Parties,
+    settings: &Settings,
+) -> Result<Known, Error> {
     let addresses: Vec<Address> = parties.addresses().cloned().collect();
-    known_among(session, &addresses).await
+    known_among(session, &addresses, settings).await
 }
 
 /// The same of the people of many messages at once.
-pub(super) async fn known_among(session: &mut store::Session, addresses: &[Address]) -> Result<Known, Error> {
+pub(super) async fn known_among(
+    session: &mut store::Session,
+    addresses: &[Address],
+    settings: &Settings,
+) -> Result<Known, Error> {
     let (users, contacts) = session.people_among(addresses).await?;
-    let known =
-        |found: store::ContactMatch| KnownContact { id: found.contact, assigned_user: found.assigned_user };
-    Ok(Known {
-        users,
-        contacts: contacts.into_iter().map(|(address, found)| (address, known(found))).collect(),
-    })
+    Ok(policy::known(settings, users, contacts))
 }
 
 async fn write_rows(
@@ -267,7 +306,7 @@ fn stored(
     arrival: &Arrival<'_>,
     who: &Attribution,
     conversation: ConversationId,
-    (blob, size): (Uuid, usize),
+    (blob, size): (Uuid, u64),
 ) -> StoredMessage {
     let summary = &arrival.message.summary;
     StoredMessage {
@@ -286,7 +325,7 @@ fn stored(
         defects: arrival.message.defects.iter().map(defect_word).collect(),
         sent_at: sent_at(arrival),
         received_at: arrival.arrived_at(),
-        size: size as u64,
+        size,
         blob,
     }
 }

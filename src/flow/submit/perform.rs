@@ -5,26 +5,38 @@
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{reconcile, record};
+use super::{
+    reconcile,
+    record::{self, Fared, Pace},
+    way_out::{WayOut, way_out},
+};
 use crate::{
     account::{Exit as Server, Trouble},
     core::{
-        ids::{AccountId, MessageKey, WorkspaceId},
-        inbound::{Principal, SendClass},
+        ids::MessageKey,
+        inbound::SendClass,
         message::StoredMessage,
-        submission::{RecipientState, Submission, SubmissionState},
+        submission::{Hold, RecipientState, Submission, SubmissionState},
     },
-    flow::{FlowError, Gateway, relay},
-    mail::{Address, Envelope, Recipient, ReversePath},
+    flow::{FlowError, Gateway, now, relay},
+    mail::{Address, Envelope, HeaderBlock, Recipient, ReversePath},
     queue::Leased,
-    smtp::{Client, Outcome, Reply, Transmission},
-    store::{AccountAccess, Session, SmarthostAccess},
+    smtp::{Capabilities, Client, Outcome, Transmission},
 };
 
 /// One mail transaction to be: some of the recipients, and the bytes they get.
 pub(in crate::flow) struct Part {
     pub envelope: Envelope,
     pub raw: Bytes,
+}
+
+/// Why a message cannot be sent now.
+pub(in crate::flow) struct Unsendable {
+    /// The only recipient whom that concerns; `None` for all who are still open.
+    pub whom: Option<Address>,
+    pub what_for: Hold,
+    /// Shown to the CRM.
+    pub reason: &'static str,
 }
 
 /// Sends what is still to be sent of a submission.
@@ -38,53 +50,58 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     if submission.state.is_final() || submission.state == SubmissionState::Held {
         return Err(FlowError::Obsolete);
     }
-    let in_doubt = |recipient: &RecipientState| {
-        matches!(recipient.state, SubmissionState::Sending | SubmissionState::Uncertain)
-    };
-    if submission.recipients.iter().any(in_doubt) {
+    if submission.recipients.iter().any(RecipientState::is_in_doubt) {
         drop(session);
         return reconcile::perform(gateway, job, &submission, &stored).await;
     }
-    let server = server(&mut session, submission.account).await?;
+    let server = match way_out(&mut session, submission.account).await? {
+        WayOut::Open(server) => server,
+        WayOut::Rests(until) => return record::rest(gateway, job, message, until).await,
+        WayOut::Closed(reason) => {
+            let unsendable = Unsendable { whom: None, what_for: Hold::WayOut, reason };
+            return record::hold(gateway, job, message, &unsendable).await;
+        }
+    };
     let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
-    let Some(server) = server else {
-        return record::give_up(
-            gateway,
-            job,
-            message,
-            "The account or smarthost it was to leave by is gone.",
-        )
-        .await;
+    let parts = match parts(gateway, job, &submission, &stored, (raw, &server)).await? {
+        Ok(parts) => parts,
+        Err(unsendable) => return record::hold(gateway, job, message, &unsendable).await,
     };
-    let parts = parts(gateway, job, &submission, &stored, (raw, &server)).await?;
+    let began = now();
     match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
         Ok(mut client) => send_all(gateway, job, message, (&mut client, parts)).await,
-        Err(trouble) => record::defer_all(gateway, job, message, &trouble).await,
+        Err(trouble) => record::unopened(gateway, job, message, (began, &trouble)).await,
     }
 }
 
+/// Holds a submission that cannot be worked on: what is stored of it is unreadable, or is refused by the database.
+///
+/// # Errors
+/// Those of the store.
+pub async fn hold_poison(gateway: &Gateway, job: &Leased, message: MessageKey) -> Result<(), FlowError> {
+    let reason = "It could not be processed.";
+    record::hold(gateway, job, message, &Unsendable { whom: None, what_for: Hold::Poison, reason }).await
+}
+
 /// The transactions that the open recipients need. By account all of them in one; a user without an account writes from a
-/// reply address of each contact, hence in one for each.
+/// reply address of each contact, hence in one for each. The inner error says why it cannot be sent.
 async fn parts(
     gateway: &Gateway,
     job: &Leased,
     submission: &Submission,
     stored: &StoredMessage,
     (raw, server): (Bytes, &Server),
-) -> Result<Vec<Part>, FlowError> {
-    let open: Vec<Recipient> =
-        submission.recipients.iter().filter(|r| is_open(r)).map(|r| r.recipient.clone()).collect();
-    let is_answer = matches!(submission.principal, Principal::Participant(_));
+) -> Result<Result<Vec<Part>, Unsendable>, FlowError> {
+    let mut open: Vec<&RecipientState> = submission.recipients.iter().filter(|r| r.is_open()).collect();
+    // Those not tried yet go first: one recipient at whom a server hangs up must not keep the others from their turn.
+    open.sort_by_key(|state| state.state != SubmissionState::Queued);
+    let open: Vec<Recipient> = open.into_iter().map(|state| state.recipient.clone()).collect();
     if submission.account.is_none() && submission.class == SendClass::Individual {
-        return relay::outward_parts(gateway, job.workspace, stored, (raw, open, is_answer)).await;
+        return relay::parts(gateway, job.workspace, (stored, submission), (raw, open)).await;
     }
     let envelope = envelope(submission, reverse_path(submission, server), open);
-    Ok(vec![Part { envelope, raw }])
-}
-
-fn is_open(recipient: &RecipientState) -> bool {
-    matches!(recipient.state, SubmissionState::Queued | SubmissionState::Deferred)
+    Ok(Ok(vec![Part { envelope, raw }]))
 }
 
 /// Bounces of mail sent by a user's account go to the user; those of a smarthost where the CRM asked.
@@ -93,10 +110,23 @@ fn reverse_path(submission: &Submission, server: &Server) -> ReversePath {
     own.map_or_else(|| submission.reverse_path.clone(), |address| ReversePath::Address(address.clone()))
 }
 
-/// What we ask of the server. DSN parameters stay with us: we report to the CRM ourselves.
-fn envelope(_submission: &Submission, reverse_path: ReversePath, recipients: Vec<Recipient>) -> Envelope {
+/// What we ask of the server. A smarthost is also asked for the reports that the CRM ordered, since it alone hears of what
+/// happens later (RFC 3461 section 5.2.1). Those of a user's provider would go to the user, who ordered none.
+fn envelope(submission: &Submission, reverse_path: ReversePath, recipients: Vec<Recipient>) -> Envelope {
+    let envelope = Envelope::new(reverse_path);
+    if submission.account.is_none() {
+        let (ret, envelope_id) = (submission.dsn.ret, submission.dsn.envelope_id.clone());
+        return Envelope { ret, envelope_id, recipients, ..envelope };
+    }
     let plain = |recipient: Recipient| Recipient::new(recipient.address);
-    Envelope { recipients: recipients.into_iter().map(plain).collect(), ..Envelope::new(reverse_path) }
+    Envelope { recipients: recipients.into_iter().map(plain).collect(), ..envelope }
+}
+
+/// Whether the header holds text beyond ASCII, which a server that knows SMTPUTF8 wants to be told (RFC 6531 section 3.4).
+/// One that does not know it gets such a message as it gets any 8-bit text: nearly all take it.
+fn needs_smtputf8(raw: &[u8], offer: &Capabilities) -> bool {
+    let header = raw.get(..HeaderBlock::scan(raw).end_offset()).unwrap_or_default();
+    offer.smtputf8 && !header.is_ascii() && std::str::from_utf8(header).is_ok()
 }
 
 async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
@@ -105,16 +135,31 @@ async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
     message: MessageKey,
     (client, parts): (&mut Client<S>, Vec<Part>),
 ) -> Result<(), FlowError> {
-    for part in &parts {
-        let outcomes = send_part(gateway, job, message, (client, part)).await?;
-        let results: Vec<_> =
-            part.envelope.recipients.iter().map(|r| r.address.clone()).zip(outcomes).collect();
-        record::outcomes(gateway, job, message, &results).await?;
+    let mut got_on = false;
+    for mut part in parts {
+        part.envelope.smtputf8 |= needs_smtputf8(&part.raw, client.capabilities());
+        let outcomes = send_part(gateway, job, message, (client, &part)).await?;
+        let takes_reports = client.capabilities().dsn;
+        let fared: Vec<_> = part
+            .envelope
+            .recipients
+            .into_iter()
+            .zip(outcomes)
+            .map(|(asked, outcome)| Fared { asked, outcome, takes_reports })
+            .collect();
+        got_on |=
+            fared.iter().any(|one| matches!(one.outcome, Outcome::Accepted { .. } | Outcome::Refused(_)));
+        record::outcomes(gateway, job, message, &fared).await?;
         if !client.is_usable() {
             break;
         }
     }
-    record::settle(gateway, job, message).await
+    let pace = match () {
+        () if got_on => Pace::AtOnce,
+        () if client.is_usable() => Pace::BackOff,
+        () => Pace::Rest(None),
+    };
+    record::settle(gateway, job, message, pace).await
 }
 
 async fn send_part<S: AsyncRead + AsyncWrite + Unpin>(
@@ -126,83 +171,12 @@ async fn send_part<S: AsyncRead + AsyncWrite + Unpin>(
     match client.send_data(&part.envelope, &part.raw).await {
         Ok(Transmission::Settled(outcomes)) => Ok(outcomes),
         Ok(Transmission::Pending(pending)) => {
-            commit_intent(gateway, job, message, &part.envelope).await?;
+            let recipients = part.envelope.recipients.iter().zip(pending.refusals());
+            record::intent(gateway, job, message, recipients).await?;
             Ok(pending.finish().await)
         }
         Err(error) => Ok(vec![error.outcome(); part.envelope.recipients.len()]),
     }
-}
-
-/// From here on a crash means that nobody knows. Refused to a worker whose lease has run out: another one has the job.
-async fn commit_intent(
-    gateway: &Gateway,
-    job: &Leased,
-    message: MessageKey,
-    envelope: &Envelope,
-) -> Result<(), FlowError> {
-    let mut tx = gateway.store.begin(job.workspace).await?;
-    tx.hold_job(job).await?;
-    let addresses: Vec<Address> =
-        envelope.recipients.iter().map(|recipient| recipient.address.clone()).collect();
-    tx.intend_dot(message, &addresses, crate::flow::now()).await?;
-    tx.commit().await?;
-    Ok(())
-}
-
-/// Where a submission leaves: the account's provider, or the smarthost. `None` when it is gone.
-pub(super) async fn server(
-    session: &mut Session,
-    account: Option<AccountId>,
-) -> Result<Option<Server>, FlowError> {
-    let Some(account) = account else {
-        let smarthost = session.smarthost_access().await?;
-        let server = |access: SmarthostAccess| Server {
-            endpoint: access.endpoint,
-            credentials: access.credentials,
-            account_address: None,
-        };
-        return Ok(smarthost.map(server));
-    };
-    let access = session.account_access(account).await?;
-    let server = |access: AccountAccess| Server {
-        endpoint: access.settings.smtp,
-        credentials: Some(access.credentials),
-        account_address: Some(access.email),
-    };
-    Ok(access.map(server))
-}
-
-/// Sends one transaction of which no state is kept: a relayed message, a report.
-pub(in crate::flow) async fn send_once(gateway: &Gateway, server: &Server, part: &Part) -> Outcome {
-    let opened = gateway.dialer.open_submission(server, &gateway.settings.hostname).await;
-    let mut client = match opened {
-        Ok(client) => client,
-        Err(trouble) => return Outcome::Deferred(Reply::new(451, [4, 4, 1], trouble.recipient_text())),
-    };
-    let outcomes = match client.send_data(&part.envelope, &part.raw).await {
-        Ok(Transmission::Settled(outcomes)) => outcomes,
-        Ok(Transmission::Pending(pending)) => pending.finish().await,
-        Err(error) => vec![error.outcome()],
-    };
-    if client.is_usable() {
-        client.quit().await;
-    }
-    outcomes.into_iter().next().unwrap_or(Outcome::Unknown)
-}
-
-/// Sends a relayed message by the workspace's smarthost.
-///
-/// # Errors
-/// Those of the store; `Obsolete` when there is no smarthost any more.
-pub(in crate::flow) async fn send_relayed(
-    gateway: &Gateway,
-    workspace: WorkspaceId,
-    part: &Part,
-) -> Result<Outcome, FlowError> {
-    let mut session = gateway.store.read(workspace).await?;
-    let server = server(&mut session, None).await?.ok_or(FlowError::Obsolete)?;
-    drop(session);
-    Ok(send_once(gateway, &server, part).await)
 }
 
 impl Trouble {

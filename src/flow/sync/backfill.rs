@@ -39,7 +39,7 @@ impl<S: Wire> Connection<'_, S> {
         };
         let left = if next_uid > 1 { within(&history, 1..=next_uid - 1) } else { UidSet::new() };
         let mut uids: Vec<Uid> = left.iter().rev().take(CHUNK_MAX).collect();
-        let (headers, count) = if uids.is_empty() { Default::default() } else { self.headers(&uids).await? };
+        let (headers, count) = self.headers((&mailbox.name, mailbox.cursor.uid_validity), &uids).await?;
         uids.truncate(count);
         let lowest = uids.last().map_or(0, |uid| uid.get());
         let is_last = lowest <= 1 || within(&left, 1..=lowest - 1).is_empty();

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     account::Trouble,
-    core::account::{AccountError, Backfill, Cursor, FollowedMailbox, MailboxRole},
+    core::{
+        account::{AccountError, Backfill, Cursor, FollowedMailbox, MailboxRole},
+        job::refetch_lane,
+    },
     flow::now,
     imap::{self, Chosen, Criterion, MailboxName, ModSeq, Selected, ServerText, Uid, UidSet, UidValidity},
     store::Tx,
@@ -73,7 +76,7 @@ impl<S: Wire> Connection<'_, S> {
 
     /// The mail of the selected mailbox that a backfill reads, up to this UID.
     pub(super) async fn history(&mut self, last_uid: u32) -> Result<UidSet, Failure> {
-        if self.gateway.policy().backfill.is_zero() || last_uid == 0 {
+        if self.policy.settings.backfill_days == 0 || last_uid == 0 {
             return Ok(UidSet::new());
         }
         let found = self.search(Criterion::Since(self.horizon(now()))).await?;
@@ -122,6 +125,8 @@ impl<S: Wire> Connection<'_, S> {
     pub(super) async fn settle(&mut self) -> Result<(), Failure> {
         let mut tx = self.begin().await?;
         health::settle(&mut tx, self.gateway, self.account, health::Tell::EndOnly).await?;
+        // Errands that were put off until the account could be worked, or its new UIDs were known.
+        tx.hasten(&refetch_lane(self.account), now()).await?;
         tx.commit().await?;
         Ok(())
     }

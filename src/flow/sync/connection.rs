@@ -10,18 +10,19 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Failure, Memory};
+use super::{Failure, Memory, judge::Bench};
 use crate::{
     account::{ImapClient, Trouble},
     core::{
         account::{Account, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid},
-        ids::{AccountId, WorkspaceId},
+        ids::{AccountId, UserId, WorkspaceId},
+        policy::Policy,
         sync_plan::MailboxView,
     },
-    flow::Gateway,
+    flow::{Gateway, policy_of},
     imap::{
-        self, Client, Criterion, HeaderExtent, MailboxName, MailboxStatus, ModSeq, Resume, Selected, Uid,
-        UidSet, UidValidity,
+        self, Client, Criterion, HeaderExtent, Kind, MailboxName, MailboxStatus, ModSeq, Resume, Selected,
+        Uid, UidSet, UidValidity,
     },
     net::Stream,
     store,
@@ -42,6 +43,9 @@ pub(super) struct Connection<'g, S> {
     pub client: Client<S>,
     pub workspace: WorkspaceId,
     pub account: AccountId,
+    pub user: UserId,
+    /// As it was when it was last asked for: before each look, and before each batch is judged.
+    pub policy: Policy,
     /// The hold on the account; none for a short errand, which its job guards.
     pub lease: Option<store::Leased>,
     pub connected_at: Timestamp,
@@ -100,7 +104,7 @@ impl<'g, S: Wire> Connection<'g, S> {
     pub(super) fn new(
         gateway: &'g Gateway,
         workspace: WorkspaceId,
-        account: &Account,
+        (account, policy): (&Account, Policy),
         client: Client<S>,
         memory: &'g mut Memory,
     ) -> Self {
@@ -109,6 +113,8 @@ impl<'g, S: Wire> Connection<'g, S> {
             client,
             workspace,
             account: account.id,
+            user: account.user_id,
+            policy,
             lease: None,
             connected_at: account.connected_at,
             last_look: account.status.last_checked_at.unwrap_or(account.connected_at),
@@ -145,11 +151,18 @@ impl<'g, S: Wire> Connection<'g, S> {
     }
 
     pub(super) async fn search(&mut self, criterion: Criterion<'_>) -> Result<UidSet, Failure> {
-        let found = self.client.uid_search(criterion).await?;
-        if found.len() > MESSAGES_MAX {
-            return Err(Trouble::Misbehaving("it names more messages than a mailbox can hold".into()).into());
+        bounded(self.client.uid_search(criterion).await?)
+    }
+
+    /// The same; `None` when the server will not search, but goes on.
+    pub(super) async fn search_unless_refused(
+        &mut self,
+        criterion: Criterion<'_>,
+    ) -> Result<Option<UidSet>, Failure> {
+        match self.client.uid_search(criterion).await {
+            Err(error) if is_refusal(&error) => Ok(None),
+            found => bounded(found?).map(Some),
         }
-        Ok(found)
     }
 
     pub(super) fn extent(&self) -> HeaderExtent {
@@ -165,6 +178,18 @@ impl<'g, S: Wire> Connection<'g, S> {
         self.gateway.store.read(self.workspace).await
     }
 
+    /// The policy of this moment.
+    pub(super) async fn refresh_policy(&mut self, session: &mut store::Session) -> Result<(), store::Error> {
+        self.policy = policy_of(session, Some(self.user)).await?;
+        Ok(())
+    }
+
+    /// What the account's mail is judged by.
+    pub(super) fn bench(&self) -> Bench<'_> {
+        let (ours, policy) = (&self.gateway.settings.ours, &self.policy);
+        Bench { ours, policy, account: self.account, user: self.user }
+    }
+
     /// Begins a transaction that fails when somebody else has taken the account over.
     pub(super) async fn begin(&self) -> Result<store::Tx, store::Error> {
         let mut tx = self.gateway.store.begin(self.workspace).await?;
@@ -176,7 +201,8 @@ impl<'g, S: Wire> Connection<'g, S> {
 
     /// The first day of which the backfill reads mail.
     pub(super) fn horizon(&self, from: Timestamp) -> jiff::civil::Date {
-        let back = jiff::SignedDuration::try_from(self.gateway.policy().backfill).unwrap_or_default();
+        let days = i64::from(self.policy.settings.backfill_days);
+        let back = jiff::SignedDuration::from_hours(days * 24);
         from.saturating_sub(back).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(jiff::tz::TimeZone::UTC).date()
     }
 }
@@ -191,15 +217,36 @@ impl<'g> Connection<'g, Stream> {
     ) -> Result<Option<Self>, Failure> {
         let mut session = gateway.store.read(workspace).await?;
         let Some(found) = session.account(account).await? else { return Ok(None) };
-        let Some(login) = session.account_access(account).await? else { return Ok(None) };
+        let login = match session.account_access(account).await {
+            // The account itself could be read: it is the login that cannot.
+            Err(error) if error.is_lasting() => {
+                tracing::error!(%account, error = %error, "an account's login cannot be opened");
+                return Err(Trouble::LostLogin.into());
+            }
+            login => login?,
+        };
+        let Some(login) = login else { return Ok(None) };
+        let policy = policy_of(&mut session, Some(found.user_id)).await?;
         drop(session);
         let turn = gateway.followers.login_turn().await;
         let client: ImapClient = gateway.dialer.open_imap(&login).await?;
         drop(turn);
-        let mut connection = Self::new(gateway, workspace, &found, client, memory);
+        let mut connection = Self::new(gateway, workspace, (&found, policy), client, memory);
         connection.greet().await?;
         Ok(Some(connection))
     }
+}
+
+/// Whether the server will not, and says so, and goes on: asking again gets the same answer.
+pub(super) fn is_refusal(error: &imap::Error) -> bool {
+    error.connection_lives() && matches!(error.kind(), Kind::Refused | Kind::Misbehaving)
+}
+
+fn bounded(found: UidSet) -> Result<UidSet, Failure> {
+    if found.len() > MESSAGES_MAX {
+        return Err(Trouble::Misbehaving("it names more messages than a mailbox can hold".into()).into());
+    }
+    Ok(found)
 }
 
 /// Lets a refusal pass that concerns only what would have been nice to have.

@@ -11,15 +11,18 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
     Failure,
-    connection::{Connection, Followed, Wire},
+    connection::{Connection, Followed, Wire, is_refusal},
     headers::Seen,
     health::{self, Tell},
     judge,
+    memory::{Asked, Place},
 };
 use crate::{
     core::{
         account::{Backfill, Cursor},
         decision::{NewDecision, Ruling, Verdict},
+        event::{Event, MESSAGE_SKIPPED},
+        ids::{DecisionId, MessageKey},
         job::Job,
         message::{Direction, Sighting},
         policy,
@@ -28,11 +31,11 @@ use crate::{
     flow::{
         FlowError,
         ingest::{self, Announce, Arrival, Ingested, RawBytes},
-        now, process,
+        now, process, reading, submit,
     },
-    imap::{Body, Error, Kind, MailboxName, Uid},
-    mail::Message,
-    store::{self, Renumbering, TextHasher, Tx, mint},
+    imap::{Body, Error, MailboxName, Uid},
+    mail::{HeaderBlock, Kind, Message, loop_mark},
+    store::{self, Renumbering, SealedBlob, TextHasher, Tx, mint},
 };
 
 /// Bodies gathered before they are filed.
@@ -41,8 +44,6 @@ const BODIES_BYTES_MAX: usize = 8 * 1024 * 1024;
 const BODY_BYTES_GUESS: u64 = 1024 * 1024;
 /// How often a transaction is begun again because another node filed the same message at the same moment.
 const RACES_MAX: usize = 5;
-/// Failures of one body in a row after which the message is given up: there are servers that drop the connection over it.
-const BODY_FAILURES_MAX: u32 = 5;
 /// Between two reports of a backfill's progress.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(5);
 
@@ -79,8 +80,13 @@ pub(super) struct Whole {
     pub seen: Seen,
     pub ruling: Ruling,
     pub direction: Direction,
-    pub raw: Bytes,
     pub message: Message,
+    /// Its bytes. A file that is written for what turns out to be a copy is swept.
+    pub bytes: SealedBlob,
+    /// The message that this is a copy of, passed on by us to somebody whose mailbox it lies in.
+    pub passed_on: Option<MessageKey>,
+    /// The bytes once more when it is a delivery report: what it is about is looked up when it is filed.
+    pub report: Option<Bytes>,
 }
 
 /// What asking for a body came to.
@@ -123,7 +129,8 @@ impl<S: Wire> Connection<'_, S> {
         let mut part = Part { unreadable: batch.unreadable, renumbered: batch.renumbered, ..Part::default() };
         for (seen, (ruling, direction)) in seen.into_iter().zip(rulings) {
             let uid = seen.uid;
-            if ruling.verdict != Verdict::Synced {
+            let opens = ruling.verdict != Verdict::Synced && self.may_report_on_us(&seen).await?;
+            if ruling.verdict != Verdict::Synced && !opens {
                 part.left.push((seen, ruling));
                 part.note(uid);
                 continue;
@@ -137,12 +144,16 @@ impl<S: Wire> Connection<'_, S> {
                     part.room.push(self.gateway.followers.room(bytes).await);
                 }
             }
-            match self.body(&seen).await? {
+            match self.body((&mailbox.name, batch.uid_validity), &seen).await? {
+                Fetched::Not(_) if opens => part.left.push((seen, ruling)),
+                Fetched::Whole(raw) if opens && !self.reports_on_us(&seen, &raw).await? => {
+                    part.left.push((seen, ruling));
+                }
                 Fetched::Not(ruling) => part.lost.push((seen, ruling)),
                 Fetched::Whole(raw) => {
                     part.bytes = part.bytes.saturating_add(raw.len());
-                    let message = Message::parse(&raw);
-                    part.filed.push(Whole { seen, ruling, direction, raw, message });
+                    let ruling = if opens { policy::delivery_report() } else { ruling };
+                    part.filed.push(self.whole(seen, (ruling, direction), raw).await?);
                 }
             }
             part.note(uid);
@@ -163,29 +174,49 @@ impl<S: Wire> Connection<'_, S> {
         Ok(seen.into_iter().filter(|message| !known.contains(&message.uid.get())).collect())
     }
 
-    pub(super) async fn judge(&self, seen: &[Seen]) -> Result<Vec<(Ruling, Direction)>, Failure> {
-        let (ours, policy) = (&self.gateway.settings.ours, self.gateway.policy());
+    /// Judges messages by the policy of this moment.
+    pub(super) async fn judge(&mut self, seen: &[Seen]) -> Result<Vec<(Ruling, Direction)>, Failure> {
+        let mut session = self.read().await?;
+        self.refresh_policy(&mut session).await?;
         let seen: Vec<&Seen> = seen.iter().collect();
-        Ok(judge::rulings(&mut self.read().await?, (ours, &policy), &seen).await?)
+        Ok(judge::rulings(&mut session, self.bench(), &seen).await?)
     }
 
     /// Fetches a body. A message that fails again and again is given up, lest it block all that follow.
-    pub(super) async fn body(&mut self, seen: &Seen) -> Result<Fetched, Failure> {
-        if self.memory.failures_of_body(seen.uid) >= BODY_FAILURES_MAX {
+    pub(super) async fn body(&mut self, place: Place<'_>, seen: &Seen) -> Result<Fetched, Failure> {
+        if self.memory.is_given_up(Asked::Body, place, seen.uid) {
+            self.memory.forget_failures(Asked::Body, place, &[seen.uid]);
             return Ok(Fetched::Not(policy::unreadable()));
         }
         let bytes_max = self.gateway.settings.message_bytes_max;
-        let error = match self.client.fetch_body(seen.uid, seen.size, bytes_max).await {
-            Ok(Body::Message(raw)) => return Ok(Fetched::Whole(raw)),
-            Ok(Body::Missing | Body::Placeholder) => return Ok(Fetched::Not(policy::unreadable())),
-            Err(Error::TooLarge { .. }) => return Ok(Fetched::Not(policy::too_large())),
-            Err(error) => error,
+        let fetched = match self.client.fetch_body(seen.uid, seen.size, bytes_max).await {
+            Ok(Body::Message(raw)) => Fetched::Whole(raw),
+            Ok(Body::Missing | Body::Placeholder) => Fetched::Not(policy::unreadable()),
+            Err(Error::TooLarge { .. }) => Fetched::Not(policy::too_large()),
+            Err(error) if is_refusal(&error) => Fetched::Not(policy::unreadable()),
+            Err(error) => {
+                self.memory.note_failure(Asked::Body, place, seen.uid);
+                return Err(error.into());
+            }
         };
-        if error.connection_lives() && matches!(error.kind(), Kind::Refused | Kind::Misbehaving) {
-            return Ok(Fetched::Not(policy::unreadable()));
-        }
-        self.memory.note_failure_of_body(seen.uid);
-        Err(error.into())
+        self.memory.forget_failures(Asked::Body, place, &[seen.uid]);
+        Ok(fetched)
+    }
+
+    /// Reads and seals a message. Both take time in which nobody else should have to wait, so no transaction is begun yet.
+    pub(super) async fn whole(
+        &self,
+        seen: Seen,
+        (ruling, direction): (Ruling, Direction),
+        raw: Bytes,
+    ) -> Result<Whole, store::Error> {
+        let (store, workspace) = (&self.gateway.store, self.workspace);
+        let message = reading::read(&raw).await;
+        let key = store.content_key(workspace, Some(self.account)).await?;
+        let bytes = store.seal_blob(workspace, key, &raw).await?;
+        let passed_on = self.passed_on(&raw);
+        let report = (message.kind == Kind::Bounce).then_some(raw);
+        Ok(Whole { seen, ruling, direction, message, bytes, passed_on, report })
     }
 
     async fn commit(
@@ -229,7 +260,7 @@ impl<S: Wire> Connection<'_, S> {
         let mut filed = false;
         for whole in &part.filed {
             let arrival = self.arrival(whole, (writing.way, writing.uid_validity), name, now);
-            let ingested = self.ingest(&mut tx, arrival).await?;
+            let ingested = self.ingest(&mut tx, whole, arrival).await?;
             filed |= matches!(ingested, Ingested::Filed(_));
         }
         if filed {
@@ -256,20 +287,47 @@ impl<S: Wire> Connection<'_, S> {
         let hasher = tx.text_hasher().await?;
         // A capture may have been filed since we judged, and found no decision of ours to recall. Now nobody else files.
         let seen: Vec<&Seen> = left.iter().map(|(seen, _)| seen).collect();
-        let policy = self.gateway.policy();
-        let again = judge::rulings(tx, (&self.gateway.settings.ours, &policy), &seen).await?;
+        let again = judge::rulings(tx, self.bench(), &seen).await?;
+        let mut skipped = Vec::new();
         for ((seen, ruling), (today, _)) in left.iter().zip(again) {
-            self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
+            let id = self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
             if today.verdict == Verdict::Synced {
-                let at = self.place(writing.name, writing.uid_validity, seen.uid);
-                tx.enqueue_job(&Job::Refetch { at }, now).await?;
+                tx.enqueue_job(&Job::Refetch { account: self.account, decision: id }, now).await?;
+            } else {
+                skipped.push((id, ruling.rule, seen.internal_date));
             }
         }
         for (seen, ruling) in lost {
-            self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
+            let id = self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
+            skipped.push((id, ruling.rule, seen.internal_date));
         }
         for uid in unreadable {
-            self.decide(tx, writing, (*uid, None), (&policy::unreadable(), now)).await?;
+            let ruling = policy::unreadable();
+            let id = self.decide(tx, writing, (*uid, None), (&ruling, now)).await?;
+            skipped.push((id, ruling.rule, None));
+        }
+        self.tell_skipped(tx, writing.way, &skipped, now).await
+    }
+
+    /// Tells who asked for it of mail left out, when it is new: what lay there before is no event, as with all other mail.
+    async fn tell_skipped(
+        &self,
+        tx: &mut Tx,
+        way: Way,
+        skipped: &[(DecisionId, &'static str, Option<Timestamp>)],
+        now: Timestamp,
+    ) -> Result<(), FlowError> {
+        let news = skipped.iter().filter(|(_, _, date)| is_news(way, *date, self.connected_at, now));
+        let account = Some(self.account);
+        let events: Vec<Event> = news
+            .map(|(decision, rule, _)| Event::MessageSkipped {
+                decision: *decision,
+                account,
+                rule: (*rule).to_owned(),
+            })
+            .collect();
+        if !events.is_empty() && tx.is_asked_for(MESSAGE_SKIPPED).await? {
+            tx.announce_all(&events, now).await?;
         }
         Ok(())
     }
@@ -280,7 +338,7 @@ impl<S: Wire> Connection<'_, S> {
         writing: Writing<'_>,
         (uid, seen): (Uid, Option<(&Seen, &TextHasher)>),
         (ruling, now): (&Ruling, Timestamp),
-    ) -> Result<(), store::Error> {
+    ) -> Result<DecisionId, store::Error> {
         let hashes = seen.map(|(seen, hasher)| ingest::hashes_of(hasher, &seen.summary, &seen.parties));
         let decision = NewDecision {
             ruling: ruling.clone(),
@@ -289,7 +347,7 @@ impl<S: Wire> Connection<'_, S> {
             seen_at: Some(self.place(writing.name, writing.uid_validity, uid)),
             hashes: hashes.unwrap_or_default(),
         };
-        tx.decide(&decision, ingest::stamp(&self.gateway.policy()), now).await.map(drop)
+        tx.decide(&decision, ingest::stamp(&self.policy), now).await
     }
 
     pub(super) fn arrival<'a>(
@@ -305,15 +363,16 @@ impl<S: Wire> Connection<'_, S> {
             key: mint(),
             message: &whole.message,
             parties: process::parties_of(&self.gateway.settings.ours, &whole.message.summary),
-            bytes: RawBytes::InHand { raw: &whole.raw, account: Some(self.account) },
+            bytes: RawBytes::Sealed(&whole.bytes),
             sightings: vec![Sighting::Account(self.place(name, uid_validity, seen.uid))],
             received_at: now,
             internal_date: seen.internal_date,
             ruling: whole.ruling.clone(),
             via: "account",
             extra_nodes: seen.nodes.clone(),
-            conversation: None,
-            create_contacts: false,
+            proven: Vec::new(),
+            passed_on: whole.passed_on,
+            captured: false,
             announce: if is_news {
                 Announce::Now(ingest::event_for(whole.direction))
             } else {
@@ -324,8 +383,28 @@ impl<S: Wire> Connection<'_, S> {
         }
     }
 
-    pub(super) async fn ingest(&self, tx: &mut Tx, arrival: Arrival<'_>) -> Result<Ingested, FlowError> {
-        Box::pin(ingest::ingest(tx, &self.gateway.settings.ours, &self.gateway.policy(), arrival)).await
+    /// The message that our own mark names.
+    fn passed_on(&self, raw: &Bytes) -> Option<MessageKey> {
+        let marked = loop_mark::marked(&HeaderBlock::scan(raw), &self.gateway.settings.loop_key);
+        marked.and_then(|message| message.parse().ok())
+    }
+
+    /// Files a message, and tells what came back if it is a report on that.
+    pub(super) async fn ingest(
+        &self,
+        tx: &mut Tx,
+        whole: &Whole,
+        mut arrival: Arrival<'_>,
+    ) -> Result<Ingested, FlowError> {
+        let returned = self.returned(tx, whole).await?;
+        arrival.proven.extend(returned.as_ref().map(|returned| returned.conversation));
+        let received_at = arrival.received_at;
+        let filing = ingest::ingest(tx, &self.gateway.settings.ours, &self.policy, arrival);
+        let ingested = Box::pin(filing).await?;
+        if let Some(returned) = &returned {
+            submit::record_returned(tx, returned, received_at).await?;
+        }
+        Ok(ingested)
     }
 }
 

@@ -6,12 +6,13 @@ use jiff::Timestamp;
 
 use super::{
     Failure,
-    connection::{Connection, Wire},
+    connection::{Connection, Wire, is_refusal},
+    memory::{Asked, Place},
 };
 use crate::{
     core::{ids::AccountId, message::Parties, threading::ThreadNode},
     flow::process,
-    imap::{Criterion, Error, Fault, Flag, HeaderItem, Uid, UidSet},
+    imap::{Criterion, Error, Fault, Flag, HeaderItem, Kind, Uid, UidSet},
     mail::HeaderSummary,
 };
 
@@ -43,19 +44,72 @@ pub(super) struct Headers {
 }
 
 impl<S: Wire> Connection<'_, S> {
-    /// The headers of as many of these UIDs, from the first, as make a batch; and how many of the UIDs those are.
-    pub(super) async fn headers(&mut self, uids: &[Uid]) -> Result<(Headers, usize), Failure> {
-        let mut count = uids.len().min(BATCH_MAX);
+    /// The headers of as many of these UIDs, from the first, as make a batch; and how many of the UIDs those are. One message
+    /// that the server cannot read is found among the others, given up and passed, so that it does not hide them.
+    pub(super) async fn headers(
+        &mut self,
+        place: Place<'_>,
+        uids: &[Uid],
+    ) -> Result<(Headers, usize), Failure> {
+        let uids = uids.get(..BATCH_MAX).unwrap_or(uids);
         loop {
-            let some: UidSet = uids.iter().take(count).copied().collect();
-            match self.headers_of(&some).await {
-                Ok(Some(headers)) => return Ok((headers, count)),
-                Ok(None) => count = (count / 2).max(1),
-                Err(Error::Protocol(Fault::LiteralTooLarge)) if !self.memory.large_headers => {
-                    self.memory.large_headers = true;
-                    return Err(Failure::Anew);
+            let asked: Vec<Uid> = uids.iter().take(self.memory.at_once(place, uids)).copied().collect();
+            if let Some(given_up) = self.given_up(place, &asked) {
+                return Ok((given_up, 1));
+            }
+            match self.headers_of(&asked.iter().copied().collect()).await {
+                Ok(Some(headers)) => {
+                    self.memory.trust(place, &asked);
+                    self.memory.forget_failures(Asked::Header, place, &asked);
+                    return Ok((headers, asked.len()));
                 }
-                Err(error) => return Err(error.into()),
+                Ok(None) => self.memory.doubt(place, &asked),
+                Err(error) => {
+                    if let Some(unreadable) = self.take_amiss(place, &asked, error)? {
+                        return Ok((unreadable, 1));
+                    }
+                }
+            }
+        }
+    }
+
+    fn given_up(&mut self, place: Place<'_>, asked: &[Uid]) -> Option<Headers> {
+        let [uid] = asked else { return None };
+        self.memory.is_given_up(Asked::Header, place, *uid).then(|| self.unreadable(place, *uid))
+    }
+
+    fn unreadable(&mut self, place: Place<'_>, uid: Uid) -> Headers {
+        self.memory.trust(place, &[uid]);
+        self.memory.forget_failures(Asked::Header, place, &[uid]);
+        Headers { seen: Vec::new(), unreadable: vec![uid] }
+    }
+
+    /// What follows when messages could not be read: one is given up, fewer are asked for (`None`), or the session is over.
+    fn take_amiss(
+        &mut self,
+        place: Place<'_>,
+        asked: &[Uid],
+        error: Error,
+    ) -> Result<Option<Headers>, Failure> {
+        if matches!(error, Error::Protocol(Fault::LiteralTooLarge)) && !self.memory.large_headers {
+            self.memory.large_headers = true;
+            return Err(Failure::Anew);
+        }
+        // Being asked to wait, or to log in again, says nothing of these messages.
+        if matches!(error.kind(), Kind::BackOff(_) | Kind::Credentials) {
+            return Err(error.into());
+        }
+        match asked {
+            [uid] if is_refusal(&error) => Ok(Some(self.unreadable(place, *uid))),
+            // It may pass: the message is given up only when it goes on.
+            [uid] => {
+                self.memory.note_failure(Asked::Header, place, *uid);
+                Err(error.into())
+            }
+            _ => {
+                self.memory.doubt(place, asked);
+                // Fewer at a time, over a new connection where this one is gone.
+                if error.connection_lives() { Ok(None) } else { Err(Failure::Anew) }
             }
         }
     }

@@ -2,21 +2,24 @@
 //!
 //! Not here: when to try again (`worker::accounts`).
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     account::Trouble,
     core::{
-        account::{AccountState, AccountStatus, Progress},
+        account::{AccountState, AccountStatus, LabelledStatus, Progress},
         event::{AccountEvent, Event},
         ids::AccountId,
         sync_plan::resting_state,
     },
-    flow::{Gateway, now},
+    flow::{Gateway, now, policy_of, submit},
     store::{Error, Leased, Tx},
 };
 
-/// Writes down what ended a session, and when the next one begins; `None` when it takes the user first.
+/// Writes down what ended a session, and when the next one begins; `None` when it takes the user first. Returns the state
+/// that follows: an account that has failed for as long as policy bears is stopped.
 ///
 /// # Errors
 /// Those of the store; `Fenced` when the account is no longer ours.
@@ -25,16 +28,51 @@ pub async fn record(
     lease: Leased,
     trouble: &Trouble,
     next_attempt_at: Option<Timestamp>,
-) -> Result<(), Error> {
-    let (now, id) = (now(), lease.account);
+) -> Result<AccountState, Error> {
     let mut tx = gateway.store.begin(lease.workspace).await?;
-    tx.check_epoch(id, lease.epoch).await?;
+    tx.check_epoch(lease.account, lease.epoch).await?;
+    let state = write_down(&mut tx, lease.account, trouble, next_attempt_at).await?;
+    tx.commit().await?;
+    Ok(state)
+}
+
+/// Writes down that the provider refused the account's login elsewhere than in its session. The session ends too: nobody
+/// logs in again before the login changes, for providers lock accounts that go on trying.
+///
+/// # Errors
+/// Those of the store; `Fenced` when the account is gone.
+pub(in crate::flow) async fn refuse_login(
+    tx: &mut Tx,
+    account: AccountId,
+    trouble: &Trouble,
+) -> Result<(), Error> {
+    write_down(tx, account, trouble, None).await?;
+    tx.fence_account(account).await.map(drop)
+}
+
+async fn write_down(
+    tx: &mut Tx,
+    id: AccountId,
+    trouble: &Trouble,
+    next_attempt_at: Option<Timestamp>,
+) -> Result<AccountState, Error> {
+    let now = now();
     let account = tx.account(id).await?.ok_or(Error::Fenced)?;
     tx.log_account_error(id, &trouble.entry(now)).await?;
-    let (was, state) = (account.status.state, trouble.state());
+    let was = account.status.state;
+    // Whether its provider is slow or away, it is one time of trouble.
+    let goes_on = was == trouble.state() || (is_failing(was) && is_failing(trouble.state()));
+    let since = if goes_on { account.status.since } else { now };
+    let settings = policy_of(tx, Some(account.user_id)).await?.settings;
+    let patience = settings.give_up_after.duration();
+    let state = match trouble.state() {
+        state if is_failing(state) && has_lasted(since, now, patience) => AccountState::Stopped,
+        state => state,
+    };
+    let next_attempt_at = next_attempt_at.filter(|_| state != AccountState::Stopped);
     let status = AccountStatus {
         state,
-        since: if was == state { account.status.since } else { now },
+        since,
         detail: Some(trouble.to_string()),
         advice: Some(trouble.advice().into()),
         next_attempt_at,
@@ -44,14 +82,23 @@ pub async fn record(
     let what = match state {
         AccountState::Error => Some(AccountEvent::Error),
         AccountState::ReauthRequired => Some(AccountEvent::ReauthRequired),
+        AccountState::Stopped => Some(AccountEvent::Stopped),
         // Being asked to wait is nobody's concern but ours.
         _ => None,
     };
     if let Some(what) = what.filter(|_| was != state) {
-        let event = Event::Account { what, account: id, state, detail: status.detail };
+        let event = Event::Account { what, account: id, status: settings.labelled(status) };
         tx.announce(&event, now).await?;
     }
-    tx.commit().await
+    Ok(state)
+}
+
+fn is_failing(state: AccountState) -> bool {
+    matches!(state, AccountState::Error | AccountState::Throttled)
+}
+
+fn has_lasted(since: Timestamp, now: Timestamp, patience: Duration) -> bool {
+    now.duration_since(since) >= SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX)
 }
 
 /// Until when a provider has asked us to stay away, as an earlier process wrote down.
@@ -73,9 +120,11 @@ pub(super) async fn note_filed(tx: &mut Tx, id: AccountId, now: Timestamp) -> Re
     } else {
         account.status
     };
-    tx.set_account_status(id, &AccountStatus { last_synced_at: Some(now), ..status }).await?;
+    let status = AccountStatus { last_synced_at: Some(now), ..status };
+    tx.set_account_status(id, &status).await?;
     if is_first {
-        announce(tx, id, AccountEvent::Active, AccountState::Active, now).await?;
+        let settings = policy_of(tx, Some(account.user_id)).await?.settings;
+        announce(tx, (id, settings.labelled(status)), AccountEvent::Active, now).await?;
     }
     Ok(())
 }
@@ -91,6 +140,7 @@ pub(super) enum Tell {
 pub(super) async fn settle(tx: &mut Tx, gateway: &Gateway, id: AccountId, tell: Tell) -> Result<(), Error> {
     let now = now();
     let account = tx.account(id).await?.ok_or(Error::Fenced)?;
+    let settings = policy_of(tx, Some(account.user_id)).await?.settings;
     let rows = tx.mailboxes(id).await?;
     let progress = rows.iter().fold(Progress { done: 0, total: 0 }, |sum, row| Progress {
         done: sum.done.saturating_add(row.backfill.done),
@@ -111,16 +161,19 @@ pub(super) async fn settle(tx: &mut Tx, gateway: &Gateway, id: AccountId, tell: 
     };
     tx.set_account_status(id, &status).await?;
     if !is_at_rest(was) {
-        announce(tx, id, AccountEvent::Connected, state, now).await?;
+        announce(tx, (id, settings.labelled(status.clone())), AccountEvent::Connected, now).await?;
+        // What was held for want of it goes out now.
+        submit::release_held(tx, gateway, Some(account.user_id)).await?;
     }
-    let is_first_look = last_checked_at.is_none() && !gateway.policy().backfill.is_zero();
+    let is_first_look = last_checked_at.is_none() && settings.backfill_days > 0;
     let ended = !backfilling && (was == AccountState::Backfilling || is_first_look);
     if ended || (backfilling && tell == Tell::Progress) {
-        tx.announce(&Event::Backfill { done: ended, account: id, progress }, now).await?;
+        let event = Event::Backfill { done: ended, account: id, progress, status: settings.labelled(status.clone()) };
+        tx.announce(&event, now).await?;
     }
     let was_waiting = is_at_rest(was) || was == AccountState::Connecting;
     if state == AccountState::Active && was != state && was_waiting {
-        announce(tx, id, AccountEvent::Active, state, now).await?;
+        announce(tx, (id, settings.labelled(status.clone())), AccountEvent::Active, now).await?;
     }
     Ok(())
 }
@@ -132,10 +185,9 @@ fn is_at_rest(state: AccountState) -> bool {
 
 async fn announce(
     tx: &mut Tx,
-    account: AccountId,
+    (account, status): (AccountId, LabelledStatus),
     what: AccountEvent,
-    state: AccountState,
     now: Timestamp,
 ) -> Result<(), Error> {
-    tx.announce(&Event::Account { what, account, state, detail: None }, now).await.map(drop)
+    tx.announce(&Event::Account { what, account, status }, now).await.map(drop)
 }

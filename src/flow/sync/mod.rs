@@ -9,20 +9,25 @@ mod backfill;
 mod choose;
 mod connection;
 mod consume;
+mod exchange;
 mod follow;
 mod followers;
 mod headers;
 mod health;
 mod judge;
 mod look;
+mod memory;
 mod refetch;
 mod reindex;
+mod reports;
 mod sweep;
 mod wait;
 
-pub use follow::{Memory, follow};
+pub use follow::follow;
 pub use followers::Followers;
+pub(super) use health::refuse_login;
 pub use health::{record, resume_at};
+pub use memory::Memory;
 pub use refetch::refetch;
 
 use super::FlowError;
@@ -38,7 +43,7 @@ use crate::{
 pub enum Failure {
     #[error(transparent)]
     Provider(#[from] Trouble),
-    /// `Fenced` and `Missing` mean that the account is no longer ours to work.
+    /// `Fenced` means that the account is no longer ours to work.
     #[error("the store could not take it")]
     Store(#[from] store::Error),
     /// Something was learnt that only a new session can heed: begin one at once.

@@ -65,14 +65,14 @@ impl<S: Wire> Connection<'_, S> {
         let mut left = if end.last_uid > 0 { within(&found, 1..=end.last_uid) } else { UidSet::new() };
         while !left.is_empty() {
             let uids: Vec<Uid> = left.iter().take(BATCH_MAX).collect();
-            let (headers, count) = self.headers(&uids).await?;
+            let (headers, count) = self.headers((&mailbox.name, change.to), &uids).await?;
             let done: UidSet = uids.into_iter().take(count).collect();
             let batch = self.matched(mailbox, &change, headers).await?;
             Box::pin(self.consume(mailbox, batch)).await?;
             left = left.difference(&done);
         }
         self.conclude(mailbox, &change).await?;
-        if self.memory.id_changes.note(now()) {
+        if self.memory.id_changes.note(mailbox.name.as_bytes(), now()) {
             return Err(Trouble::UnstableIds.into());
         }
         Ok(())
@@ -116,7 +116,7 @@ impl<S: Wire> Connection<'_, S> {
             way: Way::Reindex { last_look: change.last_look },
             uid_validity: change.to,
             seen,
-            unreadable: Vec::new(),
+            unreadable: headers.unreadable,
             renumbered: Some(Renumbered { from: change.from, uids }),
             end: End::Nothing,
         })

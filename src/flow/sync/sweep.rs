@@ -28,16 +28,17 @@ impl<S: Wire> Connection<'_, S> {
             self.enter(mailbox).await?;
             let mut passed_over = self.passed_over(mailbox).await?;
             while !passed_over.is_empty() {
-                let (mut headers, count) = self.headers(&passed_over).await?;
+                let place = (&mailbox.name, mailbox.cursor.uid_validity);
+                let (mut headers, count) = self.headers(place, &passed_over).await?;
                 passed_over.drain(..count);
                 let connected_at = self.connected_at;
                 headers.seen.retain(|message| message.internal_date.is_some_and(|date| date >= connected_at));
-                let found = headers.seen.len();
+                let found = headers.seen.len() + headers.unreadable.len();
                 let batch = Batch {
                     way: Way::Live,
                     uid_validity: mailbox.cursor.uid_validity,
                     seen: headers.seen,
-                    unreadable: Vec::new(),
+                    unreadable: headers.unreadable,
                     renumbered: None,
                     end: End::Nothing,
                 };
@@ -56,7 +57,11 @@ impl<S: Wire> Connection<'_, S> {
             return Ok(Vec::new());
         }
         let from = self.connected_at.max(now() - SPAN).to_zoned(jiff::tz::TimeZone::UTC).date();
-        let found = self.search(Criterion::Since(from)).await?;
+        // The next sweep may have better luck; there is no reason to stop following the account.
+        let Some(found) = self.search_unless_refused(Criterion::Since(from)).await? else {
+            tracing::info!(account = %self.account, "a mailbox cannot be swept, for the server will not search it");
+            return Ok(Vec::new());
+        };
         // History that is still to be read is not passed over.
         let first = if mailbox.backfill.next_uid > 0 { mailbox.backfill.next_uid } else { 1 };
         let uids: Vec<Uid> = within(&found, first..=mailbox.cursor.last_uid).iter().collect();

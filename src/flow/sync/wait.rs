@@ -27,9 +27,11 @@ const CHOOSE_EVERY: Duration = Duration::from_secs(60 * 60);
 const SWEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A server that ends IDLE by itself is not asked again at once.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
-/// The pause after a server has cried for nothing, doubled each time in a row, and how often it is doubled.
+/// The pause after a server has cried for nothing a second time, doubled each further time in a row.
 const VAIN_PAUSE: Duration = Duration::from_millis(100);
-const VAIN_DOUBLINGS_MAX: u32 = 7;
+/// Alarms in a row that count: the longest pause is of 400 ms, so that a reply which comes in it is filed within a second
+/// all the same. A user who tidies up his Sent mailbox is such an alarm, too.
+const VAIN_MAX: u32 = 3;
 
 /// What wakes an account.
 pub(super) struct Watch {
@@ -66,11 +68,12 @@ impl Watch {
     /// Notes a look at every mailbox.
     pub(super) fn looked<S: Wire>(&mut self, connection: &Connection<'_, S>, mailboxes: usize) {
         let settings = &connection.gateway.settings;
+        let pause = connection.policy.settings.poll_pause(settings.sync_poll, jitter());
         let is_watched = connection.can_idle() && (mailboxes == 1 || connection.notified);
         let wait = if is_watched {
-            settings.sync_poll.saturating_mul(SAFETY_POLLS).min(settings.idle_renew)
+            pause.saturating_mul(SAFETY_POLLS).min(settings.idle_renew)
         } else {
-            settings.sync_poll
+            pause
         };
         self.look_at = Instant::now() + wait;
     }
@@ -100,6 +103,11 @@ impl Watch {
         }
     }
 
+    /// What is due or has been asked for by now.
+    pub(super) fn next_now(&mut self) -> Option<Next> {
+        self.due().or_else(|| self.desk.recall_now().map(Next::Recall))
+    }
+
     /// Keeps a server that cries for nothing from keeping us busy.
     pub(super) async fn calm(&mut self, brought_something: bool, stop: &CancellationToken) {
         if brought_something {
@@ -110,7 +118,7 @@ impl Watch {
             let pause = VAIN_PAUSE.saturating_mul(1 << (self.vain - 1));
             tokio::select! { () = stop.cancelled() => {} () = sleep(pause) => {} }
         }
-        self.vain = (self.vain + 1).min(VAIN_DOUBLINGS_MAX);
+        self.vain = (self.vain + 1).min(VAIN_MAX);
     }
 }
 
@@ -118,7 +126,7 @@ impl<S: Wire> Connection<'_, S> {
     /// Asks to be told of every mailbox, where that can be asked. The first is told of by IDLE in any case.
     pub(super) async fn ask_for_notices(&mut self, mailboxes: &[Followed]) -> Result<(), Failure> {
         self.notified = false;
-        if mailboxes.len() < 2 || !self.client.capabilities().has("NOTIFY") {
+        if mailboxes.len() < 2 || !self.policy.settings.push || !self.client.capabilities().has("NOTIFY") {
             return Ok(());
         }
         let names: Vec<MailboxName> = mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
@@ -141,7 +149,7 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     pub(super) fn can_idle(&self) -> bool {
-        !self.memory.no_idle && self.client.capabilities().has("IDLE")
+        self.policy.settings.push && !self.memory.no_idle && self.client.capabilities().has("IDLE")
     }
 
     /// Waits for something to do.
@@ -188,4 +196,28 @@ impl<S: Wire> Connection<'_, S> {
 /// Flags and deletions concern the user, not the CRM.
 fn tells_of_mail(news: &News) -> bool {
     news.arrived.is_some() || news.overflow || !news.statuses.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{coord::Coord, flow::sync::Followers, store::mint};
+
+    #[tokio::test(start_paused = true)]
+    async fn however_often_a_server_cries_for_nothing_a_reply_does_not_wait_long() {
+        let (coord, stop) = (Coord::local(), CancellationToken::new());
+        let mut watch = Watch::new(Followers::new(1).open_desk(mint()), coord.subscribe("account"));
+        let mut pauses = Vec::new();
+        for _ in 0..20 {
+            let begun = Instant::now();
+            watch.calm(false, &stop).await;
+            pauses.push(begun.elapsed().as_millis());
+        }
+        assert_eq!(pauses[..4], [0, 100, 200, 400]);
+        assert!(pauses[4..].iter().all(|pause| *pause == 400), "{pauses:?}");
+        watch.calm(true, &stop).await;
+        let begun = Instant::now();
+        watch.calm(false, &stop).await;
+        assert!(begun.elapsed().is_zero(), "what brings something ends it");
+    }
 }

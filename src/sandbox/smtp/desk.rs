@@ -133,7 +133,7 @@ impl Handler for Desk {
 
     async fn message(&mut self, session: &SessionInfo, envelope: Envelope, message: Bytes) -> Reply {
         let (now, serial) = (jiff::Timestamp::now(), self.provider.with(|world| world.next_serial()));
-        let trace = received_field(session, &envelope, HOSTNAME, &format!("sandbox-{serial}"), now);
+        let trace = received_field(session, envelope.smtputf8, HOSTNAME, &format!("sandbox-{serial}"), now);
         let traced = header::with(&trace, &message);
         let result = match envelope.reverse_path.address() {
             Some(sender) if self.service == Service::Submission => {

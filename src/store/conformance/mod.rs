@@ -7,6 +7,7 @@ mod isolation;
 mod journal;
 mod outbound;
 mod people;
+mod policies;
 mod sync;
 mod threads;
 
@@ -252,6 +253,7 @@ fn a_webhook(events: Option<&[&str]>) -> Webhook {
         disabled_at: None,
         disabled_reason: None,
         failing_since: None,
+        last_failure: None,
         created_at: at(3),
     }
 }

@@ -1,20 +1,14 @@
 //! Accounts at a provider that breaks off, lies, renumbers and refuses: nothing is lost, doubled or fetched in vain.
 //!
-//! Not here: honest servers (`sync`), and what single responses mean to the client (`imap_dialogues`).
+//! Not here: honest servers (`honest`), and what single responses mean to the client (`imap_dialogues`).
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test a panic is an answer")]
-
-mod support;
-
-use std::{
-    ops::{Deref, DerefMut},
-    time::Duration,
-};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use mailweave::{
     core::{
-        account::{AccountState, Endpoint, Security},
+        account::{AccountState, AccountStatus, Endpoint, Security},
+        job::JobKind,
         message::Sighting,
     },
     mail::Address,
@@ -23,33 +17,22 @@ use mailweave::{
         Trigger,
     },
 };
-use support::{
-    PATIENCE, Person, eventually,
-    office::{Engine, Office, Set, address, answering, mail, next_second},
+
+use crate::{
+    support::{
+        PATIENCE, Person, eventually,
+        office::{Office, Set, address, answering, login, mail, next_second},
+        store::Engine,
+    },
+    world,
 };
 
 const USER: &str = "ann@users.example.test";
 const CUSTOMER: &str = "carol@customers.example.test";
 const STRANGER: &str = "x@elsewhere.example.test";
 
-/// A gateway whose user has an account at the built-in provider.
-struct World {
-    sandbox: Sandbox,
-    office: Office,
-}
-
-impl Deref for World {
-    type Target = Office;
-    fn deref(&self) -> &Office {
-        &self.office
-    }
-}
-
-impl DerefMut for World {
-    fn deref_mut(&mut self) -> &mut Office {
-        &mut self.office
-    }
-}
+/// The user has an account at the built-in provider.
+type World = world::World<Sandbox>;
 
 impl World {
     async fn new() -> Self {
@@ -57,13 +40,17 @@ impl World {
     }
 
     async fn with(behaviour: Behaviour) -> Self {
+        Self::on(Engine::Sqlite, behaviour).await
+    }
+
+    async fn on(engine: Engine, behaviour: Behaviour) -> Self {
         let sandbox = Provider::start(Options { behaviour, ..Options::default() }).await.unwrap();
         let user = Person { address: USER.to_owned(), password: "pw".to_owned() };
         sandbox.provider.add_user(&address(USER), &user.password).unwrap();
         let imap = Endpoint { host: "127.0.0.1".into(), port: sandbox.imap.port(), security: Security::None };
         let customer = CUSTOMER.to_owned();
-        let set = Set { user, customer, imap, authority: None, engine: Engine::Sqlite };
-        Self { office: Office::open(set).await, sandbox }
+        let set = Set { user, customer, imap, authority: None, engine };
+        Self { office: Office::open(set).await, provider: sandbox }
     }
 
     fn user(&self) -> Address {
@@ -71,7 +58,7 @@ impl World {
     }
 
     fn provider(&self) -> &Provider {
-        &self.sandbox.provider
+        &self.provider.provider
     }
 
     fn put(&self, mailbox: &str, from: &str, id: &str, more: &str) -> u32 {
@@ -244,7 +231,7 @@ async fn a_throttling_provider_is_given_the_rest_it_asks_for() {
     let mut world = World::new().await;
     let answer = "NO [UNAVAILABLE] Request is throttled. Suggested Backoff Time: 600000 milliseconds";
     world.arm(Trigger::always(Service::Imap, "LIST"), Act::Answer(answer.into()));
-    world.connect_with(support::office::login(&Person { address: USER.into(), password: "pw".into() })).await;
+    world.connect_with(login(&Person { address: USER.into(), password: "pw".into() })).await;
     world.await_state(AccountState::Throttled).await;
     let next = world.status().await.next_attempt_at.unwrap();
     let wait = next.duration_since(Timestamp::now()).as_secs();
@@ -265,12 +252,12 @@ async fn a_throttling_provider_is_given_the_rest_it_asks_for() {
 async fn a_refused_login_is_not_tried_again() {
     let mut world = World::new().await;
     let wrong = Person { address: USER.into(), password: "wrong".into() };
-    world.connect_with(support::office::login(&wrong)).await;
+    world.connect_with(login(&wrong)).await;
     world.await_state(AccountState::ReauthRequired).await;
     world.look_now();
     world.await_event("account.reauth_required", 1).await;
     // While the account is left alone its lease is free, for whoever gives it a new login.
-    world.renew_login(&support::office::login(&Person { password: "pw".into(), ..wrong })).await;
+    world.renew_login(&login(&Person { password: "pw".into(), ..wrong })).await;
     world.await_rest().await;
     let refusals = world.errors().await;
     assert_eq!(refusals, [("credentials".to_owned(), 1)]);
@@ -310,10 +297,64 @@ async fn a_message_over_which_the_connection_breaks_again_and_again_is_given_up(
 }
 
 #[tokio::test]
+async fn a_message_whose_header_cannot_be_had_hides_no_other() {
+    let refused = Act::Answer("NO Server error while fetching messages".into());
+    let broken = Act::Answer("NO [SERVERBUG] Internal error occurred".into());
+    let garbled = Act::Instead(b"* 2 FETCH (UID 2 FLAGS (\r\n{tag} OK done\r\n".to_vec());
+    for act in [refused, broken, garbled, Act::Drop] {
+        let mut world = World::new().await;
+        world.connect().await;
+        world.stop().await;
+        let first = world.receive("one");
+        let cursed = world.receive("cursed");
+        let last = world.receive("two");
+        for set in [format!("{first}:{last}"), cursed.to_string()] {
+            let of_set =
+                Trigger::always(Service::Imap, "FETCH").containing(&format!("FETCH {set} (UID FLAGS"));
+            world.arm(of_set, act.clone());
+        }
+        world.start();
+        for id in ["one", "two"] {
+            eventually(&format!("{id} beside what answers {act:?}"), PATIENCE, async || {
+                world.look_now();
+                world.message(id).await.is_some()
+            })
+            .await;
+        }
+        assert_eq!(world.decided_by("unreadable_at_provider").await, 1);
+        assert_eq!(world.cursor("INBOX").await.last_uid, last);
+        world.receive("three");
+        world.await_message("three").await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_given_up_in_one_mailbox_is_none_in_another() {
+    let mut world = World::new().await;
+    world.connect().await;
+    let sent = world.sent().await;
+    let next = |mailbox: &str| world.provider().uids(&world.user(), mailbox).unwrap().1;
+    let cursed = next("INBOX").max(next(&sent));
+    let trigger = Trigger::always(Service::Imap, "FETCH").containing(&format!("{cursed} (UID BODY.PEEK[]"));
+    world.arm(trigger, Act::Drop);
+    while world.receive("cursed") < cursed {}
+    eventually("the one that cannot be had", PATIENCE, async || {
+        world.look_now();
+        world.decided_by("unreadable_at_provider").await == 1
+    })
+    .await;
+    world.provider().disarm();
+    while world.put(&sent, USER, "answer", "") < cursed {}
+    world.look_now();
+    world.await_message("answer").await;
+    assert_eq!(world.decided_by("unreadable_at_provider").await, 1);
+}
+
+#[tokio::test]
 async fn mail_larger_than_allowed_is_left_with_its_reason() {
     let mut world = World::new().await;
     world.connect().await;
-    let large = format!("{}\n", "x".repeat(70)).repeat(5000);
+    let large = format!("{}\n", "x".repeat(70)).repeat(16_000);
     world.put("INBOX", CUSTOMER, "large", &format!("\n{large}"));
     world.await_decision("large", "too_large").await;
     assert!(world.contents().is_empty());
@@ -341,10 +382,8 @@ async fn a_look_that_finds_nothing_asks_about_all_mailboxes_at_once() {
     world.provider().clear_ledger();
     world.look_now();
     eventually("the look", PATIENCE, async || world.verbs().iter().any(|verb| verb == "IDLE")).await;
-    let verbs: Vec<String> = world.verbs().into_iter().take_while(|verb| verb != "IDLE").collect();
-    let commands: Vec<&str> = verbs.iter().map(String::as_str).filter(|verb| *verb != "DONE").collect();
-    // Both mailboxes are asked about in one go.
-    assert_eq!(commands, ["NOOP", "STATUS", "STATUS"]);
+    // Three round trips: what is between DONE and IDLE goes out together, as the dialogues of `imap` show.
+    assert_eq!(world.verbs(), ["DONE", "NOOP", "STATUS", "STATUS", "IDLE"]);
 }
 
 #[tokio::test]
@@ -434,6 +473,155 @@ async fn an_overtaken_answer_is_recalled_over_the_session_that_is_there() {
     world.await_event("message.received", 1).await;
     assert_eq!(sessions(&world), 1);
     assert_eq!(world.count("conversation.created").await, 1);
+}
+
+/// Mail that turns out to belong while its account is not worked is fetched when it is worked again, though its UIDs have
+/// changed meanwhile.
+async fn a_recall_that_has_to_wait(engine: Engine) {
+    let mut world = World::on(engine, Behaviour::default()).await;
+    world.connect().await;
+    let offer = mail(USER, "new@prospect.test", "offer", "");
+    let reply = mail("new@prospect.test", USER, "reply", &answering("offer")).replace('\n', "\r\n");
+    world.provider().append(&world.user(), "INBOX", reply.as_bytes(), &[]).unwrap();
+    world.await_decision("reply", "no_contact").await;
+    // The provider wants another password from now on.
+    let mut tx = world.gateway.store.begin(world.workspace).await.unwrap();
+    let status = AccountStatus { state: AccountState::ReauthRequired, ..world.status().await };
+    tx.set_account_status(world.account, &status).await.unwrap();
+    tx.fence_account(world.account).await.unwrap();
+    tx.commit().await.unwrap();
+    world.look_now();
+    world.capture(&offer).await;
+    world.await_event("message.captured", 1).await;
+    eventually("the errand to be put off", PATIENCE, async || {
+        let due = world.gateway.queue.next_due(&[JobKind::Refetch]).await.unwrap();
+        due.job.is_none_or(|due| due > Timestamp::now() + SignedDuration::from_mins(30))
+    })
+    .await;
+    // Further mail of the conversation does not ask for the same again.
+    world.capture(&mail(USER, "new@prospect.test", "more", &answering("offer"))).await;
+    world.await_event("message.captured", 2).await;
+    let backlog = world.gateway.queue.backlog().await.unwrap();
+    let errands = backlog.iter().find(|backlog| backlog.kind == JobKind::Refetch).map(|backlog| backlog.jobs);
+    assert_eq!(errands, Some(1));
+    world.provider().bump_uid_validity(&world.user(), "INBOX").unwrap();
+    world.renew_login(&login(&Person { address: USER.into(), password: "pw".into() })).await;
+    world.await_event("message.received", 1).await;
+    world.await_decision("reply", "contact_wrote").await;
+    assert_eq!(world.count("conversation.created").await, 1);
+    assert_eq!(world.gateway.queue.next_due(&[JobKind::Refetch]).await.unwrap().job, None);
+}
+
+#[tokio::test]
+async fn mail_that_belongs_is_fetched_however_long_its_account_was_left_alone() {
+    a_recall_that_has_to_wait(Engine::Sqlite).await;
+}
+
+#[tokio::test]
+async fn mail_that_belongs_is_fetched_however_long_its_account_was_left_alone_on_postgresql() {
+    a_recall_that_has_to_wait(Engine::Postgres).await;
+}
+
+/// Errands of an account that no session follows here meet a refused login once, and not once each.
+async fn an_errand_that_is_refused(engine: Engine) {
+    let mut world = World::on(engine, Behaviour::default()).await;
+    world.connect().await;
+    let offer = mail(USER, "new@prospect.test", "offer", "");
+    for id in ["reply", "other"] {
+        let reply = mail("new@prospect.test", USER, id, &answering("offer")).replace('\n', "\r\n");
+        world.provider().append(&world.user(), "INBOX", reply.as_bytes(), &[]).unwrap();
+        world.await_decision(id, "no_contact").await;
+    }
+    world.stop().await;
+    world.provider().set_password(&world.user(), "another").unwrap();
+    world.provider().clear_ledger();
+    world.start_jobs();
+    world.capture(&offer).await;
+    world.await_state(AccountState::ReauthRequired).await;
+    eventually("both errands to wait", PATIENCE, async || {
+        let due = world.gateway.queue.next_due(&[JobKind::Refetch]).await.unwrap();
+        due.lease.is_none()
+            && due.job.is_some_and(|due| due > Timestamp::now() + SignedDuration::from_secs(20))
+    })
+    .await;
+    assert_eq!(world.verbs().iter().filter(|verb| *verb == "AUTHENTICATE").count(), 1);
+    assert_eq!(world.errors().await, [("credentials".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn errands_meet_a_refused_login_once() {
+    an_errand_that_is_refused(Engine::Sqlite).await;
+}
+
+#[tokio::test]
+async fn errands_meet_a_refused_login_once_on_postgresql() {
+    an_errand_that_is_refused(Engine::Postgres).await;
+}
+
+#[tokio::test]
+async fn mail_that_belongs_and_is_gone_is_let_go() {
+    let mut world = World::new().await;
+    world.connect().await;
+    let offer = mail(USER, "new@prospect.test", "offer", "");
+    let reply = mail("new@prospect.test", USER, "reply", &answering("offer")).replace('\n', "\r\n");
+    let uid = world.provider().append(&world.user(), "INBOX", reply.as_bytes(), &[]).unwrap();
+    world.await_decision("reply", "no_contact").await;
+    world.provider().expunge(&world.user(), "INBOX", uid).unwrap();
+    world.capture(&offer).await;
+    world.await_decision("reply", "gone_at_provider").await;
+    world.receive("next");
+    world.await_message("next").await;
+}
+
+/// Large content that does not compress.
+fn noise() -> String {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    let mut bytes = vec![0; 600_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    BASE64_STANDARD
+        .encode(bytes)
+        .as_bytes()
+        .chunks(70)
+        .fold(String::new(), |text, line| text + &String::from_utf8_lossy(line) + "\n")
+}
+
+fn files(directory: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
+}
+
+#[tokio::test]
+async fn a_large_body_is_sealed_and_on_disk_before_anybody_has_to_wait_for_its_transaction() {
+    let mut world = World::new().await;
+    world.connect().await;
+    let blobs = world.directory.path().join("blobs");
+    // While this lasts nobody else can write.
+    let writer = world.gateway.store.begin(world.workspace).await.unwrap();
+    world.put("INBOX", CUSTOMER, "large", &format!("\n{}", noise()));
+    eventually("the sealed file", PATIENCE, async || files(&blobs) == 1).await;
+    drop(writer);
+    world.await_message("large").await;
+    assert_eq!(files(&blobs), 1);
+}
+
+#[tokio::test]
+async fn a_sweep_that_fails_neither_ends_every_session_nor_troubles_anybody() {
+    for act in [Act::Answer("NO no such search".into()), Act::Drop] {
+        let mut world = World::new().await;
+        world.connect().await;
+        world.receive("one");
+        world.await_message("one").await;
+        world.stop().await;
+        world.arm(Trigger::always(Service::Imap, "SEARCH").containing("SINCE"), act);
+        world.start();
+        eventually("the sweep", PATIENCE, async || {
+            world.provider().said().iter().any(|said| said.line.to_uppercase().contains("SINCE"))
+        })
+        .await;
+        world.receive("two");
+        world.await_message("two").await;
+        assert_eq!(world.errors().await, []);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,151 @@
+//! Servers that refuse, rest or hang up: what waits is shown, and nobody is asked again and again.
+//!
+//! Not here: what a server says of a message (`delivery`), and lost answers (`doubt`).
+
+use std::time::Duration;
+
+use mailweave::sandbox::{Act, Behaviour, Service, Trigger};
+use serde_json::{Value, json};
+
+use crate::{
+    both,
+    crm::text,
+    sandboxed::Sandboxed,
+    support::{PATIENCE, wait_for},
+    world::accepted_id,
+};
+
+fn is_sighted_in_account(world: &Sandboxed, message: &str) -> bool {
+    let sightings = world.crm.get(&format!("/messages/{message}"))["sightings"].clone();
+    sightings.as_array().is_some_and(|seen| seen.iter().any(|one| one["via"] == "account"))
+}
+
+both! {
+    fn a_refused_login_holds_the_mail_until_there_is_one_that_works(engine) {
+        let world = Sandboxed::start(engine, Behaviour::gmail());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        let address = mailweave::mail::Address::parse(&ann.person.address).unwrap();
+        world.provider().set_password(&address, "changed").unwrap();
+        let first = world.post_message(&ann, &[&bob.address], "One");
+        let shown = world.crm.await_delivery(&first, "held");
+        assert!(text(&shown["delivery"], "detail").contains("login"), "{shown}");
+        world.crm.await_event("message.held", |data| data["message_id"] == first.as_str());
+        let state = &world.crm.get(&format!("/accounts/{account}"))["status"]["state"];
+        assert_eq!(state, "reauth_required");
+        // Providers lock accounts that go on trying.
+        let second = world.post_message(&ann, &[&bob.address], "Two");
+        world.crm.await_delivery(&second, "held");
+        world.gateway.hasten();
+        world.gateway.settle();
+        assert!(world.heard(Service::Submission, "AUTH").len() <= 1);
+        assert_eq!(world.crm.events_of("account.reauth_required").len(), 1);
+
+        let login = json!({ "type": "password", "username": ann.person.address, "password": "changed" });
+        world.crm.patch(&format!("/accounts/{account}"), &json!({ "auth": login }));
+        for message in [&first, &second] {
+            let shown = world.crm.await_delivery(message, "sent");
+            assert_eq!(world.mails(&bob, "INBOX", text(&shown, "rfc822_message_id")).len(), 1);
+        }
+    }
+
+    fn what_a_disconnected_account_had_still_to_send_is_held(engine) {
+        let world = Sandboxed::start(engine, Behaviour::gmail());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        let account = world.connect(&ann);
+        world.arm("RCPT", Act::Answer("451 4.7.1 Greylisted".to_owned()));
+        let message = world.post_message(&ann, &[&bob.address], "Hello");
+        world.crm.await_delivery(&message, "deferred");
+        world.crm.post(&format!("/accounts/{account}/disconnect"), &json!({ "history": "keep" }));
+        world.provider().clear_ledger();
+        world.gateway.hasten();
+        world.crm.await_delivery(&message, "held");
+        assert_eq!(world.heard(Service::Submission, "AUTH"), Vec::<String>::new());
+        let login = json!({ "type": "password", "username": ann.person.address, "password": ann.person.password });
+        world.crm.patch(&format!("/accounts/{account}"), &json!({ "auth": login }));
+        world.crm.await_delivery(&message, "sent");
+    }
+
+    fn a_server_that_hangs_up_at_one_recipient_is_given_a_rest_and_the_others_their_turn(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let (ann, bob, cora) = (world.user("ann", "Ann Lee"), world.prospect("bob"), world.prospect("cora"));
+        world.set_smarthost(&ann.person);
+        let bye = Trigger::always(Service::Submission, "RCPT").containing(&bob.address);
+        world.provider().arm(bye, Act::Bye("4.3.2 Come back later".to_owned()));
+        let message = world.post_message(&ann, &[&bob.address, &cora.address], "Hello");
+        world.crm.await_delivery(&message, "deferred");
+        world.gateway.settle();
+        assert_eq!(world.heard(Service::Submission, "MAIL").len(), 1);
+        world.gateway.hasten();
+        let state = |address: &str| {
+            let shown = world.crm.get(&format!("/messages/{message}"));
+            let recipients = shown["delivery"]["recipients"].as_array().cloned().unwrap_or_default();
+            recipients.into_iter().find(|one| one["address"] == address).unwrap_or(Value::Null)["state"].clone()
+        };
+        // This provider takes nothing from a reply address: an answer all the same, and Bob's tries do not put it off.
+        wait_for("Cora's turn", PATIENCE, || state(&cora.address) == "bounced");
+        world.gateway.settle();
+        assert_eq!(state(&bob.address), "deferred");
+        assert_eq!(world.heard(Service::Submission, "MAIL").len(), 3);
+    }
+
+    fn a_copy_that_the_provider_files_costs_no_login(engine) {
+        let world = Sandboxed::with(engine, Behaviour::gmail(), |config| {
+            config.outbound.sent_copy_wait = Duration::from_secs(20);
+        });
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        world.provider().clear_ledger();
+        let message = world.post_message(&ann, &[&bob.address], "Hello");
+        world.crm.await_delivery(&message, "sent");
+        wait_for("the copy to be met", PATIENCE, || is_sighted_in_account(&world, &message));
+        world.gateway.hasten();
+        world.gateway.settle();
+        let logins = [world.heard(Service::Imap, "LOGIN"), world.heard(Service::Imap, "AUTHENTICATE")].concat();
+        assert_eq!(logins, Vec::<String>::new());
+    }
+
+    fn a_copy_that_is_appended_costs_one_login(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        world.provider().clear_ledger();
+        let message = world.post_message(&ann, &[&bob.address], "Hello");
+        let shown = world.crm.await_delivery(&message, "sent");
+        let id = text(&shown, "rfc822_message_id");
+        wait_for("the copy in Sent", PATIENCE, || world.mails(&ann.person, "Sent", id).len() == 1);
+        world.gateway.settle();
+        let logins = [world.heard(Service::Imap, "LOGIN"), world.heard(Service::Imap, "AUTHENTICATE")].concat();
+        assert_eq!((logins.len(), world.mails(&ann.person, "Sent", id).len()), (1, 1));
+    }
+
+    fn a_smarthost_is_told_of_utf8_headers_and_asked_for_the_reports(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        world.set_smarthost(&ann.person);
+        let mut client = world.workspace_client();
+        client.expect(250, &format!("MAIL FROM:<{}> RET=HDRS ENVID=order-77 SMTPUTF8", ann.person.address));
+        client.expect(250, &format!("RCPT TO:<{}> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;{}", bob.address, bob.address));
+        client.expect(354, "DATA");
+        let letter = format!(
+            "From: {}\r\nTo: {}\r\nX-Mailweave-Class: bulk\r\nSubject: Grüße\r\n\r\nHello.\r\n.",
+            ann.person.address, bob.address
+        );
+        let taken = client.expect(250, &letter);
+        world.crm.await_delivery(&accepted_id(&taken), "sent");
+        let mail = world.heard(Service::Submission, "MAIL").join("\n");
+        for word in ["SMTPUTF8", "RET=HDRS", "ENVID=order-77"] {
+            assert!(mail.contains(word), "{word} in {mail}");
+        }
+        let rcpt = world.heard(Service::Submission, "RCPT").join("\n");
+        for word in ["NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;"] {
+            assert!(rcpt.contains(word), "{word} in {rcpt}");
+        }
+        // The smarthost was asked to tell of its success: a report of ours would be a second one.
+        world.gateway.settle();
+        assert_eq!(world.heard(Service::Submission, "MAIL").len(), 1);
+    }
+}
