@@ -268,7 +268,7 @@ mod tests {
         let from = |name: &str| effective.from[name];
         assert_eq!(effective.settings.backfill_days, 3);
         assert_eq!(
-            (from("backfill_days"), from("match"), from("append_sent"), from("push")),
+            (from("backfill_days"), from("match"), from("append_sent"), from("drafts")),
             (Source::User, Source::Workspace, Source::Preset, Source::Default)
         );
     }
