@@ -25,6 +25,7 @@ mod handed_in_again;
 mod isolation;
 mod metrics;
 mod poison;
+mod policies;
 mod privacy;
 mod recognise;
 mod relay;

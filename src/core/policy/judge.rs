@@ -196,13 +196,15 @@ pub fn judge_capture(policy: &Policy, author: &Author, field: CaptureField) -> R
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection, prelude::*, sample};
+    use serde_json::json;
     use uuid::Uuid;
 
     use super::*;
     use crate::core::{
         decision::Verdict,
         ids::{ContactId, Id, UserId},
-        policy::preset::Preset,
+        policy::{Choice, Choices, FINAL_RULES, Overrides, preset::Preset},
     };
     use crate::mail::Address;
     use ContactRole::{Cc, From, To};
@@ -342,6 +344,52 @@ mod tests {
     }
 
     #[test]
+    fn real_14_mail_copied_to_a_customer_comes_in_whoever_wrote_it() {
+        check("realpad", facts(&attribution(Inbound, Author::Other, &[Cc])), "contact_copied");
+        check("keap", facts(&attribution(Inbound, Author::Other, &[To])), "contact_copied");
+        check("highlevel-outlook", facts(&attribution(Inbound, Author::Other, &[To])), "stranger_wrote");
+    }
+
+    #[test]
+    fn kana_13_and_hilv_3_all_later_mail_of_a_thread_comes_in_and_keap_22_only_that_with_contacts() {
+        let stranger = attribution(Inbound, Author::Other, &[]);
+        for preset in ["kaname-outlook", "kaname-gmail", "highlevel-outlook", "highlevel-outlook-labs-off"] {
+            check(preset, MailboxFacts { thread_known: true, ..facts(&stranger) }, "known_thread");
+        }
+        for preset in ["keap", "realpad"] {
+            check(preset, MailboxFacts { thread_known: true, ..facts(&stranger) }, "no_contact");
+        }
+    }
+
+    #[test]
+    fn colleagues_mail_in_a_known_thread_comes_in_only_where_nothing_keeps_colleagues_out() {
+        let internal = attribution(Internal, user(), &[]);
+        let known = MailboxFacts { thread_known: true, ..facts(&internal) };
+        check("kaname-gmail", known, "known_thread");
+        check("highlevel-outlook", known, "internal");
+        check("mailweave", known, "internal");
+    }
+
+    #[test]
+    fn a_contact_counts_in_the_parts_that_policy_names() {
+        let mut policy = policy("mailweave");
+        policy.settings.match_roles = vec![From, To];
+        let copied = attribution(Outbound, user(), &[Cc]);
+        assert_eq!(judge_mailbox(&policy, facts(&copied)).rule, "no_contact");
+        check("mailweave", facts(&copied), "wrote_to_contact");
+    }
+
+    #[test]
+    fn an_answered_mail_comes_in_like_its_answer() {
+        let mut policy = policy("mailweave");
+        policy.settings.create_on = CreateOn::Exchange;
+        let sent = attribution(Outbound, user(), &[]);
+        assert_eq!(judge_mailbox(&policy, facts(&sent)).rule, AWAITS_ANSWER);
+        assert_eq!(judge_mailbox(&policy, MailboxFacts { answered: true, ..facts(&sent) }).rule, "answered");
+        check("mailweave", MailboxFacts { answered: true, ..facts(&sent) }, "no_contact");
+    }
+
+    #[test]
     fn real_19_drafts_are_ignored() {
         let out = attribution(Outbound, user(), &[To]);
         check("realpad", MailboxFacts { is_draft: true, ..facts(&out) }, "draft");
@@ -360,5 +408,91 @@ mod tests {
         let facts = MailboxFacts { answers_user: true, ..facts(&answer) };
         assert_eq!(judge_mailbox(&policy, facts).rule, "exchange_makes_contact");
         check("mailweave", facts, "no_contact");
+    }
+
+    /// Settings by the words that a request would have.
+    fn settings_of(words: &serde_json::Value) -> Policy {
+        let overrides = Overrides::new(words.as_object().unwrap().clone()).unwrap();
+        let workspace = Choice { preset: None, overrides };
+        Choices { workspace, ..Choices::default() }.policy().unwrap()
+    }
+
+    prop_compose! {
+        fn any_policy()(
+            starts in sample::subsequence(vec!["crm", "capture", "inbound", "outbound", "stranger"], 1..=5),
+            roles in sample::subsequence(vec!["from", "to", "cc", "bcc"], 1..=4),
+            internal in sample::select(vec!["none", "contact_is_user", "sender_is_user", "any_participant_account"]),
+            create in sample::select(vec!["never", "capture", "sent", "exchange"]),
+            (assigned, drafts, follow) in (any::<bool>(), any::<bool>(), any::<bool>()),
+        ) -> Policy {
+            settings_of(&json!({
+                "thread_start": starts,
+                "match_roles": roles,
+                "internal_rule": internal,
+                "create_on": create,
+                "require_assignment": assigned,
+                "drafts": if drafts { "sync" } else { "skip" },
+                "thread_follow": if follow { "all" } else { "contacts" },
+            }))
+        }
+    }
+
+    prop_compose! {
+        fn any_attribution()(
+            direction in sample::select(vec![Inbound, Outbound, Internal]),
+            roles in collection::vec(sample::select(vec![From, To, Cc, ContactRole::Bcc]), 0..4),
+            author in 0..3,
+        ) -> Attribution {
+            let author = match author {
+                0 => user(),
+                1 if roles.contains(&From) => contact(),
+                _ => Author::Other,
+            };
+            attribution(direction, author, &roles)
+        }
+    }
+
+    proptest! {
+        /// Whom the store names first, and which setting stands first in a list, is chance.
+        #[test]
+        fn the_verdict_does_not_depend_on_the_order_in_which_facts_came(
+            policy in any_policy(),
+            who in any_attribution(),
+            flags in any::<[bool; 7]>(),
+        ) {
+            let [thread_known, is_draft, own, assigned, other_account, answers_user, answered] = flags;
+            let facts = |attribution| MailboxFacts {
+                attribution, thread_known, is_draft, own, assigned, other_account, answers_user, answered,
+            };
+            let mut turned = who.clone();
+            turned.contacts.reverse();
+            turned.outsiders.reverse();
+            let mut other = policy.clone();
+            other.settings.thread_start.reverse();
+            other.settings.match_roles.reverse();
+            prop_assert_eq!(judge_mailbox(&policy, facts(&who)), judge_mailbox(&other, facts(&turned)));
+        }
+
+        /// Whatever is chosen: mail with strangers alone, which nothing connects with the CRM, comes in only where every mail
+        /// that users send does.
+        #[test]
+        fn no_policy_lets_private_mail_in(policy in any_policy(), who in any_attribution(), is_draft in any::<bool>()) {
+            let who = Attribution { contacts: Vec::new(), ..who };
+            let alone = MailboxFacts { is_draft, ..facts(&who) };
+            let sent = policy.settings.create_on == CreateOn::Sent && matches!(who.author, Author::User(_));
+            let ruling = judge_mailbox(&policy, alone);
+            prop_assert!(ruling.verdict == Verdict::Skipped || sent, "{}", ruling.rule);
+        }
+
+        /// What a rule leaves out stays out whatever conversation it turns out to belong to, or is looked at again.
+        #[test]
+        fn what_is_final_does_not_depend_on_the_conversation(policy in any_policy(), who in any_attribution()) {
+            let alone = facts(&who);
+            let ruling = judge_mailbox(&policy, alone);
+            if FINAL_RULES.contains(&ruling.rule) {
+                let known = judge_mailbox(&policy, MailboxFacts { thread_known: true, ..alone });
+                prop_assert_eq!(ruling, known);
+            }
+        }
     }
 }

@@ -369,3 +369,76 @@ impl<'de> Deserialize<'de> for ConnectRole {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::policy::{Policy, Preset};
+
+    fn settings(preset: &str) -> Settings {
+        Policy::of_preset(Preset::named(preset).unwrap()).settings
+    }
+
+    #[track_caller]
+    fn check_route(preset: &str, class: SendClass, from_is_accounts: bool, by_account: bool) {
+        assert_eq!(settings(preset).leaves_by_account(class, from_is_accounts), by_account, "{preset} {class:?}");
+    }
+
+    #[test]
+    fn hilv_12_to_hilv_15_and_faq_16_mail_leaves_as_its_class_says() {
+        use SendClass::{Bulk, Individual, Workflow};
+        for preset in Preset::all() {
+            check_route(preset.name, Individual, true, true);
+            check_route(preset.name, Workflow, true, false);
+        }
+        check_route("highlevel-outlook", Bulk, true, true);
+        check_route("highlevel-outlook", Bulk, false, false);
+        check_route("kaname-gmail", Bulk, true, false);
+    }
+
+    #[track_caller]
+    fn check_pause(preset: &str, spread: f64, minutes: u64) {
+        let pause = settings(preset).poll_pause(Duration::from_secs(60), spread);
+        assert_eq!(pause, Duration::from_secs(minutes * 60), "{preset}");
+    }
+
+    #[test]
+    fn keap_7_and_real_8_how_often_it_is_looked() {
+        check_pause("keap", 0.0, 5);
+        check_pause("keap", 1.0, 10);
+        check_pause("realpad", 0.0, 10);
+        check_pause("realpad", 1.0, 30);
+        check_pause("mailweave", 1.0, 1);
+    }
+
+    #[test]
+    fn keap_9_shsp_13_to_shsp_16_and_real_1_states_have_the_systems_own_words() {
+        for (preset, state, word) in [
+            ("keap", AccountState::AwaitingFirstMail, "Pending"),
+            ("keap", AccountState::Active, "Active"),
+            ("sharpspring", AccountState::Stopped, "Connection Issue"),
+            ("sharpspring", AccountState::Error, "Error"),
+            ("sharpspring", AccountState::WaitingForQuota, "Pending"),
+            ("sharpspring", AccountState::Active, "Enabled"),
+            ("realpad", AccountState::Error, "Problematic"),
+            ("realpad", AccountState::Throttled, "Problematic"),
+        ] {
+            assert_eq!(settings(preset).labels[&state].label, word, "{preset}");
+        }
+        for state in AccountState::ALL {
+            assert!(settings("mailweave").labels.contains_key(&state), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn presets_keep_the_numbers_of_their_systems() {
+        assert_eq!(settings("sharpspring").give_up_after.duration(), Duration::from_secs(48 * 60 * 60), "SHSP-13");
+        assert!(settings("realpad").give_up_after.duration().is_zero(), "REAL-6");
+        let backfill = |preset| settings(preset).backfill_days;
+        assert_eq!((backfill("keap"), backfill("realpad"), backfill("kaname-gmail")), (0, 31, 0));
+        let limits = |preset| Preset::named(preset).unwrap().limits;
+        assert_eq!(limits("sharpspring").synced_per_day, Some(100), "SHSP-5");
+        assert_eq!(limits("kaname-gmail").sent_per_day, Some(500), "KANA-12");
+        assert_eq!(settings("kaname-gmail").over_send, OverSend::Fail, "KANA-12");
+    }
+}
