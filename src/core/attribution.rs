@@ -185,11 +185,8 @@ mod tests {
         let entry = |n| KnownContact { id: contact(n), assigned_user: None };
         Known {
             users: [(address("ann@us.example"), user(1)), (address("ben@us.example"), user(2))].into(),
-            contacts: [
-                (address("cora@out.example"), entry(3)),
-                (address("dan@out.example"), entry(4)),
-            ]
-            .into(),
+            contacts: [(address("cora@out.example"), entry(3)), (address("dan@out.example"), entry(4))]
+                .into(),
             listed: ["cora@out.example", "dan@out.example", "ben@us.example", "eva@out.example"]
                 .into_iter()
                 .map(address)

@@ -17,12 +17,12 @@ use crate::{
         ids::{MessageKey, UserId},
         inbound::Door,
         message::{Author, CaptureField, Direction, Parties, Sighting},
-        policy::{self, Policy, settings::Match},
+        policy::{self, FileRule, Policy, settings::Match},
         route::{Route, RouteTarget},
     },
     mail::{Address, HeaderSummary, Kind, Message, Party, ReversePath},
     queue::{Leased, Settlement},
-    store::{InboundRow, InboundState, Tx, mint},
+    store::{self, InboundRow, InboundState, SealedBlob, Tx, mint},
 };
 
 /// Files what a listener took in; the job and its effect are settled in one transaction.
@@ -36,11 +36,16 @@ pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Re
         InboundState::Pending => Some(reading::read(&row.raw).await),
         _ => None,
     };
+    let files = match (&row.door, &message) {
+        (Door::Mx { routes, .. }, Some(message)) => keep_files(gateway, job, &row, (message, routes)).await?,
+        _ => Ok(None),
+    };
     let mut tx = gateway.store.begin(job.workspace).await?;
     if let Some(message) = message {
         match &row.door {
             Door::Mx { routes, envelope, .. } => {
-                file_mx(&mut tx, gateway, &row, &message, (routes, &envelope.reverse_path)).await?;
+                let came = (routes.as_slice(), &envelope.reverse_path);
+                file_mx(&mut tx, gateway, (&row, files), &message, came).await?;
             }
             Door::Submission { order, envelope } => {
                 let accepted = submit::file(
@@ -103,6 +108,32 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
     Ok(())
 }
 
+/// What is kept of a captured message instead of its bytes, when policy keeps files out of it; or the ruling by which they
+/// keep the message out.
+type Files = Result<Option<(SealedBlob, Vec<(usize, FileRule)>)>, Ruling>;
+
+async fn keep_files(
+    gateway: &Gateway,
+    job: &Leased,
+    row: &InboundRow,
+    (message, routes): (&Message, &[Route]),
+) -> Result<Files, store::Error> {
+    // An answer goes on to somebody, and that whole.
+    if message.attachments.is_empty() || is_answer(routes) {
+        return Ok(Ok(None));
+    }
+    let (store, workspace) = (&gateway.store, job.workspace);
+    let policy = policy_of(&mut store.read(workspace).await?, captured_for(routes)).await?;
+    Ok(match ingest::keep(&policy.settings, message, row.raw.clone()) {
+        Err(ruling) => Err(ruling),
+        Ok(kept) if kept.omitted.is_empty() => Ok(None),
+        Ok(kept) => {
+            let key = store.content_key(workspace, None).await?;
+            Ok(Some((store.seal_blob(workspace, key, &kept.raw).await?, kept.omitted)))
+        }
+    })
+}
+
 /// What came to some addresses of ours, judged.
 struct Judged {
     /// By which it was judged.
@@ -120,7 +151,7 @@ struct Judged {
 async fn file_mx(
     tx: &mut Tx,
     gateway: &Gateway,
-    row: &InboundRow,
+    (row, files): (&InboundRow, Files),
     message: &Message,
     (routes, reverse_path): (&[Route], &ReversePath),
 ) -> Result<(), FlowError> {
@@ -131,6 +162,10 @@ async fn file_mx(
     if judged.ruling.verdict != Verdict::Synced {
         return leave(tx, (gateway, &judged.policy), row, message, (judged.ruling, judged.via)).await;
     }
+    let files = match files {
+        Err(ruling) => return leave(tx, (gateway, &judged.policy), row, message, (ruling, judged.via)).await,
+        Ok(files) => files,
+    };
     let Judged { policy: by, ruling, via, who, known, bound, returned } = judged;
     let goes_on = !bound.is_empty() && relay::goes_on(message.kind, reverse_path);
     let direction = if message.kind == Kind::Bounce {
@@ -144,7 +179,11 @@ async fn file_mx(
         key: row.id,
         message,
         parties,
-        bytes: RawBytes::Stored { blob: row.blob, size: row.raw.len() },
+        bytes: match &files {
+            Some((sealed, _)) => RawBytes::Sealed(sealed),
+            None => RawBytes::Stored { blob: row.blob, size: row.raw.len() },
+        },
+        omitted: files.as_ref().map_or(&[], |(_, omitted)| omitted),
         sightings: taken.map(|route| sighting(row.id, route, message)).collect(),
         received_at: row.received_at,
         internal_date: None,
@@ -193,7 +232,7 @@ async fn judge(
 ) -> Result<Judged, FlowError> {
     let mut bound = relay::bound(tx, routes).await?;
     let people: Vec<Address> = parties.addresses().chain(relay::people(&bound)).cloned().collect();
-    let is_answer = routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. }));
+    let is_answer = is_answer(routes);
     let mut by = policy_of(tx, captured_for(routes).filter(|_| !is_answer)).await?;
     if is_answer {
         // A reply address knows its participant by each of his addresses.
@@ -236,6 +275,11 @@ fn judge_capture(by: &Policy, who: &Attribution, message: &Message, routes: &[Ro
     policy::judge_capture(by, &who.author, field)
 }
 
+/// Whether it came to a reply address.
+fn is_answer(routes: &[Route]) -> bool {
+    routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. }))
+}
+
 /// The user whose capture address it came to.
 fn captured_for(routes: &[Route]) -> Option<UserId> {
     routes.iter().find_map(|route| match route.target {
@@ -267,12 +311,7 @@ async fn leave(
 }
 
 /// Keeps a message aside with its reason. `decision` says why; it names the message by the key promised in the 250.
-async fn hold(
-    tx: &mut Tx,
-    by: &Policy,
-    inbound: MessageKey,
-    decision: NewDecision,
-) -> Result<(), FlowError> {
+async fn hold(tx: &mut Tx, by: &Policy, inbound: MessageKey, decision: NewDecision) -> Result<(), FlowError> {
     let (now, reason) = (super::now(), decision.ruling.reason.to_owned());
     let decision = NewDecision { message: Some(inbound), ..decision };
     tx.settle_inbound(inbound, InboundState::Held, None).await?;

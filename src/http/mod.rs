@@ -31,11 +31,11 @@ mod once;
 mod openapi;
 mod page;
 mod places;
+mod policy;
 mod problem;
 mod repairs;
 mod route;
 mod send;
-mod policy;
 mod smarthost;
 #[cfg(test)]
 mod testing;

@@ -60,8 +60,8 @@ impl Tx {
             .bind(choice.preset.clone())
             .bind(json_text(choice.overrides.settings()));
         changed(self.execute(query).await?)?;
-        let query =
-            sql("update workspaces set policy_version = policy_version + 1 where id = $1").bind(self.workspace());
+        let query = sql("update workspaces set policy_version = policy_version + 1 where id = $1")
+            .bind(self.workspace());
         changed(self.execute(query).await?)
     }
 }

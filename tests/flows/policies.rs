@@ -88,7 +88,11 @@ fn assert_ruled(decision: &Value, verdict: &str, rule: &str) {
 
 #[track_caller]
 fn assert_by(decision: &Value, preset: &str, version: i64) {
-    assert_eq!((text(decision, "preset"), decision["policy_version"].as_i64()), (preset, Some(version)), "{decision}");
+    assert_eq!(
+        (text(decision, "preset"), decision["policy_version"].as_i64()),
+        (preset, Some(version)),
+        "{decision}"
+    );
 }
 
 const CORA: &str = "cora@clients.example.test";
@@ -291,6 +295,56 @@ both! {
             .collect();
         made.sort();
         assert_eq!(made, [(eva.to_owned(), "exchange".to_owned()), (fay.to_owned(), "exchange".to_owned())]);
+    }
+
+    fn keap_12_kana_17_and_kana_18_files_come_in_as_policy_says_and_what_stays_out_is_nowhere(engine) {
+        let office = Office::start(engine, &json!({ "preset": "keap" }));
+        office.contact(CORA);
+        let secret = "c2VjcmV0IGNvbnRlbnQgb2YgYSBmaWxl";
+        let with_file = |letter: Letter, name: &str| {
+            let part = format!(
+                "--b\n\nHello\n--b\nContent-Type: application/octet-stream; name={name}\n\
+                 Content-Transfer-Encoding: base64\n\n{secret}\n--b--\n"
+            );
+            letter
+                .field("MIME-Version", "1.0")
+                .field("Content-Type", "multipart/mixed; boundary=b")
+                .text(&part)
+        };
+        let crm = &office.world.crm;
+        let path = |decision: &Value| format!("/messages/{}", text(decision, "message_id"));
+        let without = path(&office.receives(&with_file(office.from(CORA), "offer.pdf")));
+        let shown = crm.get(&without);
+        let file = &shown["attachments"][0];
+        assert_eq!((text(file, "filename"), &file["size"]), ("offer.pdf", &json!(24)));
+        assert_eq!(file["skipped"], json!({ "reason": "attachments_off", "limit": null }));
+        assert_eq!(text(&shown, "text").trim(), "Hello");
+        assert!(!crm.text(&format!("{without}/raw")).contains(secret));
+        let answer = crm.ask(&format!("{without}/attachments/{}", text(file, "id")));
+        assert_eq!((answer.status, text(&answer.body, "code")), (404, "attachment_skipped"));
+
+        // A list of types, one of which is not on it: nothing of the mail comes in.
+        let outlook = json!({ "preset": "kaname-outlook", "overrides": { "thread_start": ["inbound", "capture"], "capture_enabled": true } });
+        office.choose(&outlook);
+        let listed = path(&office.receives(&with_file(office.from(CORA), "offer.PDF")));
+        assert!(crm.text(&format!("{listed}/raw")).contains(secret));
+        let foreign = office.receives(&with_file(office.from(CORA), "tool.exe"));
+        assert_ruled(&foreign, "skipped", "attachment");
+
+        // What is captured follows the same rules.
+        let bob = office.world.customer(1);
+        let captures = |name: &str| {
+            let letter = with_file(office.to(&bob.address), name);
+            office.world.client_sends(&office.ann.person, &[&office.ann.capture_address], &letter);
+            office.decisions(&letter, 1).swap_remove(0)
+        };
+        assert_ruled(&captures("tool.exe"), "skipped", "attachment");
+        office.choose(&json!({ "overrides": { "attachment_bytes_max": 10 } }));
+        let large = path(&captures("offer.pdf"));
+        let shown = crm.get(&large);
+        assert_eq!(shown["attachments"][0]["skipped"], json!({ "reason": "too_large", "limit": 10 }));
+        assert!(!crm.text(&format!("{large}/raw")).contains(secret));
+        assert_eq!(crm.messages().len(), 3);
     }
 
     fn keap_20_and_kana_11_a_sent_copy_is_filed_where_policy_says(engine) {

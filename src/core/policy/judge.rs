@@ -125,10 +125,7 @@ impl Judge<'_> {
         }
         let unknown = self.facts.attribution.author == Author::Other;
         if unknown && self.facts.answers_user && settings.create_on == CreateOn::Exchange {
-            return Some(synced(
-                EXCHANGE,
-                "It answers a user's mail, and who answers becomes a contact.",
-            ));
+            return Some(synced(EXCHANGE, "It answers a user's mail, and who answers becomes a contact."));
         }
         if self.waits_for_answer() && self.facts.answered {
             return Some(synced("answered", "A user wrote it, and who answered it becomes a contact."));

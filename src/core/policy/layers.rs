@@ -129,10 +129,8 @@ impl Choices {
     /// `BadSetting` of the preset, or the setting that does not go with another.
     pub fn check(&self) -> Result<(), BadSetting> {
         let settings = self.effective()?.settings;
-        agree(&settings).map_err(|(name, reason)| BadSetting::Value {
-            name: name.to_owned(),
-            reason: reason.to_owned(),
-        })
+        agree(&settings)
+            .map_err(|(name, reason)| BadSetting::Value { name: name.to_owned(), reason: reason.to_owned() })
     }
 
     /// The policy that follows.
@@ -193,7 +191,10 @@ type Fault = (&'static str, &'static str);
 /// Whether each setting makes sense by itself.
 fn sound(settings: &Settings) -> Result<(), Fault> {
     if settings.thread_start.is_empty() {
-        return Err(("thread_start", "is empty: nothing could ever come in; to sync nothing, disconnect the accounts"));
+        return Err((
+            "thread_start",
+            "is empty: nothing could ever come in; to sync nothing, disconnect the accounts",
+        ));
     }
     if settings.match_roles.is_empty() {
         return Err(("match_roles", "is empty: nobody would be a contact in any part"));
@@ -310,7 +311,10 @@ mod tests {
         refused(json!({ "thread_start": [] }), "thread_start: is empty");
         refused(json!({ "match_roles": [] }), "match_roles: is empty");
         refused(json!({ "poll_max": "0s" }), "poll_max: must be a second");
-        refused(json!({ "labels": { "asleep": { "label": "Asleep", "color": "gray" } } }), "labels: unknown variant `asleep`");
+        refused(
+            json!({ "labels": { "asleep": { "label": "Asleep", "color": "gray" } } }),
+            "labels: unknown variant `asleep`",
+        );
         let choices = Choices {
             workspace: Choice { preset: Some("salesforce".into()), ..Choice::default() },
             ..Choices::default()

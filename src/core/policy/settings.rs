@@ -381,7 +381,11 @@ mod tests {
 
     #[track_caller]
     fn check_route(preset: &str, class: SendClass, from_is_accounts: bool, by_account: bool) {
-        assert_eq!(settings(preset).leaves_by_account(class, from_is_accounts), by_account, "{preset} {class:?}");
+        assert_eq!(
+            settings(preset).leaves_by_account(class, from_is_accounts),
+            by_account,
+            "{preset} {class:?}"
+        );
     }
 
     #[test]
@@ -432,7 +436,11 @@ mod tests {
 
     #[test]
     fn presets_keep_the_numbers_of_their_systems() {
-        assert_eq!(settings("sharpspring").give_up_after.duration(), Duration::from_secs(48 * 60 * 60), "SHSP-13");
+        assert_eq!(
+            settings("sharpspring").give_up_after.duration(),
+            Duration::from_secs(48 * 60 * 60),
+            "SHSP-13"
+        );
         assert!(settings("realpad").give_up_after.duration().is_zero(), "REAL-6");
         let backfill = |preset| settings(preset).backfill_days;
         assert_eq!((backfill("keap"), backfill("realpad"), backfill("kaname-gmail")), (0, 31, 0));

@@ -2,12 +2,14 @@
 //!
 //! Not here: deciding whether it may come in. Each door has judged before it calls.
 
+mod files;
 mod include;
 mod ledger;
 mod people;
 mod recognise;
 mod thread;
 
+pub(super) use files::{Kept, keep};
 pub(super) use include::include;
 pub(super) use ledger::{decision_hashes, hashes_of, stamp};
 pub(crate) use recognise::identity;
@@ -25,7 +27,7 @@ use crate::{
         event::{Event, MessageEvent, MessageFact},
         ids::{AccountId, AttachmentId, ContactId, ConversationId, MessageKey},
         message::{AttachmentSummary, Direction, Parties, Sighting, SightingRow, StoredMessage},
-        policy::{self, Policy, Settings},
+        policy::{self, FileRule, Policy, Settings},
         threading::{ThreadKey, ThreadNode},
     },
     mail::{Address, Attachment, Defect, Message},
@@ -53,6 +55,8 @@ pub(super) struct Arrival<'a> {
     pub proven: Vec<ConversationId>,
     /// The message that its loop mark says it is a copy of, passed on by us.
     pub passed_on: Option<MessageKey>,
+    /// Attachments whose content policy kept out of the bytes, by their place.
+    pub omitted: &'a [(usize, FileRule)],
     /// A user sent it to a capture address.
     pub captured: bool,
     pub announce: Announce,
@@ -321,7 +325,12 @@ fn stored(
         subject: summary.subject.clone(),
         parties: arrival.parties.clone(),
         in_reply_to: summary.in_reply_to.first().cloned(),
-        attachments: arrival.message.attachments.iter().map(attachment).collect(),
+        attachments: arrival
+            .message
+            .attachments
+            .iter()
+            .map(|file| attachment(file, arrival.omitted))
+            .collect(),
         defects: arrival.message.defects.iter().map(defect_word).collect(),
         sent_at: sent_at(arrival),
         received_at: arrival.arrived_at(),
@@ -334,7 +343,7 @@ fn defect_word(defect: &Defect) -> String {
     serde_json::to_value(defect).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-fn attachment(attachment: &Attachment) -> AttachmentSummary {
+fn attachment(attachment: &Attachment, omitted: &[(usize, FileRule)]) -> AttachmentSummary {
     AttachmentSummary {
         id: mint::<AttachmentId>(),
         index: u32::try_from(attachment.index).unwrap_or(u32::MAX),
@@ -343,6 +352,7 @@ fn attachment(attachment: &Attachment) -> AttachmentSummary {
         size: attachment.size,
         sha256: attachment.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
         content_id: attachment.content_id.clone(),
+        skipped: files::skipped(omitted, attachment.index),
     }
 }
 

@@ -158,6 +158,7 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         proven: handed.order.conversation.into_iter().collect(),
         passed_on: None,
         // A capture address among the recipients files a copy, as it does in any other mail.
+        omitted: &[],
         captured: is_captured,
         announce: match is_captured && outgoing(gateway, handed.envelope).next().is_none() {
             true => Announce::Now(MessageEvent::Captured),

@@ -25,12 +25,12 @@ use crate::{
         ids::{DecisionId, MessageKey},
         job::Job,
         message::{Direction, Sighting},
-        policy,
+        policy::{self, FileRule},
         sync_plan::{Way, is_news},
     },
     flow::{
         FlowError,
-        ingest::{self, Announce, Arrival, Ingested, RawBytes},
+        ingest::{self, Announce, Arrival, Ingested, Kept, RawBytes},
         now, process, reading, submit,
     },
     imap::{Body, Error, MailboxName, Uid},
@@ -85,6 +85,8 @@ pub(super) struct Whole {
     pub bytes: SealedBlob,
     /// The message that this is a copy of, passed on by us to somebody whose mailbox it lies in.
     pub passed_on: Option<MessageKey>,
+    /// Attachments whose content policy kept out of the bytes.
+    pub omitted: Vec<(usize, FileRule)>,
     /// The bytes once more when it is a delivery report: what it is about is looked up when it is filed.
     pub report: Option<Bytes>,
 }
@@ -153,7 +155,10 @@ impl<S: Wire> Connection<'_, S> {
                 Fetched::Whole(raw) => {
                     part.bytes = part.bytes.saturating_add(raw.len());
                     let ruling = if opens { policy::delivery_report() } else { ruling };
-                    part.filed.push(self.whole(seen, (ruling, direction), raw).await?);
+                    match self.whole(seen, (ruling, direction), raw).await? {
+                        Ok(whole) => part.filed.push(whole),
+                        Err(out) => part.lost.push(out),
+                    }
                 }
             }
             part.note(uid);
@@ -203,20 +208,25 @@ impl<S: Wire> Connection<'_, S> {
         Ok(fetched)
     }
 
-    /// Reads and seals a message. Both take time in which nobody else should have to wait, so no transaction is begun yet.
+    /// Reads and seals a message, without the files that policy keeps out; the inner error is that it stays out for them.
+    /// All of it takes time in which nobody else should have to wait, so no transaction is begun yet.
     pub(super) async fn whole(
         &self,
         seen: Seen,
         (ruling, direction): (Ruling, Direction),
         raw: Bytes,
-    ) -> Result<Whole, store::Error> {
+    ) -> Result<Result<Whole, (Seen, Ruling)>, store::Error> {
         let (store, workspace) = (&self.gateway.store, self.workspace);
         let message = reading::read(&raw).await;
+        let Kept { raw, omitted } = match ingest::keep(&self.policy.settings, &message, raw) {
+            Ok(kept) => kept,
+            Err(ruling) => return Ok(Err((seen, ruling))),
+        };
         let key = store.content_key(workspace, Some(self.account)).await?;
         let bytes = store.seal_blob(workspace, key, &raw).await?;
         let passed_on = self.passed_on(&raw);
         let report = (message.kind == Kind::Bounce).then_some(raw);
-        Ok(Whole { seen, ruling, direction, message, bytes, passed_on, report })
+        Ok(Ok(Whole { seen, ruling, direction, message, bytes, passed_on, omitted, report }))
     }
 
     async fn commit(
@@ -372,6 +382,7 @@ impl<S: Wire> Connection<'_, S> {
             extra_nodes: seen.nodes.clone(),
             proven: Vec::new(),
             passed_on: whole.passed_on,
+            omitted: &whole.omitted,
             captured: false,
             announce: if is_news {
                 Announce::Now(ingest::event_for(whole.direction))

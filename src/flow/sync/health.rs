@@ -168,7 +168,8 @@ pub(super) async fn settle(tx: &mut Tx, gateway: &Gateway, id: AccountId, tell: 
     let is_first_look = last_checked_at.is_none() && settings.backfill_days > 0;
     let ended = !backfilling && (was == AccountState::Backfilling || is_first_look);
     if ended || (backfilling && tell == Tell::Progress) {
-        let event = Event::Backfill { done: ended, account: id, progress, status: settings.labelled(status.clone()) };
+        let event =
+            Event::Backfill { done: ended, account: id, progress, status: settings.labelled(status.clone()) };
         tx.announce(&event, now).await?;
     }
     let was_waiting = is_at_rest(was) || was == AccountState::Connecting;

@@ -98,7 +98,8 @@ impl Around {
 
 /// The thread keys of a message whose fate depends on them; most messages' does not.
 fn open_keys(policy: &Policy, message: &Seen, facts: MailboxFacts<'_>) -> Vec<ThreadKey> {
-    let verdict = |thread_known| policy::judge_mailbox(policy, MailboxFacts { thread_known, ..facts }).verdict;
+    let verdict =
+        |thread_known| policy::judge_mailbox(policy, MailboxFacts { thread_known, ..facts }).verdict;
     if verdict(false) == verdict(true) || verdict(false) == Verdict::Synced {
         return Vec::new();
     }

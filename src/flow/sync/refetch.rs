@@ -162,10 +162,10 @@ impl<S: Wire> Connection<'_, S> {
         }
         match self.body(place, &seen).await? {
             Fetched::Not(ruling) => Ok(self.leave_again(job, &at, &ruling).await),
-            Fetched::Whole(raw) => {
-                let whole = self.whole(seen, (ruling, direction), raw).await?;
-                Ok(self.file_again(job, place, &whole).await)
-            }
+            Fetched::Whole(raw) => match self.whole(seen, (ruling, direction), raw).await? {
+                Ok(whole) => Ok(self.file_again(job, place, &whole).await),
+                Err((_, ruling)) => Ok(self.leave_again(job, &at, &ruling).await),
+            },
         }
     }
 

@@ -70,11 +70,8 @@ impl Watch {
         let settings = &connection.gateway.settings;
         let pause = connection.policy.settings.poll_pause(settings.sync_poll, jitter());
         let is_watched = connection.can_idle() && (mailboxes == 1 || connection.notified);
-        let wait = if is_watched {
-            pause.saturating_mul(SAFETY_POLLS).min(settings.idle_renew)
-        } else {
-            pause
-        };
+        let wait =
+            if is_watched { pause.saturating_mul(SAFETY_POLLS).min(settings.idle_renew) } else { pause };
         self.look_at = Instant::now() + wait;
     }
 
