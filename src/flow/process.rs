@@ -2,6 +2,8 @@
 //!
 //! Not here: taking it in (`flow::capture`, `flow::submit`) and filing it (`flow::ingest`).
 
+use std::sync::Arc;
+
 use super::{
     FlowError, Gateway,
     ingest::{self, Announce, Arrival, RawBytes},
@@ -236,7 +238,7 @@ async fn judge(
     let mut by = policy_of(tx, captured_for(routes).filter(|_| !is_answer)).await?;
     if is_answer {
         // A reply address knows its participant by each of his addresses.
-        by.settings.matching = Match::All;
+        Arc::make_mut(&mut by.settings).matching = Match::All;
     }
     let known = ingest::known_among(tx, &people, &by.settings).await?;
     let who = attribution::attribute(parties, &known, &gateway.settings.ours);

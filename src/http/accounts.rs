@@ -2,7 +2,10 @@
 //!
 //! Not here: talking to a provider. The worker does, and what it meets is read in the account's status and error log.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use axum::{Json, extract::State, response::Response};
 use serde::{Deserialize, Serialize};
@@ -123,7 +126,7 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>
 /// Whether policy lets the caller connect an account of this user.
 async fn require_role(session: &mut Session, access: &Access, user: UserId) -> Result<(), Problem> {
     let settings = flow::policy_of(session, Some(user)).await?.settings;
-    let refused = match (settings.connect_role, access.bound_to()) {
+    let refused = match (&settings.connect_role, access.bound_to()) {
         (ConnectRole::OnlySelf, None) => true,
         // A key that is bound to a user acts as that user.
         (ConnectRole::OnlySelf, Some(_)) | (ConnectRole::Roles(_), None) => false,
@@ -172,7 +175,7 @@ async fn list(
     let filter = AccountFilter { user: query.user_id, state: query.state };
     let mut session = access.read(&api).await?;
     let rows = session.accounts(&page, &filter).await?;
-    let mut policies: HashMap<UserId, Settings> = HashMap::new();
+    let mut policies: HashMap<UserId, Arc<Settings>> = HashMap::new();
     for row in &rows {
         if let Entry::Vacant(entry) = policies.entry(row.user_id) {
             entry.insert(flow::policy_of(&mut session, Some(row.user_id)).await?.settings);
@@ -284,6 +287,9 @@ async fn change(
     let credentials = auth.map(AuthInput::check).transpose()?;
     let mut tx = api.store().begin(access.workspace).await?;
     let mut account = tx.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
+    if credentials.is_some() {
+        require_role(&mut tx, &access, account.user_id).await?;
+    }
     let old_settings = account.settings.clone();
     account.email = email.unwrap_or(account.email);
     account.settings.imap = imap.unwrap_or(account.settings.imap);

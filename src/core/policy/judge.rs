@@ -61,7 +61,7 @@ impl Judge<'_> {
         self.has(ContactRole::To) || self.has(ContactRole::Cc) || self.has(ContactRole::Bcc)
     }
 
-    fn from_contact(&self) -> bool {
+    fn contact_wrote(&self) -> bool {
         self.has(ContactRole::From)
     }
 
@@ -82,7 +82,7 @@ impl Judge<'_> {
                     "Another account of this workspace is among its addresses.",
                 ));
             }
-            InternalRule::SenderIsUser if self.from_contact() && self.is_users() && !self.facts.own => {
+            InternalRule::SenderIsUser if self.contact_wrote() && self.is_users() && !self.facts.own => {
                 return Some(skipped(
                     "colleague_wrote",
                     "Its author is a contact, but works in this workspace.",
@@ -100,7 +100,7 @@ impl Judge<'_> {
     fn followed(&self) -> Option<Ruling> {
         let follows = match self.settings.thread_follow {
             ThreadFollow::All => true,
-            ThreadFollow::Contacts => self.from_contact() || self.to_contact(),
+            ThreadFollow::Contacts => self.contact_wrote() || self.to_contact(),
         };
         (self.facts.thread_known && follows)
             .then(|| synced("known_thread", "It belongs to a conversation that is in the CRM."))
@@ -109,7 +109,7 @@ impl Judge<'_> {
     /// What may begin a conversation.
     fn started(&self) -> Option<Ruling> {
         let settings = self.settings;
-        if self.from_contact() && !self.facts.own && settings.starts(ThreadStart::Inbound) {
+        if self.contact_wrote() && !self.facts.own && settings.starts(ThreadStart::Inbound) {
             return (!settings.require_assignment || self.facts.assigned)
                 .then(|| synced("contact_wrote", "A contact wrote it."));
         }
@@ -141,10 +141,10 @@ impl Judge<'_> {
     /// Why nothing was begun.
     fn unwanted(&self) -> Ruling {
         match () {
-            () if self.from_contact() && self.settings.starts(ThreadStart::Inbound) && !self.facts.own => {
+            () if self.contact_wrote() && self.settings.starts(ThreadStart::Inbound) && !self.facts.own => {
                 skipped("not_assigned", "A contact wrote it who is not assigned to this user.")
             }
-            () if self.from_contact() => skipped(
+            () if self.contact_wrote() => skipped(
                 "inbound_starts_nothing",
                 "A contact wrote it, and by policy that begins no conversation.",
             ),
@@ -193,6 +193,8 @@ pub fn judge_capture(policy: &Policy, author: &Author, field: CaptureField) -> R
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::{collection, prelude::*, sample};
     use serde_json::json;
     use uuid::Uuid;
@@ -370,7 +372,7 @@ mod tests {
     #[test]
     fn a_contact_counts_in_the_parts_that_policy_names() {
         let mut policy = policy("mailweave");
-        policy.settings.match_roles = vec![From, To];
+        Arc::make_mut(&mut policy.settings).match_roles = vec![From, To];
         let copied = attribution(Outbound, user(), &[Cc]);
         assert_eq!(judge_mailbox(&policy, facts(&copied)).rule, "no_contact");
         check("mailweave", facts(&copied), "wrote_to_contact");
@@ -379,7 +381,7 @@ mod tests {
     #[test]
     fn an_answered_mail_comes_in_like_its_answer() {
         let mut policy = policy("mailweave");
-        policy.settings.create_on = CreateOn::Exchange;
+        Arc::make_mut(&mut policy.settings).create_on = CreateOn::Exchange;
         let sent = attribution(Outbound, user(), &[]);
         assert_eq!(judge_mailbox(&policy, facts(&sent)).rule, AWAITS_ANSWER);
         assert_eq!(judge_mailbox(&policy, MailboxFacts { answered: true, ..facts(&sent) }).rule, "answered");
@@ -401,7 +403,7 @@ mod tests {
     fn who_answers_a_user_becomes_a_contact_where_policy_says_so() {
         let answer = attribution(Inbound, Author::Other, &[]);
         let mut policy = policy("mailweave");
-        policy.settings.create_on = CreateOn::Exchange;
+        Arc::make_mut(&mut policy.settings).create_on = CreateOn::Exchange;
         let facts = MailboxFacts { answers_user: true, ..facts(&answer) };
         assert_eq!(judge_mailbox(&policy, facts).rule, "exchange_makes_contact");
         check("mailweave", facts, "no_contact");
@@ -465,8 +467,9 @@ mod tests {
             turned.contacts.reverse();
             turned.outsiders.reverse();
             let mut other = policy.clone();
-            other.settings.thread_start.reverse();
-            other.settings.match_roles.reverse();
+            let settings = Arc::make_mut(&mut other.settings);
+            settings.thread_start.reverse();
+            settings.match_roles.reverse();
             prop_assert_eq!(judge_mailbox(&policy, facts(&who)), judge_mailbox(&other, facts(&turned)));
         }
 

@@ -3,7 +3,7 @@
 //!
 //! Not here: storing what was changed, and what the settings mean (`settings`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -113,6 +113,10 @@ impl Choices {
         }
     }
 
+    fn overrides_nothing(&self) -> bool {
+        self.workspace.overrides.0.is_empty() && self.user.overrides.0.is_empty()
+    }
+
     /// Puts the layers together.
     ///
     /// # Errors
@@ -120,7 +124,7 @@ impl Choices {
     pub fn effective(&self) -> Result<Effective, BadSetting> {
         let name = self.preset().0;
         let preset = Preset::named(name).ok_or_else(|| BadSetting::Preset(name.to_owned()))?;
-        effective(preset, &self.workspace.overrides, &self.user.overrides)
+        effective(&preset.overrides, &self.workspace.overrides, &self.user.overrides)
     }
 
     /// Whether this can be chosen. Settings that do not go together do no harm; they are not what anybody wants.
@@ -138,7 +142,11 @@ impl Choices {
     /// # Errors
     /// As of [`Self::effective`].
     pub fn policy(&self) -> Result<Policy, BadSetting> {
-        let settings = self.effective()?.settings;
+        let name = self.preset().0;
+        let settings = match Preset::named(name) {
+            Some(preset) if self.overrides_nothing() => Arc::clone(&preset.settings),
+            _ => Arc::new(self.effective()?.settings),
+        };
         Ok(Policy { preset: self.preset().0.to_owned(), version: self.version, settings })
     }
 }
@@ -154,15 +162,15 @@ pub struct Effective {
 ///
 /// # Errors
 /// `BadSetting` when a value is none of its setting any more.
-pub fn effective(preset: &Preset, workspace: &Overrides, user: &Overrides) -> Result<Effective, BadSetting> {
+pub fn effective(
+    preset: &Overrides,
+    workspace: &Overrides,
+    user: &Overrides,
+) -> Result<Effective, BadSetting> {
     let mut values = Preset::default_values().clone();
     let mut from: BTreeMap<String, Source> =
         values.keys().map(|name| (name.clone(), Source::Default)).collect();
-    let layers = [
-        (Source::Preset, preset.overrides.settings()),
-        (Source::Workspace, &workspace.0),
-        (Source::User, &user.0),
-    ];
+    let layers = [(Source::Preset, &preset.0), (Source::Workspace, &workspace.0), (Source::User, &user.0)];
     for (source, layer) in layers {
         for (name, value) in layer {
             put(&mut values, name, value);
@@ -265,7 +273,7 @@ mod tests {
         let preset = Preset::named("keap").unwrap();
         let workspace = overrides(json!({ "match": "all", "backfill_days": 7 })).unwrap();
         let user = overrides(json!({ "backfill_days": 3 })).unwrap();
-        let effective = effective(preset, &workspace, &user).unwrap();
+        let effective = effective(&preset.overrides, &workspace, &user).unwrap();
         let from = |name: &str| effective.from[name];
         assert_eq!(effective.settings.backfill_days, 3);
         assert_eq!(

@@ -4,6 +4,8 @@
 //! Read `settings` (every setting), `preset` (named policies), `layers` (who changed what), then `people`, `judge` and `attachments`.
 //! Not here: gathering facts and obeying verdicts (`flow`).
 
+use std::sync::Arc;
+
 pub mod attachments;
 pub mod judge;
 pub mod layers;
@@ -31,18 +33,14 @@ pub struct Policy {
     pub preset: String,
     /// Raised by every change; decisions name the one that applied.
     pub version: i64,
-    pub settings: Settings,
+    /// Shared by all who have a preset as it is.
+    pub settings: Arc<Settings>,
 }
 
 impl Policy {
     /// A preset as it is, its first version.
-    ///
-    /// # Panics
-    /// Never: that presets go together is tested.
     #[must_use]
     pub fn of_preset(preset: &Preset) -> Self {
-        let effective = layers::effective(preset, &Overrides::default(), &Overrides::default());
-        let settings = effective.expect("every preset is tested").settings;
-        Self { preset: preset.name.to_owned(), version: 1, settings }
+        Self { preset: preset.name.to_owned(), version: 1, settings: Arc::clone(&preset.settings) }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Not here: any preset by name, but for the default, which every workspace has that chose none.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -54,6 +54,8 @@ pub struct Preset {
     /// The system whose rules it keeps.
     pub title: String,
     pub overrides: Overrides,
+    /// All its settings, those of the default among them.
+    pub settings: Arc<Settings>,
     pub limits: PresetLimits,
 }
 
@@ -82,7 +84,9 @@ fn read((name, text): (&'static str, &str)) -> Preset {
     // The default preset is what all others start from: it overrides nothing.
     let settings = if name == DEFAULT_PRESET { Map::new() } else { file.settings };
     let overrides = Overrides::new(settings).expect("presets are part of the program, and tested");
-    Preset { name, title: file.title, overrides, limits: file.limits }
+    let alone = layers::effective(&overrides, &Overrides::default(), &Overrides::default());
+    let settings = Arc::new(alone.expect("presets are part of the program, and tested").settings);
+    Preset { name, title: file.title, overrides, settings, limits: file.limits }
 }
 
 impl Preset {

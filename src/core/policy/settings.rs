@@ -372,10 +372,12 @@ impl<'de> Deserialize<'de> for ConnectRole {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::core::policy::{Policy, Preset};
 
-    fn settings(preset: &str) -> Settings {
+    fn settings(preset: &str) -> Arc<Settings> {
         Policy::of_preset(Preset::named(preset).unwrap()).settings
     }
 
