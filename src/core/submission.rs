@@ -12,7 +12,7 @@ use super::{
 };
 use crate::mail::{Address, Recipient, Return, ReversePath};
 
-/// `accepted -> queued -> sending -> sent | deferred | bounced | uncertain`, and held or cancelled by people.
+/// `accepted -> queued -> sending -> sent | deferred | bounced | uncertain | held`. Nothing cancels yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SubmissionState {
@@ -56,17 +56,17 @@ pub struct RecipientState {
     pub held_for: Option<Hold>,
 }
 
-/// What a held recipient waits for.
+/// What a held recipient waits for. Only a way out comes by itself; of the others the CRM has been told, and they stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hold {
     /// An account or a smarthost by which the message can leave: it goes on by itself when there is one.
     WayOut,
-    /// Somebody's word: the message may have been sent to him already.
+    /// Nothing: the message may have been sent to him already, and whether it is sent anew is left to the CRM.
     Doubt,
-    /// Somebody's word: the user whom it was passed on for is none any more.
+    /// Nothing: the user whom it was passed on for is none any more.
     Reader,
-    /// Somebody's look at it: what is stored of it could not be processed.
+    /// Nothing: what is stored of it could not be processed.
     Poison,
 }
 
@@ -126,16 +126,31 @@ pub fn overall(recipients: &[RecipientState]) -> SubmissionState {
 pub struct DsnOrder {
     pub ret: Option<Return>,
     pub envelope_id: Option<String>,
-    /// Set once a report for the present final states was queued.
-    #[serde(default)]
-    pub reported: bool,
-    /// Set before the report's final dot and cleared when the server put it off: found set, the report may have gone out
-    /// already, and is not sent again.
-    #[serde(default)]
-    pub dot_intent: bool,
-    /// Of whom an earlier report has told: what is sent to more people later is reported without them.
+    /// What reports have told. Written before a report's final dot and taken back when the server puts it off: one that may
+    /// have gone out before a crash is not sent again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub told: Vec<Address>,
+    pub told: Vec<Told>,
+}
+
+/// What a report has told of one recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    pub recipient: Address,
+    pub state: SubmissionState,
+}
+
+impl DsnOrder {
+    /// Whether the CRM asked to be told of this outcome, and was not told of it before.
+    #[must_use]
+    pub fn is_news(&self, state: &RecipientState) -> bool {
+        let is_asked_for = match state.state {
+            SubmissionState::Bounced => state.recipient.notify.on_failure(),
+            SubmissionState::Sent => state.recipient.notify.on_success(),
+            _ => false,
+        };
+        let is_it = |told: &Told| told.state == state.state && told.recipient == state.recipient.address;
+        is_asked_for && !self.told.iter().any(is_it)
+    }
 }
 
 /// Whether and how a copy came to lie in the user's Sent mailbox.
@@ -184,9 +199,18 @@ pub struct Submission {
     pub recipients: Vec<RecipientState>,
 }
 
+impl Submission {
+    /// Whether there is something to report by mail. Nothing is ever sent to the null path.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.reverse_path.address().is_some() && self.recipients.iter().any(|state| self.dsn.is_news(state))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::Notify;
 
     #[track_caller]
     fn check(states: &[SubmissionState], expect: SubmissionState) {
@@ -195,6 +219,35 @@ mod tests {
             |state: &SubmissionState| RecipientState::new(Recipient::new(address.clone()), *state);
         let recipients: Vec<_> = states.iter().map(recipient).collect();
         assert_eq!(overall(&recipients), expect, "{states:?}");
+    }
+
+    #[test]
+    fn each_outcome_that_was_asked_for_is_news_once() {
+        use SubmissionState::{Bounced, Deferred, Sent};
+        let address = Address::parse("a@b.example").expect("an address");
+        let in_state = |notify, state| {
+            RecipientState::new(Recipient { notify, ..Recipient::new(address.clone()) }, state)
+        };
+        let told = |state| Told { recipient: address.clone(), state };
+        let after = |told: &[Told]| DsnOrder { told: told.to_vec(), ..DsnOrder::default() };
+        let both = Notify::On { success: true, failure: true, delay: false };
+        for (notify, state, known, expect) in [
+            (both, Sent, vec![], true),
+            (both, Sent, vec![told(Sent)], false),
+            // It came back later.
+            (both, Bounced, vec![told(Sent)], true),
+            (both, Bounced, vec![told(Sent), told(Bounced)], false),
+            (both, Deferred, vec![], false),
+            (Notify::default(), Sent, vec![], false),
+            (Notify::default(), Bounced, vec![], true),
+            (Notify::Never, Bounced, vec![], false),
+        ] {
+            assert_eq!(
+                after(&known).is_news(&in_state(notify, state)),
+                expect,
+                "{notify:?} {state:?} {known:?}"
+            );
+        }
     }
 
     #[test]

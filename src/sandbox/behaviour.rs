@@ -67,6 +67,8 @@ pub struct Behaviour {
     pub extensions: Extensions,
     /// Counts when the user is added; later changes rename nothing.
     pub mailbox_names: MailboxNames,
+    /// Takes mail from any reverse-path, the null one too, as a smarthost does; else from the login's own address alone.
+    pub any_sender: bool,
 }
 
 impl Behaviour {
@@ -74,6 +76,12 @@ impl Behaviour {
     #[must_use]
     pub fn gmail() -> Self {
         Self { save_sent: SaveSent::AtOnce, ..Self::default() }
+    }
+
+    /// Takes mail from any reverse-path.
+    #[must_use]
+    pub fn smarthost() -> Self {
+        Self { any_sender: true, ..Self::default() }
     }
 
     /// Rewrites Message-IDs, files Sent copies late, and has neither CONDSTORE nor QRESYNC.

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use mailweave::mail::Address;
 use mailweave::sandbox::{Act, Behaviour, Service, Trigger};
 use serde_json::{Value, json};
 
@@ -68,6 +69,21 @@ both! {
         assert_eq!((state_of(&shown, &bob.address), state_of(&shown, gone)), ("sent", "bounced"));
     }
 
+    fn nobody_is_sent_to_who_is_settled_by_the_time_of_the_dot(engine) {
+        let world = Sandboxed::start(engine, Behaviour::gmail());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        world.connect(&ann);
+        world.arm("DATA", Act::Linger(Duration::from_secs(5)));
+        let message = world.post_message(&ann, &[&bob.address], "Hello");
+        wait_for("the server to be asked", PATIENCE, || !world.heard(Service::Submission, "DATA").is_empty());
+        world.gateway.execute("update submission_recipients set state = 'bounced'");
+        world.gateway.settle();
+        assert_eq!(world.heard(Service::Submission, "DOT"), Vec::<String>::new());
+        let shown = world.crm.get(&format!("/messages/{message}"));
+        assert_eq!(state_of(&shown, &bob.address), "bounced");
+        assert!(world.mails(&bob, "INBOX", text(&shown, "rfc822_message_id")).is_empty());
+    }
+
     fn a_provider_that_never_answers_is_handed_a_message_twice_and_no_more(engine) {
         let world = Sandboxed::start(engine, Behaviour::gmail());
         let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
@@ -101,13 +117,45 @@ both! {
             let sightings = world.crm.get(&format!("/messages/{message}"))["sightings"].clone();
             sightings.as_array().is_some_and(|seen| seen.iter().any(|one| one["via"] == "account"))
         });
-        let address = mailweave::mail::Address::parse(&ann.person.address).unwrap();
+        let address = Address::parse(&ann.person.address).unwrap();
         for mail in world.provider().messages(&address, "Sent") {
             world.provider().expunge(&address, "Sent", mail.uid).unwrap();
         }
         let shown = hasten_until(&world, &message, "sent");
         assert_eq!(world.mails(&bob, "INBOX", text(&shown, "rfc822_message_id")).len(), 1);
         assert_eq!(world.heard(Service::Submission, "DOT").len(), 1);
+    }
+
+    fn a_failure_is_reported_when_it_is_known_and_each_once(engine) {
+        let world = Sandboxed::start(engine, Behaviour::smarthost());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        let crm = Address::parse(&ann.person.address).unwrap();
+        world.set_smarthost(&ann.person);
+        let mut client = world.workspace_client();
+        let greylist = Trigger::next(Service::Submission, "RCPT").containing(&bob.address);
+        world.provider().arm(greylist, Act::Answer("451 4.7.1 Greylisted".to_owned()));
+        let gone = "gone@prospects.example";
+        let letter = Letter::new(&ann.person.address, &[&bob.address, gone]).field("X-Mailweave-Class", "bulk");
+        let taken = client.send(&crm.to_string(), &[&bob.address, gone], &letter.raw()).unwrap();
+        let message = accepted_id(&taken);
+        let reports = || -> Vec<String> {
+            let mails = world.provider().inbox(&crm).into_iter();
+            mails.map(|mail| String::from_utf8_lossy(&mail.raw).into_owned()).collect()
+        };
+        // Bob's server is still to be asked again.
+        wait_for("the first report", PATIENCE, || reports().len() == 1);
+        assert!(reports()[0].contains(&format!("Final-Recipient: rfc822;{gone}")));
+        assert_eq!(world.crm.get(&format!("/messages/{message}"))["delivery"]["state"], "deferred");
+
+        let refuse = Trigger::next(Service::Submission, "RCPT").containing(&bob.address);
+        world.provider().arm(refuse, Act::Answer("550 5.1.1 No such user".to_owned()));
+        world.gateway.hasten();
+        wait_for("the second report", PATIENCE, || reports().len() == 2);
+        let second = reports().pop().unwrap_or_default();
+        assert!(second.contains(&format!("Final-Recipient: rfc822;{}", bob.address)), "{second}");
+        assert!(!second.contains(&format!("Final-Recipient: rfc822;{gone}")), "{second}");
+        world.gateway.settle();
+        assert_eq!(reports().len(), 2);
     }
 
     fn a_report_that_may_have_gone_out_is_not_sent_again(engine) {
@@ -124,7 +172,8 @@ both! {
         wait_for("the report to be put off", PATIENCE, || tries() == 1);
         world.gateway.settle();
         // As a crash after the final dot of the next try leaves it.
-        world.gateway.execute("update submissions set dsn = replace(dsn, '\"dot_intent\":false', '\"dot_intent\":true')");
+        world.gateway.execute("update submissions set dsn = replace(dsn, '}', \
+            ',\"told\":[{\"recipient\":\"gone@prospects.example\",\"state\":\"bounced\"}]}')");
         world.gateway.hasten();
         world.gateway.settle();
         assert_eq!(tries(), 1);

@@ -5,6 +5,7 @@
 
 mod handler;
 mod held;
+mod masked;
 mod order;
 mod perform;
 mod reconcile;
@@ -19,7 +20,6 @@ pub use handler::SubmissionHandler;
 pub(super) use handler::own_message_id;
 pub use held::{release_all_held, release_held};
 pub use order::{ControlFields, Refusal, Sender, choose_exit};
-pub(super) use perform::{Part, Unsendable};
 pub use perform::{hold_poison, perform};
 pub use report::report;
 pub(super) use returned::{CameTo, Returned, record_returned, returned};
@@ -32,7 +32,7 @@ use uuid::Uuid;
 use super::{
     FlowError, Gateway,
     ingest::{self, Announce, Arrival, Ingested, RawBytes},
-    policy_of, process,
+    policy_of,
 };
 use crate::{
     core::{
@@ -172,7 +172,7 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
 
 /// The header's people, and as Bcc those whom only the envelope names.
 fn parties(gateway: &Gateway, handed: &Handed<'_>) -> Parties {
-    let mut parties = process::parties(gateway, handed.message);
+    let mut parties = gateway.settings.ours.parties(&handed.message.summary);
     let named: Vec<_> = parties.addresses().cloned().collect();
     let hidden = outgoing(gateway, handed.envelope).filter(|recipient| !named.contains(&recipient.address));
     parties.bcc = hidden.map(|recipient| Party::new(recipient.address.clone(), None)).collect();
@@ -225,18 +225,13 @@ async fn send_to_others(
     tx: &mut Tx,
     gateway: &Gateway,
     handed: &Handed<'_>,
-    mut submission: Submission,
+    submission: Submission,
 ) -> Result<SubmissionState, FlowError> {
     let known: Vec<&Address> = submission.recipients.iter().map(|one| &one.recipient.address).collect();
     let others = outgoing(gateway, handed.envelope).filter(|other| !known.contains(&&other.address));
     let others: Vec<RecipientState> = others.cloned().map(queued).collect();
     if others.is_empty() {
         return Ok(submission.state);
-    }
-    if submission.dsn.reported {
-        let told = known.into_iter().cloned().collect();
-        let DsnOrder { ret, envelope_id, .. } = submission.dsn;
-        submission.dsn = DsnOrder { ret, envelope_id, told, ..DsnOrder::default() };
     }
     let exit = exit_for(tx, gateway, handed).await?;
     add_recipients(tx, (submission, others), exit, handed.received_at).await

@@ -2,8 +2,6 @@
 //!
 //! Not here: the attempt itself (`perform`).
 
-use std::time::Duration;
-
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -21,7 +19,7 @@ use crate::{
         retry,
         submission::{Hold, RecipientState, SentCopy, Submission, SubmissionState, overall},
     },
-    flow::{FlowError, Gateway, jitter, now, policy_of},
+    flow::{FlowError, Gateway, jitter, now, policy_of, signed},
     mail::{Address, Notify, Recipient},
     queue::{Leased, Settlement},
     smtp::{Outcome, Reply},
@@ -97,8 +95,13 @@ pub(super) async fn outcomes(
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
+    let others_fit = fared.iter().any(|one| matches!(one.outcome, Outcome::Accepted { .. }));
     for Fared { asked, outcome, takes_reports } in fared {
         for state in states_of(&mut submission, &asked.address) {
+            if others_fit && has_no_room(outcome) {
+                leave_for_next(state);
+                continue;
+            }
             apply(state, outcome);
             let is_taken = matches!(outcome, Outcome::Accepted { .. });
             if is_taken && *takes_reports && asked.notify.on_success() {
@@ -110,6 +113,18 @@ pub(super) async fn outcomes(
     tx.set_recipients(message, &submission.recipients).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Whether a server had no room for one more recipient. Beside others whom it took he goes in another transaction, without a
+/// pause (RFC 5321 section 4.5.3.1.10). Each takes somebody, so they come to an end; and a server that says so of his mailbox
+/// says it again when nobody is beside him.
+fn has_no_room(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Deferred(reply) if reply.code() == 452)
+}
+
+fn leave_for_next(state: &mut RecipientState) {
+    state.state = SubmissionState::Queued;
+    (state.code, state.status, state.text) = (None, None, None);
 }
 
 fn states_of<'a>(
@@ -219,7 +234,7 @@ fn defer(submission: &mut Submission, text: &str) {
     }
 }
 
-/// Nothing can leave, or not to one of them, and time does not mend it: held, for somebody to decide. The others go on.
+/// Nothing can leave, or not to one of them, and time does not mend it: held. The others go on.
 ///
 /// # Errors
 /// Those of the store.
@@ -277,7 +292,7 @@ pub(super) async fn conclude(
     submission.next_attempt_at = next;
     tx.set_submission(&submission).await?;
     announce(tx, &submission, before, now).await?;
-    follow_up(tx, gateway, &mut submission, now).await?;
+    follow_up(tx, gateway, &submission, now).await?;
     if let (Pace::Rest(until), Some(next)) = (pace, next) {
         tx.rest_lane(job, until.unwrap_or(next.min(now + LANE_REST))).await?;
     }
@@ -345,10 +360,6 @@ fn next_attempt(
         }
         _ => None,
     }
-}
-
-fn signed(wait: Duration) -> SignedDuration {
-    SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)
 }
 
 async fn announce(
@@ -437,11 +448,11 @@ fn fact(state: &RecipientState) -> RecipientFact {
     }
 }
 
-/// The Sent copy once it was sent, the report once nothing is open.
+/// The Sent copy once it was sent, and the report.
 async fn follow_up(
     tx: &mut Tx,
     gateway: &Gateway,
-    submission: &mut Submission,
+    submission: &Submission,
     now: Timestamp,
 ) -> Result<(), FlowError> {
     let sent = submission.recipients.iter().any(|state| state.state == SubmissionState::Sent);
@@ -463,29 +474,21 @@ async fn files_sent_copies(tx: &mut Tx, account: AccountId) -> Result<bool, Erro
     Ok(policy_of(tx, user).await?.settings.append_sent == AppendSent::Auto)
 }
 
-/// The report, once nothing is open any more.
+/// The report, as soon as there is something to tell: nobody's waits for how others fare. One that waits
+/// already tells of it too.
 ///
 /// # Errors
 /// Those of the store.
 pub(super) async fn queue_report(
     tx: &mut Tx,
-    submission: &mut Submission,
+    submission: &Submission,
     now: Timestamp,
 ) -> Result<(), FlowError> {
-    if submission.state.is_final() && !submission.dsn.reported && wants_report(submission) {
-        tx.enqueue_job(&Job::Report { message: submission.message }, now).await?;
-        submission.dsn.reported = true;
-        tx.set_submission(submission).await?;
+    // While the attempt goes on, more may come: one report tells it all.
+    let goes_on = matches!(submission.state, SubmissionState::Queued | SubmissionState::Sending);
+    let job = Job::Report { message: submission.message };
+    if !goes_on && submission.has_news() && !tx.is_waiting(&job).await? {
+        tx.enqueue_job(&job, now).await?;
     }
     Ok(())
-}
-
-/// Whether the CRM asked to be told by mail. Nothing is ever sent to the null path.
-fn wants_report(submission: &Submission) -> bool {
-    submission.reverse_path.address().is_some()
-        && submission.recipients.iter().any(|state| match state.state {
-            SubmissionState::Bounced => state.recipient.notify.on_failure(),
-            SubmissionState::Sent => state.recipient.notify.on_success(),
-            _ => false,
-        })
 }

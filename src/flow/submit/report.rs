@@ -5,10 +5,11 @@
 //! They tell in any case, so a report whose answer was lost is not sent twice.
 
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{
     handler::own_message_id,
+    record,
     way_out::{WayOut, note_trouble, tell_workers, way_out},
 };
 use crate::{
@@ -16,9 +17,9 @@ use crate::{
     core::{
         ids::{AccountId, MessageKey},
         retry,
-        submission::{DsnOrder, RecipientState, Submission, SubmissionState},
+        submission::{RecipientState, Submission, SubmissionState, Told},
     },
-    flow::{FlowError, Gateway, jitter, now},
+    flow::{FlowError, Gateway, jitter, now, signed},
     mail::{
         Action, Address, EnhancedStatus, Envelope, NewReport, RawMessage, Recipient, ReportedRecipient,
         ReversePath, compose_report,
@@ -30,6 +31,12 @@ use crate::{
 
 /// Tries of one report.
 const TRIES_MAX: u32 = 8;
+
+/// What a report tells.
+struct About {
+    message: MessageKey,
+    told: Vec<Told>,
+}
 
 /// What became of a try.
 enum Tried {
@@ -47,30 +54,31 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
     let mut session = gateway.store.read(job.workspace).await?;
     let submission = session.submission(message).await?.ok_or(FlowError::Obsolete)?;
     let Some(to) = submission.reverse_path.address().cloned() else { return Err(FlowError::Obsolete) };
-    if submission.dsn.dot_intent {
-        tracing::warn!(message = %message, "a report may have gone out before a crash, and is not sent again");
+    let news: Vec<_> = submission.recipients.iter().filter(|state| submission.dsn.is_news(state)).collect();
+    if news.is_empty() {
         return Err(FlowError::Obsolete);
     }
+    let about = About { message, told: news.iter().map(|state| told(state)).collect() };
     let Some((account, server)) = server(&mut session, &submission).await? else {
         drop(session);
-        return settle(gateway, job, message, Tried::Deferred(None)).await;
+        return settle(gateway, job, &about, Tried::Deferred(None)).await;
     };
     let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
     let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
-    let recipients: Vec<_> =
-        submission.recipients.iter().filter(|state| is_news(&submission.dsn, state)).map(recipient).collect();
-    if recipients.is_empty() {
-        return Err(FlowError::Obsolete);
-    }
+    let recipients: Vec<_> = news.into_iter().map(recipient).collect();
     let raw = compose(gateway, &submission, (&to, &recipients), raw);
     let envelope = Envelope { recipients: vec![Recipient::new(to)], ..Envelope::new(ReversePath::Null) };
     let began = now();
     let tried = match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
-        Ok(client) => send(gateway, job, message, (client, &envelope, &raw)).await?,
+        Ok(client) => send(gateway, job, &about, (client, &envelope, &raw)).await?,
         Err(trouble) => unopened(gateway, job, account, (began, &trouble)).await?,
     };
-    settle(gateway, job, message, tried).await
+    settle(gateway, job, &about, tried).await
+}
+
+fn told(state: &RecipientState) -> Told {
+    Told { recipient: state.recipient.address.clone(), state: state.state }
 }
 
 /// By which server, and by whose account if it is no smarthost. `None` while that account may not be logged in to.
@@ -89,13 +97,13 @@ async fn server(
 async fn send(
     gateway: &Gateway,
     job: &Leased,
-    message: MessageKey,
+    about: &About,
     (mut client, envelope, raw): (SmtpClient, &Envelope, &Bytes),
 ) -> Result<Tried, FlowError> {
     let outcomes = match client.send_data(envelope, raw).await {
         Ok(Transmission::Settled(outcomes)) => outcomes,
         Ok(Transmission::Pending(pending)) => {
-            intend(gateway, job, message).await?;
+            intend(gateway, job, about).await?;
             pending.finish().await
         }
         Err(error) => vec![error.outcome()],
@@ -134,37 +142,39 @@ async fn unopened(
 }
 
 fn usual(job: &Leased) -> Timestamp {
-    let wait = SignedDuration::try_from(retry::submission(job.attempt, jitter()));
-    now() + wait.unwrap_or(SignedDuration::from_hours(1))
+    now() + signed(retry::submission(job.attempt, jitter()))
 }
 
 /// From here on a crash means that nobody knows. Refused to a worker whose lease has run out: another one has the job.
-async fn intend(gateway: &Gateway, job: &Leased, message: MessageKey) -> Result<(), FlowError> {
+async fn intend(gateway: &Gateway, job: &Leased, about: &About) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;
-    let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
-    submission.dsn.dot_intent = true;
-    tx.set_dsn_order(message, &submission.dsn).await?;
+    let mut submission = tx.submission(about.message).await?.ok_or(FlowError::Obsolete)?;
+    submission.dsn.told.extend_from_slice(&about.told);
+    tx.set_dsn_order(about.message, &submission.dsn).await?;
     tx.commit().await?;
     Ok(())
 }
 
-async fn settle(gateway: &Gateway, job: &Leased, message: MessageKey, tried: Tried) -> Result<(), FlowError> {
+/// Writes what has been told, or will not be told any more. What came to pass meanwhile gets a report of its own.
+async fn settle(gateway: &Gateway, job: &Leased, about: &About, tried: Tried) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
-    let settlement = match tried {
-        Tried::Deferred(until) if job.attempt < TRIES_MAX => {
-            let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
-            submission.dsn.dot_intent = false;
-            tx.set_dsn_order(message, &submission.dsn).await?;
-            Settlement::RetryAt(until.unwrap_or_else(|| usual(job)))
-        }
+    let mut submission = tx.submission(about.message).await?.ok_or(FlowError::Obsolete)?;
+    submission.dsn.told.retain(|told| !about.told.contains(told));
+    let retry_at = match tried {
+        Tried::Deferred(until) if job.attempt < TRIES_MAX => Some(until.unwrap_or_else(|| usual(job))),
         Tried::Deferred(_) => {
-            tracing::warn!(%message, "a report is given up: the events have told what it says");
-            Settlement::Done
+            tracing::warn!(message = %about.message, "a report is given up: the events have told what it says");
+            None
         }
-        Tried::Over => Settlement::Done,
+        Tried::Over => None,
     };
-    tx.settle(job, settlement).await?;
+    if retry_at.is_none() {
+        submission.dsn.told.extend_from_slice(&about.told);
+    }
+    tx.set_dsn_order(about.message, &submission.dsn).await?;
+    tx.settle(job, retry_at.map_or(Settlement::Done, Settlement::RetryAt)).await?;
+    record::queue_report(&mut tx, &submission, now()).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -188,16 +198,6 @@ fn compose(
         date: now(),
     };
     compose_report(&report).into_bytes()
-}
-
-/// Whether the CRM asked to be told of this outcome, and was not told of this recipient before.
-fn is_news(order: &DsnOrder, state: &RecipientState) -> bool {
-    !order.told.contains(&state.recipient.address)
-        && match state.state {
-            SubmissionState::Bounced => state.recipient.notify.on_failure(),
-            SubmissionState::Sent => state.recipient.notify.on_success(),
-            _ => false,
-        }
 }
 
 fn recipient(state: &RecipientState) -> ReportedRecipient {

@@ -139,7 +139,7 @@ pub(in crate::flow) async fn record_returned(
     }
     tx.set_submission(&submission).await?;
     record::tell(tx, &submission, MessageEvent::Bounced, now).await?;
-    record::queue_report(tx, &mut submission, now).await
+    record::queue_report(tx, &submission, now).await
 }
 
 #[cfg(test)]

@@ -113,8 +113,8 @@ impl Desk {
 
 impl Handler for Desk {
     async fn mail(&mut self, session: &SessionInfo, from: &ReversePath, _: Option<u64>) -> Reply {
-        if self.service == Service::Mx || from.address().map(Address::key) == session.authenticated.as_deref()
-        {
+        let is_own = from.address().map(Address::key) == session.authenticated.as_deref();
+        if self.service == Service::Mx || is_own || self.provider.behaviour(None).any_sender {
             return Reply::sender_ok();
         }
         Reply::new(553, [5, 7, 1], "Sender address rejected: not owned by user")

@@ -8,7 +8,9 @@ use crate::{
     core::{
         ids::MessageKey,
         inbound::{Principal, SendClass},
-        submission::{DsnOrder, Hold, RecipientState, SentCopy, Smarthost, Submission, SubmissionState},
+        submission::{
+            DsnOrder, Hold, RecipientState, SentCopy, Smarthost, Submission, SubmissionState, Told,
+        },
     },
     mail::{Notify, Recipient, Return, ReversePath},
 };
@@ -72,7 +74,10 @@ both! {
         (carl.status, carl.text) = (Some("4.7.1".into()), Some("later".into()));
         (carl.doubts, carl.recipient.notify) = (1, Notify::Never);
         tx.set_recipients(message.id, &submission.recipients[..1]).await.unwrap();
-        submission.dsn.reported = true;
+        submission.dsn.told = vec![Told {
+            recipient: submission.recipients[0].recipient.address.clone(),
+            state: SubmissionState::Bounced,
+        }];
         tx.set_dsn_order(message.id, &submission.dsn).await.unwrap();
         submission.sent_copy = SentCopy::Appended;
         tx.set_sent_copy(message.id, SentCopy::Appended).await.unwrap();
