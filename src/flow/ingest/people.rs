@@ -52,7 +52,7 @@ async fn made_by(
     known: &Known,
     arrival: &Arrival<'_>,
 ) -> Result<Option<CreatedBy>, Error> {
-    if arrival.captured {
+    if arrival.captured && settings.capture_enabled {
         return Ok(Some(CreatedBy::Capture));
     }
     let author = arrival.parties.from.first().map(|party| &party.address);

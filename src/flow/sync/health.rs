@@ -192,3 +192,23 @@ async fn announce(
 ) -> Result<(), Error> {
     tx.announce(&Event::Account { what, account, status }, now).await.map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(hours: i64, patience_hours: u64, expect: bool) {
+        let since = Timestamp::UNIX_EPOCH;
+        let patience = Duration::from_secs(patience_hours * 60 * 60);
+        assert_eq!(has_lasted(since, since + SignedDuration::from_hours(hours), patience), expect);
+    }
+
+    #[test]
+    fn shsp_13_and_real_6_trouble_is_borne_for_as_long_as_policy_says() {
+        check(47, 48, false);
+        check(48, 48, true);
+        check(0, 0, true);
+        check(-1, 48, false);
+    }
+}
