@@ -48,6 +48,8 @@ pub enum Command {
     Webhook(Noun<WebhookVerb>),
     /// Decisions: why a message was synced, skipped, deferred or held
     Decision(Noun<DecisionVerb>),
+    /// The policy: what is synced and how, of the workspace or of a user
+    Policy(Noun<PolicyVerb>),
     /// The smarthost: the workspace's own SMTP provider
     Smarthost(Noun<SmarthostVerb>),
 }
@@ -237,6 +239,30 @@ pub enum WebhookVerb {
 pub enum DecisionVerb {
     /// List decisions, newest first: --query rfc822_message_id=…, address=…, account_id=…, verdict=…
     List(List),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyVerb {
+    /// Show the policy, with where each value comes from
+    Get(Whose),
+    /// Choose it: a preset, and settings that differ from it
+    Set(PolicySet),
+}
+
+#[derive(Debug, Args)]
+pub struct PolicySet {
+    #[command(flatten)]
+    pub whose: Whose,
+    #[command(flatten)]
+    pub body: Create,
+}
+
+/// Of the workspace, unless a user is named.
+#[derive(Debug, Args)]
+pub struct Whose {
+    /// The user's id
+    #[arg(long, value_name = "ID")]
+    pub user: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

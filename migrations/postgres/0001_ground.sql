@@ -8,6 +8,8 @@ create table workspaces (
     name        text not null,
     timezone    text not null,
     preset      text not null,
+    -- Settings that differ from the preset's, as JSON.
+    overrides   text not null default '{}',
     -- The number of the newest event: the journal is gap-free because this row serialises it.
     event_seq   bigint not null default 0,
     -- Raised by every change of policy; decisions name the version that applied.
@@ -41,6 +43,9 @@ create table users (
     email       text not null,
     name        text,
     role        text not null,
+    -- The user's own preset, when he has one, and his settings that differ from the workspace's.
+    preset      text,
+    overrides   text not null default '{}',
     created_at  bigint not null,
     primary key (workspace, id)
 );

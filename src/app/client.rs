@@ -17,8 +17,8 @@ use url::Url;
 use crate::{
     cli::{
         self, AccountVerb, Attachment, Client, Command, ContactVerb, ConversationVerb, Create, DecisionVerb,
-        EventVerb, Events, Follow, KeyCreate, KeyVerb, List, MessageVerb, Noun, One, SmarthostVerb, Update,
-        UserVerb, WebhookVerb, Within, WorkspaceVerb,
+        EventVerb, Events, Follow, KeyCreate, KeyVerb, List, MessageVerb, Noun, One, PolicySet, PolicyVerb,
+        SmarthostVerb, Update, UserVerb, WebhookVerb, Whose, Within, WorkspaceVerb,
     },
     core::people::Scope,
     net,
@@ -153,6 +153,7 @@ fn call(command: Command) -> Option<(Client, Call)> {
         Command::Decision(Noun { client, verb: DecisionVerb::List(list) }) => {
             (client, Call::within(&["decisions"]).list(list))
         }
+        Command::Policy(Noun { client, verb }) => (client, policy(verb)),
         Command::Smarthost(Noun { client, verb }) => (client, smarthost(verb)),
         Command::Serve(_) | Command::Demo | Command::Check(_) | Command::Audit(_) | Command::Health(_) => {
             return None;
@@ -280,6 +281,17 @@ fn webhooks(verb: WebhookVerb) -> Call {
             Call::one("webhooks", one).then("rotate-secret").method(Method::POST)
         }
         WebhookVerb::Replay(Update { id, body }) => Call::within(&["webhooks", &id, "replay"]).post(body),
+    }
+}
+
+fn policy(verb: PolicyVerb) -> Call {
+    let of = |Whose { user }: Whose| match user {
+        Some(user) => Call::within(&["users", &user, "policy"]),
+        None => Call::within(&["policy"]),
+    };
+    match verb {
+        PolicyVerb::Get(whose) => of(whose),
+        PolicyVerb::Set(PolicySet { whose, body }) => of(whose).post(body).method(Method::PUT),
     }
 }
 
@@ -515,6 +527,10 @@ mod tests {
         ("webhook replay whk_1 --data {}", "POST /workspaces/acme/webhooks/whk_1/replay {}"),
         ("webhook rotate-secret whk_1", "POST /workspaces/acme/webhooks/whk_1/rotate-secret"),
         ("decision list --query verdict=held", "GET /workspaces/acme/decisions?verdict=held"),
+        ("policy get", "GET /workspaces/acme/policy"),
+        ("policy get --user usr_1", "GET /workspaces/acme/users/usr_1/policy"),
+        ("policy set --data {}", "PUT /workspaces/acme/policy {}"),
+        ("policy set --user usr_1 --data {}", "PUT /workspaces/acme/users/usr_1/policy {}"),
         ("smarthost get", "GET /workspaces/acme/smarthost"),
         ("smarthost set --data {}", "PUT /workspaces/acme/smarthost {}"),
         ("smarthost delete", "DELETE /workspaces/acme/smarthost"),

@@ -45,7 +45,7 @@ pub enum Credentials {
 }
 
 /// The state of an account, as the contract names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccountState {
     Connecting,
@@ -128,38 +128,6 @@ impl AccountState {
             Self::Erased => "erased",
         }
     }
-
-    /// The state in words to show, in those of the preset `mailweave`.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Connecting => "Connecting",
-            Self::AwaitingFirstMail => "Waiting for the first mail",
-            Self::Active => "Active",
-            Self::Backfilling => "Reading older mail",
-            Self::Throttled => "Slowed down by the provider",
-            Self::Error => "Error",
-            Self::ReauthRequired => "Log in again",
-            Self::Stopped => "Stopped",
-            Self::WaitingForQuota => "Waiting for the limit to lift",
-            Self::Paused => "Paused",
-            Self::Disconnected => "Disconnected",
-            Self::Erasing => "Being erased",
-            Self::Erased => "Erased",
-        }
-    }
-
-    /// The colour to show it in: `green`, `blue`, `yellow`, `red` or `gray`.
-    #[must_use]
-    pub fn color(self) -> &'static str {
-        match self {
-            Self::Active => "green",
-            Self::Connecting | Self::AwaitingFirstMail | Self::Backfilling => "blue",
-            Self::Throttled | Self::WaitingForQuota => "yellow",
-            Self::Error | Self::ReauthRequired | Self::Stopped => "red",
-            Self::Paused | Self::Disconnected | Self::Erasing | Self::Erased => "gray",
-        }
-    }
 }
 
 /// How far a backfill has come.
@@ -185,22 +153,38 @@ pub struct AccountStatus {
     pub progress: Option<Progress>,
 }
 
-impl AccountStatus {
+/// A system's own word and colour for an account's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Label {
+    pub label: String,
+    pub color: String,
+}
+
+/// A status in the words of the policy that applies to the account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelledStatus {
+    pub status: AccountStatus,
+    pub label: Label,
+}
+
+impl LabelledStatus {
     /// As the contract shows it, in the API and in events alike.
     #[must_use]
     pub fn data(&self) -> Value {
+        let Self { status, label } = self;
         let mut data = json!({
-            "state": self.state,
-            "label": self.state.label(),
-            "color": self.state.color(),
-            "since": self.since,
-            "detail": self.detail,
-            "advice": self.advice,
-            "last_synced_at": self.last_synced_at,
-            "last_checked_at": self.last_checked_at,
-            "next_attempt_at": self.next_attempt_at,
+            "state": status.state,
+            "label": label.label,
+            "color": label.color,
+            "since": status.since,
+            "detail": status.detail,
+            "advice": status.advice,
+            "last_synced_at": status.last_synced_at,
+            "last_checked_at": status.last_checked_at,
+            "next_attempt_at": status.next_attempt_at,
         });
-        if let (Some(members), Some(progress)) = (data.as_object_mut(), self.progress) {
+        if let (Some(members), Some(progress)) = (data.as_object_mut(), status.progress) {
             members.insert("progress".into(), json!(progress));
         }
         data

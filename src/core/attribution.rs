@@ -2,7 +2,7 @@
 //!
 //! Not here: whether it belongs into the CRM (`core::policy`), and whether its sender is who he says (a later matter).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     ids::{ContactId, UserId},
@@ -45,8 +45,10 @@ impl OurDomains {
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     pub users: HashMap<Address, UserId>,
-    /// The contact who answers for each address: the first created when several share it.
+    /// The contact who answers for each address, of those whom policy counts as contacts (`core::policy::people`).
     pub contacts: HashMap<Address, KnownContact>,
+    /// Every address that some contact has, whether it counts or not.
+    pub listed: HashSet<Address>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +58,8 @@ pub struct KnownContact {
 }
 
 impl Known {
-    /// The contact behind an address that is no user's: a colleague is never a contact, even when the CRM lists him as one.
     fn contact(&self, address: &Address) -> Option<ContactId> {
-        if self.users.contains_key(address) {
-            None
-        } else {
-            self.contacts.get(address).map(|contact| contact.id)
-        }
+        self.contacts.get(address).map(|contact| contact.id)
     }
 }
 
@@ -133,28 +130,46 @@ pub fn owner(author: &Author, contacts: &[(ContactId, ContactRole)]) -> Option<C
     first_to.or_else(|| contacts.first()).map(|(contact, _)| *contact)
 }
 
-/// The people in To whom a captured message makes contacts of: those the workspace does not know yet, never users, addresses
-/// of ours, or addresses that nobody reads. Mail that nobody wrote makes no contacts at all (invariant 12).
+/// Whom of the people on it a message makes contacts of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    To,
+    ToCc,
+    Author,
+}
+
+/// The people whom a message makes contacts of: those the workspace does not know yet, never users, addresses of ours, or
+/// addresses that nobody reads. Mail that nobody wrote makes no contacts at all (invariant 12).
 #[must_use]
 pub fn new_contacts<'a>(
     parties: &'a Parties,
     known: &Known,
     ours: &OurDomains,
     automatic: Automatic,
+    whom: Whom,
 ) -> Vec<&'a Party> {
     if automatic != Automatic::No {
         return Vec::new();
     }
     let mut new: Vec<&Party> = Vec::new();
-    for party in &parties.to {
-        let unknown =
-            is_outsider(&party.address, known, ours) && !known.contacts.contains_key(&party.address);
+    for party in people(parties, whom) {
+        let unknown = is_outsider(&party.address, known, ours) && !known.listed.contains(&party.address);
         let doubled = new.iter().any(|seen| seen.address == party.address);
         if unknown && !doubled && !is_unread(&party.address) && new.len() < NEW_CONTACTS_MAX {
             new.push(party);
         }
     }
     new
+}
+
+/// The people of a message who may become contacts, or are matched with contacts instead.
+pub fn people(parties: &Parties, whom: Whom) -> impl Iterator<Item = &Party> {
+    let (from, to, cc) = match whom {
+        Whom::To => (0, usize::MAX, 0),
+        Whom::ToCc => (0, usize::MAX, usize::MAX),
+        Whom::Author => (1, 0, 0),
+    };
+    parties.from.iter().take(from).chain(parties.to.iter().take(to)).chain(parties.cc.iter().take(cc))
 }
 
 /// Addresses by whose very name nobody reads what is sent there.
@@ -189,18 +204,18 @@ mod tests {
         ContactId::from_uuid(Uuid::from_u128(n))
     }
 
-    /// Ann and Ben work here, Cora and Dan are contacts; the CRM also lists Ben as a contact.
+    /// Ann and Ben work here, Cora and Dan are contacts; the CRM also lists Ben as a contact, who by policy is none.
     fn known() -> Known {
         let address = |text: &str| Address::parse(text).unwrap();
         let entry = |n| KnownContact { id: contact(n), assigned_user: None };
         Known {
             users: [(address("ann@us.example"), user(1)), (address("ben@us.example"), user(2))].into(),
-            contacts: [
-                (address("cora@out.example"), entry(3)),
-                (address("dan@out.example"), entry(4)),
-                (address("ben@us.example"), entry(5)),
-            ]
-            .into(),
+            contacts: [(address("cora@out.example"), entry(3)), (address("dan@out.example"), entry(4))]
+                .into(),
+            listed: ["cora@out.example", "dan@out.example", "ben@us.example", "eva@out.example"]
+                .into_iter()
+                .map(address)
+                .collect(),
         }
     }
 
@@ -261,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_captured_message_makes_contacts_of_the_unknown_people_in_to() {
+    fn a_message_makes_contacts_of_the_unknown_people_whom_policy_names() {
         let to = [
             "new@out.example",
             "NEW@out.example",
@@ -269,13 +284,16 @@ mod tests {
             "ben@us.example",
             "x@bcc.us.example",
             "no-reply@out.example",
+            "eva@out.example",
         ];
         let captured = parties("ann@us.example", &to, &["cc@out.example"]);
-        let names = |automatic| {
-            let new = new_contacts(&captured, &known(), &ours(), automatic);
+        let names = |automatic, whom| {
+            let new = new_contacts(&captured, &known(), &ours(), automatic, whom);
             new.iter().map(|party| party.address.to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(names(Automatic::No), ["new@out.example"]);
-        assert_eq!(names(Automatic::AutoReply), [""; 0]);
+        assert_eq!(names(Automatic::No, Whom::To), ["new@out.example"]);
+        assert_eq!(names(Automatic::No, Whom::ToCc), ["new@out.example", "cc@out.example"]);
+        assert_eq!(names(Automatic::No, Whom::Author), [""; 0], "a user is no contact");
+        assert_eq!(names(Automatic::AutoReply, Whom::ToCc), [""; 0]);
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    account::{AccountStatus, Progress, Receipt},
+    account::{LabelledStatus, Progress, Receipt},
     ids::{AccountId, ContactId, ConversationId, DecisionId, EventId, MessageKey, WebhookId},
     submission::SubmissionState,
 };
@@ -52,19 +52,19 @@ pub enum Event {
     Account {
         what: AccountEvent,
         account: AccountId,
-        status: AccountStatus,
+        status: LabelledStatus,
     },
     /// Nothing that an account alone has brought is left.
     AccountErased {
         account: AccountId,
-        status: AccountStatus,
+        status: LabelledStatus,
         receipt: Receipt,
     },
     Backfill {
         done: bool,
         account: AccountId,
         progress: Progress,
-        status: AccountStatus,
+        status: LabelledStatus,
     },
     WebhookDisabled {
         webhook: WebhookId,
@@ -368,7 +368,11 @@ impl JournalEntry {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{account::AccountState, ids::Id},
+        super::{
+            account::{AccountState, AccountStatus},
+            ids::Id,
+            policy::{Policy, Preset},
+        },
         *,
     };
 
@@ -376,8 +380,8 @@ mod tests {
         T::from_uuid(uuid::Uuid::from_u128(number))
     }
 
-    fn status() -> AccountStatus {
-        AccountStatus {
+    fn status() -> LabelledStatus {
+        let status = AccountStatus {
             state: AccountState::Backfilling,
             since: Timestamp::UNIX_EPOCH,
             detail: None,
@@ -386,7 +390,8 @@ mod tests {
             last_checked_at: None,
             next_attempt_at: None,
             progress: Some(Progress { done: 1, total: 2 }),
-        }
+        };
+        Policy::of_preset(Preset::default_preset()).settings.labelled(status)
     }
 
     fn contact(message: Option<MessageKey>) -> Event {
@@ -465,7 +470,8 @@ mod tests {
             recipients: vec![recipient],
             ..fact()
         };
-        let status = AccountStatus { detail: Some("secret".into()), ..status() };
+        let mut status = status();
+        status.status.detail = Some("secret".into());
         let what = AccountEvent::Error;
         for event in [
             Event::Message { what: MessageEvent::Sent, fact },

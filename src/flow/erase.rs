@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{FlowError, Gateway, now};
+use super::{FlowError, Gateway, now, policy_of};
 use crate::{
     core::{
         account::{Account, AccountState, AccountStatus, Receipt},
@@ -64,7 +64,8 @@ pub async fn begin_account(tx: &mut Tx, account: &mut Account, now: Timestamp) -
     tx.fence_account(account.id).await?;
     tx.enqueue_job(&Job::EraseAccount { account: account.id }, now).await?;
     if !was_gone {
-        let (what, status) = (AccountEvent::Disconnected, account.status.clone());
+        let settings = policy_of(tx, Some(account.user_id)).await?.settings;
+        let (what, status) = (AccountEvent::Disconnected, settings.labelled(account.status.clone()));
         tx.announce(&Event::Account { what, account: account.id, status }, now).await?;
     }
     Ok(())
@@ -249,6 +250,7 @@ impl Erasing<'_> {
         tx.set_account_status(self.account, &status).await?;
         tx.set_receipt(self.account, &receipt).await?;
         tx.settle(job, Settlement::Done).await?;
+        let status = policy_of(&mut tx, Some(account.user_id)).await?.settings.labelled(status);
         tx.announce(&Event::AccountErased { account: self.account, status, receipt }, now).await?;
         tx.commit().await?;
         Ok(())

@@ -8,6 +8,7 @@ mod capture;
 pub mod erase;
 mod ingest;
 pub mod notify;
+mod policy;
 mod process;
 mod reading;
 mod relay;
@@ -18,6 +19,7 @@ pub mod sync;
 pub use brake::LoopBrake;
 pub use capture::MxHandler;
 pub(crate) use ingest::{identity, keys_of_summary, known_people};
+pub use policy::policy_of;
 pub use process::{hold_poison, process, repeat};
 
 use std::{sync::Arc, time::Duration};
@@ -27,7 +29,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     account::ProviderDialer,
     coord::Coord,
-    core::{attribution::OurDomains, policy::Policy},
+    core::attribution::OurDomains,
     queue::Queue,
     store::{self, Store},
     webhook::Poster,
@@ -73,14 +75,6 @@ pub struct Settings {
     pub message_bytes_max: u64,
     /// Accounts that this process follows at most.
     pub accounts_max: u32,
-}
-
-impl Gateway {
-    /// The policy of a workspace.
-    #[must_use]
-    pub fn policy(&self) -> Policy {
-        Policy::mailweave()
-    }
 }
 
 /// Why a flow stopped. What to do next is all that differs.

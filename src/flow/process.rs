@@ -2,10 +2,12 @@
 //!
 //! Not here: taking it in (`flow::capture`, `flow::submit`) and filing it (`flow::ingest`).
 
+use std::sync::Arc;
+
 use super::{
     FlowError, Gateway,
     ingest::{self, Announce, Arrival, RawBytes},
-    reading,
+    policy_of, reading,
     relay::{self, Bound},
     submit::{self, CameTo, Returned},
 };
@@ -14,15 +16,15 @@ use crate::{
         attribution::{self, Attribution, Known},
         decision::{NewDecision, Ruling, Verdict},
         event::{self, Event, MessageEvent},
-        ids::MessageKey,
+        ids::{MessageKey, UserId},
         inbound::{Door, Principal},
         message::{Author, CaptureField, Direction, Parties, Sighting},
-        policy,
+        policy::{self, FileRule, Policy, settings::Match},
         route::{Route, RouteTarget},
     },
     mail::{Address, Kind, Message, Party, ReversePath},
     queue::{Leased, Settlement},
-    store::{InboundRow, InboundState, Tx, mint},
+    store::{self, InboundRow, InboundState, SealedBlob, Tx, mint},
 };
 
 /// Files what a listener took in; the job and its effect are settled in one transaction.
@@ -36,11 +38,16 @@ pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Re
         InboundState::Pending => Some(reading::read(&row.raw).await),
         _ => None,
     };
+    let files = match (&row.door, &message) {
+        (Door::Mx { routes, .. }, Some(message)) => keep_files(gateway, job, &row, (message, routes)).await?,
+        _ => Ok(None),
+    };
     let mut tx = gateway.store.begin(job.workspace).await?;
     if let Some(message) = message {
         match &row.door {
             Door::Mx { routes, envelope, .. } => {
-                file_mx(&mut tx, gateway, &row, &message, (routes, &envelope.reverse_path)).await?;
+                let came = (routes.as_slice(), &envelope.reverse_path);
+                file_mx(&mut tx, gateway, (&row, files), &message, came).await?;
             }
             Door::Submission { order, envelope } => {
                 let accepted = submit::file(
@@ -96,14 +103,44 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
         _ => "capture",
     };
     let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes: Vec::new() };
-    hold(&mut tx, gateway, inbound, decision).await?;
+    let policy = policy_of(&mut tx, None).await?;
+    hold(&mut tx, &policy, inbound, decision).await?;
     tx.settle(job, Settlement::Done).await?;
     tx.commit().await?;
     Ok(())
 }
 
+/// What is kept of a captured message instead of its bytes, and the files that are not in it.
+type Cut = (SealedBlob, Vec<(usize, FileRule)>);
+/// None of it when policy keeps no file out; or the ruling by which files keep the message out.
+type Files = Result<Option<Cut>, Ruling>;
+
+async fn keep_files(
+    gateway: &Gateway,
+    job: &Leased,
+    row: &InboundRow,
+    (message, routes): (&Message, &[Route]),
+) -> Result<Files, store::Error> {
+    // An answer goes on to somebody, and that whole.
+    if message.attachments.is_empty() || is_answer(routes) {
+        return Ok(Ok(None));
+    }
+    let (store, workspace) = (&gateway.store, job.workspace);
+    let policy = policy_of(&mut store.read(workspace).await?, captured_for(routes)).await?;
+    Ok(match ingest::keep(&policy.settings, message, row.raw.clone()) {
+        Err(ruling) => Err(ruling),
+        Ok(kept) if kept.omitted.is_empty() => Ok(None),
+        Ok(kept) => {
+            let key = store.content_key(workspace, None).await?;
+            Ok(Some((store.seal_blob(workspace, key, &kept.raw).await?, kept.omitted)))
+        }
+    })
+}
+
 /// What came to some addresses of ours, judged.
 struct Judged {
+    /// By which it was judged.
+    policy: Policy,
     ruling: Ruling,
     via: &'static str,
     who: Attribution,
@@ -117,7 +154,7 @@ struct Judged {
 async fn file_mx(
     tx: &mut Tx,
     gateway: &Gateway,
-    row: &InboundRow,
+    (row, files): (&InboundRow, Files),
     message: &Message,
     (routes, reverse_path): (&[Route], &ReversePath),
 ) -> Result<(), FlowError> {
@@ -126,15 +163,20 @@ async fn file_mx(
     tx.lock_filing().await?;
     let judged = judge(tx, gateway, (row, message, &parties), (routes, reverse_path)).await?;
     if judged.ruling.verdict != Verdict::Synced {
-        return leave(tx, gateway, row, message, (judged.ruling, judged.via)).await;
+        return leave(tx, (gateway, &judged.policy), row, message, (judged.ruling, judged.via)).await;
     }
+    let files = match files {
+        Err(ruling) => return leave(tx, (gateway, &judged.policy), row, message, (ruling, judged.via)).await,
+        Ok(files) => files,
+    };
     let goes_on = !judged.bound.is_empty() && relay::goes_on(message.kind, reverse_path);
-    let arrival = arrival(gateway, (row, message, parties), routes, (&judged, goes_on));
+    let arrival = arrival(gateway, (row, message, parties), routes, (&judged, goes_on), files.as_ref());
     // Before it is filed: it gets one decision.
     if goes_on && is_the_crms_own(tx, &arrival).await? {
-        return leave(tx, gateway, row, message, (policy::sent_already(), judged.via)).await;
+        let ruling = policy::sent_already();
+        return leave(tx, (gateway, &judged.policy), row, message, (ruling, judged.via)).await;
     }
-    let key = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival).await?.key();
+    let key = ingest::ingest(tx, &gateway.settings.ours, &judged.policy, arrival).await?.key();
     if let Some(returned) = &judged.returned {
         submit::record_returned(tx, returned, row.received_at).await?;
     }
@@ -151,6 +193,7 @@ fn arrival<'a>(
     (row, message, mut parties): (&InboundRow, &'a Message, Parties),
     routes: &[Route],
     (judged, goes_on): (&Judged, bool),
+    cut: Option<&'a Cut>,
 ) -> Arrival<'a> {
     let Judged { ruling, via, who, known, bound, .. } = judged;
     let direction = if message.kind == Kind::Bounce {
@@ -164,7 +207,11 @@ fn arrival<'a>(
         key: row.id,
         message,
         parties,
-        bytes: RawBytes::Stored { blob: row.blob, size: row.raw.len() },
+        bytes: match cut {
+            Some((sealed, _)) => RawBytes::Sealed(sealed),
+            None => RawBytes::Stored { blob: row.blob, size: row.raw.len() },
+        },
+        omitted: cut.map_or(&[], |(_, omitted)| omitted),
         sightings: taken.map(|route| sighting(row.id, route, message)).collect(),
         received_at: row.received_at,
         internal_date: None,
@@ -173,7 +220,7 @@ fn arrival<'a>(
         extra_nodes: Vec::new(),
         proven: bound.iter().map(|bound| bound.conversation).collect(),
         passed_on: None,
-        create_contacts: *via == "capture",
+        captured: *via == "capture",
         announce: announcement((via, goes_on), (&who.author, direction)),
         account: None,
         known: Some(known.clone()),
@@ -212,10 +259,15 @@ async fn judge(
 ) -> Result<Judged, FlowError> {
     let mut bound = relay::bound(tx, routes).await?;
     let people: Vec<Address> = parties.addresses().chain(relay::people(&bound)).cloned().collect();
-    let known = ingest::known_among(tx, &people).await?;
+    let is_answer = is_answer(routes);
+    let mut by = policy_of(tx, captured_for(routes).filter(|_| !is_answer)).await?;
+    if is_answer {
+        // A reply address knows its participant by each of his addresses.
+        Arc::make_mut(&mut by.settings).matching = Match::All;
+    }
+    let known = ingest::known_among(tx, &people, &by.settings).await?;
     let who = attribution::attribute(parties, &known, &gateway.settings.ours);
     let mut returned = None;
-    let is_answer = routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. }));
     let (ruling, via) = if is_answer && message.kind == Kind::Bounce {
         let participants: Vec<Address> = bound.iter().map(|bound| bound.participant.clone()).collect();
         let report = (&message.summary, row.raw.as_ref());
@@ -227,9 +279,9 @@ async fn judge(
     } else if *reverse_path == ReversePath::Null {
         (policy::null_reverse_path(), "capture")
     } else {
-        (judge_capture(gateway, &who, message, routes), "capture")
+        (judge_capture(&by, &who, message, routes), "capture")
     };
-    Ok(Judged { ruling, via, who, known, bound, returned })
+    Ok(Judged { policy: by, ruling, via, who, known, bound, returned })
 }
 
 async fn judge_answer(gateway: &Gateway, who: &Attribution, (routes, bound): (&[Route], &[Bound])) -> Ruling {
@@ -245,15 +297,28 @@ async fn judge_answer(gateway: &Gateway, who: &Attribution, (routes, bound): (&[
 }
 
 /// What policy says of a copy, by its author and the field that the capture address stood in.
-fn judge_capture(gateway: &Gateway, who: &Attribution, message: &Message, routes: &[Route]) -> Ruling {
+fn judge_capture(by: &Policy, who: &Attribution, message: &Message, routes: &[Route]) -> Ruling {
     let field = routes.first().map_or(CaptureField::Bcc, |route| capture_field(&route.address, message));
-    policy::judge_capture(&gateway.policy(), &who.author, field)
+    policy::judge_capture(by, &who.author, field)
+}
+
+/// Whether it came to a reply address.
+fn is_answer(routes: &[Route]) -> bool {
+    routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. }))
+}
+
+/// The user whose capture address it came to.
+fn captured_for(routes: &[Route]) -> Option<UserId> {
+    routes.iter().find_map(|route| match route.target {
+        RouteTarget::Capture { user } => Some(user),
+        RouteTarget::Reply { .. } => None,
+    })
 }
 
 /// Leaves out what policy skips, and keeps aside what it holds.
 async fn leave(
     tx: &mut Tx,
-    gateway: &Gateway,
+    (gateway, by): (&Gateway, &Policy),
     row: &InboundRow,
     message: &Message,
     (ruling, via): (Ruling, &'static str),
@@ -263,9 +328,9 @@ async fn leave(
             .await?;
     let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes };
     if decision.ruling.verdict == Verdict::Held {
-        return hold(tx, gateway, row.id, decision).await;
+        return hold(tx, by, row.id, decision).await;
     }
-    let id = tx.decide(&decision, ingest::stamp(&gateway.policy()), row.received_at).await?;
+    let id = tx.decide(&decision, ingest::stamp(by), row.received_at).await?;
     tx.settle_inbound(row.id, InboundState::Dropped, None).await?;
     if tx.is_asked_for(event::MESSAGE_SKIPPED).await? {
         let rule = decision.ruling.rule.to_owned();
@@ -275,16 +340,11 @@ async fn leave(
 }
 
 /// Keeps a message aside with its reason. `decision` says why; it names the message by the key promised in the 250.
-async fn hold(
-    tx: &mut Tx,
-    gateway: &Gateway,
-    inbound: MessageKey,
-    decision: NewDecision,
-) -> Result<(), FlowError> {
+async fn hold(tx: &mut Tx, by: &Policy, inbound: MessageKey, decision: NewDecision) -> Result<(), FlowError> {
     let (now, reason) = (super::now(), decision.ruling.reason.to_owned());
     let decision = NewDecision { message: Some(inbound), ..decision };
     tx.settle_inbound(inbound, InboundState::Held, None).await?;
-    let id = tx.decide(&decision, ingest::stamp(&gateway.policy()), now).await?;
+    let id = tx.decide(&decision, ingest::stamp(by), now).await?;
     tx.announce(&Event::MessageHeld { message: inbound, decision: Some(id), reason }, now).await?;
     Ok(())
 }

@@ -51,6 +51,11 @@ impl Access {
         ))
     }
 
+    /// The user that the key is bound to.
+    pub(super) fn bound_to(&self) -> Option<UserId> {
+        self.user
+    }
+
     /// Whether the caller may act for the whole workspace.
     pub(super) fn act_for_all(&self) -> Result<(), Problem> {
         match self.user {

@@ -11,7 +11,7 @@ use super::{
     Api,
     access::Access,
     account_view::AccountView,
-    accounts::restart,
+    accounts::{restart, shown},
     body::{Input, PathId},
     once::{Answer, Stop},
     problem::Problem,
@@ -21,6 +21,7 @@ use crate::{
         account::{Account, AccountState, AccountStatus},
         event::{AccountEvent, Event},
         ids::AccountId,
+        policy::{Settings, settings::OnDisconnect},
     },
     flow,
     store::Tx,
@@ -90,7 +91,8 @@ async fn pause(
         }
         state => return Err(not_worked(state).into()),
     }
-    let response = work.finish(Answer::ok(&AccountView::from(account))).await?;
+    let view = shown(&mut work, account).await?;
+    let response = work.finish(Answer::ok(&view)).await?;
     api.look_now(id);
     Ok(response)
 }
@@ -115,7 +117,8 @@ async fn resume(
         state if state.is_worked() => {}
         state => return Err(not_worked(state).into()),
     }
-    let response = work.finish(Answer::ok(&AccountView::from(account))).await?;
+    let view = shown(&mut work, account).await?;
+    let response = work.finish(Answer::ok(&view)).await?;
     api.look_now(id);
     Ok(response)
 }
@@ -131,7 +134,19 @@ enum History {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Disconnection {
-    history: History,
+    /// May be left out where policy says what becomes of it (`on_disconnect`).
+    history: Option<History>,
+}
+
+/// What is asked for, or else what policy says.
+fn choice(asked: Option<History>, policy: OnDisconnect) -> Result<History, Problem> {
+    match (asked, policy) {
+        (Some(asked), _) => Ok(asked),
+        (None, OnDisconnect::Keep) => Ok(History::Keep),
+        (None, OnDisconnect::Erase) => Ok(History::Erase),
+        (None, OnDisconnect::Ask) => Err(Problem::invalid("history", "The field is missing.")
+            .advice("Say what becomes of the mail that came through the account: \"keep\" or \"erase\".")),
+    }
 }
 
 /// Disconnect an account: its login is forgotten and it is asked no more. What it brought stays (`keep`), or what it alone
@@ -151,7 +166,8 @@ async fn disconnect(
     let mut account = work.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
     access.act_as(account.user_id)?;
     let state = account.status.state;
-    match input.value.history {
+    let policy = flow::policy_of(&mut work, Some(account.user_id)).await?.settings;
+    match choice(input.value.history, policy.on_disconnect)? {
         _ if state.is_erased() => {}
         History::Erase => {
             work.forget_credentials(id).await?;
@@ -160,17 +176,17 @@ async fn disconnect(
         History::Keep if state == AccountState::Disconnected => {}
         History::Keep => {
             work.forget_credentials(id).await?;
-            part_from(&mut work, &mut account).await?;
+            part_from(&mut work, &mut account, &policy).await?;
         }
     }
-    let mut view = AccountView::from(account);
+    let mut view = AccountView::new(account, &policy);
     view.receipt = work.receipt(id).await?.map(Into::into);
     let response = work.finish(Answer::ok(&view)).await?;
     api.look_now(id);
     Ok(response)
 }
 
-async fn part_from(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
+async fn part_from(tx: &mut Tx, account: &mut Account, policy: &Settings) -> Result<(), Problem> {
     let now = flow::now();
     account.status = AccountStatus {
         state: AccountState::Disconnected,
@@ -186,7 +202,7 @@ async fn part_from(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
     let event = Event::Account {
         what: AccountEvent::Disconnected,
         account: account.id,
-        status: account.status.clone(),
+        status: policy.labelled(account.status.clone()),
     };
     tx.announce(&event, now).await?;
     Ok(())

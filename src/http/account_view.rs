@@ -10,10 +10,11 @@ use super::openapi::{AccountStateWord, SecurityWord};
 use crate::{
     core::{
         account::{
-            Account, AccountError, AccountState, AccountStatus, Endpoint, Progress, Receipt, Security,
+            Account, AccountError, AccountState, Endpoint, LabelledStatus, Progress, Receipt, Security,
         },
         account_cause::Cause,
         ids::{AccountId, UserId},
+        policy::Settings,
     },
     mail::Address,
 };
@@ -100,8 +101,9 @@ struct AuthView {
     kind: &'static str,
 }
 
-impl From<Account> for AccountView {
-    fn from(account: Account) -> Self {
+impl AccountView {
+    /// The account, its status in the words of its user's policy.
+    pub(super) fn new(account: Account, settings: &Settings) -> Self {
         Self {
             id: account.id,
             user_id: account.user_id,
@@ -109,7 +111,7 @@ impl From<Account> for AccountView {
             imap: account.settings.imap.into(),
             smtp: account.settings.smtp.into(),
             auth: AuthView { kind: "password" },
-            status: account.status.into(),
+            status: settings.labelled(account.status).into(),
             connected_at: account.connected_at,
             receipt: None,
         }
@@ -122,10 +124,10 @@ impl From<Account> for AccountView {
 pub(super) struct StatusView {
     #[schema(value_type = AccountStateWord)]
     state: AccountState,
-    /// The state in words to show.
-    label: &'static str,
-    /// `green`, `blue`, `yellow`, `red` or `gray`.
-    color: &'static str,
+    /// The state in words to show, as policy has them.
+    label: String,
+    /// As policy has it; in the presets `green`, `blue`, `yellow`, `red` or `gray`.
+    color: String,
     #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
     /// What happened.
@@ -151,12 +153,12 @@ struct ProgressView {
     total: u64,
 }
 
-impl From<AccountStatus> for StatusView {
-    fn from(status: AccountStatus) -> Self {
+impl From<LabelledStatus> for StatusView {
+    fn from(LabelledStatus { status, label }: LabelledStatus) -> Self {
         Self {
             state: status.state,
-            label: status.state.label(),
-            color: status.state.color(),
+            label: label.label,
+            color: label.color,
             since: status.since,
             detail: status.detail,
             advice: status.advice,
@@ -195,6 +197,10 @@ impl From<AccountError> for ErrorView {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::{
+        account::AccountStatus,
+        policy::{Policy, Preset},
+    };
 
     #[test]
     fn events_and_the_api_show_a_status_alike() {
@@ -209,6 +215,7 @@ mod tests {
                 next_attempt_at: Some(Timestamp::UNIX_EPOCH),
                 progress: (state == AccountState::Backfilling).then_some(Progress { done: 1, total: 2 }),
             };
+            let status = Policy::of_preset(Preset::default_preset()).settings.labelled(status);
             let told = status.data();
             assert_eq!(serde_json::to_value(StatusView::from(status)).unwrap(), told);
         }

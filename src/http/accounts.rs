@@ -2,6 +2,11 @@
 //!
 //! Not here: pausing and disconnecting them (`account_life`), and talking to a provider. The worker does, and what it meets is read in the account's status and error log.
 
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
 use axum::{Json, extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -25,10 +30,11 @@ use crate::{
     core::{
         account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials},
         ids::{AccountId, Id as _, UserId},
+        policy::{Settings, settings::ConnectRole},
     },
     flow::{self, Gateway},
     mail::Address,
-    store::{AccountFilter, PageKey, Tx, mint},
+    store::{AccountFilter, PageKey, Session, Tx, mint},
 };
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -104,11 +110,38 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>
     access.act_as(account.user_id)?;
     let mut work = input.stamp.begin(&api, &access).await?;
     require_user(&mut work, "user_id", account.user_id).await?;
+    require_role(&mut work, &access, account.user_id).await?;
     work.insert_account(&account, &credentials).await?;
     let id = account.id;
-    let response = work.finish(Answer::created(&AccountView::from(account))).await?;
+    let shown = shown(&mut work, account).await?;
+    let response = work.finish(Answer::created(&shown)).await?;
     api.look_now(id);
     Ok(response)
+}
+
+/// Whether policy lets the caller connect an account of this user.
+async fn require_role(session: &mut Session, access: &Access, user: UserId) -> Result<(), Problem> {
+    let settings = flow::policy_of(session, Some(user)).await?.settings;
+    let refused = match (&settings.connect_role, access.bound_to()) {
+        (ConnectRole::OnlySelf, None) => true,
+        // A key that is bound to a user acts as that user.
+        (ConnectRole::OnlySelf, Some(_)) | (ConnectRole::Roles(_), None) => false,
+        (ConnectRole::Roles(roles), Some(bound)) => {
+            !session.user(bound).await?.is_some_and(|user| roles.contains(&user.role))
+        }
+    };
+    if refused {
+        let detail = "The policy does not let this key connect an account of this user.";
+        let advice = "See connect_role in the user's policy: \"self\" wants a key that is bound to him.";
+        return Err(Problem::forbidden(detail, advice));
+    }
+    Ok(())
+}
+
+/// An account with its status in the words of its user's policy.
+pub(super) async fn shown(session: &mut Session, account: Account) -> Result<AccountView, Problem> {
+    let settings = flow::policy_of(session, Some(account.user_id)).await?.settings;
+    Ok(AccountView::new(account, &settings))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -136,13 +169,24 @@ async fn list(
 ) -> Result<Json<List<AccountView>>, Problem> {
     let page = page::page(query.limit, query.cursor.as_deref())?;
     let filter = AccountFilter { user: query.user_id, state: query.state };
-    let rows = access.read(&api).await?.accounts(&page, &filter).await?;
+    let mut session = access.read(&api).await?;
+    let rows = session.accounts(&page, &filter).await?;
+    let mut policies: HashMap<UserId, Arc<Settings>> = HashMap::new();
+    for row in &rows {
+        if let Entry::Vacant(entry) = policies.entry(row.user_id) {
+            entry.insert(flow::policy_of(&mut session, Some(row.user_id)).await?.settings);
+        }
+    }
     let key = |row: &Account| PageKey { at: row.connected_at, id: row.id.uuid() };
-    Ok(List::page(rows, query.limit, key, AccountView::from))
+    let view = |row: Account| {
+        let settings = policies.get(&row.user_id).expect("each row's user was asked for");
+        AccountView::new(row, settings)
+    };
+    Ok(List::page(rows, query.limit, key, view))
 }
 
-pub(super) async fn find(api: &Api, access: &Access, id: AccountId) -> Result<Account, Problem> {
-    access.read(api).await?.account(id).await?.ok_or_else(Problem::not_found)
+pub(super) async fn find(session: &mut Session, id: AccountId) -> Result<Account, Problem> {
+    session.account(id).await?.ok_or_else(Problem::not_found)
 }
 
 /// Show an account. Of one that is being erased, or was, `receipt` says what was removed.
@@ -153,8 +197,10 @@ async fn show(
     access: Access,
     PathId(id): PathId<AccountId>,
 ) -> Result<Json<AccountView>, Problem> {
-    let mut view = AccountView::from(find(&api, &access, id).await?);
-    view.receipt = access.read(&api).await?.receipt(id).await?.map(Into::into);
+    let mut session = access.read(&api).await?;
+    let account = find(&mut session, id).await?;
+    let mut view = shown(&mut session, account).await?;
+    view.receipt = session.receipt(id).await?.map(Into::into);
     Ok(Json(view))
 }
 
@@ -166,7 +212,9 @@ async fn status(
     access: Access,
     PathId(id): PathId<AccountId>,
 ) -> Result<Json<StatusView>, Problem> {
-    Ok(Json(find(&api, &access, id).await?.status.into()))
+    let mut session = access.read(&api).await?;
+    let account = find(&mut session, id).await?;
+    Ok(Json(shown(&mut session, account).await?.status))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -225,7 +273,7 @@ async fn change(
     PathId(id): PathId<AccountId>,
     input: Input<AccountPatch>,
 ) -> Result<Json<AccountView>, Problem> {
-    let old = find(&api, &access, id).await?;
+    let old = find(&mut access.read(&api).await?, id).await?;
     access.act_as(old.user_id)?;
     let AccountPatch { email, imap, smtp, auth } = input.value;
     let imap = match imap {
@@ -241,6 +289,9 @@ async fn change(
     let mut tx = api.store().begin(access.workspace).await?;
     let mut account = tx.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
     account_life::require_not_erased(account.status.state)?;
+    if credentials.is_some() {
+        require_role(&mut tx, &access, account.user_id).await?;
+    }
     let old_settings = account.settings.clone();
     let old_email = account.email.clone();
     account.email = email.unwrap_or(account.email);
@@ -262,9 +313,10 @@ async fn change(
     } else {
         restart(&mut tx, &api.gateway, &mut account).await?;
     }
+    let shown = shown(&mut tx, account).await?;
     tx.commit().await?;
     api.look_now(id);
-    Ok(Json(account.into()))
+    Ok(Json(shown))
 }
 
 /// Has another mailbox followed from now on. Its address is the user's, unless it is known to be a colleague's.
@@ -337,7 +389,8 @@ async fn sync(
     if !account.status.state.is_worked() {
         return Err(account_life::not_worked(account.status.state).into());
     }
-    let response = work.finish(Answer::accepted(&Looking { status: account.status.into() })).await?;
+    let status = shown(&mut work, account).await?.status;
+    let response = work.finish(Answer::accepted(&Looking { status })).await?;
     api.look_now(id);
     Ok(response)
 }

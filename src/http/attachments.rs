@@ -72,6 +72,12 @@ async fn download(
     let message = stored_message::find(&mut access.read(&api).await?, id).await?;
     let found = message.attachments.into_iter().find(|summary| summary.id == attachment);
     let summary = found.ok_or_else(Problem::not_found)?;
+    if summary.skipped.is_some() {
+        return Err(Problem::not_found()
+            .code("attachment_skipped")
+            .detail("Policy kept this attachment out of the CRM.")
+            .advice("Ask the user for it: the mail in his own mailbox has it."));
+    }
     let place = match summary.size > SMALL_BYTES_MAX {
         true => Some(api.downloads.wait(access.workspace).await?),
         false => None,

@@ -19,7 +19,10 @@ use super::{
 use crate::{
     core::{
         ids::{AccountId, AttachmentId, ContactId, ConversationId, Id as _, MessageKey, WorkspaceId},
-        message::{AttachmentSummary, Author, ContactRole, Direction, Sighting, SightingRow, StoredMessage},
+        message::{
+            AttachmentSummary, Author, ContactRole, Direction, Sighting, SightingRow, SkippedFile,
+            StoredMessage,
+        },
         submission::{RecipientState, Submission, SubmissionState},
     },
     imap::MailboxName,
@@ -125,12 +128,26 @@ struct AttachmentView {
     /// What `cid:` links of the HTML name.
     #[serde(skip_serializing_if = "Option::is_none")]
     content_id: Option<String>,
+    /// Set when policy kept the content out of the CRM: it cannot be had here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<SkippedView>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = SkippedAttachment)]
+struct SkippedView {
+    /// `attachments_off`, `type` or `too_large`.
+    reason: String,
+    /// The octets that an attachment may have.
+    limit: Option<u64>,
 }
 
 impl From<AttachmentSummary> for AttachmentView {
     fn from(attachment: AttachmentSummary) -> Self {
-        let AttachmentSummary { id, index: _, filename, content_type, size, sha256, content_id } = attachment;
-        Self { id, filename, content_type, size, sha256, content_id }
+        let AttachmentSummary { id, index: _, filename, content_type, size, sha256, content_id, skipped } =
+            attachment;
+        let skipped = skipped.map(|SkippedFile { reason, limit }| SkippedView { reason, limit });
+        Self { id, filename, content_type, size, sha256, content_id, skipped }
     }
 }
 

@@ -32,6 +32,7 @@ mod once;
 mod openapi;
 mod page;
 mod places;
+mod policy;
 mod problem;
 mod repairs;
 mod route;
@@ -202,6 +203,7 @@ fn resources() -> OpenApiRouter<Api> {
         .merge(messages::router())
         .merge(attachments::router())
         .merge(send::router())
+        .merge(policy::router())
         .merge(smarthost::router())
         .merge(webhooks::router())
         .merge(events::router())

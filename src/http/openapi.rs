@@ -140,6 +140,7 @@ words! {
     SecurityWord as Security: Tls Starttls None;
     AccountStateWord as AccountState: Connecting AwaitingFirstMail Active Backfilling Throttled Error ReauthRequired
         Stopped WaitingForQuota Paused Disconnected Erasing Erased;
+    SourceWord as PolicySource: Default Preset Workspace User;
     VerdictWord as Verdict: Synced Skipped Deferred Held;
     DirectionWord as Direction: Inbound Outbound Internal;
     KindWord as Kind: Mail AutoReply Bounce Invitation Forward;

@@ -26,7 +26,7 @@ use crate::{
     core::{
         ids::{Id as _, WorkspaceId},
         people::{SLUG_CHARS_MAX, Workspace, is_slug},
-        policy::DEFAULT_PRESET,
+        policy::{BadSetting, DEFAULT_PRESET, Preset},
     },
     flow,
     store::{self, Idempotency, InstanceRequest, PageKey, WorkspaceChange, mint},
@@ -101,11 +101,10 @@ fn timezone(text: &str) -> Result<String, Problem> {
 }
 
 fn preset(text: &str) -> Result<String, Problem> {
-    let known = text == DEFAULT_PRESET;
-    let advice = format!("This release has one preset: \"{DEFAULT_PRESET}\".");
-    known
-        .then(|| text.to_owned())
-        .ok_or_else(|| Problem::invalid("preset", "There is no such preset.").advice(advice))
+    match Preset::named(text) {
+        Some(preset) => Ok(preset.name.to_owned()),
+        None => Err(Problem::invalid("preset", BadSetting::Preset(text.to_owned()).to_string())),
+    }
 }
 
 /// Make a workspace.
@@ -195,11 +194,11 @@ async fn change(
 ) -> Result<Json<WorkspaceView>, Problem> {
     access.act_for_all()?;
     let patch = input.value;
-    patch.preset.as_deref().map(preset).transpose()?;
     let change = WorkspaceChange {
         name: patch.name.map(|name| field::line("name", &name, NAME_CHARS_MAX)).transpose()?,
         slug: patch.slug.as_deref().map(slug).transpose()?,
         timezone: patch.timezone.as_deref().map(timezone).transpose()?,
+        preset: patch.preset.as_deref().map(preset).transpose()?,
     };
     let mut system = api.store().system().await?;
     system.update_workspace(access.workspace, &change).await?;

@@ -2,6 +2,8 @@
 //!
 //! Not here: the mailboxes of an account (`store::mailboxes`) and who works it (`store::leases`).
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -10,7 +12,7 @@ use super::{
     columns::{changed, json_text, word},
     credentials,
     sql::{Row, sql},
-    statement::Statement,
+    statement::{LIST_MAX, Statement},
 };
 use crate::{
     core::{
@@ -203,6 +205,29 @@ impl Session {
             .bind(self.workspace())
             .bind(id);
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    }
+
+    /// Those of the addresses that other accounts of the workspace have or, disconnected since, had.
+    pub async fn other_accounts_at(
+        &mut self,
+        own: AccountId,
+        addresses: &[Address],
+    ) -> Result<HashSet<Address>, Error> {
+        let mut found = HashSet::new();
+        for some in addresses.chunks(LIST_MAX) {
+            let keys: Vec<_> = some.iter().map(Address::key).collect();
+            let query = Statement::new("select email from accounts where workspace = ")
+                .arg(self.workspace())
+                .text(" and id <> ")
+                .arg(own)
+                .text(" and email in ")
+                .list(&keys)
+                .query();
+            for row in self.fetch_all(query).await? {
+                found.insert(row.address("email")?);
+            }
+        }
+        Ok(found)
     }
 
     /// Newest first.

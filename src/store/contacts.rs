@@ -19,6 +19,7 @@ use crate::{
     core::{
         ids::{ContactId, Id, UserId},
         people::{Contact, CreatedBy},
+        policy::ListedContact,
     },
     mail::Address,
 };
@@ -212,23 +213,27 @@ impl Session {
         Ok(found)
     }
 
-    /// Those of the addresses that are users', and those that are contacts', with one statement: every message asks.
+    /// Those of the addresses that are users', and those that are contacts' with the first created first, by one statement:
+    /// every message asks.
     pub async fn people_among(
         &mut self,
         addresses: &[Address],
-    ) -> Result<(HashMap<Address, UserId>, HashMap<Address, ContactMatch>), Error> {
-        let (mut users, mut contacts) = (HashMap::new(), HashMap::new());
+    ) -> Result<(HashMap<Address, UserId>, Vec<ListedContact>), Error> {
+        let (mut users, mut contacts) = (HashMap::new(), Vec::new());
         for some in addresses.chunks(LIST_MAX) {
             let keys: Vec<_> = some.iter().map(Address::key).collect();
             let query = Statement::new(
-                "select address, user_id, null as contact, null as assigned_user_id, 0 as since \
-                 from user_addresses where workspace = ",
+                "select address, user_id, null as contact, null as assigned_user_id, 0 as is_primary, 0 as is_user, \
+                 0 as since from user_addresses where workspace = ",
             )
             .arg(self.workspace())
             .text(" and address in ")
             .list(&keys)
             .text(
-                " union all select a.address, null, c.id, c.assigned_user_id, c.created_at \
+                " union all select a.address, null, c.id, c.assigned_user_id, a.is_primary, \
+                 case when exists (select 1 from contact_addresses o join user_addresses u \
+                 on u.workspace = o.workspace and u.address = o.address \
+                 where o.workspace = c.workspace and o.contact = c.id) then 1 else 0 end, c.created_at \
                  from contact_addresses a join contacts c on c.workspace = a.workspace and c.id = a.contact \
                  where a.workspace = ",
             )
@@ -242,11 +247,13 @@ impl Session {
                 if let Some(user) = row.opt_id("user_id")? {
                     users.insert(address, user);
                 } else {
-                    let contact = ContactMatch {
+                    contacts.push(ListedContact {
+                        address,
                         contact: row.id("contact")?,
                         assigned_user: row.opt_id("assigned_user_id")?,
-                    };
-                    contacts.entry(address).or_insert(contact);
+                        is_primary: row.get("is_primary")?,
+                        is_user: row.get("is_user")?,
+                    });
                 }
             }
         }

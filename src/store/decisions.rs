@@ -19,7 +19,7 @@ use super::{
 };
 use crate::core::{
     account::MailboxUid,
-    decision::{Decision, NewDecision, Ruling, Verdict},
+    decision::{Decision, HashRole, NewDecision, Ruling, Verdict},
     ids::{AccountId, DecisionId, MessageKey},
     policy::FINAL_RULES,
 };
@@ -134,9 +134,11 @@ impl Tx {
         &mut self,
         at: &MailboxUid,
         ruling: &Ruling,
+        policy: PolicyStamp<'_>,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        let query = sql("update decisions set at = $6, verdict = $7, rule = $8, reason = $9 \
+        let query = sql("update decisions set at = $6, verdict = $7, rule = $8, reason = $9, preset = $10, \
+             policy_version = $11 \
              where workspace = $1 and account = $2 and mailbox = $3 and uid_validity = $4 and uid = $5")
         .bind(self.workspace())
         .bind(at.account)
@@ -146,7 +148,9 @@ impl Tx {
         .bind(now)
         .bind(word(&ruling.verdict))
         .bind(ruling.rule)
-        .bind(ruling.reason);
+        .bind(ruling.reason)
+        .bind(policy.preset)
+        .bind(policy.version);
         Ok(self.execute(query).await? > 0)
     }
 }
@@ -260,6 +264,39 @@ impl Session {
             for row in self.fetch_all(query).await? {
                 let skipped = (row.id("account")?, row.id("id")?);
                 found.extend(Some(skipped).filter(|skipped| !found.contains(skipped)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Of mail that an account's user was spared: by these hashes of its own ids if it was left out by this rule, or of the
+    /// ids it names if it was not; each with the hash of every person on it.
+    pub async fn skipped_pairs(
+        &mut self,
+        account: AccountId,
+        (role, rule): (HashRole, &str),
+        hashes: &[[u8; 16]],
+    ) -> Result<HashSet<([u8; 16], [u8; 16])>, Error> {
+        let mut found = HashSet::new();
+        for some in hashes.chunks(LIST_MAX) {
+            let query = Statement::new(
+                "select i.hash as id, p.hash as person from decision_hashes i cross join decisions d \
+                 cross join decision_hashes p where d.workspace = i.workspace and d.id = i.decision \
+                 and p.workspace = d.workspace and p.decision = d.id and p.role = 'address' \
+                 and d.verdict = 'skipped' and i.role = ",
+            )
+            .arg(role.as_str())
+            .text(if role == HashRole::Id { " and d.rule = " } else { " and d.rule <> " })
+            .arg(rule)
+            .text(" and i.workspace = ")
+            .arg(self.workspace())
+            .text(" and i.hash in ")
+            .list(some)
+            .text(" and d.account = ")
+            .arg(account)
+            .query();
+            for row in self.fetch_all(query).await? {
+                found.insert((row.get("id")?, row.get("person")?));
             }
         }
         Ok(found)

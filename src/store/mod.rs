@@ -46,6 +46,7 @@ mod lookups;
 mod mailboxes;
 mod messages;
 mod order_keys;
+mod policies;
 mod repairs;
 mod routes;
 mod sightings;

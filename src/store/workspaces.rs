@@ -3,7 +3,7 @@
 //! Not here: what lies in one, and erasing it (`store::erasure`). Every other verb starts from a session that is bound to a workspace.
 
 use super::{
-    Error, Page, ReadSystem, Session, System, Tx,
+    Error, Page, ReadSystem, Session, System,
     columns::changed,
     sql::{Row, sql},
     statement::Statement,
@@ -18,6 +18,8 @@ pub struct WorkspaceChange {
     pub name: Option<String>,
     pub slug: Option<String>,
     pub timezone: Option<String>,
+    /// The settings that were chosen beside the preset stay.
+    pub preset: Option<String>,
 }
 
 impl System {
@@ -44,11 +46,13 @@ impl System {
     /// `Conflict` when the slug is taken, `Missing` when there is no such workspace.
     pub async fn update_workspace(&mut self, id: WorkspaceId, change: &WorkspaceChange) -> Result<(), Error> {
         let query = sql("update workspaces set name = coalesce($2, name), slug = coalesce($3, slug), \
-             timezone = coalesce($4, timezone) where id = $1 and erasing_at is null")
+             timezone = coalesce($4, timezone), preset = coalesce($5, preset), policy_version = policy_version \
+             + case when coalesce($5, preset) <> preset then 1 else 0 end where id = $1 and erasing_at is null")
         .bind(id)
         .bind(change.name.clone())
         .bind(change.slug.clone())
-        .bind(change.timezone.clone());
+        .bind(change.timezone.clone())
+        .bind(change.preset.clone());
         changed(self.execute(query).await?)
     }
 }
@@ -79,21 +83,6 @@ impl Session {
         let query = sql(format!("select {COLUMNS} from workspaces where id = $1 and erasing_at is null"))
             .bind(self.workspace());
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
-    }
-}
-
-impl Tx {
-    /// Chooses another preset. Returns the policy version that decisions name from now on.
-    ///
-    /// # Errors
-    /// `Missing` when the workspace has been deleted.
-    pub async fn set_preset(&mut self, preset: &str) -> Result<i64, Error> {
-        let query =
-            sql("update workspaces set preset = $2, policy_version = policy_version + 1 where id = $1 \
-             returning policy_version")
-            .bind(self.workspace())
-            .bind(preset);
-        self.fetch_optional(query).await?.ok_or(Error::Missing)?.get("policy_version")
     }
 }
 

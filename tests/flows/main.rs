@@ -26,6 +26,7 @@ mod isolation;
 mod life;
 mod metrics;
 mod poison;
+mod policies;
 mod privacy;
 mod recognise;
 mod relay;

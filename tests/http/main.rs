@@ -14,6 +14,7 @@ mod events;
 mod mail;
 mod once;
 mod people;
+mod policy;
 mod protocol;
 mod server;
 mod workspaces;

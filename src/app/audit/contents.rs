@@ -8,6 +8,7 @@ use crate::{
         attribution::{self, OurDomains},
         ids::{ConversationId, MessageKey},
         message::{Author, StoredMessage},
+        policy::{Policy, Preset},
         threading::{self, PARTICIPANTS_MAX, ThreadKey, ThreadNode},
     },
     flow,
@@ -90,7 +91,9 @@ async fn read(
         report.found("bytes", stored.id);
     }
     let message = Message::parse(&raw);
-    if flow::identity(&message) != stored.identity {
+    // What policy cut out of it is a part of its identity.
+    let is_whole = stored.attachments.iter().all(|attachment| attachment.skipped.is_none());
+    if is_whole && flow::identity(&message) != stored.identity {
         report.found("identity", stored.id);
     }
     Ok(Some(message))
@@ -112,7 +115,9 @@ async fn keys_lead_home(
     ours: &OurDomains,
     report: &mut Report,
 ) -> Result<(), Error> {
-    let known = flow::known_people(session, &stored.parties).await?;
+    // Only who works here bears on keys: whichever contacts count.
+    let settings = Policy::of_preset(Preset::default_preset()).settings;
+    let known = flow::known_people(session, &stored.parties, &settings).await?;
     let mut who = attribution::attribute(&stored.parties, &known, ours);
     if matches!(stored.author, Author::User(_)) {
         // He was a user when it was filed, whatever he is now.

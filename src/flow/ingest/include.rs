@@ -9,6 +9,7 @@ use crate::{
     core::{
         attribution::{self, OurDomains},
         ids::{ConversationId, MessageKey},
+        policy::Policy,
         threading::{self, ThreadKey, ThreadNode},
     },
     flow::FlowError,
@@ -22,7 +23,7 @@ use crate::{
 /// Those of the store.
 pub(in crate::flow) async fn include(
     tx: &mut Tx,
-    ours: &OurDomains,
+    (ours, policy): (&OurDomains, &Policy),
     (message, conversation): (MessageKey, ConversationId),
     (people, at): (&[Address], Timestamp),
 ) -> Result<ConversationId, FlowError> {
@@ -37,7 +38,7 @@ pub(in crate::flow) async fn include(
     }
     parties.bcc.extend(new.iter().map(|address| Party::new(address.clone(), None)));
     tx.set_parties(message, &parties).await?;
-    let known = known_people(tx, &parties).await?;
+    let known = known_people(tx, &parties, &policy.settings).await?;
     let who = attribution::attribute(&parties, &known, ours);
     tx.put_message_contacts(message, stored.sent_at, &who.contacts).await?;
     let outsiders: Vec<Address> = who.outsiders.into_iter().filter(|address| new.contains(address)).collect();

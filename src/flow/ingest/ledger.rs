@@ -38,7 +38,7 @@ pub(super) async fn decide(
 
 /// The policy as decisions name it.
 pub(in crate::flow) fn stamp(policy: &Policy) -> PolicyStamp<'_> {
-    PolicyStamp { preset: policy.preset, version: policy.version }
+    PolicyStamp { preset: &policy.preset, version: policy.version }
 }
 
 /// The keyed hashes by which a decision about this mail is found.

@@ -2,12 +2,14 @@
 //!
 //! Not here: deciding whether it may come in. Each door has judged before it calls.
 
+mod files;
 mod include;
 mod ledger;
 mod people;
 mod recognise;
 mod thread;
 
+pub(super) use files::{Kept, keep};
 pub(super) use include::include;
 pub(super) use ledger::{decision_hashes, hashes_of, stamp};
 pub(crate) use recognise::identity;
@@ -20,12 +22,12 @@ use uuid::Uuid;
 use super::FlowError;
 use crate::{
     core::{
-        attribution::{self, Attribution, Known, KnownContact, OurDomains},
+        attribution::{self, Attribution, Known, OurDomains},
         decision::Ruling,
         event::{Event, MessageEvent, MessageFact},
         ids::{AccountId, AttachmentId, ContactId, ConversationId, MessageKey},
         message::{AttachmentSummary, Direction, Parties, Sighting, SightingRow, StoredMessage},
-        policy::Policy,
+        policy::{self, FileRule, Policy, Settings},
         threading::{ThreadKey, ThreadNode},
     },
     mail::{Address, Attachment, Defect, Message},
@@ -53,7 +55,10 @@ pub(super) struct Arrival<'a> {
     pub proven: Vec<ConversationId>,
     /// The message that its loop mark says it is a copy of, passed on by us.
     pub passed_on: Option<MessageKey>,
-    pub create_contacts: bool,
+    /// Attachments whose content policy kept out of the bytes, by their place.
+    pub omitted: &'a [(usize, FileRule)],
+    /// A user sent it to a capture address.
+    pub captured: bool,
     pub announce: Announce,
     pub account: Option<AccountId>,
     /// Who of the parties is known, if the caller has looked since it took the filing lock.
@@ -139,8 +144,8 @@ async fn add_sightings(
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
 ) -> Result<Ingested, FlowError> {
-    if arrival.create_contacts && !is_captured(tx, message).await? {
-        meet(tx, ours, message, arrival).await?;
+    if arrival.captured && !is_captured(tx, message).await? {
+        meet(tx, (ours, policy), message, arrival).await?;
     }
     for sighting in &arrival.sightings {
         let row = SightingRow { sighting: sighting.clone(), at: arrival.received_at };
@@ -150,7 +155,7 @@ async fn add_sightings(
         }
     }
     ledger::decide(tx, policy, arrival, message).await?;
-    let conversation = join_known(tx, ours, (message, conversation), arrival).await?;
+    let conversation = join_known(tx, (ours, policy), (message, conversation), arrival).await?;
     Ok(Ingested::Known { message, conversation })
 }
 
@@ -162,16 +167,16 @@ async fn is_captured(tx: &mut Tx, message: MessageKey) -> Result<bool, Error> {
 /// The first capture of a message that was here already makes the contacts that it would have made had it come first.
 async fn meet(
     tx: &mut Tx,
-    ours: &OurDomains,
+    (ours, policy): (&OurDomains, &Policy),
     message: MessageKey,
     arrival: &Arrival<'_>,
 ) -> Result<(), FlowError> {
-    let mut known = known_people(tx, &arrival.parties).await?;
-    let created = people::create_contacts(tx, ours, &mut known, arrival).await?;
+    let mut known = known_people(tx, &arrival.parties, &policy.settings).await?;
+    let created = people::create_contacts(tx, (ours, policy), &mut known, arrival).await?;
     let who = attribution::attribute(&arrival.parties, &known, ours);
     let stored = tx.message(message).await?.ok_or(Error::Missing)?;
     tx.put_message_contacts(message, stored.sent_at, &who.contacts).await?;
-    let events = people::contact_events(&created, &known, arrival, message);
+    let events = people::contact_events(&created, (&known, policy), arrival, message);
     tx.announce_all(&events, arrival.received_at).await?;
     Ok(())
 }
@@ -180,7 +185,7 @@ async fn meet(
 /// wire: answers will name that one.
 async fn join_known(
     tx: &mut Tx,
-    ours: &OurDomains,
+    (ours, policy): (&OurDomains, &Policy),
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
 ) -> Result<ConversationId, FlowError> {
@@ -193,7 +198,7 @@ async fn join_known(
     if keys.is_empty() && new_id.is_none() {
         return Ok(conversation);
     }
-    let known = known_people(tx, &arrival.parties).await?;
+    let known = known_people(tx, &arrival.parties, &policy.settings).await?;
     let who = attribution::attribute(&arrival.parties, &known, ours);
     if let Some(id) = new_id {
         tx.add_message_id(message, id).await?;
@@ -219,13 +224,9 @@ async fn file(
 ) -> Result<Ingested, FlowError> {
     let mut known = match arrival.known.take() {
         Some(known) => known,
-        None => known_people(tx, &arrival.parties).await?,
+        None => known_people(tx, &arrival.parties, &policy.settings).await?,
     };
-    let created = if arrival.create_contacts {
-        people::create_contacts(tx, ours, &mut known, &arrival).await?
-    } else {
-        Vec::new()
-    };
+    let created = people::create_contacts(tx, (ours, policy), &mut known, &arrival).await?;
     let who = attribution::attribute(&arrival.parties, &known, ours);
     let mut keys = thread::thread_keys(&arrival, &who);
     keys.extend(arrival.proven.iter().map(of_conversation));
@@ -247,7 +248,7 @@ async fn file(
     if arrival.announce == Announce::Never {
         events.retain(|event| !matches!(event, Event::ConversationCreated { .. }));
     }
-    events.extend(people::contact_events(&created, &known, &arrival, message.id));
+    events.extend(people::contact_events(&created, (&known, policy), &arrival, message.id));
     events.extend(message_event(&arrival, &message, &contacts));
     tx.announce_all(&events, arrival.received_at).await?;
     ledger::decide(tx, policy, &arrival, message.id).await?;
@@ -272,21 +273,24 @@ async fn store_message(
     Ok(message)
 }
 
-/// Who of these people the workspace knows.
-pub(crate) async fn known_people(session: &mut store::Session, parties: &Parties) -> Result<Known, Error> {
+/// Who of these people the workspace knows, as its policy counts them.
+pub(crate) async fn known_people(
+    session: &mut store::Session,
+    parties: &Parties,
+    settings: &Settings,
+) -> Result<Known, Error> {
     let addresses: Vec<Address> = parties.addresses().cloned().collect();
-    known_among(session, &addresses).await
+    known_among(session, &addresses, settings).await
 }
 
 /// The same of the people of many messages at once.
-pub(super) async fn known_among(session: &mut store::Session, addresses: &[Address]) -> Result<Known, Error> {
+pub(super) async fn known_among(
+    session: &mut store::Session,
+    addresses: &[Address],
+    settings: &Settings,
+) -> Result<Known, Error> {
     let (users, contacts) = session.people_among(addresses).await?;
-    let known =
-        |found: store::ContactMatch| KnownContact { id: found.contact, assigned_user: found.assigned_user };
-    Ok(Known {
-        users,
-        contacts: contacts.into_iter().map(|(address, found)| (address, known(found))).collect(),
-    })
+    Ok(policy::known(settings, users, contacts))
 }
 
 async fn write_rows(
@@ -329,7 +333,12 @@ fn stored(
         subject: summary.subject.clone(),
         parties: arrival.parties.clone(),
         in_reply_to: summary.in_reply_to.first().cloned(),
-        attachments: arrival.message.attachments.iter().map(attachment).collect(),
+        attachments: arrival
+            .message
+            .attachments
+            .iter()
+            .map(|file| attachment(file, arrival.omitted))
+            .collect(),
         defects: arrival.message.defects.iter().map(defect_word).collect(),
         sent_at: sent_at(arrival),
         received_at: arrival.arrived_at(),
@@ -342,7 +351,7 @@ fn defect_word(defect: &Defect) -> String {
     serde_json::to_value(defect).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-fn attachment(attachment: &Attachment) -> AttachmentSummary {
+fn attachment(attachment: &Attachment, omitted: &[(usize, FileRule)]) -> AttachmentSummary {
     AttachmentSummary {
         id: mint::<AttachmentId>(),
         index: u32::try_from(attachment.index).unwrap_or(u32::MAX),
@@ -351,6 +360,7 @@ fn attachment(attachment: &Attachment) -> AttachmentSummary {
         size: attachment.size,
         sha256: attachment.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
         content_id: attachment.content_id.clone(),
+        skipped: files::skipped(omitted, attachment.index),
     }
 }
 

@@ -32,6 +32,7 @@ use uuid::Uuid;
 use super::{
     FlowError, Gateway,
     ingest::{self, Announce, Arrival, Ingested, RawBytes},
+    policy_of,
 };
 use crate::{
     core::{
@@ -94,12 +95,10 @@ pub struct Accepted {
 /// Those of the store.
 pub async fn file(tx: &mut Tx, gateway: &Gateway, handed: Handed<'_>) -> Result<Accepted, FlowError> {
     tx.lock_filing().await?;
+    let (ours, policy) = (&gateway.settings.ours, policy_of(tx, Some(handed.order.user)).await?);
     let filed = match ordered_before(tx, &handed).await? {
         Some(known) => known,
-        None => {
-            let (ours, policy) = (&gateway.settings.ours, gateway.policy());
-            ingest::ingest(tx, ours, &policy, arrival(gateway, &handed)).await?
-        }
+        None => ingest::ingest(tx, ours, &policy, arrival(gateway, &handed)).await?,
     };
     let message = filed.key();
     if let Some(key) = &handed.order.key {
@@ -111,7 +110,7 @@ pub async fn file(tx: &mut Tx, gateway: &Gateway, handed: Handed<'_>) -> Result<
             let people: Vec<_> = outgoing(gateway, handed.envelope).map(|one| one.address.clone()).collect();
             let known = (message, *conversation);
             let at = handed.received_at;
-            (ingest::include(tx, &gateway.settings.ours, known, (&people, at)).await?, false)
+            (ingest::include(tx, (ours, &policy), known, (&people, at)).await?, false)
         }
     };
     let state = match tx.submission(message).await? {
@@ -159,7 +158,8 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         proven: handed.order.conversation.into_iter().collect(),
         passed_on: None,
         // A capture address among the recipients files a copy, as it does in any other mail.
-        create_contacts: is_captured,
+        omitted: &[],
+        captured: is_captured,
         announce: match is_captured && outgoing(gateway, handed.envelope).next().is_none() {
             true => Announce::Now(MessageEvent::Captured),
             // It is announced as sent when it was sent.

@@ -6,10 +6,9 @@ use crate::{
     core::{
         ids::{ConversationId, UserId},
         inbound::{Exit, SendClass},
-        policy::ClassRoute,
         submission::Smarthost,
     },
-    flow::Gateway,
+    flow::{Gateway, policy_of},
     mail::{Address, HeaderBlock},
     store::{Error, Session},
 };
@@ -100,12 +99,18 @@ pub async fn choose_exit(
     gateway: &Gateway,
     sender: Sender<'_>,
 ) -> Result<Result<Exit, Refusal>, Error> {
-    let account = session.sending_account(sender.user).await?.map(Exit::Account);
+    let settings = policy_of(session, Some(sender.user)).await?.settings;
+    let account = match session.sending_account(sender.user).await? {
+        Some(id) => session.account(id).await?,
+        None => None,
+    };
+    let is_from = account.as_ref().is_some_and(|account| account.email == *sender.from);
+    let account = account.map(|account| Exit::Account(account.id));
     let smarthost = choose_smarthost(session, gateway, sender).await?;
-    Ok(match (gateway.policy().route(sender.class), account) {
-        (ClassRoute::Account, Some(account)) => Ok(account),
-        (ClassRoute::Account, None) => smarthost,
-        (ClassRoute::Smarthost, account) => smarthost.or_else(|refusal| account.ok_or(refusal)),
+    Ok(match (settings.leaves_by_account(sender.class, is_from), account) {
+        (true, Some(account)) => Ok(account),
+        (true, None) => smarthost,
+        (false, account) => smarthost.or_else(|refusal| account.ok_or(refusal)),
     })
 }
 

@@ -13,18 +13,18 @@ use crate::{
     account::Trouble,
     core::{
         event::{Event, MessageEvent, MessageFact, RecipientFact},
-        ids::MessageKey,
+        ids::{AccountId, MessageKey},
         job::{Job, JobExit},
         message::Direction,
         policy::AppendSent,
         retry,
         submission::{Hold, RecipientState, SentCopy, Submission, SubmissionState, overall},
     },
-    flow::{FlowError, Gateway, jitter, now, signed},
+    flow::{FlowError, Gateway, jitter, now, policy_of, signed},
     mail::{Address, Notify, Recipient},
     queue::{Leased, Settlement},
     smtp::{Outcome, Reply},
-    store::Tx,
+    store::{Error, Tx},
 };
 
 /// How long a lane stands back from a server that cannot be reached or hangs up, before its next message is tried. Each
@@ -466,9 +466,10 @@ async fn follow_up(
     now: Timestamp,
 ) -> Result<(), FlowError> {
     let sent = submission.recipients.iter().any(|state| state.state == SubmissionState::Sent);
-    let wants_copy =
-        submission.sent_copy == SentCopy::Wanted && gateway.policy().append_sent == AppendSent::Auto;
-    if let (true, true, Some(account)) = (sent, wants_copy, submission.account) {
+    let account = submission.account.filter(|_| sent && submission.sent_copy == SentCopy::Wanted);
+    if let Some(account) = account
+        && files_sent_copies(tx, account).await?
+    {
         // By then the account's own session has seen the provider's copy, if it files one.
         let run_at = now + signed(gateway.settings.sent_copy_wait);
         tx.enqueue_job(&Job::SaveSent { message: submission.message, account }, run_at).await?;
@@ -476,4 +477,9 @@ async fn follow_up(
         tx.set_sent_copy(submission.message, SentCopy::Queued).await?;
     }
     report::queue(tx, submission, now).await
+}
+
+async fn files_sent_copies(tx: &mut Tx, account: AccountId) -> Result<bool, Error> {
+    let user = tx.account(account).await?.map(|account| account.user_id);
+    Ok(policy_of(tx, user).await?.settings.append_sent == AppendSent::Auto)
 }

@@ -76,7 +76,7 @@ impl<S: Wire> Connection<'_, S> {
 
     /// The mail of the selected mailbox that a backfill reads, up to this UID.
     pub(super) async fn history(&mut self, last_uid: u32) -> Result<UidSet, Failure> {
-        if self.gateway.policy().backfill.is_zero() || last_uid == 0 {
+        if self.policy.settings.backfill_days == 0 || last_uid == 0 {
             return Ok(UidSet::new());
         }
         let found = self.search(Criterion::Since(self.horizon(now()))).await?;

@@ -10,15 +10,16 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Failure, Memory};
+use super::{Failure, Memory, judge::Bench};
 use crate::{
     account::{ImapClient, Trouble},
     core::{
         account::{Account, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid},
-        ids::{AccountId, WorkspaceId},
+        ids::{AccountId, UserId, WorkspaceId},
+        policy::Policy,
         sync_plan::MailboxView,
     },
-    flow::Gateway,
+    flow::{Gateway, policy_of},
     imap::{
         self, Client, Criterion, HeaderExtent, Kind, MailboxName, MailboxStatus, ModSeq, Resume, Selected,
         Uid, UidSet, UidValidity,
@@ -42,6 +43,9 @@ pub(super) struct Connection<'g, S> {
     pub client: Client<S>,
     pub workspace: WorkspaceId,
     pub account: AccountId,
+    pub user: UserId,
+    /// As it was when it was last asked for: before each look, and before each batch is judged.
+    pub policy: Policy,
     /// The hold on the account; none for a short errand, which its job guards.
     pub lease: Option<store::Leased>,
     pub connected_at: Timestamp,
@@ -100,7 +104,7 @@ impl<'g, S: Wire> Connection<'g, S> {
     pub(super) fn new(
         gateway: &'g Gateway,
         workspace: WorkspaceId,
-        account: &Account,
+        (account, policy): (&Account, Policy),
         client: Client<S>,
         memory: &'g mut Memory,
     ) -> Self {
@@ -109,6 +113,8 @@ impl<'g, S: Wire> Connection<'g, S> {
             client,
             workspace,
             account: account.id,
+            user: account.user_id,
+            policy,
             lease: None,
             connected_at: account.connected_at,
             last_look: account.status.last_checked_at.unwrap_or(account.connected_at),
@@ -172,6 +178,18 @@ impl<'g, S: Wire> Connection<'g, S> {
         self.gateway.store.read(self.workspace).await
     }
 
+    /// The policy of this moment.
+    pub(super) async fn refresh_policy(&mut self, session: &mut store::Session) -> Result<(), store::Error> {
+        self.policy = policy_of(session, Some(self.user)).await?;
+        Ok(())
+    }
+
+    /// What the account's mail is judged by.
+    pub(super) fn bench(&self) -> Bench<'_> {
+        let (ours, policy) = (&self.gateway.settings.ours, &self.policy);
+        Bench { ours, policy, account: self.account, user: self.user }
+    }
+
     /// Begins a transaction that fails when somebody else has taken the account over.
     pub(super) async fn begin(&self) -> Result<store::Tx, store::Error> {
         let mut tx = self.gateway.store.begin(self.workspace).await?;
@@ -183,7 +201,8 @@ impl<'g, S: Wire> Connection<'g, S> {
 
     /// The first day of which the backfill reads mail.
     pub(super) fn horizon(&self, from: Timestamp) -> jiff::civil::Date {
-        let back = jiff::SignedDuration::try_from(self.gateway.policy().backfill).unwrap_or_default();
+        let days = i64::from(self.policy.settings.backfill_days);
+        let back = jiff::SignedDuration::from_hours(days * 24);
         from.saturating_sub(back).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(jiff::tz::TimeZone::UTC).date()
     }
 }
@@ -207,11 +226,12 @@ impl<'g> Connection<'g, Stream> {
             login => login?,
         };
         let Some(login) = login else { return Ok(None) };
+        let policy = policy_of(&mut session, Some(found.user_id)).await?;
         drop(session);
         let turn = gateway.followers.login_turn().await;
         let client: ImapClient = gateway.dialer.open_imap(&login).await?;
         drop(turn);
-        let mut connection = Self::new(gateway, workspace, &found, client, memory);
+        let mut connection = Self::new(gateway, workspace, (&found, policy), client, memory);
         connection.greet().await?;
         Ok(Some(connection))
     }

@@ -25,12 +25,12 @@ use crate::{
         ids::{DecisionId, MessageKey},
         job::Job,
         message::{Direction, Sighting},
-        policy,
+        policy::{self, FileRule},
         sync_plan::{Way, is_news},
     },
     flow::{
         FlowError,
-        ingest::{self, Announce, Arrival, Ingested, RawBytes},
+        ingest::{self, Announce, Arrival, Ingested, Kept, RawBytes},
         now, reading, submit,
     },
     imap::{Body, Error, MailboxName, Uid},
@@ -85,6 +85,8 @@ pub(super) struct Whole {
     pub bytes: SealedBlob,
     /// The message that this is a copy of, passed on by us to somebody whose mailbox it lies in.
     pub passed_on: Option<MessageKey>,
+    /// Attachments whose content policy kept out of the bytes.
+    pub omitted: Vec<(usize, FileRule)>,
     /// The bytes once more when it is a delivery report: what it is about is looked up when it is filed.
     pub report: Option<Bytes>,
 }
@@ -153,7 +155,10 @@ impl<S: Wire> Connection<'_, S> {
                 Fetched::Whole(raw) => {
                     part.bytes = part.bytes.saturating_add(raw.len());
                     let ruling = if opens { policy::delivery_report() } else { ruling };
-                    part.filed.push(self.whole(seen, (ruling, direction), raw).await?);
+                    match self.whole(seen, (ruling, direction), raw).await? {
+                        Ok(whole) => part.filed.push(whole),
+                        Err(out) => part.lost.push(out),
+                    }
                 }
             }
             part.note(uid);
@@ -174,10 +179,12 @@ impl<S: Wire> Connection<'_, S> {
         Ok(seen.into_iter().filter(|message| !known.contains(&message.uid.get())).collect())
     }
 
-    pub(super) async fn judge(&self, seen: &[Seen]) -> Result<Vec<(Ruling, Direction)>, Failure> {
-        let (ours, policy) = (&self.gateway.settings.ours, self.gateway.policy());
+    /// Judges messages by the policy of this moment.
+    pub(super) async fn judge(&mut self, seen: &[Seen]) -> Result<Vec<(Ruling, Direction)>, Failure> {
+        let mut session = self.read().await?;
+        self.refresh_policy(&mut session).await?;
         let seen: Vec<&Seen> = seen.iter().collect();
-        Ok(judge::rulings(&mut self.read().await?, (ours, &policy), &seen).await?)
+        Ok(judge::rulings(&mut session, self.bench(), &seen).await?)
     }
 
     /// Fetches a body. A message that fails again and again is given up, lest it block all that follow.
@@ -201,20 +208,25 @@ impl<S: Wire> Connection<'_, S> {
         Ok(fetched)
     }
 
-    /// Reads and seals a message. Both take time in which nobody else should have to wait, so no transaction is begun yet.
+    /// Reads and seals a message, without the files that policy keeps out; the inner error is that it stays out for them.
+    /// All of it takes time in which nobody else should have to wait, so no transaction is begun yet.
     pub(super) async fn whole(
         &self,
         seen: Seen,
         (ruling, direction): (Ruling, Direction),
         raw: Bytes,
-    ) -> Result<Whole, store::Error> {
+    ) -> Result<Result<Whole, (Seen, Ruling)>, store::Error> {
         let (store, workspace) = (&self.gateway.store, self.workspace);
         let message = reading::read(&raw).await;
+        let Kept { raw, omitted } = match ingest::keep(&self.policy.settings, &message, raw) {
+            Ok(kept) => kept,
+            Err(ruling) => return Ok(Err((seen, ruling))),
+        };
         let key = store.content_key(workspace, Some(self.account)).await?;
         let bytes = store.seal_blob(workspace, key, &raw).await?;
         let passed_on = self.passed_on(&raw);
         let report = (message.kind == Kind::Bounce).then_some(raw);
-        Ok(Whole { seen, ruling, direction, message, bytes, passed_on, report })
+        Ok(Ok(Whole { seen, ruling, direction, message, bytes, passed_on, omitted, report }))
     }
 
     async fn commit(
@@ -285,8 +297,7 @@ impl<S: Wire> Connection<'_, S> {
         let hasher = tx.text_hasher().await?;
         // A capture may have been filed since we judged, and found no decision of ours to recall. Now nobody else files.
         let seen: Vec<&Seen> = left.iter().map(|(seen, _)| seen).collect();
-        let policy = self.gateway.policy();
-        let again = judge::rulings(tx, (&self.gateway.settings.ours, &policy), &seen).await?;
+        let again = judge::rulings(tx, self.bench(), &seen).await?;
         let mut skipped = Vec::new();
         for ((seen, ruling), (today, _)) in left.iter().zip(again) {
             let id = self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
@@ -346,7 +357,7 @@ impl<S: Wire> Connection<'_, S> {
             seen_at: Some(self.place(writing.name, writing.uid_validity, uid)),
             hashes: hashes.unwrap_or_default(),
         };
-        tx.decide(&decision, ingest::stamp(&self.gateway.policy()), now).await
+        tx.decide(&decision, ingest::stamp(&self.policy), now).await
     }
 
     pub(super) fn arrival<'a>(
@@ -371,7 +382,8 @@ impl<S: Wire> Connection<'_, S> {
             extra_nodes: seen.nodes.clone(),
             proven: Vec::new(),
             passed_on: whole.passed_on,
-            create_contacts: false,
+            omitted: &whole.omitted,
+            captured: false,
             announce: if is_news {
                 Announce::Now(ingest::event_for(whole.direction))
             } else {
@@ -397,8 +409,8 @@ impl<S: Wire> Connection<'_, S> {
     ) -> Result<Ingested, FlowError> {
         let returned = self.returned(tx, whole).await?;
         arrival.proven.extend(returned.as_ref().map(|returned| returned.conversation));
-        let (received_at, policy) = (arrival.received_at, self.gateway.policy());
-        let filing = ingest::ingest(tx, &self.gateway.settings.ours, &policy, arrival);
+        let received_at = arrival.received_at;
+        let filing = ingest::ingest(tx, &self.gateway.settings.ours, &self.policy, arrival);
         let ingested = Box::pin(filing).await?;
         if let Some(returned) = &returned {
             submit::record_returned(tx, returned, received_at).await?;

@@ -9,17 +9,17 @@ use jiff::Timestamp;
 use crate::{
     account::Trouble,
     core::{
-        account::{AccountState, AccountStatus, Progress},
+        account::{AccountState, AccountStatus, LabelledStatus, Progress},
         event::{AccountEvent, Event},
         ids::AccountId,
         sync_plan::resting_state,
     },
-    flow::{Gateway, now, signed, submit},
+    flow::{Gateway, now, policy_of, signed, submit},
     store::{Error, Leased, Tx},
 };
 
 /// Writes down what ended a session, and when the next one begins; `None` when it takes the user first. True when there is to
-/// be no next one, for the account has failed for as long as policy allows.
+/// be no next one, for the account has failed for as long as policy bears.
 ///
 /// # Errors
 /// Those of the store; `Fenced` when the account is no longer ours.
@@ -32,7 +32,8 @@ pub async fn record(
     let mut tx = gateway.store.begin(lease.workspace).await?;
     tx.check_epoch(lease.account, lease.epoch).await?;
     let since = tx.failing_since(lease.account).await?;
-    let patience = gateway.policy().give_up_after;
+    let user = tx.account(lease.account).await?.ok_or(Error::Fenced)?.user_id;
+    let patience = policy_of(&mut tx, Some(user)).await?.settings.give_up_after.duration();
     let ends = next_attempt_at.is_some() && ends_patience(trouble, since, (now(), patience));
     if ends {
         give_up(&mut tx, lease.account, trouble).await?;
@@ -73,7 +74,8 @@ async fn give_up(tx: &mut Tx, id: AccountId, trouble: &Trouble) -> Result<(), Er
         ..account.status
     };
     tx.set_account_status(id, &status).await?;
-    announce(tx, (id, &status), AccountEvent::Stopped, now).await
+    let settings = policy_of(tx, Some(account.user_id)).await?.settings;
+    announce(tx, (id, settings.labelled(status)), AccountEvent::Stopped, now).await
 }
 
 /// Writes down that the provider refused the account's login elsewhere than in its session. The session ends too: nobody
@@ -116,8 +118,8 @@ async fn write_down(
         _ => None,
     };
     if let Some(what) = what.filter(|_| was != state) {
-        let event = Event::Account { what, account: id, status };
-        tx.announce(&event, now).await?;
+        let settings = policy_of(tx, Some(account.user_id)).await?.settings;
+        announce(tx, (id, settings.labelled(status)), what, now).await?;
     }
     Ok(())
 }
@@ -144,7 +146,8 @@ pub(super) async fn note_filed(tx: &mut Tx, id: AccountId, now: Timestamp) -> Re
     let status = AccountStatus { last_synced_at: Some(now), ..status };
     tx.set_account_status(id, &status).await?;
     if is_first {
-        announce(tx, (id, &status), AccountEvent::Active, now).await?;
+        let settings = policy_of(tx, Some(account.user_id)).await?.settings;
+        announce(tx, (id, settings.labelled(status)), AccountEvent::Active, now).await?;
     }
     Ok(())
 }
@@ -160,6 +163,7 @@ pub(super) enum Tell {
 pub(super) async fn settle(tx: &mut Tx, gateway: &Gateway, id: AccountId, tell: Tell) -> Result<(), Error> {
     let now = now();
     let account = tx.account(id).await?.ok_or(Error::Fenced)?;
+    let settings = policy_of(tx, Some(account.user_id)).await?.settings;
     let rows = tx.mailboxes(id).await?;
     let progress = rows.iter().fold(Progress { done: 0, total: 0 }, |sum, row| Progress {
         done: sum.done.saturating_add(row.backfill.done),
@@ -180,19 +184,20 @@ pub(super) async fn settle(tx: &mut Tx, gateway: &Gateway, id: AccountId, tell: 
     };
     tx.set_account_status(id, &status).await?;
     if !is_at_rest(was) {
-        announce(tx, (id, &status), AccountEvent::Connected, now).await?;
+        announce(tx, (id, settings.labelled(status.clone())), AccountEvent::Connected, now).await?;
         // What was held for want of it goes out now.
         submit::release_held(tx, gateway, Some(account.user_id)).await?;
     }
-    let is_first_look = last_checked_at.is_none() && !gateway.policy().backfill.is_zero();
+    let is_first_look = last_checked_at.is_none() && settings.backfill_days > 0;
     let ended = !backfilling && (was == AccountState::Backfilling || is_first_look);
     if ended || (backfilling && tell == Tell::Progress) {
-        let event = Event::Backfill { done: ended, account: id, progress, status: status.clone() };
+        let event =
+            Event::Backfill { done: ended, account: id, progress, status: settings.labelled(status.clone()) };
         tx.announce(&event, now).await?;
     }
     let was_waiting = is_at_rest(was) || was == AccountState::Connecting;
     if state == AccountState::Active && was != state && was_waiting {
-        announce(tx, (id, &status), AccountEvent::Active, now).await?;
+        announce(tx, (id, settings.labelled(status.clone())), AccountEvent::Active, now).await?;
     }
     Ok(())
 }
@@ -204,11 +209,11 @@ fn is_at_rest(state: AccountState) -> bool {
 
 async fn announce(
     tx: &mut Tx,
-    (account, status): (AccountId, &AccountStatus),
+    (account, status): (AccountId, LabelledStatus),
     what: AccountEvent,
     now: Timestamp,
 ) -> Result<(), Error> {
-    tx.announce(&Event::Account { what, account, status: status.clone() }, now).await.map(drop)
+    tx.announce(&Event::Account { what, account, status }, now).await.map(drop)
 }
 
 #[cfg(test)]

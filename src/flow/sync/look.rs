@@ -19,6 +19,9 @@ use crate::{
 impl<S: Wire> Connection<'_, S> {
     /// Looks at every mailbox. When nothing is new that is one round trip, and one more to end IDLE before.
     pub(super) async fn look(&mut self, mailboxes: &mut [Followed]) -> Result<(), Failure> {
+        let mut session = self.read().await?;
+        self.refresh_policy(&mut session).await?;
+        drop(session);
         let names: Vec<MailboxName> = mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
         // RFC 9051 section 6.3.11: STATUS of the selected mailbox need not be fresh (Dovecot's is not), but NOOP makes the
         // server say what came.

@@ -9,6 +9,7 @@ mod backfill;
 mod choose;
 mod connection;
 mod consume;
+mod exchange;
 mod follow;
 mod followers;
 mod headers;

@@ -26,7 +26,7 @@ use crate::{
         sync_plan::Way,
     },
     flow::{
-        FlowError, Gateway, now,
+        FlowError, Gateway, ingest, now,
         submit::{rest_over, tell_workers},
     },
     imap::{MailboxName, Uid, UidValidity},
@@ -162,10 +162,10 @@ impl<S: Wire> Connection<'_, S> {
         }
         match self.body(place, &seen).await? {
             Fetched::Not(ruling) => Ok(self.leave_again(job, &at, &ruling).await),
-            Fetched::Whole(raw) => {
-                let whole = self.whole(seen, (ruling, direction), raw).await?;
-                Ok(self.file_again(job, place, &whole).await)
-            }
+            Fetched::Whole(raw) => match self.whole(seen, (ruling, direction), raw).await? {
+                Ok(whole) => Ok(self.file_again(job, place, &whole).await),
+                Err((_, ruling)) => Ok(self.leave_again(job, &at, &ruling).await),
+            },
         }
     }
 
@@ -189,7 +189,7 @@ impl<S: Wire> Connection<'_, S> {
 
     async fn leave_again(&self, job: &Leased, at: &MailboxUid, ruling: &Ruling) -> Result<(), FlowError> {
         let mut tx = self.gateway.store.begin(self.workspace).await?;
-        tx.revise_decision(at, ruling, now()).await?;
+        tx.revise_decision(at, ruling, ingest::stamp(&self.policy), now()).await?;
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;
         Ok(())

@@ -68,12 +68,10 @@ impl Watch {
     /// Notes a look at every mailbox.
     pub(super) fn looked<S: Wire>(&mut self, connection: &Connection<'_, S>, mailboxes: usize) {
         let settings = &connection.gateway.settings;
+        let pause = connection.policy.settings.poll_pause(settings.sync_poll, jitter());
         let is_watched = connection.can_idle() && (mailboxes == 1 || connection.notified);
-        let wait = if is_watched {
-            settings.sync_poll.saturating_mul(SAFETY_POLLS).min(settings.idle_renew)
-        } else {
-            settings.sync_poll
-        };
+        let wait =
+            if is_watched { pause.saturating_mul(SAFETY_POLLS).min(settings.idle_renew) } else { pause };
         self.look_at = Instant::now() + wait;
     }
 
@@ -125,7 +123,7 @@ impl<S: Wire> Connection<'_, S> {
     /// Asks to be told of every mailbox, where that can be asked. The first is told of by IDLE in any case.
     pub(super) async fn ask_for_notices(&mut self, mailboxes: &[Followed]) -> Result<(), Failure> {
         self.notified = false;
-        if mailboxes.len() < 2 || !self.client.capabilities().has("NOTIFY") {
+        if mailboxes.len() < 2 || !self.policy.settings.push || !self.client.capabilities().has("NOTIFY") {
             return Ok(());
         }
         let names: Vec<MailboxName> = mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
@@ -148,7 +146,7 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     pub(super) fn can_idle(&self) -> bool {
-        !self.memory.no_idle && self.client.capabilities().has("IDLE")
+        self.policy.settings.push && !self.memory.no_idle && self.client.capabilities().has("IDLE")
     }
 
     /// Waits for something to do.

@@ -8,6 +8,7 @@ mod isolation;
 mod journal;
 mod outbound;
 mod people;
+mod policies;
 mod sync;
 mod threads;
 

@@ -43,10 +43,6 @@ both! {
         missing(system.update_workspace(mint(), &change).await);
         system.commit().await.unwrap();
 
-        let mut tx = store.begin(acme.id).await.unwrap();
-        assert_eq!(tx.set_preset("keap").await.unwrap(), 2);
-        let now = tx.this_workspace().await.unwrap().unwrap();
-        assert_eq!((now.preset.as_str(), now.policy_version), ("keap", 2));
     }
 
     async fn a_slug_is_given_once(world) {

@@ -60,8 +60,8 @@ both! {
         let decision = leave(&mut tx, &one, "no_contact", "one@x.example").await;
         let hash = tx.hash_of("one@x.example").await.unwrap();
         assert_eq!(tx.skipped_with_ids(&[hash]).await.unwrap(), [(account, decision)]);
-        assert!(tx.revise_decision(&one, &policy::gone(), at(9)).await.unwrap());
-        assert!(!tx.revise_decision(&other, &policy::gone(), at(9)).await.unwrap());
+        assert!(tx.revise_decision(&one, &policy::gone(), POLICY, at(9)).await.unwrap());
+        assert!(!tx.revise_decision(&other, &policy::gone(), POLICY, at(9)).await.unwrap());
         let decisions = tx.decisions(&all(), &DecisionFilter::default()).await.unwrap();
         assert_eq!((decisions[0].rule.as_str(), decisions[0].at), ("gone_at_provider", at(9)));
         // Mail that is gone is not looked for again.

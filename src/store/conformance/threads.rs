@@ -8,7 +8,7 @@ use super::{
 };
 use crate::core::{
     ids::{Id as _, MessageKey},
-    message::{AttachmentSummary, CaptureField, ContactRole, Sighting, SightingRow},
+    message::{AttachmentSummary, CaptureField, ContactRole, Sighting, SightingRow, SkippedFile},
     route::{Route, RouteTarget},
 };
 
@@ -34,6 +34,7 @@ both! {
             size: 5,
             sha256: "00".into(),
             content_id: None,
+            skipped: Some(SkippedFile { reason: "too_large".into(), limit: Some(4) }),
         }];
         let mut tx = place.tx().await;
         assert_eq!(tx.insert_message(&message).await.unwrap(), Some(conversation));

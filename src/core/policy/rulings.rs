@@ -1,0 +1,81 @@
+//! Verdicts that follow from what a message is, whatever the policy: reports, answers, loops, what cannot be read.
+//!
+//! Not here: verdicts that depend on settings (`judge`).
+
+use crate::core::decision::{Ruling, Verdict};
+
+/// Mail with a null reverse-path at a capture address: a report, or an answering machine's. Nobody sent it to have it filed,
+/// and it causes nothing (RFC 5321 section 4.5.5, RFC 3834 section 2).
+#[must_use]
+pub fn null_reverse_path() -> Ruling {
+    skipped(
+        "null_reverse_path",
+        "It came to a capture address from the null reverse-path: a machine sent it.",
+    )
+}
+
+/// A delivery report on mail that we sent. Whoever reports is no participant, and nobody is answered.
+#[must_use]
+pub fn delivery_report() -> Ruling {
+    synced("delivery_report", "It reports on the delivery of mail that was sent from here.")
+}
+
+/// Mail at a reply address whose participant wrote it.
+#[must_use]
+pub fn answered() -> Ruling {
+    synced("reply_address", "A participant answered to his reply address.")
+}
+
+/// Mail at a reply address that somebody else wrote, who merely learned the address.
+#[must_use]
+pub fn foreign_answer() -> Ruling {
+    held(
+        "reply_from_other_address",
+        "It came to a reply address from somebody other than the participant it belongs to.",
+    )
+}
+
+/// More mail from one sender at one reply address than people write.
+#[must_use]
+pub fn possible_loop() -> Ruling {
+    held("possible_loop", "One sender has written to one reply address so often that it looks like a loop.")
+}
+
+/// A copy of what the CRM sent itself, at a reply address: passed on from there it would be sent twice.
+#[must_use]
+pub fn sent_already() -> Ruling {
+    held("sent_by_crm", "It came to a reply address, but the CRM sent this message itself.")
+}
+
+/// Rules under which mail stays left out whatever becomes known of its conversation later: no use in fetching it again.
+pub const FINAL_RULES: [&str; 5] = ["draft", "internal", "attachment", "too_large", "gone_at_provider"];
+
+/// Mail that belongs but that the provider cannot hand out.
+#[must_use]
+pub fn unreadable() -> Ruling {
+    skipped("unreadable_at_provider", "It belongs to the CRM, but the provider cannot hand it out.")
+}
+
+/// Mail that belongs but is larger than the operator allows.
+#[must_use]
+pub fn too_large() -> Ruling {
+    skipped("too_large", "It belongs to the CRM, but it is larger than messages may be.")
+}
+
+/// Mail that was left out and is no longer at the provider.
+#[must_use]
+pub fn gone() -> Ruling {
+    skipped("gone_at_provider", "It was left out, and the user has deleted or moved it since.")
+}
+
+pub(super) fn synced(rule: &'static str, reason: &'static str) -> Ruling {
+    Ruling { verdict: Verdict::Synced, rule, reason }
+}
+
+pub(super) fn held(rule: &'static str, reason: &'static str) -> Ruling {
+    Ruling { verdict: Verdict::Held, rule, reason }
+}
+
+pub(super) fn skipped(rule: &'static str, reason: &'static str) -> Ruling {
+    Ruling { verdict: Verdict::Skipped, rule, reason }
+}
