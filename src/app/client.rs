@@ -17,8 +17,8 @@ use url::Url;
 use crate::{
     cli::{
         AccountVerb, Attachment, Client, Command, ContactVerb, ConversationVerb, Create, DecisionVerb,
-        EventVerb, Events, Follow, KeyCreate, KeyVerb, List, MessageVerb, Noun, One, SmarthostVerb, Update,
-        UserVerb, WebhookVerb, Within, WorkspaceVerb,
+        EventVerb, Events, Follow, KeyCreate, KeyVerb, LimitSet, LimitVerb, List, MessageVerb, Noun, OfUser,
+        One, SmarthostVerb, Update, UserVerb, WebhookVerb, Within, WorkspaceVerb,
     },
     net,
 };
@@ -126,6 +126,7 @@ fn call(command: Command) -> Option<(Client, Call)> {
         Command::Message(Noun { client, verb }) => (client, messages(verb)),
         Command::Event(Noun { client, verb }) => (client, events(verb)),
         Command::Webhook(Noun { client, verb }) => (client, webhooks(verb)),
+        Command::Limit(Noun { client, verb }) => (client, limits(verb)),
         Command::Decision(Noun { client, verb: DecisionVerb::List(list) }) => {
             (client, Call::within(&["decisions"]).list(list))
         }
@@ -256,6 +257,18 @@ fn webhooks(verb: WebhookVerb) -> Call {
             Call::one("webhooks", one).then("rotate-secret").method(Method::POST)
         }
         WebhookVerb::Replay(Update { id, body }) => Call::within(&["webhooks", &id, "replay"]).post(body),
+    }
+}
+
+fn limits(verb: LimitVerb) -> Call {
+    let of = |OfUser { user }: OfUser| match user {
+        Some(id) => Call::one("users", One { id }).then("limits"),
+        None => Call::within(&["limits"]),
+    };
+    match verb {
+        LimitVerb::Get(user) => of(user),
+        LimitVerb::Set(LimitSet { of: user, body }) => of(user).post(body).method(Method::PUT),
+        LimitVerb::Usage(one) => Call::one("users", one).then("usage"),
     }
 }
 
@@ -489,6 +502,11 @@ mod tests {
         ("webhook replay whk_1 --data {}", "POST /workspaces/acme/webhooks/whk_1/replay {}"),
         ("webhook rotate-secret whk_1", "POST /workspaces/acme/webhooks/whk_1/rotate-secret"),
         ("decision list --query verdict=held", "GET /workspaces/acme/decisions?verdict=held"),
+        ("limit get", "GET /workspaces/acme/limits"),
+        ("limit get --user usr_1", "GET /workspaces/acme/users/usr_1/limits"),
+        ("limit set --data {}", "PUT /workspaces/acme/limits {}"),
+        ("limit set --user usr_1 --data {}", "PUT /workspaces/acme/users/usr_1/limits {}"),
+        ("limit usage usr_1", "GET /workspaces/acme/users/usr_1/usage"),
         ("smarthost get", "GET /workspaces/acme/smarthost"),
         ("smarthost set --data {}", "PUT /workspaces/acme/smarthost {}"),
         ("smarthost delete", "DELETE /workspaces/acme/smarthost"),

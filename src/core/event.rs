@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     account::{AccountStatus, Progress},
-    ids::{AccountId, ContactId, ConversationId, DecisionId, EventId, MessageKey, WebhookId},
+    ids::{AccountId, ContactId, ConversationId, DecisionId, EventId, MessageKey, UserId, WebhookId},
+    limits::{Quota, Standing},
     submission::SubmissionState,
 };
 use crate::mail::{Address, MessageId};
@@ -59,6 +60,13 @@ pub enum Event {
         account: AccountId,
         progress: Progress,
         status: AccountStatus,
+    },
+    Quota {
+        what: QuotaEvent,
+        /// Whose; `None` for the workspace's own.
+        user: Option<UserId>,
+        quota: Quota,
+        standing: Standing,
     },
     WebhookDisabled {
         webhook: WebhookId,
@@ -116,6 +124,15 @@ pub enum AccountEvent {
     Disconnected,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaEvent {
+    /// 80 % are used.
+    Warning,
+    Exceeded,
+    /// There is room again.
+    Reset,
+}
+
 /// Every type of the contract, in its order: what an endpoint may subscribe to.
 pub const EVENT_TYPES: [&str; 29] = [
     "message.captured",
@@ -171,6 +188,9 @@ impl Event {
             Self::Account { what, .. } => what.kind(),
             Self::Backfill { done: false, .. } => "backfill.progress",
             Self::Backfill { done: true, .. } => "backfill.completed",
+            Self::Quota { what: QuotaEvent::Warning, .. } => "quota.warning",
+            Self::Quota { what: QuotaEvent::Exceeded, .. } => "quota.exceeded",
+            Self::Quota { what: QuotaEvent::Reset, .. } => "quota.reset",
             Self::WebhookDisabled { .. } => "webhook.disabled",
             Self::TestPing { .. } => "test.ping",
         }
@@ -221,6 +241,10 @@ impl Event {
                 "total": progress.total,
                 "status": status.data(),
             }),
+            Self::Quota { user, quota, standing: Standing { used, limit, resets_at }, .. } => {
+                let data = json!({ "quota": quota, "used": used, "limit": limit, "resets_at": resets_at });
+                with(data, "user_id", user.as_ref())
+            }
             Self::WebhookDisabled { webhook, reason } => json!({ "webhook_id": webhook, "reason": reason }),
             Self::TestPing { webhook } => json!({ "webhook_id": webhook }),
         }
@@ -304,6 +328,7 @@ impl JournalEntry {
             ("message" | "conversation", _) => "conversation_id",
             ("contact", _) => "contact_id",
             ("account" | "backfill", _) => "account_id",
+            ("quota", _) => "user_id",
             ("webhook", _) => "webhook_id",
             _ => return None,
         };
@@ -370,6 +395,11 @@ mod tests {
         }
     }
 
+    fn quota(user: Option<UserId>) -> Event {
+        let standing = Standing { used: 4, limit: Some(5), resets_at: None };
+        Event::Quota { what: QuotaEvent::Warning, user, quota: Quota::SentPerDay, standing }
+    }
+
     /// One event of each kind, with the member that names its subject.
     fn each() -> Vec<(Event, Option<&'static str>)> {
         let progress = Progress { done: 1, total: 2 };
@@ -387,6 +417,8 @@ mod tests {
             (contact(Some(id(1))), Some("contact_id")),
             (account(AccountEvent::ReauthRequired), Some("account_id")),
             (Event::Backfill { done: true, account: id(4), progress, status: status() }, Some("account_id")),
+            (quota(Some(id(8))), Some("user_id")),
+            (quota(None), None),
             (Event::WebhookDisabled { webhook: id(5), reason: "r".into() }, Some("webhook_id")),
             (Event::TestPing { webhook: id(5) }, None),
         ]

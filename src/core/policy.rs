@@ -45,6 +45,22 @@ pub enum ClassRoute {
     Smarthost,
 }
 
+/// What becomes of mail that is more than a user may have synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverSync {
+    Defer,
+    Skip,
+}
+
+/// What becomes of mail that is more than a user may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverSend {
+    Queue,
+    Fail,
+}
+
 /// The policy of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -62,6 +78,8 @@ pub struct Policy {
     pub append_sent: AppendSent,
     pub bulk_route: ClassRoute,
     pub workflow_route: ClassRoute,
+    pub over_sync: OverSync,
+    pub over_send: OverSend,
 }
 
 impl Policy {
@@ -84,6 +102,8 @@ impl Policy {
             append_sent: AppendSent::Auto,
             bulk_route: ClassRoute::Smarthost,
             workflow_route: ClassRoute::Smarthost,
+            over_sync: OverSync::Defer,
+            over_send: OverSend::Queue,
         }
     }
 
@@ -200,7 +220,26 @@ pub fn sent_already() -> Ruling {
 }
 
 /// Rules under which mail stays left out whatever becomes known of its conversation later: no use in fetching it again.
-pub const FINAL_RULES: [&str; 4] = ["draft", "internal", "too_large", "gone_at_provider"];
+pub const FINAL_RULES: [&str; 5] = ["draft", "internal", "too_large", "gone_at_provider", SYNC_LIMIT];
+
+/// The rule of mail that is more than its user may have synced.
+const SYNC_LIMIT: &str = "sync_limit";
+
+/// Mail that belongs but is more than its user may have synced in a day: it comes later, or not at all.
+#[must_use]
+pub fn over_sync_limit(over: OverSync) -> Ruling {
+    match over {
+        OverSync::Defer => Ruling {
+            verdict: Verdict::Deferred,
+            rule: SYNC_LIMIT,
+            reason: "It belongs to the CRM, and is fetched when the user's limit a day allows it.",
+        },
+        OverSync::Skip => skipped(
+            SYNC_LIMIT,
+            "It belongs to the CRM, but it was more than the user may have synced in a day.",
+        ),
+    }
+}
 
 /// Mail that belongs but that the provider cannot hand out.
 #[must_use]

@@ -24,6 +24,7 @@ mod field;
 mod health;
 mod host;
 mod keys;
+mod limits;
 mod message_view;
 mod messages;
 mod observe;
@@ -194,6 +195,7 @@ fn resources() -> OpenApiRouter<Api> {
         .merge(contacts::router())
         .merge(contact_import::router())
         .merge(accounts::router())
+        .merge(limits::router())
         .merge(conversations::router())
         .merge(repairs::router())
         .merge(messages::router())

@@ -15,7 +15,7 @@ use crate::{
     account::{ImapClient, Trouble},
     core::{
         account::{Account, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid},
-        ids::{AccountId, WorkspaceId},
+        ids::{AccountId, UserId, WorkspaceId},
         sync_plan::MailboxView,
     },
     flow::Gateway,
@@ -42,6 +42,7 @@ pub(super) struct Connection<'g, S> {
     pub client: Client<S>,
     pub workspace: WorkspaceId,
     pub account: AccountId,
+    pub user: UserId,
     /// The hold on the account; none for a short errand, which its job guards.
     pub lease: Option<store::Leased>,
     pub connected_at: Timestamp,
@@ -109,6 +110,7 @@ impl<'g, S: Wire> Connection<'g, S> {
             client,
             workspace,
             account: account.id,
+            user: account.user_id,
             lease: None,
             connected_at: account.connected_at,
             last_look: account.status.last_checked_at.unwrap_or(account.connected_at),
