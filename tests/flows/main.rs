@@ -23,6 +23,7 @@ mod events;
 mod follow;
 mod handed_in_again;
 mod isolation;
+mod limits;
 mod metrics;
 mod poison;
 mod privacy;

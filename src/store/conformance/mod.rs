@@ -5,6 +5,7 @@
 mod accounts;
 mod isolation;
 mod journal;
+mod limits;
 mod outbound;
 mod people;
 mod sync;
