@@ -273,15 +273,24 @@ impl Full {
 }
 
 /// Whether a server refuses mail because the account has sent too much. A mailbox that is full is its owner's affair and no
-/// such answer (RFC 3463 section 3.3: X.2.2), nor is one that merely wants to be asked again.
+/// such answer (RFC 3463 section 3.3: X.2.2), nor is what is too much for one message or session (section 3.6: X.5.3).
 #[must_use]
 pub fn says_sent_too_much(status: Option<&str>, text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     // Gmail: 550 5.4.5 "Daily user sending limit exceeded" or "Daily SMTP relay limit exceeded".
     let is_gmails = status.is_some_and(|status| status.ends_with(".4.5"));
-    let is_mailboxs = status.is_some_and(|status| status.ends_with(".2.2"))
-        || has(&["over quota", "mailbox full", "storage", "disk"]);
+    let is_other = status.is_some_and(|status| status.ends_with(".2.2") || status.ends_with(".5.3"))
+        || has(&[
+            "over quota",
+            "mailbox full",
+            "storage",
+            "disk",
+            "size",
+            "per message",
+            "connection",
+            "session",
+        ]);
     let is_sending = has(&[
         "send",
         "sent",
@@ -294,15 +303,19 @@ pub fn says_sent_too_much(status: Option<&str>, text: &str) -> bool {
     ]);
     let is_limit = has(&["limit", "quota", "too many messages", "too many recipients per"]);
     let is_over = has(&["exceed", "reached", "over ", "too many", "try again"]);
-    is_gmails && is_limit || (!is_mailboxs && is_sending && is_limit && is_over)
+    is_gmails && is_limit || (!is_other && is_sending && is_limit && is_over)
 }
 
-/// When a server that refuses more mail is asked again: when it says, else when the first of what was counted leaves the 24
-/// hours that providers count over.
+/// When a server that refuses more mail is asked again: when it says; if it speaks of a day, when the first of what was counted
+/// leaves the 24 hours that providers count over; else in an hour.
 #[must_use]
 pub fn provider_rest(text: &str, counts: &[Count], now: Timestamp) -> Timestamp {
     if let Some(wait) = wait_named(text).and_then(|wait| SignedDuration::try_from(wait).ok()) {
         return now + wait.min(REST_MAX);
+    }
+    let text = text.to_ascii_lowercase();
+    if !["day", "dail", "24", "quota"].iter().any(|word| text.contains(word)) {
+        return now + REST_MIN;
     }
     let since = Window::sliding(now).since;
     let first =
@@ -458,6 +471,8 @@ mod tests {
             (Some("4.7.1"), "Greylisted, please try again later"),
             (Some("5.3.4"), "Message size exceeds fixed limit"),
             (Some("4.3.2"), "Concurrent connections limit exceeded"),
+            (Some("4.5.3"), "Too many recipients per message, limit of 100 exceeded"),
+            (None, "Too many messages sent in this session, limit reached"),
             (Some("5.1.1"), "No such user"),
         ] {
             assert!(!says_sent_too_much(status, text), "{text}");
@@ -476,6 +491,7 @@ mod tests {
             ("Please try again in about 10 minutes", "2026-03-03T10:10:00Z"),
             ("try again in 900 days", "2026-03-05T10:00:00Z"),
             ("Daily user sending limit exceeded", "2026-03-03T13:45:00Z"),
+            ("Sender rate limit exceeded", "2026-03-03T11:00:00Z"),
         ] {
             assert_eq!(provider_rest(text, &counted, now), at(expect), "{text}");
         }

@@ -84,7 +84,7 @@ both! {
             ] {
                 acme.put(path, json!({ field: bad })).await.refused(422, "invalid", Some(field));
             }
-            acme.put(path, json!({ "sent_per_hour": 5 })).await.refused(422, "invalid", Some("sent_per_hour"));
+            acme.put(path, json!({ "sent_per_hour": 5 })).await.refused(422, "unknown_field", Some("sent_per_hour"));
             let reader = acme.with_key(json!({ "scopes": ["read", "write"] })).await;
             assert_eq!(reader.put(path, json!({ "sent_per_day": 5 })).await.status, 403);
             assert_eq!(reader.get(path).await.status, 200);

@@ -160,6 +160,18 @@ impl<S: Wire> Connection<'_, S> {
         Ok(())
     }
 
+    /// Sees to it that what was put off is taken up, now that the account is worked.
+    pub(super) async fn resume_put_off(&self, tx: &mut Tx, now: Timestamp) -> Result<(), Error> {
+        if tx.decisions_deferred(self.account, 1).await?.is_empty() {
+            return Ok(());
+        }
+        let job = Job::TakeUp { account: self.account };
+        match tx.is_waiting(&job).await? {
+            true => tx.hasten_job(&job, now).await,
+            false => tx.enqueue_job(&job, now).await,
+        }
+    }
+
     /// Puts off, or leaves, one message that was to be fetched again: there is no room for it now.
     pub(super) async fn defer_again(
         &self,

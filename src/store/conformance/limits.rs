@@ -40,6 +40,7 @@ both! {
         assert_eq!(limits(&mut tx, None).await, (all, nothing));
         tx.delete_user(ann).await.unwrap();
         assert_eq!(limits(&mut tx, Some(ann)).await, (all, nothing));
+        tx.commit().await.unwrap();
         let other = Place::new(&world).await;
         assert_eq!(other.read().await.allowance(Some(ben)).await.unwrap().workspace, nothing);
     }
