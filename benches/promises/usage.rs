@@ -35,11 +35,12 @@ fn exact(pid: u32) -> Option<Duration> {
     schedule.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// Memory in KiB, what is shared divided among those who share it.
+/// Memory in KiB that belongs to no file, what is shared divided among those who share it. Pages of files (the program, the
+/// database) come and go as the kernel likes.
 pub fn memory(server: &Server) -> f64 {
     let of_process = |pid: u32| {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"))?;
         line.split_whitespace().next()?.parse::<f64>().ok()
     };
     server.processes().into_iter().filter_map(of_process).sum()

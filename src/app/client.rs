@@ -16,10 +16,11 @@ use url::Url;
 
 use crate::{
     cli::{
-        AccountVerb, Attachment, Client, Command, ContactVerb, ConversationVerb, Create, DecisionVerb,
+        self, AccountVerb, Attachment, Client, Command, ContactVerb, ConversationVerb, Create, DecisionVerb,
         EventVerb, Events, Follow, KeyCreate, KeyVerb, LimitSet, LimitVerb, List, MessageVerb, Noun, OfUser,
         One, SmarthostVerb, Update, UserVerb, WebhookVerb, Within, WorkspaceVerb,
     },
+    core::people::Scope,
     net,
 };
 
@@ -114,6 +115,29 @@ pub(super) async fn create_key(client: &Client, order: KeyCreate) -> anyhow::Res
     serde_json::from_slice(&read(response).await?).context("the answer is not JSON")
 }
 
+/// What the API is asked for when a key is to be made.
+pub(super) fn key_body(order: &KeyCreate) -> Value {
+    serde_json::json!({ "name": order.name, "scopes": scopes(order) })
+}
+
+/// The scopes a key is to have, each once.
+pub(super) fn scopes(order: &KeyCreate) -> Vec<Scope> {
+    let mut scopes: Vec<Scope> = order.scopes.iter().copied().map(scope).collect();
+    scopes.sort_unstable();
+    scopes.dedup();
+    scopes
+}
+
+fn scope(asked: cli::Scope) -> Scope {
+    match asked {
+        cli::Scope::Read => Scope::Read,
+        cli::Scope::Write => Scope::Write,
+        cli::Scope::Send => Scope::Send,
+        cli::Scope::Smtp => Scope::Smtp,
+        cli::Scope::Admin => Scope::Admin,
+    }
+}
+
 /// The request a command stands for; `None` for commands of another kind.
 fn call(command: Command) -> Option<(Client, Call)> {
     Some(match command {
@@ -139,10 +163,8 @@ fn call(command: Command) -> Option<(Client, Call)> {
 
 fn keys(verb: KeyVerb) -> Call {
     match verb {
-        KeyVerb::Create(order) => {
-            let body = super::key::body(&order).to_string();
-            Call::within(&["keys"]).post(Create { data: Some(body), idempotency_key: None })
-        }
+        KeyVerb::Create(order) => Call::within(&["keys"])
+            .post(Create { data: Some(key_body(&order).to_string()), idempotency_key: None }),
         KeyVerb::List(list) => Call::within(&["keys"]).list(list),
         KeyVerb::Delete(one) => Call::one("keys", one).method(Method::DELETE),
     }

@@ -11,7 +11,7 @@ use super::{
     parts,
 };
 use crate::{
-    cli::{self, Client, KeyCreate},
+    cli::{Client, KeyCreate},
     config::Config,
     core::{
         people::{ApiKey, Scope, Workspace, is_slug},
@@ -67,25 +67,13 @@ async fn in_the_store(slug: &str, order: &KeyCreate) -> anyhow::Result<(String, 
     Ok((key.id.to_string(), secret))
 }
 
-/// What the API is to be asked for.
-pub(super) fn body(order: &KeyCreate) -> serde_json::Value {
-    serde_json::json!({ "name": order.name, "scopes": scopes(order) })
-}
-
-fn scopes(order: &KeyCreate) -> Vec<Scope> {
-    let mut scopes: Vec<Scope> = order.scopes.iter().copied().map(scope).collect();
-    scopes.sort_unstable();
-    scopes.dedup();
-    scopes
-}
-
 async fn mint_key(store: &Store, slug: &str, order: &KeyCreate) -> anyhow::Result<(ApiKey, String)> {
     let name = order.name.trim();
     anyhow::ensure!(
         !name.is_empty() && name.chars().count() <= NAME_CHARS_MAX,
         "a name has 1 to 200 characters"
     );
-    let scopes = scopes(order);
+    let scopes = client::scopes(order);
     let workspace = match workspace(store, slug).await? {
         Some(found) => found,
         None => first_workspace(store, slug, &scopes).await?,
@@ -139,20 +127,10 @@ async fn first_workspace(store: &Store, slug: &str, scopes: &[Scope]) -> anyhow:
     Ok(workspace)
 }
 
-fn scope(asked: cli::Scope) -> Scope {
-    match asked {
-        cli::Scope::Read => Scope::Read,
-        cli::Scope::Write => Scope::Write,
-        cli::Scope::Send => Scope::Send,
-        cli::Scope::Smtp => Scope::Smtp,
-        cli::Scope::Admin => Scope::Admin,
-    }
-}
-
 /// What does the same while the gateway runs.
 fn instead(config: &Config, slug: &str, order: &KeyCreate, lock: &str) -> String {
     // The shell takes what stands between the quotes as it is, but for a quote itself.
-    let body = body(order).to_string().replace('\'', r"'\''");
+    let body = client::key_body(order).to_string().replace('\'', r"'\''");
     format!(
         "a running gateway holds the store ({lock}); ask it for the key, as the administrator:\n\n  \
          curl -sS -H \"Authorization: Bearer $MAILWEAVE_ADMIN_KEY\" -H 'Content-Type: application/json' \\\n    \
@@ -165,7 +143,7 @@ fn instead(config: &Config, slug: &str, order: &KeyCreate, lock: &str) -> String
 mod tests {
     use super::*;
     use crate::{
-        cli::ConfigArg,
+        cli::{self, ConfigArg},
         store::testing::{World, both},
     };
 

@@ -34,9 +34,12 @@ use crate::{
     flow::{Gateway, MxHandler, submit::SubmissionHandler},
     http,
     net::{self, Certificates},
-    smtp::{self, ListenerKind},
+    smtp::{self, ListenerKind, Mechanism},
     worker,
 };
+
+/// How submission listeners let clients log in: by the secret of an API key.
+const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
 
 /// Where a running gateway listens: the ports are real ones, also where the configuration said 0.
 #[derive(Debug, Clone, Default)]
@@ -118,14 +121,15 @@ impl Running {
         if config.has_role(Role::Mx) {
             let gateway = self.gateway.clone();
             let factory = move |_, _| MxHandler::new(gateway.clone());
-            let server = Arc::new(smtp::Server::new(&hostname, capacity.clone(), Some(tls.clone()), factory));
+            let server =
+                Arc::new(smtp::Server::new(&hostname, &[], capacity.clone(), Some(tls.clone()), factory));
             self.addresses.mx =
                 self.serve_smtp(&server, &config.smtp.mx.listen, (ListenerKind::Mx, "smtp.mx.listen"))?;
         }
         if config.has_role(Role::Submission) {
             let gateway = self.gateway.clone();
             let factory = move |_, _| SubmissionHandler::new(gateway.clone());
-            let server = Arc::new(smtp::Server::new(&hostname, capacity, Some(tls), factory));
+            let server = Arc::new(smtp::Server::new(&hostname, &MECHANISMS, capacity, Some(tls), factory));
             let kind = (ListenerKind::Submission, "smtp.submission.listen");
             self.addresses.submission = self.serve_smtp(&server, &config.smtp.submission.listen, kind)?;
             let kind = (ListenerKind::Submissions, "smtp.submissions.listen");

@@ -8,7 +8,7 @@ use super::{
     ids::{ContactId, UserId},
     message::{Author, ContactRole, Direction, Parties},
 };
-use crate::mail::{Address, Automatic, Party};
+use crate::mail::{Address, Automatic, HeaderSummary, Party};
 
 /// Contacts that one message may create; mail to more people than that is no conversation.
 pub const NEW_CONTACTS_MAX: usize = 50;
@@ -24,6 +24,20 @@ impl OurDomains {
     #[must_use]
     pub fn holds(&self, address: &Address) -> bool {
         [&self.capture, &self.reply].into_iter().flatten().any(|domain| domain == address.domain())
+    }
+
+    /// Who is on a message: its header's people without addresses of ours, which belong in nothing we show or send.
+    #[must_use]
+    pub fn parties(&self, summary: &HeaderSummary) -> Parties {
+        let people =
+            |list: &[Party]| list.iter().filter(|party| !self.holds(&party.address)).cloned().collect();
+        Parties {
+            from: people(&summary.from),
+            to: people(&summary.to),
+            cc: people(&summary.cc),
+            bcc: people(&summary.bcc),
+            reply_to: people(&summary.reply_to),
+        }
     }
 }
 
@@ -106,6 +120,17 @@ fn contacts_of(parties: &Parties, known: &Known) -> Vec<(ContactId, ContactRole)
         }
     }
     contacts
+}
+
+/// The contact that a conversation is filed under: who wrote its first message, else the first of the contacts in To, else
+/// any. An author who is a contact no more leaves it without one.
+#[must_use]
+pub fn owner(author: &Author, contacts: &[(ContactId, ContactRole)]) -> Option<ContactId> {
+    if let Author::Contact(author) = author {
+        return contacts.iter().map(|(contact, _)| *contact).find(|contact| contact == author);
+    }
+    let first_to = contacts.iter().find(|(_, role)| *role == ContactRole::To);
+    first_to.or_else(|| contacts.first()).map(|(contact, _)| *contact)
 }
 
 /// The people in To whom a captured message makes contacts of: those the workspace does not know yet, never users, addresses
@@ -212,6 +237,21 @@ mod tests {
             &Author::Other,
             &[(3, Cc)],
         );
+    }
+
+    #[test]
+    fn a_conversation_is_filed_under_its_author_else_the_first_addressed() {
+        use ContactRole::{Cc, From, To};
+        let list = |list: &[(u128, ContactRole)]| -> Vec<_> {
+            list.iter().map(|(n, role)| (contact(*n), *role)).collect()
+        };
+        let (user, cora) = (Author::User(user(1)), Author::Contact(contact(3)));
+        assert_eq!(owner(&cora, &list(&[(4, To), (3, From)])), Some(contact(3)));
+        assert_eq!(owner(&user, &list(&[(3, Cc), (4, To)])), Some(contact(4)));
+        assert_eq!(owner(&Author::Other, &list(&[(3, Cc)])), Some(contact(3)));
+        assert_eq!(owner(&user, &[]), None);
+        // She has been deleted since.
+        assert_eq!(owner(&cora, &list(&[(4, To)])), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::mail::{Address, Recipient, Return, ReversePath};
 
-/// `accepted -> queued -> sending -> sent | deferred | bounced | uncertain`, and held or cancelled by people.
+/// `accepted -> queued -> sending -> sent | deferred | bounced | uncertain | held`. Nothing cancels yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SubmissionState {
@@ -56,17 +56,17 @@ pub struct RecipientState {
     pub held_for: Option<Hold>,
 }
 
-/// What a held recipient waits for.
+/// What a held recipient waits for. Only a way out comes by itself; of the others the CRM has been told, and they stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hold {
     /// An account or a smarthost by which the message can leave: it goes on by itself when there is one.
     WayOut,
-    /// Somebody's word: the message may have been sent to him already.
+    /// Nothing: the message may have been sent to him already, and whether it is sent anew is left to the CRM.
     Doubt,
-    /// Somebody's word: the user whom it was passed on for is none any more.
+    /// Nothing: the user whom it was passed on for is none any more.
     Reader,
-    /// Somebody's look at it: what is stored of it could not be processed.
+    /// Nothing: what is stored of it could not be processed.
     Poison,
 }
 

@@ -23,7 +23,7 @@ pub use process::{hold_poison, process, repeat};
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     account::ProviderDialer,
@@ -111,6 +111,12 @@ impl FlowError {
 #[must_use]
 pub fn jitter() -> f64 {
     rand::random()
+}
+
+/// A wait as it is added to a time. One that no time could hold is the longest.
+#[must_use]
+pub(crate) fn signed(wait: Duration) -> SignedDuration {
+    SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)
 }
 
 /// Random bytes for a secret.

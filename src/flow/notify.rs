@@ -114,9 +114,7 @@ async fn record(
             match next_try(job, now, since) {
                 Some(wait) => {
                     let wait = wait.max(retry_after.unwrap_or_default());
-                    Settlement::FailedUntil(
-                        now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX),
-                    )
+                    Settlement::FailedUntil(now + super::signed(wait))
                 }
                 None => {
                     let reason =

@@ -11,16 +11,16 @@ use super::{
 };
 use crate::{
     core::{
-        attribution::{self, Attribution, Known, OurDomains},
+        attribution::{self, Attribution, Known},
         decision::{NewDecision, Ruling, Verdict},
         event::{self, Event, MessageEvent},
         ids::MessageKey,
-        inbound::Door,
+        inbound::{Door, Principal},
         message::{Author, CaptureField, Direction, Parties, Sighting},
         policy,
         route::{Route, RouteTarget},
     },
-    mail::{Address, HeaderSummary, Kind, Message, Party, ReversePath},
+    mail::{Address, Kind, Message, Party, ReversePath},
     queue::{Leased, Settlement},
     store::{InboundRow, InboundState, Tx, mint},
 };
@@ -121,23 +121,46 @@ async fn file_mx(
     message: &Message,
     (routes, reverse_path): (&[Route], &ReversePath),
 ) -> Result<(), FlowError> {
-    let mut parties = parties(gateway, message);
+    let parties = gateway.settings.ours.parties(&message.summary);
     // What is read from here on is what filing changes.
     tx.lock_filing().await?;
     let judged = judge(tx, gateway, (row, message, &parties), (routes, reverse_path)).await?;
     if judged.ruling.verdict != Verdict::Synced {
         return leave(tx, gateway, row, message, (judged.ruling, judged.via)).await;
     }
-    let Judged { ruling, via, who, known, bound, returned } = judged;
-    let goes_on = !bound.is_empty() && relay::goes_on(message.kind, reverse_path);
+    let goes_on = !judged.bound.is_empty() && relay::goes_on(message.kind, reverse_path);
+    let arrival = arrival(gateway, (row, message, parties), routes, (&judged, goes_on));
+    // Before it is filed: it gets one decision.
+    if goes_on && is_the_crms_own(tx, &arrival).await? {
+        return leave(tx, gateway, row, message, (policy::sent_already(), judged.via)).await;
+    }
+    let key = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival).await?.key();
+    if let Some(returned) = &judged.returned {
+        submit::record_returned(tx, returned, row.received_at).await?;
+    }
+    if goes_on {
+        relay::enqueue(tx, key, &judged.bound, row.received_at).await?;
+    }
+    tx.settle_inbound(row.id, InboundState::Filed, Some(key)).await?;
+    Ok(())
+}
+
+/// What is to be filed, by what was judged of it.
+fn arrival<'a>(
+    gateway: &Gateway,
+    (row, message, mut parties): (&InboundRow, &'a Message, Parties),
+    routes: &[Route],
+    (judged, goes_on): (&Judged, bool),
+) -> Arrival<'a> {
+    let Judged { ruling, via, who, known, bound, .. } = judged;
     let direction = if message.kind == Kind::Bounce {
         who.direction
     } else {
-        relay::complete(&mut parties, &bound);
-        attribution::attribute(&parties, &known, &gateway.settings.ours).direction
+        relay::complete(&mut parties, bound);
+        attribution::attribute(&parties, known, &gateway.settings.ours).direction
     };
-    let taken = routes.iter().filter(|route| takes(route, &bound));
-    let arrival = Arrival {
+    let taken = routes.iter().filter(|route| takes(route, bound));
+    Arrival {
         key: row.id,
         message,
         parties,
@@ -145,25 +168,24 @@ async fn file_mx(
         sightings: taken.map(|route| sighting(row.id, route, message)).collect(),
         received_at: row.received_at,
         internal_date: None,
-        ruling,
+        ruling: ruling.clone(),
         via,
         extra_nodes: Vec::new(),
         proven: bound.iter().map(|bound| bound.conversation).collect(),
         passed_on: None,
-        create_contacts: via == "capture",
+        create_contacts: *via == "capture",
         announce: announcement((via, goes_on), (&who.author, direction)),
         account: None,
-        known: Some(known),
-    };
-    let key = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival).await?.key();
-    if let Some(returned) = &returned {
-        submit::record_returned(tx, returned, row.received_at).await?;
+        known: Some(known.clone()),
     }
-    if goes_on && !relay::enqueue(tx, key, &bound, row.received_at).await? {
-        return leave(tx, gateway, row, message, (policy::sent_already(), via)).await;
-    }
-    tx.settle_inbound(row.id, InboundState::Filed, Some(key)).await?;
-    Ok(())
+}
+
+/// Whether it is a copy of what the CRM itself sent: that leaves by its own way, and a copy of it that turns up at a reply
+/// address is for a person to judge.
+async fn is_the_crms_own(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<bool, FlowError> {
+    let Some(original) = ingest::original_of(tx, arrival).await? else { return Ok(false) };
+    let submission = tx.submission(original).await?;
+    Ok(submission.is_some_and(|submission| !matches!(submission.principal, Principal::Participant(_))))
 }
 
 /// A capture address takes every message that is filed, a reply address those of its participant.
@@ -236,7 +258,9 @@ async fn leave(
     message: &Message,
     (ruling, via): (Ruling, &'static str),
 ) -> Result<(), FlowError> {
-    let hashes = ingest::decision_hashes(tx, &message.summary, &parties(gateway, message)).await?;
+    let hashes =
+        ingest::decision_hashes(tx, &message.summary, &gateway.settings.ours.parties(&message.summary))
+            .await?;
     let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes };
     if decision.ruling.verdict == Verdict::Held {
         return hold(tx, gateway, row.id, decision).await;
@@ -263,23 +287,6 @@ async fn hold(
     let id = tx.decide(&decision, ingest::stamp(&gateway.policy()), now).await?;
     tx.announce(&Event::MessageHeld { message: inbound, decision: Some(id), reason }, now).await?;
     Ok(())
-}
-
-/// Who is on a message: its header's people without our own addresses, which belong in nothing we show or send.
-pub(super) fn parties(gateway: &Gateway, message: &Message) -> Parties {
-    parties_of(&gateway.settings.ours, &message.summary)
-}
-
-/// The same of a header alone.
-pub(super) fn parties_of(ours: &OurDomains, summary: &HeaderSummary) -> Parties {
-    let people = |list: &[Party]| list.iter().filter(|party| !ours.holds(&party.address)).cloned().collect();
-    Parties {
-        from: people(&summary.from),
-        to: people(&summary.to),
-        cc: people(&summary.cc),
-        bcc: people(&summary.bcc),
-        reply_to: people(&summary.reply_to),
-    }
 }
 
 fn sighting(inbound: MessageKey, route: &Route, message: &Message) -> Sighting {

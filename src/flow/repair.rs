@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use super::{FlowError, ingest};
 use crate::{
     core::{
+        attribution,
         event::Event,
-        ids::{ContactId, ConversationId, MessageKey, RepairId, WorkspaceId},
-        message::{Author, ContactRole, Conversation, StoredMessage},
+        ids::{ConversationId, MessageKey, RepairId, WorkspaceId},
+        message::{Conversation, StoredMessage},
         threading::{self, PARTICIPANTS_MAX, ThreadKey, ThreadNode},
     },
     mail::{Address, HeaderSummary, MessageId},
@@ -187,7 +188,7 @@ async fn begin(
     let conversation = Conversation {
         id: mint(),
         subject: first.subject.clone(),
-        contact: owner(&first.author, &contacts),
+        contact: attribution::owner(&first.author, &contacts),
         created_at: now,
         last_message_at: first.sent_at,
         message_count: 0,
@@ -196,15 +197,6 @@ async fn begin(
     };
     tx.insert_conversation(&conversation).await?;
     Ok(conversation.id)
-}
-
-/// Who wrote, else the first in To, else any.
-fn owner(author: &Author, contacts: &[(ContactId, ContactRole)]) -> Option<ContactId> {
-    if let Author::Contact(contact) = author {
-        return contacts.iter().map(|(id, _)| *id).find(|id| id == contact);
-    }
-    let to = contacts.iter().find(|(_, role)| *role == ContactRole::To);
-    to.or_else(|| contacts.first()).map(|(contact, _)| *contact)
 }
 
 /// Moves messages with the keys by which answers to them arrive: those of their own ids, and those of the ids they name that

@@ -13,9 +13,9 @@ use super::{
     Api,
     access::Access,
     body::{self, PathId},
-    download::{self, SMALL_BYTES_MAX},
-    messages,
+    download::{self, NAMELESS, SMALL_BYTES_MAX, disposition},
     problem::Problem,
+    stored_message,
 };
 use crate::{
     core::ids::{AttachmentId, MessageKey},
@@ -43,8 +43,6 @@ const SAFE_TYPES: [&str; 17] = [
     "video/webm",
 ];
 const OCTETS: &str = "application/octet-stream";
-/// The name of a file that has none.
-const NAMELESS: &str = "attachment";
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(download))
@@ -71,7 +69,7 @@ async fn download(
     PathId(id): PathId<MessageKey>,
     PathAttachment(attachment): PathAttachment,
 ) -> Result<Response, Problem> {
-    let message = messages::find(&mut access.read(&api).await?, id).await?;
+    let message = stored_message::find(&mut access.read(&api).await?, id).await?;
     let found = message.attachments.into_iter().find(|summary| summary.id == attachment);
     let summary = found.ok_or_else(Problem::not_found)?;
     let place = match summary.size > SMALL_BYTES_MAX {
@@ -79,7 +77,7 @@ async fn download(
         false => None,
     };
     let reading = api.readers.wait(access.workspace).await?;
-    let raw = messages::content(&api, access.workspace, message.blob).await?;
+    let raw = stored_message::content(&api, access.workspace, message.blob).await?;
     let index = usize::try_from(summary.index).map_err(|_| Problem::internal())?;
     let content = tokio::task::spawn_blocking(move || {
         let content = Message::attachment_bytes(&raw, index);
@@ -99,51 +97,9 @@ fn told_type(content_type: &str) -> &'static str {
     SAFE_TYPES.iter().find(|safe| content_type.eq_ignore_ascii_case(safe)).copied().unwrap_or(OCTETS)
 }
 
-/// `Content-Disposition` of a file to be saved (RFC 6266), its name in the plain form for all and in the extended form
-/// (RFC 8187) for those whose name is not ASCII.
-pub(super) fn disposition(filename: &str) -> HeaderValue {
-    let plain: String = filename
-        .chars()
-        .map(|c| if c.is_ascii_graphic() && !"\"\\%/;".contains(c) || c == ' ' { c } else { '_' })
-        .collect();
-    let plain = if plain.trim().is_empty() { NAMELESS } else { plain.trim() };
-    let mut value = format!("attachment; filename=\"{plain}\"");
-    if plain != filename {
-        value.push_str("; filename*=UTF-8''");
-        for byte in filename.bytes() {
-            if byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&byte) {
-                value.push(char::from(byte));
-            } else {
-                value.push_str(&format!("%{byte:02X}"));
-            }
-        }
-    }
-    HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("attachment"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn check(filename: &str, want: &str) {
-        assert_eq!(disposition(filename).to_str().unwrap(), want);
-    }
-
-    #[test]
-    fn file_names_cannot_leave_their_quotes() {
-        check("plan.pdf", "attachment; filename=\"plan.pdf\"");
-        check(
-            "Plán č. 1.pdf",
-            "attachment; filename=\"Pl_n _. 1.pdf\"; filename*=UTF-8''Pl%C3%A1n%20%C4%8D.%201.pdf",
-        );
-        check("a\"; x=\"b", "attachment; filename=\"a__ x=_b\"; filename*=UTF-8''a%22%3B%20x%3D%22b");
-        check(
-            "a\r\nSet-Cookie: b",
-            "attachment; filename=\"a__Set-Cookie: b\"; filename*=UTF-8''a%0D%0ASet-Cookie%3A%20b",
-        );
-        check("", "attachment; filename=\"attachment\"; filename*=UTF-8''");
-    }
 
     #[test]
     fn what_could_run_is_told_as_octets() {

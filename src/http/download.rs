@@ -32,6 +32,9 @@ const LOOKS: u32 = 12;
 const TAKEN_RATE_WANTED: u64 = 256 * 1024;
 const SLOW_MAX: Duration = Duration::from_secs(30);
 
+/// The name of a file that has none.
+pub(super) const NAMELESS: &str = "attachment";
+
 /// What a client has not taken yet; `None` once he was too slow.
 struct Rest(Mutex<Option<(Bytes, Option<Place>)>>);
 
@@ -96,12 +99,54 @@ fn is_in_the_way(taken: usize, elapsed: Duration) -> bool {
     elapsed > SLOW_MAX + Duration::from_secs(taken as u64 / TAKEN_RATE_WANTED)
 }
 
+/// `Content-Disposition` of a file to be saved (RFC 6266), its name in the plain form for all and in the extended form
+/// (RFC 8187) for those whose name is not ASCII.
+pub(super) fn disposition(filename: &str) -> HeaderValue {
+    let plain: String = filename
+        .chars()
+        .map(|c| if c.is_ascii_graphic() && !"\"\\%/;".contains(c) || c == ' ' { c } else { '_' })
+        .collect();
+    let plain = if plain.trim().is_empty() { NAMELESS } else { plain.trim() };
+    let mut value = format!("attachment; filename=\"{plain}\"");
+    if plain != filename {
+        value.push_str("; filename*=UTF-8''");
+        for byte in filename.bytes() {
+            if byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&byte) {
+                value.push(char::from(byte));
+            } else {
+                value.push_str(&format!("%{byte:02X}"));
+            }
+        }
+    }
+    HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("attachment"))
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::StreamExt as _;
 
     use super::{super::places::Places, *};
     use crate::{core::ids::WorkspaceId, store::mint};
+
+    #[track_caller]
+    fn check(filename: &str, want: &str) {
+        assert_eq!(disposition(filename).to_str().unwrap(), want);
+    }
+
+    #[test]
+    fn file_names_cannot_leave_their_quotes() {
+        check("plan.pdf", "attachment; filename=\"plan.pdf\"");
+        check(
+            "Plán č. 1.pdf",
+            "attachment; filename=\"Pl_n _. 1.pdf\"; filename*=UTF-8''Pl%C3%A1n%20%C4%8D.%201.pdf",
+        );
+        check("a\"; x=\"b", "attachment; filename=\"a__ x=_b\"; filename*=UTF-8''a%22%3B%20x%3D%22b");
+        check(
+            "a\r\nSet-Cookie: b",
+            "attachment; filename=\"a__Set-Cookie: b\"; filename*=UTF-8''a%0D%0ASet-Cookie%3A%20b",
+        );
+        check("", "attachment; filename=\"attachment\"; filename*=UTF-8''");
+    }
 
     const LARGE: usize = 8 * 1024 * 1024;
 

@@ -10,10 +10,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    Api, messages,
+    Api,
     openapi::{AuthorRoleWord, ContactRoleWord, DirectionWord, KindWord, SubmissionStateWord, ViaWord},
     page::{self, Limit, List},
     problem::Problem,
+    stored_message,
 };
 use crate::{
     core::{
@@ -315,7 +316,7 @@ impl<'a> Reader<'a> {
 /// The text of a message; nothing when its bytes were erased.
 async fn content(api: &Api, workspace: WorkspaceId, row: &StoredMessage) -> Result<Content, Problem> {
     let place = api.readers.wait(workspace).await?;
-    let raw = match messages::content(api, workspace, row.blob).await {
+    let raw = match stored_message::content(api, workspace, row.blob).await {
         Ok(raw) => raw,
         Err(store::Error::Missing) => return Ok(Content::default()),
         Err(error) => return Err(error.into()),

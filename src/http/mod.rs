@@ -37,6 +37,7 @@ mod repairs;
 mod route;
 mod send;
 mod smarthost;
+mod stored_message;
 #[cfg(test)]
 mod testing;
 mod users;

@@ -15,10 +15,11 @@ use super::{
     Api,
     access::Access,
     body::Input,
-    field, messages,
+    field,
     once::{Answer, Stamp, Stop, Work},
     openapi::{ClassWord, SubmissionStateWord},
     problem::Problem,
+    stored_message,
 };
 use crate::{
     core::{
@@ -350,7 +351,7 @@ async fn parent(
         (Some(id), _) => {
             let missing =
                 Problem::invalid("reply_to_message_id", "There is no such message in this workspace.");
-            Some(messages::find(session, id).await.map_err(|problem| named(problem, missing))?)
+            Some(stored_message::find(session, id).await.map_err(|problem| named(problem, missing))?)
         }
         (None, Some(id)) => session.conversation_messages(id, &Page::new(1, None)).await?.pop(),
         (None, None) => None,

@@ -37,7 +37,7 @@ const URL_CHARS_MAX: usize = 2048;
 /// Random octets in a secret (Standard Webhooks: 24 to 64).
 const SECRET_BYTES: usize = 32;
 /// Events posted again by one request.
-const REPLAY_EVENTS_MAX: u32 = 1000;
+const REPLAY_EVENTS_MAX: u32 = 200;
 /// Endpoints of one workspace.
 const WEBHOOKS_MAX: usize = 50;
 
@@ -327,7 +327,7 @@ async fn test(
 struct Replay {
     /// Every event after this one (an id or a cursor of the journal) that the endpoint asks for.
     after: Option<String>,
-    /// These events, whatever the endpoint asks for; at most 1000.
+    /// These events, whatever the endpoint asks for; at most 200.
     #[schema(value_type = Option<Vec<String>>)]
     event_ids: Option<Vec<EventId>>,
 }
@@ -336,7 +336,7 @@ struct Replay {
 struct Replayed {
     /// How many events will be posted again.
     queued: u64,
-    /// When there are more than one request takes: pass it as `after` to go on.
+    /// When more may follow than the 200 events that one request looks at: pass it as `after` to go on.
     next_after: Option<String>,
 }
 

@@ -149,20 +149,6 @@ impl Tx {
         .bind(ruling.reason);
         Ok(self.execute(query).await? > 0)
     }
-
-    /// Forgets hashes, so that no decision is found by what they were made of. Returns how many there were.
-    pub async fn delete_decision_hashes(&mut self, hashes: &[[u8; 16]]) -> Result<u64, Error> {
-        let mut deleted = 0;
-        for some in hashes.chunks(LIST_MAX) {
-            let query = Statement::new("delete from decision_hashes where workspace = ")
-                .arg(self.workspace())
-                .text(" and hash in ")
-                .list(some)
-                .query();
-            deleted += self.execute(query).await?;
-        }
-        Ok(deleted)
-    }
 }
 
 impl Session {

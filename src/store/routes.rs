@@ -6,12 +6,11 @@ use jiff::Timestamp;
 
 use super::{
     Error, ReadSystem, Session, Tx,
-    columns::changed,
     sql::{Row, sql},
 };
 use crate::{
     core::{
-        ids::{ConversationId, RouteId, UserId},
+        ids::{ConversationId, UserId},
         route::{Route, RouteTarget},
     },
     mail::Address,
@@ -55,18 +54,6 @@ impl Tx {
             .bind(route.expires_at);
         self.execute(query).await?;
         Ok(())
-    }
-
-    /// Ends a route at a time, which may lie ahead: an address that was replaced still takes mail for a while.
-    ///
-    /// # Errors
-    /// `Missing` when there is no such route.
-    pub async fn expire_route(&mut self, id: RouteId, at: Timestamp) -> Result<(), Error> {
-        let query = sql("update routes set expires_at = $3 where workspace = $1 and id = $2")
-            .bind(self.workspace())
-            .bind(id)
-            .bind(at);
-        changed(self.execute(query).await?)
     }
 }
 

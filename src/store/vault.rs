@@ -415,25 +415,6 @@ impl Tx {
         self.find_content_key(account).await?.ok_or(Error::Missing)
     }
 
-    /// Destroys an account's key: what it sealed stays unreadable for ever, in backups too.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn destroy_content_key(&mut self, account: AccountId) -> Result<(), Error> {
-        let workspace = self.workspace();
-        let Some(id) = self.find_content_key(Some(account)).await? else { return Ok(()) };
-        self.execute(
-            sql("delete from content_keys where workspace = $1 and id = $2").bind(workspace).bind(id),
-        )
-        .await?;
-        self.work.keys.retain(|(name, _)| *name != (workspace, id));
-        self.on_commit(move |store| {
-            let store = store.clone();
-            tokio::spawn(async move { store.0.vault.keys.invalidate(&(workspace, id)).await });
-        });
-        Ok(())
-    }
-
     /// Forgets the keys of this workspace, whose rows this transaction has deleted.
     pub(super) fn forget_content_keys(&mut self) {
         let workspace = self.workspace();

@@ -207,7 +207,7 @@ fn count(kind: JobKind, outcome: &Result<Result<(), FlowError>, JoinError>, star
 
 /// Keeps the job of a worker that is slow but alive. One that is too late anyway is fenced when it writes.
 async fn renew(gateway: &Gateway, job: &Leased) {
-    let lease = SignedDuration::try_from(gateway.settings.job_lease).unwrap_or(SignedDuration::MAX);
+    let lease = flow::signed(gateway.settings.job_lease);
     let extended = async {
         let now = gateway.queue.now().await?;
         gateway.queue.extend(job, now.leases + lease).await

@@ -69,6 +69,21 @@ both! {
         assert_eq!((state_of(&shown, &bob.address), state_of(&shown, gone)), ("sent", "bounced"));
     }
 
+    fn nobody_is_sent_to_who_is_settled_by_the_time_of_the_dot(engine) {
+        let world = Sandboxed::start(engine, Behaviour::gmail());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        world.connect(&ann);
+        world.arm("DATA", Act::Linger(Duration::from_secs(5)));
+        let message = world.post_message(&ann, &[&bob.address], "Hello");
+        wait_for("the server to be asked", PATIENCE, || !world.heard(Service::Submission, "DATA").is_empty());
+        world.gateway.execute("update submission_recipients set state = 'bounced'");
+        world.gateway.settle();
+        assert_eq!(world.heard(Service::Submission, "DOT"), Vec::<String>::new());
+        let shown = world.crm.get(&format!("/messages/{message}"));
+        assert_eq!(state_of(&shown, &bob.address), "bounced");
+        assert!(world.mails(&bob, "INBOX", text(&shown, "rfc822_message_id")).is_empty());
+    }
+
     fn a_provider_that_never_answers_is_handed_a_message_twice_and_no_more(engine) {
         let world = Sandboxed::start(engine, Behaviour::gmail());
         let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));

@@ -15,7 +15,7 @@ use mailweave::{
     net, telemetry,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use sqlx::{Connection as _, Row as _, SqliteConnection};
+use sqlx::{Connection as _, PgConnection, Row as _, SqliteConnection};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -173,6 +173,20 @@ impl Gateway {
                 sqlx::query(statement).execute(&mut self.sqlite().await).await.unwrap();
             }),
         }
+    }
+
+    /// A connection of a test's own to the database, where that is PostgreSQL.
+    pub fn connection(&self) -> PgConnection {
+        let url = self.database.as_ref().expect("a database with connections").url();
+        self.runtime.block_on(PgConnection::connect(&url)).unwrap()
+    }
+
+    /// Runs a statement on it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn try_on(&self, connection: &mut PgConnection, statement: &'static str) -> Result<(), sqlx::Error> {
+        self.runtime.block_on(sqlx::query(statement).execute(connection)).map(drop)
     }
 
     /// What a statement counts.

@@ -160,6 +160,28 @@ both! {
         assert_free_of(&world.crm.everything(), &["Rhabarberkompott", &mallory.address]);
     }
 
+    fn a_copy_of_the_crms_own_mail_at_a_reply_address_is_held_and_decided_on_once(engine) {
+        let conversation = Conversation::start(engine);
+        let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
+        let sent = text(&conversation.messages()[0], "id").to_owned();
+        let answer = Letter::new(&bob.address, &[towards_ann]).answering(first);
+        conversation.bob_answers(&answer);
+        let towards_bob = sender(&world.await_mail(&ann.person, "INBOX", &answer.id), "");
+        let path = format!("/messages/{sent}");
+        let sightings = world.crm.get(&path)["sightings"].clone();
+        let raw = world.crm.text(&format!("{path}/raw"));
+        SmtpClient::connect(world.gateway.mx()).send(&ann.person.address, &[&towards_bob], &raw).unwrap();
+        world.crm.await_event("message.held", |data| text(data, "reason").contains("the CRM sent this message"));
+        let decisions = world.crm.list(&format!("/decisions?rfc822_message_id={first}"));
+        let mut rules: Vec<_> = decisions.iter().map(|decision| text(decision, "rule")).collect();
+        rules.sort_unstable();
+        // Bob's answer names it too.
+        assert_eq!(rules, ["crm_sent", "reply_address", "sent_by_crm"]);
+        assert_eq!(world.crm.get(&path)["sightings"], sightings);
+        world.gateway.settle();
+        assert_eq!(world.dovecot.login(bob).messages("INBOX").len(), 1);
+    }
+
     fn what_we_passed_on_is_not_taken_back(engine) {
         let conversation = Conversation::start(engine);
         let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;

@@ -110,17 +110,23 @@ both! {
             assert_eq!(data["id"], id);
             resumed.push(id);
         }
-        // What happens now arrives at once.
-        let started = std::time::Instant::now();
-        announce(&acme, "now@x.example").await;
-        assert_eq!(stream.next().await.unwrap().2["data"]["email"], "now@x.example");
-        assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
+        // What happens now arrives before anybody would look by himself. Of several the middle one counts: a busy machine may
+        // stop any one.
+        let mut delays = Vec::new();
+        for n in 0..5 {
+            let started = std::time::Instant::now();
+            announce(&acme, &format!("now{n}@x.example")).await;
+            assert_eq!(stream.next().await.unwrap().2["data"]["email"], format!("now{n}@x.example"));
+            delays.push(started.elapsed());
+        }
+        delays.sort_unstable();
+        assert!(delays[2] < Duration::from_millis(900), "{delays:?}");
         // A client that comes back misses nothing.
         let mut again = Reader::open(&acme, "", Some(&resumed[248])).await;
         assert_eq!(again.next().await.unwrap().0, resumed[249]);
-        assert_eq!(again.next().await.unwrap().2["data"]["email"], "now@x.example");
+        assert_eq!(again.next().await.unwrap().2["data"]["email"], "now0@x.example");
         let mut again = Reader::open(&acme, &format!("?after={}", resumed[249]), None).await;
-        assert_eq!(again.next().await.unwrap().2["data"]["email"], "now@x.example");
+        assert_eq!(again.next().await.unwrap().2["data"]["email"], "now0@x.example");
         let unknown = acme.request(Method::GET, "/events/stream").header("Last-Event-ID", "evt_1");
         Answer::of(unknown).await.refused(422, "invalid", Some("Last-Event-ID"));
     }
@@ -215,6 +221,22 @@ both! {
         acme.post(&path, json!({})).await.refused(422, "invalid", Some("after"));
         acme.post(&path, json!({ "event_ids": ["evt_01jd0000000000000000000000"] })).await.refused(422, "invalid", Some("event_ids[0]"));
         acme.post(&path, json!({ "after": "evt_01jd0000000000000000000000" })).await.refused(422, "invalid", Some("after"));
+    }
+
+    async fn a_long_past_is_posted_again_page_by_page(api) {
+        let acme = api.workspace("acme").await;
+        for n in 0..205 {
+            announce(&acme, &format!("p{n}@x.example")).await;
+        }
+        let hook = webhook(&acme).await;
+        let path = format!("/webhooks/{hook}/replay");
+        let first: Vec<_> = acme.get("/events?limit=200").await.items().iter().map(|event| event["id"].clone()).collect();
+        let page = acme.post(&path, json!({ "after": first[0] })).await.expect(202);
+        assert_eq!(page["queued"], 200);
+        let rest = acme.post(&path, json!({ "after": page["next_after"] })).await.expect(202);
+        assert_eq!(rest, json!({ "queued": 4, "next_after": null }));
+        let too_many = [&first[..], &first[..1]].concat();
+        acme.post(&path, json!({ "event_ids": too_many })).await.refused(422, "invalid", Some("event_ids"));
     }
 
     async fn a_contact_that_is_added_is_announced_and_one_that_is_changed_is_not(api) {

@@ -209,8 +209,21 @@ impl Office {
         }
     }
 
+    /// Adds another user, who has no account.
+    pub async fn add_user(&self, email: &str) {
+        let mut tx = self.gateway.store.begin(self.workspace).await.unwrap();
+        tx.insert_user(&user(email)).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
     /// Adds the account with this login, and starts the workers.
     pub async fn connect_with(&mut self, credentials: Credentials) {
+        self.add_account(&credentials).await;
+        self.start();
+    }
+
+    /// Adds the account, with nobody at work.
+    pub async fn add_account(&self, credentials: &Credentials) {
         let account = Account {
             id: self.account,
             user_id: self.user,
@@ -220,9 +233,8 @@ impl Office {
             connected_at: Timestamp::now(),
         };
         let mut tx = self.gateway.store.begin(self.workspace).await.unwrap();
-        tx.insert_account(&account, &credentials).await.unwrap();
+        tx.insert_account(&account, credentials).await.unwrap();
         tx.commit().await.unwrap();
-        self.start();
     }
 
     /// The same with the right login, and waits until the account has been read.

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use mailweave::{
     core::{
         account::{AccountState, AccountStatus, Endpoint, Security},
+        decision::Verdict,
         job::JobKind,
         limits::{Counted, Limits},
         message::Sighting,
@@ -296,6 +297,42 @@ async fn a_message_over_which_the_connection_breaks_again_and_again_is_given_up(
     })
     .await;
     world.await_decision("cursed", "unreadable_at_provider").await;
+}
+
+#[tokio::test]
+async fn a_delivery_report_that_cannot_be_had_is_left_and_hides_no_other() {
+    let reporter = "mailer-daemon@mail.example.test";
+    let fields = "Auto-Submitted: auto-replied\nMIME-Version: 1.0\n\
+                  Content-Type: multipart/report; report-type=delivery-status; boundary=b\n";
+    for act in [Act::Answer("NO cannot be converted".into()), Act::Drop] {
+        let mut world = World::new().await;
+        world.connect().await;
+        // Who has sent nothing is told nothing: his reports are not opened.
+        world.hand_in(CUSTOMER, &mail(USER, CUSTOMER, "offer", "")).await;
+        eventually("mail on its way by the account", PATIENCE, async || {
+            let mut session = world.gateway.store.read(world.workspace).await.unwrap();
+            session.has_sent_by(world.account, Timestamp::UNIX_EPOCH).await.unwrap()
+        })
+        .await;
+        let next_uid = world.provider().uids(&world.user(), "INBOX").unwrap().1;
+        let content = format!("{next_uid} (UID BODY.PEEK[]");
+        world.arm(Trigger::always(Service::Imap, "FETCH").containing(&content), act);
+        world.put("INBOX", reporter, "report", fields);
+        world.receive("whole");
+        eventually("what lies behind it", PATIENCE, async || {
+            world.look_now();
+            world.message("whole").await.is_some()
+        })
+        .await;
+        assert!(world.provider().said().iter().any(|said| said.line.contains(&content)), "it was asked for");
+        // Nobody knows what it was about, so it is not said to belong.
+        let decisions = world.decisions("report").await;
+        assert_eq!(decisions.len(), 1);
+        assert_eq!(
+            (decisions[0].verdict, world.decided_by("unreadable_at_provider").await),
+            (Verdict::Skipped, 0)
+        );
+    }
 }
 
 #[tokio::test]

@@ -10,4 +10,5 @@ mod support;
 mod world;
 
 mod faults;
+mod held;
 mod honest;

@@ -123,6 +123,14 @@ pub(super) async fn ingest(
     file(tx, ours, policy, arrival).await
 }
 
+/// The message that an arrival is a copy of; `None` for a new one.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn original_of(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<Option<MessageKey>, Error> {
+    Ok(recognise::recognise(tx, arrival).await?.map(|(message, _)| message))
+}
+
 /// Adds what a further copy tells: where it was seen, the ids it goes by there, whom it makes contacts of, and where it
 /// belongs.
 async fn add_sightings(

@@ -5,10 +5,10 @@
 use super::Arrival;
 use crate::{
     core::{
-        attribution::Attribution,
+        attribution::{self, Attribution},
         event::Event,
-        ids::{ContactId, ConversationId},
-        message::{Author, ContactRole, Conversation, Parties, Sighting},
+        ids::ConversationId,
+        message::{Conversation, Parties, Sighting},
         threading::{self, Assignment, Found, ThreadKey, ThreadNode},
     },
     mail::{Address, HeaderSummary, MessageId},
@@ -142,7 +142,7 @@ pub(super) async fn start(
     let conversation = Conversation {
         id,
         subject: arrival.message.summary.subject.clone(),
-        contact: owner(who),
+        contact: attribution::owner(&who.author, &who.contacts),
         created_at: arrival.received_at,
         last_message_at: super::sent_at(arrival),
         message_count: 1,
@@ -151,13 +151,4 @@ pub(super) async fn start(
     };
     tx.insert_conversation(&conversation).await?;
     Ok((id, vec![Event::ConversationCreated { conversation: id }]))
-}
-
-/// The contact a conversation is filed under: who wrote, else the first in To, else any.
-fn owner(who: &Attribution) -> Option<ContactId> {
-    if let Author::Contact(contact) = who.author {
-        return Some(contact);
-    }
-    let first_to = who.contacts.iter().find(|(_, role)| *role == ContactRole::To);
-    first_to.or_else(|| who.contacts.first()).map(|(contact, _)| *contact)
 }

@@ -6,6 +6,7 @@
 mod budget;
 mod handler;
 mod held;
+mod masked;
 mod order;
 mod perform;
 mod reconcile;
@@ -21,7 +22,6 @@ pub use handler::SubmissionHandler;
 pub(super) use handler::own_message_id;
 pub use held::{release_all_held, release_held};
 pub use order::{ControlFields, Refusal, Sender, choose_exit};
-pub(super) use perform::{Part, Unsendable};
 pub use perform::{hold_poison, perform};
 pub use report::report;
 pub(super) use returned::{CameTo, Returned, record_returned, returned};
@@ -34,7 +34,6 @@ use uuid::Uuid;
 use super::{
     FlowError, Gateway,
     ingest::{self, Announce, Arrival, Ingested, RawBytes},
-    process,
 };
 use crate::{
     core::{
@@ -175,7 +174,7 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
 
 /// The header's people, and as Bcc those whom only the envelope names.
 fn parties(gateway: &Gateway, handed: &Handed<'_>) -> Parties {
-    let mut parties = process::parties(gateway, handed.message);
+    let mut parties = gateway.settings.ours.parties(&handed.message.summary);
     let named: Vec<_> = parties.addresses().cloned().collect();
     let hidden = outgoing(gateway, handed.envelope).filter(|recipient| !named.contains(&recipient.address));
     parties.bcc = hidden.map(|recipient| Party::new(recipient.address.clone(), None)).collect();

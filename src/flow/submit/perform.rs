@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    budget, reconcile,
+    budget, masked, reconcile,
     record::{self, Fared, Pace},
     way_out::{WayOut, way_out},
 };
@@ -18,20 +18,20 @@ use crate::{
         message::StoredMessage,
         submission::{Hold, RecipientState, Submission, SubmissionState},
     },
-    flow::{FlowError, Gateway, now, relay},
+    flow::{FlowError, Gateway, now},
     mail::{Address, Envelope, HeaderBlock, Recipient, ReversePath},
     queue::Leased,
     smtp::{Capabilities, Client, Outcome, Transmission},
 };
 
 /// One mail transaction to be: some of the recipients, and the bytes they get.
-pub(in crate::flow) struct Part {
+pub(super) struct Part {
     pub envelope: Envelope,
     pub raw: Bytes,
 }
 
 /// Why a message cannot be sent now.
-pub(in crate::flow) struct Unsendable {
+pub(super) struct Unsendable {
     /// The only recipient whom that concerns; `None` for all who are still open.
     pub whom: Option<Address>,
     pub what_for: Hold,
@@ -77,7 +77,14 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     };
     let began = now();
     match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
-        Ok(mut client) => send_all(gateway, job, message, (&mut client, parts)).await,
+        Ok(mut client) => {
+            send_all(gateway, job, message, (&mut client, parts)).await?;
+            // Last: what was sent is recorded by now, and a server that is slow to say good-bye holds up nothing but this.
+            if client.is_usable() {
+                client.quit().await;
+            }
+            Ok(())
+        }
         Err(trouble) => record::unopened(gateway, job, message, (began, &trouble)).await,
     }
 }
@@ -105,7 +112,7 @@ async fn parts(
     open.sort_by_key(|state| state.state != SubmissionState::Queued);
     let open: Vec<Recipient> = open.into_iter().take(most).map(|state| state.recipient.clone()).collect();
     if submission.account.is_none() && submission.class == SendClass::Individual {
-        return relay::parts(gateway, job.workspace, (stored, submission), (raw, open)).await;
+        return masked::parts(gateway, job.workspace, (stored, submission), (raw, open)).await;
     }
     let envelope = envelope(submission, reverse_path(submission, server), open);
     Ok(Ok(vec![Part { envelope, raw }]))

@@ -1,9 +1,10 @@
 //! Finds out about a send that was cut off after the final dot: Sent is searched before anything goes out again.
 //!
 //! Where that cannot tell (a smarthost has no Sent) the message is sent again after the same wait, once, under the same
-//! Message-ID, and was visibly `uncertain` meanwhile. After a second lost answer it is held: somebody has to decide.
+//! Message-ID, and was visibly `uncertain` meanwhile. After a second lost answer it is held: whether it is sent anew, as
+//! another message, is left to the CRM.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{
     record::{self, Pace},
@@ -17,7 +18,7 @@ use crate::{
         message::{Sighting, StoredMessage},
         submission::{DOUBTS_MAX, RecipientState, Submission, SubmissionState},
     },
-    flow::{FlowError, Gateway, now},
+    flow::{FlowError, Gateway, now, signed},
     queue::{Leased, Settlement},
     store::{Session, Tx},
 };
@@ -168,8 +169,4 @@ async fn remain(
     record::stay_uncertain(tx, submission, until).await?;
     tx.settle(job, Settlement::RetryAt(until)).await?;
     Ok(())
-}
-
-fn signed(wait: std::time::Duration) -> SignedDuration {
-    SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)
 }

@@ -2,8 +2,6 @@
 //!
 //! Not here: the attempt itself (`perform`).
 
-use std::time::Duration;
-
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -22,7 +20,7 @@ use crate::{
         retry,
         submission::{Hold, RecipientState, SentCopy, Submission, SubmissionState, overall},
     },
-    flow::{FlowError, Gateway, jitter, now},
+    flow::{FlowError, Gateway, jitter, now, signed},
     mail::{Address, Notify, Recipient},
     queue::{Leased, Settlement},
     smtp::{Outcome, Reply},
@@ -106,8 +104,13 @@ pub(super) async fn outcomes(
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
+    let others_fit = fared.iter().any(|one| matches!(one.outcome, Outcome::Accepted { .. }));
     for Fared { asked, outcome, takes_reports } in fared {
         for state in states_of(&mut submission, &asked.address) {
+            if others_fit && has_no_room(outcome) {
+                leave_for_next(state);
+                continue;
+            }
             apply(state, outcome);
             let is_taken = matches!(outcome, Outcome::Accepted { .. });
             if is_taken && *takes_reports && asked.notify.on_success() {
@@ -119,6 +122,18 @@ pub(super) async fn outcomes(
     tx.set_recipients(message, &submission.recipients).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Whether a server had no room for one more recipient. Beside others whom it took he goes in another transaction, without a
+/// pause (RFC 5321 section 4.5.3.1.10). Each takes somebody, so they come to an end; and a server that says so of his mailbox
+/// says it again when nobody is beside him.
+fn has_no_room(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Deferred(reply) if reply.code() == 452)
+}
+
+fn leave_for_next(state: &mut RecipientState) {
+    state.state = SubmissionState::Queued;
+    (state.code, state.status, state.text) = (None, None, None);
 }
 
 fn states_of<'a>(
@@ -228,7 +243,7 @@ fn defer(submission: &mut Submission, text: &str) {
     }
 }
 
-/// Nothing can leave, or not to one of them, and time does not mend it: held, for somebody to decide. The others go on.
+/// Nothing can leave, or not to one of them, and time does not mend it: held. The others go on.
 ///
 /// # Errors
 /// Those of the store.
@@ -354,10 +369,6 @@ fn next_attempt(
         }
         _ => None,
     }
-}
-
-fn signed(wait: Duration) -> SignedDuration {
-    SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)
 }
 
 async fn announce(

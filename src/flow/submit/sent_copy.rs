@@ -18,7 +18,7 @@ use crate::{
         retry,
         submission::SentCopy,
     },
-    flow::{FlowError, Gateway, jitter, now},
+    flow::{FlowError, Gateway, jitter, now, signed},
     imap::{self, Append, Chosen, Criterion, Flag, MailboxName},
     queue::{Leased, Settlement},
     store::{AccountAccess, Tx},
@@ -52,9 +52,7 @@ pub async fn save_sent(
     if matches!(submission.sent_copy, SentCopy::Filed | SentCopy::Appended) {
         return Err(FlowError::Obsolete);
     }
-    let not_before = job.created_at + signed(gateway.settings.sent_copy_wait);
     let login = match account_access(&mut session, account).await? {
-        _ if now() < not_before => return put_off(gateway, job, not_before).await,
         Access::Open(login) => login,
         Access::Rests(until) => return put_off(gateway, job, until).await,
         Access::Closed(state) if is_gone(state) => return Err(FlowError::Obsolete),
@@ -243,10 +241,6 @@ where
 
 fn place(account: AccountId, mailbox: &MailboxName, (uid_validity, uid): (u32, imap::Uid)) -> MailboxUid {
     MailboxUid { account, mailbox: mailbox.as_bytes().to_vec(), uid_validity, uid: uid.get() }
-}
-
-fn signed(wait: std::time::Duration) -> SignedDuration {
-    SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use crate::{
     flow::{
         FlowError,
         ingest::{self, Announce, Arrival, Ingested, RawBytes},
-        now, process, reading, submit,
+        now, reading, submit,
     },
     imap::{Body, Error, MailboxName, Uid},
     mail::{HeaderBlock, Kind, Message, loop_mark},
@@ -372,7 +372,7 @@ impl<S: Wire> Connection<'_, S> {
         Arrival {
             key: mint(),
             message: &whole.message,
-            parties: process::parties_of(&self.gateway.settings.ours, &whole.message.summary),
+            parties: self.gateway.settings.ours.parties(&whole.message.summary),
             bytes: RawBytes::Sealed(&whole.bytes),
             sightings: vec![Sighting::Account(self.place(name, uid_validity, seen.uid))],
             received_at: now,

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::{
     core::{ids::AccountId, message::Parties, threading::ThreadNode},
-    flow::process,
     imap::{Criterion, Error, Fault, Flag, HeaderItem, Kind, Uid, UidSet},
     mail::HeaderSummary,
 };
@@ -123,7 +122,7 @@ impl<S: Wire> Connection<'_, S> {
             bytes = bytes.saturating_add(item.header.len());
             if seen.is_empty() || bytes <= HEADERS_BYTES_MAX {
                 let summary = HeaderSummary::read(&item.header);
-                let parties = process::parties_of(ours, &summary);
+                let parties = ours.parties(&summary);
                 seen.push(read(account, item, summary, parties));
             } else {
                 is_whole = false;

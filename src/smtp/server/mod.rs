@@ -66,27 +66,21 @@ pub struct Server<F> {
 }
 
 impl<F: HandlerFactory> Server<F> {
-    /// A server that offers STARTTLS (and implicit TLS) if it is given a TLS configuration.
+    /// A server that offers STARTTLS (and implicit TLS) if it is given a TLS configuration, and AUTH by these mechanisms where
+    /// its listeners are for submission.
     #[must_use]
     pub fn new(
         hostname: &str,
+        mechanisms: &[Mechanism],
         capacity: Capacity,
         tls: Option<Arc<rustls::ServerConfig>>,
         factory: F,
     ) -> Self {
         let Capacity { limits, budget, admission, guesses } = capacity;
-        let mechanisms = vec![Mechanism::Plain, Mechanism::Login];
-        let settings =
-            Settings { hostname: hostname.to_owned(), limits, mechanisms, budget, tls: tls.is_some() };
+        let (hostname, mechanisms, tls_offered) = (hostname.to_owned(), mechanisms.to_vec(), tls.is_some());
+        let settings = Settings { hostname, limits, mechanisms, budget, tls: tls_offered };
         let acceptor = tls.map(TlsAcceptor::from);
         Self { settings: Arc::new(settings), admission, guesses, acceptor, factory }
-    }
-
-    /// Offers these mechanisms instead of PLAIN and LOGIN.
-    #[must_use]
-    pub fn with_mechanisms(mut self, mechanisms: Vec<Mechanism>) -> Self {
-        self.settings = Arc::new(Settings { mechanisms, ..Settings::clone(&self.settings) });
-        self
     }
 
     /// Serves one listener until `shutdown`; returns when its last session has ended.

@@ -12,7 +12,7 @@ use crate::core::{
     account::AccountError,
     decision::{DecisionHash, HashRole, NewDecision, Ruling, Verdict},
     event::Event,
-    ids::{ContactId, EventId, MessageKey, RouteId, WebhookId},
+    ids::{ContactId, EventId, MessageKey, WebhookId},
     message::{ContactRole, Sighting, SightingRow},
     people::ApiKey,
     route::{Route, RouteTarget},
@@ -31,7 +31,6 @@ struct Full {
     message: StoredMessage,
     webhook: WebhookId,
     event: EventId,
-    route: RouteId,
     key: ApiKey,
     sighting: MailboxUid,
 }
@@ -97,8 +96,8 @@ async fn fill(place: &Place) -> Full {
     };
     tx.insert_key(&key, &[9; 32]).await.unwrap();
     tx.commit().await.unwrap();
-    let (contact, webhook, route) = (contact.id, webhook.id, route.id);
-    Full { user, contact, account, conversation, message, webhook, event, route, key, sighting }
+    let (contact, webhook) = (contact.id, webhook.id);
+    Full { user, contact, account, conversation, message, webhook, event, key, sighting }
 }
 
 /// Whether each question about these things finds something.
@@ -184,7 +183,6 @@ both! {
         missing(tx.update_user(&User { id: full.user, ..a_user("x@y.example") }).await);
         missing(tx.update_contact(&Contact { id: full.contact, ..a_contact("x@y.example", 1) }, at(1)).await);
         missing(tx.delete_contact(full.contact).await);
-        missing(tx.expire_route(full.route, at(1)).await);
         missing(tx.replace_credentials(account, &password("x")).await);
         let status = an_account(full.user, "x@y.example").status;
         missing(tx.set_account_status(account, &status).await);
@@ -218,7 +216,6 @@ both! {
             detail: None,
         };
         missing(tx.set_submission_state(message, &step).await);
-        assert_eq!(tx.delete_decision_hashes(&[DECISION_HASH]).await.unwrap(), 0);
         missing(tx.delete_smarthost().await);
         let uids = [(5, 6)];
         let renumbering = Renumbering { account, mailbox: b"INBOX", from: 1, to: 2, uids: &uids };

@@ -288,17 +288,17 @@ both! {
         let place = Place::new(&world).await;
         let ann = place.user("ann@example.com").await;
         let target = RouteTarget::Capture { user: ann };
-        let (first, second) =
-            (a_route(&place, "Ann-abc@bcc.example", target.clone()), a_route(&place, "ann-def@bcc.example", target));
+        let first = a_route(&place, "Ann-abc@bcc.example", target.clone());
+        let first = Route { expires_at: Some(at(100)), ..first };
+        let second = a_route(&place, "ann-def@bcc.example", target);
         let mut tx = place.tx().await;
         tx.insert_route(&first, at(1)).await.unwrap();
-        assert_eq!(tx.capture_route(ann).await.unwrap().as_ref(), Some(&first));
+        // It takes mail for a while, and is shown to nobody any more.
+        assert_eq!(tx.capture_route(ann).await.unwrap(), None);
         tx.insert_route(&second, at(2)).await.unwrap();
-        tx.expire_route(first.id, at(100)).await.unwrap();
         assert_eq!(tx.capture_route(ann).await.unwrap().as_ref(), Some(&second));
         let shown = tx.user(ann).await.unwrap().unwrap().capture_address;
         assert_eq!(shown, Some(second.address.clone()));
-        missing(tx.expire_route(mint(), at(0)).await);
         tx.commit().await.unwrap();
 
         let mut system = world.store.system_read().await.unwrap();

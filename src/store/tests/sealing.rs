@@ -130,7 +130,7 @@ both! {
         let id = put_under(&world, workspace, Some(account), &Bytes::from("erased")).await;
         assert_eq!(blob(&world, workspace, id).await.unwrap(), "erased");
         let mut tx = world.store.begin(workspace).await.unwrap();
-        tx.destroy_content_key(account).await.unwrap();
+        tx.begin_erasure(jiff::Timestamp::now()).await.unwrap();
         tx.commit().await.unwrap();
         let gone = wait_for(async || matches!(blob(&world, workspace, id).await, Err(Error::Missing)));
         assert!(gone.await);
