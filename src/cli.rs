@@ -46,6 +46,8 @@ pub enum Command {
     Event(Noun<EventVerb>),
     /// Webhooks: where events are posted to
     Webhook(Noun<WebhookVerb>),
+    /// Limits: how much a user may have synced and send, and how many accounts there may be
+    Limit(Noun<LimitVerb>),
     /// Decisions: why a message was synced, skipped, deferred or held
     Decision(Noun<DecisionVerb>),
     /// The policy: what is synced and how, of the workspace or of a user
@@ -236,6 +238,16 @@ pub enum WebhookVerb {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum LimitVerb {
+    /// Show the workspace's limits, or a user's own
+    Get(OfUser),
+    /// Set them: --data '{"sent_per_day":500}'
+    Set(LimitSet),
+    /// How much of his limits a user has used
+    Usage(One),
+}
+
+#[derive(Debug, Subcommand)]
 pub enum DecisionVerb {
     /// List decisions, newest first: --query rfc822_message_id=…, address=…, account_id=…, verdict=…
     List(List),
@@ -342,6 +354,22 @@ pub struct Attachment {
 pub struct One {
     /// Its id
     pub id: String,
+}
+
+/// Of the workspace, or of one of its users.
+#[derive(Debug, Args)]
+pub struct OfUser {
+    /// The user's id
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LimitSet {
+    #[command(flatten)]
+    pub of: OfUser,
+    #[command(flatten)]
+    pub body: Create,
 }
 
 /// A list that belongs to one thing.

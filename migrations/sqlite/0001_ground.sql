@@ -147,6 +147,7 @@ create table accounts (
 create index accounts_recent on accounts (workspace, connected_at, id);
 -- Who is free, longest first, over all workspaces.
 create index accounts_lease on accounts (lease_until, id);
+create index accounts_waiting on accounts (workspace, connected_at, id) where state = 'waiting_for_quota';
 
 create table account_errors (
     workspace   blob not null,
@@ -484,6 +485,7 @@ create index decisions_recent on decisions (workspace, at, id);
 create index decisions_verdict on decisions (workspace, verdict, at, id);
 create index decisions_account on decisions (workspace, account, at, id);
 create index decisions_message on decisions (workspace, message);
+create index decisions_deferred on decisions (workspace, account, at, id) where verdict = 'deferred';
 create unique index decisions_uid on decisions (workspace, account, mailbox, uid_validity, uid) where account is not null;
 
 create table decision_hashes (
@@ -525,3 +527,44 @@ create table order_keys (
     primary key (workspace, name)
 ) strict;
 create index order_keys_created on order_keys (created_at);
+
+-- What an admin allows the workspace or a user, as JSON.
+create table limits (
+    workspace   blob not null references workspaces (id),
+    -- The workspace itself, or a user of it.
+    subject     blob not null,
+    body        text not null,
+    primary key (workspace, subject)
+) strict;
+
+-- What a user sent and what his accounts brought, counted by quarters of an hour in the transaction of the fact itself.
+create table usage_counts (
+    workspace   blob not null references workspaces (id),
+    user_id     blob not null,
+    -- synced, sent_messages, sent_recipients
+    counted     text not null,
+    slot        integer not null,
+    used        integer not null,
+    primary key (workspace, user_id, counted, slot)
+) strict;
+create index usage_counts_slot on usage_counts (slot);
+
+-- Limits that the CRM was told of as nearly or wholly used, until they are found to have room again.
+create table quota_levels (
+    workspace   blob not null references workspaces (id),
+    subject     blob not null,
+    quota       text not null,
+    level       text not null,
+    check_at    integer not null,
+    primary key (workspace, subject, quota)
+) strict;
+create index quota_levels_check on quota_levels (check_at);
+
+-- Until when an account's provider takes no more of its mail, by its own word.
+create table send_rests (
+    workspace   blob not null,
+    account     blob not null,
+    until       integer not null,
+    primary key (workspace, account),
+    foreign key (workspace, account) references accounts (workspace, id) on delete cascade
+) strict;

@@ -17,8 +17,9 @@ use url::Url;
 use crate::{
     cli::{
         self, AccountVerb, Attachment, Client, Command, ContactVerb, ConversationVerb, Create, DecisionVerb,
-        EventVerb, Events, Follow, KeyCreate, KeyVerb, List, MessageVerb, Noun, One, PolicySet, PolicyVerb,
-        SmarthostVerb, Update, UserVerb, WebhookVerb, Whose, Within, WorkspaceVerb,
+        EventVerb, Events, Follow, KeyCreate, KeyVerb, LimitSet, LimitVerb, List, MessageVerb, Noun, OfUser,
+        One, PolicySet, PolicyVerb, SmarthostVerb, Update, UserVerb, WebhookVerb, Whose, Within,
+        WorkspaceVerb,
     },
     core::people::Scope,
     net,
@@ -150,6 +151,7 @@ fn call(command: Command) -> Option<(Client, Call)> {
         Command::Message(Noun { client, verb }) => (client, messages(verb)),
         Command::Event(Noun { client, verb }) => (client, events(verb)),
         Command::Webhook(Noun { client, verb }) => (client, webhooks(verb)),
+        Command::Limit(Noun { client, verb }) => (client, limits(verb)),
         Command::Decision(Noun { client, verb: DecisionVerb::List(list) }) => {
             (client, Call::within(&["decisions"]).list(list))
         }
@@ -292,6 +294,18 @@ fn policy(verb: PolicyVerb) -> Call {
     match verb {
         PolicyVerb::Get(whose) => of(whose),
         PolicyVerb::Set(PolicySet { whose, body }) => of(whose).post(body).method(Method::PUT),
+    }
+}
+
+fn limits(verb: LimitVerb) -> Call {
+    let of = |OfUser { user }: OfUser| match user {
+        Some(id) => Call::one("users", One { id }).then("limits"),
+        None => Call::within(&["limits"]),
+    };
+    match verb {
+        LimitVerb::Get(user) => of(user),
+        LimitVerb::Set(LimitSet { of: user, body }) => of(user).post(body).method(Method::PUT),
+        LimitVerb::Usage(one) => Call::one("users", one).then("usage"),
     }
 }
 
@@ -531,6 +545,11 @@ mod tests {
         ("policy get --user usr_1", "GET /workspaces/acme/users/usr_1/policy"),
         ("policy set --data {}", "PUT /workspaces/acme/policy {}"),
         ("policy set --user usr_1 --data {}", "PUT /workspaces/acme/users/usr_1/policy {}"),
+        ("limit get", "GET /workspaces/acme/limits"),
+        ("limit get --user usr_1", "GET /workspaces/acme/users/usr_1/limits"),
+        ("limit set --data {}", "PUT /workspaces/acme/limits {}"),
+        ("limit set --user usr_1 --data {}", "PUT /workspaces/acme/users/usr_1/limits {}"),
+        ("limit usage usr_1", "GET /workspaces/acme/users/usr_1/usage"),
         ("smarthost get", "GET /workspaces/acme/smarthost"),
         ("smarthost set --data {}", "PUT /workspaces/acme/smarthost {}"),
         ("smarthost delete", "DELETE /workspaces/acme/smarthost"),

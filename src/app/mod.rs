@@ -164,6 +164,7 @@ impl Running {
         if config.has_role(Role::Jobs) {
             self.tasks.spawn(worker::jobs::run(self.gateway.clone(), self.shutdown.clone()));
             self.tasks.spawn(worker::upkeep::run(self.gateway.clone(), self.shutdown.clone()));
+            self.tasks.spawn(worker::quotas::run(self.gateway.clone(), self.shutdown.clone()));
             self.tasks.spawn(worker::wake::hear(self.gateway.clone(), self.shutdown.clone()));
         }
         if config.has_role(Role::Accounts) {

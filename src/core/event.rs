@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     account::{LabelledStatus, Progress, Receipt},
-    ids::{AccountId, ContactId, ConversationId, DecisionId, EventId, MessageKey, WebhookId},
+    ids::{AccountId, ContactId, ConversationId, DecisionId, EventId, MessageKey, UserId, WebhookId},
+    limits::{Quota, Standing},
     submission::SubmissionState,
 };
 use crate::mail::{Address, MessageId};
@@ -65,6 +66,13 @@ pub enum Event {
         account: AccountId,
         progress: Progress,
         status: LabelledStatus,
+    },
+    Quota {
+        what: QuotaEvent,
+        /// Whose; `None` for the workspace's own.
+        user: Option<UserId>,
+        quota: Quota,
+        standing: Standing,
     },
     WebhookDisabled {
         webhook: WebhookId,
@@ -123,6 +131,15 @@ pub enum AccountEvent {
     Disconnected,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaEvent {
+    /// 80 % are used.
+    Warning,
+    Exceeded,
+    /// There is room again.
+    Reset,
+}
+
 /// Every type of the contract, in its order: what an endpoint may subscribe to.
 pub const EVENT_TYPES: [&str; 29] = [
     "message.captured",
@@ -179,6 +196,9 @@ impl Event {
             Self::AccountErased { .. } => "account.erased",
             Self::Backfill { done: false, .. } => "backfill.progress",
             Self::Backfill { done: true, .. } => "backfill.completed",
+            Self::Quota { what: QuotaEvent::Warning, .. } => "quota.warning",
+            Self::Quota { what: QuotaEvent::Exceeded, .. } => "quota.exceeded",
+            Self::Quota { what: QuotaEvent::Reset, .. } => "quota.reset",
             Self::WebhookDisabled { .. } => "webhook.disabled",
             Self::TestPing { .. } => "test.ping",
         }
@@ -232,6 +252,10 @@ impl Event {
                 "total": progress.total,
                 "status": status.data(),
             }),
+            Self::Quota { user, quota, standing: Standing { used, limit, resets_at }, .. } => {
+                let data = json!({ "quota": quota, "used": used, "limit": limit, "resets_at": resets_at });
+                with(data, "user_id", user.as_ref())
+            }
             Self::WebhookDisabled { webhook, reason } => json!({ "webhook_id": webhook, "reason": reason }),
             Self::TestPing { webhook } => json!({ "webhook_id": webhook }),
         }
@@ -340,6 +364,7 @@ impl JournalEntry {
             ("message" | "conversation", _) => "conversation_id",
             ("contact", _) => "contact_id",
             ("account" | "backfill", _) => "account_id",
+            ("quota", _) => "user_id",
             ("webhook", _) => "webhook_id",
             _ => return None,
         };
@@ -411,6 +436,11 @@ mod tests {
         }
     }
 
+    fn quota(user: Option<UserId>) -> Event {
+        let standing = Standing { used: 4, limit: Some(5), resets_at: None };
+        Event::Quota { what: QuotaEvent::Warning, user, quota: Quota::SentPerDay, standing }
+    }
+
     /// One event of each kind, with the member that names its subject.
     fn each() -> Vec<(Event, Option<&'static str>)> {
         let progress = Progress { done: 1, total: 2 };
@@ -437,6 +467,8 @@ mod tests {
                 Some("account_id"),
             ),
             (Event::Backfill { done: true, account: id(4), progress, status: status() }, Some("account_id")),
+            (quota(Some(id(8))), Some("user_id")),
+            (quota(None), None),
             (Event::WebhookDisabled { webhook: id(5), reason: "r".into() }, Some("webhook_id")),
             (Event::TestPing { webhook: id(5) }, None),
         ]

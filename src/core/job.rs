@@ -22,6 +22,8 @@ pub enum Job {
     Report { message: MessageKey },
     /// Fetch mail again that was skipped, by this decision, before it was known to belong.
     Refetch { account: AccountId, decision: DecisionId },
+    /// Have mail fetched that was put off at a limit, as far as there is room by now.
+    TakeUp { account: AccountId },
     /// Post one event to one endpoint.
     Deliver { webhook: WebhookId, seq: i64 },
     /// Delete what is left of a workspace that is to be erased.
@@ -49,6 +51,7 @@ impl Job {
             Self::SaveSent { .. } => JobKind::SaveSent,
             Self::Report { .. } => JobKind::Report,
             Self::Refetch { .. } => JobKind::Refetch,
+            Self::TakeUp { .. } => JobKind::TakeUp,
             Self::Deliver { .. } => JobKind::Deliver,
             Self::Erase | Self::EraseAccount { .. } => JobKind::Erase,
         }
@@ -60,11 +63,12 @@ impl Job {
     pub fn lane(&self, subject: Option<&str>) -> Option<String> {
         match self {
             // An account's provider counts concurrent submissions; a smarthost is built for many.
-            Self::Submit { exit: JobExit::Account(account), .. } => Some(format!("submit/{account}")),
+            Self::Submit { exit: JobExit::Account(account), .. } => Some(submit_lane(*account)),
             Self::Submit { message, exit: JobExit::Smarthost } => Some(beside("smarthost", *message)),
             Self::Report { message } => Some(beside("report", *message)),
             Self::SaveSent { account, .. } => Some(sent_lane(*account)),
             Self::Refetch { account, .. } => Some(refetch_lane(*account)),
+            Self::TakeUp { account } => Some(format!("take-up/{account}")),
             // Events of one subject arrive in order; others do not wait for them.
             Self::Deliver { webhook, .. } => subject.map(|subject| delivery_lane(*webhook, subject)),
             _ => None,
@@ -79,6 +83,17 @@ const SMARTHOST_LANES: u128 = 4;
 /// One of the lanes beside each other that the messages of a workspace are spread over.
 fn beside(lane: &str, message: MessageKey) -> String {
     format!("{lane}/{}", message.uuid().as_u128() % SMARTHOST_LANES)
+}
+
+/// The lane of mail that leaves by an account.
+#[must_use]
+pub fn submit_lane(account: AccountId) -> String {
+    format!("submit/{account}")
+}
+
+/// The lanes of mail that leaves by the smarthost.
+pub fn smarthost_lanes() -> impl Iterator<Item = String> {
+    (0..SMARTHOST_LANES).map(|number| format!("smarthost/{number}"))
 }
 
 /// The lane of an account's `Refetch` jobs.
@@ -114,18 +129,20 @@ pub enum JobKind {
     SaveSent,
     Report,
     Refetch,
+    TakeUp,
     Deliver,
     Erase,
 }
 
 impl JobKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Process,
         Self::Repeat,
         Self::Submit,
         Self::SaveSent,
         Self::Report,
         Self::Refetch,
+        Self::TakeUp,
         Self::Deliver,
         Self::Erase,
     ];
@@ -147,6 +164,7 @@ impl JobKind {
             Self::SaveSent => "save_sent",
             Self::Report => "report",
             Self::Refetch => "refetch",
+            Self::TakeUp => "take_up",
             Self::Deliver => "deliver",
             Self::Erase => "erase",
         }

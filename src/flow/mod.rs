@@ -7,6 +7,7 @@ mod brake;
 mod capture;
 pub mod erase;
 mod ingest;
+pub mod limits;
 pub mod notify;
 mod policy;
 mod process;

@@ -102,16 +102,18 @@ pub(super) fn connecting(since: jiff::Timestamp) -> AccountStatus {
     }
 }
 
-/// Connect an account. The answer comes before the first login: read the status, or wait for `account.connected`.
+/// Connect an account. The answer comes before the first login: read the status, or wait for `account.connected`. One more
+/// than there may be is in `waiting_for_quota`, and is connected by itself when there is a place.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts", tag = "accounts", operation_id = "create_account",
     request_body = NewAccount, responses((status = 201, body = AccountView)))]
 async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>) -> Result<Response, Stop> {
-    let (account, credentials) = input.value.check(&api).await?;
+    let (mut account, credentials) = input.value.check(&api).await?;
     access.act_as(account.user_id)?;
     let mut work = input.stamp.begin(&api, &access).await?;
     require_user(&mut work, "user_id", account.user_id).await?;
     require_role(&mut work, &access, account.user_id).await?;
     work.insert_account(&account, &credentials).await?;
+    flow::limits::seat(&mut work, &mut account, None).await?;
     let id = account.id;
     let shown = shown(&mut work, account).await?;
     let response = work.finish(Answer::created(&shown)).await?;
@@ -355,9 +357,10 @@ fn require_login(state: AccountState) -> Result<(), Problem> {
 
 /// Has the worker begin anew with what was changed: whoever works the account now writes nothing more.
 pub(super) async fn restart(tx: &mut Tx, gateway: &Gateway, account: &mut Account) -> Result<(), Problem> {
-    let AccountStatus { last_synced_at, last_checked_at, .. } = account.status;
+    let AccountStatus { state: was, last_synced_at, last_checked_at, .. } = account.status;
     account.status = AccountStatus { last_synced_at, last_checked_at, ..connecting(flow::now()) };
     tx.set_account_status(account.id, &account.status).await?;
+    flow::limits::seat(tx, account, Some(was)).await?;
     tx.fence_account(account.id).await?;
     // What was held while nobody could log in goes out now.
     flow::submit::release_held(tx, gateway, Some(account.user_id)).await?;

@@ -25,6 +25,7 @@ mod field;
 mod health;
 mod host;
 mod keys;
+mod limits;
 mod message_view;
 mod messages;
 mod observe;
@@ -198,6 +199,7 @@ fn resources() -> OpenApiRouter<Api> {
         .merge(contact_import::router())
         .merge(accounts::router())
         .merge(account_life::router())
+        .merge(limits::router())
         .merge(conversations::router())
         .merge(repairs::router())
         .merge(messages::router())

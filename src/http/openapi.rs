@@ -149,6 +149,7 @@ words! {
     ViaWord as Via: Capture Submission Api Account Reply;
     SubmissionStateWord as SubmissionState: Queued Sending Sent Deferred Uncertain Bounced Held Cancelled;
     ClassWord as SendClass: Individual Bulk Workflow;
+    SentUnitWord as SentUnit: Recipients Messages;
 }
 
 #[cfg(test)]

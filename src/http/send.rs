@@ -24,13 +24,13 @@ use super::{
 use crate::{
     core::{
         ids::{ConversationId, Id as _, MessageKey, UserId},
-        inbound::{SendClass, SendOrder},
+        inbound::{Exit, SendClass, SendOrder},
         people::User,
         submission::SubmissionState,
     },
     flow::{
         self, FlowError,
-        submit::{self, Handed, HandedBytes, Refusal, Sender},
+        submit::{self, Handed, HandedBytes, HandsIn, Refusal, Sender},
     },
     mail::{
         Address, Draft, DraftAttachment, Envelope, HeaderSummary, Message, MessageId, Party, Recipient,
@@ -257,7 +257,10 @@ async fn prepare(
     let user =
         user.ok_or_else(|| Problem::invalid("from_user_id", "There is no such user in this workspace."))?;
     let sender = Sender { user: order.user, from: &user.email, class: order.class };
-    require_exit(api, &mut session, sender).await?;
+    let exit = require_exit(api, &mut session, sender).await?;
+    let recipients = wanted.to.len() + wanted.cc.len() + wanted.bcc.len();
+    let hands_in = HandsIn { user: order.user, class: order.class, exit, recipients };
+    require_room(&mut session, hands_in).await?;
     let parent = parent(&mut session, order.conversation, answers).await?;
     drop(session);
     let (key, received_at) = (mint(), flow::now());
@@ -303,8 +306,19 @@ impl Outgoing {
     }
 }
 
-async fn require_exit(api: &Api, session: &mut Session, sender: Sender<'_>) -> Result<(), Problem> {
-    let Err(refusal) = submit::choose_exit(session, &api.gateway, sender).await? else { return Ok(()) };
+/// Where policy lets mail over a limit fail, it is not even taken.
+async fn require_room(session: &mut Session, hands_in: HandsIn) -> Result<(), Problem> {
+    let Err(full) = submit::admit(session, hands_in).await? else { return Ok(()) };
+    let wait = full.until.duration_since(flow::now()).as_secs().saturating_add(1);
+    let seconds = u32::try_from(wait).unwrap_or(if wait < 0 { 1 } else { u32::MAX });
+    Err(Problem::limited(format!("The message is not taken: {}.", full.text()), seconds))
+}
+
+async fn require_exit(api: &Api, session: &mut Session, sender: Sender<'_>) -> Result<Exit, Problem> {
+    let refusal = match submit::choose_exit(session, &api.gateway, sender).await? {
+        Ok(exit) => return Ok(exit),
+        Err(refusal) => refusal,
+    };
     let advice = match &refusal {
         Refusal::ForeignDomain(domain) => {
             format!("Connect an account of the user, or add {domain} to the smarthost's from_domains.")

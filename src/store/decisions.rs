@@ -302,10 +302,11 @@ impl Session {
         Ok(found)
     }
 
-    /// Where mail lies today that a decision skipped; `None` when something else has been decided since, or nothing.
+    /// Where mail lies today that a decision skipped or put off; `None` when something else has been decided since, or
+    /// nothing.
     pub async fn skipped_at(&mut self, decision: DecisionId) -> Result<Option<MailboxUid>, Error> {
         let query = sql("select account, mailbox, uid_validity, uid from decisions \
-             where workspace = $1 and id = $2 and verdict = 'skipped'");
+             where workspace = $1 and id = $2 and verdict in ('skipped', 'deferred')");
         let row = self.fetch_optional(query.bind(self.workspace()).bind(decision)).await?;
         Ok(row.as_ref().map(read_place).transpose()?.flatten())
     }

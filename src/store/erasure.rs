@@ -9,7 +9,7 @@ use super::{Error, Store, Tx, columns::changed, sql::sql};
 use crate::core::{ids::WorkspaceId, job::JobKind};
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 32] = [
+const TABLES: [&str; 36] = [
     "jobs",
     "lanes",
     "sightings",
@@ -31,7 +31,11 @@ const TABLES: [&str; 32] = [
     "routes",
     "mailboxes",
     "account_errors",
+    "send_rests",
     "accounts",
+    "limits",
+    "usage_counts",
+    "quota_levels",
     "smarthosts",
     "content_keys",
     "idempotency_keys",

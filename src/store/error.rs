@@ -183,7 +183,7 @@ fn constraint(error: &dyn sqlx::error::DatabaseError) -> &'static str {
 }
 
 /// Every unique constraint: its name, and what SQLite says in its place. A test compares this with the schema.
-pub(super) const CONSTRAINTS: [(&str, &str); 46] = [
+pub(super) const CONSTRAINTS: [(&str, &str); 50] = [
     ("account_errors_pkey", "account_errors.workspace, account_errors.account, account_errors.code"),
     ("accounts_email_unique", "accounts.workspace, accounts.email"),
     ("accounts_pkey", "accounts.workspace, accounts.id"),
@@ -222,6 +222,7 @@ pub(super) const CONSTRAINTS: [(&str, &str); 46] = [
     ("jobs_lane_head", "jobs.workspace, jobs.lane"),
     ("jobs_pkey", "jobs.id"),
     ("lanes_pkey", "lanes.workspace, lanes.lane"),
+    ("limits_pkey", "limits.workspace, limits.subject"),
     ("mailboxes_pkey", "mailboxes.workspace, mailboxes.account, mailboxes.name"),
     (
         "message_contacts_pkey",
@@ -231,8 +232,10 @@ pub(super) const CONSTRAINTS: [(&str, &str); 46] = [
     ("messages_identity_unique", "messages.workspace, messages.identity"),
     ("messages_pkey", "messages.workspace, messages.id"),
     ("order_keys_pkey", "order_keys.workspace, order_keys.name"),
+    ("quota_levels_pkey", "quota_levels.workspace, quota_levels.subject, quota_levels.quota"),
     ("routes_address_unique", "routes.domain, routes.local_part"),
     ("routes_pkey", "routes.workspace, routes.id"),
+    ("send_rests_pkey", "send_rests.workspace, send_rests.account"),
     ("sightings_pkey", "sightings.workspace, sightings.message, sightings.origin"),
     (
         "sightings_uid",
@@ -245,6 +248,10 @@ pub(super) const CONSTRAINTS: [(&str, &str); 46] = [
     ),
     ("submissions_pkey", "submissions.workspace, submissions.message"),
     ("thread_keys_pkey", "thread_keys.workspace, thread_keys.key"),
+    (
+        "usage_counts_pkey",
+        "usage_counts.workspace, usage_counts.user_id, usage_counts.counted, usage_counts.slot",
+    ),
     ("user_addresses_pkey", "user_addresses.workspace, user_addresses.address"),
     ("users_pkey", "users.workspace, users.id"),
     ("vault_pkey", "vault.id"),

@@ -64,6 +64,9 @@ impl Tx {
         for text in [
             "delete from accounts where workspace = $1 and user_id = $2 and state in ('disconnected', 'erased')",
             "delete from routes where workspace = $1 and user_id = $2",
+            "delete from limits where workspace = $1 and subject = $2",
+            "delete from usage_counts where workspace = $1 and user_id = $2",
+            "delete from quota_levels where workspace = $1 and subject = $2",
             "update contacts set assigned_user_id = null where workspace = $1 and assigned_user_id = $2",
         ] {
             self.execute(sql(text).bind(self.workspace()).bind(id)).await?;

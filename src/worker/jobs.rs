@@ -55,7 +55,12 @@ const CREWS: [Crew; 4] = [
         claim_min: 1,
         yields: false,
     },
-    Crew { kinds: &[JobKind::SaveSent, JobKind::Refetch], workers: 32, claim_min: 1, yields: false },
+    Crew {
+        kinds: &[JobKind::SaveSent, JobKind::Refetch, JobKind::TakeUp],
+        workers: 32,
+        claim_min: 1,
+        yields: false,
+    },
     Crew { kinds: &[JobKind::Deliver], workers: 32, claim_min: 1, yields: false },
 ];
 
@@ -225,6 +230,7 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
         }
         Job::Report { message } => flow::submit::report(&gateway, &job, *message).await,
         Job::Refetch { account, decision } => flow::sync::refetch(&gateway, &job, *account, *decision).await,
+        Job::TakeUp { account } => flow::sync::take_up(&gateway, &job, *account).await,
         Job::Erase => flow::erase::perform(&gateway, &job).await,
         Job::EraseAccount { account } => flow::erase::perform_account(&gateway, &job, *account).await,
         Job::Deliver { webhook, seq } => flow::notify::deliver(&gateway, &job, *webhook, *seq).await,

@@ -1,5 +1,5 @@
-//! Tidies up what has had its time: answers kept for repeated requests, keys of old orders, orphaned files. Looks once more
-//! after held mail that has a way out by now.
+//! Tidies up what has had its time: answers kept for repeated requests, keys of old orders, counts of days long past, orphaned
+//! files. Looks once more after held mail that has a way out by now.
 //!
 //! Not here: anything whose delay somebody would notice.
 
@@ -18,6 +18,8 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(60 * 60);
 /// Answers to requests with an Idempotency-Key are kept this long, and the keys of orders over SMTP.
 const REQUESTS_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// What was counted is kept this long; limits look back over a day.
+const COUNTS_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// A file without a row that is younger than this may belong to a transaction not yet committed.
 const ORPHANS_KEPT: Duration = Duration::from_secs(60 * 60);
 
@@ -33,8 +35,11 @@ pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
 async fn tidy(gateway: &Gateway, now: Timestamp) {
     let released = release_held(gateway).await;
     let purged = purge_requests(gateway, now - REQUESTS_KEPT).await;
+    let forgotten = purge_usage(gateway, now - COUNTS_KEPT).await;
     let swept = gateway.store.sweep_blob_files(ORPHANS_KEPT).await.map(drop);
-    for (part, outcome) in [("held mail", released), ("kept answers", purged), ("files", swept)] {
+    for (part, outcome) in
+        [("held mail", released), ("kept answers", purged), ("counts", forgotten), ("files", swept)]
+    {
         match outcome {
             Ok(()) => tracing::debug!(part, "upkeep done"),
             Err(error) => {
@@ -73,6 +78,17 @@ async fn purge_requests(gateway: &Gateway, before: Timestamp) -> Result<(), Erro
         let orders = system.purge_order_keys(before).await?;
         system.commit().await?;
         if requests.max(orders) < u64::from(PURGE_ROWS_MAX) {
+            return Ok(());
+        }
+    }
+}
+
+async fn purge_usage(gateway: &Gateway, before: Timestamp) -> Result<(), Error> {
+    loop {
+        let mut system = gateway.store.system().await?;
+        let counts = system.purge_usage(before).await?;
+        system.commit().await?;
+        if counts < u64::from(PURGE_ROWS_MAX) {
             return Ok(());
         }
     }

@@ -24,6 +24,8 @@ mod follow;
 mod handed_in_again;
 mod isolation;
 mod life;
+mod limits;
+mod limits_fail;
 mod metrics;
 mod poison;
 mod policies;

@@ -11,6 +11,7 @@ mod support;
 mod access;
 mod accounts;
 mod events;
+mod limits;
 mod mail;
 mod once;
 mod people;

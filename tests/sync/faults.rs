@@ -10,8 +10,10 @@ use mailweave::{
         account::{AccountState, AccountStatus, Endpoint, Security},
         decision::Verdict,
         job::JobKind,
+        limits::{Counted, Limits},
         message::Sighting,
     },
+    flow::limits,
     mail::Address,
     sandbox::{
         Act, Behaviour, Extensions, Extent, FlagChange, Options, Provider, Running as Sandbox, Service,
@@ -691,4 +693,88 @@ async fn mail_that_was_passed_over_is_found_by_the_sweep() {
     world.await_message("lost").await;
     world.await_decision("private", "no_contact").await;
     world.await_event("message.received", 1).await;
+}
+
+impl World {
+    /// What PUT does to limits.
+    async fn limit(&self, synced_per_day: Option<u32>) {
+        let mut tx = self.gateway.store.begin(self.workspace).await.unwrap();
+        tx.put_limits(None, &Limits { synced_per_day, ..Limits::default() }).await.unwrap();
+        limits::changed(&mut tx, None, Timestamp::now()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Messages filed, and then what was counted of them. Whatever is killed when: a message is not there without its count.
+    async fn filed_and_counted(&self) -> (u64, u64) {
+        let filed = u64::try_from(self.messages().await.len()).unwrap();
+        let mut session = self.gateway.store.read(self.workspace).await.unwrap();
+        let counts = session.usage(self.user, Counted::Synced, Timestamp::UNIX_EPOCH).await.unwrap();
+        (filed, counts.iter().map(|count| count.count).sum())
+    }
+
+    async fn kill(&mut self) {
+        self.crash().await;
+        let (filed, counted) = self.filed_and_counted().await;
+        assert!(counted >= filed, "{counted} < {filed}");
+        self.office.free_lease().await;
+        self.start();
+    }
+
+    /// Lets a day pass: what was counted was counted yesterday.
+    async fn sleep_over_it(&self) {
+        use sqlx::Connection as _;
+        let file = self.office.directory.path().join("mailweave.db");
+        let mut database =
+            sqlx::SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+        sqlx::query("update usage_counts set slot = slot - 90000000000")
+            .execute(&mut database)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_count_is_below_the_truth_over_a_midnight_a_new_limit_and_kills() {
+    const MAILS: u64 = 60;
+    let mut world = World::new().await;
+    world.limit(Some(25)).await;
+    world.connect().await;
+    // Each body takes a while, so that kills come between some and the commit.
+    let body = || Trigger::always(Service::Imap, "FETCH").containing("BODY.PEEK[]");
+    world.arm(body(), Act::Delay(Duration::from_millis(5)));
+    for number in 0..MAILS {
+        world.receive(&format!("m{number}"));
+        if number % 9 == 8 {
+            let wanted = world.contents().len() + usize::try_from(number % 4).unwrap();
+            let is_under_way = async || world.contents().len() >= wanted || wanted > 20;
+            eventually("some bodies", PATIENCE, is_under_way).await;
+            world.kill().await;
+        }
+    }
+    let come_to = async |world: &mut World, filed: u64| {
+        for _ in 0..3 {
+            let wanted = world.contents().len() + 2;
+            let is_under_way =
+                async || world.contents().len() >= wanted || world.filed_and_counted().await.0 == filed;
+            eventually("something to be under way", PATIENCE, is_under_way).await;
+            world.kill().await;
+        }
+        eventually(&format!("{filed} to be filed"), PATIENCE, async || {
+            world.filed_and_counted().await.0 >= filed
+        })
+        .await;
+        // No more than there is room for, and each counted.
+        assert_eq!(world.filed_and_counted().await, (filed, filed));
+    };
+    come_to(&mut world, 25).await;
+    eventually("the rest to be put off", PATIENCE, async || {
+        world.cursor("INBOX").await.last_uid == u32::try_from(MAILS).unwrap()
+    })
+    .await;
+    world.sleep_over_it().await;
+    world.limit(Some(20)).await;
+    come_to(&mut world, 45).await;
+    world.limit(None).await;
+    come_to(&mut world, MAILS).await;
+    world.await_event("message.received", usize::try_from(MAILS).unwrap()).await;
 }

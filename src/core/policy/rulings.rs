@@ -2,6 +2,7 @@
 //!
 //! Not here: verdicts that depend on settings (`judge`).
 
+use super::settings::OverSync;
 use crate::core::decision::{Ruling, Verdict};
 
 /// Mail with a null reverse-path at a capture address: a report, or an answering machine's. Nobody sent it to have it filed,
@@ -48,7 +49,27 @@ pub fn sent_already() -> Ruling {
 }
 
 /// Rules under which mail stays left out whatever becomes known of its conversation later: no use in fetching it again.
-pub const FINAL_RULES: [&str; 5] = ["draft", "internal", "attachment", "too_large", "gone_at_provider"];
+pub const FINAL_RULES: [&str; 6] =
+    ["draft", "internal", "attachment", "too_large", "gone_at_provider", SYNC_LIMIT];
+
+/// The rule of mail that is more than its user may have synced.
+const SYNC_LIMIT: &str = "sync_limit";
+
+/// Mail that belongs but is more than its user may have synced in a day: it comes later, or not at all.
+#[must_use]
+pub fn over_sync_limit(over: OverSync) -> Ruling {
+    match over {
+        OverSync::Defer => Ruling {
+            verdict: Verdict::Deferred,
+            rule: SYNC_LIMIT,
+            reason: "It belongs to the CRM, and is fetched when the user's limit a day allows it.",
+        },
+        OverSync::Skip => skipped(
+            SYNC_LIMIT,
+            "It belongs to the CRM, but it was more than the user may have synced in a day.",
+        ),
+    }
+}
 
 /// Mail that belongs but that the provider cannot hand out.
 #[must_use]

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
-use super::{ControlFields, Refusal, Sender, choose_exit};
+use super::{ControlFields, HandsIn, Refusal, Sender, admit, choose_exit};
 use crate::{
     core::{
         ids::{Id, MessageKey, UserId, WorkspaceId},
         inbound::{Door, Intake, OrderKey, Principal, SendOrder, submission_fingerprint},
+        limits::Full,
         people::{ApiKey, Scope},
         route::{Route, RouteTarget},
     },
@@ -60,6 +61,11 @@ impl From<Error> for Rejected {
 const KEY_USED: &str = "X-Mailweave-Idempotency-Key was used for another message (From, To, Cc, Subject or text differ): \
      give each message a key of its own";
 
+/// The time it lifts is in the text (contract, "SMTP"): a client that tries again before is refused again.
+fn over_limit(full: Full) -> Rejected {
+    Rejected::Reply(Reply::new(452, [4, 7, 28], format!("Not now: {}", full.text())))
+}
+
 impl From<Refusal> for Rejected {
     fn from(refusal: Refusal) -> Self {
         Self::Reply(Reply::new(550, [5, 7, 1], refusal.to_string()))
@@ -105,7 +111,8 @@ impl SubmissionHandler {
         }
         let (control, summary) = (ControlFields::read(&header)?, HeaderSummary::of(&header));
         let body = message.get(header.body_offset()..).unwrap_or_default();
-        let order = self.order(login, control, (&summary, body)).await?;
+        let outgoing = envelope.recipients.iter().filter(|to| !self.gateway.settings.ours.holds(&to.address));
+        let order = self.order(login, control, (&summary, body), outgoing.count()).await?;
         let (key, received_at) = (mint(), super::super::now());
         let raw = outgoing_bytes(&self.gateway, info, envelope, message, (key, received_at));
         let fingerprint = submission_fingerprint(order.key.as_ref(), envelope, (&summary, message));
@@ -122,6 +129,7 @@ impl SubmissionHandler {
         login: &Login,
         control: ControlFields,
         (summary, body): (&HeaderSummary, &[u8]),
+        recipients: usize,
     ) -> Result<SendOrder, Rejected> {
         let foreign = || Rejected::Reply(Reply::new(550, [5, 7, 1], "From must be one address, and yours"));
         // One From field with one mailbox, or nobody can say who the author is.
@@ -140,7 +148,9 @@ impl SubmissionHandler {
         }
         let (principal, class) = (Principal::Key(login.key.id), control.class);
         let sender = Sender { user, from: &author.address, class };
-        choose_exit(&mut session, &self.gateway, sender).await??;
+        let exit = choose_exit(&mut session, &self.gateway, sender).await??;
+        let hands_in = HandsIn { user, class, exit, recipients };
+        admit(&mut session, hands_in).await?.map_err(over_limit)?;
         let key = control.idempotency_key.map(|key| OrderKey::new((principal, user), &key, (summary, body)));
         Ok(SendOrder { user, principal, class, conversation: control.conversation, api: false, key })
     }

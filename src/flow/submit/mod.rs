@@ -3,6 +3,7 @@
 //! Here: accepting and filing. `perform` sends, `sent_copy` sees to the Sent mailbox, `report` tells the CRM's reverse-path,
 //! `way_out` knows whether mail can leave now, `held` waits for one.
 
+mod budget;
 mod handler;
 mod held;
 mod masked;
@@ -15,6 +16,7 @@ mod returned;
 mod sent_copy;
 mod way_out;
 
+pub use budget::{HandsIn, admit};
 pub use handler::SubmissionHandler;
 #[cfg(test)]
 pub(super) use handler::own_message_id;

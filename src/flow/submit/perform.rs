@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::{
+    budget,
     masked::{self, View},
     reconcile,
     record::{self, Fared, Pace},
@@ -71,8 +72,15 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
             return record::hold(gateway, job, message, &unsendable).await;
         }
     };
+    let most = match budget::recipients_now(&mut session, (&submission, &stored)).await? {
+        Ok(most) => most,
+        Err(full) => {
+            drop(session);
+            return budget::put_off(gateway, job, message, full).await;
+        }
+    };
     drop(session);
-    let parts = match parts(gateway, job, &submission, &stored, &server).await? {
+    let parts = match parts(gateway, job, (&submission, most), &stored, &server).await? {
         Ok(parts) if parts.is_empty() => return record::settle(gateway, job, message, Pace::AtOnce).await,
         Ok(parts) => parts,
         Err(unsendable) => return record::hold(gateway, job, message, &unsendable).await,
@@ -110,17 +118,17 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, message: MessageKey) -
     record::hold(gateway, job, message, &Unsendable { whom: None, what_for: Hold::Poison, reason }).await
 }
 
-/// The transactions that the open recipients need. By account all of them in one; a user without an account writes from a
+/// The transactions that the open recipients need, or so many of them. By account all of them in one; a user without an account writes from a
 /// reply address of each contact, hence in one for each. The inner error says why it cannot be sent.
 async fn parts(
     gateway: &Gateway,
     job: &Leased,
-    submission: &Submission,
+    (submission, most): (&Submission, usize),
     stored: &StoredMessage,
     server: &Server,
 ) -> Result<Result<Vec<Part>, Unsendable>, FlowError> {
     let turn = turn(submission.state, &submission.recipients);
-    let open: Vec<Recipient> = turn.into_iter().map(|state| state.recipient.clone()).collect();
+    let open: Vec<Recipient> = turn.into_iter().take(most).map(|state| state.recipient.clone()).collect();
     if submission.account.is_none() && submission.class == SendClass::Individual {
         return masked::parts(gateway, job.workspace, (stored, submission), open).await;
     }
@@ -174,26 +182,32 @@ async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
     (client, parts): (&mut Client<S>, Vec<Part>),
 ) -> Result<(), FlowError> {
     let message = stored.id;
-    let mut got_on = false;
+    let (mut got_on, mut rests) = (false, None);
     for Part { mut envelope, view } in parts {
         let raw = view.map_or_else(|| raw.clone(), |view| view.written(gateway, stored, raw));
         envelope.smtputf8 |= needs_smtputf8(&raw, client.capabilities());
-        let outcomes = send_part(gateway, job, message, (client, &envelope, &raw)).await?;
+        let Some(outcomes) = send_part(gateway, job, message, (client, &envelope, &raw)).await? else {
+            // Others have used the budget since it was looked at: look again at once.
+            got_on = true;
+            break;
+        };
         let takes_reports = client.capabilities().dsn;
-        let fared: Vec<_> = envelope
+        let mut fared: Vec<_> = envelope
             .recipients
             .into_iter()
             .zip(outcomes)
             .map(|(asked, outcome)| Fared { asked, outcome, takes_reports })
             .collect();
+        rests = budget::heed(gateway, job, message, &mut fared).await?;
         got_on |=
             fared.iter().any(|one| matches!(one.outcome, Outcome::Accepted { .. } | Outcome::Refused(_)));
         record::outcomes(gateway, job, message, &fared).await?;
-        if !client.is_usable() {
+        if !client.is_usable() || rests.is_some() {
             break;
         }
     }
     let pace = match () {
+        () if rests.is_some() => Pace::Rest(rests),
         () if got_on => Pace::AtOnce,
         () if client.is_usable() => Pace::BackOff,
         () => Pace::Rest(None),
@@ -201,20 +215,23 @@ async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
     record::settle(gateway, job, message, pace).await
 }
 
+/// What became of it; `None` when the user's budget has no room for it any more, and nothing was sent.
 async fn send_part<S: AsyncRead + AsyncWrite + Unpin>(
     gateway: &Gateway,
     job: &Leased,
     message: MessageKey,
     (client, envelope, raw): (&mut Client<S>, &Envelope, &Bytes),
-) -> Result<Vec<Outcome>, FlowError> {
+) -> Result<Option<Vec<Outcome>>, FlowError> {
     match client.send_data(envelope, raw).await {
-        Ok(Transmission::Settled(outcomes)) => Ok(outcomes),
+        Ok(Transmission::Settled(outcomes)) => Ok(Some(outcomes)),
         Ok(Transmission::Pending(pending)) => {
             let recipients = envelope.recipients.iter().zip(pending.refusals());
-            record::intent(gateway, job, message, recipients).await?;
-            Ok(pending.finish().await)
+            match record::intent(gateway, job, message, recipients).await? {
+                true => Ok(Some(pending.finish().await)),
+                false => Ok(None),
+            }
         }
-        Err(error) => Ok(vec![error.outcome(); envelope.recipients.len()]),
+        Err(error) => Ok(Some(vec![error.outcome(); envelope.recipients.len()])),
     }
 }
 

@@ -5,6 +5,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
+    budget,
     perform::Unsendable,
     report,
     way_out::{REFUSED_LOGIN, note_trouble, tell_workers},
@@ -46,12 +47,15 @@ pub(super) enum Pace {
     /// Those not tried yet at once: others got on, or it was found out that nothing had been sent.
     AtOnce,
     BackOff,
+    /// This one alone waits until then.
+    Until(Timestamp),
     /// The server wants a rest, or needs one: everything that waits for it stands back. Until then, if it said so.
     Rest(Option<Timestamp>),
 }
 
 /// Writes *dot intent*: what the server refused at RCPT, and that the others are being sent to. From here on a crash means
-/// that nobody knows. Refused to a worker whose lease has run out: another one has the job.
+/// that nobody knows. It is charged to the user's budget: false, and nothing written, when that has no room for it by now.
+/// Refused to a worker whose lease has run out: another one has the job.
 ///
 /// # Errors
 /// Those of the store.
@@ -60,11 +64,13 @@ pub(super) async fn intent<'a>(
     job: &Leased,
     message: MessageKey,
     recipients: impl Iterator<Item = (&'a Recipient, &'a Option<Outcome>)> + Send,
-) -> Result<(), FlowError> {
+) -> Result<bool, FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
+    let mut sent_to = 0;
     for (recipient, refusal) in recipients {
+        sent_to += usize::from(refusal.is_none());
         for state in states_of(&mut submission, &recipient.address) {
             if !state.is_open() {
                 // Another job has seen to him meanwhile.
@@ -76,11 +82,14 @@ pub(super) async fn intent<'a>(
             }
         }
     }
+    if !budget::charge(&mut tx, &submission, sent_to, now()).await? {
+        return Ok(false);
+    }
     submission.state = SubmissionState::Sending;
     submission.dot_intent_at = Some(now());
     tx.set_submission(&submission).await?;
     tx.commit().await?;
-    Ok(())
+    Ok(true)
 }
 
 /// Records what servers said of some recipients. The job goes on.
@@ -355,7 +364,7 @@ fn next_attempt(
     }
     submission.attempt = submission.attempt.saturating_add(1);
     match (submission.state, pace) {
-        (SubmissionState::Deferred, Pace::Rest(Some(until))) => Some(until),
+        (SubmissionState::Deferred, Pace::Rest(Some(until)) | Pace::Until(until)) => Some(until),
         (SubmissionState::Deferred, _) => Some(now + signed(retry::submission(submission.attempt, jitter()))),
         (SubmissionState::Uncertain, _) => {
             gateway.settings.reconcile_waits.first().map(|wait| now + signed(*wait))

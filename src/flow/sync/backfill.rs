@@ -16,10 +16,13 @@ use crate::{
 const CHUNK_MAX: usize = 100;
 
 impl<S: Wire> Connection<'_, S> {
-    /// Reads one chunk. False when nothing is left.
+    /// Reads one chunk. False when nothing is left, or nothing may be read now.
     pub(super) async fn backfill(&mut self, mailboxes: &mut [Followed]) -> Result<bool, Failure> {
         let open = |mailbox: &&mut Followed| mailbox.backfill.next_uid > 0 && !mailbox.refused;
         let Some(mailbox) = mailboxes.iter_mut().find(open) else { return Ok(false) };
+        if self.history_waits().await? {
+            return Ok(false);
+        }
         if self.selected.as_ref() != Some(&mailbox.name) {
             // Its UIDs may have changed since: then this begins anew.
             self.enter(mailbox).await?;

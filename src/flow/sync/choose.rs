@@ -127,6 +127,7 @@ impl<S: Wire> Connection<'_, S> {
         health::settle(&mut tx, self.gateway, self.account, health::Tell::EndOnly).await?;
         // Errands that were put off until the account could be worked, or its new UIDs were known.
         tx.hasten(&refetch_lane(self.account), now()).await?;
+        self.resume_put_off(&mut tx, now()).await?;
         tx.commit().await?;
         Ok(())
     }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     core::{
-        account::{Backfill, Cursor},
+        account::{Backfill, Cursor, MailboxRole},
         decision::{NewDecision, Ruling, Verdict},
         event::{Event, MESSAGE_SKIPPED},
         ids::{DecisionId, MessageKey},
@@ -99,10 +99,12 @@ pub(super) enum Fetched {
 
 /// What is committed together.
 #[derive(Default)]
-struct Part {
-    filed: Vec<Whole>,
+pub(super) struct Part {
+    pub filed: Vec<Whole>,
     /// Left out by policy.
-    left: Vec<(Seen, Ruling)>,
+    pub left: Vec<(Seen, Ruling)>,
+    /// Belongs, but is more than the user may have synced now.
+    pub put_off: Vec<Seen>,
     /// Would belong, but cannot be had.
     lost: Vec<(Seen, Ruling)>,
     unreadable: Vec<Uid>,
@@ -127,6 +129,7 @@ impl<S: Wire> Connection<'_, S> {
         let seen = self.without_known(&mailbox.name, &mut batch).await?;
         self.consumed += seen.len() as u64;
         let rulings = self.judge(&seen).await?;
+        let mut room = self.room(&mut self.read().await?).await?;
         let context = (batch.way, batch.uid_validity);
         let mut part = Part { unreadable: batch.unreadable, renumbered: batch.renumbered, ..Part::default() };
         for (seen, (ruling, direction)) in seen.into_iter().zip(rulings) {
@@ -134,6 +137,11 @@ impl<S: Wire> Connection<'_, S> {
             let opens = ruling.verdict != Verdict::Synced && self.may_report_on_us(&seen).await?;
             if ruling.verdict != Verdict::Synced && !opens {
                 part.left.push((seen, ruling));
+                part.note(uid);
+                continue;
+            }
+            if room.is_full() && !opens && !self.is_known(&mut self.read().await?, &seen).await? {
+                part.put_off.push(seen);
                 part.note(uid);
                 continue;
             }
@@ -156,7 +164,10 @@ impl<S: Wire> Connection<'_, S> {
                     part.bytes = part.bytes.saturating_add(raw.len());
                     let ruling = if opens { policy::delivery_report() } else { ruling };
                     match self.whole(seen, (ruling, direction), raw).await? {
-                        Ok(whole) => part.filed.push(whole),
+                        Ok(whole) => {
+                            part.filed.push(whole);
+                            room.take();
+                        }
                         Err(out) => part.lost.push(out),
                     }
                 }
@@ -239,7 +250,15 @@ impl<S: Wire> Connection<'_, S> {
         let told = self.progress_told.is_some_and(|at| at.elapsed() < PROGRESS_PAUSE);
         let tell = if told { Tell::EndOnly } else { Tell::Progress };
         for _ in 0..RACES_MAX {
-            let writing = Writing { name: &mailbox.name, way, uid_validity, part: &part, end, tell };
+            let writing = Writing {
+                name: &mailbox.name,
+                role: mailbox.role,
+                way,
+                uid_validity,
+                part: &part,
+                end,
+                tell,
+            };
             match Box::pin(self.try_commit(writing)).await {
                 Err(FlowError::Raced) => {}
                 Err(error) => return Err(error.into()),
@@ -267,13 +286,7 @@ impl<S: Wire> Connection<'_, S> {
             tx.rebind_uid_validity(&renumbering).await?;
         }
         self.leave(&mut tx, writing, now).await?;
-        let mut filed = false;
-        for whole in &part.filed {
-            let arrival = self.arrival(whole, (writing.way, writing.uid_validity), name, now);
-            let ingested = self.ingest(&mut tx, whole, arrival).await?;
-            filed |= matches!(ingested, Ingested::Filed(_));
-        }
-        if filed {
+        if Box::pin(self.file_within_limits(&mut tx, writing, now)).await? {
             health::note_filed(&mut tx, self.account, now).await?;
         }
         match end {
@@ -320,7 +333,7 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     /// Tells who asked for it of mail left out, when it is new: what lay there before is no event, as with all other mail.
-    async fn tell_skipped(
+    pub(super) async fn tell_skipped(
         &self,
         tx: &mut Tx,
         way: Way,
@@ -342,7 +355,7 @@ impl<S: Wire> Connection<'_, S> {
         Ok(())
     }
 
-    async fn decide(
+    pub(super) async fn decide(
         &self,
         tx: &mut Tx,
         writing: Writing<'_>,
@@ -421,11 +434,12 @@ impl<S: Wire> Connection<'_, S> {
 
 /// One transaction's worth, and where it comes from.
 #[derive(Clone, Copy)]
-struct Writing<'a> {
-    name: &'a MailboxName,
-    way: Way,
-    uid_validity: u32,
-    part: &'a Part,
+pub(super) struct Writing<'a> {
+    pub name: &'a MailboxName,
+    pub role: MailboxRole,
+    pub way: Way,
+    pub uid_validity: u32,
+    pub part: &'a Part,
     end: End,
     tell: Tell,
 }

@@ -2,7 +2,7 @@
 //! (docs/flows.md, "Sync").
 //!
 //! Read `follow` (one session from login to end), `look` and `wait` (when is something new), `headers`, `judge` and
-//! `consume` (what becomes of it), then `backfill`, `reindex`, `sweep` and `refetch`. Not here: leases and back-off
+//! `consume` (what becomes of it), `quota` (what of it has to wait), then `backfill`, `reindex`, `sweep` and `refetch`. Not here: leases and back-off
 //! (`worker::accounts`), IMAP itself (`imap`), and filing (`flow::ingest`).
 
 mod backfill;
@@ -17,9 +17,11 @@ mod health;
 mod judge;
 mod look;
 mod memory;
+mod quota;
 mod refetch;
 mod reindex;
 mod reports;
+mod sent_by_hand;
 mod sweep;
 mod wait;
 
@@ -28,6 +30,7 @@ pub use followers::Followers;
 pub(super) use health::refuse_login;
 pub use health::{record, resume_at};
 pub use memory::Memory;
+pub use quota::take_up;
 pub use refetch::refetch;
 
 use super::FlowError;

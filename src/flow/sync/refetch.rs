@@ -14,7 +14,6 @@ use super::{
     connection::{Connection, Wire, is_refusal},
     consume::{Fetched, Whole},
     followers::Recall,
-    memory::Place,
 };
 use crate::{
     account::Trouble,
@@ -26,7 +25,9 @@ use crate::{
         sync_plan::Way,
     },
     flow::{
-        FlowError, Gateway, ingest, now,
+        FlowError, Gateway,
+        ingest::{self, Ingested},
+        limits, now,
         submit::{rest_over, tell_workers},
     },
     imap::{MailboxName, Uid, UidValidity},
@@ -160,10 +161,14 @@ impl<S: Wire> Connection<'_, S> {
         if ruling.verdict != Verdict::Synced {
             return Ok(self.leave_again(job, &at, &ruling).await);
         }
+        if self.is_over_limit(&mut self.read().await?, &seen).await? {
+            let tx = self.gateway.store.begin(self.workspace).await?;
+            return Ok(self.defer_again(tx, job, &at).await);
+        }
         match self.body(place, &seen).await? {
             Fetched::Not(ruling) => Ok(self.leave_again(job, &at, &ruling).await),
             Fetched::Whole(raw) => match self.whole(seen, (ruling, direction), raw).await? {
-                Ok(whole) => Ok(self.file_again(job, place, &whole).await),
+                Ok(whole) => Ok(self.file_again(job, &at, &whole).await),
                 Err((_, ruling)) => Ok(self.leave_again(job, &at, &ruling).await),
             },
         }
@@ -195,20 +200,22 @@ impl<S: Wire> Connection<'_, S> {
         Ok(())
     }
 
-    async fn file_again(
-        &self,
-        job: &Leased,
-        (name, uid_validity): Place<'_>,
-        whole: &Whole,
-    ) -> Result<(), FlowError> {
+    async fn file_again(&self, job: &Leased, at: &MailboxUid, whole: &Whole) -> Result<(), FlowError> {
         let now = now();
+        let name = MailboxName::new(&at.mailbox).ok_or(FlowError::Obsolete)?;
         let mut tx = self.gateway.store.begin(self.workspace).await?;
         let account = tx.account_to_change(self.account).await?;
         if account.is_none_or(|account| account.status.state.is_gone()) {
             return Err(FlowError::Obsolete);
         }
-        let arrival = self.arrival(whole, (Way::Live, uid_validity), name, now);
-        self.ingest(&mut tx, whole, arrival).await?;
+        tx.lock_filing().await?;
+        if self.is_over_limit(&mut tx, &whole.seen).await? {
+            return self.defer_again(tx, job, at).await;
+        }
+        let arrival = self.arrival(whole, (Way::Live, at.uid_validity), &name, now);
+        if matches!(self.ingest(&mut tx, whole, arrival).await?, Ingested::Filed(_)) {
+            limits::count_synced(&mut tx, self.user, 1, now).await?;
+        }
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;
         Ok(())

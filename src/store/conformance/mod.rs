@@ -6,6 +6,7 @@ mod accounts;
 mod erase;
 mod isolation;
 mod journal;
+mod limits;
 mod outbound;
 mod people;
 mod policies;

@@ -11,7 +11,9 @@ use crate::{
         account::{AccountState, Receipt},
         decision::Verdict,
         ids::{Id as _, WorkspaceId},
+        limits::Counted,
     },
+    mail::MessageId,
     store::{
         AccountFilter, ContactFilter, ConversationFilter, DecisionFilter, InstanceRequest, Lease, Page,
         PageKey, RequestKey, mint, sql, sql::WRITTEN, testing::World,
@@ -169,6 +171,49 @@ async fn erasing_an_account_begins_at_what_is_its_own() {
         tx.erase_decisions(account, &mut receipt).await.unwrap();
     })
     .await;
+}
+
+#[tokio::test]
+async fn limits_cost_the_same_however_much_was_counted() {
+    let world = World::sqlite().await;
+    let (workspace, now) = (world.workspace().await, Timestamp::now());
+    let mut session = world.store.read(workspace).await.unwrap();
+    check(&world, "what is allowed", async { drop(session.allowance(Some(mint())).await.unwrap()) }).await;
+    check(&world, "what was counted", async {
+        session.usage(mint(), Counted::Synced, now).await.unwrap();
+    })
+    .await;
+    check(&world, "accounts that wait", async { drop(session.accounts_waiting().await.unwrap()) }).await;
+    check(&world, "accounts with a place", async {
+        session.accounts_placed(None).await.unwrap();
+    })
+    .await;
+    check(&world, "what was put off", async {
+        session.decisions_deferred(mint(), 100).await.unwrap();
+    })
+    .await;
+    check(&world, "what waits to be sent", async {
+        session.unsent_of(mint()).await.unwrap();
+    })
+    .await;
+    let id = MessageId::parse("a@b.example").unwrap();
+    check(&world, "what was handed in", async { drop(session.submitted_ids(&[id]).await.unwrap()) }).await;
+    drop(session);
+    let mut system = world.store.system().await.unwrap();
+    check(&world, "limits to be looked at", async {
+        system.quota_checks_due(now).await.unwrap();
+    })
+    .await;
+    check(&world, "counts of long ago", async {
+        system.purge_usage(now).await.unwrap();
+    })
+    .await;
+    // Only accounts that wait are in this index.
+    let waiting = plans(&world, async {
+        system.workspaces_with_waiting_accounts().await.unwrap();
+    })
+    .await;
+    assert!(waiting[0].1.iter().any(|line| line.contains("accounts_waiting")), "{waiting:#?}");
 }
 
 #[tokio::test]
