@@ -46,6 +46,11 @@ pub enum Command {
     Event(Noun<EventVerb>),
     /// Webhooks: where events are posted to
     Webhook(Noun<WebhookVerb>),
+    /// Why a mail is in the CRM or not: by its Message-ID, an address on it, or a msg_… id
+    ///
+    /// Exits 0 when something was decided, 1 when nothing is known or the gateway could not be asked, 2 when the command
+    /// line is wrong.
+    Why(Why),
     /// Decisions: why a message was synced, skipped, deferred or held
     Decision(Noun<DecisionVerb>),
     /// The smarthost: the workspace's own SMTP provider
@@ -129,6 +134,8 @@ pub enum UserVerb {
     Update(Update),
     /// Remove a user whose accounts are disconnected
     Delete(One),
+    /// How much of what a user writes to contacts is in the CRM: --query days=30
+    Coverage(Within),
 }
 
 #[derive(Debug, Subcommand)]
@@ -165,8 +172,10 @@ pub enum AccountVerb {
     Update(Update),
     /// How an account is doing
     Status(One),
-    /// Look for new mail now
+    /// Look for new mail now, and compare mailboxes with the server
     Sync(One),
+    /// Whether an account's mailboxes have been read without a gap
+    Completeness(One),
     /// The error log of an account
     Errors(Within),
     /// Disconnect an account: --data '{"history":"keep"}'
@@ -265,6 +274,22 @@ pub enum Scope {
     Send,
     Smtp,
     Admin,
+}
+
+/// What was decided about a mail.
+#[derive(Debug, Args)]
+pub struct Why {
+    #[command(flatten)]
+    pub client: Client,
+    /// A Message-ID, an address, or a msg_… id
+    #[arg(value_name = "MESSAGE-ID|ADDRESS")]
+    pub about: String,
+    /// Print the API's answer as it is
+    #[arg(long)]
+    pub json: bool,
+    /// Decisions at most, newest first
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub limit: u32,
 }
 
 /// One page of a list.
@@ -401,6 +426,17 @@ mod tests {
         for line in ["list --query email", "list --limit 0", "list --limit 201", "get", "messages x"] {
             assert!(parse(&format!("mailweave contact {line}")).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn why_tells_its_exit_codes() {
+        let Ok(Cli { command: Command::Why(why) }) = parse("mailweave why <1@x.example> --workspace acme")
+        else {
+            panic!("why")
+        };
+        assert_eq!((why.about.as_str(), why.json, why.limit), ("<1@x.example>", false, 20));
+        let help = Cli::command().find_subcommand_mut("why").unwrap().render_long_help().to_string();
+        assert!(help.contains("Exits 0"), "{help}");
     }
 
     #[test]

@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{AccountId, DecisionId, Id as _, MessageKey, WebhookId};
+use super::ids::{AccountId, DecisionId, Id as _, MessageKey, UserId, WebhookId};
+use crate::mail::MessageId;
 
 /// What is to be done. The serialised form is stored: add variants and optional fields, rename nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +25,24 @@ pub enum Job {
     Refetch { account: AccountId, decision: DecisionId },
     /// Post one event to one endpoint.
     Deliver { webhook: WebhookId, seq: i64 },
+    /// Tell a user what was decided about the mail he asked about.
+    Explain { question: Question },
     /// Delete what is left of a workspace that is to be erased.
     Erase,
+}
+
+/// Who asked about which mail. The mail itself may be one that was left out: of it only keyed hashes are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The key under which the question was taken in; the answer's Message-ID is made of it.
+    pub id: MessageKey,
+    pub user: UserId,
+    /// The question's own id, which the answer answers.
+    pub message_id: Option<MessageId>,
+    /// Of the ids of the mail, as decisions hold them.
+    pub ids: Vec<[u8; 16]>,
+    /// Of the people on it, for when no id is known.
+    pub addresses: Vec<[u8; 16]>,
 }
 
 /// The queue lane of a submission: one at a time for each.
@@ -48,6 +65,7 @@ impl Job {
             Self::Report { .. } => JobKind::Report,
             Self::Refetch { .. } => JobKind::Refetch,
             Self::Deliver { .. } => JobKind::Deliver,
+            Self::Explain { .. } => JobKind::Explain,
             Self::Erase => JobKind::Erase,
         }
     }
@@ -63,6 +81,7 @@ impl Job {
             Self::Report { message } => Some(beside("report", *message)),
             Self::SaveSent { account, .. } => Some(format!("sent/{account}")),
             Self::Refetch { account, .. } => Some(refetch_lane(*account)),
+            Self::Explain { question } => Some(format!("why/{}", question.user)),
             // Events of one subject arrive in order; others do not wait for them.
             Self::Deliver { webhook, .. } => subject.map(|subject| delivery_lane(*webhook, subject)),
             _ => None,
@@ -107,11 +126,12 @@ pub enum JobKind {
     Report,
     Refetch,
     Deliver,
+    Explain,
     Erase,
 }
 
 impl JobKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Process,
         Self::Repeat,
         Self::Submit,
@@ -119,6 +139,7 @@ impl JobKind {
         Self::Report,
         Self::Refetch,
         Self::Deliver,
+        Self::Explain,
         Self::Erase,
     ];
 
@@ -126,7 +147,7 @@ impl JobKind {
     /// Events are told in order; of mail, one message that a server puts off must not hold up the others.
     #[must_use]
     pub fn keeps_order(self) -> bool {
-        !matches!(self, Self::Submit | Self::SaveSent | Self::Report | Self::Refetch)
+        !matches!(self, Self::Submit | Self::SaveSent | Self::Report | Self::Refetch | Self::Explain)
     }
 
     /// The word it is stored by.
@@ -140,6 +161,7 @@ impl JobKind {
             Self::Report => "report",
             Self::Refetch => "refetch",
             Self::Deliver => "deliver",
+            Self::Explain => "explain",
             Self::Erase => "erase",
         }
     }

@@ -9,6 +9,7 @@ pub mod erase;
 mod ingest;
 pub mod notify;
 mod process;
+mod question;
 mod reading;
 mod relay;
 pub mod repair;

@@ -5,7 +5,7 @@
 use super::{
     FlowError, Gateway,
     ingest::{self, Announce, Arrival, RawBytes},
-    reading,
+    question, reading,
     relay::{self, Bound},
     submit::{self, CameTo, Returned},
 };
@@ -40,7 +40,7 @@ pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Re
     if let Some(message) = message {
         match &row.door {
             Door::Mx { routes, envelope, .. } => {
-                file_mx(&mut tx, gateway, &row, &message, (routes, &envelope.reverse_path)).await?;
+                take_mx(&mut tx, gateway, &row, &message, (routes, &envelope.reverse_path)).await?;
             }
             Door::Submission { order, envelope } => {
                 let accepted = submit::file(
@@ -112,6 +112,25 @@ struct Judged {
     bound: Vec<Bound>,
     /// The mail of ours that it reports on.
     returned: Option<Returned>,
+}
+
+/// Answers what asks, and files the rest.
+async fn take_mx(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    row: &InboundRow,
+    message: &Message,
+    (routes, reverse_path): (&[Route], &ReversePath),
+) -> Result<(), FlowError> {
+    let (asking, others) = question::part(routes);
+    if !asking.is_empty() {
+        let incoming = question::Incoming { row, message, reverse_path };
+        question::ask(tx, gateway, incoming, (&asking, others.is_empty())).await?;
+    }
+    if others.is_empty() {
+        return Ok(());
+    }
+    file_mx(tx, gateway, row, message, (&others, reverse_path)).await
 }
 
 async fn file_mx(
@@ -292,7 +311,7 @@ async fn hold(
 fn sighting(inbound: MessageKey, route: &Route, message: &Message) -> Sighting {
     let recipient = route.address.clone();
     match route.target {
-        RouteTarget::Capture { .. } => {
+        RouteTarget::Capture { .. } | RouteTarget::Why { .. } => {
             let field = capture_field(&recipient, message);
             Sighting::Capture { inbound, recipient, field }
         }

@@ -17,6 +17,7 @@ mod world;
 
 mod capture;
 mod capture_refusals;
+mod completeness;
 mod delivery;
 mod doubt;
 mod events;
@@ -24,6 +25,7 @@ mod follow;
 mod handed_in_again;
 mod isolation;
 mod metrics;
+mod people;
 mod poison;
 mod privacy;
 mod recognise;
@@ -36,6 +38,7 @@ mod submission_refusals;
 mod threads;
 mod way_out;
 mod webhooks;
+mod why;
 
 /// Runs a test on both engines: `both! { fn name(engine) { … } }`.
 macro_rules! both {
