@@ -5,7 +5,6 @@
 //! under the same Message-ID: it asks nothing of anybody. Not here: who may ask (`flow::question`).
 
 use bytes::Bytes;
-use jiff::SignedDuration;
 
 use super::{
     handler::own_message_id,
@@ -23,7 +22,7 @@ use crate::{
         people::User,
         retry,
     },
-    flow::{FlowError, Gateway, jitter, now},
+    flow::{FlowError, Gateway, jitter, now, signed},
     mail::{
         Address, Draft, Envelope, HeaderName, HeaderText, Party, Recipient, ReversePath,
         surgery::prepend_fields,
@@ -206,8 +205,7 @@ async fn put_off(gateway: &Gateway, job: &Leased) -> Result<(), FlowError> {
         tracing::warn!(job = job.id, "an answer to a user's question is given up: nothing takes it");
         return settle(gateway, job, Settlement::Done).await;
     }
-    let wait = SignedDuration::try_from(retry::submission(job.attempt, jitter()));
-    let retry_at = now() + wait.unwrap_or(SignedDuration::from_hours(1));
+    let retry_at = now() + signed(retry::submission(job.attempt, jitter()));
     settle(gateway, job, Settlement::RetryAt(retry_at)).await
 }
 
