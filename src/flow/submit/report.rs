@@ -5,7 +5,7 @@
 //! They tell in any case, so a report whose answer was lost is not sent twice.
 
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{
     handler::own_message_id,
@@ -19,7 +19,7 @@ use crate::{
         retry,
         submission::{RecipientState, Submission, SubmissionState, Told},
     },
-    flow::{FlowError, Gateway, jitter, now},
+    flow::{FlowError, Gateway, jitter, now, signed},
     mail::{
         Action, Address, EnhancedStatus, Envelope, NewReport, RawMessage, Recipient, ReportedRecipient,
         ReversePath, compose_report,
@@ -142,8 +142,7 @@ async fn unopened(
 }
 
 fn usual(job: &Leased) -> Timestamp {
-    let wait = SignedDuration::try_from(retry::submission(job.attempt, jitter()));
-    now() + wait.unwrap_or(SignedDuration::from_hours(1))
+    now() + signed(retry::submission(job.attempt, jitter()))
 }
 
 /// From here on a crash means that nobody knows. Refused to a worker whose lease has run out: another one has the job.
