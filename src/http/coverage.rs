@@ -5,7 +5,7 @@
 
 use axum::{Json, extract::State};
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -93,8 +93,16 @@ async fn completeness(
 #[into_params(parameter_in = Query)]
 struct Span {
     /// 1 to 366; 30 when left out.
+    #[serde(default, deserialize_with = "days")]
     #[param(value_type = Option<u16>, minimum = 1, maximum = 366)]
     days: Option<u16>,
+}
+
+/// A number in the query's text.
+fn days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let days = text.parse().ok().filter(|days| (1..=DAYS_MAX).contains(days));
+    days.map(Some).ok_or_else(|| de::Error::custom("must be a number from 1 to 366"))
 }
 
 /// How much of what a user writes to contacts is in the CRM.
@@ -126,9 +134,6 @@ async fn coverage(
     Parameters(query): Parameters<Span>,
 ) -> Result<Json<Coverage>, Problem> {
     let days = query.days.unwrap_or(DAYS_DEFAULT);
-    if !(1..=DAYS_MAX).contains(&days) {
-        return Err(Problem::invalid("days", "It is a number from 1 to 366."));
-    }
     let since = flow::now() - SignedDuration::from_hours(i64::from(days) * 24);
     let mut session = access.read(&api).await?;
     let user = session.user(id).await?.ok_or_else(Problem::not_found)?;

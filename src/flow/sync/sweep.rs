@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Failure,
@@ -58,8 +58,10 @@ impl<S: Wire> Connection<'_, S> {
             let place = (&mailbox.name, mailbox.cursor.uid_validity);
             let (mut headers, count) = self.headers(place, &passed_over).await?;
             passed_over.drain(..count);
-            let connected_at = self.connected_at;
-            headers.seen.retain(|message| message.internal_date.is_some_and(|date| date >= connected_at));
+            // A server tells the second (RFC 9051, INTERNALDATE), and we know it better.
+            let connected_at = self.connected_at.as_second();
+            let is_ours = |date: Timestamp| date.as_second() >= connected_at;
+            headers.seen.retain(|message| message.internal_date.is_some_and(is_ours));
             let found = headers.seen.len() + headers.unreadable.len();
             let batch = Batch {
                 way: Way::Live,
