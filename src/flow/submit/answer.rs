@@ -109,7 +109,7 @@ async fn find(session: &mut Session, question: &Question) -> Result<Found, FlowE
             decisions.extend(new);
         }
         if !decisions.is_empty() {
-            decisions.sort_by(|one, other| other.at.cmp(&one.at));
+            decisions.sort_by_key(|decision| std::cmp::Reverse(decision.at));
             decisions.truncate(DECISIONS_MAX as usize);
             return Ok(Found { by_id, decisions });
         }
