@@ -140,7 +140,7 @@ both! {
         office.world.crm.await_mail("message.sent", &alone.id);
         // One mail, several records; whoever is merely related and not on it has none.
         assert_eq!(office.timeline(&bob_id).len(), 2);
-        assert_eq!(office.timeline(&cora_id), [letter.id.clone()]);
+        assert_eq!(office.timeline(&cora_id), std::slice::from_ref(&letter.id));
         let message = office.world.crm.get(&format!("/messages/{}", text(&sent["data"], "message_id")));
         assert_eq!(message["contacts"], json!([{ "id": bob_id, "role": "to" }, { "id": cora_id, "role": "cc" }]));
     }
@@ -159,7 +159,7 @@ both! {
         let message = office.world.crm.get(&format!("/messages/{}", text(&sent["data"], "message_id")));
         assert_eq!((text(&message, "direction"), text(&message["author"], "role")), ("outbound", "user"));
         assert_eq!(message["contacts"], json!([{ "id": bob_id, "role": "to" }]));
-        assert_eq!(office.timeline(&bob_id), [forward.id.clone()]);
+        assert_eq!(office.timeline(&bob_id), std::slice::from_ref(&forward.id));
         // A copy to the capture address makes a contact of him to whom it was forwarded, not of who wrote it first.
         let captured = Letter::new(&office.ann.person.address, &["dan@elsewhere.example"])
             .subject("Fwd: Ten desks")

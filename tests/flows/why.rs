@@ -17,6 +17,11 @@ use crate::{
 /// A word that is in nothing but the mail that is asked about.
 const SECRET: &str = "Rhabarberkompott";
 
+/// A smarthost's: it lets whoever is logged in send from the null path.
+fn any_sender() -> Behaviour {
+    Behaviour { any_sender: true, ..Behaviour::default() }
+}
+
 /// Where this user asks.
 fn asks(user: &User) -> String {
     user.capture_address.replace('@', "+why@")
@@ -129,7 +134,8 @@ both! {
         }
         assert_free_of(&answers[0], &[&ann.capture_address, "+why@", SECRET]);
         // Neither the question nor the answer becomes mail of the CRM.
-        assert_eq!(text(&await_decision(&world, &question.id), "rule"), "question");
+        let about_it = world.crm.list(&format!("/decisions?rfc822_message_id={}", question.id));
+        assert!(about_it.iter().any(|decision| text(decision, "rule") == "question"), "{about_it:?}");
         assert_eq!(world.crm.list(&format!("/decisions?rfc822_message_id={}", private.id)).len(), 1);
         assert_eq!(world.crm.messages(), Vec::<Value>::new());
         assert_eq!(world.crm.list("/contacts"), Vec::<Value>::new());
@@ -138,7 +144,7 @@ both! {
     }
 
     fn a_forward_that_names_no_mail_is_answered_by_the_people_on_it(engine) {
-        let world = Sandboxed::start(engine, Behaviour::default());
+        let world = Sandboxed::start(engine, any_sender());
         let [ann, ben] = [("ann", "Ann Lee"), ("ben", "Ben Low")].map(|(local, name)| world.user(local, name));
         let [dora, erna] = ["dora", "erna"].map(|local| world.prospect(local));
         world.set_smarthost(&ann.person);
@@ -170,7 +176,7 @@ both! {
     }
 
     fn nobody_else_and_no_machine_is_answered(engine) {
-        let world = Sandboxed::start(engine, Behaviour::default());
+        let world = Sandboxed::start(engine, any_sender());
         let [ann, ben] = [("ann", "Ann Lee"), ("ben", "Ben Low")].map(|(local, name)| world.user(local, name));
         let dora = world.prospect("dora");
         world.set_smarthost(&ann.person);
@@ -197,7 +203,7 @@ both! {
     }
 
     fn whoever_asks_without_end_is_answered_no_more(engine) {
-        let world = Sandboxed::start(engine, Behaviour::default());
+        let world = Sandboxed::start(engine, any_sender());
         let ann = world.user("ann", "Ann Lee");
         world.set_smarthost(&ann.person);
         let mail = Letter::new("dora@prospects.example", &[&ann.person.address]);

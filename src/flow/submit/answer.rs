@@ -195,9 +195,16 @@ async fn send(
         client.quit().await;
     }
     match outcomes.first() {
-        Some(Outcome::Deferred(_)) => put_off(gateway, job).await,
-        _ => settle(gateway, job, Settlement::Done).await,
+        Some(Outcome::Deferred(_)) => return put_off(gateway, job).await,
+        Some(Outcome::Refused(_)) => {
+            tracing::warn!(
+                job = job.id,
+                "an answer to a user's question was refused by the server it left by"
+            );
+        }
+        _ => {}
     }
+    settle(gateway, job, Settlement::Done).await
 }
 
 async fn put_off(gateway: &Gateway, job: &Leased) -> Result<(), FlowError> {
