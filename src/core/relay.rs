@@ -1,6 +1,6 @@
 //! Passing mail on between a contact and a user who has no account: who it is from, who it goes to, what must not show.
 //!
-//! Pure. Not here: making the reply addresses (`flow::relay`) and sending. We are a Mediator (RFC 5598 section 5): the body,
+//! Pure. Not here: making the reply addresses and sending (`flow::submit`). We are a Mediator (RFC 5598 section 5): the body,
 //! the Message-ID and the references stay, so that both sides' mail clients thread it.
 
 use bytes::Bytes;

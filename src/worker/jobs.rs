@@ -260,8 +260,7 @@ async fn after_lasting_failure(gateway: &Gateway, job: &Leased) -> Result<(), st
 }
 
 async fn fail(gateway: &Gateway, job: &Leased, wait: Duration) -> Result<(), store::Error> {
-    let wait = SignedDuration::try_from(wait).unwrap_or(RETRY);
-    settle(gateway, job, Settlement::FailedUntil(flow::now() + wait)).await
+    settle(gateway, job, Settlement::FailedUntil(flow::now() + flow::signed(wait))).await
 }
 
 async fn settle(gateway: &Gateway, job: &Leased, settlement: Settlement) -> Result<(), store::Error> {

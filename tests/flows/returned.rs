@@ -2,6 +2,7 @@
 //!
 //! Not here: reading reports (`mail::DeliveryReport`), and the reports that we write (`delivery`).
 
+use mailweave::sandbox::{Act, Behaviour, Service, Trigger};
 use serde_json::Value;
 
 use crate::{
@@ -9,6 +10,7 @@ use crate::{
     crm::text,
     letter::Letter,
     relay::Conversation,
+    sandboxed::Sandboxed,
     support::{PATIENCE, clients::SmtpClient, wait_for},
     world::{World, accepted_id, assert_free_of},
 };
@@ -106,5 +108,26 @@ both! {
         assert_free_of(&world.crm.everything(), &[&private.id]);
         assert_eq!(world.crm.messages().len(), 2);
         assert_eq!(world.crm.events_of("message.bounced").len(), 1);
+    }
+
+    fn who_comes_back_as_the_last_in_doubt_lets_the_mail_be_told_as_sent(engine) {
+        let world = Sandboxed::start(engine, Behaviour::smarthost());
+        let (ann, bob, cora) = (world.user("ann", "Ann Lee"), world.prospect("bob"), world.prospect("cora"));
+        world.set_smarthost(&ann.person);
+        // Each gets a letter of his own, from an address of his own; of the second one the answer is lost.
+        world.provider().arm(Trigger::nth(Service::Submission, "DOT", 2), Act::Drop);
+        let mut client = world.workspace_client();
+        let letter = Letter::new(&ann.person.address, &[&bob.address, &cora.address]);
+        let taken = client.send(&ann.person.address, &[&bob.address, &cora.address], &letter.raw()).unwrap();
+        let message = accepted_id(&taken);
+        world.crm.await_delivery(&message, "uncertain");
+        let said = |verb| world.heard(Service::Submission, verb).pop().expect("it was said");
+        let address = |line: &str| line.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(path, _)| path.to_owned());
+        let (reply, doubted) = (address(&said("MAIL")).unwrap(), address(&said("RCPT")).unwrap());
+        let failed = report(&reply, (&letter.id, &doubted), "failed");
+        SmtpClient::connect(world.gateway.mx()).send("", &[&reply], &failed.raw()).unwrap();
+        world.crm.await_delivery(&message, "sent");
+        let told = |kind| world.crm.events_of(kind).iter().filter(|event| event["data"]["message_id"] == message.as_str()).count();
+        assert_eq!((told("message.bounced"), told("message.sent")), (1, 1));
     }
 }

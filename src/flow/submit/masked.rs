@@ -25,7 +25,7 @@ use crate::{
 const COPIED_MAX: usize = 20;
 
 /// How one recipient is to see a message.
-struct View {
+pub(super) struct View {
     /// Where he answers.
     reply: Address,
     /// Whom it names in To and Cc; `None` leaves both as the CRM wrote them.
@@ -46,11 +46,11 @@ pub(super) async fn parts(
     gateway: &Gateway,
     workspace: WorkspaceId,
     (stored, submission): (&StoredMessage, &Submission),
-    (raw, recipients): (Bytes, Vec<Recipient>),
+    recipients: Vec<Recipient>,
 ) -> Result<Result<Vec<Part>, Unsendable>, FlowError> {
     let is_answer = matches!(submission.principal, Principal::Participant(_));
     let mut tx = gateway.store.begin(workspace).await?;
-    let mut views = Vec::with_capacity(recipients.len());
+    let mut parts = Vec::with_capacity(recipients.len());
     for Recipient { address, .. } in recipients {
         let reader = reader(&mut tx, (stored, submission), &address).await?;
         let to = match &reader {
@@ -61,7 +61,7 @@ pub(super) async fn parts(
             _ => address,
         };
         match view(&mut tx, gateway, (stored, reader), (&to, is_answer)).await? {
-            Ok(view) => views.push((to, view)),
+            Ok(view) => parts.push(part(to, view)),
             Err(NO_USER) => {
                 let (what_for, reason) = (Hold::Reader, NO_USER);
                 return Ok(Err(Unsendable { whom: Some(to), what_for, reason }));
@@ -70,27 +70,30 @@ pub(super) async fn parts(
         }
     }
     tx.commit().await?;
-    Ok(Ok(views
-        .into_iter()
-        .map(|(recipient, view)| part(gateway, stored, &raw, (recipient, view)))
-        .collect()))
+    Ok(Ok(parts))
 }
 
-fn part(gateway: &Gateway, stored: &StoredMessage, raw: &Bytes, (to, view): (Address, View)) -> Part {
-    let View { reply, named } = view;
-    let relayed = Relayed {
-        from: masked(stored.author_party.as_ref(), reply.clone()),
-        to: named.as_ref().map(|(to, _)| to),
-        cc: named.as_ref().map_or(&[], |(_, cc)| cc),
-        mark: (&gateway.settings.loop_key, stored.id.to_string()),
-    };
-    let author = stored.author_party.as_ref().map(|author| &author.address);
-    // He may have written to himself as well.
-    let hidden = |address: &Address| gateway.settings.ours.holds(address) || author == Some(address);
-    let raw = rewrite(raw, &relayed, hidden);
-    let envelope =
-        Envelope { recipients: vec![Recipient::new(to)], ..Envelope::new(ReversePath::Address(reply)) };
-    Part { envelope, raw }
+fn part(to: Address, view: View) -> Part {
+    let reverse_path = ReversePath::Address(view.reply.clone());
+    let envelope = Envelope { recipients: vec![Recipient::new(to)], ..Envelope::new(reverse_path) };
+    Part { envelope, view: Some(view) }
+}
+
+impl View {
+    /// The bytes that he gets.
+    pub(super) fn written(self, gateway: &Gateway, stored: &StoredMessage, raw: &Bytes) -> Bytes {
+        let Self { reply, named } = self;
+        let relayed = Relayed {
+            from: masked(stored.author_party.as_ref(), reply),
+            to: named.as_ref().map(|(to, _)| to),
+            cc: named.as_ref().map_or(&[], |(_, cc)| cc),
+            mark: (&gateway.settings.loop_key, stored.id.to_string()),
+        };
+        let author = stored.author_party.as_ref().map(|author| &author.address);
+        // He may have written to himself as well.
+        let hidden = |address: &Address| gateway.settings.ours.holds(address) || author == Some(address);
+        rewrite(raw, &relayed, hidden)
+    }
 }
 
 /// The user for whom it is passed on; `None` for a contact. He may have been given another address since: then he is the

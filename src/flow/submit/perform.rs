@@ -3,10 +3,14 @@
 //! Not here: what follows from an outcome (`record`), and finding out about a send that was cut off (`reconcile`).
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{Semaphore, SemaphorePermit},
+};
 
 use super::{
-    masked, reconcile,
+    masked::{self, View},
+    reconcile,
     record::{self, Fared, Pace},
     way_out::{WayOut, way_out},
 };
@@ -24,11 +28,16 @@ use crate::{
     smtp::{Capabilities, Client, Outcome, Transmission},
 };
 
-/// One mail transaction to be: some of the recipients, and the bytes they get.
+/// One mail transaction to be: some of the recipients, and how they are to see the message.
 pub(super) struct Part {
     pub envelope: Envelope,
-    pub raw: Bytes,
+    /// `None` sends the bytes as they are. Written only when it is sent: there may be hundreds.
+    pub view: Option<View>,
 }
+
+/// KiB of messages in hand at one time: many large ones at slow servers must not fill memory.
+const IN_HAND_KIB_MAX: u32 = 256 * 1024;
+static IN_HAND: Semaphore = Semaphore::const_new(IN_HAND_KIB_MAX as usize);
 
 /// Why a message cannot be sent now.
 pub(super) struct Unsendable {
@@ -62,16 +71,20 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
             return record::hold(gateway, job, message, &unsendable).await;
         }
     };
-    let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
-    let parts = match parts(gateway, job, &submission, &stored, (raw, &server)).await? {
+    let parts = match parts(gateway, job, &submission, &stored, &server).await? {
+        Ok(parts) if parts.is_empty() => return record::settle(gateway, job, message, Pace::AtOnce).await,
         Ok(parts) => parts,
         Err(unsendable) => return record::hold(gateway, job, message, &unsendable).await,
     };
+    let _room = room(stored.size).await;
+    let mut session = gateway.store.read(job.workspace).await?;
+    let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
+    drop(session);
     let began = now();
     match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
         Ok(mut client) => {
-            send_all(gateway, job, message, (&mut client, parts)).await?;
+            send_all(gateway, job, (&stored, &raw), (&mut client, parts)).await?;
             // Last: what was sent is recorded by now, and a server that is slow to say good-bye holds up nothing but this.
             if client.is_usable() {
                 client.quit().await;
@@ -80,6 +93,12 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
         }
         Err(trouble) => record::unopened(gateway, job, message, (began, &trouble)).await,
     }
+}
+
+/// Waits until so many octets may be in hand; `None` cannot happen, for nobody closes it.
+async fn room(octets: u64) -> Option<SemaphorePermit<'static>> {
+    let kib = u32::try_from(octets / 1024).unwrap_or(u32::MAX).saturating_add(1);
+    IN_HAND.acquire_many(kib.min(IN_HAND_KIB_MAX)).await.ok()
 }
 
 /// Holds a submission that cannot be worked on: what is stored of it is unreadable, or is refused by the database.
@@ -98,17 +117,29 @@ async fn parts(
     job: &Leased,
     submission: &Submission,
     stored: &StoredMessage,
-    (raw, server): (Bytes, &Server),
+    server: &Server,
 ) -> Result<Result<Vec<Part>, Unsendable>, FlowError> {
-    let mut open: Vec<&RecipientState> = submission.recipients.iter().filter(|r| r.is_open()).collect();
-    // Those not tried yet go first: one recipient at whom a server hangs up must not keep the others from their turn.
-    open.sort_by_key(|state| state.state != SubmissionState::Queued);
-    let open: Vec<Recipient> = open.into_iter().map(|state| state.recipient.clone()).collect();
+    let turn = turn(submission.state, &submission.recipients);
+    let open: Vec<Recipient> = turn.into_iter().map(|state| state.recipient.clone()).collect();
     if submission.account.is_none() && submission.class == SendClass::Individual {
-        return masked::parts(gateway, job.workspace, (stored, submission), (raw, open)).await;
+        return masked::parts(gateway, job.workspace, (stored, submission), open).await;
+    }
+    if open.is_empty() {
+        return Ok(Ok(Vec::new()));
     }
     let envelope = envelope(submission, reverse_path(submission, server), open);
-    Ok(Ok(vec![Part { envelope, raw }]))
+    Ok(Ok(vec![Part { envelope, view: None }]))
+}
+
+/// Whose turn it is. While an attempt goes on, whom the server has put off is let wait.
+fn turn(state: SubmissionState, recipients: &[RecipientState]) -> Vec<&RecipientState> {
+    let is_untried = |state: &RecipientState| state.state == SubmissionState::Queued;
+    let goes_on = state == SubmissionState::Queued && recipients.iter().any(is_untried);
+    let mut open: Vec<_> = recipients.iter().filter(|state| state.is_open()).collect();
+    open.retain(|state| !goes_on || is_untried(state));
+    // Those not tried yet go first: one recipient at whom a server hangs up must not keep the others from their turn.
+    open.sort_by_key(|state| !is_untried(state));
+    open
 }
 
 /// Bounces of mail sent by a user's account go to the user; those of a smarthost where the CRM asked.
@@ -139,16 +170,17 @@ fn needs_smtputf8(raw: &[u8], offer: &Capabilities) -> bool {
 async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
     gateway: &Gateway,
     job: &Leased,
-    message: MessageKey,
+    (stored, raw): (&StoredMessage, &Bytes),
     (client, parts): (&mut Client<S>, Vec<Part>),
 ) -> Result<(), FlowError> {
+    let message = stored.id;
     let mut got_on = false;
-    for mut part in parts {
-        part.envelope.smtputf8 |= needs_smtputf8(&part.raw, client.capabilities());
-        let outcomes = send_part(gateway, job, message, (client, &part)).await?;
+    for Part { mut envelope, view } in parts {
+        let raw = view.map_or_else(|| raw.clone(), |view| view.written(gateway, stored, raw));
+        envelope.smtputf8 |= needs_smtputf8(&raw, client.capabilities());
+        let outcomes = send_part(gateway, job, message, (client, &envelope, &raw)).await?;
         let takes_reports = client.capabilities().dsn;
-        let fared: Vec<_> = part
-            .envelope
+        let fared: Vec<_> = envelope
             .recipients
             .into_iter()
             .zip(outcomes)
@@ -173,16 +205,16 @@ async fn send_part<S: AsyncRead + AsyncWrite + Unpin>(
     gateway: &Gateway,
     job: &Leased,
     message: MessageKey,
-    (client, part): (&mut Client<S>, &Part),
+    (client, envelope, raw): (&mut Client<S>, &Envelope, &Bytes),
 ) -> Result<Vec<Outcome>, FlowError> {
-    match client.send_data(&part.envelope, &part.raw).await {
+    match client.send_data(envelope, raw).await {
         Ok(Transmission::Settled(outcomes)) => Ok(outcomes),
         Ok(Transmission::Pending(pending)) => {
-            let recipients = part.envelope.recipients.iter().zip(pending.refusals());
+            let recipients = envelope.recipients.iter().zip(pending.refusals());
             record::intent(gateway, job, message, recipients).await?;
             Ok(pending.finish().await)
         }
-        Err(error) => Ok(vec![error.outcome(); part.envelope.recipients.len()]),
+        Err(error) => Ok(vec![error.outcome(); envelope.recipients.len()]),
     }
 }
 
@@ -190,5 +222,33 @@ impl Trouble {
     /// What the recipients' states say of a server that could not be reached.
     pub(in crate::flow) fn recipient_text(&self) -> String {
         format!("Not sent yet: {self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_an_attempt_goes_on_who_was_put_off_waits() {
+        use SubmissionState::{Bounced, Deferred, Queued, Sent};
+        for (state, recipients, turns) in [
+            (Queued, vec![Queued, Queued], vec![0, 1]),
+            (Queued, vec![Deferred, Queued, Sent], vec![1]),
+            // Of a later attempt all, and those who were never tried first.
+            (Deferred, vec![Deferred, Queued, Bounced], vec![1, 0]),
+            (Queued, vec![Deferred, Deferred], vec![0, 1]),
+            (Deferred, vec![Sent], vec![]),
+        ] {
+            let named = |(n, state): (usize, &SubmissionState)| {
+                let address = Address::parse(&format!("{n}@b.example")).unwrap();
+                RecipientState::new(Recipient::new(address), *state)
+            };
+            let states: Vec<_> = recipients.iter().enumerate().map(named).collect();
+            let turn = turn(state, &states)
+                .into_iter()
+                .map(|state| state.recipient.address.local().parse().unwrap());
+            assert_eq!(turn.collect::<Vec<usize>>(), turns, "{state:?} {recipients:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     perform::Unsendable,
+    report,
     way_out::{REFUSED_LOGIN, note_trouble, tell_workers},
 };
 use crate::{
@@ -321,7 +322,8 @@ pub(super) async fn stay_uncertain(
     submission.state = SubmissionState::Uncertain;
     submission.next_attempt_at = Some(until);
     tx.set_submission(&submission).await?;
-    announce(tx, &submission, before, now()).await
+    announce(tx, &submission, before, now()).await?;
+    report::queue(tx, &submission, now()).await
 }
 
 /// Whether a submission has been tried for as long as anything is (RFC 5321 section 4.5.4.1).
@@ -378,7 +380,12 @@ async fn announce(
         SubmissionState::Uncertain => MessageEvent::Uncertain,
         SubmissionState::Held => {
             // Others were sent to meanwhile, or found to have been.
-            let has_sent = matches!(before, SubmissionState::Sending | SubmissionState::Uncertain);
+            let in_attempt = submission.dot_intent_at >= Some(submission.accepted_at);
+            let has_sent = match before {
+                SubmissionState::Sending | SubmissionState::Uncertain => true,
+                SubmissionState::Queued => in_attempt,
+                _ => false,
+            };
             if has_sent && any(submission, SubmissionState::Sent) {
                 tell_sent(tx, submission, now).await?;
             }
@@ -393,7 +400,10 @@ async fn announce(
 }
 
 /// Tells that it was sent, and before that who will not get it.
-async fn tell_sent(tx: &mut Tx, submission: &Submission, now: Timestamp) -> Result<(), FlowError> {
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn tell_sent(tx: &mut Tx, submission: &Submission, now: Timestamp) -> Result<(), FlowError> {
     if any(submission, SubmissionState::Bounced) {
         tell(tx, submission, MessageEvent::Bounced, now).await?;
     }
@@ -465,24 +475,5 @@ async fn follow_up(
         // Queued once, however many recipients are sent to later.
         tx.set_sent_copy(submission.message, SentCopy::Queued).await?;
     }
-    queue_report(tx, submission, now).await
-}
-
-/// The report, as soon as there is something to tell: nobody's waits for how others fare. One that waits
-/// already tells of it too.
-///
-/// # Errors
-/// Those of the store.
-pub(super) async fn queue_report(
-    tx: &mut Tx,
-    submission: &Submission,
-    now: Timestamp,
-) -> Result<(), FlowError> {
-    // While the attempt goes on, more may come: one report tells it all.
-    let goes_on = matches!(submission.state, SubmissionState::Queued | SubmissionState::Sending);
-    let job = Job::Report { message: submission.message };
-    if !goes_on && submission.has_news() && !tx.is_waiting(&job).await? {
-        tx.enqueue_job(&job, now).await?;
-    }
-    Ok(())
+    report::queue(tx, submission, now).await
 }

@@ -9,13 +9,13 @@ use jiff::Timestamp;
 
 use super::{
     handler::own_message_id,
-    record,
     way_out::{WayOut, note_trouble, tell_workers, way_out},
 };
 use crate::{
     account::{Exit as Server, SmtpClient, Trouble},
     core::{
         ids::{AccountId, MessageKey},
+        job::Job,
         retry,
         submission::{RecipientState, Submission, SubmissionState, Told},
     },
@@ -26,7 +26,7 @@ use crate::{
     },
     queue::{Leased, Settlement},
     smtp::{Outcome, Transmission},
-    store::{Session, mint},
+    store::{Session, Tx, mint},
 };
 
 /// Tries of one report.
@@ -44,6 +44,21 @@ enum Tried {
     Over,
     /// Until then, if it is known.
     Deferred(Option<Timestamp>),
+}
+
+/// Queues the report, as soon as there is something to tell: nobody's waits for how others fare. One that waits already tells
+/// of it too.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn queue(tx: &mut Tx, submission: &Submission, now: Timestamp) -> Result<(), FlowError> {
+    // While the attempt goes on, more may come: one report tells it all.
+    let goes_on = matches!(submission.state, SubmissionState::Queued | SubmissionState::Sending);
+    let job = Job::Report { message: submission.message };
+    if !goes_on && submission.has_news() && !tx.is_waiting(&job).await? {
+        tx.enqueue_job(&job, now).await?;
+    }
+    Ok(())
 }
 
 /// Composes and sends the report.
@@ -174,7 +189,7 @@ async fn settle(gateway: &Gateway, job: &Leased, about: &About, tried: Tried) ->
     }
     tx.set_dsn_order(about.message, &submission.dsn).await?;
     tx.settle(job, retry_at.map_or(Settlement::Done, Settlement::RetryAt)).await?;
-    record::queue_report(&mut tx, &submission, now()).await?;
+    queue(&mut tx, &submission, now()).await?;
     tx.commit().await?;
     Ok(())
 }

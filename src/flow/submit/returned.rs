@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::record;
+use super::{record, report};
 use crate::{
     core::{
         event::MessageEvent,
@@ -133,13 +133,18 @@ pub(in crate::flow) async fn record_returned(
     if !changed {
         return Ok(());
     }
-    let overall = overall(&submission.recipients);
+    let (overall, was_open) = (overall(&submission.recipients), submission.state.is_open());
     if overall.is_final() {
         (submission.state, submission.next_attempt_at) = (overall, None);
     }
     tx.set_submission(&submission).await?;
-    record::tell(tx, &submission, MessageEvent::Bounced, now).await?;
-    record::queue_report(tx, &submission, now).await
+    if was_open && overall == SubmissionState::Sent {
+        // He was the last of whom nobody knew.
+        record::tell_sent(tx, &submission, now).await?;
+    } else {
+        record::tell(tx, &submission, MessageEvent::Bounced, now).await?;
+    }
+    report::queue(tx, &submission, now).await
 }
 
 #[cfg(test)]
