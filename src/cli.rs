@@ -48,6 +48,11 @@ pub enum Command {
     Webhook(Noun<WebhookVerb>),
     /// Limits: how much a user may have synced and send, and how many accounts there may be
     Limit(Noun<LimitVerb>),
+    /// Why a mail is in the CRM or not: by its Message-ID, an address on it, or a msg_… id
+    ///
+    /// Exits 0 when something was decided, 1 when nothing is known or the gateway could not be asked, 2 when the command
+    /// line is wrong.
+    Why(Why),
     /// Decisions: why a message was synced, skipped, deferred or held
     Decision(Noun<DecisionVerb>),
     /// The policy: what is synced and how, of the workspace or of a user
@@ -133,6 +138,8 @@ pub enum UserVerb {
     Update(Update),
     /// Remove a user whose accounts are disconnected
     Delete(One),
+    /// How much of what a user writes to contacts is in the CRM: --query days=30
+    Coverage(Within),
 }
 
 #[derive(Debug, Subcommand)]
@@ -169,8 +176,10 @@ pub enum AccountVerb {
     Update(Update),
     /// How an account is doing
     Status(One),
-    /// Look for new mail now
+    /// Look for new mail now, and compare mailboxes with the server
     Sync(One),
+    /// Whether an account's mailboxes have been read without a gap
+    Completeness(One),
     /// The error log of an account
     Errors(Within),
     /// Read and send nothing until it is resumed
@@ -307,6 +316,22 @@ pub enum Scope {
     Send,
     Smtp,
     Admin,
+}
+
+/// What was decided about a mail.
+#[derive(Debug, Args)]
+pub struct Why {
+    #[command(flatten)]
+    pub client: Client,
+    /// A Message-ID, an address, or a msg_… id
+    #[arg(value_name = "MESSAGE-ID|ADDRESS")]
+    pub about: String,
+    /// Print the API's answer as it is
+    #[arg(long)]
+    pub json: bool,
+    /// Decisions at most, newest first
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub limit: u32,
 }
 
 /// One page of a list.
@@ -459,6 +484,17 @@ mod tests {
         for line in ["list --query email", "list --limit 0", "list --limit 201", "get", "messages x"] {
             assert!(parse(&format!("mailweave contact {line}")).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn why_tells_its_exit_codes() {
+        let Ok(Cli { command: Command::Why(why) }) = parse("mailweave why <1@x.example> --workspace acme")
+        else {
+            panic!("why")
+        };
+        assert_eq!((why.about.as_str(), why.json, why.limit), ("<1@x.example>", false, 20));
+        let help = Cli::command().find_subcommand_mut("why").unwrap().render_long_help().to_string();
+        assert!(help.contains("Exits 0"), "{help}");
     }
 
     #[test]

@@ -42,6 +42,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         Command::Key(Noun { client, verb: KeyVerb::Create(order) }) => {
             app::key::create(&client, order).await.map(|()| true)
         }
+        Command::Why(why) => app::why::run(why).await,
         noun => app::client::run(noun).await.map(|()| true),
     }
 }

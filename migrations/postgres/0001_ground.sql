@@ -175,6 +175,11 @@ create table mailboxes (
     backfill_done bigint not null default 0,
     backfill_total bigint not null default 0,
     checked_at  bigint not null,
+    -- When what the server has was last compared with what was taken note of, and how many messages that were; how many
+    -- in all had been passed over and were taken in by it.
+    compared_at bigint,
+    compared    bigint not null default 0,
+    healed      bigint not null default 0,
     primary key (workspace, account, name),
     foreign key (workspace, account) references accounts (workspace, id) on delete cascade
 );
@@ -493,7 +498,7 @@ create table decision_hashes (
     -- Keyed hash of a Message-ID the mail has or names, or of an address in it.
     hash        bytea not null,
     decision    uuid not null,
-    -- id, reference, address
+    -- id, reference, author, address
     role        text not null,
     primary key (workspace, hash, decision),
     foreign key (workspace, decision) references decisions (workspace, id) on delete cascade

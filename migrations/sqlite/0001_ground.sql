@@ -175,6 +175,11 @@ create table mailboxes (
     backfill_done integer not null default 0,
     backfill_total integer not null default 0,
     checked_at  integer not null,
+    -- When what the server has was last compared with what was taken note of, and how many messages that were; how many
+    -- in all had been passed over and were taken in by it.
+    compared_at integer,
+    compared    integer not null default 0,
+    healed      integer not null default 0,
     primary key (workspace, account, name),
     foreign key (workspace, account) references accounts (workspace, id) on delete cascade
 ) strict;
@@ -493,7 +498,7 @@ create table decision_hashes (
     -- Keyed hash of a Message-ID the mail has or names, or of an address in it.
     hash        blob not null,
     decision    blob not null,
-    -- id, reference, address
+    -- id, reference, author, address
     role        text not null,
     primary key (workspace, hash, decision),
     foreign key (workspace, decision) references decisions (workspace, id) on delete cascade

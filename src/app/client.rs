@@ -116,6 +116,15 @@ pub(super) async fn create_key(client: &Client, order: KeyCreate) -> anyhow::Res
     serde_json::from_slice(&read(response).await?).context("the answer is not JSON")
 }
 
+/// Asks for decisions and returns the answer, a page of them.
+///
+/// # Errors
+/// As [`run`].
+pub(super) async fn decisions(client: &Client, list: List) -> anyhow::Result<Value> {
+    let response = send(client, Call::within(&["decisions"]).list(list)).await?;
+    serde_json::from_slice(&read(response).await?).context("the answer is not JSON")
+}
+
 /// What the API is asked for when a key is to be made.
 pub(super) fn key_body(order: &KeyCreate) -> Value {
     serde_json::json!({ "name": order.name, "scopes": scopes(order) })
@@ -157,7 +166,12 @@ fn call(command: Command) -> Option<(Client, Call)> {
         }
         Command::Policy(Noun { client, verb }) => (client, policy(verb)),
         Command::Smarthost(Noun { client, verb }) => (client, smarthost(verb)),
-        Command::Serve(_) | Command::Demo | Command::Check(_) | Command::Audit(_) | Command::Health(_) => {
+        Command::Why(_)
+        | Command::Serve(_)
+        | Command::Demo
+        | Command::Check(_)
+        | Command::Audit(_)
+        | Command::Health(_) => {
             return None;
         }
     })
@@ -189,6 +203,7 @@ fn users(verb: UserVerb) -> Call {
         UserVerb::Get(one) => Call::one("users", one),
         UserVerb::Create(create) => Call::within(&["users"]).post(create),
         UserVerb::Update(update) => Call::update("users", update),
+        UserVerb::Coverage(within) => Call::of("users", within, "coverage"),
         UserVerb::Delete(one) => Call::one("users", one).method(Method::DELETE),
     }
 }
@@ -219,6 +234,7 @@ fn accounts(verb: AccountVerb) -> Call {
         AccountVerb::Sync(one) => Call::one("accounts", one).then("sync").method(Method::POST),
         AccountVerb::Pause(one) => Call::one("accounts", one).then("pause").method(Method::POST),
         AccountVerb::Resume(one) => Call::one("accounts", one).then("resume").method(Method::POST),
+        AccountVerb::Completeness(one) => Call::one("accounts", one).then("completeness"),
         AccountVerb::Errors(within) => Call::of("accounts", within, "errors"),
         AccountVerb::Disconnect(Update { id, body }) => {
             Call::within(&["accounts", &id, "disconnect"]).post(body)
@@ -468,7 +484,7 @@ async fn print(mut response: Response) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write(bytes: &[u8]) -> anyhow::Result<()> {
+pub(super) fn write(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).context("cannot write to stdout")
 }
@@ -515,6 +531,8 @@ mod tests {
         ("account sync acc_1", "POST /workspaces/acme/accounts/acc_1/sync"),
         ("account pause acc_1", "POST /workspaces/acme/accounts/acc_1/pause"),
         ("account resume acc_1", "POST /workspaces/acme/accounts/acc_1/resume"),
+        ("account completeness acc_1", "GET /workspaces/acme/accounts/acc_1/completeness"),
+        ("user coverage usr_1 --query days=7", "GET /workspaces/acme/users/usr_1/coverage?days=7"),
         ("account errors acc_1", "GET /workspaces/acme/accounts/acc_1/errors"),
         ("account disconnect acc_1 --data {}", "POST /workspaces/acme/accounts/acc_1/disconnect {}"),
         ("conversation list", "GET /workspaces/acme/conversations"),

@@ -13,6 +13,7 @@ mod measure;
 mod parts;
 mod serve;
 mod stored;
+pub mod why;
 mod x509;
 
 pub use parts::{StartError, gateway, master_key};

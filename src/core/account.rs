@@ -249,6 +249,38 @@ pub struct AccountError {
     pub count: i64,
 }
 
+/// What comparing a followed mailbox with its server has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Comparison {
+    pub mailbox: Vec<u8>,
+    /// The last time; `None` when it never was.
+    pub at: Option<Timestamp>,
+    /// Messages compared then.
+    pub messages: u64,
+    /// Messages that had been passed over and were taken in after all, ever.
+    pub healed: u64,
+}
+
+/// How much of what a user wrote to contacts is in the CRM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coverage {
+    /// Mails, as far as they were seen.
+    pub sent: u64,
+    /// Those of them that are filed.
+    pub captured: u64,
+    /// Those of them of which a copy came to a capture address.
+    pub by_capture_address: u64,
+}
+
+impl Coverage {
+    /// The share of what was sent that is filed; `None` when nothing was sent.
+    #[must_use]
+    pub fn share(&self) -> Option<f64> {
+        let thousandths = self.captured.saturating_mul(1000).checked_div(self.sent)?;
+        u32::try_from(thousandths).ok().map(|thousandths| f64::from(thousandths) / 1000.0)
+    }
+}
+
 /// What a mailbox is for, which decides how its mail is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -47,6 +47,8 @@ pub enum HashRole {
     Id,
     /// A Message-ID it names in In-Reply-To or References.
     Reference,
+    /// An address in From.
+    Author,
     Address,
 }
 
@@ -56,6 +58,7 @@ impl HashRole {
         match self {
             Self::Id => "id",
             Self::Reference => "reference",
+            Self::Author => "author",
             Self::Address => "address",
         }
     }

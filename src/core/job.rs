@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{AccountId, DecisionId, Id as _, MessageKey, WebhookId};
+use super::ids::{AccountId, DecisionId, Id as _, MessageKey, UserId, WebhookId};
+use crate::mail::MessageId;
 
 /// What is to be done. The serialised form is stored: add variants and optional fields, rename nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,10 +27,26 @@ pub enum Job {
     TakeUp { account: AccountId },
     /// Post one event to one endpoint.
     Deliver { webhook: WebhookId, seq: i64 },
+    /// Tell a user what was decided about the mail he asked about.
+    Explain { question: Question },
     /// Delete what is left of a workspace that is to be erased.
     Erase,
     /// Delete what an account alone has brought, and what is known of it.
     EraseAccount { account: AccountId },
+}
+
+/// Who asked about which mail. The mail itself may be one that was left out: of it only keyed hashes are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The key under which the question was taken in; the answer's Message-ID is made of it.
+    pub id: MessageKey,
+    pub user: UserId,
+    /// The question's own id, which the answer answers.
+    pub message_id: Option<MessageId>,
+    /// Of the ids of the mail, as decisions hold them.
+    pub ids: Vec<[u8; 16]>,
+    /// Of the people on it, for when no id is known.
+    pub addresses: Vec<[u8; 16]>,
 }
 
 /// The queue lane of a submission: one at a time for each.
@@ -53,6 +70,7 @@ impl Job {
             Self::Refetch { .. } => JobKind::Refetch,
             Self::TakeUp { .. } => JobKind::TakeUp,
             Self::Deliver { .. } => JobKind::Deliver,
+            Self::Explain { .. } => JobKind::Explain,
             Self::Erase | Self::EraseAccount { .. } => JobKind::Erase,
         }
     }
@@ -69,6 +87,7 @@ impl Job {
             Self::SaveSent { account, .. } => Some(sent_lane(*account)),
             Self::Refetch { account, .. } => Some(refetch_lane(*account)),
             Self::TakeUp { account } => Some(format!("take-up/{account}")),
+            Self::Explain { question } => Some(format!("why/{}", question.user)),
             // Events of one subject arrive in order; others do not wait for them.
             Self::Deliver { webhook, .. } => subject.map(|subject| delivery_lane(*webhook, subject)),
             _ => None,
@@ -131,11 +150,12 @@ pub enum JobKind {
     Refetch,
     TakeUp,
     Deliver,
+    Explain,
     Erase,
 }
 
 impl JobKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Process,
         Self::Repeat,
         Self::Submit,
@@ -144,6 +164,7 @@ impl JobKind {
         Self::Refetch,
         Self::TakeUp,
         Self::Deliver,
+        Self::Explain,
         Self::Erase,
     ];
 
@@ -151,7 +172,7 @@ impl JobKind {
     /// Events are told in order; of mail, one message that a server puts off must not hold up the others.
     #[must_use]
     pub fn keeps_order(self) -> bool {
-        !matches!(self, Self::Submit | Self::SaveSent | Self::Report | Self::Refetch)
+        !matches!(self, Self::Submit | Self::SaveSent | Self::Report | Self::Refetch | Self::Explain)
     }
 
     /// The word it is stored by.
@@ -166,6 +187,7 @@ impl JobKind {
             Self::Refetch => "refetch",
             Self::TakeUp => "take_up",
             Self::Deliver => "deliver",
+            Self::Explain => "explain",
             Self::Erase => "erase",
         }
     }

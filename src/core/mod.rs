@@ -23,4 +23,6 @@ pub mod threading;
 
 pub mod decision;
 pub mod event;
+pub mod explanation;
 pub mod job;
+pub mod question;

@@ -26,6 +26,8 @@ pub struct Route {
 pub enum RouteTarget {
     /// Files what this user sends a copy of.
     Capture { user: UserId },
+    /// Tells this user, and nobody else, what was decided about the mail that he forwards.
+    Why { user: UserId },
     /// Takes the answers of one participant of one conversation, in which this user takes part without an account.
     Reply {
         conversation: ConversationId,
@@ -53,6 +55,20 @@ pub fn reply_local_part(secret: [u8; 10]) -> String {
     format!("r-{}", letters(secret))
 }
 
+/// What the local part of a capture address ends in where a user asks why.
+const WHY: &str = "+why";
+
+/// The capture address whose owner asks why at this address: `ann-…+why@…` for `ann-…@…`.
+#[must_use]
+pub fn asked_at(address: &Address) -> Option<Address> {
+    let local = address.local();
+    let (owner, end) = local.split_at_checked(local.len().checked_sub(WHY.len())?)?;
+    if owner.is_empty() || !end.eq_ignore_ascii_case(WHY) {
+        return None;
+    }
+    Address::from_parts(owner, address.domain()).ok()
+}
+
 fn letters(secret: [u8; 10]) -> String {
     const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
     let bits = secret.iter().fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte));
@@ -74,6 +90,22 @@ mod tests {
         assert_eq!(capture_local_part("Ann.Lee", [0; 10]), "annlee-0000000000000000");
         assert_eq!(capture_local_part("…", [255; 10]), "zzzzzzzzzzzzzzzz");
         assert_eq!(reply_local_part([0; 10]).len(), SECRET_LETTERS + 2);
+    }
+
+    #[test]
+    fn a_question_goes_to_a_capture_address_with_why_behind_its_name() {
+        let asked =
+            |text: &str| asked_at(&Address::parse(text).unwrap()).map(|address| address.key().to_owned());
+        assert_eq!(asked("Ann-1+WHY@bcc.example"), Some("ann-1@bcc.example".to_owned()));
+        for other in [
+            "ann-1@bcc.example",
+            "+why@bcc.example",
+            "why@bcc.example",
+            "ann+why-1@bcc.example",
+            "y@b.example",
+        ] {
+            assert_eq!(asked(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -10,9 +10,9 @@ use crate::{
     core::{
         ids::{MessageKey, WorkspaceId},
         inbound::{Door, Intake, fingerprint},
-        route::Route,
+        route::{Route, RouteTarget, asked_at},
     },
-    mail::{Envelope, HeaderBlock, Recipient, ReversePath, loop_mark},
+    mail::{Address, Envelope, HeaderBlock, Recipient, ReversePath, loop_mark},
     smtp::{self, AuthOutcome, Credentials, Reply, SessionInfo},
     store::{self, mint},
 };
@@ -28,6 +28,20 @@ impl MxHandler {
     #[must_use]
     pub fn new(gateway: Gateway) -> Self {
         Self { gateway, routes: Vec::new() }
+    }
+
+    /// The live route of an address: one that was made, or a capture address at which its owner asks why.
+    async fn route(&self, address: &Address) -> Result<Option<Route>, store::Error> {
+        let now = super::now();
+        let found = self.gateway.store.live_route(address, now).await?;
+        let Some(capture) = asked_at(address).filter(|_| found.is_none()) else { return Ok(found) };
+        let owner = self.gateway.store.live_route(&capture, now).await?;
+        Ok(owner.and_then(|route| match route.target {
+            RouteTarget::Capture { user } => {
+                Some(Route { address: address.clone(), target: RouteTarget::Why { user }, ..route })
+            }
+            _ => None,
+        }))
     }
 
     /// Stores the message once for each workspace it is for; all or the sender keeps it.
@@ -78,7 +92,7 @@ impl smtp::Handler for MxHandler {
     }
 
     async fn rcpt(&mut self, _info: &SessionInfo, to: &Recipient) -> Reply {
-        match self.gateway.store.live_route(&to.address, super::now()).await {
+        match self.route(&to.address).await {
             Ok(Some(route)) => {
                 self.routes.push(route);
                 Reply::recipient_ok()
@@ -140,7 +154,6 @@ pub(super) fn unavailable(error: &store::Error) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{core::route::RouteTarget, mail::Address};
 
     #[test]
     fn a_workspace_learns_no_capture_address_of_another() {

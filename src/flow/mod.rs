@@ -11,6 +11,7 @@ pub mod limits;
 pub mod notify;
 mod policy;
 mod process;
+mod question;
 mod reading;
 mod relay;
 pub mod repair;

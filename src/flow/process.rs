@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{
     FlowError, Gateway,
     ingest::{self, Announce, Arrival, RawBytes},
-    policy_of, reading,
+    policy_of, question, reading,
     relay::{self, Bound},
     submit::{self, CameTo, Returned},
 };
@@ -47,7 +47,7 @@ pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Re
         match &row.door {
             Door::Mx { routes, envelope, .. } => {
                 let came = (routes.as_slice(), &envelope.reverse_path);
-                file_mx(&mut tx, gateway, (&row, files), &message, came).await?;
+                take_mx(&mut tx, gateway, (&row, files), &message, came).await?;
             }
             Door::Submission { order, envelope } => {
                 let accepted = submit::file(
@@ -149,6 +149,25 @@ struct Judged {
     bound: Vec<Bound>,
     /// The mail of ours that it reports on.
     returned: Option<Returned>,
+}
+
+/// Answers what asks, and files the rest.
+async fn take_mx(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    (row, files): (&InboundRow, Files),
+    message: &Message,
+    (routes, reverse_path): (&[Route], &ReversePath),
+) -> Result<(), FlowError> {
+    let (asking, others) = question::part(routes);
+    if !asking.is_empty() {
+        let incoming = question::Incoming { row, message, reverse_path };
+        question::ask(tx, gateway, incoming, (&asking, others.is_empty())).await?;
+    }
+    if others.is_empty() {
+        return Ok(());
+    }
+    file_mx(tx, gateway, (row, files), message, (&others, reverse_path)).await
 }
 
 async fn file_mx(
@@ -311,7 +330,7 @@ fn is_answer(routes: &[Route]) -> bool {
 fn captured_for(routes: &[Route]) -> Option<UserId> {
     routes.iter().find_map(|route| match route.target {
         RouteTarget::Capture { user } => Some(user),
-        RouteTarget::Reply { .. } => None,
+        RouteTarget::Reply { .. } | RouteTarget::Why { .. } => None,
     })
 }
 
@@ -352,7 +371,7 @@ async fn hold(tx: &mut Tx, by: &Policy, inbound: MessageKey, decision: NewDecisi
 fn sighting(inbound: MessageKey, route: &Route, message: &Message) -> Sighting {
     let recipient = route.address.clone();
     match route.target {
-        RouteTarget::Capture { .. } => {
+        RouteTarget::Capture { .. } | RouteTarget::Why { .. } => {
             let field = capture_field(&recipient, message);
             Sighting::Capture { inbound, recipient, field }
         }

@@ -376,7 +376,8 @@ struct Looking {
     status: StatusView,
 }
 
-/// Look for new mail now, without waiting for the next poll.
+/// Look for new mail now, without waiting for the next poll, and compare what the server has with what was taken note of.
+/// `GET …/completeness` tells what was found.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts/{id}/sync", tag = "accounts",
     operation_id = "sync_account", responses((status = 202, body = Looking)))]
 async fn sync(
@@ -395,5 +396,6 @@ async fn sync(
     let status = shown(&mut work, account).await?.status;
     let response = work.finish(Answer::accepted(&Looking { status })).await?;
     api.look_now(id);
+    flow::sync::compare_now(&api.gateway.coord, id);
     Ok(response)
 }

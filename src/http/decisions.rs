@@ -115,6 +115,7 @@ async fn list(
     let address = query.address.as_ref().map(|address| hasher.hash(address.key()));
     let filter = DecisionFilter {
         hashes: [id, address].into_iter().flatten().collect(),
+        role: None,
         account: query.account_id,
         verdict: query.verdict,
         message: query.message_id,

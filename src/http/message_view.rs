@@ -197,7 +197,7 @@ impl From<SightingRow> for SightingView {
 }
 
 /// As the user knows the mailbox; bytes that are no name of any kind are shown as far as they are text.
-fn mailbox_name(name: &[u8]) -> String {
+pub(super) fn mailbox_name(name: &[u8]) -> String {
     MailboxName::new(name).map_or_else(|| String::from_utf8_lossy(name).into_owned(), |name| name.display())
 }
 

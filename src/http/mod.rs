@@ -17,6 +17,7 @@ mod connection;
 mod contact_import;
 mod contacts;
 mod conversations;
+mod coverage;
 mod decisions;
 mod download;
 mod event_stream;
@@ -211,6 +212,7 @@ fn resources() -> OpenApiRouter<Api> {
         .merge(events::router())
         .merge(event_stream::router())
         .merge(decisions::router())
+        .merge(coverage::router())
 }
 
 async fn unknown() -> Problem {

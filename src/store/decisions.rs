@@ -41,6 +41,8 @@ pub struct PolicyStamp<'a> {
 pub struct DecisionFilter {
     /// Of Message-IDs and addresses (`Session::hash_of`): those that have them all.
     pub hashes: Vec<[u8; 16]>,
+    /// What each of the hashes is to be of.
+    pub role: Option<HashRole>,
     pub account: Option<AccountId>,
     pub verdict: Option<Verdict>,
     pub message: Option<MessageKey>,
@@ -187,7 +189,8 @@ impl Session {
                 .text(&format!(" and d.id = h{number}.decision and h{number}.workspace = "))
                 .arg(workspace)
                 .text(&format!(" and h{number}.hash = "))
-                .arg(*hash);
+                .arg(*hash)
+                .given(&format!(" and h{number}.role = "), filter.role.map(HashRole::as_str));
         }
         let query = query
             .given(" and d.account = ", filter.account)

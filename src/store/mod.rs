@@ -31,6 +31,7 @@ mod answers;
 mod audit;
 mod contacts;
 mod conversations;
+mod coverage;
 mod credentials;
 mod decisions;
 mod erase_account;

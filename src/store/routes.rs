@@ -26,7 +26,8 @@ impl Tx {
         let (local, domain) = parts(&route.address);
         let key = |address: &Address| address.key().to_owned();
         let (kind, user, bound) = match &route.target {
-            RouteTarget::Capture { user } => ("capture", *user, None),
+            // Asking why is no address of its own.
+            RouteTarget::Capture { user } | RouteTarget::Why { user } => ("capture", *user, None),
             RouteTarget::Reply { conversation, participant, user, counterpart } => {
                 ("reply", *user, Some((*conversation, key(participant), counterpart.as_ref().map(key))))
             }

@@ -67,6 +67,15 @@ impl Crm {
         format!("{}/workspaces/{}{path}", self.base, self.slug)
     }
 
+    /// What the command line is told of where to ask.
+    pub fn command_line(&self) -> mailweave::cli::Client {
+        mailweave::cli::Client {
+            workspace: Some(self.slug.clone()),
+            url: self.base.trim_end_matches("/v1").parse().unwrap(),
+            api_key: Some(self.key.clone().into()),
+        }
+    }
+
     /// The answer to a GET, whatever it is.
     pub fn ask(&self, path: &str) -> Answer {
         self.call(Method::GET, self.url(path), None)

@@ -17,6 +17,7 @@ mod world;
 
 mod capture;
 mod capture_refusals;
+mod completeness;
 mod delivery;
 mod doubt;
 mod events;
@@ -27,6 +28,7 @@ mod life;
 mod limits;
 mod limits_fail;
 mod metrics;
+mod people;
 mod poison;
 mod policies;
 mod privacy;
@@ -40,6 +42,7 @@ mod submission_refusals;
 mod threads;
 mod way_out;
 mod webhooks;
+mod why;
 
 /// Runs a test on both engines: `both! { fn name(engine) { … } }`.
 macro_rules! both {

@@ -21,8 +21,9 @@ pub use layers::{BadSetting, Choice, Choices, Effective, Overrides, Source};
 pub use people::{ListedContact, known};
 pub use preset::{DEFAULT_PRESET, Preset};
 pub use rulings::{
-    FINAL_RULES, answered, delivery_report, foreign_answer, gone, null_reverse_path, over_sync_limit,
-    possible_loop, sent_already, too_large, unreadable,
+    FINAL_RULES, answered, automatic_question, delivery_report, foreign_answer, foreign_question, gone,
+    null_reverse_path, over_sync_limit, possible_loop, question, sent_already, too_large, too_many_questions,
+    unreadable,
 };
 pub use settings::{AppendSent, Settings, ThreadStart};
 

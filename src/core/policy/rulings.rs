@@ -15,6 +15,33 @@ pub fn null_reverse_path() -> Ruling {
     )
 }
 
+/// A user forwarded mail to be told why it was filed or left out. The question itself is no mail for the CRM.
+#[must_use]
+pub fn question() -> Ruling {
+    skipped("question", "A user asked by it what was decided about another mail, and is answered.")
+}
+
+/// The same question where nobody may be answered.
+#[must_use]
+pub fn foreign_question() -> Ruling {
+    skipped(
+        "foreign_question",
+        "It asks what was decided about a mail, but does not come from the user whom the address belongs to.",
+    )
+}
+
+/// A question that no person wrote.
+#[must_use]
+pub fn automatic_question() -> Ruling {
+    skipped("automatic_question", "It came to where users ask about decisions, but a machine sent it.")
+}
+
+/// More questions than people ask.
+#[must_use]
+pub fn too_many_questions() -> Ruling {
+    skipped("too_many_questions", "So many questions came within ten minutes that it looks like a loop.")
+}
+
 /// A delivery report on mail that we sent. Whoever reports is no participant, and nobody is answered.
 #[must_use]
 pub fn delivery_report() -> Ruling {

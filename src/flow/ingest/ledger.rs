@@ -61,6 +61,8 @@ pub(in crate::flow) fn hashes_of(
     let mut hashes: Vec<_> = own.map(|id| hashed(HashRole::Id, id.as_str())).collect();
     let named = summary.in_reply_to.iter().chain(&summary.references);
     hashes.extend(named.map(|id| hashed(HashRole::Reference, id.as_str())));
+    // First: of an address that is there twice, what was said first stays.
+    hashes.extend(parties.from.iter().map(|party| hashed(HashRole::Author, party.address.key())));
     hashes.extend(parties.addresses().map(|address| hashed(HashRole::Address, address.key())));
     hashes.sort_by_key(|hash| hash.hash);
     hashes.dedup_by_key(|hash| hash.hash);

@@ -1,8 +1,10 @@
 //! Mail from the CRM on its way out: accepted and filed in one transaction, sent by a job (docs/flows.md, "Submission").
 //!
 //! Here: accepting and filing. `perform` sends, `sent_copy` sees to the Sent mailbox, `report` tells the CRM's reverse-path,
+//! `answer` a user who asked,
 //! `way_out` knows whether mail can leave now, `held` waits for one.
 
+mod answer;
 mod budget;
 mod handler;
 mod held;
@@ -16,6 +18,7 @@ mod returned;
 mod sent_copy;
 mod way_out;
 
+pub use answer::explain;
 pub use budget::{HandsIn, admit};
 pub use handler::SubmissionHandler;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{
     Failure, Memory,
     connection::{Connection, Followed, Wire},
     followers::Recall,
-    news_of_account,
+    news_of_account, news_of_comparing,
     wait::{Next, Watch},
 };
 use crate::{flow::Gateway, store};
@@ -40,8 +40,8 @@ pub(super) async fn attend<S: Wire>(
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
     let (gateway, account) = (connection.gateway, connection.account);
-    let mut watch =
-        Watch::new(gateway.followers.open_desk(account), news_of_account(&gateway.coord, account));
+    let news = (news_of_account(&gateway.coord, account), news_of_comparing(&gateway.coord, account));
+    let mut watch = Watch::new(gateway.followers.open_desk(account), news);
     watch.swept(connection.memory.swept_at);
     let mut mailboxes = Box::pin(begin(connection, &mut watch)).await?;
     connection.memory.well_since = Some(Instant::now());
@@ -103,11 +103,11 @@ async fn act<S: Wire>(
             watch.renewed(connection.gateway.settings.idle_renew);
         }
         Next::Choose => *mailboxes = begin(connection, watch).await?,
-        Next::Sweep => {
+        Next::Sweep(span) => {
             // Noted first: a sweep that fails must not be what every session begins with, and ends by.
             connection.memory.swept_at = Some(Instant::now());
             watch.swept(connection.memory.swept_at);
-            connection.sweep(mailboxes).await?;
+            connection.sweep(mailboxes, span).await?;
         }
     }
     Ok(())

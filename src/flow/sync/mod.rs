@@ -90,6 +90,21 @@ pub fn news_of_account(coord: &Coord, account: AccountId) -> Subscription {
     coord.subscribe(&topic(account))
 }
 
+/// Has an account's mailboxes compared with the server, all since it was connected, when there is time.
+pub fn compare_now(coord: &Coord, account: AccountId) {
+    coord.wake(&comparing(account));
+}
+
+/// Hears that an account's mailboxes are to be compared.
+#[must_use]
+fn news_of_comparing(coord: &Coord, account: AccountId) -> Subscription {
+    coord.subscribe(&comparing(account))
+}
+
+fn comparing(account: AccountId) -> String {
+    format!("compare/{account}")
+}
+
 fn topic(account: AccountId) -> String {
     format!("account/{account}")
 }

@@ -12,6 +12,7 @@ use super::{
     Failure,
     connection::{Connection, Followed, Wire},
     followers::{Desk, Recall},
+    sweep::Span,
 };
 use crate::{
     coord::Subscription,
@@ -37,6 +38,8 @@ const VAIN_MAX: u32 = 3;
 pub(super) struct Watch {
     pub desk: Desk,
     pub news: Subscription,
+    /// Asks for a comparison of all UIDs.
+    compare: Subscription,
     look_at: Instant,
     renew_at: Instant,
     choose_at: Instant,
@@ -55,14 +58,14 @@ pub(super) enum Next {
     Renew,
     /// Choose the mailboxes anew.
     Choose,
-    /// Compare all UIDs.
-    Sweep,
+    /// Compare UIDs.
+    Sweep(Span),
 }
 
 impl Watch {
-    pub(super) fn new(desk: Desk, news: Subscription) -> Self {
+    pub(super) fn new(desk: Desk, (news, compare): (Subscription, Subscription)) -> Self {
         let now = Instant::now();
-        Self { desk, news, look_at: now, renew_at: now, choose_at: now, sweep_at: now, vain: 0 }
+        Self { desk, news, compare, look_at: now, renew_at: now, choose_at: now, sweep_at: now, vain: 0 }
     }
 
     /// Notes a look at every mailbox.
@@ -95,7 +98,7 @@ impl Watch {
             () if due(self.choose_at) => Some(Next::Choose),
             () if due(self.renew_at) => Some(Next::Renew),
             () if due(self.look_at) => Some(Next::Look),
-            () if due(self.sweep_at) => Some(Next::Sweep),
+            () if due(self.sweep_at) => Some(Next::Sweep(Span::Recent)),
             () => None,
         }
     }
@@ -164,6 +167,7 @@ impl<S: Wire> Connection<'_, S> {
                 biased;
                 () = stop.cancelled() => return Ok(Next::Stop),
                 () = watch.news.wait() => return Ok(Next::Look),
+                () = watch.compare.wait() => return Ok(Next::Sweep(Span::All)),
                 recall = watch.desk.recall() => return Ok(Next::Recall(recall)),
                 event = self.listen(until) => event?,
             };
@@ -203,7 +207,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn however_often_a_server_cries_for_nothing_a_reply_does_not_wait_long() {
         let (coord, stop) = (Coord::local(), CancellationToken::new());
-        let mut watch = Watch::new(Followers::new(1).open_desk(mint()), coord.subscribe("account"));
+        let news = (coord.subscribe("account"), coord.subscribe("compare"));
+        let mut watch = Watch::new(Followers::new(1).open_desk(mint()), news);
         let mut pauses = Vec::new();
         for _ in 0..20 {
             let begun = Instant::now();

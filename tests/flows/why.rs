@@ -1,0 +1,220 @@
+//! "Why is this mail not in the CRM?": asked at the command line, and by forwarding the mail.
+//!
+//! Not here: what is decided about which mail, and the words (`core::explanation`).
+
+use mailweave::{app::why, cli::Why, mail::Address, sandbox::Behaviour};
+use serde_json::Value;
+
+use crate::{
+    both,
+    crm::text,
+    letter::Letter,
+    sandboxed::Sandboxed,
+    support::{PATIENCE, Person, wait_for},
+    world::{User, assert_free_of},
+};
+
+/// A word that is in nothing but the mail that is asked about.
+const SECRET: &str = "Rhabarberkompott";
+
+/// A smarthost's: it lets whoever is logged in send from the null path.
+fn any_sender() -> Behaviour {
+    Behaviour { any_sender: true, ..Behaviour::default() }
+}
+
+/// Where this user asks.
+fn asks(user: &User) -> String {
+    user.capture_address.replace('@', "+why@")
+}
+
+/// A mail comes to somebody's inbox at the provider, past the gateway.
+fn deliver(world: &Sandboxed, to: &Person, letter: &Letter) {
+    let to = Address::parse(&to.address).unwrap();
+    world.provider().deliver(&to, letter.raw().replace('\n', "\r\n").as_bytes()).unwrap();
+}
+
+/// The decision about a mail, once there is one.
+fn await_decision(world: &Sandboxed, id: &str) -> Value {
+    let mut found = Vec::new();
+    wait_for(&format!("a decision about {id}"), PATIENCE, || {
+        found = world.crm.list(&format!("/decisions?rfc822_message_id={id}"));
+        !found.is_empty()
+    });
+    found.remove(0)
+}
+
+/// The answers in somebody's inbox.
+fn answers(world: &Sandboxed, person: &Person) -> Vec<String> {
+    let address = Address::parse(&person.address).unwrap();
+    let mails = world.provider().inbox(&address).into_iter();
+    let texts = mails.map(|mail| String::from_utf8_lossy(&mail.raw).into_owned());
+    texts.filter(|mail| mail.contains("Auto-Submitted: auto-replied")).collect()
+}
+
+fn await_answers(world: &Sandboxed, person: &Person, count: usize) -> Vec<String> {
+    wait_for("the answer", PATIENCE, || answers(world, person).len() >= count);
+    world.gateway.settle();
+    let answers = answers(world, person);
+    assert_eq!(answers.len(), count, "{answers:#?}");
+    answers
+}
+
+/// A mail that holds another one whole.
+fn forward(from: &str, to: &str, mail: &Letter) -> Letter {
+    Letter::new(from, &[to])
+        .subject("Fwd: why?")
+        .field("MIME-Version", "1.0")
+        .field("Content-Type", "multipart/mixed; boundary=forward")
+        .text(&format!(
+            "--forward\nContent-Type: text/plain\n\nWhy?\n--forward\nContent-Type: message/rfc822\n\n{}\n--forward--\n",
+            mail.raw()
+        ))
+}
+
+/// What the command line says.
+fn command_line(world: &Sandboxed, about: &str, json: bool) -> why::Answer {
+    let why = Why { client: world.crm.command_line(), about: about.to_owned(), json, limit: 20 };
+    world.gateway.runtime.block_on(why::ask(&why)).unwrap()
+}
+
+both! {
+    fn the_command_line_tells_why_and_says_when_nothing_is_known(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let (ann, dora) = (world.user("ann", "Ann Lee"), world.prospect("dora"));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        let private = Letter::new(&dora.address, &[&ann.person.address]).subject(SECRET);
+        deliver(&world, &ann.person, &private);
+        let decision = await_decision(&world, &private.id);
+        for about in [private.id.clone(), format!("<{}>", private.id), dora.address.clone()] {
+            let answer = command_line(&world, &about, false);
+            assert!(answer.known, "{answer:?}");
+            for part in [
+                "left out of the CRM", "Nobody on it is a contact.", "no_contact", "mailweave, version 1",
+                "in the mailbox of a connected account", &account, text(&decision, "id"),
+            ] {
+                assert!(answer.text.contains(part), "{part}: {}", answer.text);
+            }
+            assert_free_of(&answer.text, &[SECRET, &dora.address]);
+        }
+        let json: Value = serde_json::from_str(&command_line(&world, &private.id, true).text).unwrap();
+        assert_eq!(json["items"][0]["id"], decision["id"]);
+
+        let unknown = command_line(&world, "<nobody-has-seen-it@x.example>", false);
+        assert!(!unknown.known && unknown.text.contains("never seen") && unknown.text.contains("Likely causes"));
+        assert!(!command_line(&world, "nobody@x.example", true).known);
+
+        // What is filed is found by the gateway's own id.
+        let captured = Letter::new(&ann.person.address, &[&dora.address]);
+        world.arrive(&ann.person.address, &[&ann.capture_address], &captured).unwrap();
+        let event = world.crm.await_mail("message.captured", &captured.id);
+        let answer = command_line(&world, text(&event["data"], "message_id"), false);
+        assert!(answer.known && answer.text.contains("taken into the CRM"), "{answer:?}");
+    }
+
+    fn who_forwards_a_mail_is_told_why_at_his_own_address_and_nobody_else_is(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let (ann, dora) = (world.user("ann", "Ann Lee"), world.prospect("dora"));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        let private = Letter::new(&dora.address, &[&ann.person.address]).subject(SECRET);
+        deliver(&world, &ann.person, &private);
+        await_decision(&world, &private.id);
+
+        let question = forward(&ann.person.address, &asks(&ann), &private)
+            .field("Reply-To", &dora.address)
+            .field("Disposition-Notification-To", &dora.address);
+        // Lost 250s make no second answer.
+        for _ in 0..2 {
+            world.arrive(&ann.person.address, &[&asks(&ann)], &question).unwrap();
+        }
+        let answers = await_answers(&world, &ann.person, 1);
+        for part in ["left out of the CRM", "no_contact", &format!("In-Reply-To: <{}>", question.id)] {
+            assert!(answers[0].contains(part), "{part}: {}", answers[0]);
+        }
+        assert_free_of(&answers[0], &[&ann.capture_address, "+why@", SECRET]);
+        // Neither the question nor the answer becomes mail of the CRM.
+        let about_it = world.crm.list(&format!("/decisions?rfc822_message_id={}", question.id));
+        assert!(about_it.iter().any(|decision| text(decision, "rule") == "question"), "{about_it:?}");
+        assert_eq!(world.crm.list(&format!("/decisions?rfc822_message_id={}", private.id)).len(), 1);
+        assert_eq!(world.crm.messages(), Vec::<Value>::new());
+        assert_eq!(world.crm.list("/contacts"), Vec::<Value>::new());
+        assert_eq!(world.provider().inbox(&Address::parse(&dora.address).unwrap()).len(), 0);
+        assert_free_of(&world.crm.everything(), &[SECRET]);
+    }
+
+    fn a_forward_that_names_no_mail_is_answered_by_the_people_on_it(engine) {
+        let world = Sandboxed::start(engine, any_sender());
+        let [ann, ben] = [("ann", "Ann Lee"), ("ben", "Ben Low")].map(|(local, name)| world.user(local, name));
+        let [dora, erna] = ["dora", "erna"].map(|local| world.prospect(local));
+        world.set_smarthost(&ann.person);
+        for user in [&ann, &ben] {
+            let account = world.connect(user);
+            world.crm.await_account(&account);
+        }
+        // Erna writes to Ben alone, which is none of Ann's business.
+        for (from, to) in [(&dora, &ann), (&erna, &ben)] {
+            let private = Letter::new(&from.address, &[&to.person.address]);
+            deliver(&world, &to.person, &private);
+            await_decision(&world, &private.id);
+        }
+        let inline = |person: &Person| {
+            Letter::new(&ann.person.address, &[&asks(&ann)]).text(&format!(
+                "Why?\n\n-------- Weitergeleitete Nachricht --------\nVon: Somebody <{}>\nAn: {}\nBetreff: Hello\n\nHello.\n",
+                person.address, ann.person.address
+            ))
+        };
+        world.arrive(&ann.person.address, &[&asks(&ann)], &inline(&dora)).unwrap();
+        let answer = await_answers(&world, &ann.person, 1).remove(0);
+        assert!(answer.contains("with the same") && answer.contains("no_contact"), "{answer}");
+        // By the smarthost, hence from nobody's address.
+        assert!(answer.contains("no-reply@reply.example.test"), "{answer}");
+        world.arrive(&ann.person.address, &[&asks(&ann)], &inline(&erna)).unwrap();
+        let answer = await_answers(&world, &ann.person, 2).remove(1);
+        assert!(answer.contains("never seen") && !answer.contains("no_contact"), "{answer}");
+        assert_eq!(answers(&world, &ben.person), Vec::<String>::new());
+    }
+
+    fn nobody_else_and_no_machine_is_answered(engine) {
+        let world = Sandboxed::start(engine, any_sender());
+        let [ann, ben] = [("ann", "Ann Lee"), ("ben", "Ben Low")].map(|(local, name)| world.user(local, name));
+        let dora = world.prospect("dora");
+        world.set_smarthost(&ann.person);
+        let mail = Letter::new(&dora.address, &[&ann.person.address]);
+        let asked_by = |from: &str| forward(from, &asks(&ann), &mail);
+        let machine = asked_by(&ann.person.address).field("Auto-Submitted", "auto-generated");
+        for (path, question, rule) in [
+            (ben.person.address.as_str(), asked_by(&ben.person.address), "foreign_question"),
+            (&dora.address, asked_by(&dora.address), "foreign_question"),
+            (&ann.person.address, machine, "automatic_question"),
+            ("", asked_by(&ann.person.address), "null_reverse_path"),
+        ] {
+            world.arrive(path, &[&asks(&ann)], &question).unwrap();
+            let decision = await_decision(&world, &question.id);
+            assert_eq!((text(&decision, "verdict"), text(&decision, "rule")), ("skipped", rule));
+        }
+        world.gateway.settle();
+        for person in [&ann.person, &ben.person, &dora] {
+            assert_eq!(world.provider().inbox(&Address::parse(&person.address).unwrap()).len(), 0);
+        }
+        // No address at which nobody can ask is taken.
+        let nowhere = ann.capture_address.replace('@', "+else@");
+        assert_eq!(world.arrive(&ann.person.address, &[&nowhere], &mail).unwrap_err().code, 550);
+    }
+
+    fn whoever_asks_without_end_is_answered_no_more(engine) {
+        let world = Sandboxed::start(engine, any_sender());
+        let ann = world.user("ann", "Ann Lee");
+        world.set_smarthost(&ann.person);
+        let mail = Letter::new("dora@prospects.example", &[&ann.person.address]);
+        for _ in 0..31 {
+            let question = forward(&ann.person.address, &asks(&ann), &mail);
+            world.arrive(&ann.person.address, &[&asks(&ann)], &question).unwrap();
+        }
+        wait_for("31 decisions", PATIENCE, || world.crm.list("/decisions").len() == 31);
+        let decisions = world.crm.list("/decisions");
+        let too_many = decisions.iter().filter(|decision| text(decision, "rule") == "too_many_questions");
+        assert_eq!(too_many.count(), 1);
+        await_answers(&world, &ann.person, 30);
+    }
+}
