@@ -257,8 +257,9 @@ both! {
         let world = World::start(engine);
         let ann = world.user(1, "Ann Lee");
         world.crm.put(&format!("/users/{}/policy", ann.id), &json!({ "overrides": { "give_up_after": "0s" } }));
-        let nobody = json!({ "host": "127.0.0.1", "port": 9, "security": "tls" });
-        let account = ann.connect(&world.crm, &nobody, &nobody);
+        // It answers, but not as it should: no network that is away for a moment.
+        let wrong = json!({ "host": "127.0.0.1", "port": world.dovecot.imap.port(), "security": "tls" });
+        let account = ann.connect(&world.crm, &wrong, &wrong);
         let told = world.crm.await_event("account.stopped", |data| data["account_id"] == account.as_str());
         assert_eq!(told["data"]["status"]["next_attempt_at"], Value::Null);
         let status = world.crm.get(&format!("/accounts/{account}/status"));
