@@ -238,6 +238,11 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("decisions", "message", "inbound"),
     ("decisions", "account", "accounts"),
     ("decision_hashes", "decision", "decisions"),
+    // Or the workspace itself.
+    ("limits", "subject", "users"),
+    ("usage_counts", "user_id", "users"),
+    ("quota_levels", "subject", "users"),
+    ("send_rests", "account", "accounts"),
 ];
 
 #[cfg(test)]
