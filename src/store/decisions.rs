@@ -285,7 +285,7 @@ impl Session {
             let query = Statement::new(
                 "select i.hash as id, p.hash as person from decision_hashes i cross join decisions d \
                  cross join decision_hashes p where d.workspace = i.workspace and d.id = i.decision \
-                 and p.workspace = d.workspace and p.decision = d.id and p.role = 'address' \
+                 and p.workspace = d.workspace and p.decision = d.id and p.role in ('author', 'address') \
                  and d.verdict = 'skipped' and i.role = ",
             )
             .arg(role.as_str())

@@ -3,6 +3,7 @@
 //!
 //! Not here: the rules in every combination (`core::policy`), and the API's answers (`tests/http`).
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
@@ -165,6 +166,10 @@ both! {
         for (user, letter) in [(&ann, &to_ann), (&ben, &to_ben)] {
             world.dovecot.deliver(CORA, &user.person, &letter.raw()).unwrap();
         }
+        // Servers tell the time of arrival by the second.
+        let second = || Timestamp::now().as_second();
+        let delivered = second();
+        wait_for("the next second", PATIENCE, || second() > delivered);
         let (of_ann, of_ben) = (world.connect(&ann), world.connect(&ben));
         world.crm.await_account(&of_ben);
         world.crm.await_account(&of_ann);
