@@ -13,6 +13,7 @@ pub mod route;
 pub mod submission;
 pub mod webhook;
 
+pub mod allowance;
 pub mod attribution;
 pub mod limits;
 pub mod policy;

@@ -26,6 +26,7 @@ use crate::{
         ids::{ConversationId, Id as _, MessageKey, UserId},
         inbound::{Exit, SendClass, SendOrder},
         people::User,
+        policy::Settings,
         submission::SubmissionState,
     },
     flow::{
@@ -257,10 +258,11 @@ async fn prepare(
     let user =
         user.ok_or_else(|| Problem::invalid("from_user_id", "There is no such user in this workspace."))?;
     let sender = Sender { user: order.user, from: &user.email, class: order.class };
-    let exit = require_exit(api, &mut session, sender).await?;
+    let settings = flow::policy_of(&mut session, Some(order.user)).await?.settings;
+    let exit = require_exit(api, &mut session, sender, &settings).await?;
     let recipients = wanted.to.len() + wanted.cc.len() + wanted.bcc.len();
     let hands_in = HandsIn { user: order.user, class: order.class, exit, recipients };
-    require_room(&mut session, hands_in).await?;
+    require_room(&mut session, hands_in, &settings).await?;
     let parent = parent(&mut session, order.conversation, answers).await?;
     drop(session);
     let (key, received_at) = (mint(), flow::now());
@@ -307,15 +309,20 @@ impl Outgoing {
 }
 
 /// Where policy lets mail over a limit fail, it is not even taken.
-async fn require_room(session: &mut Session, hands_in: HandsIn) -> Result<(), Problem> {
-    let Err(full) = submit::admit(session, hands_in).await? else { return Ok(()) };
+async fn require_room(session: &mut Session, hands_in: HandsIn, settings: &Settings) -> Result<(), Problem> {
+    let Err(full) = submit::admit(session, hands_in, settings).await? else { return Ok(()) };
     let wait = full.until.duration_since(flow::now()).as_secs().saturating_add(1);
     let seconds = u32::try_from(wait).unwrap_or(if wait < 0 { 1 } else { u32::MAX });
     Err(Problem::limited(format!("The message is not taken: {}.", full.text()), seconds))
 }
 
-async fn require_exit(api: &Api, session: &mut Session, sender: Sender<'_>) -> Result<Exit, Problem> {
-    let refusal = match submit::choose_exit(session, &api.gateway, sender).await? {
+async fn require_exit(
+    api: &Api,
+    session: &mut Session,
+    sender: Sender<'_>,
+    settings: &Settings,
+) -> Result<Exit, Problem> {
+    let refusal = match submit::choose_exit(session, &api.gateway, sender, settings).await? {
         Ok(exit) => return Ok(exit),
         Err(refusal) => refusal,
     };

@@ -16,23 +16,19 @@ use super::{
 };
 use crate::{
     core::{
-        ids::{AccountId, DecisionId, Id as _, UserId, WorkspaceId},
-        limits::{Count, Counted, Level, Limits, PLACELESS, Quota},
+        allowance::{Allowance, Limits},
+        ids::{AccountId, DecisionId, Id as _, MessageKey, UserId, WorkspaceId},
+        limits::{Count, Counted, Level, PLACELESS, Quota},
+        policy::Preset,
     },
     mail::MessageId,
 };
 
 /// Most rows that are looked after at once.
 const ROWS_MAX: u32 = 200;
-
-/// What a user is allowed, and whose day counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Allowance {
-    /// IANA name.
-    pub timezone: String,
-    pub workspace: Limits,
-    pub user: Limits,
-}
+/// Recipients that are counted before somebody's place in the queue: who waits behind more is told less than the truth, and
+/// looks again then.
+const AHEAD_MAX: u32 = 1000;
 
 /// A limit that was told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,20 +187,29 @@ impl Session {
         user.map_or_else(|| self.workspace().uuid(), UserId::uuid)
     }
 
-    /// What a user, or the workspace where none is named, is allowed.
+    /// What is said of the limits of a user, or of the workspace where none is named.
     ///
     /// # Errors
     /// `Missing` when the workspace has been deleted.
     pub async fn allowance(&mut self, user: Option<UserId>) -> Result<Allowance, Error> {
         let (workspace, subject) = (self.workspace(), self.subject(user));
-        let query = sql("select w.timezone, l.subject, l.body from workspaces w left join limits l \
-             on l.workspace = w.id and l.subject in ($2, $3) where w.id = $1")
-        .bind(workspace)
-        .bind(workspace)
-        .bind(subject);
+        let query =
+            sql("select w.timezone, w.preset, u.preset as user_preset, l.subject, l.body from workspaces w \
+             left join users u on u.workspace = w.id and u.id = $2 \
+             left join limits l on l.workspace = w.id and l.subject in (w.id, $2) where w.id = $1")
+            .bind(workspace)
+            .bind(subject);
         let rows = self.fetch_all(query).await?;
-        let timezone = rows.first().ok_or(Error::Missing)?.get("timezone")?;
-        let mut allowance = Allowance { timezone, workspace: Limits::default(), user: Limits::default() };
+        let first = rows.first().ok_or(Error::Missing)?;
+        let preset = limits_of(&first.get::<String>("preset")?)?;
+        let own_preset = first.get::<Option<String>>("user_preset")?;
+        let mut allowance = Allowance {
+            timezone: first.get("timezone")?,
+            preset,
+            users_preset: own_preset.as_deref().map_or(Ok(preset), limits_of)?,
+            workspace: Limits::default(),
+            user: Limits::default(),
+        };
         for row in &rows {
             let Some(limits) = row.opt_json("body")? else { continue };
             match row.get::<Option<Uuid>>("subject")? == Some(workspace.uuid()) {
@@ -298,14 +303,31 @@ impl Session {
 
     /// Messages of a user, and their recipients, that wait to be sent and will be counted then.
     pub async fn unsent_of(&mut self, user: UserId) -> Result<(u64, u64), Error> {
-        let query = sql("select count(distinct s.message) as messages, count(*) as recipients \
+        self.unsent(user, None).await
+    }
+
+    /// The same of those that were taken before this message; of a great many no more than some.
+    pub async fn unsent_before(&mut self, user: UserId, message: MessageKey) -> Result<(u64, u64), Error> {
+        self.unsent(user, Some(message)).await
+    }
+
+    async fn unsent(&mut self, user: UserId, before: Option<MessageKey>) -> Result<(u64, u64), Error> {
+        let most = before.map(|_| format!(" limit {AHEAD_MAX}")).unwrap_or_default();
+        let query = Statement::new(
+            "select count(distinct q.message) as messages, count(*) as recipients from (select s.message \
              from submissions s cross join messages m cross join submission_recipients r \
              where m.workspace = s.workspace and m.id = s.message and r.workspace = s.workspace \
-             and r.message = s.message and s.workspace = $1 and s.state in ('queued', 'deferred') \
+             and r.message = s.message and s.state in ('queued', 'deferred') \
              and (s.account is not null or s.class = 'individual') and m.author_role = 'user' \
-             and m.author_id = $2 and r.state in ('queued', 'deferred')")
-        .bind(self.workspace())
-        .bind(user);
+             and r.state in ('queued', 'deferred') and s.workspace = ",
+        )
+        .arg(self.workspace())
+        .text(" and m.author_id = ")
+        .arg(user)
+        // A key tells when a message was taken.
+        .given(" and s.message < ", before)
+        .text(&format!("{most}) as q"))
+        .query();
         let row = self.fetch_one(query).await?;
         Ok((row.get("messages")?, row.get("recipients")?))
     }
@@ -346,6 +368,12 @@ impl System {
         .bind(PURGE_ROWS_MAX);
         self.execute(query).await
     }
+}
+
+/// What the preset of this name says.
+fn limits_of(preset: &str) -> Result<Limits, Error> {
+    let preset = Preset::named(preset).ok_or_else(|| Error::Corrupt("the preset is none".into()))?;
+    Ok(preset.limits)
 }
 
 fn read_told(row: &Row) -> Result<ToldLevel, Error> {

@@ -27,6 +27,7 @@ mod isolation;
 mod life;
 mod limits;
 mod limits_fail;
+mod limits_presets;
 mod metrics;
 mod people;
 mod poison;

@@ -8,9 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 use mailweave::{
     core::{
         account::{AccountState, AccountStatus, Endpoint, Security},
+        allowance::{Limits, Said},
         decision::Verdict,
         job::JobKind,
-        limits::{Counted, Limits},
+        limits::Counted,
         message::Sighting,
     },
     flow::limits,
@@ -699,6 +700,7 @@ impl World {
     /// What PUT does to limits.
     async fn limit(&self, synced_per_day: Option<u32>) {
         let mut tx = self.gateway.store.begin(self.workspace).await.unwrap();
+        let synced_per_day = synced_per_day.map_or(Said::NoLimit, Said::Limit);
         tx.put_limits(None, &Limits { synced_per_day, ..Limits::default() }).await.unwrap();
         limits::changed(&mut tx, None, Timestamp::now()).await.unwrap();
         tx.commit().await.unwrap();

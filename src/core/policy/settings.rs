@@ -375,7 +375,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::policy::{Policy, Preset};
+    use crate::core::{
+        allowance::Said,
+        policy::{Policy, Preset},
+    };
 
     fn settings(preset: &str) -> Arc<Settings> {
         Policy::of_preset(Preset::named(preset).unwrap()).settings
@@ -447,8 +450,8 @@ mod tests {
         let backfill = |preset| settings(preset).backfill_days;
         assert_eq!((backfill("keap"), backfill("realpad"), backfill("kaname-gmail")), (0, 31, 0));
         let limits = |preset| Preset::named(preset).unwrap().limits;
-        assert_eq!(limits("sharpspring").synced_per_day, Some(100), "SHSP-5");
-        assert_eq!(limits("kaname-gmail").sent_per_day, Some(500), "KANA-12");
+        assert_eq!(limits("sharpspring").synced_per_day, Said::Limit(100), "SHSP-5");
+        assert_eq!(limits("kaname-gmail").sent_per_day, Said::Limit(500), "KANA-12");
         assert_eq!(settings("kaname-gmail").over_send, OverSend::Fail, "KANA-12");
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     flow::{
         Gateway, api_key,
         capture::{accepted, unavailable},
+        policy_of,
     },
     mail::{
         Address, Envelope, HeaderBlock, HeaderSummary, MessageId, Recipient, ReversePath,
@@ -148,9 +149,10 @@ impl SubmissionHandler {
         }
         let (principal, class) = (Principal::Key(login.key.id), control.class);
         let sender = Sender { user, from: &author.address, class };
-        let exit = choose_exit(&mut session, &self.gateway, sender).await??;
+        let settings = policy_of(&mut session, Some(user)).await?.settings;
+        let exit = choose_exit(&mut session, &self.gateway, sender, &settings).await??;
         let hands_in = HandsIn { user, class, exit, recipients };
-        admit(&mut session, hands_in).await?.map_err(over_limit)?;
+        admit(&mut session, hands_in, &settings).await?.map_err(over_limit)?;
         let key = control.idempotency_key.map(|key| OrderKey::new((principal, user), &key, (summary, body)));
         Ok(SendOrder { user, principal, class, conversation: control.conversation, api: false, key })
     }

@@ -15,7 +15,7 @@ use crate::{
         message::{Author, StoredMessage},
         submission::{Hold, SentCopy, Submission, SubmissionState},
     },
-    flow::{Gateway, now},
+    flow::{Gateway, now, policy_of},
     mail::Party,
     store::{Error, Tx},
 };
@@ -123,7 +123,10 @@ async fn exit_for(
         (Principal::Participant(user), _) => {
             choose_smarthost(tx, gateway, Sender { user, from, class }).await
         }
-        (_, Author::User(user)) => choose_exit(tx, gateway, Sender { user: *user, from, class }).await,
+        (_, Author::User(user)) => {
+            let settings = policy_of(tx, Some(*user)).await?.settings;
+            choose_exit(tx, gateway, Sender { user: *user, from, class }, &settings).await
+        }
         _ => Ok(Err(Refusal::NoWayOut)),
     }
 }

@@ -47,6 +47,7 @@ use crate::{
         inbound::{Exit, SendOrder},
         job::{Job, JobExit},
         message::{CaptureField, Parties, Sighting, SightingRow},
+        policy::Policy,
         submission::{DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
     },
     mail::{Address, Envelope, Message, Party, Recipient},
@@ -119,8 +120,8 @@ pub async fn file(tx: &mut Tx, gateway: &Gateway, handed: Handed<'_>) -> Result<
         }
     };
     let state = match tx.submission(message).await? {
-        Some(submission) => send_to_others(tx, gateway, &handed, submission).await?,
-        None => queue_submission(tx, gateway, &handed, (message, is_new)).await?,
+        Some(submission) => send_to_others(tx, (gateway, &policy), &handed, submission).await?,
+        None => queue_submission(tx, (gateway, &policy), &handed, (message, is_new)).await?,
     };
     Ok(Accepted { message, conversation, state })
 }
@@ -201,7 +202,7 @@ fn captures(gateway: &Gateway, handed: &Handed<'_>) -> impl Iterator<Item = Sigh
 
 async fn queue_submission(
     tx: &mut Tx,
-    gateway: &Gateway,
+    (gateway, policy): (&Gateway, &Policy),
     handed: &Handed<'_>,
     (message, is_new): (MessageKey, bool),
 ) -> Result<SubmissionState, FlowError> {
@@ -214,7 +215,7 @@ async fn queue_submission(
         // The bytes that are stored came by another door: with a Bcc field perhaps, or a capture address.
         submission.blob = Some(own_bytes(tx, handed).await?);
     }
-    let exit = exit_for(tx, gateway, handed).await?;
+    let exit = exit_for(tx, (gateway, policy), handed).await?;
     match &exit {
         Ok(exit) => held::begin(&mut submission, *exit, handed.received_at),
         // The way out was lost between the 250 and now: kept, and shown with the reason.
@@ -228,7 +229,7 @@ async fn queue_submission(
 /// Adds recipients whom a submission does not have yet. The same order once more adds nobody, and nothing is done.
 async fn send_to_others(
     tx: &mut Tx,
-    gateway: &Gateway,
+    (gateway, policy): (&Gateway, &Policy),
     handed: &Handed<'_>,
     submission: Submission,
 ) -> Result<SubmissionState, FlowError> {
@@ -238,7 +239,7 @@ async fn send_to_others(
     if others.is_empty() {
         return Ok(submission.state);
     }
-    let exit = exit_for(tx, gateway, handed).await?;
+    let exit = exit_for(tx, (gateway, policy), handed).await?;
     add_recipients(tx, (submission, others), exit, handed.received_at).await
 }
 
@@ -293,12 +294,12 @@ async fn start(
 
 async fn exit_for(
     tx: &mut Tx,
-    gateway: &Gateway,
+    (gateway, policy): (&Gateway, &Policy),
     handed: &Handed<'_>,
 ) -> Result<Result<Exit, Refusal>, FlowError> {
     let Some(author) = handed.message.summary.author() else { return Ok(Err(Refusal::NoWayOut)) };
     let sender = Sender { user: handed.order.user, from: &author.address, class: handed.order.class };
-    Ok(choose_exit(tx, gateway, sender).await?)
+    Ok(choose_exit(tx, gateway, sender, &policy.settings).await?)
 }
 
 /// The bytes as they will leave, where they are none of the stored message's.

@@ -6,9 +6,10 @@ use crate::{
     core::{
         ids::{ConversationId, UserId},
         inbound::{Exit, SendClass},
+        policy::Settings,
         submission::Smarthost,
     },
-    flow::{Gateway, policy_of},
+    flow::Gateway,
     mail::{Address, HeaderBlock},
     store::{Error, Session},
 };
@@ -90,7 +91,7 @@ fn is_key(key: &str) -> bool {
     !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_BYTES_MAX && !key.chars().any(char::is_control)
 }
 
-/// The way out: the user's account or the workspace's smarthost, as policy says; the other one when that is not there.
+/// The way out: the user's account or the workspace's smarthost, as his policy says; the other one when that is not there.
 ///
 /// # Errors
 /// The inner one says that there is no way out; the outer ones are the store's.
@@ -98,8 +99,8 @@ pub async fn choose_exit(
     session: &mut Session,
     gateway: &Gateway,
     sender: Sender<'_>,
+    settings: &Settings,
 ) -> Result<Result<Exit, Refusal>, Error> {
-    let settings = policy_of(session, Some(sender.user)).await?.settings;
     let account = match session.sending_account(sender.user).await? {
         Some(id) => session.account(id).await?,
         None => None,

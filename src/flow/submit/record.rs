@@ -82,11 +82,13 @@ pub(super) async fn intent<'a>(
             }
         }
     }
-    if !budget::charge(&mut tx, &submission, sent_to, now()).await? {
+    // One moment for both: where the intent is, there is its count.
+    let now = now();
+    if !budget::charge(&mut tx, &submission, sent_to, now).await? {
         return Ok(false);
     }
     submission.state = SubmissionState::Sending;
-    submission.dot_intent_at = Some(now());
+    submission.dot_intent_at = Some(now);
     tx.set_submission(&submission).await?;
     tx.commit().await?;
     Ok(true)

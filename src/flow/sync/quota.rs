@@ -23,7 +23,8 @@ use crate::{
     flow::{
         FlowError, Gateway,
         ingest::{self, Ingested},
-        limits, now,
+        limits::Purse,
+        now,
     },
     mail::MessageId,
     queue::{Leased, Settlement},
@@ -42,6 +43,10 @@ const REST: SignedDuration = SignedDuration::from_hours(1);
 pub(super) struct Room(Option<u64>);
 
 impl Room {
+    pub(super) async fn of(session: &mut Session, purse: &Purse) -> Result<Self, Error> {
+        Ok(Self(purse.sync_room(session).await?.map(|(left, _)| left)))
+    }
+
     pub(super) fn is_full(self) -> bool {
         self.0 == Some(0)
     }
@@ -53,8 +58,8 @@ impl Room {
 
 impl<S: Wire> Connection<'_, S> {
     pub(super) async fn room(&self, session: &mut Session) -> Result<Room, Error> {
-        let room = limits::sync_room(session, self.user, now()).await?;
-        Ok(Room(room.map(|(left, _)| left)))
+        let purse = Purse::of(session, self.user, now()).await?;
+        Room::of(session, &purse).await
     }
 
     /// Whether history has to wait: today's room is used, or mail that was put off comes first.
@@ -80,7 +85,8 @@ impl<S: Wire> Connection<'_, S> {
         now: Timestamp,
     ) -> Result<bool, FlowError> {
         let part = writing.part;
-        let mut room = self.room(tx).await?;
+        let purse = Purse::of(tx, self.user, now).await?;
+        let mut room = Room::of(tx, &purse).await?;
         let (mut filed, mut over) = (0, Vec::new());
         let mut by_hand = sent_by_hand::Candidates::new(writing, now);
         for whole in &part.filed {
@@ -104,11 +110,11 @@ impl<S: Wire> Connection<'_, S> {
             }
         }
         over.extend(&part.put_off);
-        self.put_off(tx, writing, &over, now).await?;
+        self.put_off(tx, writing, &over, (&purse, now)).await?;
         over.extend(part.left.iter().map(|(seen, _)| seen));
         over.into_iter().for_each(|seen| by_hand.add_unread(seen));
-        limits::count_synced(tx, self.user, filed, now).await?;
-        by_hand.count(tx, (self.user, self.account), now).await?;
+        purse.count_synced(tx, filed).await?;
+        by_hand.count(tx, (self.user, self.account), &purse).await?;
         Ok(filed > 0)
     }
 
@@ -129,7 +135,7 @@ impl<S: Wire> Connection<'_, S> {
         tx: &mut Tx,
         writing: Writing<'_>,
         seen: &[&Seen],
-        now: Timestamp,
+        (purse, now): (&Purse, Timestamp),
     ) -> Result<(), FlowError> {
         if seen.is_empty() {
             return Ok(());
@@ -145,15 +151,20 @@ impl<S: Wire> Connection<'_, S> {
         if over == OverSync::Skip {
             self.tell_skipped(tx, writing.way, &skipped, now).await?;
         }
-        self.note_over_limit(tx, over, now).await
+        self.note_over_limit(tx, over, (purse, now)).await
     }
 
     /// Tells that the limit is reached, and sees to it that what was put off is taken up.
-    async fn note_over_limit(&self, tx: &mut Tx, over: OverSync, now: Timestamp) -> Result<(), FlowError> {
-        limits::tell_of_synced(tx, self.user, now).await?;
+    async fn note_over_limit(
+        &self,
+        tx: &mut Tx,
+        over: OverSync,
+        (purse, now): (&Purse, Timestamp),
+    ) -> Result<(), FlowError> {
+        purse.tell_of_synced(tx).await?;
         let job = Job::TakeUp { account: self.account };
         if over == OverSync::Defer && !tx.is_waiting(&job).await? {
-            let room = limits::sync_room(tx, self.user, now).await?;
+            let room = purse.sync_room(tx).await?;
             let at = match room {
                 Some((0, again_at)) => again_at,
                 // Others have made room since.
@@ -181,19 +192,24 @@ impl<S: Wire> Connection<'_, S> {
         &self,
         mut tx: Tx,
         job: &Leased,
-        at: &MailboxUid,
+        (at, purse): (&MailboxUid, &Purse),
     ) -> Result<(), FlowError> {
         let (over, now) = (self.policy.settings.over_sync, now());
         tx.revise_decision(at, &policy::over_sync_limit(over), ingest::stamp(&self.policy), now).await?;
-        self.note_over_limit(&mut tx, over, now).await?;
+        self.note_over_limit(&mut tx, over, (purse, now)).await?;
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;
         Ok(())
     }
 
     /// Whether there is no room for a message that is to be fetched again.
-    pub(super) async fn is_over_limit(&self, session: &mut Session, seen: &Seen) -> Result<bool, Error> {
-        Ok(self.room(session).await?.is_full() && !self.is_known(session, seen).await?)
+    pub(super) async fn is_over_limit(
+        &self,
+        session: &mut Session,
+        seen: &Seen,
+        purse: &Purse,
+    ) -> Result<bool, Error> {
+        Ok(Room::of(session, purse).await?.is_full() && !self.is_known(session, seen).await?)
     }
 }
 
@@ -214,7 +230,7 @@ pub async fn take_up(gateway: &Gateway, job: &Leased, account: AccountId) -> Res
     let now = now();
     let mut tx = gateway.store.begin(job.workspace).await?;
     let found = tx.account(account).await?.ok_or(FlowError::Obsolete)?;
-    let room = limits::sync_room(&mut tx, found.user_id, now).await?;
+    let room = Purse::of(&mut tx, found.user_id, now).await?.sync_room(&mut tx).await?;
     let deferred = tx.decisions_deferred(account, ERRANDS_MAX).await?;
     let next = match room {
         _ if deferred.is_empty() || tx.is_waiting(&job.job).await? => None,

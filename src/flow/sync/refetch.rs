@@ -27,7 +27,8 @@ use crate::{
     flow::{
         FlowError, Gateway,
         ingest::{self, Ingested},
-        limits, now,
+        limits::Purse,
+        now,
         submit::{rest_over, tell_workers},
     },
     imap::{MailboxName, Uid, UidValidity},
@@ -161,9 +162,13 @@ impl<S: Wire> Connection<'_, S> {
         if ruling.verdict != Verdict::Synced {
             return Ok(self.leave_again(job, &at, &ruling).await);
         }
-        if self.is_over_limit(&mut self.read().await?, &seen).await? {
+        let mut session = self.read().await?;
+        let purse = Purse::of(&mut session, self.user, now()).await?;
+        let is_over = self.is_over_limit(&mut session, &seen, &purse).await?;
+        drop(session);
+        if is_over {
             let tx = self.gateway.store.begin(self.workspace).await?;
-            return Ok(self.defer_again(tx, job, &at).await);
+            return Ok(self.defer_again(tx, job, (&at, &purse)).await);
         }
         match self.body(place, &seen).await? {
             Fetched::Not(ruling) => Ok(self.leave_again(job, &at, &ruling).await),
@@ -209,12 +214,13 @@ impl<S: Wire> Connection<'_, S> {
             return Err(FlowError::Obsolete);
         }
         tx.lock_filing().await?;
-        if self.is_over_limit(&mut tx, &whole.seen).await? {
-            return self.defer_again(tx, job, at).await;
+        let purse = Purse::of(&mut tx, self.user, now).await?;
+        if self.is_over_limit(&mut tx, &whole.seen, &purse).await? {
+            return self.defer_again(tx, job, (at, &purse)).await;
         }
         let arrival = self.arrival(whole, (Way::Live, at.uid_validity), &name, now);
         if matches!(self.ingest(&mut tx, whole, arrival).await?, Ingested::Filed(_)) {
-            limits::count_synced(&mut tx, self.user, 1, now).await?;
+            purse.count_synced(&mut tx, 1).await?;
         }
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;

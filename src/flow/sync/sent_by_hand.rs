@@ -14,7 +14,7 @@ use crate::{
         limits::WINDOW_MAX,
         sync_plan::Way,
     },
-    flow::limits,
+    flow::limits::Purse,
     mail::{Address, MessageId},
     store::{Error, Tx},
 };
@@ -66,7 +66,7 @@ impl<'a> Candidates<'a> {
         mut self,
         tx: &mut Tx,
         (user, account): (UserId, AccountId),
-        now: Timestamp,
+        purse: &Purse,
     ) -> Result<(), Error> {
         if self.by_hand.is_empty() && self.unread.is_empty() {
             return Ok(());
@@ -83,7 +83,10 @@ impl<'a> Candidates<'a> {
         let unread = self.unread.iter().filter(|seen| !ids_of(seen).any(|id| ours.contains(id)));
         let counts: Vec<_> =
             self.by_hand.iter().chain(unread).map(|seen| (self.sent_at(seen), recipients(seen))).collect();
-        limits::count_sent(tx, user, &counts, now).await
+        if counts.is_empty() {
+            return Ok(());
+        }
+        purse.count_sent(tx, &counts).await
     }
 }
 

@@ -7,6 +7,7 @@
 pub(super) enum Shown {
     Conversation,
     Message,
+    User,
     /// A text of ours that holds ids alone.
     Text,
     Blob,
@@ -19,9 +20,13 @@ pub struct Rule {
     /// The rule as a sentence.
     pub says: &'static str,
     pub(super) shown: Shown,
-    /// Returns the `id` of every row that breaks it in workspace `$1`.
+    /// Returns the `id` of every row that breaks it in workspace `$1`. [`COUNTED_SINCE`] stands for the moment since which
+    /// everything that was counted is still there, in microseconds.
     pub(super) text: &'static str,
 }
+
+/// See [`Rule::text`].
+pub(super) const COUNTED_SINCE: &str = ":counted_since";
 
 /// Every rule that SQL alone can check. Several may have one name: then they are one rule, looked at from several sides.
 pub const RULES: &[Rule] = &[
@@ -140,6 +145,50 @@ pub const RULES: &[Rule] = &[
         shown: Shown::Text,
         text: "select 'event ' || cast(w.event_seq as text) as id from workspaces w where w.id = $1 and w.event_seq <> \
              coalesce((select max(e.seq) from events e where e.workspace = w.id), 0)",
+    },
+    Rule {
+        name: "limits",
+        says: "no count of what a user sent or had synced in the last day is below what is stored of it",
+        shown: Shown::User,
+        // Each of these left by the user's account, or by the smarthost as mail to one person, and none was passed on:
+        // with its last intent it was counted in that slot.
+        text: "select t.user_id as id from (select m.author_id as user_id, \
+             s.dot_intent_at - s.dot_intent_at % 900000000 as slot, count(*) as truth \
+             from submissions s join messages m on m.workspace = s.workspace and m.id = s.message \
+             where s.workspace = $1 and s.dot_intent_at >= :counted_since and m.author_role = 'user' \
+             and s.principal not like '{\"participant\"%' and (s.class = 'individual' \
+             or (s.account is not null and s.sent_copy in ('queued', 'filed', 'appended'))) group by 1, 2) t \
+             join users u on u.workspace = $1 and u.id = t.user_id \
+             left join usage_counts c on c.workspace = $1 and c.user_id = t.user_id and c.slot = t.slot \
+             and c.counted = 'sent_messages' where coalesce(c.used, 0) < t.truth",
+    },
+    Rule {
+        name: "limits",
+        says: "",
+        shown: Shown::User,
+        // Not by slots: some of a message's recipients may have had it with an earlier intent than the last.
+        text: "select t.user_id as id from (select m.author_id as user_id, count(*) as truth \
+             from submissions s join messages m on m.workspace = s.workspace and m.id = s.message \
+             join submission_recipients r on r.workspace = s.workspace and r.message = s.message \
+             where s.workspace = $1 and m.received_at >= :counted_since and m.author_role = 'user' \
+             and s.principal not like '{\"participant\"%' and s.class = 'individual' \
+             and r.state in ('sending', 'uncertain', 'sent') group by 1) t \
+             join users u on u.workspace = $1 and u.id = t.user_id where t.truth > \
+             (select coalesce(sum(c.used), 0) from usage_counts c where c.workspace = $1 \
+              and c.user_id = t.user_id and c.counted = 'sent_recipients' and c.slot >= :counted_since)",
+    },
+    Rule {
+        name: "limits",
+        says: "",
+        shown: Shown::User,
+        // What an account was the first to bring was filed in the moment in which it was seen there.
+        text: "select t.user_id as id from (select a.user_id, m.received_at - m.received_at % 900000000 as slot, \
+             count(distinct m.id) as truth from messages m \
+             join sightings s on s.workspace = m.workspace and s.message = m.id and s.via = 'account' \
+             and s.at = m.received_at join accounts a on a.workspace = s.workspace and a.id = s.account \
+             where m.workspace = $1 and m.received_at >= :counted_since group by 1, 2) t \
+             left join usage_counts c on c.workspace = $1 and c.user_id = t.user_id and c.slot = t.slot \
+             and c.counted = 'synced' where coalesce(c.used, 0) < t.truth",
     },
     Rule {
         name: "lanes",

@@ -196,6 +196,10 @@ async fn limits_cost_the_same_however_much_was_counted() {
         session.unsent_of(mint()).await.unwrap();
     })
     .await;
+    check(&world, "what waits before a message", async {
+        session.unsent_before(mint(), mint()).await.unwrap();
+    })
+    .await;
     let id = MessageId::parse("a@b.example").unwrap();
     check(&world, "what was handed in", async { drop(session.submitted_ids(&[id]).await.unwrap()) }).await;
     drop(session);
