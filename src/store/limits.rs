@@ -314,7 +314,7 @@ impl Session {
     async fn unsent(&mut self, user: UserId, before: Option<MessageKey>) -> Result<(u64, u64), Error> {
         let most = before.map(|_| format!(" limit {AHEAD_MAX}")).unwrap_or_default();
         let query = Statement::new(
-            "select count(distinct q.message) as messages, count(*) as recipients from (select s.message \
+            "select count(distinct ahead.message) as messages, count(*) as recipients from (select s.message \
              from submissions s cross join messages m cross join submission_recipients r \
              where m.workspace = s.workspace and m.id = s.message and r.workspace = s.workspace \
              and r.message = s.message and s.state in ('queued', 'deferred') \
@@ -326,7 +326,7 @@ impl Session {
         .arg(user)
         // A key tells when a message was taken.
         .given(" and s.message < ", before)
-        .text(&format!("{most}) as q"))
+        .text(&format!("{most}) as ahead"))
         .query();
         let row = self.fetch_one(query).await?;
         Ok((row.get("messages")?, row.get("recipients")?))

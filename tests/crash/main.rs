@@ -20,6 +20,7 @@ mod gateway;
 mod hostile;
 mod kill;
 mod load;
+mod midnight;
 mod peer;
 mod proof;
 mod start;

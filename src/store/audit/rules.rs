@@ -181,12 +181,14 @@ pub const RULES: &[Rule] = &[
         name: "limits",
         says: "",
         shown: Shown::User,
-        // What an account was the first to bring was filed in the moment in which it was seen there.
-        text: "select t.user_id as id from (select a.user_id, m.received_at - m.received_at % 900000000 as slot, \
-             count(distinct m.id) as truth from messages m \
-             join sightings s on s.workspace = m.workspace and s.message = m.id and s.via = 'account' \
-             and s.at = m.received_at join accounts a on a.workspace = s.workspace and a.id = s.account \
-             where m.workspace = $1 and m.received_at >= :counted_since group by 1, 2) t \
+        // What an account was the first to show was filed then; unless another account that showed it before was erased.
+        text: "select t.user_id as id from (select a.user_id, s.at - s.at % 900000000 as slot, \
+             count(distinct s.message) as truth from sightings s \
+             join accounts a on a.workspace = s.workspace and a.id = s.account \
+             where s.workspace = $1 and s.via = 'account' and s.at >= :counted_since \
+             and not exists (select 1 from sightings o where o.workspace = s.workspace and o.message = s.message \
+              and o.at < s.at) and not exists (select 1 from accounts e where e.workspace = s.workspace \
+              and e.state in ('erasing', 'erased') and e.state_since >= :counted_since) group by 1, 2) t \
              left join usage_counts c on c.workspace = $1 and c.user_id = t.user_id and c.slot = t.slot \
              and c.counted = 'synced' where coalesce(c.used, 0) < t.truth",
     },
