@@ -248,9 +248,9 @@ pub enum WebhookVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum LimitVerb {
-    /// Show the workspace's limits, or a user's own
+    /// Show the limits that hold, of the workspace or a user, with where each comes from
     Get(OfUser),
-    /// Set them: --data '{"sent_per_day":500}'
+    /// Set them, null for none: --data '{"sent_per_day":500}'
     Set(LimitSet),
     /// How much of his limits a user has used
     Usage(One),
