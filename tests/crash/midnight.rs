@@ -24,20 +24,21 @@ use crate::{
 };
 
 /// How often it is killed, before midnight and after it has begun to strike.
-const LIVES: u32 = 10;
-/// What each life brings: 500 messages, hence 10,000 in all.
-const FILED: u64 = 150;
-const BY_HAND: u64 = 330;
+const LIVES: u32 = 5;
+/// What each life brings: 1,000 messages, hence 10,000 in all.
+const FILED: u64 = 200;
+const BY_HAND: u64 = 780;
 const POSTED: u64 = 20;
-/// What may be filed in the evening, of 1,500; and sent in a day, of 200 in the evening and as many at night.
-const FILED_MAX: u64 = 1_440;
-const FILED_MAX_AT_NIGHT: u64 = 3_000;
-const SENT_MAX: u64 = 150;
+/// What may be filed in the evening, of 1,000; and sent in a day, of 100 in the evening and as many at night.
+const FILED_MAX: u64 = 960;
+const FILED_MAX_AT_NIGHT: u64 = 2_000;
+const SENT_MAX: u64 = 75;
 /// How long it lives between two kills, at most, beside what it takes to start and to hand in mail.
-const LIFE_MAX: Duration = Duration::from_millis(1600);
+const LIFE_MAX: Duration = Duration::from_millis(2500);
 /// The evening begins so long before midnight: far longer than it lasts.
 const EVENING: SignedDuration = SignedDuration::from_mins(20);
-/// The first life of the night begins so long before midnight.
+/// So long before midnight the other limit has come, and the first is filed under it; then midnight is as near as this.
+const LATE: SignedDuration = SignedDuration::from_mins(4);
 const EVE: SignedDuration = SignedDuration::from_secs(4);
 /// On a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(200);
@@ -354,13 +355,18 @@ async fn pass_midnight(setup: Setup, database: Option<Database<'static>>) {
 
     // Midnight comes while it works; and there is another limit by then.
     night.limit(BEA, &json!({ "synced_per_day": FILED_MAX_AT_NIGHT })).await;
+    night.set_clock(LATE);
+    night.kill().await;
+    night.live().await;
+    eventually("the other limit to be of use", async || night.stored.filed(BEA, ALWAYS).await > FILED_MAX)
+        .await;
     night.set_clock(EVE);
     night.kill().await;
-    for _ in 0..LIVES {
+    for _ in 1..LIVES {
         night.live().await;
         night.kill().await;
     }
-    // What waited goes out by itself, and the new day has room for 150 again: no more is sent in it.
+    // What waited goes out by itself, and the new day has room for as many again: no more is sent in it.
     night.until_filed(2 * each * FILED, 0).await;
     let today = (night.midnight, ALWAYS.1);
     eventually("what may be sent in the new day to be sent", async || {
