@@ -14,6 +14,7 @@ pub mod submission;
 pub mod webhook;
 
 pub mod attribution;
+pub mod copies;
 pub mod limits;
 pub mod policy;
 pub mod relay;

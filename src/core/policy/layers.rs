@@ -210,8 +210,17 @@ fn sound(settings: &Settings) -> Result<(), Fault> {
     if settings.poll_max.duration().is_zero() {
         return Err(("poll_max", "must be a second at least: providers shut out who asks without pause"));
     }
+    for (name, list, most) in settings.address_lists() {
+        if list.len() > most {
+            return Err((name, TOO_MANY));
+        }
+    }
     Ok(())
 }
+
+/// What is wrong with a longer list than `Settings::address_lists` allows.
+const TOO_MANY: &str = "holds more addresses than it may: 10 for reply_copies and always_bcc, 5 for reply_to; name a group \
+     address instead";
 
 /// Whether the settings go together.
 fn agree(settings: &Settings) -> Result<(), Fault> {
