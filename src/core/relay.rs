@@ -157,7 +157,7 @@ mod tests {
             "List-Unsubscribe: <https",
             "Content-Type: text/plain",
             "X-Priority: 1",
-            "Reply-To: desk@out.example",
+            "Reply-To: <desk@out.example>",
         ] {
             assert!(text.contains(kept), "{kept} in {text}");
         }
