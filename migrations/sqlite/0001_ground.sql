@@ -448,6 +448,8 @@ create table submission_recipients (
     address     text not null,
     notify      text not null default '"default"',
     original    text,
+    -- named, bcc, copy: what policy adds is told of apart.
+    role        text not null default 'named',
     state       text not null,
     code        integer,
     status      text,

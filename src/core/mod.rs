@@ -15,6 +15,7 @@ pub mod webhook;
 
 pub mod allowance;
 pub mod attribution;
+pub mod copies;
 pub mod limits;
 pub mod policy;
 pub mod relay;

@@ -5,6 +5,7 @@
 pub mod api_key;
 mod brake;
 mod capture;
+mod copies;
 pub mod erase;
 mod ingest;
 pub mod limits;

@@ -240,6 +240,7 @@ fn arrival<'a>(
         proven: bound.iter().map(|bound| bound.conversation).collect(),
         passed_on: None,
         captured: *via == "capture",
+        copied_for: bound.first().filter(|_| goes_on).map(|bound| bound.user),
         announce: announcement((via, goes_on), (&who.author, direction)),
         account: None,
         known: Some(known.clone()),

@@ -102,6 +102,7 @@ async fn question(
         message_id: message.summary.message_id.clone(),
         ids: asked.ids.iter().map(|id| key.hash(id.as_str())).collect(),
         addresses: asked.addresses.iter().filter(is_other).map(|address| key.hash(address.key())).collect(),
+        is_being_answered: false,
     })
 }
 

@@ -103,7 +103,7 @@ pub(super) async fn enqueue(
     bound: &[Bound],
     now: Timestamp,
 ) -> Result<(), FlowError> {
-    let Some(present) = tx.submission(message).await? else {
+    let Some(mut present) = tx.submission(message).await? else {
         let recipients = recipients(bound, &[]);
         if let (Some(first), false) = (bound.first(), recipients.is_empty()) {
             tx.insert_submission(&submission(message, first.user, recipients, now)).await?;
@@ -113,6 +113,8 @@ pub(super) async fn enqueue(
     };
     let more = recipients(bound, &present.recipients);
     if !more.is_empty() {
+        // Copies of it may leave by an account, from which nobody would be hidden from anybody.
+        present.account = None;
         submit::add_recipients(tx, (present, more), Ok(Exit::Smarthost), now).await?;
     }
     Ok(())

@@ -93,6 +93,16 @@ impl NewPolicy {
     }
 }
 
+/// Whether this can be chosen here: nothing that we send or divert may come to an address of ours.
+fn check(api: &Api, chosen: &Choices) -> Result<(), Problem> {
+    chosen.check().map_err(|bad| refused(&bad))?;
+    let settings = chosen.effective().map_err(|bad| refused(&bad))?.settings;
+    let Some(name) = settings.loops(&api.gateway.settings.ours) else { return Ok(()) };
+    let reason = "names an address of the gateway itself, and mail sent there would come back for ever: name one that somebody \
+         reads elsewhere";
+    Err(refused(&BadSetting::Value { name: name.to_owned(), reason: reason.to_owned() }))
+}
+
 fn refused(bad: &BadSetting) -> Problem {
     let param = bad.setting().map_or_else(|| "preset".to_owned(), |name| format!("overrides.{name}"));
     Problem::invalid(param, bad.to_string())
@@ -119,7 +129,7 @@ async fn put(
     let workspace = input.value.check()?;
     let preset = workspace.preset.as_deref().unwrap_or(DEFAULT_PRESET).to_owned();
     let chosen = Choices { workspace, ..Choices::default() };
-    chosen.check().map_err(|bad| refused(&bad))?;
+    check(&api, &chosen)?;
     let mut tx = api.store().begin(access.workspace).await?;
     let before = tx.allowance(None).await?;
     tx.set_policy(&preset, &chosen.workspace.overrides).await?;
@@ -168,7 +178,7 @@ async fn put_users(
     let before = choices_of(&mut tx, id).await?;
     access.act_for_all()?;
     let chosen = Choices { user: input.value.check()?, ..before };
-    chosen.check().map_err(|bad| refused(&bad))?;
+    check(&api, &chosen)?;
     let limits = tx.allowance(Some(id)).await?;
     tx.set_user_policy(id, &chosen.user).await?;
     note_limits(&mut tx, Some(id), limits).await?;

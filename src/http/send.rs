@@ -31,7 +31,7 @@ use crate::{
     },
     flow::{
         self, FlowError,
-        submit::{self, Handed, HandedBytes, HandsIn, Refusal, Sender},
+        submit::{self, Additions, Handed, HandedBytes, HandsIn, Refusal, Sender},
     },
     mail::{
         Address, Draft, DraftAttachment, Envelope, HeaderSummary, Message, MessageId, Party, Recipient,
@@ -260,7 +260,10 @@ async fn prepare(
     let sender = Sender { user: order.user, from: &user.email, class: order.class };
     let settings = flow::policy_of(&mut session, Some(order.user)).await?.settings;
     let exit = require_exit(api, &mut session, sender, &settings).await?;
-    let recipients = wanted.to.len() + wanted.cc.len() + wanted.bcc.len();
+    let additions =
+        Additions::read(&mut session, &api.gateway.settings.ours, (order.user, order.class)).await?;
+    let people = [&wanted.to, &wanted.cc, &wanted.bcc].into_iter().flatten().map(|party| &party.address);
+    let recipients = people.clone().count() + additions.beside(people);
     let hands_in = HandsIn { user: order.user, class: order.class, exit, recipients };
     require_room(&mut session, hands_in, &settings).await?;
     let parent = parent(&mut session, order.conversation, answers).await?;
@@ -270,7 +273,7 @@ async fn prepare(
     let mut envelope = wanted.envelope(&user);
     let draft = wanted.draft(user, parent, message_id(api, key)?, received_at);
     let written = tokio::task::spawn_blocking(move || {
-        let raw = draft.compose().into_bytes();
+        let raw = additions.applied(draft.compose().into_bytes());
         let message = Message::parse(&raw);
         (raw, message)
     });

@@ -18,6 +18,8 @@ mod world;
 mod capture;
 mod capture_refusals;
 mod completeness;
+mod copies;
+mod copies_lost;
 mod delivery;
 mod doubt;
 mod events;

@@ -2,7 +2,12 @@
 //!
 //! Not here: what is decided about which mail, and the words (`core::explanation`).
 
-use mailweave::{app::why, cli::Why, mail::Address, sandbox::Behaviour};
+use mailweave::{
+    app::why,
+    cli::Why,
+    mail::Address,
+    sandbox::{Act, Behaviour, Service, Trigger},
+};
 use serde_json::Value;
 
 use crate::{
@@ -41,6 +46,15 @@ fn await_decision(world: &Sandboxed, id: &str) -> Value {
         !found.is_empty()
     });
     found.remove(0)
+}
+
+/// Waits until a decision by this rule was made about a mail.
+#[track_caller]
+fn await_rule(world: &Sandboxed, id: &str, rule: &str) {
+    wait_for(&format!("{rule} about {id}"), PATIENCE, || {
+        let found = world.crm.list(&format!("/decisions?rfc822_message_id={id}"));
+        found.iter().any(|decision| text(decision, "rule") == rule)
+    });
 }
 
 /// The answers in somebody's inbox.
@@ -200,6 +214,52 @@ both! {
         // No address at which nobody can ask is taken.
         let nowhere = ann.capture_address.replace('@', "+else@");
         assert_eq!(world.arrive(&ann.person.address, &[&nowhere], &mail).unwrap_err().code, 550);
+    }
+
+    fn an_answer_that_may_have_gone_out_is_not_sent_again_and_the_ledger_says_so(engine) {
+        let world = Sandboxed::start(engine, any_sender());
+        let ann = world.user("ann", "Ann Lee");
+        world.set_smarthost(&ann.person);
+        let mail = Letter::new("dora@prospects.example", &[&ann.person.address]);
+        let question = forward(&ann.person.address, &asks(&ann), &mail);
+        // It is taken, and the 250 is lost.
+        world.arm("DOT", Act::DropAfter(0));
+        world.arrive(&ann.person.address, &[&asks(&ann)], &question).unwrap();
+        await_rule(&world, &question.id, "unanswered_question");
+        world.gateway.hasten();
+        await_answers(&world, &ann.person, 1);
+        assert_eq!(world.heard(Service::Submission, "DOT").len(), 1);
+
+        // As a crash between the dot and its record leaves it.
+        let question = forward(&ann.person.address, &asks(&ann), &mail);
+        world.arm("MAIL", Act::Answer("451 4.3.0 Later".to_owned()));
+        world.arrive(&ann.person.address, &[&asks(&ann)], &question).unwrap();
+        await_rule(&world, &question.id, "question");
+        world.gateway.settle();
+        world.gateway.execute("update jobs set body = replace(body, '\"is_being_answered\":false', '\"is_being_answered\":true')");
+        world.gateway.hasten();
+        await_rule(&world, &question.id, "unanswered_question");
+        await_answers(&world, &ann.person, 1);
+        assert_eq!(world.heard(Service::Submission, "DOT").len(), 1);
+    }
+
+    fn a_smarthost_that_takes_nothing_from_the_null_path_leaves_the_answer_to_the_account(engine) {
+        let world = Sandboxed::start(engine, any_sender());
+        let [ann, ben] = [("ann", "Ann Lee"), ("ben", "Ben Low")].map(|(local, name)| world.user(local, name));
+        world.set_smarthost(&ann.person);
+        world.crm.await_account(&world.connect(&ann));
+        let null = Trigger::always(Service::Submission, "MAIL").containing("<>");
+        world.provider().arm(null, Act::Answer("550 5.7.1 Null senders are not taken".to_owned()));
+        let mail = Letter::new("dora@prospects.example", &[&ann.person.address]);
+        let question = forward(&ann.person.address, &asks(&ann), &mail);
+        world.arrive(&ann.person.address, &[&asks(&ann)], &question).unwrap();
+        let answer = await_answers(&world, &ann.person, 1).remove(0);
+        assert!(!answer.contains("no-reply@"), "{answer}");
+        // Ben has no account: that he was not answered is told.
+        let question = forward(&ben.person.address, &asks(&ben), &mail);
+        world.arrive(&ben.person.address, &[&asks(&ben)], &question).unwrap();
+        await_rule(&world, &question.id, "unanswered_question");
+        assert_eq!(answers(&world, &ben.person), Vec::<String>::new());
     }
 
     fn whoever_asks_without_end_is_answered_no_more(engine) {

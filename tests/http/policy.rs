@@ -17,7 +17,7 @@ both! {
             "capture_enabled", "capture_fields", "subject_threading", "backfill_days", "attachments",
             "attachment_types", "attachment_bytes_max", "oversize", "append_sent", "over_sync", "over_send", "push",
             "poll_min", "poll_max", "give_up_after", "on_disconnect", "bulk_route", "workflow_route", "multi_tenant",
-            "visibility", "connect_role", "trust", "labels",
+            "visibility", "connect_role", "trust", "labels", "reply_copies", "reply_copy_assigned", "reply_to", "always_bcc",
         ] {
             assert_eq!(policy["settings"][setting]["from"], "default", "{setting}");
             assert!(policy["settings"][setting].get("value").is_some(), "{setting}");
@@ -87,6 +87,8 @@ both! {
             refused(overrides("push", json!("yes")), "overrides.push", "a boolean").await;
             refused(overrides("poll_min", json!("soon")), "overrides.poll_min", "\"90s\"").await;
             refused(overrides("poll_min", json!("2h")), "overrides.poll_min", "poll_max").await;
+            refused(overrides("reply_copies", json!(["desk"])), "overrides.reply_copies", "reply_copies: ").await;
+            refused(overrides("reply_to", json!(["ann-1@bcc.example.com"])), "overrides.reply_to", "of the gateway itself").await;
             refused(overrides("matching", json!("all")), "overrides.matching", "nearest is \"match\"").await;
             let unknown = acme.put(&path, json!({ "preset": "keap", "rules": {} })).await;
             unknown.refused(422, "unknown_field", Some("rules"));

@@ -23,7 +23,7 @@ pub use preset::{DEFAULT_PRESET, Preset};
 pub use rulings::{
     FINAL_RULES, answered, automatic_question, delivery_report, foreign_answer, foreign_question, gone,
     null_reverse_path, over_sync_limit, possible_loop, question, sent_already, too_large, too_many_questions,
-    unreadable,
+    unanswered_question, unreadable,
 };
 pub use settings::{AppendSent, Settings, ThreadStart};
 

@@ -42,6 +42,16 @@ pub fn too_many_questions() -> Ruling {
     skipped("too_many_questions", "So many questions came within ten minutes that it looks like a loop.")
 }
 
+/// A question whose answer did not go out, or may not have.
+#[must_use]
+pub fn unanswered_question() -> Ruling {
+    skipped(
+        "unanswered_question",
+        "A user asked by it what was decided about another mail. No server took the answer, or none said that it did; it is \
+         not sent again.",
+    )
+}
+
 /// A delivery report on mail that we sent. Whoever reports is no participant, and nobody is answered.
 #[must_use]
 pub fn delivery_report() -> Ruling {

@@ -7,11 +7,15 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::span::Span;
-use crate::core::{
-    account::{AccountState, AccountStatus, Label, LabelledStatus},
-    inbound::SendClass,
-    message::{CaptureField, ContactRole},
-    people::{CreatedBy, Role},
+use crate::{
+    core::{
+        account::{AccountState, AccountStatus, Label, LabelledStatus},
+        attribution::OurDomains,
+        inbound::SendClass,
+        message::{CaptureField, ContactRole},
+        people::{CreatedBy, Role},
+    },
+    mail::Address,
 };
 
 /// What may bring a new conversation into the CRM.
@@ -235,6 +239,11 @@ pub enum Trust {
     Open,
 }
 
+/// Addresses that copies of a message go to.
+const READERS_MAX: usize = 10;
+/// Addresses that answers are diverted to.
+const REPLY_TO_MAX: usize = 5;
+
 /// The colour of what has none of its own.
 const PLAIN_COLOR: &str = "gray";
 
@@ -282,6 +291,14 @@ pub struct Settings {
     pub visibility: Visibility,
     pub connect_role: ConnectRole,
     pub trust: Trust,
+    /// Who gets a copy of what contacts answer.
+    pub reply_copies: Vec<Address>,
+    /// The user whom a contact is assigned to gets one.
+    pub reply_copy_assigned: bool,
+    /// Where answers to what the CRM sends go; to nobody in particular when it is empty.
+    pub reply_to: Vec<Address>,
+    /// Who gets a blind copy of what the CRM sends, bulk mail apart.
+    pub always_bcc: Vec<Address>,
     pub labels: BTreeMap<AccountState, Label>,
 }
 
@@ -297,6 +314,32 @@ impl Settings {
     #[must_use]
     pub fn starts(&self, start: ThreadStart) -> bool {
         self.thread_start.contains(&start)
+    }
+
+    /// The settings that name addresses, with how many each may hold: a message has that many readers more.
+    #[must_use]
+    pub fn address_lists(&self) -> [(&'static str, &[Address], usize); 3] {
+        [
+            ("reply_copies", &self.reply_copies, READERS_MAX),
+            ("reply_to", &self.reply_to, REPLY_TO_MAX),
+            ("always_bcc", &self.always_bcc, READERS_MAX),
+        ]
+    }
+
+    /// The setting that names an address of ours: what is sent there would come back and be sent there again.
+    #[must_use]
+    pub fn loops(&self, ours: &OurDomains) -> Option<&'static str> {
+        let is_loop = |list: &[Address]| list.iter().any(|address| ours.holds(address));
+        self.address_lists().into_iter().find(|(_, list, _)| is_loop(list)).map(|(name, ..)| name)
+    }
+
+    /// Who gets a blind copy of mail of this class.
+    #[must_use]
+    pub fn blind_copies(&self, class: SendClass) -> &[Address] {
+        match class {
+            SendClass::Individual | SendClass::Workflow => &self.always_bcc,
+            SendClass::Bulk => &[],
+        }
     }
 
     /// How long to wait between two looks at mailboxes. `usual` is what the operator finds right; `spread`, from 0 to 1, is where

@@ -19,13 +19,13 @@ pub(crate) use thread::keys_of_summary;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::FlowError;
+use super::{FlowError, copies};
 use crate::{
     core::{
         attribution::{self, Attribution, Known, OurDomains},
         decision::Ruling,
         event::{Event, MessageEvent, MessageFact},
-        ids::{AccountId, AttachmentId, ContactId, ConversationId, MessageKey},
+        ids::{AccountId, AttachmentId, ContactId, ConversationId, MessageKey, UserId},
         message::{AttachmentSummary, Direction, Parties, Sighting, SightingRow, StoredMessage},
         policy::{self, FileRule, Policy, Settings},
         threading::{ThreadKey, ThreadNode},
@@ -59,6 +59,8 @@ pub(super) struct Arrival<'a> {
     pub omitted: &'a [(usize, FileRule)],
     /// A user sent it to a capture address.
     pub captured: bool,
+    /// Whose mailbox or reply address it came to, where it may be copied to others: it is news, and no machine's.
+    pub copied_for: Option<UserId>,
     pub announce: Announce,
     pub account: Option<AccountId>,
     /// Who of the parties is known, if the caller has looked since it took the filing lock.
@@ -253,7 +255,30 @@ async fn file(
     tx.announce_all(&events, arrival.received_at).await?;
     ledger::decide(tx, policy, &arrival, message.id).await?;
     ledger::recall_skipped(tx, &arrival).await?;
+    copy(tx, ours, &arrival, (&message, &known), !is_start).await?;
     Ok(Ingested::Filed(Box::new(message)))
+}
+
+/// Sends copies of what a contact answers.
+async fn copy(
+    tx: &mut Tx,
+    ours: &OurDomains,
+    arrival: &Arrival<'_>,
+    (stored, known): (&StoredMessage, &Known),
+    joined: bool,
+) -> Result<(), FlowError> {
+    let Some(owner) = arrival.copied_for else { return Ok(()) };
+    let summary = &arrival.message.summary;
+    let author = stored.author_party.as_ref().map(|author| &author.address);
+    let new = copies::NewMessage {
+        stored,
+        owner,
+        contact: author.and_then(|author| known.contacts.get(author)).copied(),
+        automatic: summary.automatic,
+        is_marked: arrival.passed_on.is_some(),
+        answers: joined || !summary.in_reply_to.is_empty() || !summary.references.is_empty(),
+    };
+    copies::enqueue(tx, ours, new, arrival.received_at).await
 }
 
 /// Stores the message and, unless a listener has, its bytes.

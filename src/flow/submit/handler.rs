@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
-use super::{ControlFields, HandsIn, Refusal, Sender, admit, choose_exit};
+use super::{Additions, ControlFields, HandsIn, Refusal, Sender, admit, choose_exit};
 use crate::{
     core::{
         ids::{Id, MessageKey, UserId, WorkspaceId},
@@ -112,10 +112,12 @@ impl SubmissionHandler {
         }
         let (control, summary) = (ControlFields::read(&header)?, HeaderSummary::of(&header));
         let body = message.get(header.body_offset()..).unwrap_or_default();
-        let outgoing = envelope.recipients.iter().filter(|to| !self.gateway.settings.ours.holds(&to.address));
-        let order = self.order(login, control, (&summary, body), outgoing.count()).await?;
+        let people = envelope.recipients.iter().map(|to| &to.address);
+        let outgoing: Vec<&Address> = people.filter(|to| !self.gateway.settings.ours.holds(to)).collect();
+        let (order, additions) = self.order(login, control, (&summary, body), &outgoing).await?;
         let (key, received_at) = (mint(), super::super::now());
-        let raw = outgoing_bytes(&self.gateway, info, envelope, message, (key, received_at));
+        let raw = additions.applied(message.clone());
+        let raw = outgoing_bytes(&self.gateway, info, envelope, &raw, (key, received_at));
         let fingerprint = submission_fingerprint(order.key.as_ref(), envelope, (&summary, message));
         let door = Door::Submission { order, envelope: envelope.clone() };
         let intake = Intake { workspace: login.workspace, door, raw, fingerprint };
@@ -130,8 +132,8 @@ impl SubmissionHandler {
         login: &Login,
         control: ControlFields,
         (summary, body): (&HeaderSummary, &[u8]),
-        recipients: usize,
-    ) -> Result<SendOrder, Rejected> {
+        recipients: &[&Address],
+    ) -> Result<(SendOrder, Additions), Rejected> {
         let foreign = || Rejected::Reply(Reply::new(550, [5, 7, 1], "From must be one address, and yours"));
         // One From field with one mailbox, or nobody can say who the author is.
         let [author] = summary.from.as_slice() else { return Err(foreign()) };
@@ -151,10 +153,17 @@ impl SubmissionHandler {
         let sender = Sender { user, from: &author.address, class };
         let settings = policy_of(&mut session, Some(user)).await?.settings;
         let exit = choose_exit(&mut session, &self.gateway, sender, &settings).await??;
+        let additions = Additions::read(&mut session, &self.gateway.settings.ours, (user, class)).await?;
+        let recipients = match recipients.len() {
+            // A capture address alone gets its copy here, and nothing leaves.
+            0 => 0,
+            named => named + additions.beside(recipients.iter().copied()),
+        };
         let hands_in = HandsIn { user, class, exit, recipients };
         admit(&mut session, hands_in, &settings).await?.map_err(over_limit)?;
         let key = control.idempotency_key.map(|key| OrderKey::new((principal, user), &key, (summary, body)));
-        Ok(SendOrder { user, principal, class, conversation: control.conversation, api: false, key })
+        let order = SendOrder { user, principal, class, conversation: control.conversation, api: false, key };
+        Ok((order, additions))
     }
 
     fn is_own_capture(&self, route: &Route) -> bool {

@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 
 use super::{
+    copies,
     order::{Refusal, Sender, choose_exit, choose_smarthost},
     start,
 };
@@ -38,6 +39,10 @@ pub(super) fn hold(submission: &mut Submission, reason: &str) {
 /// Starts a submission that nobody works on, with its whole lifetime before it.
 pub(super) fn begin(submission: &mut Submission, exit: Exit, now: Timestamp) {
     (submission.account, submission.sent_copy) = leaves_by(exit, submission.sent_copy);
+    if matches!(submission.principal, Principal::Participant(_)) {
+        // What another wrote is no sent mail of the user's.
+        submission.sent_copy = SentCopy::None;
+    }
     submission.state = SubmissionState::Queued;
     (submission.attempt, submission.accepted_at, submission.next_attempt_at) = (0, now, Some(now));
     submission.detail = None;
@@ -119,6 +124,9 @@ async fn exit_for(
     let Some(Party { address: from, .. }) = &stored.author_party else { return Ok(Err(Refusal::NoWayOut)) };
     let class = submission.class;
     match (submission.principal, &stored.author) {
+        (Principal::Participant(_), _) if !submission.names_anybody() => {
+            copies::exit(tx, &gateway.settings.ours, submission).await
+        }
         // What came to a reply address goes on from one: an account of the user's would show both sides' addresses.
         (Principal::Participant(user), _) => {
             choose_smarthost(tx, gateway, Sender { user, from, class }).await

@@ -6,6 +6,7 @@
 
 mod answer;
 mod budget;
+mod copies;
 mod handler;
 mod held;
 mod masked;
@@ -20,6 +21,8 @@ mod way_out;
 
 pub use answer::explain;
 pub use budget::{HandsIn, admit};
+pub use copies::Additions;
+pub(super) use copies::queue_copies;
 pub use handler::SubmissionHandler;
 #[cfg(test)]
 pub(super) use handler::own_message_id;
@@ -166,6 +169,7 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         // A capture address among the recipients files a copy, as it does in any other mail.
         omitted: &[],
         captured: is_captured,
+        copied_for: None,
         announce: match is_captured && outgoing(gateway, handed.envelope).next().is_none() {
             true => Announce::Now(MessageEvent::Captured),
             // It is announced as sent when it was sent.
@@ -211,6 +215,7 @@ async fn queue_submission(
         return Ok(SubmissionState::Sent);
     }
     let mut submission = submission(handed, message, recipients);
+    copies::add_blind_copies(&mut submission, &policy.settings, &gateway.settings.ours);
     if !is_new {
         // The bytes that are stored came by another door: with a Bcc field perhaps, or a capture address.
         submission.blob = Some(own_bytes(tx, handed).await?);
@@ -231,8 +236,15 @@ async fn send_to_others(
     tx: &mut Tx,
     (gateway, policy): (&Gateway, &Policy),
     handed: &Handed<'_>,
-    submission: Submission,
+    mut submission: Submission,
 ) -> Result<SubmissionState, FlowError> {
+    let named: Vec<&Address> = outgoing(gateway, handed.envelope).map(|one| &one.address).collect();
+    if copies::name(&mut submission, &named) {
+        if !submission.is_at_work() {
+            submission.state = submission.overall();
+        }
+        tx.set_submission(&submission).await?;
+    }
     let known: Vec<&Address> = submission.recipients.iter().map(|one| &one.recipient.address).collect();
     let others = outgoing(gateway, handed.envelope).filter(|other| !known.contains(&&other.address));
     let others: Vec<RecipientState> = others.cloned().map(queued).collect();
@@ -255,10 +267,16 @@ pub(super) async fn add_recipients(
     exit: Result<Exit, Refusal>,
     now: Timestamp,
 ) -> Result<SubmissionState, FlowError> {
+    let is_at_work = submission.is_at_work();
+    let waits = submission.state == SubmissionState::Deferred || !submission.state.is_open();
     submission.recipients.extend(others);
-    if submission.state.is_open() {
+    if is_at_work {
         submission.accepted_at = now;
-        if submission.state == SubmissionState::Deferred {
+        if !submission.state.is_open() {
+            // A copy alone was still to be sent.
+            submission.state = SubmissionState::Queued;
+        }
+        if waits {
             let exit = submission.account.map_or(JobExit::Smarthost, JobExit::Account);
             tx.hasten_job(&Job::Submit { message: submission.message, exit }, now).await?;
             submission.next_attempt_at = Some(now);

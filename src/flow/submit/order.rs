@@ -130,7 +130,7 @@ pub(super) async fn choose_smarthost(
 
 /// A smarthost sends for the domains it was set for, and no other goes out with it: its provider answers for every From.
 /// Mail of a single user without an account leaves from a reply address, so that domain counts.
-fn by_smarthost(
+pub(super) fn by_smarthost(
     smarthost: &Smarthost,
     reply_domain: Option<&str>,
     sender: Sender<'_>,

@@ -5,7 +5,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    budget,
+    budget, copies,
     perform::Unsendable,
     report,
     way_out::{REFUSED_LOGIN, note_trouble, tell_workers},
@@ -87,7 +87,9 @@ pub(super) async fn intent<'a>(
     if !budget::charge(&mut tx, &submission, sent_to, now).await? {
         return Ok(false);
     }
-    submission.state = SubmissionState::Sending;
+    if submission.decisive().any(|state| state.state == SubmissionState::Sending) {
+        submission.state = SubmissionState::Sending;
+    }
     submission.dot_intent_at = Some(now);
     tx.set_submission(&submission).await?;
     tx.commit().await?;
@@ -298,12 +300,13 @@ pub(super) async fn conclude(
     if has_expired(gateway, &submission, now) {
         expire(&mut submission);
     }
-    submission.state = overall(&submission.recipients);
+    submission.state = submission.overall();
     submission.detail = reason(&submission);
     let next = next_attempt(&mut submission, gateway, pace, now);
     submission.next_attempt_at = next;
     tx.set_submission(&submission).await?;
     announce(tx, &submission, before, now).await?;
+    copies::tell_lost(tx, &mut submission, now).await?;
     follow_up(tx, gateway, &submission, now).await?;
     if let (Pace::Rest(until), Some(next)) = (pace, next) {
         tx.rest_lane(job, until.unwrap_or(next.min(now + LANE_REST))).await?;
@@ -315,7 +318,7 @@ pub(super) async fn conclude(
 /// Why a submission is held: what was written just now, or what holds one of its recipients since before. One that goes on
 /// shows nothing of it.
 fn reason(submission: &Submission) -> Option<String> {
-    let mut held = submission.recipients.iter().filter(|state| state.state == SubmissionState::Held);
+    let mut held = submission.decisive().filter(|state| state.state == SubmissionState::Held);
     let holding = held.next().filter(|_| submission.state == SubmissionState::Held)?;
     submission.detail.clone().or_else(|| holding.text.clone())
 }
@@ -330,7 +333,7 @@ pub(super) async fn stay_uncertain(
     until: Timestamp,
 ) -> Result<(), FlowError> {
     let before = submission.state;
-    submission.state = SubmissionState::Uncertain;
+    submission.state = submission.overall();
     submission.next_attempt_at = Some(until);
     tx.set_submission(&submission).await?;
     announce(tx, &submission, before, now()).await?;
@@ -359,13 +362,17 @@ fn next_attempt(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let untried = submission.recipients.iter().any(|recipient| recipient.state == SubmissionState::Queued);
-    if submission.state == SubmissionState::Deferred && untried && pace == Pace::AtOnce {
+    // What there is to do: for a copy perhaps, when the message has been sent.
+    let work = overall(&submission.recipients);
+    if work == SubmissionState::Deferred && untried && pace == Pace::AtOnce {
         // The same attempt goes on: nobody was put off, and nobody is told so.
-        submission.state = SubmissionState::Queued;
+        if submission.state == SubmissionState::Deferred {
+            submission.state = SubmissionState::Queued;
+        }
         return Some(now);
     }
     submission.attempt = submission.attempt.saturating_add(1);
-    match (submission.state, pace) {
+    match (work, pace) {
         (SubmissionState::Deferred, Pace::Rest(Some(until)) | Pace::Until(until)) => Some(until),
         (SubmissionState::Deferred, _) => Some(now + signed(retry::submission(submission.attempt, jitter()))),
         (SubmissionState::Uncertain, _) => {
@@ -381,7 +388,7 @@ async fn announce(
     before: SubmissionState,
     now: Timestamp,
 ) -> Result<(), FlowError> {
-    if submission.state == before {
+    if submission.state == before || !submission.names_anybody() {
         return Ok(());
     }
     let what = match submission.state {
@@ -426,7 +433,7 @@ pub(super) async fn tell_sent(tx: &mut Tx, submission: &Submission, now: Timesta
 }
 
 fn any(submission: &Submission, state: SubmissionState) -> bool {
-    submission.recipients.iter().any(|recipient| recipient.state == state)
+    submission.decisive().any(|recipient| recipient.state == state)
 }
 
 async fn is_passed_on(tx: &mut Tx, submission: &Submission) -> Result<bool, FlowError> {
@@ -454,19 +461,10 @@ pub(super) async fn tell(
         account: submission.account,
         rfc822_id: stored.rfc822_id,
         state: Some(submission.state),
-        recipients: submission.recipients.iter().map(fact).collect(),
+        recipients: submission.decisive().cloned().map(RecipientFact::from).collect(),
     };
     tx.announce(&Event::Message { what, fact }, now).await?;
     Ok(())
-}
-
-fn fact(state: &RecipientState) -> RecipientFact {
-    RecipientFact {
-        address: state.recipient.address.clone(),
-        state: state.state,
-        code: state.code,
-        text: state.text.clone(),
-    }
 }
 
 /// The Sent copy once it was sent, and the report.

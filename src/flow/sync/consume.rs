@@ -397,6 +397,7 @@ impl<S: Wire> Connection<'_, S> {
             passed_on: whole.passed_on,
             omitted: &whole.omitted,
             captured: false,
+            copied_for: is_news.then_some(self.user),
             announce: if is_news {
                 Announce::Now(ingest::event_for(whole.direction))
             } else {

@@ -117,12 +117,12 @@ pub const RULES: &[Rule] = &[
         text: "select s.message as id from submissions s where s.workspace = $1 and ( \
              s.state not in ('queued', 'sending', 'sent', 'deferred', 'uncertain', 'bounced', 'held', 'cancelled') \
              or (s.state in ('sent', 'bounced', 'cancelled') and exists (select 1 from submission_recipients r \
-              where r.workspace = s.workspace and r.message = s.message \
+              where r.workspace = s.workspace and r.message = s.message and r.role = 'named' \
               and r.state in ('queued', 'sending', 'deferred', 'uncertain'))) \
              or (s.state = 'sent' and not exists (select 1 from submission_recipients r \
               where r.workspace = s.workspace and r.message = s.message and r.state = 'sent')) \
              or (s.state = 'bounced' and exists (select 1 from submission_recipients r \
-              where r.workspace = s.workspace and r.message = s.message and r.state = 'sent')) \
+              where r.workspace = s.workspace and r.message = s.message and r.role = 'named' and r.state = 'sent')) \
              or (s.state = 'sending' and s.dot_intent_at is null))",
     },
     Rule {
