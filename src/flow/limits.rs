@@ -102,6 +102,19 @@ pub(super) async fn sync_room(
     Ok(standing.room().map(|room| (room, purse.day.ends_at)))
 }
 
+/// How many messages of a user may be filed a day, and the time zone whose days count.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn synced_per_day(
+    session: &mut Session,
+    user: UserId,
+    now: Timestamp,
+) -> Result<(Option<u32>, TimeZone), Error> {
+    let limit = Purse::of(session, user, now).await?.limits.synced_per_day;
+    Ok((limit, zone(&session.allowance(Some(user)).await?)))
+}
+
 /// Counts messages that a user's account brought, in the transaction that files them.
 ///
 /// # Errors

@@ -91,7 +91,8 @@ impl NewPolicy {
     }
 }
 
-fn refused(bad: &BadSetting) -> Problem {
+/// A policy that cannot be, with the field at fault.
+pub(super) fn refused(bad: &BadSetting) -> Problem {
     let param = bad.setting().map_or_else(|| "preset".to_owned(), |name| format!("overrides.{name}"));
     Problem::invalid(param, bad.to_string())
 }
