@@ -10,14 +10,8 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api,
-    access::Access,
-    account_life::not_worked,
-    body::Input,
-    message_view::mailbox_name,
-    openapi::VerdictWord,
-    policy,
-    problem::Problem,
+    Api, access::Access, account_life::not_worked, body::Input, message_view::mailbox_name,
+    openapi::VerdictWord, policy, problem::Problem,
 };
 use crate::{
     account::Trouble,
@@ -234,7 +228,8 @@ impl From<Example> for ExampleView {
 impl QuotaView {
     fn new(limit: Option<u32>, policy: &Policy, course: &Course) -> Self {
         let at_limit = |day: &&Day| limit.is_some_and(|limit| day.synced >= u64::from(limit));
-        let days = course.days.iter().map(|day| DayView { day: day.date, synced: day.synced, over: day.over });
+        let days =
+            course.days.iter().map(|day| DayView { day: day.date, synced: day.synced, over: day.over });
         Self {
             synced_per_day: limit,
             over_sync: policy.settings.over_sync,
@@ -336,17 +331,16 @@ fn no_account() -> Problem {
 fn refused(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::NoAccount => no_account(),
-        Refusal::NotWorked(AccountState::ReauthRequired) => {
-            not_worked(AccountState::ReauthRequired)
-                .code("reauth_required")
-                .detail("The provider refuses the account's login.")
-        }
+        Refusal::NotWorked(AccountState::ReauthRequired) => not_worked(AccountState::ReauthRequired)
+            .code("reauth_required")
+            .detail("The provider refuses the account's login."),
         Refusal::NotWorked(state) => not_worked(state),
         Refusal::Resting(until) => away("The provider is left alone for now.", Some(until)),
         Refusal::Provider(trouble) => of_trouble(&trouble),
         Refusal::TooMuch => {
-            let detail =
-                format!("More mail came in these days than can be simulated at once: {MESSAGES_MAX} messages.");
+            let detail = format!(
+                "More mail came in these days than can be simulated at once: {MESSAGES_MAX} messages."
+            );
             Problem::invalid("days", detail).code("too_many_messages").advice("Ask for fewer days.")
         }
         Refusal::TooSlow => {
@@ -371,7 +365,8 @@ fn away(detail: &str, until: Option<Timestamp>) -> Problem {
     let left = until.map(|until| until.duration_since(flow::now()).as_secs().max(1));
     let seconds = left.map_or(AWAY_SECONDS, |left| u32::try_from(left).unwrap_or(u32::MAX));
     let advice = "Try again as Retry-After says; the account's status tells more.";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable", detail.to_owned(), advice).after(seconds)
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable", detail.to_owned(), advice)
+        .after(seconds)
 }
 
 #[cfg(test)]

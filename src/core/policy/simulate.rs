@@ -12,8 +12,8 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use uuid::Uuid;
 
 use super::{
-    EXCHANGE, FINAL_RULES, ListedContact, MailboxFacts, Policy, Settings, Traits, judge_mailbox,
-    known, over_sync_limit,
+    EXCHANGE, FINAL_RULES, ListedContact, MailboxFacts, Policy, Settings, Traits, judge_mailbox, known,
+    over_sync_limit,
     settings::{Attachments, OverSync, Oversize},
     too_large, whom,
 };
@@ -262,8 +262,7 @@ impl<'a> Replay<'a> {
             return;
         }
         let (ours, automatic) = (&self.ground.ours, mail.summary.automatic);
-        let new =
-            attribution::new_contacts(&mail.parties, &self.known, ours, automatic, whom(settings, by));
+        let new = attribution::new_contacts(&mail.parties, &self.known, ours, automatic, whom(settings, by));
         for party in new {
             let number = self.made.len();
             let id = ContactId::from_uuid(Uuid::from_u128(number as u128));
@@ -366,6 +365,9 @@ impl Meter {
         if self.waiting > 0 {
             self.turn_to(at);
         }
+        while self.days.last().is_some_and(|day| day.synced == 0 && day.over == 0) {
+            self.days.pop();
+        }
     }
 }
 
@@ -391,4 +393,292 @@ fn count<T, K: Ord>(all: impl Iterator<Item = T>, key: impl Fn(&T) -> K) -> Vec<
     let mut counts: Vec<(T, u64)> = counts.into_values().collect();
     counts.sort_by_key(|(_, count)| Reverse(*count));
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection, prelude::*};
+
+    use super::*;
+    use crate::{
+        core::{
+            policy::{Choice, Choices, Overrides, Preset},
+            threading::{self, ThreadNode},
+        },
+        mail::Party,
+    };
+
+    const ANN: &str = "ann@us.example";
+    const BEN: &str = "ben@us.example";
+    const CORA: &str = "cora@out.example";
+    const EVA: &str = "eva@far.example";
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap()
+    }
+
+    fn user(n: u128) -> UserId {
+        UserId::from_uuid(Uuid::from_u128(n))
+    }
+
+    /// Ann's account; Ben works with her; Cora is a contact, with another address at home.
+    fn ground(limit: Option<u32>) -> Ground {
+        let listed = |text: &str, is_primary| ListedContact {
+            address: address(text),
+            contact: ContactId::from_uuid(Uuid::from_u128(u128::MAX)),
+            assigned_user: None,
+            is_primary,
+            is_user: false,
+        };
+        Ground {
+            ours: OurDomains::default(),
+            user: user(1),
+            users: [(address(ANN), user(1)), (address(BEN), user(2))].into(),
+            listed: vec![listed(CORA, true), listed("cora@home.example", false)],
+            synced_per_day: limit,
+            zone: TimeZone::UTC,
+            until: hour(24 * 30),
+        }
+    }
+
+    fn hour(hours: i64) -> Timestamp {
+        Timestamp::from_second(1_743_465_600 + hours * 3600).unwrap()
+    }
+
+    fn policy(preset: &str, overrides: serde_json::Value) -> Policy {
+        let serde_json::Value::Object(overrides) = overrides else { panic!("an object") };
+        let workspace =
+            Choice { preset: Some(preset.to_owned()), overrides: Overrides::new(overrides).unwrap() };
+        Choices { workspace, ..Choices::default() }.policy().unwrap()
+    }
+
+    fn preset(name: &str) -> Policy {
+        Policy::of_preset(Preset::named(name).unwrap())
+    }
+
+    /// A message of this number, which names another.
+    fn mail(number: u32, from: &str, to: &[&str], answers: Option<u32>) -> Mail {
+        let party = |text: &str| Party::new(address(text), None);
+        let id = |number: u32| MessageId::parse(&format!("<{number}@x.example>")).unwrap();
+        let parties = Parties {
+            from: vec![party(from)],
+            to: to.iter().map(|text| party(text)).collect(),
+            ..Parties::default()
+        };
+        let summary = HeaderSummary {
+            message_id: Some(id(number)),
+            in_reply_to: answers.map(id).into_iter().collect(),
+            ..HeaderSummary::default()
+        };
+        let ours = OurDomains::default();
+        let known = Known { users: ground(None).users, ..Known::default() };
+        let outsiders = attribution::attribute(&parties, &known, &ours).outsiders;
+        let nodes: Vec<_> = summary
+            .message_id
+            .iter()
+            .chain(&summary.in_reply_to)
+            .cloned()
+            .map(ThreadNode::MessageId)
+            .collect();
+        let keys = threading::keys(&nodes, &outsiders);
+        Mail { at: hour(i64::from(number)), parties, summary, keys, ..Mail::default() }
+    }
+
+    #[track_caller]
+    fn check(policy: &Policy, mail: &[Mail], rules: &[&str]) -> Course {
+        let course = simulate(policy, &ground(None), mail);
+        let got: Vec<_> = course.rulings.iter().map(|ruling| ruling.rule).collect();
+        assert_eq!(got, rules, "{}", policy.preset);
+        course
+    }
+
+    #[test]
+    fn a_conversation_that_begins_in_the_simulation_is_known_from_then_on() {
+        let all = [
+            mail(1, EVA, &[ANN], None),
+            mail(2, CORA, &[ANN], None),
+            mail(3, ANN, &[CORA], Some(2)),
+            mail(4, EVA, &[ANN, CORA], Some(2)),
+            mail(5, EVA, &[ANN], Some(2)),
+            mail(6, BEN, &[ANN], Some(2)),
+        ];
+        let rules =
+            ["no_contact", "contact_wrote", "known_thread", "known_thread", "known_thread", "internal"];
+        // Whoever was copied in is on the thread from there on.
+        check(&preset("mailweave"), &all, &rules);
+        let rules = ["no_contact", "contact_wrote", "known_thread", "known_thread", "no_contact", "internal"];
+        check(&preset("keap"), &all, &rules);
+        check(
+            &preset("kaname-outlook"),
+            &all,
+            &[
+                "no_contact",
+                "inbound_starts_nothing",
+                "outbound_starts_nothing",
+                "stranger_wrote",
+                "no_contact",
+                "no_contact",
+            ],
+        );
+        let mut known = all.clone();
+        known[2].in_known_thread = true;
+        let outlook = preset("kaname-outlook");
+        check(
+            &outlook,
+            &known,
+            &["no_contact", "known_thread", "known_thread", "known_thread", "known_thread", "no_contact"],
+        );
+    }
+
+    #[test]
+    fn what_came_before_its_conversation_is_recalled_as_by_filing() {
+        let all = [
+            mail(1, EVA, &[ANN], None),
+            mail(2, EVA, &[ANN], Some(1)),
+            mail(3, CORA, &[ANN, EVA], Some(2)),
+            mail(4, EVA, &[ANN], None),
+        ];
+        // The third names the second, which names the first: one brings the other.
+        check(&preset("mailweave"), &all, &["known_thread", "known_thread", "contact_wrote", "no_contact"]);
+        let contacts = policy("mailweave", serde_json::json!({ "thread_follow": "contacts" }));
+        check(&contacts, &all, &["no_contact", "no_contact", "contact_wrote", "no_contact"]);
+        let mut draft = all;
+        draft[1].traits.is_draft = true;
+        check(&preset("mailweave"), &draft, &["no_contact", "draft", "contact_wrote", "no_contact"]);
+    }
+
+    #[test]
+    fn contacts_that_mail_makes_are_contacts_from_then_on() {
+        let all = [
+            mail(1, EVA, &[ANN], None),
+            mail(2, ANN, &[EVA, CORA, "noreply@far.example"], None),
+            mail(3, EVA, &[ANN], None),
+            mail(4, ANN, &[EVA], None),
+        ];
+        let rules = ["no_contact", "wrote_to_contact", "contact_wrote", "wrote_to_contact"];
+        assert_eq!(check(&preset("sharpspring"), &all, &rules).contacts, 1);
+        let rules = ["no_contact", "wrote_to_contact", "no_contact", "no_contact"];
+        assert_eq!(check(&preset("keap"), &all, &rules).contacts, 0);
+        // The answer makes one, and what it answers is recalled.
+        let mut answered =
+            [mail(1, ANN, &[EVA], None), mail(2, EVA, &[ANN], Some(1)), mail(3, EVA, &[ANN], None)];
+        answered[1].traits.answers_user = true;
+        let exchange = policy("mailweave", serde_json::json!({ "create_on": "exchange" }));
+        let rules = ["known_thread", "exchange_makes_contact", "contact_wrote"];
+        assert_eq!(check(&exchange, &answered, &rules).contacts, 1);
+        // So does one to mail of a user's that was there before.
+        let mut filed = mail(1, EVA, &[ANN], Some(9));
+        (filed.in_known_thread, filed.answers_filed) = (true, true);
+        assert_eq!(check(&exchange, &[filed], &["known_thread"]).contacts, 1);
+    }
+
+    #[test]
+    fn what_is_certain_of_size_is_told_and_what_only_a_body_shows_is_counted() {
+        let mut all = [mail(1, CORA, &[ANN], None), mail(2, CORA, &[ANN], None), mail(3, EVA, &[ANN], None)];
+        all[0].is_too_large = true;
+        all[1].may_hold_files = true;
+        (all[2].may_hold_files, all[2].may_report) = (true, true);
+        for (name, files) in [("highlevel-outlook", 1), ("mailweave", 0), ("keap", 0)] {
+            let course = check(&preset(name), &all, &["too_large", "contact_wrote", "no_contact"]);
+            assert_eq!((course.files_unread, course.reports_unread), (files, 1), "{name}");
+        }
+    }
+
+    #[track_caller]
+    fn check_days(
+        policy: &Policy,
+        hours: &[u32],
+        limit: u32,
+        days: &[(u64, u64)],
+        waiting: u64,
+    ) -> Vec<Ruling> {
+        let all: Vec<Mail> = hours.iter().map(|hour| mail(*hour, CORA, &[ANN], None)).collect();
+        let course = simulate(policy, &ground(Some(limit)), &all);
+        let got: Vec<_> = course.days.iter().map(|day| (day.synced, day.over)).collect();
+        assert_eq!((got.as_slice(), course.waiting), (days, waiting), "{hours:?}");
+        course.rulings
+    }
+
+    #[test]
+    fn what_is_over_the_limit_comes_on_later_days_before_all_else_or_stays_out() {
+        let (defer, skip) =
+            (preset("sharpspring"), policy("mailweave", serde_json::json!({ "over_sync": "skip" })));
+        // Two a day: of five on the first, two come on the second, before its own.
+        let hours = [1, 2, 3, 4, 5, 30, 31];
+        let rulings = check_days(&defer, &hours, 2, &[(2, 3), (2, 2), (2, 0), (1, 0)], 0);
+        assert!(rulings.iter().all(|ruling| ruling.verdict == Verdict::Synced));
+        let rulings = check_days(&skip, &hours, 2, &[(2, 3), (2, 0)], 0);
+        assert_eq!(tally(&rulings)[0].0.rule, "contact_wrote");
+        assert_eq!(tally(&rulings)[1], (over_sync_limit(OverSync::Skip), 3));
+        check_days(&defer, &hours, 7, &[(5, 0), (2, 0)], 0);
+        let nothing = simulate(&defer, &ground(Some(0)), &[mail(1, CORA, &[ANN], None)]);
+        assert_eq!((nothing.waiting, nothing.days.iter().map(|day| day.synced).sum::<u64>()), (1, 0));
+    }
+
+    #[test]
+    fn a_copy_takes_no_room() {
+        let mut all = [1, 1, 2].map(|number| mail(number, CORA, &[ANN], None));
+        all[2].is_here = true;
+        let course =
+            check(&preset("highlevel-outlook"), &all, &["contact_wrote", "known_thread", "contact_wrote"]);
+        assert_eq!(course.days.iter().map(|day| day.synced).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn changes_are_counted_by_pairs() {
+        let all = [mail(1, EVA, &[ANN], None), mail(2, CORA, &[ANN], None), mail(3, CORA, &[ANN], None)];
+        let from = check(
+            &preset("kaname-outlook"),
+            &all,
+            &["no_contact", "inbound_starts_nothing", "inbound_starts_nothing"],
+        );
+        let to = check(&preset("keap"), &all, &["no_contact", "contact_wrote", "contact_wrote"]);
+        let changes = changes(&from.rulings, &to.rulings);
+        let [((from, to), 2)] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!((from.rule, to.rule), ("inbound_starts_nothing", "contact_wrote"));
+        assert_eq!(super::changes(&[], &[]), []);
+    }
+
+    prop_compose! {
+        fn any_mail()(
+            people in collection::vec((0_usize..5, 0_usize..5), 1..30),
+            answers in collection::vec(proptest::option::of(0_u32..30), 30),
+        ) -> Vec<Mail> {
+            let all = [ANN, BEN, CORA, EVA, "gus@far.example"];
+            let one = |(number, (from, to)): (usize, &(usize, usize))| {
+                mail(number as u32, all[*from], &[all[*to]], answers[number])
+            };
+            people.iter().enumerate().map(one).collect()
+        }
+    }
+
+    proptest! {
+        /// Where mail makes no contacts a verdict is about the set of messages, not about their order, as filing has it.
+        #[test]
+        fn the_order_of_arrival_changes_no_verdict(all in any_mail(), turn in 1_usize..13) {
+            let mut order: Vec<usize> = (0..all.len()).collect();
+            order.sort_by_key(|place| place * turn % 13);
+            for name in ["mailweave", "keap", "highlevel-outlook", "realpad"] {
+                let policy = preset(name);
+                let straight = simulate(&policy, &ground(None), &all);
+                let mixed: Vec<Mail> = order.iter().map(|place| all[*place].clone()).collect();
+                let turned = simulate(&policy, &ground(None), &mixed);
+                for (ruling, place) in turned.rulings.iter().zip(&order) {
+                    prop_assert_eq!(ruling.verdict, straight.rulings[*place].verdict, "{} {}", name, place);
+                }
+            }
+        }
+
+        #[test]
+        fn each_message_is_ruled_once_and_none_is_lost_at_a_limit(all in any_mail(), limit in 0_u32..5) {
+            for name in ["sharpspring", "mailweave"] {
+                let course = simulate(&preset(name), &ground(Some(limit)), &all);
+                let free = simulate(&preset(name), &ground(None), &all);
+                prop_assert_eq!(&course.rulings, &free.rulings);
+                let filed = |course: &Course| course.days.iter().map(|day| day.synced).sum::<u64>();
+                prop_assert_eq!(filed(&course) + course.waiting, filed(&free));
+                prop_assert!(course.days.iter().all(|day| day.synced <= u64::from(limit)));
+            }
+        }
+    }
 }

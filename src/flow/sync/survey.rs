@@ -119,11 +119,7 @@ fn people<'a>(seen: impl Iterator<Item = &'a Seen>) -> Vec<Address> {
     people
 }
 
-async fn others(
-    session: &mut Session,
-    scene: Scene<'_>,
-    all: &[&Seen],
-) -> Result<HashSet<Address>, Error> {
+async fn others(session: &mut Session, scene: Scene<'_>, all: &[&Seen]) -> Result<HashSet<Address>, Error> {
     let asks = |policy: &Policy| policy.settings.internal_rule == InternalRule::AnyParticipantAccount;
     match scene.policies.iter().any(asks) {
         true => session.other_accounts_at(scene.account, &people(all.iter().copied())).await,
@@ -183,7 +179,8 @@ impl Filed {
         let sightings = session.sightings(&messages).await?;
         let is_inside = |message: &MessageKey| {
             let rows = sightings.get(message).map(Vec::as_slice).unwrap_or_default();
-            let lies_there = |sighting: &Sighting| matches!(sighting, Sighting::Account(at) if inside.contains(at));
+            let lies_there =
+                |sighting: &Sighting| matches!(sighting, Sighting::Account(at) if inside.contains(at));
             !rows.is_empty() && rows.iter().all(|row| lies_there(&row.sighting))
         };
         let mut filed = Self::default();
