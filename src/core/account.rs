@@ -322,7 +322,7 @@ pub struct Backfill {
 }
 
 /// One message's place at a provider.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MailboxUid {
     pub account: AccountId,
     pub mailbox: Vec<u8>,

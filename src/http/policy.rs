@@ -103,7 +103,8 @@ fn check(api: &Api, chosen: &Choices) -> Result<(), Problem> {
     Err(refused(&BadSetting::Value { name: name.to_owned(), reason: reason.to_owned() }))
 }
 
-fn refused(bad: &BadSetting) -> Problem {
+/// A policy that cannot be, with the field at fault.
+pub(super) fn refused(bad: &BadSetting) -> Problem {
     let param = bad.setting().map_or_else(|| "preset".to_owned(), |name| format!("overrides.{name}"));
     Problem::invalid(param, bad.to_string())
 }

@@ -50,6 +50,7 @@ mod messages;
 mod order_keys;
 mod policies;
 mod repairs;
+mod replay;
 mod routes;
 mod sightings;
 mod smarthosts;

@@ -40,6 +40,7 @@ mod relay;
 mod relay_people;
 mod repairs;
 mod returned;
+mod simulate;
 mod submission;
 mod submission_refusals;
 mod threads;

@@ -8,10 +8,23 @@ use super::{
     settings::{CreateOn, Drafts, InternalRule, ThreadFollow, ThreadStart},
 };
 use crate::core::{
-    attribution::Attribution,
+    attribution::{Attribution, Known},
     decision::Ruling,
+    ids::UserId,
     message::{Author, CaptureField, ContactRole, Direction},
 };
+
+/// What is found out about a message in a user's mailbox, beside who is on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traits {
+    pub is_draft: bool,
+    /// As [`MailboxFacts::other_account`].
+    pub other_account: bool,
+    /// As [`MailboxFacts::answers_user`].
+    pub answers_user: bool,
+    /// As [`MailboxFacts::answered`].
+    pub answered: bool,
+}
 
 /// What is known of a message in a user's mailbox from its header.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +44,24 @@ pub struct MailboxFacts<'a> {
     pub answers_user: bool,
     /// Somebody it was written to has answered it. Asked only where that makes contacts.
     pub answered: bool,
+}
+
+impl<'a> MailboxFacts<'a> {
+    /// The facts about a message in this user's mailbox, but for its conversation: whether that is known matters to few.
+    #[must_use]
+    pub fn of(user: UserId, attribution: &'a Attribution, known: &Known, traits: Traits) -> Self {
+        let author = attribution.author_party.as_ref().and_then(|party| known.contacts.get(&party.address));
+        Self {
+            attribution,
+            thread_known: false,
+            is_draft: traits.is_draft,
+            own: attribution.author == Author::User(user),
+            assigned: author.is_some_and(|author| author.assigned_user == Some(user)),
+            other_account: traits.other_account,
+            answers_user: traits.answers_user,
+            answered: traits.answered,
+        }
+    }
 }
 
 /// The facts in the light of the settings.
@@ -202,7 +233,7 @@ mod tests {
     use super::*;
     use crate::core::{
         decision::Verdict,
-        ids::{ContactId, Id, UserId},
+        ids::{ContactId, Id},
         policy::{Choice, Choices, FINAL_RULES, Overrides, preset::Preset},
     };
     use crate::mail::Address;

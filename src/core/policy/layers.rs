@@ -34,7 +34,8 @@ pub enum BadSetting {
     Unknown { name: String, nearest: String },
     #[error("{name}: {reason}")]
     Value { name: String, reason: String },
-    #[error("there is no preset {0:?}; there are {names}", names = preset::names())]
+    #[error("there is no preset {0:?}; the nearest is {near:?}, and there are {names}", near = preset::nearest(.0),
+        names = preset::names())]
     Preset(String),
 }
 
@@ -250,8 +251,12 @@ fn read(values: Map<String, Value>) -> Result<Settings, String> {
 }
 
 fn nearest(name: &str, defaults: &Map<String, Value>) -> String {
-    let distance = |known: &&String| strsim::damerau_levenshtein(name, known);
-    defaults.keys().min_by_key(distance).cloned().unwrap_or_default()
+    nearest_of(name, defaults.keys().map(String::as_str)).to_owned()
+}
+
+/// The one of these words that is most like another.
+pub(super) fn nearest_of<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
+    known.min_by_key(|known| strsim::damerau_levenshtein(name, known)).unwrap_or_default()
 }
 
 #[cfg(test)]

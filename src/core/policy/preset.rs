@@ -108,6 +108,11 @@ pub(super) fn names() -> String {
     PRESETS.iter().map(|preset| format!("{:?}", preset.name)).collect::<Vec<_>>().join(", ")
 }
 
+/// The name of a preset that is most like another word.
+pub(super) fn nearest(name: &str) -> &'static str {
+    layers::nearest_of(name, PRESETS.iter().map(|preset| preset.name))
+}
+
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, fs};

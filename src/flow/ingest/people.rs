@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use super::Arrival;
 use crate::{
     core::{
-        attribution::{self, Known, KnownContact, OurDomains, Whom},
+        attribution::{self, Known, KnownContact, OurDomains},
         event::{ContactEvent, Event},
         ids::{ContactId, MessageKey},
         message::Author,
         people::{Contact, CreatedBy},
-        policy::{EXCHANGE, Policy, Settings, settings::CreateFor},
+        policy::{EXCHANGE, Policy, Settings, whom},
     },
     mail::{Address, Party},
     store::{Error, Tx, mint},
@@ -76,14 +76,6 @@ async fn answers_user(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<bool, Error>
         }
     }
     Ok(false)
-}
-
-fn whom(settings: &Settings, by: CreatedBy) -> Whom {
-    match (by, settings.create_for) {
-        (CreatedBy::Exchange, _) => Whom::Author,
-        (_, CreateFor::To) => Whom::To,
-        (_, CreateFor::ToCc) => Whom::ToCc,
-    }
 }
 
 fn new_contact(party: &Party, created_by: CreatedBy, now: Timestamp) -> Contact {

@@ -52,6 +52,11 @@ impl Purse {
         self.limits.sent_unit.limit.unwrap_or_default()
     }
 
+    /// How many messages may be filed a day, and the time zone whose days count.
+    pub(in crate::flow) fn synced_per_day(&self) -> (Option<u32>, TimeZone) {
+        (self.limits.synced_per_day.limit, self.zone.clone())
+    }
+
     fn send_limits(&self) -> SendLimits {
         SendLimits { per_day: self.limits.sent_per_day.limit, per_24h: self.limits.sent_per_24h.limit }
     }

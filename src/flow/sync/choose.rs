@@ -137,7 +137,8 @@ fn row_of<'r>(rows: &'r [FollowedMailbox], name: &MailboxName) -> Option<&'r Fol
     rows.iter().find(|row| row.name == name.as_bytes())
 }
 
-fn wanted(chosen: Chosen, gmail: bool) -> Vec<(MailboxName, MailboxRole)> {
+/// The mailboxes that matter.
+pub(super) fn wanted(chosen: Chosen, gmail: bool) -> Vec<(MailboxName, MailboxRole)> {
     if let Some(all) = chosen.all.filter(|_| gmail) {
         return vec![(all, MailboxRole::All)];
     }

@@ -201,9 +201,7 @@ impl<'g, S: Wire> Connection<'g, S> {
 
     /// The first day of which the backfill reads mail.
     pub(super) fn horizon(&self, from: Timestamp) -> jiff::civil::Date {
-        let days = i64::from(self.policy.settings.backfill_days);
-        let back = jiff::SignedDuration::from_hours(days * 24);
-        from.saturating_sub(back).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(jiff::tz::TimeZone::UTC).date()
+        days_before(from, self.policy.settings.backfill_days)
     }
 }
 
@@ -235,6 +233,12 @@ impl<'g> Connection<'g, Stream> {
         connection.greet().await?;
         Ok(Some(connection))
     }
+}
+
+/// The day so many days before a moment, as servers are asked for what came since.
+pub(super) fn days_before(from: Timestamp, days: u16) -> jiff::civil::Date {
+    let back = jiff::SignedDuration::from_hours(i64::from(days) * 24);
+    from.saturating_sub(back).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(jiff::tz::TimeZone::UTC).date()
 }
 
 /// Whether the server will not, and says so, and goes on: asking again gets the same answer.

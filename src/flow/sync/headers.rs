@@ -12,7 +12,7 @@ use super::{
 use crate::{
     core::{ids::AccountId, message::Parties, threading::ThreadNode},
     imap::{Criterion, Error, Fault, Flag, HeaderItem, Kind, Uid, UidSet},
-    mail::HeaderSummary,
+    mail::{HeaderBlock, HeaderSummary, content_type::ContentType},
 };
 
 /// Messages whose headers are looked at together, and whose decisions are committed together.
@@ -31,6 +31,8 @@ pub(super) struct Seen {
     pub parties: Parties,
     /// The provider's own thread ids.
     pub nodes: Vec<ThreadNode>,
+    /// Its header does not rule out that its body has attachments.
+    pub may_hold_files: bool,
 }
 
 /// A batch of messages.
@@ -121,9 +123,8 @@ impl<S: Wire> Connection<'_, S> {
         while let Some(item) = fetch.next().await? {
             bytes = bytes.saturating_add(item.header.len());
             if seen.is_empty() || bytes <= HEADERS_BYTES_MAX {
-                let summary = HeaderSummary::read(&item.header);
-                let parties = ours.parties(&summary);
-                seen.push(read(account, item, summary, parties));
+                let parties = |summary: &HeaderSummary| ours.parties(summary);
+                seen.push(read(account, &item, parties));
             } else {
                 is_whole = false;
             }
@@ -144,18 +145,51 @@ impl<S: Wire> Connection<'_, S> {
     }
 }
 
-fn read(account: AccountId, item: HeaderItem, summary: HeaderSummary, parties: Parties) -> Seen {
-    let gmail = item.gmail.unwrap_or_default();
+fn read(account: AccountId, item: &HeaderItem, parties: impl Fn(&HeaderSummary) -> Parties) -> Seen {
+    let header = HeaderBlock::scan(&item.header);
+    let summary = HeaderSummary::of(&header);
+    let gmail = item.gmail.as_ref();
     // Gmail shows drafts in All Mail, where not every one has the flag.
-    let is_draft = item.flags.contains(Flag::Draft)
-        || gmail.labels.iter().any(|label| label.eq_ignore_ascii_case(b"\\Draft"));
+    let mut labels = gmail.into_iter().flat_map(|gmail| &gmail.labels);
+    let is_draft =
+        item.flags.contains(Flag::Draft) || labels.any(|label| label.eq_ignore_ascii_case(b"\\Draft"));
+    let thread = gmail.and_then(|gmail| gmail.thread_id);
     Seen {
         uid: item.uid,
         internal_date: item.internal_date,
         size: item.size,
         is_draft,
+        parties: parties(&summary),
         summary,
-        parties,
-        nodes: gmail.thread_id.map(|thread| ThreadNode::GmailThread(account, thread)).into_iter().collect(),
+        nodes: thread.map(|thread| ThreadNode::GmailThread(account, thread)).into_iter().collect(),
+        may_hold_files: may_hold_files(&header),
+    }
+}
+
+/// Only a body that is one text, and not sent as a file, surely holds none.
+fn may_hold_files(header: &HeaderBlock<'_>) -> bool {
+    let value = |name| header.first(name).map(|field| ContentType::read(field.value)).unwrap_or_default();
+    let (content, disposition) = (value("Content-Type"), value("Content-Disposition"));
+    let is_text = matches!(content.essence(), "" | "text/plain" | "text/html");
+    !is_text || disposition.essence() == "attachment" || content.parameter("name").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_tells_when_a_body_surely_holds_no_file() {
+        for (header, expect) in [
+            ("Subject: x\r\n\r\n", false),
+            ("Content-Type: text/plain; charset=utf-8\r\n\r\n", false),
+            ("Content-Type: TEXT/HTML\r\nContent-Disposition: inline\r\n\r\n", false),
+            ("Content-Type: text/plain; name=a.txt\r\n\r\n", true),
+            ("Content-Type: text/plain\r\nContent-Disposition: attachment\r\n\r\n", true),
+            ("Content-Type: multipart/mixed; boundary=b\r\n\r\n", true),
+            ("Content-Type: application/pdf\r\n\r\n", true),
+        ] {
+            assert_eq!(may_hold_files(&HeaderBlock::scan(header.as_bytes())), expect, "{header}");
+        }
     }
 }

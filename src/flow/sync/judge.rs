@@ -10,12 +10,12 @@ use crate::{
         attribution::{self, Attribution, Known, OurDomains},
         decision::{Ruling, Verdict},
         ids::{AccountId, UserId},
-        message::{Author, Direction},
-        policy::{self, MailboxFacts, Policy, settings::InternalRule},
+        message::Direction,
+        policy::{self, MailboxFacts, Policy, Traits, settings::InternalRule},
         threading::ThreadKey,
     },
     flow::ingest,
-    mail::{Address, Party},
+    mail::Address,
     store::{Error, Session},
 };
 
@@ -78,21 +78,20 @@ async fn look_around(session: &mut Session, bench: Bench<'_>, seen: &[&Seen]) ->
 
 impl Around {
     fn facts<'a>(&self, bench: Bench<'_>, message: &Seen, attribution: &'a Attribution) -> MailboxFacts<'a> {
-        let author = message.parties.from.first().map(|party| &party.address);
-        let contact = author.and_then(|author| self.known.contacts.get(author));
-        let parties = &message.parties;
-        let named = [&parties.from, &parties.to, &parties.cc].into_iter().flatten();
-        let is_other = |party: &Party| self.others.contains(&party.address);
-        MailboxFacts {
-            attribution,
-            thread_known: false,
-            is_draft: message.is_draft,
-            own: attribution.author == Author::User(bench.user),
-            assigned: contact.is_some_and(|contact| contact.assigned_user == Some(bench.user)),
-            other_account: named.clone().any(is_other),
-            answers_user: self.exchange.answers(message),
-            answered: self.exchange.is_answered(message),
-        }
+        let traits = traits(message, &self.others, &self.exchange);
+        MailboxFacts::of(bench.user, attribution, &self.known, traits)
+    }
+}
+
+/// What is found out about a message, by the addresses of other accounts of the workspace and by who answered whom.
+pub(super) fn traits(message: &Seen, others: &HashSet<Address>, exchange: &Exchange) -> Traits {
+    let parties = &message.parties;
+    let mut named = [&parties.from, &parties.to, &parties.cc].into_iter().flatten();
+    Traits {
+        is_draft: message.is_draft,
+        other_account: named.any(|party| others.contains(&party.address)),
+        answers_user: exchange.answers(message),
+        answered: exchange.is_answered(message),
     }
 }
 
