@@ -22,13 +22,8 @@ use mailweave::core::policy::{Policy, Preset};
 use serde::Deserialize;
 
 /// Rules that can be seen from outside and that no test shows yet.
-const NOT_SHOWN_YET: &[&str] = &[
-    "KEAP-1", "KEAP-8", "KEAP-13", "KEAP-14", "KEAP-15", "KEAP-16", "KEAP-17", "KEAP-19", "KEAP-21",
-    "KEAP-26", "KEAP-30", "KEAP-31", "SHSP-5", "SHSP-10", "SHSP-11", "SHSP-12", "SHSP-17", "SHSP-18",
-    "KANA-1", "KANA-3", "KANA-4", "KANA-8", "KANA-9", "KANA-12", "HILV-1", "HILV-2", "REAL-2", "REAL-3",
-    "REAL-4", "REAL-9", "REAL-12", "REAL-15", "FAQ-1", "FAQ-3", "FAQ-4", "FAQ-5", "FAQ-6", "FAQ-7", "FAQ-11",
-    "FAQ-12", "FAQ-15", "FAQ-17", "FAQ-18", "FAQ-19", "FAQ-20", "FAQ-21", "FAQ-22",
-];
+const NOT_SHOWN_YET: &[&str] =
+    &["KEAP-26", "SHSP-5", "SHSP-15", "KANA-3", "KANA-7", "KANA-12", "FAQ-10", "FAQ-15", "FAQ-22"];
 
 /// Set to write the page instead of comparing it.
 const WRITE: &str = "MAILWEAVE_WRITE_DOCS";

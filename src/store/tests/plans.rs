@@ -68,7 +68,7 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
             session.conversations(&page, &ConversationFilter::default()).await.unwrap();
         })
         .await;
-        check(&world, "users", async { drop(session.users(&page).await.unwrap()) }).await;
+        check(&world, "users", async { drop(session.users(&page, None).await.unwrap()) }).await;
         check(&world, "accounts", async {
             session.accounts(&page, &AccountFilter::default()).await.unwrap();
         })
