@@ -19,12 +19,14 @@ use crate::{
 };
 
 /// Messages that the account alone has: several steps of erasing, so that there is something between them.
-const MESSAGES: usize = 260;
+const MESSAGES: usize = 130;
 /// One of so many is large enough for a file of its own.
-const LARGE_EVERY: usize = 40;
+const LARGE_EVERY: usize = 30;
 const LARGE_OCTETS: usize = 400_000;
-/// It is killed when so much of it is gone, each time in another life.
-const KILL_AT: [u64; 4] = [1, 60, 130, 210];
+/// It is killed each time that so many more of them are gone, and once more when all are.
+const KILL_EVERY: usize = 26;
+/// As many are filed within the patience of a test, however busy the machine is.
+const FILED_AT_ONCE: usize = 26;
 
 /// An account with mail that says a word which is nowhere else.
 struct Told {
@@ -51,7 +53,10 @@ impl Told {
             octets += told.deliver(number);
         }
         let told = Self { octets, ..told };
-        eventually("all to be filed", PATIENCE, async || told.filed().await == MESSAGES).await;
+        for filed in (0..=MESSAGES).step_by(FILED_AT_ONCE) {
+            let what = format!("{filed} of {MESSAGES} to be filed");
+            eventually(&what, PATIENCE, async || told.filed().await >= filed).await;
+        }
         told
     }
 
@@ -154,8 +159,8 @@ async fn survive(setup: Setup, database: Option<&Database<'_>>) {
     let path = format!("/workspaces/acme/accounts/{}/disconnect", told.account);
     told.world.api.post(&path, &json!({ "history": "erase" })).await;
     let mut midway = 0;
-    for gone in KILL_AT {
-        midway += u32::from(told.kill_at(gone).await);
+    for gone in (1..MESSAGES).step_by(KILL_EVERY).chain([MESSAGES]) {
+        midway += u32::from(told.kill_at(gone as u64).await);
     }
     assert!(midway > 0, "no kill came while it was erased");
     told.await_state(&["erased"]).await;
@@ -170,6 +175,7 @@ async fn survive(setup: Setup, database: Option<&Database<'_>>) {
     assert_eq!(&event["data"]["receipt"], receipt);
     assert_eq!(told.world.api.messages().await, Vec::<Value>::new());
     println!("killed {midway} times while it was erased");
+    assert_eq!(lies_in(&told.canary), Vec::<String>::new());
     let canary = told.canary.clone();
     told.world.audit().await;
     assert_eq!(lies_in(&canary), Vec::<String>::new());

@@ -301,6 +301,30 @@ both! {
         assert!(!text(&desk.status(), "advice").is_empty());
     }
 
+    fn keap_27_to_keap_29_and_keap_32_the_error_log_has_the_words_for_each_cause(engine) {
+        let desk = Desk::start(engine, "keap");
+        let log = || desk.world.crm.list(&desk.path("/errors"));
+        for (answer, title, advice) in [
+            ("NO [AUTHENTICATIONFAILED] Invalid credentials", "Access denied for this account.", "If the password has changed"),
+            ("NO [AUTHORIZATIONFAILED] Token revoked", "Authorization has been revoked for this account", "Allow access at the provider"),
+            ("NO Your account is not enabled for IMAP use", "Email is not enabled for this account", "Check the spelling"),
+            ("NO [SERVERBUG] Oops", "Unknown error reading email from provider, please check again later", "We try again"),
+        ] {
+            desk.world.crm.post(&desk.path("/pause"), &json!({}));
+            desk.world.provider().disarm();
+            desk.fail(answer);
+            desk.world.crm.post(&desk.path("/resume"), &json!({}));
+            wait_for(title, PATIENCE, || {
+                log().iter().any(|line| line["title"] == title && text(line, "advice").contains(advice))
+            });
+            // Once what is wrong is mended, it goes on.
+            desk.world.provider().disarm();
+            desk.world.crm.patch(&desk.path(""), &json!({ "auth": login(&desk.ann.person) }));
+            desk.await_state("awaiting_first_mail");
+        }
+        assert!(log().iter().all(|line| line["at"].is_string() && line["count"].as_i64() > Some(0)), "{:?}", log());
+    }
+
     fn faq_12_whose_password_has_changed_logs_in_again_and_it_goes_on(engine) {
         let desk = Desk::start(engine, "kaname-gmail");
         let first = desk.bob_writes(&desk.ann.person);

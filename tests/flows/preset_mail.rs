@@ -242,6 +242,42 @@ both! {
         assert_eq!(made, expect);
     }
 
+    fn kana_17_hilv_8_hilv_9_a_file_too_large_or_of_another_type_keeps_the_message_out(engine) {
+        let office = Office::start(engine, &json!({ "preset": "highlevel-outlook" }));
+        office.contact(CORA);
+        let with_file = |name: &str, octets: usize| {
+            // Each line of 76 characters is 57 octets (RFC 2045 section 6.8).
+            let lines = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB\n".repeat(octets / 57);
+            let part = format!(
+                "--b\n\nHello\n--b\nContent-Type: application/octet-stream; name={name}\n\
+                 Content-Transfer-Encoding: base64\n\n{lines}--b--\n"
+            );
+            let letter = office.from(CORA).field("MIME-Version", "1.0");
+            letter.field("Content-Type", "multipart/mixed; boundary=b").text(&part)
+        };
+        let max = 3 * 1024 * 1024;
+        assert_ruled(&office.receives(&with_file("offer.pdf", max)), "synced", "contact_wrote");
+        assert_ruled(&office.receives(&with_file("offer.pdf", max + 114)), "skipped", "attachment");
+        assert_ruled(&office.receives(&with_file("offer.exe", 114)), "skipped", "attachment");
+        let [shown] = &office.world.crm.messages()[..] else { panic!("one message") };
+        assert_eq!(shown["attachments"][0]["size"], max / 57 * 57);
+    }
+
+    fn real_11_real_14_only_mail_at_a_customers_primary_address_comes_in(engine) {
+        let office = Office::start(engine, &json!({ "preset": "realpad" }));
+        let other = "cora@home.example.test";
+        office.world.crm.post("/contacts", &json!({ "email": CORA, "other_emails": [other] }));
+        let eva = "eva@far.example.test";
+        assert_ruled(&office.receives(&office.from(CORA)), "synced", "contact_wrote");
+        assert_ruled(&office.receives(&office.from(other)), "skipped", "no_contact");
+        assert_ruled(&office.files_sent(&office.to(CORA)), "synced", "wrote_to_contact");
+        assert_ruled(&office.files_sent(&office.to(other)), "skipped", "no_contact");
+        assert_ruled(&office.files_sent(&office.to(eva).cc(&[CORA])), "synced", "wrote_to_contact");
+        assert_ruled(&office.files_sent(&office.to(eva).cc(&[other])), "skipped", "no_contact");
+        assert_ruled(&office.receives(&office.from(eva).cc(&[CORA])), "synced", "contact_copied");
+        assert_eq!(office.world.crm.messages().len(), 4);
+    }
+
     fn faq_16_at_gmail_bulk_mail_never_leaves_by_the_users_account(engine) {
         let office = Office::start(engine, &json!({ "preset": "kaname-gmail" }));
         office.world.set_smarthost();

@@ -22,8 +22,7 @@ use mailweave::core::policy::{Policy, Preset};
 use serde::Deserialize;
 
 /// Rules that can be seen from outside and that no test shows yet.
-const NOT_SHOWN_YET: &[&str] =
-    &["KEAP-26", "SHSP-5", "SHSP-15", "KANA-3", "KANA-7", "KANA-12", "FAQ-10", "FAQ-15", "FAQ-22"];
+const NOT_SHOWN_YET: &[&str] = &["KEAP-26", "SHSP-5", "KANA-3", "KANA-12", "FAQ-15", "FAQ-22"];
 
 /// Set to write the page instead of comparing it.
 const WRITE: &str = "MAILWEAVE_WRITE_DOCS";
