@@ -117,10 +117,10 @@ impl Session {
         query = query.arg(self.workspace());
         if let Some(connected) = connected {
             let not = if connected { "" } else { "not " };
-            query = query.text(&format!(
-                " and {not}exists (select 1 from accounts a where a.workspace = users.workspace \
-                 and a.user_id = users.id and a.state not in ('disconnected', 'erasing', 'erased'))"
-            ));
+            query = query
+                .text(&format!(" and id {not}in (select a.user_id from accounts a where a.workspace = "))
+                .arg(self.workspace())
+                .text(" and a.state not in ('disconnected', 'erasing', 'erased'))");
         }
         let rows = self.fetch_all(query.page(page, "created_at", "id")).await?;
         self.complete_users(&rows).await

@@ -69,6 +69,10 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
         })
         .await;
         check(&world, "users", async { drop(session.users(&page, None).await.unwrap()) }).await;
+        check(&world, "users without an account", async {
+            session.users(&page, Some(false)).await.unwrap();
+        })
+        .await;
         check(&world, "accounts", async {
             session.accounts(&page, &AccountFilter::default()).await.unwrap();
         })
@@ -82,6 +86,10 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
         .await;
     }
     let mut session = world.store.read(workspace).await.unwrap();
+    check(&world, "the last sync of a contact", async {
+        session.contact_synced_at(mint()).await.unwrap();
+    })
+    .await;
     check(&world, "whether an account has sent", async {
         session.has_sent_by(mint(), Timestamp::UNIX_EPOCH).await.unwrap();
     })
