@@ -309,5 +309,9 @@ mod tests {
         for (code, kind) in kinds {
             assert_eq!(Cause::of(code), kind, "{code}");
         }
+        let answers = [(401, Some(Cause::CrmRefuses)), (410, Some(Cause::CrmGone)), (500, None)];
+        for (status, kind) in answers {
+            assert_eq!(Cause::of_answer(status), kind, "{status}");
+        }
     }
 }

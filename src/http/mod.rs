@@ -15,6 +15,7 @@ mod attachments;
 mod body;
 mod connection;
 mod contact_import;
+mod contact_view;
 mod contacts;
 mod conversations;
 mod coverage;

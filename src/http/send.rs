@@ -257,6 +257,7 @@ async fn prepare(
     let user = session.user(order.user).await?;
     let user =
         user.ok_or_else(|| Problem::invalid("from_user_id", "There is no such user in this workspace."))?;
+    require_content(&mut session, order.user, &wanted).await?;
     let sender = Sender { user: order.user, from: &user.email, class: order.class };
     let settings = flow::policy_of(&mut session, Some(order.user)).await?.settings;
     let exit = require_exit(api, &mut session, sender, &settings).await?;
@@ -309,6 +310,21 @@ impl Outgoing {
             Sent { id: accepted.message, conversation_id: accepted.conversation, state: accepted.state };
         work.finish(Answer::accepted(&sent)).await.map(Some)
     }
+}
+
+/// Where policy wants mail to say something, it has a subject and a text.
+async fn require_content(session: &mut Session, user: UserId, wanted: &Wanted) -> Result<(), Problem> {
+    if !flow::policy_of(session, Some(user)).await?.settings.require_content {
+        return Ok(());
+    }
+    let is_blank = |text: &Option<String>| text.as_ref().is_none_or(|text| text.trim().is_empty());
+    if wanted.subject.trim().is_empty() {
+        return Err(Problem::invalid("subject", "By this workspace's policy a message needs a subject."));
+    }
+    if is_blank(&wanted.text) && is_blank(&wanted.html) {
+        return Err(Problem::invalid("text", "By this workspace's policy a message needs a text."));
+    }
+    Ok(())
 }
 
 /// Where policy lets mail over a limit fail, it is not even taken.

@@ -145,11 +145,28 @@ struct Listing {
     /// The user with this address, primary or alias.
     #[param(value_type = Option<String>)]
     email: Option<Address>,
+    /// `false`: those who have no account, or none that is not disconnected; `true`: the others.
+    #[param(value_type = Option<bool>)]
+    connected: Option<Whether>,
     /// 1 to 200; 50 when left out.
     #[serde(default)]
     #[param(value_type = Option<u32>)]
     limit: Limit,
     cursor: Option<String>,
+}
+
+/// A parameter is text, whatever it says.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Whether {
+    True,
+    False,
+}
+
+impl From<Whether> for bool {
+    fn from(whether: Whether) -> Self {
+        matches!(whether, Whether::True)
+    }
 }
 
 /// List the users, newest first.
@@ -166,7 +183,7 @@ async fn list(
         let found = session.user_by_address(email).await?;
         return Ok(List::whole(found.into_iter().map(UserView::from).collect()));
     }
-    let rows = session.users(&page).await?;
+    let rows = session.users(&page, query.connected.map(bool::from)).await?;
     let key = |row: &User| PageKey { at: row.created_at, id: row.id.uuid() };
     Ok(List::page(rows, query.limit, key, UserView::from))
 }

@@ -146,6 +146,21 @@ impl Tx {
 }
 
 impl Session {
+    /// When the account that last found mail of any contact, among those that brought mail of this one, found it.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn contact_synced_at(&mut self, id: ContactId) -> Result<Option<Timestamp>, Error> {
+        let query =
+            sql("select max(a.last_synced_at) as at from accounts a where a.workspace = $1 and a.id in \
+             (select s.account from message_contacts p \
+             join sightings s on s.workspace = p.workspace and s.message = p.message \
+             where p.workspace = $1 and p.contact = $2 and s.account is not null)")
+            .bind(self.workspace())
+            .bind(id);
+        self.fetch_one(query).await?.get("at")
+    }
+
     pub async fn contact(&mut self, id: ContactId) -> Result<Option<Contact>, Error> {
         let query = sql(format!("select {COLUMNS} from contacts where workspace = $1 and id = $2"))
             .bind(self.workspace())

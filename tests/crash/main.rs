@@ -16,6 +16,7 @@ mod support;
 
 mod api;
 mod disk;
+mod erase;
 mod gateway;
 mod hostile;
 mod kill;

@@ -38,6 +38,18 @@ impl Crm {
         }
     }
 
+    /// The same workspace with another key.
+    pub fn with_key(&self, key: &str) -> Self {
+        let Self { client, base, slug, runtime, .. } = self;
+        Self {
+            client: client.clone(),
+            base: base.clone(),
+            key: key.to_owned(),
+            slug: slug.clone(),
+            runtime: runtime.clone(),
+        }
+    }
+
     /// Makes the workspace.
     pub fn settle_in(self) -> Self {
         let body = json!({ "name": self.slug, "slug": self.slug });

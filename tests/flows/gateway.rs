@@ -189,9 +189,19 @@ impl Gateway {
 
     /// Does to the database what no caller can, as a failing disk or a crash at the wrong moment would.
     pub fn execute(&self, statement: &'static str) {
+        self.do_to_database(statement);
+    }
+
+    /// The same with a number at the statement's end.
+    pub fn execute_with(&self, statement: &'static str, number: i64) {
+        self.do_to_database(&format!("{statement}{number}"));
+    }
+
+    fn do_to_database(&self, statement: &str) {
         match &self.database {
             Some(database) => drop(database.run(statement)),
             None => self.runtime.block_on(async {
+                let statement = sqlx::AssertSqlSafe(statement);
                 sqlx::query(statement).execute(&mut self.sqlite().await).await.unwrap();
             }),
         }

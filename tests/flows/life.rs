@@ -172,7 +172,7 @@ both! {
         desk.await_state("awaiting_first_mail");
     }
 
-    fn hilv_10_kana_19_an_account_moves_to_another_address_without_disconnecting(engine) {
+    fn hilv_10_kana_19_faq_17_an_account_moves_to_another_address_without_disconnecting(engine) {
         let desk = Desk::start(engine);
         let world = &desk.world;
         let first = desk.bob_writes();

@@ -34,6 +34,8 @@ mod metrics;
 mod people;
 mod poison;
 mod policies;
+mod preset_accounts;
+mod preset_mail;
 mod privacy;
 mod recognise;
 mod relay;

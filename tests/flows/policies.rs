@@ -15,34 +15,36 @@ use crate::{
 };
 
 /// Ann with a connected account.
-struct Office {
-    world: World,
-    ann: User,
-    account: String,
+pub struct Office {
+    pub world: World,
+    pub ann: User,
+    pub account: String,
 }
 
 impl Office {
     /// Connects under this policy.
-    fn start(engine: crate::support::store::Engine, policy: &Value) -> Self {
+    pub fn start(engine: crate::support::store::Engine, policy: &Value) -> Self {
         let world = World::start(engine);
         let ann = world.user(1, "Ann Lee");
         world.crm.put("/policy", policy);
-        let account = world.connect(&ann);
+        // By himself: some policies let nobody else.
+        let own = world.crm.with_key(&world.crm.key(&["write"], Some(&ann.id)).1);
+        let account = world.connect_in(&own, &ann);
         world.crm.await_account(&account);
         Self { world, ann, account }
     }
 
-    fn choose(&self, policy: &Value) {
+    pub fn choose(&self, policy: &Value) {
         self.world.crm.put("/policy", policy);
     }
 
-    fn contact(&self, email: &str) -> String {
+    pub fn contact(&self, email: &str) -> String {
         text(&self.world.crm.post("/contacts", &json!({ "email": email })), "id").to_owned()
     }
 
     /// Has mail delivered to Ann's INBOX, and returns what was decided.
     #[track_caller]
-    fn receives(&self, letter: &Letter) -> Value {
+    pub fn receives(&self, letter: &Letter) -> Value {
         let from = "postmaster@clients.example.test";
         self.world.dovecot.deliver(from, &self.ann.person, &letter.raw()).unwrap();
         self.decision(letter)
@@ -50,20 +52,20 @@ impl Office {
 
     /// Has Ann's phone file what she sent, and returns what was decided.
     #[track_caller]
-    fn files_sent(&self, letter: &Letter) -> Value {
+    pub fn files_sent(&self, letter: &Letter) -> Value {
         self.world.dovecot.login(&self.ann.person).append("Sent", "\\Seen", &letter.raw());
         self.decision(letter)
     }
 
     #[track_caller]
-    fn decision(&self, letter: &Letter) -> Value {
+    pub fn decision(&self, letter: &Letter) -> Value {
         // Where policy wants no push, it is looked when that is asked for.
         self.world.crm.post(&format!("/accounts/{}/sync", self.account), &json!({}));
         self.decisions(letter, 1).swap_remove(0)
     }
 
     #[track_caller]
-    fn decisions(&self, letter: &Letter, count: usize) -> Vec<Value> {
+    pub fn decisions(&self, letter: &Letter, count: usize) -> Vec<Value> {
         let path = format!("/decisions?rfc822_message_id={}", letter.id);
         let mut found = Vec::new();
         wait_for(&path, PATIENCE, || {
@@ -73,17 +75,17 @@ impl Office {
         found
     }
 
-    fn from(&self, author: &str) -> Letter {
+    pub fn from(&self, author: &str) -> Letter {
         Letter::new(author, &[&self.ann.person.address])
     }
 
-    fn to(&self, recipient: &str) -> Letter {
+    pub fn to(&self, recipient: &str) -> Letter {
         Letter::new(&self.ann.person.address, &[recipient])
     }
 }
 
 #[track_caller]
-fn assert_ruled(decision: &Value, verdict: &str, rule: &str) {
+pub fn assert_ruled(decision: &Value, verdict: &str, rule: &str) {
     assert_eq!((text(decision, "verdict"), text(decision, "rule")), (verdict, rule), "{decision}");
 }
 

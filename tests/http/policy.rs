@@ -15,7 +15,7 @@ both! {
         for setting in [
             "thread_start", "require_assignment", "match", "internal_rule", "drafts", "create_on", "create_for",
             "capture_enabled", "capture_fields", "subject_threading", "backfill_days", "attachments",
-            "attachment_types", "attachment_bytes_max", "oversize", "append_sent", "over_sync", "over_send", "push",
+            "attachment_types", "attachment_bytes_max", "oversize", "append_sent", "require_content", "over_sync", "over_send", "push",
             "poll_min", "poll_max", "give_up_after", "on_disconnect", "bulk_route", "workflow_route", "multi_tenant",
             "visibility", "connect_role", "trust", "labels", "reply_copies", "reply_copy_assigned", "reply_to", "always_bcc",
         ] {

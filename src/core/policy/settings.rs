@@ -276,6 +276,8 @@ pub struct Settings {
     pub attachment_bytes_max: Option<u64>,
     pub oversize: Oversize,
     pub append_sent: AppendSent,
+    /// What is sent over the API needs a subject and a text.
+    pub require_content: bool,
     pub over_sync: OverSync,
     pub over_send: OverSend,
     /// IDLE where the server has it.

@@ -69,7 +69,11 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
             session.conversations(&page, &ConversationFilter::default()).await.unwrap();
         })
         .await;
-        check(&world, "users", async { drop(session.users(&page).await.unwrap()) }).await;
+        check(&world, "users", async { drop(session.users(&page, None).await.unwrap()) }).await;
+        check(&world, "users without an account", async {
+            session.users(&page, Some(false)).await.unwrap();
+        })
+        .await;
         check(&world, "accounts", async {
             session.accounts(&page, &AccountFilter::default()).await.unwrap();
         })
@@ -83,6 +87,10 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
         .await;
     }
     let mut session = world.store.read(workspace).await.unwrap();
+    check(&world, "the last sync of a contact", async {
+        session.contact_synced_at(mint()).await.unwrap();
+    })
+    .await;
     check(&world, "whether an account has sent", async {
         session.has_sent_by(mint(), Timestamp::UNIX_EPOCH).await.unwrap();
     })
