@@ -233,8 +233,15 @@ impl<S: Wire> Connection<'_, S> {
             Ok(kept) => kept,
             Err(ruling) => return Ok(Err((seen, ruling))),
         };
-        let key = store.content_key(workspace, Some(self.account)).await?;
-        let bytes = store.seal_blob(workspace, key, &raw).await?;
+        let bytes = match store.content_key(workspace, Some(self.account)).await {
+            Ok(key) => store.seal_blob(workspace, key, &raw).await,
+            Err(error) => Err(error),
+        };
+        // Without its key it is erased, and no more ours to work.
+        let bytes = bytes.map_err(|error| match error {
+            store::Error::Missing => store::Error::Fenced,
+            other => other,
+        })?;
         let passed_on = self.passed_on(&raw);
         let report = (message.kind == Kind::Bounce).then_some(raw);
         Ok(Ok(Whole { seen, ruling, direction, message, bytes, passed_on, omitted, report }))
