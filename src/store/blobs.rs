@@ -58,15 +58,14 @@ impl SealedContent {
     /// The content, as it was put.
     ///
     /// # Errors
-    /// `Corrupt` when it does not open.
+    /// `Corrupt` when it does not open or its file is not there; `Unavailable` when it cannot be read now.
     pub async fn open(self) -> Result<Bytes, Error> {
         let Self { store, workspace, id, key_id, key, size, inline } = self;
         let sealed = match inline {
             Some(data) => data,
             None => {
                 let file = store.0.blobs.file(workspace, id);
-                let read = blocking(move || std::fs::read(file)).await;
-                read.map_err(|error| Error::Corrupt(format!("the file of a blob: {error}")))?
+                blocking(move || std::fs::read(&file).map_err(|error| unread(&file, error))).await?
             }
         };
         let open = move || {
@@ -303,6 +302,17 @@ fn make_directory(directory: &Path) -> io::Result<()> {
         Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
+    }
+}
+
+/// Why a file could not be read. What is not there, or not readable where it lies on the disk, is missing from the data; too
+/// many open files, say, or a disk that is not mounted, say nothing about it.
+fn unread(file: &Path, error: io::Error) -> Error {
+    let is_mounted = file.parent().is_some_and(Path::is_dir);
+    match error.kind() {
+        io::ErrorKind::NotFound if is_mounted => Error::Corrupt(format!("the file of a blob: {error}")),
+        _ if error.raw_os_error() == Some(EIO) => Error::Corrupt(format!("the file of a blob: {error}")),
+        _ => Error::Unavailable(sqlx::Error::Io(error)),
     }
 }
 
