@@ -84,6 +84,8 @@ create table contacts (
     created_by  text not null,
     metadata    text not null default '{}',
     created_at  bigint not null,
+    -- When somebody last changed it; null of one that is as it was made.
+    changed_at  bigint,
     primary key (workspace, id),
     constraint contacts_external_id_unique unique (workspace, external_id)
 );

@@ -84,6 +84,8 @@ create table contacts (
     created_by  text not null,
     metadata    text not null default '{}',
     created_at  integer not null,
+    -- When somebody last changed it; null of one that is as it was made.
+    changed_at  integer,
     primary key (workspace, id),
     constraint contacts_external_id_unique unique (workspace, external_id)
 ) strict;
