@@ -207,6 +207,28 @@ impl Session {
         Ok(roots)
     }
 
+    /// The subject of each of these conversations; those that are not there are left out.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn subjects_of(
+        &mut self,
+        conversations: &[ConversationId],
+    ) -> Result<HashMap<ConversationId, Option<String>>, Error> {
+        let mut found = HashMap::new();
+        for some in conversations.chunks(LIST_MAX) {
+            let query = Statement::new("select id, subject from conversations where workspace = ")
+                .arg(self.workspace())
+                .text(" and id in ")
+                .list(some)
+                .query();
+            for row in self.fetch_all(query).await? {
+                found.insert(row.id("id")?, row.get("subject")?);
+            }
+        }
+        Ok(found)
+    }
+
     /// The conversation of each of these messages; those that are not there are left out.
     pub async fn conversations_of(
         &mut self,
