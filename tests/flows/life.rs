@@ -18,15 +18,15 @@ use crate::{
 };
 
 /// Ann, with a connected account, and Bob, whom the CRM knows.
-struct Desk {
-    world: Sandboxed,
-    ann: User,
-    bob: Person,
-    account: String,
+pub struct Desk {
+    pub world: Sandboxed,
+    pub ann: User,
+    pub bob: Person,
+    pub account: String,
 }
 
 impl Desk {
-    fn start(engine: Engine) -> Self {
+    pub fn start(engine: Engine) -> Self {
         let world = Sandboxed::start(engine, Behaviour::gmail());
         let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
         world.crm.post("/contacts", &json!({ "email": bob.address }));
@@ -36,7 +36,7 @@ impl Desk {
     }
 
     /// A mail from Bob arrives in somebody's INBOX.
-    fn arrives(&self, person: &Person, letter: &Letter) {
+    pub fn arrives(&self, person: &Person, letter: &Letter) {
         let raw = letter.raw().replace('\n', "\r\n");
         self.world.provider().deliver(&Address::parse(&person.address).unwrap(), raw.as_bytes()).unwrap();
     }
@@ -47,7 +47,7 @@ impl Desk {
         letter
     }
 
-    fn path(&self, rest: &str) -> String {
+    pub fn path(&self, rest: &str) -> String {
         format!("/accounts/{}{rest}", self.account)
     }
 
@@ -64,7 +64,7 @@ impl Desk {
         wait_for(&format!("the account to be {state}"), PATIENCE, || self.state() == state);
     }
 
-    fn is_filed(&self, letter: &Letter) -> bool {
+    pub fn is_filed(&self, letter: &Letter) -> bool {
         self.world.crm.messages().iter().any(|message| message["rfc822_message_id"] == letter.id.as_str())
     }
 
@@ -73,7 +73,7 @@ impl Desk {
     }
 }
 
-fn login(person: &Person) -> Value {
+pub fn login(person: &Person) -> Value {
     json!({ "type": "password", "username": person.address, "password": person.password })
 }
 
@@ -333,7 +333,7 @@ impl Brought {
 
 /// The files that hold a word. On PostgreSQL what is deleted lies in its files until it is vacuumed: there the tables are
 /// searched.
-fn lies_in(world: &Sandboxed, engine: Engine, word: &str) -> Vec<String> {
+pub fn lies_in(world: &Sandboxed, engine: Engine, word: &str) -> Vec<String> {
     let files = || holding(&world.gateway.places(), &[word]).into_iter();
     match engine {
         Engine::Sqlite => files().map(|(file, _)| file.display().to_string()).collect(),
@@ -342,7 +342,7 @@ fn lies_in(world: &Sandboxed, engine: Engine, word: &str) -> Vec<String> {
 }
 
 /// Text that no compression makes small, in lines.
-fn noise(size: usize) -> String {
+pub fn noise(size: usize) -> String {
     let mut text = String::with_capacity(size + 40);
     while text.len() < size {
         text.push_str(&format!("{}{}\n", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()));

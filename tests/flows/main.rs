@@ -20,6 +20,7 @@ mod capture_refusals;
 mod completeness;
 mod delivery;
 mod doubt;
+mod erase;
 mod events;
 mod follow;
 mod handed_in_again;

@@ -92,6 +92,70 @@ both! {
         assert_eq!(place.read().await.message(shared).await.unwrap(), None);
     }
 
+    async fn what_was_erased_once_already_is_no_longer_the_accounts_to_erase(world) {
+        let place = Place::new(&world).await;
+        let (ann, ben) = (place.account("ann@example.com").await, place.account("ben@example.com").await);
+        let conversation = place.conversation(1).await;
+        let shared = seen(&place, conversation, &[], &[ann, ben]).await;
+        let alone = seen(&place, conversation, &[], &[ann]).await;
+        // Two have read the same list; the second comes after the first is done with it.
+        let messages = place.read().await.seen_by(ann).await.unwrap();
+        let mut receipt = Receipt::begun(at(9));
+        for _ in 0..2 {
+            let mut tx = place.tx().await;
+            tx.erase_seen(ann, &messages, &mut receipt).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        let mut read = place.read().await;
+        assert!(read.message(shared).await.unwrap().is_some());
+        assert_eq!(read.message(alone).await.unwrap(), None);
+        assert_eq!((receipt.messages, receipt.messages_kept), (1, 1));
+    }
+
+    async fn a_contact_that_somebody_has_done_something_with_stays(world) {
+        let place = Place::new(&world).await;
+        let ann = place.account("ann@example.com").await;
+        let user = place.user("boss@example.com").await;
+        let mut contacts = Vec::new();
+        for number in 0..5 {
+            contacts.push(contact(&place, &format!("p{number}@x.example"), CreatedBy::Exchange).await);
+        }
+        let [untouched, assigned, named, other_address, related] = &contacts[..] else { panic!() };
+        let deal = contact(&place, "deal@x.example", CreatedBy::Api).await;
+        let all: Vec<_> = contacts.iter().collect();
+        let conversation = place.conversation(1).await;
+        seen(&place, conversation, &all, &[ann]).await;
+        let mut tx = place.tx().await;
+        for changed in [
+            Contact { assigned_user_id: Some(user), ..assigned.clone() },
+            Contact { name: Some("Pat".into()), ..named.clone() },
+            Contact { other_emails: vec![address("pat@y.example")], ..other_address.clone() },
+            Contact { related_contact_ids: vec![related.id], ..deal.clone() },
+        ] {
+            tx.update_contact(&changed, at(7)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        assert_eq!(erase_mail(&place, ann).await.contacts, 1);
+        let mut read = place.read().await;
+        assert!(read.contact(untouched.id).await.unwrap().is_none());
+        for contact in [assigned, named, other_address, related] {
+            assert!(read.contact(contact.id).await.unwrap().is_some(), "{:?}", contact.email);
+        }
+    }
+
+    async fn no_key_is_made_anew_for_an_account_that_is_erased(world) {
+        let place = Place::new(&world).await;
+        let account = place.account("ann@example.com").await;
+        let key = place.store.content_key(place.id, Some(account)).await.unwrap();
+        assert!(place.store.seal_blob(place.id, key, &"x".into()).await.is_ok());
+        let mut tx = place.tx().await;
+        tx.forget_account(account).await.unwrap();
+        tx.commit().await.unwrap();
+        for _ in 0..2 {
+            missing(place.store.content_key(place.id, Some(account)).await);
+        }
+    }
+
     async fn a_forgotten_account_keeps_its_id_its_user_and_its_receipt(world) {
         let place = Place::new(&world).await;
         let account = place.account("ann@example.com").await;
