@@ -54,6 +54,7 @@ mod routes;
 mod sightings;
 mod smarthosts;
 mod submissions;
+mod thread_keys;
 mod users;
 mod webhooks;
 mod workspaces;
