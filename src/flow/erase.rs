@@ -94,6 +94,7 @@ pub async fn perform_account(gateway: &Gateway, job: &Leased, account: AccountId
     erasing.forget().await?;
     // As for a workspace.
     gateway.store.scrub().await?;
+    gateway.store.finish_removals(job.workspace).await?;
     erasing.end().await
 }
 
