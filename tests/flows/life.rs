@@ -4,7 +4,10 @@
 
 use std::net::TcpListener;
 
-use mailweave::{mail::Address, sandbox::Behaviour};
+use mailweave::{
+    mail::Address,
+    sandbox::{Behaviour, SpecialUse},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -208,6 +211,36 @@ both! {
         assert_eq!(world.crm.events_of("account.disconnected"), Vec::<Value>::new());
         let path = format!("/messages/{}", text(&received["data"], "message_id"));
         assert_eq!(world.crm.get(&path)["sightings"][0]["account_id"], desk.account.as_str());
+        assert_eq!(world.gateway.audit(), Vec::<String>::new());
+    }
+
+    fn hilv_10_a_login_to_another_mailbox_is_noticed_whatever_comes_first(engine) {
+        let desk = Desk::start(engine);
+        let world = &desk.world;
+        let first = desk.bob_writes();
+        world.crm.await_mail("message.received", &first.id);
+        // Two mailboxes whose UIDs mean other mail under one UIDVALIDITY: the second's mail lies where the first's did.
+        let renamed = world.person("ann.lee@acme.example");
+        let older = Letter::new(&desk.bob.address, &[&renamed.address]);
+        desk.arrives(&renamed, &older);
+        let [ann, other] = [&desk.ann.person, &renamed].map(|person| Address::parse(&person.address).unwrap());
+        let all = world.provider().special(&ann, SpecialUse::All).unwrap();
+        let (validity, next) = world.provider().uids(&ann, &all).unwrap();
+        world.provider().set_uid_validity(&other, &all, validity).unwrap();
+        assert_eq!(world.provider().uids(&other, &all).unwrap(), (validity, next));
+        // The address first, the login later.
+        world.crm.patch(&desk.path(""), &json!({ "email": renamed.address }));
+        world.crm.await_account(&desk.account);
+        world.crm.patch(&desk.path(""), &json!({ "auth": login(&renamed) }));
+        wait_for("the second mailbox to be read", PATIENCE, || desk.is_filed(&older));
+        assert!(desk.is_filed(&first));
+        let newer = Letter::new(&desk.bob.address, &[&renamed.address]);
+        desk.arrives(&renamed, &newer);
+        world.crm.await_mail("message.received", &newer.id);
+        // The same login again is the same mailbox, and what is known stays known.
+        world.crm.patch(&desk.path(""), &json!({ "auth": login(&renamed) }));
+        world.crm.await_account(&desk.account);
+        assert_eq!(world.crm.messages().len(), 3);
         assert_eq!(world.gateway.audit(), Vec::<String>::new());
     }
 

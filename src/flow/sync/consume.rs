@@ -51,7 +51,7 @@ const PROGRESS_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Batch {
     pub way: Way,
     /// Under which their UIDs are valid.
-    pub uid_validity: u32,
+    pub uid_validity: u64,
     /// In the order in which they are to be consumed.
     pub seen: Vec<Seen>,
     pub unreadable: Vec<Uid>,
@@ -61,8 +61,8 @@ pub(super) struct Batch {
 
 /// Messages recognised in a mailbox whose UIDs have changed.
 pub(super) struct Renumbered {
-    /// The UIDVALIDITY they were known under.
-    pub from: u32,
+    /// The era they were known under.
+    pub from: u64,
     /// Former and present UIDs.
     pub uids: Vec<(u32, u32)>,
 }
@@ -250,7 +250,7 @@ impl<S: Wire> Connection<'_, S> {
     async fn commit(
         &mut self,
         mailbox: &mut Followed,
-        (way, uid_validity): (Way, u32),
+        (way, uid_validity): (Way, u64),
         part: Part,
         end: End,
     ) -> Result<(), Failure> {
@@ -383,7 +383,7 @@ impl<S: Wire> Connection<'_, S> {
     pub(super) fn arrival<'a>(
         &self,
         whole: &'a Whole,
-        (way, uid_validity): (Way, u32),
+        (way, uid_validity): (Way, u64),
         name: &MailboxName,
         now: Timestamp,
     ) -> Arrival<'a> {
@@ -445,7 +445,7 @@ pub(super) struct Writing<'a> {
     pub name: &'a MailboxName,
     pub role: MailboxRole,
     pub way: Way,
-    pub uid_validity: u32,
+    pub uid_validity: u64,
     pub part: &'a Part,
     end: End,
     tell: Tell,

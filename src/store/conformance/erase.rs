@@ -2,7 +2,7 @@
 
 use super::{super::testing::both, *};
 use crate::core::{
-    account::Receipt,
+    account::{Receipt, era},
     ids::MessageKey,
     message::{ContactRole, Sighting, SightingRow},
 };
@@ -179,22 +179,42 @@ both! {
         tx.insert_account(&an_account(former.user_id, "ann@example.com"), &password("x")).await.unwrap();
     }
 
-    async fn an_account_that_moves_begins_anew_and_its_former_places_are_no_others(world) {
+    async fn an_account_that_moves_begins_anew_under_another_generation(world) {
+        let place = Place::new(&world).await;
+        let account = place.account("ann@example.com").await;
+        let mut tx = place.tx().await;
+        tx.put_mailbox(account, &a_mailbox("INBOX", 7)).await.unwrap();
+        tx.begin_generation(account).await.unwrap();
+        assert_eq!(tx.mailboxes(account).await.unwrap().len(), 1);
+        tx.move_account(account, at(10)).await.unwrap();
+        assert_eq!(tx.mailboxes(account).await.unwrap(), []);
+        let account = tx.account(account).await.unwrap().unwrap();
+        assert_eq!((account.connected_at, account.generation), (at(10), 2));
+    }
+
+    async fn places_of_two_generations_are_not_taken_for_each_other(world) {
         let place = Place::new(&world).await;
         let account = place.account("ann@example.com").await;
         let conversation = place.conversation(1).await;
-        let message = place.message(conversation, 5).await;
-        let at_inbox = place_in(account, "INBOX", 7, 1);
+        let (first, second) = (place.message(conversation, 5).await, place.message(conversation, 6).await);
+        let places = [0, 3].map(|generation| {
+            let at_inbox = place_in(account, "INBOX", 7, 1);
+            MailboxUid { uid_validity: era(generation, 7), ..at_inbox }
+        });
         let mut tx = place.tx().await;
-        tx.put_mailbox(account, &a_mailbox("INBOX", 7)).await.unwrap();
-        let row = SightingRow { sighting: Sighting::Account(at_inbox.clone()), at: at(6) };
-        tx.add_sighting(message.id, &row).await.unwrap();
-        tx.move_account(account, &address("Ann@example.com"), at(10)).await.unwrap();
-        assert_eq!(tx.sighted_at(&at_inbox).await.unwrap(), None);
-        let former = place_in(account, "ann@example.com/INBOX", 7, 1);
-        assert_eq!(tx.sighted_at(&former).await.unwrap(), Some(message.id));
-        assert_eq!(tx.mailboxes(account).await.unwrap(), []);
-        assert_eq!(tx.account(account).await.unwrap().unwrap().connected_at, at(10));
+        for (message, seen_at) in [&first, &second].into_iter().zip(&places) {
+            let row = SightingRow { sighting: Sighting::Account(seen_at.clone()), at: at(6) };
+            assert!(tx.add_sighting(message.id, &row).await.unwrap());
+        }
+        tx.commit().await.unwrap();
+        let mut read = place.read().await;
+        for (message, seen_at) in [&first, &second].into_iter().zip(&places) {
+            assert_eq!(read.sighted_at(seen_at).await.unwrap(), Some(message.id));
+            let sightings = read.sightings(&[message.id]).await.unwrap();
+            assert_eq!(sightings[&message.id][0].sighting, Sighting::Account(seen_at.clone()));
+        }
+        let unknown = read.sightings_by_uids(account, b"INBOX", era(1, 7), &[1]).await.unwrap();
+        assert!(unknown.is_empty());
     }
 
     async fn an_account_fails_until_anything_else_becomes_of_it(world) {
