@@ -84,6 +84,8 @@ create table contacts (
     created_by  text not null,
     metadata    text not null default '{}',
     created_at  bigint not null,
+    -- When somebody last changed it; null of one that is as it was made.
+    changed_at  bigint,
     primary key (workspace, id),
     constraint contacts_external_id_unique unique (workspace, external_id)
 );
@@ -131,6 +133,8 @@ create table accounts (
     next_attempt_at bigint,
     progress    text,
     connected_at bigint not null,
+    -- How often it was given what may be another mailbox.
+    generation  bigint not null default 0,
     -- Since when nothing has gone well; null while all is.
     failing_since bigint,
     -- Of an account that is to be erased: what was removed so far, as JSON.
@@ -166,6 +170,7 @@ create table mailboxes (
     account     uuid not null,
     name        bytea not null,
     role        text not null,
+    -- Here as elsewhere the server's, and above its 32 bits the account's generation.
     uid_validity bigint not null,
     -- Every UID up to this one has been consumed; never passes an unconsumed one.
     last_uid    bigint not null,

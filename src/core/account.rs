@@ -201,6 +201,8 @@ pub struct Account {
     pub status: AccountStatus,
     /// Mail that arrived at the provider before this was there before us: it is filed but not announced.
     pub connected_at: Timestamp,
+    /// How often it was given what may be another mailbox: UIDs of the former mean nothing in it.
+    pub generation: u32,
 }
 
 /// What erasing an account has removed so far: counts alone, and when.
@@ -291,10 +293,30 @@ pub enum MailboxRole {
     All,
 }
 
+/// What UIDs are valid under: the UIDVALIDITY that the server tells, 0 without one, and above its 32 bits the account's
+/// generation. Two providers may well give two mailboxes of one name the same UIDVALIDITY.
+#[must_use]
+pub fn era(generation: u32, uid_validity: u32) -> u64 {
+    u64::from(generation) << u32::BITS | u64::from(uid_validity)
+}
+
+/// The account's generation in an era.
+#[must_use]
+pub fn generation_of(era: u64) -> u32 {
+    u32::try_from(era >> u32::BITS).expect("the upper half of 64 bits has 32")
+}
+
+/// The server's part of an era.
+#[must_use]
+pub fn uid_validity_of(era: u64) -> u32 {
+    u32::try_from(era & u64::from(u32::MAX)).expect("the lower half of 64 bits has 32")
+}
+
 /// How far a mailbox has been read (RFC 9051 section 2.3.1.1: a UID means nothing without its UIDVALIDITY).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    pub uid_validity: u32,
+    /// An [`era`].
+    pub uid_validity: u64,
     /// Every UID up to this one has been consumed.
     pub last_uid: u32,
     /// HIGHESTMODSEQ when last read, or 0.
@@ -326,7 +348,8 @@ pub struct Backfill {
 pub struct MailboxUid {
     pub account: AccountId,
     pub mailbox: Vec<u8>,
-    pub uid_validity: u32,
+    /// An [`era`].
+    pub uid_validity: u64,
     pub uid: u32,
 }
 

@@ -151,7 +151,8 @@ fn choice(asked: Option<History>, policy: OnDisconnect) -> Result<History, Probl
 /// brought goes (`erase`), which takes a while and ends with `account.erased` and a receipt. What others have seen as well
 /// stays: mail that the CRM sent, that a copy was captured of, or that lies in a colleague's account too.
 ///
-/// Not erased: what the CRM has been told already, and backups, until the copies of the master key they need are gone.
+/// Not erased: what the CRM has been told already; backups, until the copies of the master key they need are gone; and with
+/// PostgreSQL subjects and addresses in the free space of its files, until `VACUUM FULL`, and in its log, until that ends.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts/{id}/disconnect", tag = "accounts",
     operation_id = "disconnect_account", request_body = Disconnection, responses((status = 200, body = AccountView)))]
 async fn disconnect(

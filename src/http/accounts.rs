@@ -75,7 +75,15 @@ impl NewAccount {
         let now = flow::now();
         let status = connecting(now);
         Ok((
-            Account { id: mint(), user_id: self.user_id, email, settings, status, connected_at: now },
+            Account {
+                id: mint(),
+                user_id: self.user_id,
+                email,
+                settings,
+                status,
+                connected_at: now,
+                generation: 0,
+            },
             credentials,
         ))
     }
@@ -266,7 +274,8 @@ struct AccountPatch {
 /// same request. A disconnected account is connected again by a new login; a paused one stays paused.
 ///
 /// A new address with a new login is another mailbox: from now on its mail is followed and no longer that of the former, what
-/// lies there already is read as when an account is connected, and the address becomes one of the user's own.
+/// lies there already is read as when an account is connected, and the address becomes one of the user's own. Another host or
+/// user name may be another mailbox too: what lies there is compared, and what is not known is read.
 #[utoipa::path(patch, path = "/v1/workspaces/{ws}/accounts/{id}", tag = "accounts",
     operation_id = "update_account", request_body = AccountPatch, responses((status = 200, body = AccountView)))]
 async fn change(
@@ -305,10 +314,12 @@ async fn change(
     }
     tx.update_account_settings(id, &account.email, &account.settings).await?;
     if let Some(credentials) = &credentials {
-        tx.replace_credentials(id, credentials).await?;
         if old_email.key() != account.email.key() {
-            move_to(&mut tx, &mut account, &old_email).await?;
+            move_to(&mut tx, &mut account).await?;
+        } else if may_be_another(&mut tx, &account, (&old_settings, credentials)).await? {
+            tx.begin_generation(id).await?;
         }
+        tx.replace_credentials(id, credentials).await?;
     }
     if matches!(account.status.state, AccountState::Paused | AccountState::WaitingForQuota) {
         tx.fence_account(id).await?;
@@ -322,10 +333,10 @@ async fn change(
 }
 
 /// Has another mailbox followed from now on. Its address is the user's, unless it is known to be a colleague's.
-async fn move_to(tx: &mut Tx, account: &mut Account, from: &Address) -> Result<(), Problem> {
+async fn move_to(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
     account.connected_at = flow::now();
     account.status.last_checked_at = None;
-    tx.move_account(account.id, from, account.connected_at).await?;
+    tx.move_account(account.id, account.connected_at).await?;
     let (users, _) = tx.people_among(std::slice::from_ref(&account.email)).await?;
     let user = tx.user_to_change(account.user_id).await?;
     if let Some(mut user) = user.filter(|_| users.is_empty()) {
@@ -333,6 +344,23 @@ async fn move_to(tx: &mut Tx, account: &mut Account, from: &Address) -> Result<(
         tx.update_user(&user).await?;
     }
     Ok(())
+}
+
+/// Whether a new login may lead to another mailbox: at another host, or of another user there. Of an account that was
+/// disconnected nobody knows any more whose it was.
+async fn may_be_another(
+    tx: &mut Tx,
+    account: &Account,
+    (old, new): (&AccountSettings, &Credentials),
+) -> Result<bool, Problem> {
+    let Credentials::Password { username, .. } = new;
+    let was = match tx.credentials(account.id).await {
+        Ok(was) => was,
+        Err(error) if error.is_lasting() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let is_same = was.is_some_and(|Credentials::Password { username: was, .. }| was == *username);
+    Ok(!is_same || old.imap.host != account.settings.imap.host)
 }
 
 /// The stored login goes to the hosts it was given for and to no other: whoever may change accounts could else have it sent

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     core::{
+        account::uid_validity_of,
         ids::{AccountId, AttachmentId, ContactId, ConversationId, Id as _, MessageKey, WorkspaceId},
         message::{
             AttachmentSummary, Author, ContactRole, Direction, Sighting, SightingRow, SkippedFile,
@@ -193,7 +194,7 @@ impl From<SightingRow> for SightingView {
             account_id: Some(seen.account),
             mailbox: Some(mailbox_name(&seen.mailbox)),
             uid: Some(seen.uid),
-            uidvalidity: Some(seen.uid_validity),
+            uidvalidity: Some(uid_validity_of(seen.uid_validity)),
             at,
         }
     }

@@ -260,7 +260,9 @@ async fn change(
     Ok(Json(user.into()))
 }
 
-/// Delete a user, with his keys and his capture address. Messages stay. His accounts have to be disconnected first.
+/// Delete a user, with his keys and his capture address. His accounts have to be disconnected first; messages stay. What an
+/// account brought and was kept is the workspace's from then on and can be erased with that alone: to have it erased, choose
+/// that before.
 #[utoipa::path(delete, path = "/v1/workspaces/{ws}/users/{id}", tag = "users", operation_id = "delete_user",
     responses((status = 204, description = "The user is deleted.")))]
 async fn delete(
@@ -275,7 +277,7 @@ async fn delete(
     let accounts = tx.accounts(&Page::new(ACCOUNTS_LOOKED_AT, None), &his).await?;
     let gone = [AccountState::Disconnected, AccountState::Erased];
     if accounts.iter().any(|account| !gone.contains(&account.status.state)) {
-        let advice = "Disconnect his accounts first, and choose what becomes of their mail.";
+        let advice = "Disconnect his accounts first, and choose what becomes of their mail: it cannot be erased later.";
         return Err(Problem::conflict("user_has_accounts", "The user has connected accounts.", advice));
     }
     tx.delete_user(id).await?;

@@ -23,7 +23,7 @@ use crate::{
 };
 
 const COLUMNS: &str = "id, user_id, email, settings, state, state_since, detail, advice, last_synced_at, \
-     last_checked_at, next_attempt_at, progress, connected_at";
+     last_checked_at, next_attempt_at, progress, connected_at, generation";
 
 /// Most lines of an account's error log that are shown: one for each code, and there are not that many codes.
 const ERRORS_MAX: u32 = 200;
@@ -90,12 +90,24 @@ impl Tx {
         changed(self.execute(query).await?)
     }
 
-    /// Follows another mailbox under the same account from now on: nothing is read on from where the former one was left, and
-    /// places in that are told apart by its address, for UIDs mean nothing elsewhere.
+    /// Has it borne in mind that what lies behind the account may be another mailbox from now on: the next session compares its
+    /// mailboxes with what is known by the messages, and no UID of before counts.
     ///
     /// # Errors
     /// `Missing` when there is no such account.
-    pub async fn move_account(&mut self, id: AccountId, from: &Address, now: Timestamp) -> Result<(), Error> {
+    pub async fn begin_generation(&mut self, id: AccountId) -> Result<(), Error> {
+        let query = sql("update accounts set generation = generation + 1 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id);
+        changed(self.execute(query).await?)
+    }
+
+    /// Follows another mailbox under the same account from now on: nothing is read on from where the former one was left.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn move_account(&mut self, id: AccountId, now: Timestamp) -> Result<(), Error> {
+        self.begin_generation(id).await?;
         let query = sql("update accounts set connected_at = $3, last_checked_at = null \
              where workspace = $1 and id = $2")
         .bind(self.workspace())
@@ -105,21 +117,7 @@ impl Tx {
         let query = sql("delete from mailboxes where workspace = $1 and account = $2")
             .bind(self.workspace())
             .bind(id);
-        self.execute(query).await?;
-        let former = format!("{}/", from.key()).into_bytes();
-        for table in ["sightings", "decisions"] {
-            let text = if self.store().is_shared() {
-                format!("update {table} set mailbox = $3 || mailbox where workspace = $1 and account = $2")
-            } else {
-                // `||` would make a text of it.
-                format!(
-                    "update {table} set mailbox = cast($3 || mailbox as blob) where workspace = $1 and account = $2"
-                )
-            };
-            let query = sql(text).bind(self.workspace()).bind(id).bind(former.clone());
-            self.execute(query).await?;
-        }
-        Ok(())
+        self.execute(query).await.map(drop)
     }
 
     /// # Errors
@@ -295,6 +293,7 @@ fn read(row: &Row) -> Result<Account, Error> {
             progress: row.opt_json("progress")?,
         },
         connected_at: row.get("connected_at")?,
+        generation: row.get("generation")?,
     })
 }
 

@@ -69,21 +69,23 @@ impl Tx {
         self.put_contact_relations(contact).await
     }
 
-    /// Replaces all but who created it and when. Addresses that stay keep the time they were added.
+    /// Replaces all but who created it and when, and notes that it is not as it was made any more. Addresses that stay keep
+    /// the time they were added.
     ///
     /// # Errors
     /// `Missing` when there is no such contact or a related one is not there, `Conflict` when the external id is taken.
     pub async fn update_contact(&mut self, contact: &Contact, now: Timestamp) -> Result<(), Error> {
         let query =
             sql("update contacts set email = $3, name = $4, assigned_user_id = $5, external_id = $6, \
-             metadata = $7 where workspace = $1 and id = $2")
+             metadata = $7, changed_at = $8 where workspace = $1 and id = $2")
             .bind(self.workspace())
             .bind(contact.id)
             .bind(contact.email.to_string())
             .bind(contact.name.clone())
             .bind(contact.assigned_user_id)
             .bind(contact.external_id.clone())
-            .bind(json_text(&contact.metadata));
+            .bind(json_text(&contact.metadata))
+            .bind(now);
         changed(self.execute(query).await?)?;
         let query = Statement::new("delete from contact_addresses where workspace = ")
             .arg(self.workspace())

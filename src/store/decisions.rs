@@ -205,7 +205,7 @@ impl Session {
         &mut self,
         account: AccountId,
         mailbox: &[u8],
-        uid_validity: u32,
+        uid_validity: u64,
         uids: &[u32],
     ) -> Result<HashSet<u32>, Error> {
         self.uids_at("decisions", (account, mailbox, uid_validity), uids).await
@@ -216,7 +216,7 @@ impl Session {
         &mut self,
         account: AccountId,
         mailbox: &[u8],
-        uid_validity: u32,
+        uid_validity: u64,
         hashes: &[[u8; 16]],
     ) -> Result<Vec<([u8; 16], u32)>, Error> {
         let mut found = Vec::new();

@@ -55,6 +55,7 @@ mod routes;
 mod sightings;
 mod smarthosts;
 mod submissions;
+mod thread_keys;
 mod users;
 mod webhooks;
 mod workspaces;
@@ -71,7 +72,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use accounts::AccountFilter;
-pub use answers::{InstanceRequest, KeptAnswer};
+pub use answers::{AnswerName, InstanceRequest, KeptAnswer};
 pub use audit::{AUDIT_ROWS_MAX, QueuedJob, RULES, Rule};
 pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob, SealedContent};
 pub use contacts::{AddressMatch, ContactFilter, ContactMatch};

@@ -39,8 +39,8 @@ pub struct Renumbering<'a> {
     pub account: AccountId,
     pub mailbox: &'a [u8],
     /// The former UIDVALIDITY and the present one.
-    pub from: u32,
-    pub to: u32,
+    pub from: u64,
+    pub to: u64,
     /// (former UID, present UID) of every message recognised by its content.
     pub uids: &'a [(u32, u32)],
 }
@@ -156,7 +156,7 @@ impl Session {
         &mut self,
         account: AccountId,
         mailbox: &[u8],
-        uid_validity: u32,
+        uid_validity: u64,
         uids: &[u32],
     ) -> Result<HashSet<u32>, Error> {
         self.uids_at("sightings", (account, mailbox, uid_validity), uids).await
@@ -166,7 +166,7 @@ impl Session {
     pub(super) async fn uids_at(
         &mut self,
         table: &'static str,
-        (account, mailbox, uid_validity): (AccountId, &[u8], u32),
+        (account, mailbox, uid_validity): (AccountId, &[u8], u64),
         uids: &[u32],
     ) -> Result<HashSet<u32>, Error> {
         let mut found = HashSet::new();
@@ -203,7 +203,7 @@ impl Session {
         &mut self,
         account: AccountId,
         mailbox: &[u8],
-        uid_validity: u32,
+        uid_validity: u64,
         ids: &[MessageId],
     ) -> Result<Vec<SightedId>, Error> {
         let mut found = Vec::new();
@@ -237,7 +237,7 @@ impl Session {
         &mut self,
         account: AccountId,
         mailbox: &[u8],
-        uid_validity: u32,
+        uid_validity: u64,
     ) -> Result<Vec<u32>, Error> {
         let query = sql("select uid from sightings where workspace = $1 and account = $2 and mailbox = $3 \
              and uid_validity = $4 union select uid from decisions where workspace = $1 and account = $2 \

@@ -4,7 +4,10 @@
 
 use std::net::TcpListener;
 
-use mailweave::{mail::Address, sandbox::Behaviour};
+use mailweave::{
+    mail::Address,
+    sandbox::{Behaviour, SpecialUse},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -18,15 +21,15 @@ use crate::{
 };
 
 /// Ann, with a connected account, and Bob, whom the CRM knows.
-struct Desk {
-    world: Sandboxed,
-    ann: User,
-    bob: Person,
-    account: String,
+pub struct Desk {
+    pub world: Sandboxed,
+    pub ann: User,
+    pub bob: Person,
+    pub account: String,
 }
 
 impl Desk {
-    fn start(engine: Engine) -> Self {
+    pub fn start(engine: Engine) -> Self {
         let world = Sandboxed::start(engine, Behaviour::gmail());
         let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
         world.crm.post("/contacts", &json!({ "email": bob.address }));
@@ -36,7 +39,7 @@ impl Desk {
     }
 
     /// A mail from Bob arrives in somebody's INBOX.
-    fn arrives(&self, person: &Person, letter: &Letter) {
+    pub fn arrives(&self, person: &Person, letter: &Letter) {
         let raw = letter.raw().replace('\n', "\r\n");
         self.world.provider().deliver(&Address::parse(&person.address).unwrap(), raw.as_bytes()).unwrap();
     }
@@ -47,7 +50,7 @@ impl Desk {
         letter
     }
 
-    fn path(&self, rest: &str) -> String {
+    pub fn path(&self, rest: &str) -> String {
         format!("/accounts/{}{rest}", self.account)
     }
 
@@ -64,7 +67,7 @@ impl Desk {
         wait_for(&format!("the account to be {state}"), PATIENCE, || self.state() == state);
     }
 
-    fn is_filed(&self, letter: &Letter) -> bool {
+    pub fn is_filed(&self, letter: &Letter) -> bool {
         self.world.crm.messages().iter().any(|message| message["rfc822_message_id"] == letter.id.as_str())
     }
 
@@ -73,7 +76,7 @@ impl Desk {
     }
 }
 
-fn login(person: &Person) -> Value {
+pub fn login(person: &Person) -> Value {
     json!({ "type": "password", "username": person.address, "password": person.password })
 }
 
@@ -211,6 +214,36 @@ both! {
         assert_eq!(world.gateway.audit(), Vec::<String>::new());
     }
 
+    fn hilv_10_a_login_to_another_mailbox_is_noticed_whatever_comes_first(engine) {
+        let desk = Desk::start(engine);
+        let world = &desk.world;
+        let first = desk.bob_writes();
+        world.crm.await_mail("message.received", &first.id);
+        // Two mailboxes whose UIDs mean other mail under one UIDVALIDITY: the second's mail lies where the first's did.
+        let renamed = world.person("ann.lee@acme.example");
+        let older = Letter::new(&desk.bob.address, &[&renamed.address]);
+        desk.arrives(&renamed, &older);
+        let [ann, other] = [&desk.ann.person, &renamed].map(|person| Address::parse(&person.address).unwrap());
+        let all = world.provider().special(&ann, SpecialUse::All).unwrap();
+        let (validity, next) = world.provider().uids(&ann, &all).unwrap();
+        world.provider().set_uid_validity(&other, &all, validity).unwrap();
+        assert_eq!(world.provider().uids(&other, &all).unwrap(), (validity, next));
+        // The address first, the login later.
+        world.crm.patch(&desk.path(""), &json!({ "email": renamed.address }));
+        world.crm.await_account(&desk.account);
+        world.crm.patch(&desk.path(""), &json!({ "auth": login(&renamed) }));
+        wait_for("the second mailbox to be read", PATIENCE, || desk.is_filed(&older));
+        assert!(desk.is_filed(&first));
+        let newer = Letter::new(&desk.bob.address, &[&renamed.address]);
+        desk.arrives(&renamed, &newer);
+        world.crm.await_mail("message.received", &newer.id);
+        // The same login again is the same mailbox, and what is known stays known.
+        world.crm.patch(&desk.path(""), &json!({ "auth": login(&renamed) }));
+        world.crm.await_account(&desk.account);
+        assert_eq!(world.crm.messages().len(), 3);
+        assert_eq!(world.gateway.audit(), Vec::<String>::new());
+    }
+
     fn hilv_11_kana_16_shsp_9_a_disconnected_account_syncs_nothing_in_either_direction(engine) {
         let desk = Desk::start(engine);
         let first = desk.bob_writes();
@@ -333,7 +366,7 @@ impl Brought {
 
 /// The files that hold a word. On PostgreSQL what is deleted lies in its files until it is vacuumed: there the tables are
 /// searched.
-fn lies_in(world: &Sandboxed, engine: Engine, word: &str) -> Vec<String> {
+pub fn lies_in(world: &Sandboxed, engine: Engine, word: &str) -> Vec<String> {
     let files = || holding(&world.gateway.places(), &[word]).into_iter();
     match engine {
         Engine::Sqlite => files().map(|(file, _)| file.display().to_string()).collect(),
@@ -342,7 +375,7 @@ fn lies_in(world: &Sandboxed, engine: Engine, word: &str) -> Vec<String> {
 }
 
 /// Text that no compression makes small, in lines.
-fn noise(size: usize) -> String {
+pub fn noise(size: usize) -> String {
     let mut text = String::with_capacity(size + 40);
     while text.len() < size {
         text.push_str(&format!("{}{}\n", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()));

@@ -22,6 +22,7 @@ mod copies;
 mod copies_lost;
 mod delivery;
 mod doubt;
+mod erase;
 mod events;
 mod follow;
 mod handed_in_again;

@@ -231,6 +231,7 @@ impl Office {
             settings: AccountSettings { imap: self.imap.clone(), smtp: self.imap.clone() },
             status: connecting(),
             connected_at: Timestamp::now(),
+            generation: 0,
         };
         let mut tx = self.gateway.store.begin(self.workspace).await.unwrap();
         tx.insert_account(&account, credentials).await.unwrap();

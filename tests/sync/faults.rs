@@ -180,7 +180,7 @@ async fn a_new_uidvalidity_fetches_no_body_again_and_announces_nothing() {
     world.put("INBOX", STRANGER, "private", "");
     world.await_decision("private", "no_contact").await;
     let (fetched, events) = (world.contents().len(), world.events().await.len());
-    let validity = world.provider().bump_uid_validity(&world.user(), "INBOX").unwrap();
+    let validity = u64::from(world.provider().bump_uid_validity(&world.user(), "INBOX").unwrap());
     world.look_now();
     eventually("the new UIDs", PATIENCE, async || world.cursor("INBOX").await.uid_validity == validity).await;
     for id in ["one", "two"] {
@@ -217,7 +217,7 @@ async fn ids_that_change_again_and_again_are_left_alone_for_a_while() {
     world.await_message("one").await;
     let sent = world.sent().await;
     for _ in 0..4 {
-        let validity = world.provider().bump_uid_validity(&world.user(), &sent).unwrap();
+        let validity = u64::from(world.provider().bump_uid_validity(&world.user(), &sent).unwrap());
         world.look_now();
         eventually("the new UIDs", PATIENCE, async || world.cursor(&sent).await.uid_validity == validity)
             .await;

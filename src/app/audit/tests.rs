@@ -167,6 +167,7 @@ fn account(user: UserId) -> Account {
             progress: None,
         },
         connected_at: flow::now(),
+        generation: 0,
     }
 }
 

@@ -12,7 +12,7 @@ use super::way_out::{Access, account_access, rest_over, tell_workers};
 use crate::{
     account::Trouble,
     core::{
-        account::MailboxUid,
+        account::{MailboxUid, era},
         ids::{AccountId, MessageKey},
         message::{Sighting, SightingRow, StoredMessage},
         retry,
@@ -141,7 +141,7 @@ pub(super) async fn find(
     (account, stored): (AccountId, &StoredMessage),
 ) -> Result<Option<MailboxUid>, Trouble> {
     let (mut client, chosen) = open(gateway, login).await?;
-    let found = search(&mut client, &chosen, (account, stored)).await?;
+    let found = search(&mut client, &chosen, ((account, login.generation), stored)).await?;
     client.logout().await;
     Ok(found)
 }
@@ -155,7 +155,7 @@ async fn look_or_append(
 ) -> Result<Result<(Option<MailboxUid>, SentCopy), Trouble>, FlowError> {
     let found = async {
         let (mut client, chosen) = open(gateway, login).await?;
-        let found = search(&mut client, &chosen, (account, stored)).await?;
+        let found = search(&mut client, &chosen, ((account, login.generation), stored)).await?;
         Ok::<_, Trouble>((client, chosen, found))
     };
     let (mut client, chosen) = match found.await {
@@ -177,7 +177,8 @@ async fn look_or_append(
         Err(error) => return Ok(Err(error.into())),
     };
     client.logout().await;
-    let at = appended.map(|at| place(account, &sent, (at.uid_validity.get(), at.uid)));
+    let whose = (account, login.generation);
+    let at = appended.map(|at| place(whose, &sent, (at.uid_validity.get(), at.uid)));
     Ok(Ok((at, SentCopy::Appended)))
 }
 
@@ -203,7 +204,7 @@ fn searched(chosen: &Chosen) -> impl Iterator<Item = &MailboxName> {
 async fn search<S>(
     client: &mut imap::Client<S>,
     chosen: &Chosen,
-    (account, stored): (AccountId, &StoredMessage),
+    (whose, stored): ((AccountId, u32), &StoredMessage),
 ) -> Result<Option<MailboxUid>, Trouble>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -216,7 +217,7 @@ where
         };
         let validity = selected.uid_validity.map_or(0, imap::UidValidity::get);
         if let Some(uid) = search_one(client, stored).await? {
-            return Ok(Some(place(account, mailbox, (validity, uid))));
+            return Ok(Some(place(whose, mailbox, (validity, uid))));
         }
     }
     Ok(None)
@@ -242,7 +243,13 @@ where
     Ok(None)
 }
 
-fn place(account: AccountId, mailbox: &MailboxName, (uid_validity, uid): (u32, imap::Uid)) -> MailboxUid {
+/// A place in a mailbox of an account, which was logged in to in this generation of it.
+fn place(
+    (account, generation): (AccountId, u32),
+    mailbox: &MailboxName,
+    (uid_validity, uid): (u32, imap::Uid),
+) -> MailboxUid {
+    let uid_validity = era(generation, uid_validity);
     MailboxUid { account, mailbox: mailbox.as_bytes().to_vec(), uid_validity, uid: uid.get() }
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn way_out(session: &mut Session, account: Option<AccountId>) -
         });
         return Ok(server.map_or(WayOut::Closed("The workspace has no smarthost any more."), WayOut::Open));
     };
-    let open = |AccountAccess { email, settings, credentials }| {
+    let open = |AccountAccess { email, settings, credentials, .. }| {
         WayOut::Open(Server {
             endpoint: settings.smtp,
             credentials: Some(credentials),

@@ -15,7 +15,7 @@ use crate::{
         job::refetch_lane,
     },
     flow::now,
-    imap::{self, Chosen, Criterion, MailboxName, ModSeq, Selected, ServerText, Uid, UidSet, UidValidity},
+    imap::{self, Chosen, Criterion, MailboxName, ModSeq, Selected, ServerText, Uid, UidSet},
     store::Tx,
 };
 
@@ -60,7 +60,7 @@ impl<S: Wire> Connection<'_, S> {
             selected => selected?,
         };
         self.selected = Some(name.clone());
-        let cursor = end_of(&selected);
+        let cursor = self.end_of(&selected);
         let history = self.history(cursor.last_uid).await?;
         let next_uid = if history.is_empty() { 0 } else { cursor.last_uid.saturating_add(1) };
         Ok(Some(Followed {
@@ -72,6 +72,15 @@ impl<S: Wire> Connection<'_, S> {
             history: Some(history),
             refused: false,
         }))
+    }
+
+    /// A cursor behind everything that is there.
+    pub(super) fn end_of(&self, selected: &Selected) -> Cursor {
+        Cursor {
+            uid_validity: self.era_of(selected),
+            last_uid: selected.uid_next.map_or(0, |next| next.get() - Uid::MIN.get()),
+            modseq: selected.highest_modseq.map_or(0, ModSeq::get),
+        }
     }
 
     /// The mail of the selected mailbox that a backfill reads, up to this UID.
@@ -146,15 +155,6 @@ pub(super) fn wanted(chosen: Chosen, gmail: bool) -> Vec<(MailboxName, MailboxRo
     std::iter::once((chosen.inbox.clone(), MailboxRole::Inbox))
         .chain(sent.map(|name| (name, MailboxRole::Sent)))
         .collect()
-}
-
-/// A cursor behind everything that is there.
-pub(super) fn end_of(selected: &Selected) -> Cursor {
-    Cursor {
-        uid_validity: selected.uid_validity.map_or(0, UidValidity::get),
-        last_uid: selected.uid_next.map_or(0, |next| next.get() - Uid::MIN.get()),
-        modseq: selected.highest_modseq.map_or(0, ModSeq::get),
-    }
 }
 
 #[cfg(test)]

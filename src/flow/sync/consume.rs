@@ -51,7 +51,7 @@ const PROGRESS_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Batch {
     pub way: Way,
     /// Under which their UIDs are valid.
-    pub uid_validity: u32,
+    pub uid_validity: u64,
     /// In the order in which they are to be consumed.
     pub seen: Vec<Seen>,
     pub unreadable: Vec<Uid>,
@@ -61,8 +61,8 @@ pub(super) struct Batch {
 
 /// Messages recognised in a mailbox whose UIDs have changed.
 pub(super) struct Renumbered {
-    /// The UIDVALIDITY they were known under.
-    pub from: u32,
+    /// The era they were known under.
+    pub from: u64,
     /// Former and present UIDs.
     pub uids: Vec<(u32, u32)>,
 }
@@ -233,8 +233,15 @@ impl<S: Wire> Connection<'_, S> {
             Ok(kept) => kept,
             Err(ruling) => return Ok(Err((seen, ruling))),
         };
-        let key = store.content_key(workspace, Some(self.account)).await?;
-        let bytes = store.seal_blob(workspace, key, &raw).await?;
+        let bytes = match store.content_key(workspace, Some(self.account)).await {
+            Ok(key) => store.seal_blob(workspace, key, &raw).await,
+            Err(error) => Err(error),
+        };
+        // Without its key it is erased, and no more ours to work.
+        let bytes = bytes.map_err(|error| match error {
+            store::Error::Missing => store::Error::Fenced,
+            other => other,
+        })?;
         let passed_on = self.passed_on(&raw);
         let report = (message.kind == Kind::Bounce).then_some(raw);
         Ok(Ok(Whole { seen, ruling, direction, message, bytes, passed_on, omitted, report }))
@@ -243,7 +250,7 @@ impl<S: Wire> Connection<'_, S> {
     async fn commit(
         &mut self,
         mailbox: &mut Followed,
-        (way, uid_validity): (Way, u32),
+        (way, uid_validity): (Way, u64),
         part: Part,
         end: End,
     ) -> Result<(), Failure> {
@@ -376,7 +383,7 @@ impl<S: Wire> Connection<'_, S> {
     pub(super) fn arrival<'a>(
         &self,
         whole: &'a Whole,
-        (way, uid_validity): (Way, u32),
+        (way, uid_validity): (Way, u64),
         name: &MailboxName,
         now: Timestamp,
     ) -> Arrival<'a> {
@@ -439,7 +446,7 @@ pub(super) struct Writing<'a> {
     pub name: &'a MailboxName,
     pub role: MailboxRole,
     pub way: Way,
-    pub uid_validity: u32,
+    pub uid_validity: u64,
     pub part: &'a Part,
     end: End,
     tell: Tell,

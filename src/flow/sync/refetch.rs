@@ -31,7 +31,7 @@ use crate::{
         now,
         submit::{rest_over, tell_workers},
     },
-    imap::{MailboxName, Uid, UidValidity},
+    imap::{MailboxName, Uid},
     queue::{Leased, Settlement},
 };
 
@@ -180,12 +180,12 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     /// Opens a mailbox in which mail lay under this UIDVALIDITY.
-    async fn reopen(&mut self, name: &MailboxName, uid_validity: u32) -> Result<Found, Failure> {
+    async fn reopen(&mut self, name: &MailboxName, uid_validity: u64) -> Result<Found, Failure> {
         // Not noted as selected: whoever follows the account opens it anew, and so misses nothing.
         self.selected = None;
         let present = match self.client.examine(name, None).await {
             Err(error) if is_refusal(&error) => None,
-            selected => Some(selected?.uid_validity.map_or(0, UidValidity::get)),
+            selected => Some(self.era_of(&selected?)),
         };
         if present == Some(uid_validity) {
             return Ok(Found::Open);

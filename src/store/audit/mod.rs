@@ -171,7 +171,7 @@ impl Session {
     /// # Errors
     /// When the database is out of reach.
     pub async fn threads_of_keys(&mut self, keys: &[[u8; 16]]) -> Result<Vec<ConversationId>, Error> {
-        let mut roots = Vec::new();
+        let (keys, mut roots) = (self.kept_keys(keys).await?, Vec::new());
         for some in keys.chunks(super::statement::LIST_MAX) {
             let query = Statement::new(
                 "select coalesce(c.merged_into, c.id) as root from thread_keys k \

@@ -183,6 +183,7 @@ fn an_account(user: UserId, email: &str) -> Account {
             progress: None,
         },
         connected_at: at(1),
+        generation: 0,
     }
 }
 
@@ -195,7 +196,7 @@ fn secret_of(credentials: &Credentials) -> &str {
     password.expose_secret()
 }
 
-fn a_mailbox(name: &str, uid_validity: u32) -> FollowedMailbox {
+fn a_mailbox(name: &str, uid_validity: u64) -> FollowedMailbox {
     FollowedMailbox {
         name: name.as_bytes().to_vec(),
         role: MailboxRole::Inbox,
@@ -242,7 +243,7 @@ fn a_message(conversation: ConversationId, sent_at: i64) -> StoredMessage {
     }
 }
 
-fn place_in(account: AccountId, mailbox: &str, uid_validity: u32, uid: u32) -> MailboxUid {
+fn place_in(account: AccountId, mailbox: &str, uid_validity: u64, uid: u32) -> MailboxUid {
     MailboxUid { account, mailbox: mailbox.as_bytes().to_vec(), uid_validity, uid }
 }
 
