@@ -41,7 +41,7 @@ use crate::{
 /// Bodies gathered before they are filed.
 const BODIES_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What a body is taken for when the server does not say how large it is.
-const BODY_BYTES_GUESS: u64 = 1024 * 1024;
+pub(super) const BODY_BYTES_GUESS: u64 = 1024 * 1024;
 /// How often a transaction is begun again because another node filed the same message at the same moment.
 const RACES_MAX: usize = 5;
 /// Between two reports of a backfill's progress.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::{
     Failure, Memory,
     connection::{Connection, Wire, is_refusal},
-    consume::{Fetched, Whole},
+    consume::{BODY_BYTES_GUESS, Fetched, Whole},
     followers::Recall,
 };
 use crate::{
@@ -165,6 +165,9 @@ impl<S: Wire> Connection<'_, S> {
             let tx = self.gateway.store.begin(self.workspace).await?;
             return Ok(self.defer_again(tx, job, &at).await);
         }
+        // As for all bodies: those in hand at once have a bound, however many errands there are.
+        let bytes = seen.size.unwrap_or(BODY_BYTES_GUESS).min(self.gateway.settings.message_bytes_max);
+        let _room = self.gateway.followers.room(bytes).await;
         match self.body(place, &seen).await? {
             Fetched::Not(ruling) => Ok(self.leave_again(job, &at, &ruling).await),
             Fetched::Whole(raw) => match self.whole(seen, (ruling, direction), raw).await? {
