@@ -13,7 +13,7 @@ use crate::{
         message::{Parties, Sighting},
         policy::Policy,
     },
-    mail::{HeaderSummary, MessageId},
+    mail::{Automatic, HeaderSummary, MessageId},
     store::{Error, PolicyStamp, Session, TextHasher, Tx},
 };
 
@@ -63,8 +63,9 @@ pub(in crate::flow) fn hashes_of(
     let mut hashes: Vec<_> = own.map(|id| hashed(HashRole::Id, id.as_str())).collect();
     let named = summary.in_reply_to.iter().chain(&summary.references);
     hashes.extend(named.map(|id| hashed(HashRole::Reference, id.as_str())));
-    // First: of an address that is there twice, what was said first stays.
-    hashes.extend(parties.from.iter().map(|party| hashed(HashRole::Author, party.address.key())));
+    // First: of an address that is there twice, what was said first stays. What a machine answers for somebody has no author.
+    let authors = parties.from.iter().filter(|_| summary.automatic == Automatic::No);
+    hashes.extend(authors.map(|party| hashed(HashRole::Author, party.address.key())));
     hashes.extend(parties.addresses().map(|address| hashed(HashRole::Address, address.key())));
     hashes.sort_by_key(|hash| hash.hash);
     hashes.dedup_by_key(|hash| hash.hash);

@@ -91,7 +91,7 @@ impl Around {
             assigned: contact.is_some_and(|contact| contact.assigned_user == Some(bench.user)),
             other_account: named.clone().any(is_other),
             answers_user: self.exchange.answers(message),
-            answered: self.exchange.is_answered(message),
+            answered: self.exchange.is_answered(message, &self.known),
         }
     }
 }
