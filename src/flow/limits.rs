@@ -174,6 +174,24 @@ pub(super) async fn charge(
     Ok(true)
 }
 
+/// Takes back what was charged at this time: it is certain that so many recipients did not get it, and if none did that the
+/// message was not sent.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn give_back(
+    tx: &mut Tx,
+    user: UserId,
+    (messages, recipients): (u64, u64),
+    charged_at: Timestamp,
+) -> Result<(), Error> {
+    let slot = slot_of(charged_at);
+    tx.uncount_usage(user, (Counted::SentMessages, slot, messages)).await?;
+    tx.uncount_usage(user, (Counted::SentRecipients, slot, recipients)).await?;
+    // A limit that was told to be reached may have room again.
+    tx.hasten_quota_checks(charged_at).await
+}
+
 async fn provider_rest(
     session: &mut Session,
     account: Option<AccountId>,

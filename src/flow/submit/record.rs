@@ -82,11 +82,12 @@ pub(super) async fn intent<'a>(
             }
         }
     }
-    if !budget::charge(&mut tx, &submission, sent_to, now()).await? {
+    let now = now();
+    if !budget::charge(&mut tx, &submission, sent_to, now).await? {
         return Ok(false);
     }
     submission.state = SubmissionState::Sending;
-    submission.dot_intent_at = Some(now());
+    submission.dot_intent_at = Some(now);
     tx.set_submission(&submission).await?;
     tx.commit().await?;
     Ok(true)
@@ -105,6 +106,7 @@ pub(super) async fn outcomes(
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
+    budget::give_back(&mut tx, &submission, fared).await?;
     let others_fit = fared.iter().any(|one| matches!(one.outcome, Outcome::Accepted { .. }));
     for Fared { asked, outcome, takes_reports } in fared {
         for state in states_of(&mut submission, &asked.address) {
