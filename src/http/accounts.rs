@@ -328,7 +328,7 @@ async fn change(
 
 /// Makes an account's address one of its user's own, unless it is known to be a colleague's: what he writes by it is his, and
 /// he is no stranger in what is written to it.
-async fn own_address_of(tx: &mut Tx, account: &Account) -> Result<(), Problem> {
+pub(super) async fn own_address_of(tx: &mut Tx, account: &Account) -> Result<(), Problem> {
     let (users, _) = tx.people_among(std::slice::from_ref(&account.email)).await?;
     let user = tx.user_to_change(account.user_id).await?;
     if let Some(mut user) = user.filter(|_| users.is_empty()) {
