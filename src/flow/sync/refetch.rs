@@ -14,6 +14,7 @@ use super::{
     connection::{Connection, Wire, is_refusal},
     consume::{BODY_BYTES_GUESS, Fetched, Whole},
     followers::Recall,
+    health,
 };
 use crate::{
     account::Trouble,
@@ -32,6 +33,7 @@ use crate::{
     },
     imap::{MailboxName, Uid, UidValidity},
     queue::{Leased, Settlement},
+    store::Tx,
 };
 
 /// How long the account's own session may take until it comes to an errand.
@@ -170,10 +172,10 @@ impl<S: Wire> Connection<'_, S> {
         let _room = self.gateway.followers.room(bytes).await;
         match self.body(place, &seen).await? {
             Fetched::Not(ruling) => Ok(self.leave_again(job, &at, &ruling).await),
-            Fetched::Whole(raw) => match self.whole(seen, (ruling, direction), raw).await? {
-                Ok(whole) => Ok(self.file_again(job, &at, &whole).await),
-                Err((_, ruling)) => Ok(self.leave_again(job, &at, &ruling).await),
-            },
+            Fetched::Whole(raw) => {
+                let whole = self.whole(seen, (ruling, direction), raw).await?;
+                Ok(self.file_again(job, &at, &whole).await)
+            }
         }
     }
 
@@ -196,7 +198,17 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     async fn leave_again(&self, job: &Leased, at: &MailboxUid, ruling: &Ruling) -> Result<(), FlowError> {
-        let mut tx = self.gateway.store.begin(self.workspace).await?;
+        let tx = self.gateway.store.begin(self.workspace).await?;
+        self.leave_within(tx, job, at, ruling).await
+    }
+
+    async fn leave_within(
+        &self,
+        mut tx: Tx,
+        job: &Leased,
+        at: &MailboxUid,
+        ruling: &Ruling,
+    ) -> Result<(), FlowError> {
         tx.revise_decision(at, ruling, ingest::stamp(&self.policy), now()).await?;
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;
@@ -212,13 +224,19 @@ impl<S: Wire> Connection<'_, S> {
             return Err(FlowError::Obsolete);
         }
         tx.lock_filing().await?;
-        if self.is_over_limit(&mut tx, &whole.seen).await? {
+        let arrival = self.arrival(whole, (Way::Live, at.uid_validity), &name, now);
+        if let Some(ruling) = &whole.left_out
+            && ingest::original_of(&mut tx, &arrival).await?.is_none()
+        {
+            return self.leave_within(tx, job, at, ruling).await;
+        }
+        if whole.left_out.is_none() && self.is_over_limit(&mut tx, &whole.seen).await? {
             return self.defer_again(tx, job, at).await;
         }
-        let arrival = self.arrival(whole, (Way::Live, at.uid_validity), &name, now);
         if matches!(self.ingest(&mut tx, whole, arrival).await?, Ingested::Filed(_)) {
             limits::count_synced(&mut tx, self.user, 1, now).await?;
         }
+        health::note_filed(&mut tx, self.account, now).await?;
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;
         Ok(())
