@@ -47,7 +47,7 @@ pub enum HashRole {
     Id,
     /// A Message-ID it names in In-Reply-To or References.
     Reference,
-    /// An address in From.
+    /// An address in From, of mail that no machine wrote for somebody.
     Author,
     Address,
 }

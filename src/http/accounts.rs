@@ -110,7 +110,7 @@ pub(super) fn connecting(since: jiff::Timestamp) -> AccountStatus {
     }
 }
 
-/// Connect an account. The answer comes before the first login: read the status, or wait for `account.connected`. One more
+/// Connect an account. Its address becomes one of the user's own. The answer comes before the first login: read the status, or wait for `account.connected`. One more
 /// than there may be is in `waiting_for_quota`, and is connected by itself when there is a place.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts", tag = "accounts", operation_id = "create_account",
     request_body = NewAccount, responses((status = 201, body = AccountView)))]
@@ -121,6 +121,7 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>
     require_user(&mut work, "user_id", account.user_id).await?;
     require_role(&mut work, &access, account.user_id).await?;
     work.insert_account(&account, &credentials).await?;
+    own_address_of(&mut work, &account).await?;
     flow::limits::seat(&mut work, &mut account, None).await?;
     let id = account.id;
     let shown = shown(&mut work, account).await?;
@@ -313,8 +314,12 @@ async fn change(
         require_login_for_new_hosts(&old_settings, &account.settings)?;
     }
     tx.update_account_settings(id, &account.email, &account.settings).await?;
+    let is_renamed = old_email.key() != account.email.key();
+    if is_renamed {
+        own_address_of(&mut tx, &account).await?;
+    }
     if let Some(credentials) = &credentials {
-        if old_email.key() != account.email.key() {
+        if is_renamed {
             move_to(&mut tx, &mut account).await?;
         } else if may_be_another(&mut tx, &account, (&old_settings, credentials)).await? {
             tx.begin_generation(id).await?;
@@ -332,17 +337,23 @@ async fn change(
     Ok(Json(shown))
 }
 
-/// Has another mailbox followed from now on. Its address is the user's, unless it is known to be a colleague's.
-async fn move_to(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
-    account.connected_at = flow::now();
-    account.status.last_checked_at = None;
-    tx.move_account(account.id, account.connected_at).await?;
+/// Makes an account's address one of its user's own, unless it is known to be a colleague's: what he writes by it is his, and
+/// he is no stranger in what is written to it.
+pub(super) async fn own_address_of(tx: &mut Tx, account: &Account) -> Result<(), Problem> {
     let (users, _) = tx.people_among(std::slice::from_ref(&account.email)).await?;
     let user = tx.user_to_change(account.user_id).await?;
     if let Some(mut user) = user.filter(|_| users.is_empty()) {
         user.aliases.push(account.email.clone());
         tx.update_user(&user).await?;
     }
+    Ok(())
+}
+
+/// Has another mailbox followed from now on.
+async fn move_to(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
+    account.connected_at = flow::now();
+    account.status.last_checked_at = None;
+    tx.move_account(account.id, account.connected_at).await?;
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     access::Access,
+    accounts::own_address_of,
     body::{Input, Parameters, PathId},
     field::{self, Patch},
     once::{Answer, Stop},
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     core::{
-        account::AccountState,
+        account::{Account, AccountState},
         ids::{Id as _, UserId},
         people::{Role, User},
         route::{Route, RouteTarget, capture_local_part},
@@ -34,7 +35,8 @@ use crate::{
 
 /// Addresses of one person besides the first.
 const ALIASES_MAX: usize = 50;
-/// Accounts that are looked at before a user is deleted; who has more is asked to disconnect them one by one all the same.
+/// Accounts that are looked at when a user is changed or deleted; who has more is asked to disconnect them one by one all the
+/// same.
 const ACCOUNTS_LOOKED_AT: u32 = 200;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -256,8 +258,23 @@ async fn change(
     }
     let user = input.value.apply(&api, old)?;
     tx.update_user(&user).await?;
+    // What is sent from his accounts stays his, whatever his other addresses.
+    for account in tx.accounts(&Page::new(ACCOUNTS_LOOKED_AT, None), &accounts_of(id)).await? {
+        if is_connected(&account) {
+            own_address_of(&mut tx, &account).await?;
+        }
+    }
+    let user = tx.user(id).await?.ok_or_else(Problem::not_found)?;
     tx.commit().await?;
     Ok(Json(user.into()))
+}
+
+fn accounts_of(user: UserId) -> AccountFilter {
+    AccountFilter { user: Some(user), state: None }
+}
+
+fn is_connected(account: &Account) -> bool {
+    !matches!(account.status.state, AccountState::Disconnected | AccountState::Erased)
 }
 
 /// Delete a user, with his keys and his capture address. His accounts have to be disconnected first; messages stay. What an
@@ -273,10 +290,8 @@ async fn delete(
     let mut tx = api.store().begin(access.workspace).await?;
     tx.user_to_change(id).await?.ok_or_else(Problem::not_found)?;
     access.act_for_all()?;
-    let his = AccountFilter { user: Some(id), state: None };
-    let accounts = tx.accounts(&Page::new(ACCOUNTS_LOOKED_AT, None), &his).await?;
-    let gone = [AccountState::Disconnected, AccountState::Erased];
-    if accounts.iter().any(|account| !gone.contains(&account.status.state)) {
+    let accounts = tx.accounts(&Page::new(ACCOUNTS_LOOKED_AT, None), &accounts_of(id)).await?;
+    if accounts.iter().any(is_connected) {
         let advice = "Disconnect his accounts first, and choose what becomes of their mail: it cannot be erased later.";
         return Err(Problem::conflict("user_has_accounts", "The user has connected accounts.", advice));
     }

@@ -272,8 +272,9 @@ impl Session {
         Ok(found)
     }
 
-    /// Of mail that an account's user was spared: by these hashes of its own ids if it was left out by this rule, or of the
-    /// ids it names if it was not; each with the hash of every person on it.
+    /// Of mail that an account's user was spared: by these hashes of its own ids if it was left out by this rule, each with the
+    /// hash of every person on it; or of the ids it names if it was left out by another, each with that of its author, unless a
+    /// machine wrote it.
     pub async fn skipped_pairs(
         &mut self,
         account: AccountId,
@@ -285,11 +286,14 @@ impl Session {
             let query = Statement::new(
                 "select i.hash as id, p.hash as person from decision_hashes i cross join decisions d \
                  cross join decision_hashes p where d.workspace = i.workspace and d.id = i.decision \
-                 and p.workspace = d.workspace and p.decision = d.id and p.role in ('author', 'address') \
+                 and p.workspace = d.workspace and p.decision = d.id \
                  and d.verdict = 'skipped' and i.role = ",
             )
             .arg(role.as_str())
-            .text(if role == HashRole::Id { " and d.rule = " } else { " and d.rule <> " })
+            .text(match role {
+                HashRole::Id => " and p.role in ('author', 'address') and d.rule = ",
+                _ => " and p.role = 'author' and d.rule <> ",
+            })
             .arg(rule)
             .text(" and i.workspace = ")
             .arg(self.workspace())
@@ -300,6 +304,39 @@ impl Session {
             .query();
             for row in self.fetch_all(query).await? {
                 found.insert((row.get("id")?, row.get("person")?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those of these hashes of Message-IDs under which mail of an account was decided on before then in a mailbox that it follows
+    /// other than INBOX: one of sent mail.
+    pub async fn sent_before(
+        &mut self,
+        account: AccountId,
+        hashes: &[[u8; 16]],
+        before: Timestamp,
+    ) -> Result<HashSet<[u8; 16]>, Error> {
+        let mut found = HashSet::new();
+        for some in hashes.chunks(LIST_MAX) {
+            let query = Statement::new(
+                "select distinct h.hash from decision_hashes h cross join decisions d \
+                 where d.workspace = h.workspace and d.id = h.decision and h.role = 'id' and h.workspace = ",
+            )
+            .arg(self.workspace())
+            .text(" and h.hash in ")
+            .list(some)
+            .text(" and d.account = ")
+            .arg(account)
+            .text(" and d.at < ")
+            .arg(before)
+            .text(
+                " and not exists (select 1 from mailboxes b where b.workspace = d.workspace \
+                 and b.account = d.account and b.name = d.mailbox and b.role = 'inbox')",
+            )
+            .query();
+            for row in self.fetch_all(query).await? {
+                found.insert(row.get("hash")?);
             }
         }
         Ok(found)

@@ -18,6 +18,7 @@ use crate::{
     core::{
         allowance::{Allowance, Limits},
         ids::{AccountId, DecisionId, Id as _, MessageKey, UserId, WorkspaceId},
+        inbound::Principal,
         limits::{Count, Counted, Level, PLACELESS, Quota},
         policy::Preset,
     },
@@ -90,6 +91,25 @@ impl Tx {
             self.execute(query).await?;
         }
         Ok(())
+    }
+
+    /// Takes back what was counted in a slot.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn uncount_usage(
+        &mut self,
+        user: UserId,
+        (counted, slot, count): (Counted, Timestamp, u64),
+    ) -> Result<(), Error> {
+        let query = sql("update usage_counts set used = case when used > $5 then used - $5 else 0 end \
+             where workspace = $1 and user_id = $2 and counted = $3 and slot = $4")
+        .bind(self.workspace())
+        .bind(user)
+        .bind(word(&counted))
+        .bind(slot)
+        .bind(stored_count(count));
+        self.execute(query).await.map(drop)
     }
 
     /// Notes how near a limit is, to be looked at again then. True when that is more than was noted before: then it is to be
@@ -280,25 +300,27 @@ impl Session {
         self.fetch_all(query).await?.iter().map(|row| row.id("id")).collect()
     }
 
-    /// Those of these Message-IDs under which mail was handed in for sending.
+    /// Those of these Message-IDs under which mail was handed in for sending. What came to a reply address and was passed on was
+    /// sent before by whoever wrote it.
     pub async fn submitted_ids(&mut self, ids: &[MessageId]) -> Result<HashSet<MessageId>, Error> {
         let mut found = HashSet::new();
         let texts: Vec<&str> = ids.iter().map(MessageId::as_str).collect();
         for some in texts.chunks(LIST_MAX) {
             let query = Statement::new(
-                "select i.rfc822_id from message_ids i cross join submissions s \
+                "select i.rfc822_id, s.principal from message_ids i cross join submissions s \
                  where s.workspace = i.workspace and s.message = i.message and i.workspace = ",
             )
             .arg(self.workspace())
             .text(" and i.rfc822_id in ")
             .list(some)
             .query();
-            let rows = self.fetch_all(query).await?;
-            found.extend(
-                rows.iter().map(|row| row.opt_message_id("rfc822_id")).collect::<Result<Vec<_>, _>>()?,
-            );
+            for row in self.fetch_all(query).await? {
+                if !matches!(row.json("principal")?, Principal::Participant(_)) {
+                    found.extend(row.opt_message_id("rfc822_id")?);
+                }
+            }
         }
-        Ok(found.into_iter().flatten().collect())
+        Ok(found)
     }
 
     /// Messages of a user, and their recipients, that wait to be sent and will be counted then.

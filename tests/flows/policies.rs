@@ -145,6 +145,25 @@ both! {
         assert_eq!(office.world.crm.messages().len(), 2);
     }
 
+    fn keap_1_and_kana_1_what_a_user_sends_from_a_personal_account_is_his(engine) {
+        let world = World::start(engine);
+        let person = world.dovecot.user(1);
+        let user = world.crm.post("/users", &json!({ "email": "ann@office.example.test", "name": "Ann Lee" }));
+        let (id, capture_address) = (text(&user, "id").to_owned(), text(&user, "capture_address").to_owned());
+        let ann = User { person, id, capture_address };
+        world.crm.put("/policy", &json!({ "preset": "keap" }));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        let office = Office { world, ann, account };
+        office.contact(CORA);
+        let sent = office.files_sent(&office.to(CORA));
+        assert_ruled(&sent, "synced", "wrote_to_contact");
+        let shown = office.world.crm.get(&format!("/messages/{}", text(&sent, "message_id")));
+        assert_eq!((text(&shown, "direction"), text(&shown["author"], "role")), ("outbound", "user"));
+        let user = office.world.crm.get(&format!("/users/{}", office.ann.id));
+        assert_eq!(user["aliases"], json!([office.ann.person.address]));
+    }
+
     fn keap_9_and_keap_10_pending_until_the_first_mail(engine) {
         let office = Office::start(engine, &json!({ "preset": "keap" }));
         office.contact(CORA);
@@ -303,6 +322,58 @@ both! {
             .collect();
         made.sort();
         assert_eq!(made, [(eva.to_owned(), "exchange".to_owned()), (fay.to_owned(), "exchange".to_owned())]);
+    }
+
+    fn what_machines_and_others_say_to_a_users_mail_is_no_answer_whichever_is_seen_first(engine) {
+        let office = Office::start(engine, &json!({ "overrides": { "create_on": "exchange" } }));
+        let ben = office.world.user(2, "Ben Low");
+        let (eva, fay) = ("eva@far.example.test", "fay@far.example.test");
+        let sent = || office.to(eva).cc(&[&ben.person.address]);
+        // While she is away; somebody else with her in copy; a colleague.
+        let notice = |id: &str| office.from(eva).answering(id).field("Auto-Submitted", "auto-replied");
+        let about = |id: &str| office.from(fay).cc(&[eva]).answering(id);
+        let colleague = |id: &str| office.from(&ben.person.address).answering(id);
+        let answers: [&dyn Fn(&str) -> Letter; 3] = [&notice, &about, &colleague];
+        for (answer, rule) in answers.iter().zip(["no_contact", "no_contact", "internal"]) {
+            let (first, second) = (sent(), sent());
+            assert_ruled(&office.receives(&answer(&first.id)), "skipped", rule);
+            assert_ruled(&office.files_sent(&first), "skipped", "awaits_answer");
+            assert_ruled(&office.files_sent(&second), "skipped", "awaits_answer");
+            assert_ruled(&office.receives(&answer(&second.id)), "skipped", rule);
+        }
+        office.world.gateway.settle();
+        assert_eq!(office.world.crm.messages().len(), 0);
+        assert_eq!(office.world.crm.list("/contacts").len(), 0);
+    }
+
+    fn who_answers_mail_that_is_in_the_crm_becomes_a_contact_whichever_is_seen_first(engine) {
+        let exchange = json!({ "overrides": { "create_on": "exchange", "thread_follow": "contacts" } });
+        let office = Office::start(engine, &exchange);
+        office.contact(CORA);
+        let (eva, fay) = ("eva@far.example.test", "fay@far.example.test");
+        let sent = office.to(CORA).cc(&[eva]);
+        assert_ruled(&office.files_sent(&sent), "synced", "wrote_to_contact");
+        let references = |from: &str, id: &str| office.from(from).field("References", &format!("<{id}>"));
+        assert_ruled(&office.receives(&references(eva, &sent.id)), "synced", "exchange_makes_contact");
+        let sent = office.to(CORA).cc(&[fay]);
+        let early = references(fay, &sent.id);
+        assert_ruled(&office.receives(&early), "skipped", "no_contact");
+        assert_ruled(&office.files_sent(&sent), "synced", "wrote_to_contact");
+        wait_for("the answer to come in", PATIENCE, || {
+            office.decisions(&early, 1)[0]["rule"] == "exchange_makes_contact"
+        });
+
+        // Where the whole conversation follows, an answer that names it in References alone is one too.
+        office.choose(&json!({ "overrides": { "create_on": "exchange" } }));
+        let gus = "gus@far.example.test";
+        let sent = office.to(gus);
+        let early = references(gus, &sent.id);
+        assert_ruled(&office.receives(&early), "skipped", "no_contact");
+        office.world.dovecot.login(&office.ann.person).append("Sent", "\\Seen", &sent.raw());
+        wait_for("the answer to come in", PATIENCE, || office.decisions(&early, 1)[0]["verdict"] == "synced");
+        let contacts = office.world.crm.list("/contacts");
+        let made = contacts.iter().filter(|contact| contact["created_by"] == "exchange").count();
+        assert_eq!(made, 3, "{contacts:?}");
     }
 
     fn keap_12_kana_17_and_kana_18_files_come_in_as_policy_says_and_what_stays_out_is_nowhere(engine) {

@@ -146,7 +146,8 @@ async fn add_sightings(
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
 ) -> Result<Ingested, FlowError> {
-    if arrival.captured && !is_captured(tx, message).await? {
+    let is_first_capture = arrival.captured && !is_captured(tx, message).await?;
+    if is_first_capture {
         meet(tx, (ours, policy), message, arrival).await?;
     }
     for sighting in &arrival.sightings {
@@ -157,7 +158,12 @@ async fn add_sightings(
         }
     }
     ledger::decide(tx, policy, arrival, message).await?;
-    let conversation = join_known(tx, (ours, policy), (message, conversation), arrival).await?;
+    let (conversation, is_renamed) =
+        join_known(tx, (ours, policy), (message, conversation), arrival).await?;
+    if is_first_capture || is_renamed {
+        // Mail that was left out may belong by it, as it would have had this copy come first.
+        ledger::recall_skipped(tx, arrival).await?;
+    }
     Ok(Ingested::Known { message, conversation })
 }
 
@@ -184,13 +190,13 @@ async fn meet(
 }
 
 /// Joins the conversations that this copy proves it belongs to, and learns the id that a provider gave the message on the
-/// wire: answers will name that one.
+/// wire: answers will name that one. True when there was one to learn.
 async fn join_known(
     tx: &mut Tx,
     (ours, policy): (&OurDomains, &Policy),
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
-) -> Result<ConversationId, FlowError> {
+) -> Result<(ConversationId, bool), FlowError> {
     let mut keys: Vec<ThreadKey> =
         arrival.proven.iter().filter(|id| **id != conversation).map(of_conversation).collect();
     let new_id = match &arrival.message.summary.message_id {
@@ -198,7 +204,7 @@ async fn join_known(
         _ => None,
     };
     if keys.is_empty() && new_id.is_none() {
-        return Ok(conversation);
+        return Ok((conversation, false));
     }
     let known = known_people(tx, &arrival.parties, &policy.settings).await?;
     let who = attribution::attribute(&arrival.parties, &known, ours);
@@ -211,7 +217,7 @@ async fn join_known(
     let (root, events) = thread::join(tx, &found).await?.unwrap_or((conversation, Vec::new()));
     tx.put_thread_keys(&bytes_of(&keys), root).await?;
     tx.announce_all(&events, arrival.received_at).await?;
-    Ok(root)
+    Ok((root, new_id.is_some()))
 }
 
 fn of_conversation(id: &ConversationId) -> ThreadKey {

@@ -14,7 +14,7 @@ use crate::{
         people::{Contact, CreatedBy},
         policy::{EXCHANGE, Policy, Settings, whom},
     },
-    mail::{Address, Party},
+    mail::{Address, MessageId, Party},
     store::{Error, Tx, mint},
 };
 
@@ -69,7 +69,9 @@ async fn answers_user(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<bool, Error>
     if arrival.ruling.rule == EXCHANGE {
         return Ok(true);
     }
-    for found in tx.messages_by_rfc822_id(&arrival.message.summary.in_reply_to).await? {
+    let summary = &arrival.message.summary;
+    let named: Vec<MessageId> = summary.in_reply_to.iter().chain(&summary.references).cloned().collect();
+    for found in tx.messages_by_rfc822_id(&named).await? {
         let answered = tx.message(found.message).await?;
         if answered.is_some_and(|answered| matches!(answered.author, Author::User(_))) {
             return Ok(true);

@@ -19,7 +19,7 @@ use crate::{
         event::{Event, QuotaEvent},
         ids::{Id as _, UserId},
         job::{Job, smarthost_lanes, submit_lane},
-        limits::{Level, Quota, SentUnit, Standing},
+        limits::{Counted, Level, Quota, SentUnit, Standing, slot_of},
     },
     store::{AccountFilter, Error, Page, PageKey, Session, ToldLevel, Tx},
 };
@@ -152,6 +152,24 @@ async fn recheck(gateway: &Gateway, told: ToldLevel, now: Timestamp) -> Result<(
         tx.announce(&Event::Quota { what: QuotaEvent::Reset, user, quota, standing }, now).await?;
     }
     tx.commit().await
+}
+
+/// Takes back what was charged at this time: it is certain that so many recipients did not get it, and if none did that the
+/// message was not sent.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn give_back(
+    tx: &mut Tx,
+    user: UserId,
+    (messages, recipients): (u64, u64),
+    charged_at: Timestamp,
+) -> Result<(), Error> {
+    let slot = slot_of(charged_at);
+    tx.uncount_usage(user, (Counted::SentMessages, slot, messages)).await?;
+    tx.uncount_usage(user, (Counted::SentRecipients, slot, recipients)).await?;
+    // A limit that was told to be reached may have room again.
+    tx.hasten_quota_checks(charged_at).await
 }
 
 async fn measure(

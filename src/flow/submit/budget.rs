@@ -1,6 +1,7 @@
 //! A user's budget for sending: what is over it waits or fails, by policy, and what a provider says of its own limit counts.
 //!
-//! It is charged with *dot intent*, in the same transaction: nothing leaves uncounted, and what may have left stays counted.
+//! It is charged with *dot intent*, in the same transaction: nothing leaves uncounted, and what may have left stays counted. What
+//! the server then refuses, for now or for good, is taken back.
 //! Mail that is passed on and what leaves by the smarthost as bulk or workflow mail are no part of it. Not here: counting
 //! (`flow::limits`).
 
@@ -17,7 +18,11 @@ use crate::{
         policy::settings::{OverSend, Settings},
         submission::{Submission, SubmissionState},
     },
-    flow::{FlowError, Gateway, limits::Purse, now, policy_of},
+    flow::{
+        FlowError, Gateway,
+        limits::{self, Purse},
+        now, policy_of,
+    },
     queue::Leased,
     smtp::{Outcome, Reply},
     store::{Error, Session, Tx},
@@ -73,6 +78,33 @@ pub(super) async fn charge(
     let Some(user) = payer(submission, &stored.author) else { return Ok(true) };
     let recipients = u64::try_from(recipients).unwrap_or(u64::MAX);
     Ok(Purse::of(tx, user, now).await?.charge(tx, submission.account, recipients).await?)
+}
+
+/// Takes back what was charged for recipients of whom the server has said after the dot that they do not get it. Who may have
+/// got it stays charged. To be called before their states say so.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn give_back(
+    tx: &mut Tx,
+    submission: &Submission,
+    fared: &[Fared],
+) -> Result<(), FlowError> {
+    // Who was refused before the dot is not being sent to, and was never charged for.
+    let is_charged = |one: &&Fared| {
+        let mut states = submission.recipients.iter();
+        states.any(|s| s.recipient.address == one.asked.address && s.state == SubmissionState::Sending)
+    };
+    let charged: Vec<&Fared> = fared.iter().filter(is_charged).collect();
+    let is_refused = |one: &&&Fared| matches!(one.outcome, Outcome::Refused(_) | Outcome::Deferred(_));
+    let refused = charged.iter().filter(is_refused).count();
+    let Some(charged_at) = submission.dot_intent_at.filter(|_| refused > 0) else { return Ok(()) };
+    let stored = tx.message(submission.message).await?.ok_or(FlowError::Obsolete)?;
+    if let Some(user) = payer(submission, &stored.author) {
+        let messages = u64::from(refused == charged.len());
+        limits::give_back(tx, user, (messages, refused as u64), charged_at).await?;
+    }
+    Ok(())
 }
 
 /// Has a submission wait until its turn comes, or fail, as policy says.

@@ -131,6 +131,13 @@ async fn note(
     Ok(())
 }
 
+/// A copy of a sent message that a search has found.
+pub(super) struct Found {
+    at: MailboxUid,
+    /// By an id that the provider replaced: the copy bears another one, which answers will name.
+    is_renamed: bool,
+}
+
 /// Where a message lies in the mailboxes that sent mail is filed in, or `None`.
 ///
 /// # Errors
@@ -139,7 +146,7 @@ pub(super) async fn find(
     gateway: &Gateway,
     login: &AccountAccess,
     (account, stored): (AccountId, &StoredMessage),
-) -> Result<Option<MailboxUid>, Trouble> {
+) -> Result<Option<Found>, Trouble> {
     let (mut client, chosen) = open(gateway, login).await?;
     let found = search(&mut client, &chosen, ((account, login.generation), stored)).await?;
     client.logout().await;
@@ -159,9 +166,11 @@ async fn look_or_append(
         Ok::<_, Trouble>((client, chosen, found))
     };
     let (mut client, chosen) = match found.await {
-        Ok((client, _, Some(at))) => {
+        Ok((client, _, Some(copy))) => {
             client.logout().await;
-            return Ok(Ok((Some(at), SentCopy::Filed)));
+            // Of a copy that has got another id no place is noted: the account's session is to meet it, and to learn the id.
+            let at = (!copy.is_renamed).then_some(copy.at);
+            return Ok(Ok((at, SentCopy::Filed)));
         }
         Ok((client, chosen, None)) => (client, chosen),
         Err(trouble) => return Ok(Err(trouble)),
@@ -205,7 +214,7 @@ async fn search<S>(
     client: &mut imap::Client<S>,
     chosen: &Chosen,
     (whose, stored): ((AccountId, u32), &StoredMessage),
-) -> Result<Option<MailboxUid>, Trouble>
+) -> Result<Option<Found>, Trouble>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -216,18 +225,18 @@ where
             selected => selected?,
         };
         let validity = selected.uid_validity.map_or(0, imap::UidValidity::get);
-        if let Some(uid) = search_one(client, stored).await? {
-            return Ok(Some(place(whose, mailbox, (validity, uid))));
+        if let Some((uid, is_renamed)) = search_one(client, stored).await? {
+            return Ok(Some(Found { at: place(whose, mailbox, (validity, uid)), is_renamed }));
         }
     }
     Ok(None)
 }
 
-/// By the id we gave, wherever the provider may have put it.
+/// By the id we gave, wherever the provider may have put it. True when that is where it keeps ids that it replaced.
 async fn search_one<S>(
     client: &mut imap::Client<S>,
     stored: &StoredMessage,
-) -> Result<Option<imap::Uid>, Trouble>
+) -> Result<Option<(imap::Uid, bool)>, Trouble>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -235,9 +244,10 @@ where
     let since = jiff::tz::Offset::UTC.to_datetime(stored.received_at - CLOCKS).date();
     let originals = ORIGINAL_ID_FIELDS.map(|field| Criterion::OriginalId { field, id, since });
     for criterion in [Criterion::MessageId(id)].into_iter().chain(originals) {
+        let is_renamed = matches!(criterion, Criterion::OriginalId { .. });
         let found = client.uid_search(criterion).await?;
         if let Some(uid) = found.last() {
-            return Ok(Some(uid));
+            return Ok(Some((uid, is_renamed)));
         }
     }
     Ok(None)

@@ -83,12 +83,13 @@ impl<S: Wire> Connection<'_, S> {
         }
     }
 
-    /// The mail of the selected mailbox that a backfill reads, up to this UID.
+    /// The mail of the selected mailbox that a backfill reads, up to this UID. It goes back to the same day whenever it is asked
+    /// for: history that waits for limits takes many days to read, and the oldest of it is as much wanted as on the first.
     pub(super) async fn history(&mut self, last_uid: u32) -> Result<UidSet, Failure> {
         if self.policy.settings.backfill_days == 0 || last_uid == 0 {
             return Ok(UidSet::new());
         }
-        let found = self.search(Criterion::Since(self.horizon(now()))).await?;
+        let found = self.search(Criterion::Since(self.horizon(self.connected_at))).await?;
         Ok(within(&found, 1..=last_uid))
     }
 

@@ -41,7 +41,7 @@ use crate::{
 /// Bodies gathered before they are filed.
 const BODIES_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What a body is taken for when the server does not say how large it is.
-const BODY_BYTES_GUESS: u64 = 1024 * 1024;
+pub(super) const BODY_BYTES_GUESS: u64 = 1024 * 1024;
 /// How often a transaction is begun again because another node filed the same message at the same moment.
 const RACES_MAX: usize = 5;
 /// Between two reports of a backfill's progress.
@@ -81,8 +81,10 @@ pub(super) struct Whole {
     pub ruling: Ruling,
     pub direction: Direction,
     pub message: Message,
-    /// Its bytes. A file that is written for what turns out to be a copy is swept.
+    /// Its bytes; none where it is left out. A file that is written for what turns out to be a copy is swept.
     pub bytes: SealedBlob,
+    /// For its files it stays out, unless it turns out to be a copy of what is here already.
+    pub left_out: Option<Ruling>,
     /// The message that this is a copy of, passed on by us to somebody whose mailbox it lies in.
     pub passed_on: Option<MessageKey>,
     /// Attachments whose content policy kept out of the bytes.
@@ -106,7 +108,7 @@ pub(super) struct Part {
     /// Belongs, but is more than the user may have synced now.
     pub put_off: Vec<Seen>,
     /// Would belong, but cannot be had.
-    lost: Vec<(Seen, Ruling)>,
+    pub lost: Vec<(Seen, Ruling)>,
     unreadable: Vec<Uid>,
     renumbered: Option<Renumbered>,
     bytes: usize,
@@ -141,16 +143,22 @@ impl<S: Wire> Connection<'_, S> {
                 continue;
             }
             if room.is_full() && !opens && !self.is_known(&mut self.read().await?, &seen).await? {
-                part.put_off.push(seen);
-                part.note(uid);
-                continue;
+                // What is in hand may turn out to take no room, or others may have made some.
+                if !part.filed.is_empty() {
+                    self.commit_so_far(mailbox, context, (&mut part, batch.end)).await?;
+                    room = self.room(&mut self.read().await?).await?;
+                }
+                if room.is_full() {
+                    part.put_off.push(seen);
+                    part.note(uid);
+                    continue;
+                }
             }
             let bytes = seen.size.unwrap_or(BODY_BYTES_GUESS).min(self.gateway.settings.message_bytes_max);
             match self.gateway.followers.room_now(bytes).filter(|_| part.bytes < BODIES_BYTES_MAX) {
                 Some(room) => part.room.push(room),
                 None => {
-                    let end = batch.end.after(mailbox, &part);
-                    self.commit(mailbox, context, std::mem::take(&mut part), end).await?;
+                    self.commit_so_far(mailbox, context, (&mut part, batch.end)).await?;
                     part.room.push(self.gateway.followers.room(bytes).await);
                 }
             }
@@ -163,13 +171,8 @@ impl<S: Wire> Connection<'_, S> {
                 Fetched::Whole(raw) => {
                     part.bytes = part.bytes.saturating_add(raw.len());
                     let ruling = if opens { policy::delivery_report() } else { ruling };
-                    match self.whole(seen, (ruling, direction), raw).await? {
-                        Ok(whole) => {
-                            part.filed.push(whole);
-                            room.take();
-                        }
-                        Err(out) => part.lost.push(out),
-                    }
+                    part.filed.push(self.whole(seen, (ruling, direction), raw).await?);
+                    room.take();
                 }
             }
             part.note(uid);
@@ -219,19 +222,20 @@ impl<S: Wire> Connection<'_, S> {
         Ok(fetched)
     }
 
-    /// Reads and seals a message, without the files that policy keeps out; the inner error is that it stays out for them.
-    /// All of it takes time in which nobody else should have to wait, so no transaction is begun yet.
+    /// Reads and seals a message, without the files that policy keeps out. All of it takes time in which nobody else should have to wait, so no transaction is begun yet.
     pub(super) async fn whole(
         &self,
         seen: Seen,
         (ruling, direction): (Ruling, Direction),
         raw: Bytes,
-    ) -> Result<Result<Whole, (Seen, Ruling)>, store::Error> {
+    ) -> Result<Whole, store::Error> {
         let (store, workspace) = (&self.gateway.store, self.workspace);
         let message = reading::read(&raw).await;
-        let Kept { raw, omitted } = match ingest::keep(&self.policy.settings, &message, raw) {
-            Ok(kept) => kept,
-            Err(ruling) => return Ok(Err((seen, ruling))),
+        let passed_on = self.passed_on(&raw);
+        let (Kept { raw, omitted }, left_out) = match ingest::keep(&self.policy.settings, &message, raw) {
+            Ok(kept) => (kept, None),
+            // Whether it is a copy is told by the message, not by its bytes.
+            Err(ruling) => (Kept { raw: Bytes::new(), omitted: Vec::new() }, Some(ruling)),
         };
         let bytes = match store.content_key(workspace, Some(self.account)).await {
             Ok(key) => store.seal_blob(workspace, key, &raw).await,
@@ -242,9 +246,18 @@ impl<S: Wire> Connection<'_, S> {
             store::Error::Missing => store::Error::Fenced,
             other => other,
         })?;
-        let passed_on = self.passed_on(&raw);
         let report = (message.kind == Kind::Bounce).then_some(raw);
-        Ok(Ok(Whole { seen, ruling, direction, message, bytes, passed_on, omitted, report }))
+        Ok(Whole { seen, ruling, direction, message, bytes, left_out, passed_on, omitted, report })
+    }
+
+    async fn commit_so_far(
+        &mut self,
+        mailbox: &mut Followed,
+        context: (Way, u32),
+        (part, end): (&mut Part, End),
+    ) -> Result<(), Failure> {
+        let end = end.after(mailbox, part);
+        self.commit(mailbox, context, std::mem::take(part), end).await
     }
 
     async fn commit(
@@ -328,8 +341,7 @@ impl<S: Wire> Connection<'_, S> {
             }
         }
         for (seen, ruling) in lost {
-            let id = self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
-            skipped.push((id, ruling.rule, seen.internal_date));
+            skipped.push(self.decide_seen(tx, writing, (seen, &hasher), (ruling, now)).await?);
         }
         for uid in unreadable {
             let ruling = policy::unreadable();
@@ -362,7 +374,19 @@ impl<S: Wire> Connection<'_, S> {
         Ok(())
     }
 
-    pub(super) async fn decide(
+    /// The same of a message whose header was read; with what is told of it.
+    pub(super) async fn decide_seen(
+        &self,
+        tx: &mut Tx,
+        writing: Writing<'_>,
+        (seen, hasher): (&Seen, &TextHasher),
+        (ruling, now): (&Ruling, Timestamp),
+    ) -> Result<(DecisionId, &'static str, Option<Timestamp>), store::Error> {
+        let id = self.decide(tx, writing, (seen.uid, Some((seen, hasher))), (ruling, now)).await?;
+        Ok((id, ruling.rule, seen.internal_date))
+    }
+
+    async fn decide(
         &self,
         tx: &mut Tx,
         writing: Writing<'_>,

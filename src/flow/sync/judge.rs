@@ -78,20 +78,24 @@ async fn look_around(session: &mut Session, bench: Bench<'_>, seen: &[&Seen]) ->
 
 impl Around {
     fn facts<'a>(&self, bench: Bench<'_>, message: &Seen, attribution: &'a Attribution) -> MailboxFacts<'a> {
-        let traits = traits(message, &self.others, &self.exchange);
+        let traits = traits(message, &self.others, (&self.exchange, &self.known));
         MailboxFacts::of(bench.user, attribution, &self.known, traits)
     }
 }
 
 /// What is found out about a message, by the addresses of other accounts of the workspace and by who answered whom.
-pub(super) fn traits(message: &Seen, others: &HashSet<Address>, exchange: &Exchange) -> Traits {
+pub(super) fn traits(
+    message: &Seen,
+    others: &HashSet<Address>,
+    (exchange, known): (&Exchange, &Known),
+) -> Traits {
     let parties = &message.parties;
     let mut named = [&parties.from, &parties.to, &parties.cc].into_iter().flatten();
     Traits {
         is_draft: message.is_draft,
         other_account: named.any(|party| others.contains(&party.address)),
         answers_user: exchange.answers(message),
-        answered: exchange.is_answered(message),
+        answered: exchange.is_answered(message, known),
     }
 }
 

@@ -15,9 +15,10 @@ use super::{
 use crate::{
     core::{
         account::MailboxUid,
+        decision::Ruling,
         ids::{AccountId, MessageKey},
+        inbound::Principal,
         job::Job,
-        message::Sighting,
         policy::{self, settings::OverSync},
     },
     flow::{
@@ -77,7 +78,7 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     /// Files what belongs as far as there is room, puts off the rest, and counts both that and what was sent by hand. True
-    /// when something new was filed.
+    /// when something that belongs was met, be it a copy of what was here.
     pub(super) async fn file_within_limits(
         &self,
         tx: &mut Tx,
@@ -87,15 +88,22 @@ impl<S: Wire> Connection<'_, S> {
         let part = writing.part;
         let purse = Purse::of(tx, self.user, now).await?;
         let mut room = Room::of(tx, &purse).await?;
-        let (mut filed, mut over) = (0, Vec::new());
+        let (mut filed, mut met, mut over, mut out) = (0, false, Vec::new(), Vec::new());
         let mut by_hand = sent_by_hand::Candidates::new(writing, now);
         for whole in &part.filed {
+            let arrival = self.arrival(whole, (writing.way, writing.uid_validity), writing.name, now);
+            if let Some(ruling) = whole.left_out.as_ref()
+                && ingest::original_of(tx, &arrival).await?.is_none()
+            {
+                out.push((&whole.seen, ruling));
+                continue;
+            }
             // Others may have used the room since we looked.
             if room.is_full() && !takes_no_room(whole) && !self.is_known(tx, &whole.seen).await? {
                 over.push(&whole.seen);
                 continue;
             }
-            let arrival = self.arrival(whole, (writing.way, writing.uid_validity), writing.name, now);
+            met = true;
             match self.ingest(tx, whole, arrival).await? {
                 Ingested::Filed(_) => {
                     filed += 1;
@@ -103,50 +111,59 @@ impl<S: Wire> Connection<'_, S> {
                     by_hand.add(&whole.seen);
                 }
                 Ingested::Known { message, .. } => {
-                    if by_hand.wants(&whole.seen) && self.is_first_sight(tx, message).await? {
+                    if by_hand.wants(&whole.seen) && !is_ours(tx, message).await? {
                         by_hand.add(&whole.seen);
                     }
                 }
             }
         }
         over.extend(&part.put_off);
-        self.put_off(tx, writing, &over, (&purse, now)).await?;
-        over.extend(part.left.iter().map(|(seen, _)| seen));
+        self.put_off(tx, writing, (&over, room), (&purse, now)).await?;
+        self.leave_out(tx, writing, &out, now).await?;
+        over.extend(part.left.iter().chain(&part.lost).map(|(seen, _)| seen));
+        over.extend(out.iter().map(|(seen, _)| seen));
         over.into_iter().for_each(|seen| by_hand.add_unread(seen));
         purse.count_synced(tx, filed).await?;
-        by_hand.count(tx, (self.user, self.account), &purse).await?;
-        Ok(filed > 0)
+        by_hand.count(tx, (self.user, self.account), (&purse, now)).await?;
+        Ok(met)
     }
 
-    /// Whether this account shows a message for the first time, and the CRM did not send it.
-    async fn is_first_sight(&self, tx: &mut Tx, message: MessageKey) -> Result<bool, Error> {
-        if tx.submission(message).await?.is_some() {
-            return Ok(false);
+    /// Writes down what stays out for its files.
+    async fn leave_out(
+        &self,
+        tx: &mut Tx,
+        writing: Writing<'_>,
+        out: &[(&Seen, &Ruling)],
+        now: Timestamp,
+    ) -> Result<(), FlowError> {
+        if out.is_empty() {
+            return Ok(());
         }
-        let rows = tx.sightings(&[message]).await?.remove(&message).unwrap_or_default();
-        let here = rows
-            .iter()
-            .filter(|row| matches!(&row.sighting, Sighting::Account(at) if at.account == self.account));
-        Ok(here.count() <= 1)
+        let hasher = tx.text_hasher().await?;
+        let mut skipped = Vec::new();
+        for (seen, ruling) in out {
+            skipped.push(self.decide_seen(tx, writing, (seen, &hasher), (ruling, now)).await?);
+        }
+        self.tell_skipped(tx, writing.way, &skipped, now).await
     }
 
     async fn put_off(
         &self,
         tx: &mut Tx,
         writing: Writing<'_>,
-        seen: &[&Seen],
+        (seen, room): (&[&Seen], Room),
         (purse, now): (&Purse, Timestamp),
     ) -> Result<(), FlowError> {
         if seen.is_empty() {
             return Ok(());
         }
         let hasher = tx.text_hasher().await?;
-        let over = self.policy.settings.over_sync;
+        // Nothing is left for good while there is room, which others may have made since we looked.
+        let over = if room.is_full() { self.policy.settings.over_sync } else { OverSync::Defer };
         let ruling = policy::over_sync_limit(over);
         let mut skipped = Vec::new();
         for seen in seen {
-            let id = self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (&ruling, now)).await?;
-            skipped.push((id, ruling.rule, seen.internal_date));
+            skipped.push(self.decide_seen(tx, writing, (seen, &hasher), (&ruling, now)).await?);
         }
         if over == OverSync::Skip {
             self.tell_skipped(tx, writing.way, &skipped, now).await?;
@@ -213,9 +230,15 @@ impl<S: Wire> Connection<'_, S> {
     }
 }
 
-/// A report on what was sent belongs to what is here already.
+/// A report on what was sent belongs to what is here already, and what comes in spite of its files is a copy.
 fn takes_no_room(whole: &Whole) -> bool {
-    whole.report.is_some()
+    whole.report.is_some() || whole.left_out.is_some()
+}
+
+/// Whether the CRM sent it. What came to a reply address and was passed on was sent by hand before.
+async fn is_ours(tx: &mut Tx, message: MessageKey) -> Result<bool, Error> {
+    let submission = tx.submission(message).await?;
+    Ok(submission.is_some_and(|sent| !matches!(sent.principal, Principal::Participant(_))))
 }
 
 pub(super) fn ids_of(seen: &Seen) -> impl Iterator<Item = &MessageId> {

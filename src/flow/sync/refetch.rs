@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 use super::{
     Failure, Memory,
     connection::{Connection, Wire, is_refusal},
-    consume::{Fetched, Whole},
+    consume::{BODY_BYTES_GUESS, Fetched, Whole},
     followers::Recall,
+    health,
 };
 use crate::{
     account::Trouble,
@@ -33,6 +34,7 @@ use crate::{
     },
     imap::{MailboxName, Uid},
     queue::{Leased, Settlement},
+    store::Tx,
 };
 
 /// How long the account's own session may take until it comes to an errand.
@@ -170,12 +172,15 @@ impl<S: Wire> Connection<'_, S> {
             let tx = self.gateway.store.begin(self.workspace).await?;
             return Ok(self.defer_again(tx, job, (&at, &purse)).await);
         }
+        // As for all bodies: those in hand at once have a bound, however many errands there are.
+        let bytes = seen.size.unwrap_or(BODY_BYTES_GUESS).min(self.gateway.settings.message_bytes_max);
+        let _room = self.gateway.followers.room(bytes).await;
         match self.body(place, &seen).await? {
             Fetched::Not(ruling) => Ok(self.leave_again(job, &at, &ruling).await),
-            Fetched::Whole(raw) => match self.whole(seen, (ruling, direction), raw).await? {
-                Ok(whole) => Ok(self.file_again(job, &at, &whole).await),
-                Err((_, ruling)) => Ok(self.leave_again(job, &at, &ruling).await),
-            },
+            Fetched::Whole(raw) => {
+                let whole = self.whole(seen, (ruling, direction), raw).await?;
+                Ok(self.file_again(job, &at, &whole).await)
+            }
         }
     }
 
@@ -198,7 +203,17 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     async fn leave_again(&self, job: &Leased, at: &MailboxUid, ruling: &Ruling) -> Result<(), FlowError> {
-        let mut tx = self.gateway.store.begin(self.workspace).await?;
+        let tx = self.gateway.store.begin(self.workspace).await?;
+        self.leave_within(tx, job, at, ruling).await
+    }
+
+    async fn leave_within(
+        &self,
+        mut tx: Tx,
+        job: &Leased,
+        at: &MailboxUid,
+        ruling: &Ruling,
+    ) -> Result<(), FlowError> {
         tx.revise_decision(at, ruling, ingest::stamp(&self.policy), now()).await?;
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;
@@ -215,13 +230,19 @@ impl<S: Wire> Connection<'_, S> {
         }
         tx.lock_filing().await?;
         let purse = Purse::of(&mut tx, self.user, now).await?;
-        if self.is_over_limit(&mut tx, &whole.seen, &purse).await? {
+        let arrival = self.arrival(whole, (Way::Live, at.uid_validity), &name, now);
+        if let Some(ruling) = &whole.left_out
+            && ingest::original_of(&mut tx, &arrival).await?.is_none()
+        {
+            return self.leave_within(tx, job, at, ruling).await;
+        }
+        if whole.left_out.is_none() && self.is_over_limit(&mut tx, &whole.seen, &purse).await? {
             return self.defer_again(tx, job, (at, &purse)).await;
         }
-        let arrival = self.arrival(whole, (Way::Live, at.uid_validity), &name, now);
         if matches!(self.ingest(&mut tx, whole, arrival).await?, Ingested::Filed(_)) {
             purse.count_synced(&mut tx, 1).await?;
         }
+        health::note_filed(&mut tx, self.account, now).await?;
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;
         Ok(())
