@@ -25,6 +25,7 @@ use super::{
     openapi::AccountStateWord,
     page::{self, Limit, List},
     problem::Problem,
+    users::ALIASES_MAX,
 };
 use crate::{
     core::{
@@ -266,7 +267,8 @@ struct AccountPatch {
 /// same request. A disconnected account is connected again by a new login; a paused one stays paused.
 ///
 /// A new address with a new login is another mailbox: from now on its mail is followed and no longer that of the former, what
-/// lies there already is read as when an account is connected, and the address becomes one of the user's own.
+/// lies there already is read as when an account is connected. With a key of the workspace the address becomes one of the
+/// user's own, unless somebody else has it.
 #[utoipa::path(patch, path = "/v1/workspaces/{ws}/accounts/{id}", tag = "accounts",
     operation_id = "update_account", request_body = AccountPatch, responses((status = 200, body = AccountView)))]
 async fn change(
@@ -307,7 +309,7 @@ async fn change(
     if let Some(credentials) = &credentials {
         tx.replace_credentials(id, credentials).await?;
         if old_email.key() != account.email.key() {
-            move_to(&mut tx, &mut account, &old_email).await?;
+            move_to(&mut tx, &access, &mut account, &old_email).await?;
         }
     }
     if matches!(account.status.state, AccountState::Paused | AccountState::WaitingForQuota) {
@@ -321,14 +323,19 @@ async fn change(
     Ok(Json(shown))
 }
 
-/// Has another mailbox followed from now on. Its address is the user's, unless it is known to be a colleague's.
-async fn move_to(tx: &mut Tx, account: &mut Account, from: &Address) -> Result<(), Problem> {
+/// Has another mailbox followed from now on. Its address becomes one of the user's where the workspace asks for the move: who
+/// acts as himself alone does not decide who he is. One that is known as somebody else's is not his.
+async fn move_to(tx: &mut Tx, access: &Access, account: &mut Account, from: &Address) -> Result<(), Problem> {
     account.connected_at = flow::now();
     account.status.last_checked_at = None;
     tx.move_account(account.id, from, account.connected_at).await?;
-    let (users, _) = tx.people_among(std::slice::from_ref(&account.email)).await?;
+    if access.act_for_all().is_err() {
+        return Ok(());
+    }
+    let (users, contacts) = tx.people_among(std::slice::from_ref(&account.email)).await?;
     let user = tx.user_to_change(account.user_id).await?;
-    if let Some(mut user) = user.filter(|_| users.is_empty()) {
+    let is_free = users.is_empty() && contacts.is_empty();
+    if let Some(mut user) = user.filter(|user| is_free && user.aliases.len() < ALIASES_MAX) {
         user.aliases.push(account.email.clone());
         tx.update_user(&user).await?;
     }

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Addresses of one person besides the first.
-const ALIASES_MAX: usize = 50;
+pub(super) const ALIASES_MAX: usize = 50;
 /// Accounts that are looked at before a user is deleted; who has more is asked to disconnect them one by one all the same.
 const ACCOUNTS_LOOKED_AT: u32 = 200;
 
