@@ -258,7 +258,7 @@ pub enum LimitVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum DecisionVerb {
-    /// List decisions, newest first: --query rfc822_message_id=…, address=…, account_id=…, verdict=…
+    /// List decisions, newest first: --query rfc822_message_id=…, own_message_id=…, address=…, account_id=…, verdict=…
     List(List),
 }
 

@@ -484,6 +484,10 @@ create table decisions (
     mailbox     bytea,
     uid_validity bigint,
     uid         bigint,
+    -- Whose account or address the mail came to, or who handed it in.
+    user_id     uuid,
+    -- When the mail was written: it may be decided on much later.
+    written_at  bigint,
     primary key (workspace, id)
 );
 create index decisions_recent on decisions (workspace, at, id);
@@ -546,7 +550,7 @@ create table limits (
 create table usage_counts (
     workspace   uuid not null references workspaces (id),
     user_id     uuid not null,
-    -- synced, sent_messages, sent_recipients
+    -- synced, sent_messages, sent_recipients, answers
     counted     text not null,
     slot        bigint not null,
     used        bigint not null,

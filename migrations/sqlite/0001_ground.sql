@@ -484,6 +484,10 @@ create table decisions (
     mailbox     blob,
     uid_validity integer,
     uid         integer,
+    -- Whose account or address the mail came to, or who handed it in.
+    user_id     blob,
+    -- When the mail was written: it may be decided on much later.
+    written_at  integer,
     primary key (workspace, id)
 ) strict;
 create index decisions_recent on decisions (workspace, at, id);
@@ -546,7 +550,7 @@ create table limits (
 create table usage_counts (
     workspace   blob not null references workspaces (id),
     user_id     blob not null,
-    -- synced, sent_messages, sent_recipients
+    -- synced, sent_messages, sent_recipients, answers
     counted     text not null,
     slot        integer not null,
     used        integer not null,

@@ -13,8 +13,8 @@ use crate::{
         ids::{AccountId, Id as _, UserId, WorkspaceId},
         job::{Job, smarthost_lanes, submit_lane},
         limits::{
-            Budget, Counted, Full, Level, Limits, Quota, SentUnit, Standing, Window, budget, slot_of,
-            takes_place,
+            Budget, Count, Counted, Full, Level, Limits, Quota, SLOT, SentUnit, Standing, Window, budget,
+            slot_of, takes_place,
         },
         policy::settings::OverSend,
     },
@@ -23,6 +23,29 @@ use crate::{
 
 /// How often a limit is looked at again that only somebody's act makes room in.
 const RECHECK: SignedDuration = SignedDuration::from_mins(1);
+
+/// Answers to one user's questions within the present and the last slot: more than anybody asks at a time.
+const ANSWERS_AT_ONCE_MAX: u64 = 10;
+/// Answers to one user's questions within a day. They are no reason to fill a mailbox, or to use up what a provider lets send.
+const ANSWERS_A_DAY_MAX: u64 = 40;
+
+/// Counts one more answer to a user's questions. False when it is one too many: then it is not counted.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn take_answer(tx: &mut Tx, user: UserId, now: Timestamp) -> Result<bool, Error> {
+    // Nobody else counts at the same time.
+    tx.user_to_change(user).await?;
+    let counts = tx.usage(user, Counted::Answers, Window::sliding(now).since).await?;
+    let sum = |counts: &mut dyn Iterator<Item = &Count>| counts.map(|count| count.count).sum::<u64>();
+    let lately = slot_of(now) - SLOT;
+    let at_once = sum(&mut counts.iter().filter(|count| count.slot >= lately));
+    if at_once >= ANSWERS_AT_ONCE_MAX || sum(&mut counts.iter()) >= ANSWERS_A_DAY_MAX {
+        return Ok(false);
+    }
+    tx.count_usage(user, &[(Counted::Answers, slot_of(now), 1)]).await?;
+    Ok(true)
+}
 
 /// What policy says of mail that a user may not send any more.
 ///

@@ -363,11 +363,16 @@ impl<S: Wire> Connection<'_, S> {
         (ruling, now): (&Ruling, Timestamp),
     ) -> Result<DecisionId, store::Error> {
         let hashes = seen.map(|(seen, hasher)| ingest::hashes_of(hasher, &seen.summary, &seen.parties));
+        let written_at = |seen: &Seen| {
+            ingest::written_at(&seen.summary, seen.internal_date.map_or(now, |date| date.min(now)))
+        };
         let decision = NewDecision {
             ruling: ruling.clone(),
             via: "account",
             message: None,
             seen_at: Some(self.place(writing.name, writing.uid_validity, uid)),
+            user: Some(self.user),
+            written_at: seen.map(|(seen, _)| written_at(seen)),
             hashes: hashes.unwrap_or_default(),
         };
         tx.decide(&decision, ingest::stamp(&self.policy), now).await
