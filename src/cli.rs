@@ -186,7 +186,7 @@ pub enum AccountVerb {
     Pause(One),
     /// Go on with an account that was paused, or stopped because it had failed for too long
     Resume(One),
-    /// Disconnect an account, and keep or erase what it brought: --data '{"history":"keep"}'
+    /// Disconnect an account, and keep or erase what it brought: --data '{"history":"keep"}', or nothing where policy says
     Disconnect(Update),
 }
 
