@@ -133,6 +133,8 @@ create table accounts (
     connected_at integer not null,
     -- Since when nothing has gone well; null while all is.
     failing_since integer,
+    -- What its provider said when it refused the login for sending; null while it takes mail.
+    sending_refused text,
     -- Of an account that is to be erased: what was removed so far, as JSON.
     receipt     text,
     -- The fence: raised on each change of owner, compared by every write of the worker.

@@ -19,16 +19,17 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The kind of an entry in the error log, by its code.
+    /// The kind of an entry in the error log, by its code; `None` of what only is to be known.
     #[must_use]
-    pub fn of(code: &str) -> Self {
-        match code {
+    pub fn of(code: &str) -> Option<Self> {
+        Some(match code {
             "credentials" => Self::AccessDenied,
             "revoked" => Self::Revoked,
             "not_enabled" => Self::NotEnabled,
             "unreadable" => Self::Importing,
+            "mail_passed_over" | "provider_alert" => return None,
             _ => Self::Reading,
-        }
+        })
     }
 
     /// Its words.

@@ -76,7 +76,15 @@ impl NewAccount {
         let now = flow::now();
         let status = connecting(now);
         Ok((
-            Account { id: mint(), user_id: self.user_id, email, settings, status, connected_at: now },
+            Account {
+                id: mint(),
+                user_id: self.user_id,
+                email,
+                settings,
+                status,
+                sending_refused: None,
+                connected_at: now,
+            },
             credentials,
         ))
     }
@@ -306,6 +314,7 @@ async fn change(
         require_login_for_new_hosts(&old_settings, &account.settings)?;
     }
     tx.update_account_settings(id, &account.email, &account.settings).await?;
+    account.sending_refused = None;
     if let Some(credentials) = &credentials {
         tx.replace_credentials(id, credentials).await?;
         if old_email.key() != account.email.key() {
@@ -369,6 +378,8 @@ pub(super) async fn restart(tx: &mut Tx, gateway: &Gateway, account: &mut Accoun
     tx.set_account_status(account.id, &account.status).await?;
     flow::limits::seat(tx, account, Some(was)).await?;
     tx.fence_account(account.id).await?;
+    account.sending_refused = None;
+    tx.refuse_sending(account.id, None).await?;
     // What was held while nobody could log in goes out now.
     flow::submit::release_held(tx, gateway, Some(account.user_id)).await?;
     Ok(())

@@ -243,7 +243,8 @@ async fn change(
     Ok(Json(user.into()))
 }
 
-/// Delete a user, with his keys and his capture address. Messages stay. His accounts have to be disconnected first.
+/// Delete a user, with his keys and his capture address. Messages stay. His accounts have to be disconnected first; what is to
+/// be erased of their mail has to be erased before, for afterwards nobody can tell which it was.
 #[utoipa::path(delete, path = "/v1/workspaces/{ws}/users/{id}", tag = "users", operation_id = "delete_user",
     responses((status = 204, description = "The user is deleted.")))]
 async fn delete(

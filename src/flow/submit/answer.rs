@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{
     handler::own_message_id,
     order::{Sender, choose_smarthost},
-    way_out::{WayOut, note_trouble, tell_workers, way_out},
+    way_out::{WayOut, note_unsent, tell_workers, way_out},
 };
 use crate::{
     account::{Exit as Server, SmtpClient},
@@ -68,7 +68,7 @@ pub async fn explain(gateway: &Gateway, job: &Leased, question: &Question) -> Re
             tracing::info!(job = job.id, code = trouble.code(), "an answer could not be sent yet");
             if let Some(account) = way.account {
                 let mut tx = gateway.store.begin(job.workspace).await?;
-                let is_refused = note_trouble(&mut tx, account, (began, &trouble)).await?;
+                let is_refused = note_unsent(&mut tx, account, (began, &trouble)).await?;
                 tx.commit().await?;
                 if is_refused {
                     tell_workers(gateway, account);

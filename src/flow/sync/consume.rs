@@ -290,7 +290,10 @@ impl<S: Wire> Connection<'_, S> {
             health::note_filed(&mut tx, self.account, now).await?;
         }
         match end {
-            End::Cursor(cursor) => tx.advance_cursor(self.account, name.as_bytes(), &cursor, now).await?,
+            End::Cursor(cursor) => {
+                tx.advance_cursor(self.account, name.as_bytes(), &cursor, now).await?;
+                health::recover(&mut tx, self.gateway, self.account, writing.tell).await?;
+            }
             End::Backfill(backfill) => {
                 tx.set_backfill(self.account, name.as_bytes(), &backfill).await?;
                 health::settle(&mut tx, self.gateway, self.account, writing.tell).await?;
