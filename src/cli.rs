@@ -186,7 +186,7 @@ pub enum AccountVerb {
     Pause(One),
     /// Go on with an account that was paused, or stopped because it had failed for too long
     Resume(One),
-    /// Disconnect an account, and keep or erase what it brought: --data '{"history":"keep"}'
+    /// Disconnect an account, and keep or erase what it brought: --data '{"history":"keep"}', or nothing where policy says
     Disconnect(Update),
 }
 
@@ -258,7 +258,7 @@ pub enum LimitVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum DecisionVerb {
-    /// List decisions, newest first: --query rfc822_message_id=…, address=…, account_id=…, verdict=…
+    /// List decisions, newest first: --query rfc822_message_id=…, own_message_id=…, address=…, account_id=…, verdict=…
     List(List),
 }
 

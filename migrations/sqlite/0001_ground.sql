@@ -137,6 +137,8 @@ create table accounts (
     generation  integer not null default 0,
     -- Since when nothing has gone well; null while all is.
     failing_since integer,
+    -- What its provider said when it refused the login for sending; null while it takes mail.
+    sending_refused text,
     -- Of an account that is to be erased: what was removed so far, as JSON.
     receipt     text,
     -- The fence: raised on each change of owner, compared by every write of the worker.
@@ -491,6 +493,10 @@ create table decisions (
     mailbox     blob,
     uid_validity integer,
     uid         integer,
+    -- Whose account or address the mail came to, or who handed it in.
+    user_id     blob,
+    -- When the mail was written: it may be decided on much later.
+    written_at  integer,
     primary key (workspace, id)
 ) strict;
 create index decisions_recent on decisions (workspace, at, id);
@@ -553,7 +559,7 @@ create table limits (
 create table usage_counts (
     workspace   blob not null references workspaces (id),
     user_id     blob not null,
-    -- synced, sent_messages, sent_recipients
+    -- synced, sent_messages, sent_recipients, answers
     counted     text not null,
     slot        integer not null,
     used        integer not null,

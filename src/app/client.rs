@@ -47,6 +47,8 @@ enum Body {
     None,
     Given(Kind, String),
     Stdin(Kind),
+    /// A value from a pipe; what may be left out is, at a terminal and where nothing comes.
+    MaybeStdin,
 }
 
 /// What a body is.
@@ -224,7 +226,11 @@ fn accounts(verb: AccountVerb) -> Call {
         AccountVerb::Completeness(one) => Call::one("accounts", one).then("completeness"),
         AccountVerb::Errors(within) => Call::of("accounts", within, "errors"),
         AccountVerb::Disconnect(Update { id, body }) => {
-            Call::within(&["accounts", &id, "disconnect"]).post(body)
+            let mut call = Call::within(&["accounts", &id, "disconnect"]).post(body);
+            if matches!(call.body, Body::Stdin(_)) {
+                call.body = Body::MaybeStdin;
+            }
+            call
         }
     }
 }
@@ -428,6 +434,13 @@ fn body(body: Body) -> anyhow::Result<Option<(Kind, String)>> {
     let (kind, text) = match body {
         Body::None => return Ok(None),
         Body::Given(kind, text) => (kind, text),
+        Body::MaybeStdin => {
+            let mut text = String::new();
+            if !std::io::stdin().is_terminal() {
+                std::io::stdin().read_to_string(&mut text).context("cannot read stdin")?;
+            }
+            (Kind::Json, if text.trim().is_empty() { "{}".to_owned() } else { text })
+        }
         Body::Stdin(kind) => {
             if std::io::stdin().is_terminal() {
                 eprintln!("Reading JSON from the terminal; end it with Ctrl-D.");
@@ -523,6 +536,7 @@ mod tests {
         ("account completeness acc_1", "GET /workspaces/acme/accounts/acc_1/completeness"),
         ("user coverage usr_1 --query days=7", "GET /workspaces/acme/users/usr_1/coverage?days=7"),
         ("account errors acc_1", "GET /workspaces/acme/accounts/acc_1/errors"),
+        ("account disconnect acc_1", "POST /workspaces/acme/accounts/acc_1/disconnect maybe stdin"),
         ("account disconnect acc_1 --data {}", "POST /workspaces/acme/accounts/acc_1/disconnect {}"),
         ("conversation list", "GET /workspaces/acme/conversations"),
         ("conversation get cnv_1", "GET /workspaces/acme/conversations/cnv_1"),
@@ -582,6 +596,7 @@ mod tests {
                 Body::None => String::new(),
                 Body::Given(Kind::Json, text) => format!(" {text}"),
                 Body::Stdin(Kind::Json) => " stdin".to_owned(),
+                Body::MaybeStdin => " maybe stdin".to_owned(),
                 Body::Given(Kind::Lines, _) | Body::Stdin(Kind::Lines) => " stdin lines".to_owned(),
             };
             let text = url.as_str().trim_start_matches("http://gw.example:8080/base/v1");

@@ -199,10 +199,31 @@ pub struct Account {
     pub email: Address,
     pub settings: AccountSettings,
     pub status: AccountStatus,
+    /// What its provider said when it refused the login for sending: until somebody acts it is read and nothing leaves by it.
+    pub sending_refused: Option<String>,
     /// Mail that arrived at the provider before this was there before us: it is filed but not announced.
     pub connected_at: Timestamp,
     /// How often it was given what may be another mailbox: UIDs of the former mean nothing in it.
     pub generation: u32,
+}
+
+impl Account {
+    /// The status as it is shown. What is read without trouble has room to say that nothing can be sent.
+    #[must_use]
+    pub fn shown_status(&self) -> AccountStatus {
+        let status = self.status.clone();
+        match &self.sending_refused {
+            Some(said) if status.state.is_worked() && status.detail.is_none() => AccountStatus {
+                detail: Some(format!("Mail is read, and none can be sent: {said}")),
+                advice: Some(
+                    "Have the provider allow it to send, then resume the account; or give it another login."
+                        .to_owned(),
+                ),
+                ..status
+            },
+            _ => status,
+        }
+    }
 }
 
 /// What erasing an account has removed so far: counts alone, and when.

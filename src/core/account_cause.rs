@@ -22,16 +22,17 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The kind of an entry in the error log, by its code.
+    /// The kind of an entry in the error log, by its code; `None` of what only is to be known.
     #[must_use]
-    pub fn of(code: &str) -> Self {
-        match code {
+    pub fn of(code: &str) -> Option<Self> {
+        Some(match code {
             "credentials" => Self::AccessDenied,
             "revoked" => Self::Revoked,
             "not_enabled" => Self::NotEnabled,
             "unreadable" => Self::Importing,
+            "mail_passed_over" | "provider_alert" => return None,
             _ => Self::Reading,
-        }
+        })
     }
 
     /// The kind of what an endpoint of the CRM answers, where the status says more than that it fails (RFC 9110 section 15.5).

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     account::MailboxUid,
-    ids::{AccountId, DecisionId, MessageKey},
+    ids::{AccountId, DecisionId, MessageKey, UserId},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,6 +36,10 @@ pub struct NewDecision {
     pub via: &'static str,
     pub message: Option<MessageKey>,
     pub seen_at: Option<MailboxUid>,
+    /// Whose address it came to, or who handed it in. Mail of an account is its user's in any case.
+    pub user: Option<UserId>,
+    /// When it was written, as far as that is known.
+    pub written_at: Option<Timestamp>,
     /// Hashes by which the decision is found: of the ids the mail has and names, and of its addresses.
     pub hashes: Vec<DecisionHash>,
 }

@@ -59,6 +59,8 @@ pub enum Counted {
     Synced,
     SentMessages,
     SentRecipients,
+    /// To questions about mail that was left out.
+    Answers,
 }
 
 impl From<SentUnit> for Counted {

@@ -93,7 +93,9 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
     let mut tx = gateway.store.begin(job.workspace).await?;
     let ruling =
         Ruling { verdict: Verdict::Held, rule: "cannot_be_processed", reason: "It could not be processed." };
-    let via = match tx.inbound_door(inbound).await? {
+    let door = tx.inbound_door(inbound).await?;
+    let user = door.as_ref().and_then(whose);
+    let via = match door {
         Some(Door::Submission { .. }) => "submission",
         Some(Door::Mx { routes, .. })
             if routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. })) =>
@@ -102,7 +104,8 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
         }
         _ => "capture",
     };
-    let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes: Vec::new() };
+    let decision =
+        NewDecision { ruling, via, message: None, seen_at: None, user, written_at: None, hashes: Vec::new() };
     let policy = policy_of(&mut tx, None).await?;
     hold(&mut tx, &policy, inbound, decision).await?;
     tx.settle(job, Settlement::Done).await?;
@@ -335,6 +338,18 @@ fn captured_for(routes: &[Route]) -> Option<UserId> {
     })
 }
 
+/// Who handed it in, or to whose address it came; of several the first.
+fn whose(door: &Door) -> Option<UserId> {
+    match door {
+        Door::Submission { order, .. } => Some(order.user),
+        Door::Mx { routes, .. } => routes.first().map(|route| match route.target {
+            RouteTarget::Capture { user } | RouteTarget::Why { user } | RouteTarget::Reply { user, .. } => {
+                user
+            }
+        }),
+    }
+}
+
 /// Leaves out what policy skips, and keeps aside what it holds.
 async fn leave(
     tx: &mut Tx,
@@ -346,7 +361,9 @@ async fn leave(
     let hashes =
         ingest::decision_hashes(tx, &message.summary, &gateway.settings.ours.parties(&message.summary))
             .await?;
-    let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes };
+    let written_at = Some(ingest::written_at(&message.summary, row.received_at));
+    let user = whose(&row.door);
+    let decision = NewDecision { ruling, via, message: None, seen_at: None, user, written_at, hashes };
     if decision.ruling.verdict == Verdict::Held {
         return hold(tx, by, row.id, decision).await;
     }

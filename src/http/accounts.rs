@@ -25,6 +25,7 @@ use super::{
     openapi::AccountStateWord,
     page::{self, Limit, List},
     problem::Problem,
+    users::ALIASES_MAX,
 };
 use crate::{
     core::{
@@ -81,6 +82,7 @@ impl NewAccount {
                 email,
                 settings,
                 status,
+                sending_refused: None,
                 connected_at: now,
                 generation: 0,
             },
@@ -121,7 +123,7 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>
     require_user(&mut work, "user_id", account.user_id).await?;
     require_role(&mut work, &access, account.user_id).await?;
     work.insert_account(&account, &credentials).await?;
-    own_address_of(&mut work, &account).await?;
+    own_address_of(&mut work, &access, &account).await?;
     flow::limits::seat(&mut work, &mut account, None).await?;
     let id = account.id;
     let shown = shown(&mut work, account).await?;
@@ -275,8 +277,9 @@ struct AccountPatch {
 /// same request. A disconnected account is connected again by a new login; a paused one stays paused.
 ///
 /// A new address with a new login is another mailbox: from now on its mail is followed and no longer that of the former, what
-/// lies there already is read as when an account is connected, and the address becomes one of the user's own. Another host or
-/// user name may be another mailbox too: what lies there is compared, and what is not known is read.
+/// lies there already is read as when an account is connected. With a key of the workspace the address becomes one of the
+/// user's own, unless somebody else has it. Another host or user name may be another mailbox too: what lies there is compared,
+/// and what is not known is read.
 #[utoipa::path(patch, path = "/v1/workspaces/{ws}/accounts/{id}", tag = "accounts",
     operation_id = "update_account", request_body = AccountPatch, responses((status = 200, body = AccountView)))]
 async fn change(
@@ -314,9 +317,10 @@ async fn change(
         require_login_for_new_hosts(&old_settings, &account.settings)?;
     }
     tx.update_account_settings(id, &account.email, &account.settings).await?;
+    account.sending_refused = None;
     let is_renamed = old_email.key() != account.email.key();
     if is_renamed {
-        own_address_of(&mut tx, &account).await?;
+        own_address_of(&mut tx, &access, &account).await?;
     }
     if let Some(credentials) = &credentials {
         if is_renamed {
@@ -337,12 +341,17 @@ async fn change(
     Ok(Json(shown))
 }
 
-/// Makes an account's address one of its user's own, unless it is known to be a colleague's: what he writes by it is his, and
-/// he is no stranger in what is written to it.
-pub(super) async fn own_address_of(tx: &mut Tx, account: &Account) -> Result<(), Problem> {
-    let (users, _) = tx.people_among(std::slice::from_ref(&account.email)).await?;
+/// Makes an account's address one of its user's own: what he writes by it is his, and he is no stranger in what is written to it.
+/// Only where the workspace asks for it: who acts as himself alone does not decide who he is. One that is known as somebody
+/// else's is not his.
+pub(super) async fn own_address_of(tx: &mut Tx, access: &Access, account: &Account) -> Result<(), Problem> {
+    if access.act_for_all().is_err() {
+        return Ok(());
+    }
+    let (users, contacts) = tx.people_among(std::slice::from_ref(&account.email)).await?;
     let user = tx.user_to_change(account.user_id).await?;
-    if let Some(mut user) = user.filter(|_| users.is_empty()) {
+    let is_free = users.is_empty() && contacts.is_empty();
+    if let Some(mut user) = user.filter(|user| is_free && user.aliases.len() < ALIASES_MAX) {
         user.aliases.push(account.email.clone());
         tx.update_user(&user).await?;
     }
@@ -401,6 +410,8 @@ pub(super) async fn restart(tx: &mut Tx, gateway: &Gateway, account: &mut Accoun
     tx.set_account_status(account.id, &account.status).await?;
     flow::limits::seat(tx, account, Some(was)).await?;
     tx.fence_account(account.id).await?;
+    account.sending_refused = None;
+    tx.refuse_sending(account.id, None).await?;
     // What was held while nobody could log in goes out now.
     flow::submit::release_held(tx, gateway, Some(account.user_id)).await?;
     Ok(())

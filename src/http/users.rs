@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Addresses of one person besides the first.
-const ALIASES_MAX: usize = 50;
+pub(super) const ALIASES_MAX: usize = 50;
 /// Accounts that are looked at when a user is changed or deleted; who has more is asked to disconnect them one by one all the
 /// same.
 const ACCOUNTS_LOOKED_AT: u32 = 200;
@@ -261,7 +261,7 @@ async fn change(
     // What is sent from his accounts stays his, whatever his other addresses.
     for account in tx.accounts(&Page::new(ACCOUNTS_LOOKED_AT, None), &accounts_of(id)).await? {
         if is_connected(&account) {
-            own_address_of(&mut tx, &account).await?;
+            own_address_of(&mut tx, &access, &account).await?;
         }
     }
     let user = tx.user(id).await?.ok_or_else(Problem::not_found)?;

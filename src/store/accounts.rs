@@ -23,7 +23,7 @@ use crate::{
 };
 
 const COLUMNS: &str = "id, user_id, email, settings, state, state_since, detail, advice, last_synced_at, \
-     last_checked_at, next_attempt_at, progress, connected_at, generation";
+     last_checked_at, next_attempt_at, progress, sending_refused, connected_at, generation";
 
 /// Most lines of an account's error log that are shown: one for each code, and there are not that many codes.
 const ERRORS_MAX: u32 = 200;
@@ -72,7 +72,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Changes address and servers of an account that stays connected.
+    /// Changes address and servers of an account that stays connected. Whether it may send is found out anew.
     ///
     /// # Errors
     /// `Missing` when there is no such account, `Conflict` when another has the address.
@@ -82,11 +82,48 @@ impl Tx {
         email: &Address,
         settings: &AccountSettings,
     ) -> Result<(), Error> {
-        let query = sql("update accounts set email = $3, settings = $4 where workspace = $1 and id = $2")
+        let query = sql("update accounts set email = $3, settings = $4, sending_refused = null \
+             where workspace = $1 and id = $2")
+        .bind(self.workspace())
+        .bind(id)
+        .bind(email.key())
+        .bind(json_text(settings));
+        changed(self.execute(query).await?)
+    }
+
+    /// Notes that the provider refuses the account's login for sending, or with `None` that it may be tried again.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn refuse_sending(&mut self, id: AccountId, said: Option<&str>) -> Result<(), Error> {
+        let query = sql("update accounts set sending_refused = $3 where workspace = $1 and id = $2")
             .bind(self.workspace())
             .bind(id)
-            .bind(email.key())
-            .bind(json_text(settings));
+            .bind(said.map(str::to_owned));
+        changed(self.execute(query).await?)
+    }
+
+    /// Takes mail for new that comes from then on.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn set_connected_at(&mut self, id: AccountId, at: Timestamp) -> Result<(), Error> {
+        let query = sql("update accounts set connected_at = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(at);
+        changed(self.execute(query).await?)
+    }
+
+    /// Has an account that fails count as failing since then.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn set_failing_since(&mut self, id: AccountId, at: Timestamp) -> Result<(), Error> {
+        let query = sql("update accounts set failing_since = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(at);
         changed(self.execute(query).await?)
     }
 
@@ -292,6 +329,7 @@ fn read(row: &Row) -> Result<Account, Error> {
             next_attempt_at: row.get("next_attempt_at")?,
             progress: row.opt_json("progress")?,
         },
+        sending_refused: row.get("sending_refused")?,
         connected_at: row.get("connected_at")?,
         generation: row.get("generation")?,
     })

@@ -129,7 +129,7 @@ impl Session {
         .arg(self.workspace())
         .text(" and h.hash in ")
         .list(authors)
-        .text(" and d.at >= ")
+        .text(" and coalesce(d.written_at, d.at) >= ")
         .arg(since)
         .text(" order by d.id desc limit ")
         .arg(LEFT_OUT_ROWS_MAX)

@@ -20,7 +20,7 @@ use super::{
 use crate::core::{
     account::MailboxUid,
     decision::{Decision, HashRole, NewDecision, Ruling, Verdict},
-    ids::{AccountId, DecisionId, MessageKey},
+    ids::{AccountId, DecisionId, MessageKey, UserId},
     policy::FINAL_RULES,
 };
 
@@ -41,11 +41,13 @@ pub struct PolicyStamp<'a> {
 pub struct DecisionFilter {
     /// Of Message-IDs and addresses (`Session::hash_of`): those that have them all.
     pub hashes: Vec<[u8; 16]>,
-    /// What each of the hashes is to be of.
-    pub role: Option<HashRole>,
+    /// Of a Message-ID: those of the mail that has it, and not of mail that only names it.
+    pub own_id: Option<[u8; 16]>,
     pub account: Option<AccountId>,
     pub verdict: Option<Verdict>,
     pub message: Option<MessageKey>,
+    /// What this user may be told: all that was filed, and of the rest what came to him.
+    pub told: Option<UserId>,
 }
 
 /// Hashes ids and addresses of one workspace.
@@ -75,12 +77,14 @@ impl Tx {
         let minted = mint::<DecisionId>();
         let at = decision.seen_at.as_ref();
         let query = sql("insert into decisions (workspace, id, at, verdict, rule, reason, preset, policy_version, \
-             via, message, account, mailbox, uid_validity, uid) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+             via, message, account, mailbox, uid_validity, uid, user_id, written_at) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, \
+             coalesce((select user_id from accounts where workspace = $1 and id = $11), $15), $16) \
              on conflict (workspace, account, mailbox, uid_validity, uid) where account is not null do update set \
              at = excluded.at, verdict = excluded.verdict, rule = excluded.rule, reason = excluded.reason, \
              preset = excluded.preset, policy_version = excluded.policy_version, via = excluded.via, \
-             message = excluded.message returning id")
+             message = excluded.message, user_id = excluded.user_id, written_at = excluded.written_at \
+             returning id")
         .bind(self.workspace())
         .bind(minted)
         .bind(now)
@@ -94,7 +98,9 @@ impl Tx {
         .bind(at.map(|at| at.account))
         .bind(at.map(|at| at.mailbox.as_slice()))
         .bind(at.map(|at| at.uid_validity))
-        .bind(at.map(|at| at.uid));
+        .bind(at.map(|at| at.uid))
+        .bind(decision.user)
+        .bind(decision.written_at);
         let id: DecisionId = self.fetch_one(query).await?.id("id")?;
         if id != minted {
             let query = sql("delete from decision_hashes where workspace = $1 and decision = $2")
@@ -179,18 +185,23 @@ impl Session {
     pub async fn decisions(&mut self, page: &Page, filter: &DecisionFilter) -> Result<Vec<Decision>, Error> {
         let workspace = self.workspace();
         // Few are about one message or person: they are looked up, and not looked for among all.
+        let own_id = filter.own_id.map(|hash| (hash, Some(HashRole::Id.as_str())));
+        let hashes: Vec<_> = filter.hashes.iter().map(|hash| (*hash, None)).chain(own_id).collect();
         let about: String =
-            (0..filter.hashes.len()).map(|number| format!("decision_hashes h{number} cross join ")).collect();
+            (0..hashes.len()).map(|number| format!("decision_hashes h{number} cross join ")).collect();
         let mut query =
             Statement::new(format!("select {COLUMNS} from {about}decisions d where d.workspace = "))
                 .arg(workspace);
-        for (number, hash) in filter.hashes.iter().enumerate() {
+        for (number, (hash, role)) in hashes.into_iter().enumerate() {
             query = query
                 .text(&format!(" and d.id = h{number}.decision and h{number}.workspace = "))
                 .arg(workspace)
                 .text(&format!(" and h{number}.hash = "))
-                .arg(*hash)
-                .given(&format!(" and h{number}.role = "), filter.role.map(HashRole::as_str));
+                .arg(hash)
+                .given(&format!(" and h{number}.role = "), role);
+        }
+        if let Some(user) = filter.told {
+            query = query.text(" and (d.verdict = 'synced' or d.user_id = ").arg(user).text(")");
         }
         let query = query
             .given(" and d.account = ", filter.account)

@@ -354,8 +354,8 @@ impl Tx {
         let workspace = self.workspace();
         let nowhere = Endpoint { host: NOWHERE.to_owned(), port: 0, security: Security::Tls };
         let settings = AccountSettings { imap: nowhere.clone(), smtp: nowhere };
-        let query = sql("update accounts set email = $3, settings = $4, credentials = $5, key_id = null \
-             where workspace = $1 and id = $2")
+        let query = sql("update accounts set email = $3, settings = $4, credentials = $5, key_id = null, \
+             sending_refused = null where workspace = $1 and id = $2")
         .bind(workspace)
         .bind(account)
         .bind(format!("{}@{NOWHERE}", account.uuid().simple()))

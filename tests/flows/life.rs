@@ -6,7 +6,7 @@ use std::net::TcpListener;
 
 use mailweave::{
     mail::Address,
-    sandbox::{Behaviour, SpecialUse},
+    sandbox::{Act, Behaviour, Service, SpecialUse, Trigger},
 };
 use serde_json::{Value, json};
 
@@ -158,6 +158,72 @@ both! {
         world.crm.patch(&path, &mended);
         await_state("awaiting_first_mail");
         assert_eq!(world.crm.events_of("account.stopped").len(), 1);
+    }
+
+    fn shsp_13_time_in_which_nobody_tried_is_no_time_of_failing(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let ann = world.user("ann", "Ann Lee");
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let account = ann.connect(&world.crm, &endpoint(closed, "none"), &endpoint(closed, "none"));
+        let path = format!("/accounts/{account}");
+        wait_for("the account to fail", PATIENCE, || world.crm.get(&path)["status"]["state"] == "error");
+        let tries = || world.crm.list(&format!("{path}/errors"))[0]["count"].as_i64().unwrap();
+        let tried = tries();
+        // As if the gateway had been off for long.
+        world.gateway.execute("update accounts set failing_since = 1, next_attempt_at = 2");
+        world.crm.post(&format!("{path}/sync"), &json!({}));
+        wait_for("another try", PATIENCE, || tries() > tried);
+        assert_eq!(world.crm.get(&path)["status"]["state"], "error");
+        assert_eq!(world.crm.events_of("account.stopped"), Vec::<Value>::new());
+        assert_eq!(world.gateway.count("select count(*) from accounts where failing_since < 1000000"), 0);
+    }
+
+    fn an_account_whose_mail_is_read_does_not_fail(engine) {
+        let desk = Desk::start(engine);
+        let world = &desk.world;
+        // Whenever mail is looked for elsewhere than in the inbox, the server hangs up.
+        world.provider().arm(Trigger::always(Service::Imap, "EXAMINE").containing("sent"), Act::Drop);
+        let own = Letter::new(&desk.ann.person.address, &[&desk.bob.address]);
+        let from = Address::parse(&desk.ann.person.address).unwrap();
+        world.provider().append(&from, "Sent", own.raw().replace('\n', "\r\n").as_bytes(), &[]).unwrap();
+        desk.await_state("error");
+        assert_eq!(world.crm.events_of("account.connected").len(), 1);
+        let letter = desk.bob_writes();
+        world.crm.post(&desk.path("/sync"), &json!({}));
+        world.crm.await_mail("message.received", &letter.id);
+        wait_for("it to be well", PATIENCE, || world.crm.events_of("account.connected").len() == 2);
+    }
+
+    fn what_came_before_the_first_login_that_worked_is_history(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        world.crm.post("/contacts", &json!({ "email": bob.address }));
+        world.crm.put(&format!("/users/{}/policy", ann.id), &json!({ "overrides": { "backfill_days": 0 } }));
+        let address = Address::parse(&ann.person.address).unwrap();
+        world.provider().set_password(&address, "another").unwrap();
+        let account = world.connect(&ann);
+        let path = format!("/accounts/{account}");
+        wait_for("the login to be refused", PATIENCE, || world.crm.get(&path)["status"]["state"] == "reauth_required");
+        let deliver = |letter: &Letter| {
+            world.provider().deliver(&address, letter.raw().replace('\n', "\r\n").as_bytes()).unwrap();
+        };
+        let before = Letter::new(&bob.address, &[&ann.person.address]);
+        deliver(&before);
+        // As if it had taken an hour to find the right password.
+        world.gateway.execute("update accounts set connected_at = connected_at - 3600000000");
+        let login = login(&Person { password: "another".to_owned(), ..ann.person.clone() });
+        world.crm.patch(&path, &json!({ "auth": login }));
+        world.crm.await_account(&account);
+        let completeness = || world.crm.get(&format!("{path}/completeness"));
+        wait_for("the first comparison", PATIENCE, || {
+            completeness()["mailboxes"].as_array().unwrap().iter().all(|mailbox| mailbox["compared_at"].is_string())
+        });
+        let after = Letter::new(&bob.address, &[&ann.person.address]);
+        deliver(&after);
+        world.crm.await_mail("message.received", &after.id);
+        assert_eq!(completeness()["healed"], 0);
+        let filed: Vec<Value> = world.crm.messages().iter().map(|message| message["rfc822_message_id"].clone()).collect();
+        assert_eq!(filed, [json!(after.id)]);
     }
 
     fn keap_27_a_changed_password_is_told_with_what_helps(engine) {

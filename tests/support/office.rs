@@ -230,6 +230,7 @@ impl Office {
             email: address(&self.person.address),
             settings: AccountSettings { imap: self.imap.clone(), smtp: self.imap.clone() },
             status: connecting(),
+            sending_refused: None,
             connected_at: Timestamp::now(),
             generation: 0,
         };

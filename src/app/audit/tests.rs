@@ -166,6 +166,7 @@ fn account(user: UserId) -> Account {
             next_attempt_at: None,
             progress: None,
         },
+        sending_refused: None,
         connected_at: flow::now(),
         generation: 0,
     }

@@ -39,7 +39,10 @@ pub fn automatic_question() -> Ruling {
 /// More questions than people ask.
 #[must_use]
 pub fn too_many_questions() -> Ruling {
-    skipped("too_many_questions", "So many questions came within ten minutes that it looks like a loop.")
+    skipped(
+        "too_many_questions",
+        "So many questions came that it looks like a loop, or like somebody else who asks.",
+    )
 }
 
 /// A question whose answer did not go out, or may not have.

@@ -33,6 +33,9 @@ pub(super) async fn decide(
         via: arrival.via,
         message: Some(message),
         seen_at,
+        // What is filed everybody may be told of.
+        user: None,
+        written_at: Some(super::sent_at(arrival)),
         hashes,
     };
     tx.decide(&decision, stamp(policy), arrival.received_at).await.map(drop)

@@ -30,7 +30,7 @@ use crate::{
         policy::{self, FileRule, Policy, Settings},
         threading::{ThreadKey, ThreadNode},
     },
-    mail::{Address, Attachment, Defect, Message},
+    mail::{Address, Attachment, Defect, HeaderSummary, Message},
     store::{self, Error, SealedBlob, Tx, mint},
 };
 
@@ -395,10 +395,13 @@ fn attachment(attachment: &Attachment, omitted: &[(usize, FileRule)]) -> Attachm
     }
 }
 
-/// The Date field, unless it lies in the future or is absent: then the time of arrival.
 fn sent_at(arrival: &Arrival<'_>) -> Timestamp {
-    let arrived = arrival.arrived_at();
-    arrival.message.summary.date.map_or(arrived, |date| date.min(arrived))
+    written_at(&arrival.message.summary, arrival.arrived_at())
+}
+
+/// The Date field, unless it lies in the future or is absent: then the time of arrival.
+pub(super) fn written_at(summary: &HeaderSummary, arrived: Timestamp) -> Timestamp {
+    summary.date.map_or(arrived, |date| date.min(arrived))
 }
 
 fn message_event(arrival: &Arrival<'_>, message: &StoredMessage, contacts: &[ContactId]) -> Option<Event> {

@@ -5,11 +5,13 @@
 //! are those of accounts. Not here: what is allowed (`core::allowance`), windows (`core::limits`), and what becomes of mail at
 //! a limit (`sync::quota`, `submit::budget`).
 
+mod answers;
 mod places;
 mod purse;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub(super) use answers::take_answer;
 pub use places::{seat, seat_waiting};
 pub(super) use purse::Purse;
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{
     handler::own_message_id,
     order::{Sender, choose_smarthost},
-    way_out::{WayOut, note_trouble, tell_workers, way_out},
+    way_out::{WayOut, note_unsent, tell_workers, way_out},
 };
 use crate::{
     account::{Exit as Server, SmtpClient},
@@ -19,25 +19,24 @@ use crate::{
         ids::AccountId,
         inbound::SendClass,
         job::{Job, Question},
+        limits::Budget,
         people::User,
         policy, retry,
     },
-    flow::{FlowError, Gateway, ingest::stamp, jitter, now, policy_of, signed},
+    flow::{FlowError, Gateway, ingest::stamp, jitter, limits::Purse, now, policy_of, signed},
     mail::{
         Address, Draft, Envelope, HeaderName, HeaderText, Party, Recipient, ReversePath,
         surgery::prepend_fields,
     },
     queue::{Leased, Settlement},
     smtp::{Outcome, Transmission},
-    store::{AccountFilter, DecisionFilter, Page, Session},
+    store::{DecisionFilter, Page, Session},
 };
 
 /// Tries of one answer: whoever waited longer has asked somebody else.
 const TRIES_MAX: u32 = 6;
 /// Decisions in one answer: of the newest mails with a person.
 const DECISIONS_MAX: u32 = 10;
-/// Accounts that one user has at most, for this.
-const ACCOUNTS_MAX: u32 = 200;
 
 /// What is known, and how it was found.
 struct Found {
@@ -110,7 +109,7 @@ async fn attempt(
     tracing::info!(job = job.id, code = trouble.code(), "an answer could not be sent yet");
     if let Some(account) = way.account {
         let mut tx = gateway.store.begin(job.workspace).await?;
-        let is_refused = note_trouble(&mut tx, account, (began, &trouble)).await?;
+        let is_refused = note_unsent(&mut tx, account, (began, &trouble)).await?;
         tx.commit().await?;
         if is_refused {
             tell_workers(gateway, account);
@@ -119,27 +118,20 @@ async fn attempt(
     Ok(Tried::Later)
 }
 
-/// What was decided about the mail asked about, else about the mail with its people. Of a colleague's mailbox he is told
+/// What was decided about the mail asked about, else about the mail with its people. Of what came to a colleague he is told
 /// only what everybody can see, for it was filed.
 async fn find(session: &mut Session, question: &Question) -> Result<Found, FlowError> {
-    let filter = AccountFilter { user: Some(question.user), ..AccountFilter::default() };
-    let accounts = session.accounts(&Page::new(ACCOUNTS_MAX, None), &filter).await?;
-    let own: Vec<AccountId> = accounts.into_iter().map(|account| account.id).collect();
+    let told = Some(question.user);
     for (hashes, by_id) in [(&question.ids, true), (&question.addresses, false)] {
-        let role = by_id.then_some(HashRole::Id);
-        let is_his = |decision: &Decision| match decision.account_id {
-            _ if decision.verdict == Verdict::Synced => true,
-            Some(account) => own.contains(&account),
-            // Whoever knows the id has the mail.
-            None => by_id,
-        };
         let mut decisions: Vec<Decision> = Vec::new();
         for hash in hashes {
-            let filter = DecisionFilter { hashes: vec![*hash], role, ..DecisionFilter::default() };
-            let some = session.decisions(&Page::new(DECISIONS_MAX, None), &filter).await?;
-            let known = |one: &Decision| decisions.iter().any(|other| other.id == one.id);
-            let new: Vec<Decision> = some.into_iter().filter(|one| is_his(one) && !known(one)).collect();
-            decisions.extend(new);
+            let filter = match by_id {
+                true => DecisionFilter { own_id: Some(*hash), told, ..DecisionFilter::default() },
+                false => DecisionFilter { hashes: vec![*hash], told, ..DecisionFilter::default() },
+            };
+            let mut some = session.decisions(&Page::new(DECISIONS_MAX, None), &filter).await?;
+            some.retain(|one| decisions.iter().all(|known| known.id != one.id));
+            decisions.extend(some);
         }
         if !decisions.is_empty() {
             decisions.sort_by_key(|decision| std::cmp::Reverse(decision.at));
@@ -150,7 +142,7 @@ async fn find(session: &mut Session, question: &Question) -> Result<Found, FlowE
     Ok(Found { by_id: true, decisions: Vec::new() })
 }
 
-/// The smarthost, if it sends for the reply domain, and the user's account, if it may be logged in to now.
+/// The smarthost, if it sends for the reply domain, and the user's account, if it may send and be logged in to now.
 async fn ways(session: &mut Session, gateway: &Gateway, user: &User) -> Result<Vec<Way>, FlowError> {
     let mut ways = Vec::new();
     let sender = Sender { user: user.id, from: &user.email, class: SendClass::Individual };
@@ -162,6 +154,11 @@ async fn ways(session: &mut Session, gateway: &Gateway, user: &User) -> Result<V
         ways.push(Way { account: None, server, from, reverse_path: ReversePath::Null });
     }
     let Some(account) = session.sending_account(user.id).await? else { return Ok(ways) };
+    // It is mail of his account as any other, and counted when it is seen in Sent.
+    let budget = Purse::of(session, user.id, now()).await?.send_budget(session, Some(account)).await?;
+    if matches!(budget, Budget::Full(_) | Budget::Room(Some(0))) {
+        return Ok(ways);
+    }
     let WayOut::Open(server) = way_out(session, Some(account)).await? else { return Ok(ways) };
     // Providers let an account send as itself alone; what bounces comes back to the user.
     let from = server.account_address.clone().unwrap_or_else(|| user.email.clone());

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     core::{
+        account::Account,
         ids::{AccountId, MessageKey, UserId, WorkspaceId},
         inbound::{Exit, Principal},
         message::{Author, StoredMessage},
@@ -99,7 +100,7 @@ async fn release_page(
         let Some(stored) = tx.message(submission.message).await? else { continue };
         let Ok(exit) = exit_for(tx, gateway, (&submission, &stored)).await? else { continue };
         if let Exit::Account(account) = exit
-            && !tx.account(account).await?.is_some_and(|account| account.status.state.is_worked())
+            && !tx.account(account).await?.is_some_and(|account| may_send(&account))
         {
             // It waits for its user: what left by it now would only be held again.
             continue;
@@ -114,6 +115,10 @@ async fn release_page(
         start(tx, &submission, Some(exit), now).await?;
     }
     Ok(last)
+}
+
+fn may_send(account: &Account) -> bool {
+    account.status.state.is_worked() && account.sending_refused.is_none()
 }
 
 async fn exit_for(

@@ -3,6 +3,8 @@
 //! INBOX and Sent, by SPECIAL-USE and then by name; at Gmail All Mail, which holds both and what was archived before we
 //! looked. Not here: the names (`imap::choose`) and reading.
 
+use jiff::SignedDuration;
+
 use super::{
     Failure,
     connection::{Connection, Followed, Wire, within},
@@ -19,6 +21,10 @@ use crate::{
     store::Tx,
 };
 
+/// How long connecting may take. Who could log in only later is connected from then on: what came before is history, all of it
+/// alike, however much of it the first sweep would have found.
+const CONNECTING: SignedDuration = SignedDuration::from_mins(2);
+
 impl<S: Wire> Connection<'_, S> {
     /// Chooses the mailboxes, begins to follow those that are new, and lets go of those that are no longer chosen. The
     /// first is the one to wait on.
@@ -26,6 +32,9 @@ impl<S: Wire> Connection<'_, S> {
         let chosen = imap::choose(&self.client.list().await?);
         let wanted = wanted(chosen, self.client.capabilities().gmail());
         let rows = self.read().await?.mailboxes(self.account).await?;
+        if rows.is_empty() && now().duration_since(self.connected_at) > CONNECTING {
+            self.connected_at = now();
+        }
         let (mut followed, mut new) = (Vec::new(), Vec::new());
         for (name, role) in &wanted {
             match rows.iter().find(|row| row.name == name.as_bytes() && row.role == *role) {
@@ -102,6 +111,9 @@ impl<S: Wire> Connection<'_, S> {
         let alerts = self.client.take_alerts();
         let is_followed = |row: &FollowedMailbox| followed.iter().any(|f| f.name.as_bytes() == row.name);
         let mut tx = self.begin().await?;
+        if rows.is_empty() {
+            tx.set_connected_at(self.account, self.connected_at).await?;
+        }
         for row in rows.iter().filter(|row| !is_followed(row)) {
             tx.forget_mailbox(self.account, &row.name).await?;
         }

@@ -310,7 +310,10 @@ impl<S: Wire> Connection<'_, S> {
             health::note_filed(&mut tx, self.account, now).await?;
         }
         match end {
-            End::Cursor(cursor) => tx.advance_cursor(self.account, name.as_bytes(), &cursor, now).await?,
+            End::Cursor(cursor) => {
+                tx.advance_cursor(self.account, name.as_bytes(), &cursor, now).await?;
+                health::recover(&mut tx, self.gateway, self.account, writing.tell).await?;
+            }
             End::Backfill(backfill) => {
                 tx.set_backfill(self.account, name.as_bytes(), &backfill).await?;
                 health::settle(&mut tx, self.gateway, self.account, writing.tell).await?;
@@ -394,11 +397,16 @@ impl<S: Wire> Connection<'_, S> {
         (ruling, now): (&Ruling, Timestamp),
     ) -> Result<DecisionId, store::Error> {
         let hashes = seen.map(|(seen, hasher)| ingest::hashes_of(hasher, &seen.summary, &seen.parties));
+        let written_at = |seen: &Seen| {
+            ingest::written_at(&seen.summary, seen.internal_date.map_or(now, |date| date.min(now)))
+        };
         let decision = NewDecision {
             ruling: ruling.clone(),
             via: "account",
             message: None,
             seen_at: Some(self.place(writing.name, writing.uid_validity, uid)),
+            user: Some(self.user),
+            written_at: seen.map(|(seen, _)| written_at(seen)),
             hashes: hashes.unwrap_or_default(),
         };
         tx.decide(&decision, ingest::stamp(&self.policy), now).await

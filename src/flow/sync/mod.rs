@@ -30,8 +30,8 @@ mod wait;
 
 pub use follow::follow;
 pub use followers::Followers;
-pub(super) use health::refuse_login;
 pub use health::{record, resume_at};
+pub(super) use health::{refuse_login, refuse_sending};
 pub use memory::Memory;
 pub use quota::take_up;
 pub use refetch::refetch;

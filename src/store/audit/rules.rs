@@ -288,6 +288,7 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("decisions", "message", "messages"),
     ("decisions", "message", "inbound"),
     ("decisions", "account", "accounts"),
+    ("decisions", "user_id", "users"),
     ("decision_hashes", "decision", "decisions"),
     // Or the workspace itself.
     ("limits", "subject", "users"),

@@ -78,6 +78,8 @@ async fn fill(place: &Place) -> Full {
         via: "account",
         message: Some(message.id),
         seen_at: Some(sighting.clone()),
+        user: Some(user),
+        written_at: Some(at(1)),
         hashes,
     };
     tx.decide(&decision, PolicyStamp { preset: "p", version: 1 }, at(1)).await.unwrap();

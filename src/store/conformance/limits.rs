@@ -159,6 +159,8 @@ both! {
                 via: "account",
                 message: None,
                 seen_at: Some(place_in(account, "INBOX", 7, uid)),
+                user: None,
+                written_at: None,
                 hashes: Vec::new(),
             };
             ids.push(tx.decide(&decision, policy, at(seconds)).await.unwrap());

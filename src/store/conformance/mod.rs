@@ -182,6 +182,7 @@ fn an_account(user: UserId, email: &str) -> Account {
             next_attempt_at: None,
             progress: None,
         },
+        sending_refused: None,
         connected_at: at(1),
         generation: 0,
     }

@@ -116,7 +116,15 @@ both! {
                 hash(HashRole::Address, person),
             ];
             let seen_at = Some(place_in(account, "INBOX", 1, uid));
-            let decision = NewDecision { ruling, via: "account", message: None, seen_at, hashes };
+            let decision = NewDecision {
+                ruling,
+                via: "account",
+                message: None,
+                seen_at,
+                user: None,
+                written_at: None,
+                hashes,
+            };
             tx.decide(&decision, PolicyStamp { preset: "mailweave", version: 1 }, at(1)).await.unwrap();
         }
         let ids = ["sent", "answer", "earlier"].map(|id| hasher.hash(id));

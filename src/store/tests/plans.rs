@@ -240,7 +240,7 @@ async fn decisions_are_found_by_what_they_are_about_however_many_were_made() {
         asked.extend(plans(&world, async { drop(skipped.await.unwrap()) }).await);
         let in_mailbox = session.decided_with_ids(mint(), b"INBOX", 1, &hashes);
         asked.extend(plans(&world, async { drop(in_mailbox.await.unwrap()) }).await);
-        let filter = DecisionFilter { hashes, ..DecisionFilter::default() };
+        let filter = DecisionFilter { hashes, told: Some(mint()), ..DecisionFilter::default() };
         for page in pages() {
             let listed = session.decisions(&page, &filter);
             asked.extend(plans(&world, async { drop(listed.await.unwrap()) }).await);
