@@ -59,6 +59,8 @@ pub(super) struct Arrival<'a> {
     pub omitted: &'a [(usize, FileRule)],
     /// A user sent it to a capture address.
     pub captured: bool,
+    /// The user whom its From names did send it: he handed it in, or it lies where only what he sends lies.
+    pub is_sent: bool,
     pub announce: Announce,
     pub account: Option<AccountId>,
     /// Who of the parties is known, if the caller has looked since it took the filing lock.

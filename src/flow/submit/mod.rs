@@ -165,6 +165,7 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         // A capture address among the recipients files a copy, as it does in any other mail.
         omitted: &[],
         captured: is_captured,
+        is_sent: true,
         announce: match is_captured && outgoing(gateway, handed.envelope).next().is_none() {
             true => Announce::Now(MessageEvent::Captured),
             // It is announced as sent when it was sent.

@@ -397,6 +397,7 @@ impl<S: Wire> Connection<'_, S> {
             passed_on: whole.passed_on,
             omitted: &whole.omitted,
             captured: false,
+            is_sent: seen.is_sent,
             announce: if is_news {
                 Announce::Now(ingest::event_for(whole.direction))
             } else {

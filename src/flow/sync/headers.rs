@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     core::{ids::AccountId, message::Parties, threading::ThreadNode},
-    imap::{Criterion, Error, Fault, Flag, HeaderItem, Kind, Uid, UidSet},
+    imap::{Criterion, Error, Fault, Flag, GmailItems, HeaderItem, Kind, Uid, UidSet},
     mail::HeaderSummary,
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Seen {
     pub internal_date: Option<Timestamp>,
     pub size: Option<u64>,
     pub is_draft: bool,
+    /// It lies where only what the user sends lies. In an inbox anybody's From may name him.
+    pub is_sent: bool,
     pub summary: HeaderSummary,
     pub parties: Parties,
     /// The provider's own thread ids.
@@ -57,7 +59,10 @@ impl<S: Wire> Connection<'_, S> {
                 return Ok((given_up, 1));
             }
             match self.headers_of(&asked.iter().copied().collect()).await {
-                Ok(Some(headers)) => {
+                Ok(Some(mut headers)) => {
+                    for message in &mut headers.seen {
+                        message.is_sent &= !place.0.is_inbox();
+                    }
                     self.memory.trust(place, &asked);
                     self.memory.forget_failures(Asked::Header, place, &asked);
                     return Ok((headers, asked.len()));
@@ -145,17 +150,23 @@ impl<S: Wire> Connection<'_, S> {
 }
 
 fn read(account: AccountId, item: HeaderItem, summary: HeaderSummary, parties: Parties) -> Seen {
+    // All Mail holds both what came and what went.
+    let is_sent = item.gmail.as_ref().is_none_or(|gmail| has_label(gmail, b"\\Sent"));
     let gmail = item.gmail.unwrap_or_default();
     // Gmail shows drafts in All Mail, where not every one has the flag.
-    let is_draft = item.flags.contains(Flag::Draft)
-        || gmail.labels.iter().any(|label| label.eq_ignore_ascii_case(b"\\Draft"));
+    let is_draft = item.flags.contains(Flag::Draft) || has_label(&gmail, b"\\Draft");
     Seen {
         uid: item.uid,
         internal_date: item.internal_date,
         size: item.size,
         is_draft,
+        is_sent,
         summary,
         parties,
         nodes: gmail.thread_id.map(|thread| ThreadNode::GmailThread(account, thread)).into_iter().collect(),
     }
+}
+
+fn has_label(gmail: &GmailItems, label: &[u8]) -> bool {
+    gmail.labels.iter().any(|one| one.eq_ignore_ascii_case(label))
 }

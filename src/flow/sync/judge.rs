@@ -4,6 +4,8 @@
 
 use std::collections::HashSet;
 
+use jiff::Timestamp;
+
 use super::{exchange::Exchange, headers::Seen};
 use crate::{
     core::{
@@ -26,6 +28,8 @@ pub(super) struct Bench<'a> {
     pub policy: &'a Policy,
     pub account: AccountId,
     pub user: UserId,
+    /// Of what the provider took in before, nothing comes in.
+    pub horizon: Timestamp,
 }
 
 /// What is known beside a message's own header: the same for the whole batch.
@@ -88,6 +92,8 @@ impl Around {
             thread_known: false,
             is_draft: message.is_draft,
             own: attribution.author == Author::User(bench.user),
+            is_sent: message.is_sent,
+            is_before: message.internal_date.is_some_and(|date| date < bench.horizon),
             assigned: contact.is_some_and(|contact| contact.assigned_user == Some(bench.user)),
             other_account: named.clone().any(is_other),
             answers_user: self.exchange.answers(message),
