@@ -349,6 +349,10 @@ async fn require_exit(
         Refusal::ForeignDomain(domain) => {
             format!("Connect an account of the user, or add {domain} to the smarthost's from_domains.")
         }
+        Refusal::SmarthostAlone | Refusal::SmarthostAloneFor(_) => {
+            "Set a smarthost that sends for the user's domain, or change bulk_route or workflow_route of the policy."
+                .to_owned()
+        }
         _ => "Connect an account of the user, or set a smarthost.".to_owned(),
     };
     let detail = format!("The message cannot leave: {refusal}.");

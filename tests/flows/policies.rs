@@ -402,13 +402,19 @@ both! {
         let answer = crm.ask(&format!("{without}/attachments/{}", text(file, "id")));
         assert_eq!((answer.status, text(&answer.body, "code")), (404, "attachment_skipped"));
 
-        // A list of types, one of which is not on it: nothing of the mail comes in.
+        // A list of types, one of which is not on it: the mail comes in without it. One that is too large keeps the mail out.
         let outlook = json!({ "preset": "kaname-outlook", "overrides": { "thread_start": ["inbound", "capture"], "capture_enabled": true } });
         office.choose(&outlook);
         let listed = path(&office.receives(&with_file(office.from(CORA), "offer.PDF")));
         assert!(crm.text(&format!("{listed}/raw")).contains(secret));
-        let foreign = office.receives(&with_file(office.from(CORA), "tool.exe"));
-        assert_ruled(&foreign, "skipped", "attachment");
+        let foreign = path(&office.receives(&with_file(office.from(CORA), "tool.exe")));
+        assert_eq!(crm.get(&foreign)["attachments"][0]["skipped"]["reason"], "type");
+        assert!(!crm.text(&format!("{foreign}/raw")).contains(secret));
+        let mut small = outlook.clone();
+        small["overrides"]["attachment_bytes_max"] = json!(10);
+        office.choose(&small);
+        let large = office.receives(&with_file(office.from(CORA), "offer.pdf"));
+        assert_ruled(&large, "skipped", "attachment");
 
         // What is captured follows the same rules.
         let bob = office.world.customer(1);
@@ -418,12 +424,14 @@ both! {
             office.decisions(&letter, 1).swap_remove(0)
         };
         assert_ruled(&captures("tool.exe"), "skipped", "attachment");
+        office.choose(&outlook);
+        assert_ruled(&captures("tool.exe"), "synced", "captured");
         office.choose(&json!({ "overrides": { "attachment_bytes_max": 10 } }));
         let large = path(&captures("offer.pdf"));
         let shown = crm.get(&large);
         assert_eq!(shown["attachments"][0]["skipped"], json!({ "reason": "too_large", "limit": 10 }));
         assert!(!crm.text(&format!("{large}/raw")).contains(secret));
-        assert_eq!(crm.messages().len(), 3);
+        assert_eq!(crm.messages().len(), 5);
     }
 
     fn keap_20_and_kana_11_a_sent_copy_is_filed_where_policy_says(engine) {
@@ -442,6 +450,29 @@ both! {
         let with = send();
         office.world.await_mail(&office.ann.person, "Sent", &with.id);
         assert_eq!(office.world.count_mail(&office.ann.person, "Sent", &without.id), 0);
+    }
+
+    fn hilv_15_and_faq_16_what_is_the_smarthosts_never_leaves_by_the_users_account(engine) {
+        let office = Office::start(engine, &json!({ "preset": "highlevel-outlook" }));
+        let bob = office.world.customer(1);
+        for class in ["workflow", "bulk"] {
+            let message = json!({
+                "from_user_id": office.ann.id, "to": [{ "email": bob.address }], "subject": "Hello", "text": "Hello",
+                "class": class,
+            });
+            // Bulk mail from the account's own address may leave by it.
+            if class == "bulk" {
+                office.choose(&json!({ "preset": "kaname-outlook" }));
+            }
+            let answer = office.world.crm.try_post("/messages", &message);
+            assert_eq!((answer.status, text(&answer.body, "code")), (422, "no_way_out"), "{}", answer.body);
+            assert!(text(&answer.body, "advice").contains("workflow_route"), "{}", answer.body);
+        }
+        let key = office.world.smtp_key();
+        let letter = office.to(&bob.address).field("X-Mailweave-Class", "workflow");
+        let refused = office.world.hand_in(&office.ann, &key, &[&bob.address], &letter).unwrap_err();
+        assert_eq!(refused.code, 550, "{refused:?}");
+        assert!(office.world.crm.messages().is_empty());
     }
 
     fn hilv_13_to_hilv_15_bulk_mail_from_the_users_address_leaves_by_his_account(engine) {

@@ -205,6 +205,9 @@ fn sound(settings: &Settings) -> Result<(), Fault> {
             "is empty: nothing could ever come in; to sync nothing, disconnect the accounts",
         ));
     }
+    if settings.attachment_types.iter().any(|extension| extension.contains('.')) {
+        return Err(("attachment_types", "has a dot: name extensions alone, like \"pdf\""));
+    }
     if settings.match_roles.is_empty() {
         return Err(("match_roles", "is empty: nobody would be a contact in any part"));
     }

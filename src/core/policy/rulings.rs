@@ -89,8 +89,8 @@ pub fn sent_already() -> Ruling {
 }
 
 /// Rules under which mail stays left out whatever becomes known of its conversation later: no use in fetching it again.
-pub const FINAL_RULES: [&str; 6] =
-    ["draft", "internal", "attachment", "too_large", "gone_at_provider", SYNC_LIMIT];
+pub const FINAL_RULES: [&str; 7] =
+    ["draft", "before_connection", "internal", "attachment", "too_large", "gone_at_provider", SYNC_LIMIT];
 
 /// The rule of mail that is more than its user may have synced.
 const SYNC_LIMIT: &str = "sync_limit";

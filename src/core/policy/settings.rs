@@ -22,6 +22,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ThreadStart {
+    /// What the CRM hands in: that is a conversation of the CRM's whether it is listed or not.
     Crm,
     Capture,
     /// A contact writes.
@@ -260,7 +261,7 @@ pub struct Settings {
     /// The parts in which a contact on a message makes it mail with him.
     pub match_roles: Vec<ContactRole>,
     pub internal_rule: InternalRule,
-    /// Mail the provider flags as a draft.
+    /// Mail that the provider flags as a draft, in the mailboxes that are followed.
     pub drafts: Drafts,
     pub create_on: CreateOn,
     pub create_for: CreateFor,

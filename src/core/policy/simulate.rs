@@ -254,7 +254,7 @@ impl<'a> Replay<'a> {
     fn make_contacts(&mut self, place: usize, mail: &'a Mail) {
         let settings = &self.policy.settings;
         let by = match () {
-            () if self.is_users(mail) => CreatedBy::Sent,
+            () if mail.traits.is_sent && self.is_users(mail) => CreatedBy::Sent,
             () if self.answers_user(place, mail) => CreatedBy::Exchange,
             () => return,
         };
@@ -263,10 +263,12 @@ impl<'a> Replay<'a> {
         }
         let (ours, automatic) = (&self.ground.ours, mail.summary.automatic);
         let new = attribution::new_contacts(&mail.parties, &self.known, ours, automatic, whom(settings, by));
+        let author = mail.parties.from.first().and_then(|author| self.known.users.get(&author.address));
+        let owner = author.copied().unwrap_or(self.ground.user);
         for party in new {
             let number = self.made.len();
             let id = ContactId::from_uuid(Uuid::from_u128(number as u128));
-            let contact = KnownContact { id, assigned_user: None };
+            let contact = KnownContact { id, assigned_user: Some(owner) };
             self.known.contacts.insert(party.address.clone(), contact);
             self.known.listed.insert(party.address.clone());
             self.made.insert(&party.address, number);
@@ -481,7 +483,8 @@ mod tests {
             .map(ThreadNode::MessageId)
             .collect();
         let keys = threading::keys(&nodes, &outsiders);
-        Mail { at: hour(i64::from(number)), parties, summary, keys, ..Mail::default() }
+        let traits = Traits { is_sent: from == ANN, ..Traits::default() };
+        Mail { at: hour(i64::from(number)), parties, summary, keys, traits, ..Mail::default() }
     }
 
     #[track_caller]

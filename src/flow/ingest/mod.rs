@@ -61,6 +61,8 @@ pub(super) struct Arrival<'a> {
     pub captured: bool,
     /// Whose mailbox or reply address it came to, where it may be copied to others: it is news, and no machine's.
     pub copied_for: Option<UserId>,
+    /// The user whom its From names did send it: he handed it in, or it lies where only what he sends lies.
+    pub is_sent: bool,
     pub announce: Announce,
     pub account: Option<AccountId>,
     /// Who of the parties is known, if the caller has looked since it took the filing lock.

@@ -9,7 +9,7 @@ use crate::{
     core::{
         attribution::{self, Known, KnownContact, OurDomains},
         event::{ContactEvent, Event},
-        ids::{ContactId, MessageKey},
+        ids::{ContactId, MessageKey, UserId},
         message::Author,
         people::{Contact, CreatedBy},
         policy::{EXCHANGE, Policy, Settings, whom},
@@ -33,11 +33,12 @@ pub(super) async fn create_contacts(
     let (parties, automatic) = (&arrival.parties, arrival.message.summary.automatic);
     let new = attribution::new_contacts(parties, known, ours, automatic, whom(settings, by));
     let new: Vec<Party> = new.into_iter().cloned().collect();
+    let owner = owner(tx, known, arrival).await?;
     let mut created = Vec::with_capacity(new.len());
     for party in new {
-        let contact = new_contact(&party, by, arrival.received_at);
+        let contact = Contact { assigned_user_id: owner, ..new_contact(&party, by, arrival.received_at) };
         tx.insert_contact(&contact).await?;
-        let entry = KnownContact { id: contact.id, assigned_user: None };
+        let entry = KnownContact { id: contact.id, assigned_user: owner };
         known.contacts.insert(party.address.clone(), entry);
         known.listed.insert(party.address.clone());
         created.push((contact.id, party.address));
@@ -56,7 +57,7 @@ async fn made_by(
         return Ok(Some(CreatedBy::Capture));
     }
     let author = arrival.parties.from.first().map(|party| &party.address);
-    if author.is_some_and(|author| known.users.contains_key(author)) {
+    if arrival.is_sent && author.is_some_and(|author| known.users.contains_key(author)) {
         return Ok(Some(CreatedBy::Sent));
     }
     // Only then is it worth a question.
@@ -78,6 +79,19 @@ async fn answers_user(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<bool, Error>
         }
     }
     Ok(false)
+}
+
+/// Whose contacts a message makes: those of the user who wrote it, or whom it answers. Where only mail of assigned contacts
+/// comes in, what is written to him next would be left out otherwise.
+async fn owner(tx: &mut Tx, known: &Known, arrival: &Arrival<'_>) -> Result<Option<UserId>, Error> {
+    let author = arrival.parties.from.first().and_then(|party| known.users.get(&party.address));
+    if let Some(author) = author {
+        return Ok(Some(*author));
+    }
+    match arrival.account {
+        Some(account) => Ok(tx.account(account).await?.map(|account| account.user_id)),
+        None => Ok(None),
+    }
 }
 
 fn new_contact(party: &Party, created_by: CreatedBy, now: Timestamp) -> Contact {

@@ -170,6 +170,7 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         omitted: &[],
         captured: is_captured,
         copied_for: None,
+        is_sent: true,
         announce: match is_captured && outgoing(gateway, handed.envelope).next().is_none() {
             true => Announce::Now(MessageEvent::Captured),
             // It is announced as sent when it was sent.

@@ -46,6 +46,16 @@ pub enum Refusal {
          smarthost: connect his account"
     )]
     NoReplyDomain,
+    #[error(
+        "by policy mail of this class leaves by the smarthost alone (bulk_route, workflow_route), and the workspace has \
+         none: set one, or change the policy"
+    )]
+    SmarthostAlone,
+    #[error(
+        "by policy mail of this class leaves by the smarthost alone (bulk_route, workflow_route), and that does not send \
+         for {0}: add {0} to its from_domains, or change the policy"
+    )]
+    SmarthostAloneFor(String),
 }
 
 /// Who sends what kind of mail.
@@ -91,7 +101,8 @@ fn is_key(key: &str) -> bool {
     !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_BYTES_MAX && !key.chars().any(char::is_control)
 }
 
-/// The way out: the user's account or the workspace's smarthost, as his policy says; the other one when that is not there.
+/// The way out: the user's account or the workspace's smarthost, as his policy says. Mail of a user without an account leaves by
+/// the smarthost; what policy keeps from a user's account never leaves by it.
 ///
 /// # Errors
 /// The inner one says that there is no way out; the outer ones are the store's.
@@ -111,8 +122,19 @@ pub async fn choose_exit(
     Ok(match (settings.leaves_by_account(sender.class, is_from), account) {
         (true, Some(account)) => Ok(account),
         (true, None) => smarthost,
-        (false, account) => smarthost.or_else(|refusal| account.ok_or(refusal)),
+        (false, _) => smarthost.map_err(Refusal::by_smarthost_alone),
     })
+}
+
+impl Refusal {
+    /// The same of mail that a user's account would not take either.
+    fn by_smarthost_alone(self) -> Self {
+        match self {
+            Self::NoWayOut => Self::SmarthostAlone,
+            Self::ForeignDomain(domain) => Self::SmarthostAloneFor(domain),
+            other => other,
+        }
+    }
 }
 
 /// The smarthost, if there is one that sends for him.

@@ -204,7 +204,10 @@ impl<'g, S: Wire> Connection<'g, S> {
     /// What the account's mail is judged by.
     pub(super) fn bench(&self) -> Bench<'_> {
         let (ours, policy) = (&self.gateway.settings.ours, &self.policy);
-        Bench { ours, policy, account: self.account, user: self.user }
+        // Servers search by the days of a time zone of their own: a day of doubt is the mail's.
+        let first = self.horizon(self.connected_at).yesterday().unwrap_or(jiff::civil::Date::MIN);
+        let horizon = first.to_zoned(jiff::tz::TimeZone::UTC).map_or(Timestamp::MIN, |day| day.timestamp());
+        Bench { ours, policy, account: self.account, user: self.user, horizon }
     }
 
     /// Begins a transaction that fails when somebody else has taken the account over.

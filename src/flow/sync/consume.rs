@@ -437,6 +437,7 @@ impl<S: Wire> Connection<'_, S> {
             omitted: &whole.omitted,
             captured: false,
             copied_for: is_news.then_some(self.user),
+            is_sent: seen.is_sent,
             announce: if is_news {
                 Announce::Now(ingest::event_for(whole.direction))
             } else {

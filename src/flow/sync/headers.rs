@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     core::{ids::AccountId, message::Parties, threading::ThreadNode},
-    imap::{Criterion, Error, Fault, Flag, HeaderItem, Kind, Uid, UidSet},
+    imap::{Criterion, Error, Fault, Flag, GmailItems, HeaderItem, Kind, Uid, UidSet},
     mail::{HeaderBlock, HeaderSummary, content_type::ContentType},
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Seen {
     pub internal_date: Option<Timestamp>,
     pub size: Option<u64>,
     pub is_draft: bool,
+    /// It lies where only what the user sends lies. In an inbox anybody's From may name him.
+    pub is_sent: bool,
     pub summary: HeaderSummary,
     pub parties: Parties,
     /// The provider's own thread ids.
@@ -59,7 +61,10 @@ impl<S: Wire> Connection<'_, S> {
                 return Ok((given_up, 1));
             }
             match self.headers_of(&asked.iter().copied().collect()).await {
-                Ok(Some(headers)) => {
+                Ok(Some(mut headers)) => {
+                    for message in &mut headers.seen {
+                        message.is_sent &= !place.0.is_inbox();
+                    }
                     self.memory.trust(place, &asked);
                     self.memory.forget_failures(Asked::Header, place, &asked);
                     return Ok((headers, asked.len()));
@@ -150,15 +155,17 @@ fn read(account: AccountId, item: &HeaderItem, parties: impl Fn(&HeaderSummary) 
     let summary = HeaderSummary::of(&header);
     let gmail = item.gmail.as_ref();
     // Gmail shows drafts in All Mail, where not every one has the flag.
-    let mut labels = gmail.into_iter().flat_map(|gmail| &gmail.labels);
     let is_draft =
-        item.flags.contains(Flag::Draft) || labels.any(|label| label.eq_ignore_ascii_case(b"\\Draft"));
+        item.flags.contains(Flag::Draft) || gmail.is_some_and(|gmail| has_label(gmail, b"\\Draft"));
+    // All Mail holds both what came and what went.
+    let is_sent = gmail.is_none_or(|gmail| has_label(gmail, b"\\Sent"));
     let thread = gmail.and_then(|gmail| gmail.thread_id);
     Seen {
         uid: item.uid,
         internal_date: item.internal_date,
         size: item.size,
         is_draft,
+        is_sent,
         parties: parties(&summary),
         summary,
         nodes: thread.map(|thread| ThreadNode::GmailThread(account, thread)).into_iter().collect(),
@@ -172,6 +179,10 @@ fn may_hold_files(header: &HeaderBlock<'_>) -> bool {
     let (content, disposition) = (value("Content-Type"), value("Content-Disposition"));
     let is_text = matches!(content.essence(), "" | "text/plain" | "text/html");
     !is_text || disposition.essence() == "attachment" || content.parameter("name").is_some()
+}
+
+fn has_label(gmail: &GmailItems, label: &[u8]) -> bool {
+    gmail.labels.iter().any(|one| one.eq_ignore_ascii_case(label))
 }
 
 #[cfg(test)]

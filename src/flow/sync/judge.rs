@@ -4,6 +4,8 @@
 
 use std::collections::HashSet;
 
+use jiff::Timestamp;
+
 use super::{exchange::Exchange, headers::Seen};
 use crate::{
     core::{
@@ -26,6 +28,8 @@ pub(super) struct Bench<'a> {
     pub policy: &'a Policy,
     pub account: AccountId,
     pub user: UserId,
+    /// Of what the provider took in before, nothing comes in.
+    pub horizon: Timestamp,
 }
 
 /// What is known beside a message's own header: the same for the whole batch.
@@ -79,7 +83,8 @@ async fn look_around(session: &mut Session, bench: Bench<'_>, seen: &[&Seen]) ->
 impl Around {
     fn facts<'a>(&self, bench: Bench<'_>, message: &Seen, attribution: &'a Attribution) -> MailboxFacts<'a> {
         let traits = traits(message, &self.others, (&self.exchange, &self.known));
-        MailboxFacts::of(bench.user, attribution, &self.known, traits)
+        let is_before = message.internal_date.is_some_and(|date| date < bench.horizon);
+        MailboxFacts::of(bench.user, attribution, &self.known, Traits { is_before, ..traits })
     }
 }
 
@@ -93,6 +98,8 @@ pub(super) fn traits(
     let mut named = [&parties.from, &parties.to, &parties.cc].into_iter().flatten();
     Traits {
         is_draft: message.is_draft,
+        is_sent: message.is_sent,
+        is_before: false,
         other_account: named.any(|party| others.contains(&party.address)),
         answers_user: exchange.answers(message),
         answered: exchange.is_answered(message, known),
