@@ -14,7 +14,7 @@ use super::{
 use crate::{
     account::{Exit as Server, SmtpClient},
     core::{
-        decision::{Decision, DecisionHash, HashRole, NewDecision, Verdict},
+        decision::{Decision, DecisionHash, HashRole, NewDecision},
         explanation,
         ids::AccountId,
         inbound::SendClass,
@@ -262,7 +262,9 @@ async fn leave_unanswered(gateway: &Gateway, job: &Leased, question: &Question) 
     let own = question.message_id.iter();
     let hashes = own.map(|id| DecisionHash { role: HashRole::Id, hash: key.hash(id.as_str()) }).collect();
     let ruling = policy::unanswered_question();
-    let decision = NewDecision { ruling, via: "capture", message: None, seen_at: None, hashes };
+    let user = Some(question.user);
+    let decision =
+        NewDecision { ruling, via: "capture", message: None, seen_at: None, user, written_at: None, hashes };
     let by = policy_of(&mut tx, Some(question.user)).await?;
     tx.decide(&decision, stamp(&by), now()).await?;
     tx.settle(job, Settlement::Done).await?;

@@ -253,7 +253,7 @@ impl<S: Wire> Connection<'_, S> {
     async fn commit_so_far(
         &mut self,
         mailbox: &mut Followed,
-        context: (Way, u32),
+        context: (Way, u64),
         (part, end): (&mut Part, End),
     ) -> Result<(), Failure> {
         let end = end.after(mailbox, part);

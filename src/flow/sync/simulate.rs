@@ -27,7 +27,7 @@ use crate::{
         },
     },
     flow::{Gateway, limits::Purse, now, policy_of},
-    imap::{self, Criterion, MailboxName, Uid, UidValidity},
+    imap::{self, Criterion, MailboxName, Uid},
     mail::MessageId,
     store,
 };
@@ -190,7 +190,7 @@ async fn basis(gateway: &Gateway, order: &Order) -> Result<Basis, Refusal> {
 /// A message of the time asked for, and where it lies.
 pub(super) struct Lying {
     mailbox: MailboxName,
-    uid_validity: u32,
+    uid_validity: u64,
     pub at: Timestamp,
     pub seen: Seen,
     pub may_report: bool,
@@ -312,7 +312,7 @@ impl<S: Wire> Connection<'_, S> {
             Err(error) if error.connection_lives() && !name.is_inbox() => return Ok(()),
             selected => selected?,
         };
-        let uid_validity = selected.uid_validity.map_or(0, UidValidity::get);
+        let uid_validity = self.era_of(&selected);
         let found = self.search(Criterion::Since(basis.since)).await?;
         if !pile.has_room_for(found.len()) {
             return Err(Broken::For(Refusal::TooMuch));

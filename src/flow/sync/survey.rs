@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use jiff::Timestamp;
+
 use super::{
     exchange::Exchange,
     headers::Seen,
@@ -66,7 +68,9 @@ pub(super) async fn survey(
     let exchange = match scene.asks_for_answers() {
         Some(policy) => {
             let (ours, account, user) = (scene.ours(), scene.account, scene.basis.user);
-            Exchange::look(session, Bench { ours, policy, account, user }, &known, &all).await?
+            // What is old enough to be left out was not read.
+            let bench = Bench { ours, policy, account, user, horizon: Timestamp::MIN };
+            Exchange::look(session, bench, &known, &all).await?
         }
         None => Exchange::default(),
     };
@@ -79,7 +83,7 @@ pub(super) async fn survey(
         let is_here = ids_of(&seen).any(|id| filed.here.contains(id));
         Mail {
             at: lying.at,
-            traits: traits(&seen, &others, &exchange),
+            traits: traits(&seen, &others, (&exchange, &known)),
             in_known_thread: keys.iter().any(|key| threads.contains(key)),
             keys,
             answers_filed: seen.summary.in_reply_to.iter().any(|id| filed.by_users.contains(id)),
