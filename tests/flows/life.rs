@@ -4,10 +4,7 @@
 
 use std::net::TcpListener;
 
-use mailweave::{
-    mail::Address,
-    sandbox::{Behaviour, SpecialUse},
-};
+use mailweave::{mail::Address, sandbox::Behaviour};
 use serde_json::{Value, json};
 
 use crate::{
@@ -224,10 +221,9 @@ both! {
         let older = Letter::new(&desk.bob.address, &[&renamed.address]);
         desk.arrives(&renamed, &older);
         let [ann, other] = [&desk.ann.person, &renamed].map(|person| Address::parse(&person.address).unwrap());
-        let all = world.provider().special(&ann, SpecialUse::All).unwrap();
-        let (validity, next) = world.provider().uids(&ann, &all).unwrap();
-        world.provider().set_uid_validity(&other, &all, validity).unwrap();
-        assert_eq!(world.provider().uids(&other, &all).unwrap(), (validity, next));
+        let (validity, next) = world.provider().uids(&ann, "INBOX").unwrap();
+        world.provider().set_uid_validity(&other, "INBOX", validity).unwrap();
+        assert_eq!(world.provider().uids(&other, "INBOX").unwrap(), (validity, next));
         // The address first, the login later.
         world.crm.patch(&desk.path(""), &json!({ "email": renamed.address }));
         world.crm.await_account(&desk.account);
