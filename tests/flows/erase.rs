@@ -44,6 +44,14 @@ impl Desk {
         self.world.crm.await_event("account.erased", |data| data["account_id"] == account)
     }
 
+    /// Lets time pass until it is erased.
+    fn hasten_erasing(&self) {
+        wait_for("the account to be erased", PATIENCE, || {
+            self.world.gateway.hasten();
+            self.world.crm.get(&self.path(""))["status"]["state"] == "erased"
+        });
+    }
+
     /// Files with content too large for a row.
     fn content_files(&self) -> Vec<PathBuf> {
         let blobs = self.world.gateway.places()[0].join("data").join("blobs");
@@ -74,11 +82,28 @@ both! {
         });
         assert_eq!(desk.world.crm.get(&desk.path(""))["status"]["state"], "erasing");
         std::fs::rename(&away, file).unwrap();
-        desk.world.gateway.hasten();
+        desk.hasten_erasing();
         let told = desk.await_erased(&desk.account);
         assert_eq!(told["data"]["receipt"]["messages_kept"], 1);
         assert!(text(&desk.world.crm.get(&path), "text").contains("For both of you."));
         assert_eq!(desk.world.gateway.audit(), Vec::<String>::new());
+    }
+
+    fn keap_11_content_that_is_lost_for_good_keeps_no_account_from_being_erased(engine) {
+        let desk = Desk::start(engine);
+        let (ben, _) = desk.colleague();
+        let letter = Letter::new(&desk.bob.address, &[&desk.ann.person.address, &ben.person.address])
+            .text(&noise(600_000));
+        desk.both_get(&letter, [&desk.ann, &ben]);
+        for file in desk.content_files() {
+            std::fs::remove_file(file).unwrap();
+        }
+        desk.erase(&desk.account);
+        // As if it had been tried for a day.
+        desk.world.gateway.execute("update jobs set failures = 12 where kind = 'erase'");
+        desk.hasten_erasing();
+        desk.await_erased(&desk.account);
+        assert_eq!(desk.world.gateway.count("select count(*) from messages"), 1);
     }
 
     fn keap_11_shsp_8_the_last_to_go_takes_what_another_has_brought(engine) {

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 
 use mailweave::{
     mail::Address,
-    sandbox::{Act, Behaviour, Service, SpecialUse, Trigger},
+    sandbox::{Act, Behaviour, Service, Trigger},
 };
 use serde_json::{Value, json};
 
@@ -290,10 +290,9 @@ both! {
         let older = Letter::new(&desk.bob.address, &[&renamed.address]);
         desk.arrives(&renamed, &older);
         let [ann, other] = [&desk.ann.person, &renamed].map(|person| Address::parse(&person.address).unwrap());
-        let all = world.provider().special(&ann, SpecialUse::All).unwrap();
-        let (validity, next) = world.provider().uids(&ann, &all).unwrap();
-        world.provider().set_uid_validity(&other, &all, validity).unwrap();
-        assert_eq!(world.provider().uids(&other, &all).unwrap(), (validity, next));
+        let (validity, next) = world.provider().uids(&ann, "INBOX").unwrap();
+        world.provider().set_uid_validity(&other, "INBOX", validity).unwrap();
+        assert_eq!(world.provider().uids(&other, "INBOX").unwrap(), (validity, next));
         // The address first, the login later.
         world.crm.patch(&desk.path(""), &json!({ "email": renamed.address }));
         world.crm.await_account(&desk.account);
