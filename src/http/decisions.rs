@@ -119,7 +119,8 @@ async fn list(
     let id = query.rfc822_message_id.as_ref().map(|id| hasher.hash(id.as_str()));
     let address = query.address.as_ref().map(|address| hasher.hash(address.key()));
     let filter = DecisionFilter {
-        hashes: [id, address].into_iter().flatten().collect(),
+        hashes: id.into_iter().collect(),
+        address,
         own_id: query.own_message_id.as_ref().map(|id| hasher.hash(id.as_str())),
         account: query.account_id,
         verdict: query.verdict,

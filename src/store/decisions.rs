@@ -43,6 +43,8 @@ pub struct DecisionFilter {
     pub hashes: Vec<[u8; 16]>,
     /// Of a Message-ID: those of the mail that has it, and not of mail that only names it.
     pub own_id: Option<[u8; 16]>,
+    /// Of an address: those of the mail that it is on. An id that is written alike is not meant.
+    pub address: Option<[u8; 16]>,
     pub account: Option<AccountId>,
     pub verdict: Option<Verdict>,
     pub message: Option<MessageKey>,
@@ -185,20 +187,24 @@ impl Session {
     pub async fn decisions(&mut self, page: &Page, filter: &DecisionFilter) -> Result<Vec<Decision>, Error> {
         let workspace = self.workspace();
         // Few are about one message or person: they are looked up, and not looked for among all.
-        let own_id = filter.own_id.map(|hash| (hash, Some(HashRole::Id.as_str())));
-        let hashes: Vec<_> = filter.hashes.iter().map(|hash| (*hash, None)).chain(own_id).collect();
+        let own_id = filter.own_id.map(|hash| (hash, " = 'id'"));
+        let address = filter.address.map(|hash| (hash, " in ('author', 'address')"));
+        let hashes: Vec<([u8; 16], &str)> =
+            filter.hashes.iter().map(|hash| (*hash, "")).chain(own_id).chain(address).collect();
         let about: String =
             (0..hashes.len()).map(|number| format!("decision_hashes h{number} cross join ")).collect();
         let mut query =
             Statement::new(format!("select {COLUMNS} from {about}decisions d where d.workspace = "))
                 .arg(workspace);
-        for (number, (hash, role)) in hashes.into_iter().enumerate() {
+        for (number, (hash, roles)) in hashes.into_iter().enumerate() {
             query = query
                 .text(&format!(" and d.id = h{number}.decision and h{number}.workspace = "))
                 .arg(workspace)
                 .text(&format!(" and h{number}.hash = "))
-                .arg(hash)
-                .given(&format!(" and h{number}.role = "), role);
+                .arg(hash);
+            if !roles.is_empty() {
+                query = query.text(&format!(" and h{number}.role{roles}"));
+            }
         }
         if let Some(user) = filter.told {
             query = query.text(" and (d.verdict = 'synced' or d.user_id = ").arg(user).text(")");

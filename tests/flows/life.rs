@@ -209,6 +209,9 @@ both! {
         };
         let before = Letter::new(&bob.address, &[&ann.person.address]);
         deliver(&before);
+        // A server tells the second in which mail came.
+        let delivered = jiff::Timestamp::now().as_second();
+        wait_for("the second to end", PATIENCE, || jiff::Timestamp::now().as_second() > delivered);
         // As if it had taken an hour to find the right password.
         world.gateway.execute("update accounts set connected_at = connected_at - 3600000000");
         let login = login(&Person { password: "another".to_owned(), ..ann.person.clone() });

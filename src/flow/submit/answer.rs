@@ -127,7 +127,7 @@ async fn find(session: &mut Session, question: &Question) -> Result<Found, FlowE
         for hash in hashes {
             let filter = match by_id {
                 true => DecisionFilter { own_id: Some(*hash), told, ..DecisionFilter::default() },
-                false => DecisionFilter { hashes: vec![*hash], told, ..DecisionFilter::default() },
+                false => DecisionFilter { address: Some(*hash), told, ..DecisionFilter::default() },
             };
             let mut some = session.decisions(&Page::new(DECISIONS_MAX, None), &filter).await?;
             some.retain(|one| decisions.iter().all(|known| known.id != one.id));
