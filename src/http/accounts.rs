@@ -113,6 +113,8 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>
     require_user(&mut work, "user_id", account.user_id).await?;
     require_role(&mut work, &access, account.user_id).await?;
     work.insert_account(&account, &credentials).await?;
+    // Filing before users, as whoever files takes them.
+    work.lock_filing().await?;
     own_address_of(&mut work, &account).await?;
     flow::limits::seat(&mut work, &mut account, None).await?;
     let id = account.id;
@@ -307,6 +309,7 @@ async fn change(
     tx.update_account_settings(id, &account.email, &account.settings).await?;
     let is_renamed = old_email.key() != account.email.key();
     if is_renamed {
+        tx.lock_filing().await?;
         own_address_of(&mut tx, &account).await?;
     }
     if let Some(credentials) = &credentials {

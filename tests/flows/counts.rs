@@ -56,11 +56,17 @@ impl Office {
     /// What her mail program sent, where it files that.
     fn file_sent(&self, letter: &Letter) {
         let raw = letter.raw().replace('\n', "\r\n");
-        self.world.provider().append(&self.address(), &self.sent_mailbox(), raw.as_bytes(), &["\\Seen"]).unwrap();
+        self.world
+            .provider()
+            .append(&self.address(), &self.sent_mailbox(), raw.as_bytes(), &["\\Seen"])
+            .unwrap();
     }
 
     fn deliver(&self, letter: &Letter) {
-        self.world.provider().deliver(&self.address(), letter.raw().replace('\n', "\r\n").as_bytes()).unwrap();
+        self.world
+            .provider()
+            .deliver(&self.address(), letter.raw().replace('\n', "\r\n").as_bytes())
+            .unwrap();
     }
 
     fn of_ann(&self, to: &[&str]) -> Letter {
@@ -76,7 +82,9 @@ impl Office {
     }
 
     fn await_decisions(&self, letter: &Letter, count: usize) {
-        wait_for(&format!("{count} decisions on {}", letter.id), PATIENCE, || self.decisions(letter).len() == count);
+        wait_for(&format!("{count} decisions on {}", letter.id), PATIENCE, || {
+            self.decisions(letter).len() == count
+        });
     }
 
     fn used(&self, quota: &str) -> u64 {

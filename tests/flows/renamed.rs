@@ -69,7 +69,10 @@ impl Office {
     fn await_copy_seen(&self, message: &str) {
         wait_for("the copy in Sent to be seen", PATIENCE, || {
             let seen = self.world.crm.get(&format!("/messages/{message}"))["sightings"].clone();
-            seen.as_array().unwrap().iter().any(|one| one["mailbox"] == "Sent" || one["mailbox"] == "Sent Items")
+            seen.as_array()
+                .unwrap()
+                .iter()
+                .any(|one| one["mailbox"] == "Sent" || one["mailbox"] == "Sent Items")
         });
     }
 
@@ -77,7 +80,10 @@ impl Office {
     fn answers(&self, id: &str) -> Letter {
         let letter = Letter::new(&self.bob.address, &[&self.ann.person.address]).answering(id);
         let raw = letter.raw().replace('\n', "\r\n");
-        self.world.provider().deliver(&Address::parse(&self.ann.person.address).unwrap(), raw.as_bytes()).unwrap();
+        self.world
+            .provider()
+            .deliver(&Address::parse(&self.ann.person.address).unwrap(), raw.as_bytes())
+            .unwrap();
         letter
     }
 

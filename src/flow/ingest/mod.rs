@@ -156,8 +156,7 @@ async fn add_sightings(
         }
     }
     ledger::decide(tx, policy, arrival, message).await?;
-    let (conversation, is_renamed) =
-        join_known(tx, (ours, policy), (message, conversation), arrival).await?;
+    let (conversation, is_renamed) = join_known(tx, (ours, policy), (message, conversation), arrival).await?;
     if is_first_capture || is_renamed {
         // Mail that was left out may belong by it, as it would have had this copy come first.
         ledger::recall_skipped(tx, arrival).await?;

@@ -81,11 +81,7 @@ impl Exchange {
 }
 
 /// Mail of users that is stored, by those of the ids it bears, with each person on it who is of the batch.
-async fn stored_pairs(
-    session: &mut Session,
-    hashes: &Hashes,
-    ids: &[MessageId],
-) -> Result<Vec<Pair>, Error> {
+async fn stored_pairs(session: &mut Session, hashes: &Hashes, ids: &[MessageId]) -> Result<Vec<Pair>, Error> {
     let mut pairs = Vec::new();
     for found in session.messages_by_rfc822_id(ids).await? {
         let stored = session.message(found.message).await?;
