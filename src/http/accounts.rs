@@ -123,6 +123,8 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>
     require_user(&mut work, "user_id", account.user_id).await?;
     require_role(&mut work, &access, account.user_id).await?;
     work.insert_account(&account, &credentials).await?;
+    // Filing before users, as whoever files takes them.
+    work.lock_filing().await?;
     own_address_of(&mut work, &access, &account).await?;
     flow::limits::seat(&mut work, &mut account, None).await?;
     let id = account.id;
@@ -320,6 +322,7 @@ async fn change(
     account.sending_refused = None;
     let is_renamed = old_email.key() != account.email.key();
     if is_renamed {
+        tx.lock_filing().await?;
         own_address_of(&mut tx, &access, &account).await?;
     }
     if let Some(credentials) = &credentials {

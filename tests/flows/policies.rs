@@ -57,6 +57,14 @@ impl Office {
         self.decision(letter)
     }
 
+    /// The same of mail that was answered before it was seen: what was decided of the answer is found by the id it names too.
+    #[track_caller]
+    fn files_answered(&self, letter: &Letter, answer: &Value) -> Value {
+        self.world.dovecot.login(&self.ann.person).append("Sent", "\\Seen", &letter.raw());
+        let both = self.decisions(letter, 2);
+        both.into_iter().find(|decision| decision["id"] != answer["id"]).unwrap()
+    }
+
     #[track_caller]
     pub fn decision(&self, letter: &Letter) -> Value {
         // Where policy wants no push, it is looked when that is asked for.
@@ -336,8 +344,9 @@ both! {
         let answers: [&dyn Fn(&str) -> Letter; 3] = [&notice, &about, &colleague];
         for (answer, rule) in answers.iter().zip(["no_contact", "no_contact", "internal"]) {
             let (first, second) = (sent(), sent());
-            assert_ruled(&office.receives(&answer(&first.id)), "skipped", rule);
-            assert_ruled(&office.files_sent(&first), "skipped", "awaits_answer");
+            let answered = office.receives(&answer(&first.id));
+            assert_ruled(&answered, "skipped", rule);
+            assert_ruled(&office.files_answered(&first, &answered), "skipped", "awaits_answer");
             assert_ruled(&office.files_sent(&second), "skipped", "awaits_answer");
             assert_ruled(&office.receives(&answer(&second.id)), "skipped", rule);
         }
@@ -357,8 +366,9 @@ both! {
         assert_ruled(&office.receives(&references(eva, &sent.id)), "synced", "exchange_makes_contact");
         let sent = office.to(CORA).cc(&[fay]);
         let early = references(fay, &sent.id);
-        assert_ruled(&office.receives(&early), "skipped", "no_contact");
-        assert_ruled(&office.files_sent(&sent), "synced", "wrote_to_contact");
+        let answered = office.receives(&early);
+        assert_ruled(&answered, "skipped", "no_contact");
+        assert_ruled(&office.files_answered(&sent, &answered), "synced", "wrote_to_contact");
         wait_for("the answer to come in", PATIENCE, || {
             office.decisions(&early, 1)[0]["rule"] == "exchange_makes_contact"
         });
@@ -368,8 +378,9 @@ both! {
         let gus = "gus@far.example.test";
         let sent = office.to(gus);
         let early = references(gus, &sent.id);
-        assert_ruled(&office.receives(&early), "skipped", "no_contact");
-        office.world.dovecot.login(&office.ann.person).append("Sent", "\\Seen", &sent.raw());
+        let answered = office.receives(&early);
+        assert_ruled(&answered, "skipped", "no_contact");
+        assert_ruled(&office.files_answered(&sent, &answered), "synced", "answered");
         wait_for("the answer to come in", PATIENCE, || office.decisions(&early, 1)[0]["verdict"] == "synced");
         let contacts = office.world.crm.list("/contacts");
         let made = contacts.iter().filter(|contact| contact["created_by"] == "exchange").count();
