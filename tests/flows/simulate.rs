@@ -196,7 +196,9 @@ both! {
             let erase = json!({ "history": "erase" });
             crm.post(&format!("/accounts/{account}/disconnect"), &erase);
             crm.await_event("account.erased", |data| data["account_id"] == account.as_str());
-            crm.put("/policy", &json!({ "preset": preset, "overrides": { "backfill_days": 7 } }));
+            // What has no say in what is synced lets the CRM connect the account.
+            let overrides = json!({ "backfill_days": 7, "connect_role": ["member", "admin"] });
+            crm.put("/policy", &json!({ "preset": preset, "overrides": overrides }));
             account = world.connect(&ann);
             for Case { letter, rules, .. } in &cases {
                 // The one file that only its body shows.
