@@ -96,6 +96,13 @@ fn verdict(crm: &Crm, account: &str, letter: &Letter) -> Option<String> {
     crm.list(&path).first().map(|decision| text(decision, "verdict").to_owned())
 }
 
+/// Servers tell the time of arrival by the second.
+fn await_next_second() {
+    let second = || jiff::Timestamp::now().as_second();
+    let then = second();
+    wait_for("the next second", PATIENCE, || second() > then);
+}
+
 fn deliver(world: &World, ann: &User, cases: &[Case]) {
     for Case { letter, is_sent, .. } in cases {
         match is_sent {
@@ -126,10 +133,15 @@ both! {
         crm.post("/contacts", &json!({ "email": ben.person.address }));
         let cases = cases(&ann.person.address, &ben.person.address, &private);
         deliver(&world, &ann, &cases);
+        // All of this came before the account was connected.
+        await_next_second();
         // In force is a policy that reads nothing of the past.
         crm.put("/policy", &json!({ "preset": "kaname-outlook" }));
         let mut account = world.connect(&ann);
         crm.await_account(&account);
+        wait_for("the first comparison, which is noted", PATIENCE, || {
+            crm.get(&format!("/accounts/{account}/completeness"))["compared_at"].is_string()
+        });
         world.gateway.settle();
 
         let stored = world.gateway.dump();
@@ -235,13 +247,10 @@ both! {
             wait_for("it to be judged", PATIENCE, || verdict(crm, &account, &case.letter).is_some());
         };
         case(Letter::new(eva, &[&ann.person.address]), false);
-        // Servers tell the time of arrival by the second, and the two lie in two mailboxes.
-        let second = || jiff::Timestamp::now().as_second();
-        let then = second();
-        wait_for("the next second", PATIENCE, || second() > then);
+        // The two lie in two mailboxes.
+        await_next_second();
         case(Letter::new(&ann.person.address, &[eva]), true);
-        let then = second();
-        wait_for("the next second", PATIENCE, || second() > then);
+        await_next_second();
         case(Letter::new(eva, &[&ann.person.address]), false);
         world.gateway.settle();
 
