@@ -17,19 +17,15 @@ use crate::{
 
 /// What is asked of the API.
 pub(super) fn body(order: &Simulate) -> Value {
-    let mut body = json!({
+    let chosen =
+        |preset: &String| json!({ "preset": preset, "overrides": overrides(&order.against_settings) });
+    json!({
         "account_id": order.account,
         "days": order.days,
         "preset": order.preset,
         "overrides": overrides(&order.settings),
-    });
-    if let Some(preset) = &order.against {
-        let against = json!({ "preset": preset, "overrides": overrides(&order.against_settings) });
-        body.as_object_mut()
-            .into_iter()
-            .for_each(|body| drop(body.insert("against".into(), against.clone())));
-    }
-    body
+        "against": order.against.as_ref().map(chosen),
+    })
 }
 
 /// What is JSON is taken as such; all else is a word.
@@ -225,7 +221,9 @@ impl Simulation {
             for day in outcome.quota.days.iter().filter(|_| outcome.quota.synced_per_day.is_some()) {
                 let over = if day.over > 0 { format!(" ({})", day.over) } else { String::new() };
                 let line = days.entry(&day.day).or_insert_with(|| ["0".to_owned(), "0".to_owned()]);
-                line.get_mut(column).into_iter().for_each(|cell| *cell = format!("{}{over}", day.synced));
+                if let Some(cell) = line.get_mut(column) {
+                    *cell = format!("{}{over}", day.synced);
+                }
             }
         }
         days.into_iter().map(|(day, cells)| (day.to_owned(), cells)).collect()

@@ -96,6 +96,13 @@ fn verdict(crm: &Crm, account: &str, letter: &Letter) -> Option<String> {
     crm.list(&path).first().map(|decision| text(decision, "verdict").to_owned())
 }
 
+/// Servers tell the time of arrival by the second.
+fn await_next_second() {
+    let second = || jiff::Timestamp::now().as_second();
+    let then = second();
+    wait_for("the next second", PATIENCE, || second() > then);
+}
+
 fn deliver(world: &World, ann: &User, cases: &[Case]) {
     for Case { letter, is_sent, .. } in cases {
         match is_sent {
@@ -116,6 +123,53 @@ fn flags(world: &World, ann: &User) -> Vec<String> {
     ["INBOX", "Sent"].map(of).concat()
 }
 
+/// That a simulation of this preset tells what the rules say, beside a policy by which only the CRM begins anything.
+#[track_caller]
+fn assert_told(cases: &[Case], place: usize, answer: &Value) {
+    let outcome = &answer["simulated"];
+    let expect = counted(cases.iter().map(|case| case.rules[place]));
+    assert_eq!(rules(outcome), expect, "{answer}");
+    let synced = cases.iter().filter(|case| is_synced(case.rules[place])).count();
+    assert_eq!((&outcome["synced"], &outcome["quota"]["used"]), (&json!(synced), &json!(synced)), "{answer}");
+    assert_eq!((&answer["messages"], &outcome["contacts_created"]), (&json!(9), &json!(0)));
+    assert_eq!(outcome["synced_unless_files"], json!(u32::from(place == 1)), "{answer}");
+    let against = &answer["against"];
+    assert_eq!((text(against, "preset"), &against["synced"]), ("kaname-outlook", &json!(0)));
+    assert_eq!(answer["changed"], json!(synced));
+    assert_eq!(answer["examples"].as_array().unwrap().len(), synced);
+}
+
+/// Connects Ann's account under this preset, which reads what was there before. Returns the account.
+fn backfill(world: &World, ann: &User, preset: &str) -> String {
+    // What has no say in what is synced lets the CRM connect the account.
+    let overrides = json!({ "backfill_days": 7, "connect_role": ["member", "admin"] });
+    world.crm.put("/policy", &json!({ "preset": preset, "overrides": overrides }));
+    world.connect(ann)
+}
+
+/// That an account brings what was foretold of this preset, and that it is foretold again.
+#[track_caller]
+fn assert_filed(world: &World, account: &str, (cases, place): (&[Case], usize), told: &Value) {
+    let (crm, preset) = (&world.crm, PRESETS[place]);
+    for Case { letter, rules, .. } in cases {
+        // The one file that only its body shows.
+        let is_kept_out = place == 1 && letter.raw().contains("tool.exe");
+        let expect = if is_synced(rules[place]) && !is_kept_out { "synced" } else { "skipped" };
+        wait_for(&format!("{} to be {expect} by {preset}", letter.id), PATIENCE, || {
+            verdict(crm, account, letter).as_deref() == Some(expect)
+        });
+    }
+    world.gateway.settle();
+    let synced = told["simulated"]["synced"].as_u64().unwrap();
+    assert_eq!(crm.messages().len() as u64, synced - u64::from(place == 1), "{preset}");
+    // What it filed itself is no reason to file it: the same would happen once more.
+    let again = simulate(crm, account, preset, &json!({}));
+    assert_eq!(rules(&again["simulated"]), rules(&told["simulated"]), "{preset}");
+    assert_eq!((&again["changed"], &again["against"]["preset"]), (&json!(0), &json!(preset)));
+    let outlook = simulate(crm, account, "kaname-outlook", &json!({}));
+    assert_eq!(outlook["simulated"]["synced"], 0, "{outlook}");
+}
+
 both! {
     fn what_is_foretold_is_what_a_backfill_files_and_nothing_of_it_is_kept(engine) {
         let private = format!("Geheimnis{}", uuid::Uuid::new_v4().simple());
@@ -126,10 +180,15 @@ both! {
         crm.post("/contacts", &json!({ "email": ben.person.address }));
         let cases = cases(&ann.person.address, &ben.person.address, &private);
         deliver(&world, &ann, &cases);
+        // All of this came before the account was connected.
+        await_next_second();
         // In force is a policy that reads nothing of the past.
         crm.put("/policy", &json!({ "preset": "kaname-outlook" }));
         let mut account = world.connect(&ann);
         crm.await_account(&account);
+        wait_for("the first comparison, which is noted", PATIENCE, || {
+            crm.get(&format!("/accounts/{account}/completeness"))["compared_at"].is_string()
+        });
         world.gateway.settle();
 
         let stored = world.gateway.dump();
@@ -144,18 +203,7 @@ both! {
         let told: Vec<Value> =
             PRESETS.iter().map(|preset| simulate(crm, &account, preset, &json!({}))).collect();
         for (place, answer) in told.iter().enumerate() {
-            let outcome = &answer["simulated"];
-            let expect = counted(cases.iter().map(|case| case.rules[place]));
-            assert_eq!(rules(outcome), expect, "{answer}");
-            let synced = cases.iter().filter(|case| is_synced(case.rules[place])).count();
-            assert_eq!((&outcome["synced"], &outcome["quota"]["used"]), (&json!(synced), &json!(synced)), "{answer}");
-            assert_eq!((&answer["messages"], &outcome["contacts_created"]), (&json!(9), &json!(0)));
-            assert_eq!(outcome["synced_unless_files"], json!(u32::from(place == 1)), "{answer}");
-            // Beside a policy by which only the CRM begins anything.
-            let against = &answer["against"];
-            assert_eq!((text(against, "preset"), &against["synced"]), ("kaname-outlook", &json!(0)));
-            assert_eq!(answer["changed"], json!(synced));
-            assert_eq!(answer["examples"].as_array().unwrap().len(), synced);
+            assert_told(&cases, place, answer);
             assert!(!answer.to_string().contains(&private), "{answer}");
         }
         let between = simulate(crm, &account, "realpad", &json!({ "against": { "preset": "keap" } }));
@@ -192,29 +240,11 @@ both! {
         assert_eq!((blobs(), flags(&world, &ann)), (kept, seen));
         assert_eq!(holding(&world.gateway.places(), &[&private]), []);
 
-        for (place, preset) in PRESETS.iter().enumerate() {
-            let erase = json!({ "history": "erase" });
-            crm.post(&format!("/accounts/{account}/disconnect"), &erase);
+        for place in 0..PRESETS.len() {
+            crm.post(&format!("/accounts/{account}/disconnect"), &json!({ "history": "erase" }));
             crm.await_event("account.erased", |data| data["account_id"] == account.as_str());
-            crm.put("/policy", &json!({ "preset": preset, "overrides": { "backfill_days": 7 } }));
-            account = world.connect(&ann);
-            for Case { letter, rules, .. } in &cases {
-                // The one file that only its body shows.
-                let is_kept_out = place == 1 && letter.raw().contains("tool.exe");
-                let expect = if is_synced(rules[place]) && !is_kept_out { "synced" } else { "skipped" };
-                wait_for(&format!("{} to be {expect} by {preset}", letter.id), PATIENCE, || {
-                    verdict(crm, &account, letter).as_deref() == Some(expect)
-                });
-            }
-            world.gateway.settle();
-            let synced = told[place]["simulated"]["synced"].as_u64().unwrap();
-            assert_eq!(crm.messages().len() as u64, synced - u64::from(place == 1), "{preset}");
-            // What it filed itself is no reason to file it: the same would happen once more.
-            let again = simulate(crm, &account, preset, &json!({}));
-            assert_eq!(rules(&again["simulated"]), rules(&told[place]["simulated"]), "{preset}");
-            assert_eq!((&again["changed"], &again["against"]["preset"]), (&json!(0), &json!(preset)));
-            let outlook = simulate(crm, &account, "kaname-outlook", &json!({}));
-            assert_eq!(outlook["simulated"]["synced"], 0, "{outlook}");
+            account = backfill(&world, &ann, PRESETS[place]);
+            assert_filed(&world, &account, (&cases, place), &told[place]);
         }
     }
 
@@ -233,13 +263,10 @@ both! {
             wait_for("it to be judged", PATIENCE, || verdict(crm, &account, &case.letter).is_some());
         };
         case(Letter::new(eva, &[&ann.person.address]), false);
-        // Servers tell the time of arrival by the second, and the two lie in two mailboxes.
-        let second = || jiff::Timestamp::now().as_second();
-        let then = second();
-        wait_for("the next second", PATIENCE, || second() > then);
+        // The two lie in two mailboxes.
+        await_next_second();
         case(Letter::new(&ann.person.address, &[eva]), true);
-        let then = second();
-        wait_for("the next second", PATIENCE, || second() > then);
+        await_next_second();
         case(Letter::new(eva, &[&ann.person.address]), false);
         world.gateway.settle();
 
