@@ -15,6 +15,7 @@ pub mod webhook;
 
 pub mod attribution;
 pub mod limits;
+pub mod origin;
 pub mod policy;
 pub mod relay;
 pub mod retry;

@@ -25,11 +25,12 @@ use crate::{
     core::{
         ids::{ConversationId, Id as _, MessageKey, UserId},
         inbound::{Exit, SendClass, SendOrder},
+        origin::Origin,
         people::User,
         submission::SubmissionState,
     },
     flow::{
-        self, FlowError,
+        self, FlowError, Settings,
         submit::{self, Handed, HandedBytes, HandsIn, Refusal, Sender},
     },
     mail::{
@@ -266,7 +267,11 @@ async fn prepare(
     let (key, received_at) = (mint(), flow::now());
     let order = SendOrder { conversation: parent.conversation, ..order };
     let mut envelope = wanted.envelope(&user);
-    let draft = wanted.draft(user, parent, message_id(api, key)?, received_at);
+    let Settings { loop_key, hostname, .. } = &*api.gateway.settings;
+    let origin = Origin { secret: loop_key, workspace: access.workspace, sender: &user.email };
+    // Fixed at acceptance, from the key it is accepted under.
+    let message_id = submit::sent_message_id(origin, key, hostname);
+    let draft = wanted.draft(user, parent, message_id, received_at);
     let written = tokio::task::spawn_blocking(move || {
         let raw = draft.compose().into_bytes();
         let message = Message::parse(&raw);
@@ -365,12 +370,6 @@ async fn parent(
     }
     let summary = HeaderSummary::read(&session.blob(answered.blob).await?);
     Ok(Parent { conversation: conversation.or(Some(answered.conversation)), summary: Some(summary) })
-}
-
-/// Fixed at acceptance, from the key it was accepted under.
-fn message_id(api: &Api, key: MessageKey) -> Result<MessageId, Problem> {
-    let id = format!("{}@{}", key.uuid().simple(), api.gateway.settings.hostname);
-    MessageId::parse(&id).ok_or_else(Problem::internal)
 }
 
 impl Wanted {

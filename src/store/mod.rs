@@ -75,7 +75,7 @@ pub use audit::{AUDIT_ROWS_MAX, QueuedJob, RULES, Rule};
 pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob, SealedContent};
 pub use contacts::{AddressMatch, ContactFilter, ContactMatch};
 pub use conversations::{ConversationFilter, ConversationRef, Merged};
-pub use decisions::{DecisionFilter, PolicyStamp, TextHasher};
+pub use decisions::{DecisionFilter, PolicyStamp, TextHasher, TracedId};
 pub use erase_account::Trace;
 pub use error::{Error, OpenError};
 pub use events::JOURNAL_ROWS_MAX;

@@ -4,8 +4,9 @@
 
 use super::{
     Policy, Settings,
-    rulings::{held, skipped, synced},
+    rulings::{elsewhere, held, skipped, synced},
     settings::{CreateOn, Drafts, InternalRule, ThreadFollow, ThreadStart},
+    tenancy::Elsewhere,
 };
 use crate::core::{
     attribution::Attribution,
@@ -31,6 +32,8 @@ pub struct MailboxFacts<'a> {
     pub answers_user: bool,
     /// Somebody it was written to has answered it. Asked only where that makes contacts.
     pub answered: bool,
+    /// What says that it is another workspace's, as `multi_tenant` has it.
+    pub elsewhere: Elsewhere,
 }
 
 /// The facts in the light of the settings.
@@ -74,6 +77,9 @@ impl Judge<'_> {
         let who = self.facts.attribution;
         if self.facts.is_draft && self.settings.drafts == Drafts::Skip {
             return Some(skipped("draft", "It is a draft, not yet sent."));
+        }
+        if let Some(ruling) = elsewhere(self.facts.elsewhere) {
+            return Some(ruling);
         }
         match self.settings.internal_rule {
             InternalRule::AnyParticipantAccount if self.facts.other_account => {
@@ -240,6 +246,7 @@ mod tests {
             other_account: false,
             answers_user: false,
             answered: false,
+            elsewhere: Elsewhere::No,
         }
     }
 
@@ -379,6 +386,18 @@ mod tests {
     }
 
     #[test]
+    fn kana_7_and_faq_10_another_workspaces_mail_stays_out_of_this_one() {
+        let (sent, answer) = (attribution(Outbound, user(), &[To]), attribution(Inbound, contact(), &[From]));
+        for (who, elsewhere, rule) in [
+            (&sent, Elsewhere::Sent, "sent_by_other_workspace"),
+            (&answer, Elsewhere::Answers, "answers_other_workspace"),
+            (&answer, Elsewhere::Beside, "replied_by_other_workspace"),
+        ] {
+            check("mailweave", MailboxFacts { elsewhere, thread_known: true, ..facts(who) }, rule);
+        }
+    }
+
+    #[test]
     fn an_answered_mail_comes_in_like_its_answer() {
         let mut policy = policy("mailweave");
         Arc::make_mut(&mut policy.settings).create_on = CreateOn::Exchange;
@@ -451,17 +470,35 @@ mod tests {
         }
     }
 
+    fn any_elsewhere() -> impl Strategy<Value = Elsewhere> {
+        sample::select(vec![Elsewhere::No, Elsewhere::Sent, Elsewhere::Answers, Elsewhere::Beside])
+    }
+
     proptest! {
+        /// Another workspace's mail stays out whatever else policy says, and whatever conversation it belongs to.
+        #[test]
+        fn what_is_another_workspaces_never_comes_in(
+            policy in any_policy(),
+            who in any_attribution(),
+            elsewhere in any_elsewhere(),
+            thread_known in any::<bool>(),
+        ) {
+            let ruling = judge_mailbox(&policy, MailboxFacts { elsewhere, thread_known, ..facts(&who) });
+            prop_assert!(elsewhere == Elsewhere::No || ruling.verdict == Verdict::Skipped, "{}", ruling.rule);
+        }
+
         /// Whom the store names first, and which setting stands first in a list, is chance.
         #[test]
         fn the_verdict_does_not_depend_on_the_order_in_which_facts_came(
             policy in any_policy(),
             who in any_attribution(),
             flags in any::<[bool; 7]>(),
+            elsewhere in any_elsewhere(),
         ) {
             let [thread_known, is_draft, own, assigned, other_account, answers_user, answered] = flags;
             let facts = |attribution| MailboxFacts {
                 attribution, thread_known, is_draft, own, assigned, other_account, answers_user, answered,
+                elsewhere,
             };
             let mut turned = who.clone();
             turned.contacts.reverse();
@@ -486,8 +523,12 @@ mod tests {
 
         /// What a rule leaves out stays out whatever conversation it turns out to belong to, or is looked at again.
         #[test]
-        fn what_is_final_does_not_depend_on_the_conversation(policy in any_policy(), who in any_attribution()) {
-            let alone = facts(&who);
+        fn what_is_final_does_not_depend_on_the_conversation(
+            policy in any_policy(),
+            who in any_attribution(),
+            elsewhere in any_elsewhere(),
+        ) {
+            let alone = MailboxFacts { elsewhere, ..facts(&who) };
             let ruling = judge_mailbox(&policy, alone);
             if FINAL_RULES.contains(&ruling.rule) {
                 let known = judge_mailbox(&policy, MailboxFacts { thread_known: true, ..alone });

@@ -187,7 +187,8 @@ impl<'g, S: Wire> Connection<'g, S> {
     /// What the account's mail is judged by.
     pub(super) fn bench(&self) -> Bench<'_> {
         let (ours, policy) = (&self.gateway.settings.ours, &self.policy);
-        Bench { ours, policy, account: self.account, user: self.user }
+        let secret = &self.gateway.settings.loop_key;
+        Bench { ours, policy, account: self.account, user: self.user, secret }
     }
 
     /// Begins a transaction that fails when somebody else has taken the account over.

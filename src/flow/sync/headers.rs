@@ -10,9 +10,9 @@ use super::{
     memory::{Asked, Place},
 };
 use crate::{
-    core::{ids::AccountId, message::Parties, threading::ThreadNode},
+    core::{attribution::OurDomains, ids::AccountId, message::Parties, origin, threading::ThreadNode},
     imap::{Criterion, Error, Fault, Flag, HeaderItem, Kind, Uid, UidSet},
-    mail::HeaderSummary,
+    mail::{HeaderBlock, HeaderSummary},
 };
 
 /// Messages whose headers are looked at together, and whose decisions are committed together.
@@ -31,6 +31,8 @@ pub(super) struct Seen {
     pub parties: Parties,
     /// The provider's own thread ids.
     pub nodes: Vec<ThreadNode>,
+    /// What may show which workspace sent it.
+    pub traces: Vec<String>,
 }
 
 /// A batch of messages.
@@ -121,9 +123,7 @@ impl<S: Wire> Connection<'_, S> {
         while let Some(item) = fetch.next().await? {
             bytes = bytes.saturating_add(item.header.len());
             if seen.is_empty() || bytes <= HEADERS_BYTES_MAX {
-                let summary = HeaderSummary::read(&item.header);
-                let parties = ours.parties(&summary);
-                seen.push(read(account, item, summary, parties));
+                seen.push(read(account, ours, item));
             } else {
                 is_whole = false;
             }
@@ -144,7 +144,10 @@ impl<S: Wire> Connection<'_, S> {
     }
 }
 
-fn read(account: AccountId, item: HeaderItem, summary: HeaderSummary, parties: Parties) -> Seen {
+fn read(account: AccountId, ours: &OurDomains, item: HeaderItem) -> Seen {
+    let header = HeaderBlock::scan(&item.header);
+    let (summary, traces) = (HeaderSummary::of(&header), origin::traces(&header));
+    let parties = ours.parties(&summary);
     let gmail = item.gmail.unwrap_or_default();
     // Gmail shows drafts in All Mail, where not every one has the flag.
     let is_draft = item.flags.contains(Flag::Draft)
@@ -157,5 +160,6 @@ fn read(account: AccountId, item: HeaderItem, summary: HeaderSummary, parties: P
         summary,
         parties,
         nodes: gmail.thread_id.map(|thread| ThreadNode::GmailThread(account, thread)).into_iter().collect(),
+        traces,
     }
 }

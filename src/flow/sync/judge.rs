@@ -4,14 +4,14 @@
 
 use std::collections::HashSet;
 
-use super::{exchange::Exchange, headers::Seen};
+use super::{exchange::Exchange, headers::Seen, tenancy};
 use crate::{
     core::{
         attribution::{self, Attribution, Known, OurDomains},
         decision::{Ruling, Verdict},
         ids::{AccountId, UserId},
         message::{Author, Direction},
-        policy::{self, MailboxFacts, Policy, settings::InternalRule},
+        policy::{self, Elsewhere, MailboxFacts, Policy, settings::InternalRule},
         threading::ThreadKey,
     },
     flow::ingest,
@@ -26,6 +26,8 @@ pub(super) struct Bench<'a> {
     pub policy: &'a Policy,
     pub account: AccountId,
     pub user: UserId,
+    /// Of the traces in mail that the gateway sent.
+    pub secret: &'a [u8; 32],
 }
 
 /// What is known beside a message's own header: the same for the whole batch.
@@ -47,8 +49,13 @@ pub(super) async fn rulings(
         .iter()
         .map(|message| attribution::attribute(&message.parties, &around.known, bench.ours))
         .collect();
-    let facts: Vec<MailboxFacts<'_>> =
-        seen.iter().zip(&who).map(|(message, who)| around.facts(bench, message, who)).collect();
+    let elsewhere = tenancy::elsewhere(session, bench, seen).await?;
+    let facts: Vec<MailboxFacts<'_>> = seen
+        .iter()
+        .zip(&who)
+        .zip(elsewhere)
+        .map(|((message, who), elsewhere)| MailboxFacts { elsewhere, ..around.facts(bench, message, who) })
+        .collect();
     let keys: Vec<Vec<ThreadKey>> =
         seen.iter().zip(&facts).map(|(message, facts)| open_keys(bench.policy, message, *facts)).collect();
     let asked: Vec<[u8; 16]> = keys.iter().flat_map(|keys| ingest::bytes_of(keys)).collect();
@@ -92,6 +99,7 @@ impl Around {
             other_account: named.clone().any(is_other),
             answers_user: self.exchange.answers(message),
             answered: self.exchange.is_answered(message),
+            elsewhere: Elsewhere::No,
         }
     }
 }

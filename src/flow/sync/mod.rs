@@ -23,6 +23,7 @@ mod reindex;
 mod reports;
 mod sent_by_hand;
 mod sweep;
+mod tenancy;
 mod wait;
 
 pub use follow::follow;
