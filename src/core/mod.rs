@@ -19,6 +19,7 @@ pub mod origin;
 pub mod policy;
 pub mod relay;
 pub mod retry;
+pub mod subject;
 pub mod sync_plan;
 pub mod threading;
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     core::{
-        ids::{ConversationId, Id as _, MessageKey, UserId},
+        ids::{ConversationId, MessageKey, UserId},
         inbound::{Exit, SendClass, SendOrder},
         origin::Origin,
         people::User,

@@ -205,6 +205,7 @@ impl Session {
             .given(" and d.account = ", filter.account)
             .given(" and d.verdict = ", filter.verdict.map(|verdict| word(&verdict)))
             .given(" and d.message = ", filter.message)
+            .decision_seen(self.viewer)
             .page(page, "d.at", "d.id");
         self.fetch_all(query).await?.iter().map(read).collect()
     }
