@@ -327,7 +327,7 @@ create table message_contacts (
     foreign key (workspace, contact) references contacts (workspace, id) on delete cascade
 ) strict;
 create index message_contacts_timeline on message_contacts (workspace, contact, sent_at, message);
-create index message_contacts_message on message_contacts (workspace, message);
+create index message_contacts_message on message_contacts (workspace, message, contact);
 
 create table sightings (
     workspace   blob not null,

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{body::Bytes, extract::State, http::StatusCode, response::Response};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,7 @@ use crate::{
         Address, Draft, DraftAttachment, Envelope, HeaderSummary, Message, MessageId, Party, Recipient,
         ReversePath, reply_references,
     },
+    smtp,
     store::{Page, SealedBlob, Session, mint},
 };
 
@@ -271,9 +272,10 @@ async fn prepare(
     let origin = Origin { secret: loop_key, workspace: access.workspace, sender: &user.email };
     // Fixed at acceptance, from the key it is accepted under.
     let message_id = submit::sent_message_id(origin, key, hostname);
+    let received = smtp::received_over_http(hostname, &origin.trace(key), received_at);
     let draft = wanted.draft(user, parent, message_id, received_at);
     let written = tokio::task::spawn_blocking(move || {
-        let raw = draft.compose().into_bytes();
+        let raw = Bytes::from([received.as_bytes(), &draft.compose().into_bytes()].concat());
         let message = Message::parse(&raw);
         (raw, message)
     });

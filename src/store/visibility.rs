@@ -57,9 +57,10 @@ impl Statement {
             Sees::Own => own.text(")"),
             Sees::OwnAndAssigned => own
                 .text(
-                    " or exists (select 1 from message_contacts p join contacts a on a.workspace = p.workspace \
-                     and a.id = p.contact where p.workspace = m.workspace and p.message = m.id \
-                     and a.assigned_user_id = ",
+                    // SQLite would rather begin at all contacts of the user: a cross join it does in the order it is written.
+                    " or exists (select 1 from message_contacts p cross join contacts a \
+                     where p.workspace = m.workspace and p.message = m.id and a.workspace = p.workspace \
+                     and a.id = p.contact and a.assigned_user_id = ",
                 )
                 .arg(user)
                 .text("))"),
@@ -101,9 +102,9 @@ impl Statement {
             Sees::Own => own.text(")"),
             Sees::OwnAndAssigned => own
                 .text(
-                    " union select m.conversation from contacts a join message_contacts p \
-                     on p.workspace = a.workspace and p.contact = a.id join messages m \
-                     on m.workspace = p.workspace and m.id = p.message where a.workspace = ",
+                    " union select m.conversation from contacts a cross join message_contacts p \
+                     cross join messages m where p.workspace = a.workspace and p.contact = a.id \
+                     and m.workspace = p.workspace and m.id = p.message and a.workspace = ",
                 )
                 .arg(workspace)
                 .text(" and a.assigned_user_id = ")
