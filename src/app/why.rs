@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::client::{self, Usage};
 use crate::{
     cli::{List, Why},
-    core::explanation::{self, Told},
+    core::{decision::Decision, explanation},
     mail::{Address, MessageId},
     net,
 };
@@ -26,7 +26,7 @@ pub struct Answer {
 /// One page of the API's list.
 #[derive(Deserialize)]
 struct Decisions {
-    items: Vec<Told>,
+    items: Vec<Decision>,
     next_cursor: Option<String>,
 }
 

@@ -71,8 +71,8 @@ pub struct DecisionHash {
     pub hash: [u8; 16],
 }
 
-/// A decision as it is read back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A decision as it is read back, from the store or from the API's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Decision {
     pub id: DecisionId,
     pub at: Timestamp,
@@ -81,7 +81,8 @@ pub struct Decision {
     pub reason: String,
     pub preset: String,
     pub policy_version: i64,
-    pub message: Option<MessageKey>,
-    pub account: Option<AccountId>,
+    pub message_id: Option<MessageKey>,
+    pub account_id: Option<AccountId>,
+    /// As in [`NewDecision`].
     pub via: String,
 }

@@ -4,13 +4,7 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
-use serde::Deserialize;
-
-use super::{
-    decision::{Decision, Verdict},
-    ids::{AccountId, DecisionId, MessageKey},
-};
+use super::decision::{Decision, Verdict};
 
 /// What to say of mail that no decision is known of, with the causes that are likely.
 pub const NEVER_SEEN: &str = "Nothing was decided about it: it was never seen. Likely causes:
@@ -22,40 +16,8 @@ pub const NEVER_SEEN: &str = "Nothing was decided about it: it was never seen. L
   - Its provider has given it another Message-ID since: ask by an address instead.
 ";
 
-/// A decision as it is told; of the API's answer, what is told of it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Told {
-    pub id: DecisionId,
-    pub at: Timestamp,
-    pub verdict: Verdict,
-    pub rule: String,
-    pub reason: String,
-    pub preset: String,
-    pub policy_version: i64,
-    pub message_id: Option<MessageKey>,
-    pub account_id: Option<AccountId>,
-    pub via: String,
-}
-
-impl From<Decision> for Told {
-    fn from(decision: Decision) -> Self {
-        Self {
-            id: decision.id,
-            at: decision.at,
-            verdict: decision.verdict,
-            rule: decision.rule,
-            reason: decision.reason,
-            preset: decision.preset,
-            policy_version: decision.policy_version,
-            message_id: decision.message,
-            account_id: decision.account,
-            via: decision.via,
-        }
-    }
-}
-
 /// One block of lines, the last of them ended.
-impl fmt::Display for Told {
+impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.at.strftime("%Y-%m-%d %H:%M:%S UTC");
         writeln!(f, "{at}  {}", verdict(self.verdict))?;
@@ -72,7 +34,7 @@ impl fmt::Display for Told {
 
 /// The decisions one after the other, or that there are none.
 #[must_use]
-pub fn tell(decisions: &[Told]) -> String {
+pub fn tell(decisions: &[Decision]) -> String {
     if decisions.is_empty() {
         return NEVER_SEEN.to_owned();
     }
@@ -104,11 +66,14 @@ fn door(via: &str) -> &str {
 mod tests {
     use uuid::Uuid;
 
-    use super::{super::ids::Id as _, *};
+    use super::{
+        super::ids::{AccountId, DecisionId, Id as _},
+        *,
+    };
 
     #[test]
     fn a_decision_is_a_block_that_says_when_what_why_and_where() {
-        let told = Told {
+        let told = Decision {
             id: DecisionId::from_uuid(Uuid::from_u128(1)),
             at: "2026-11-22T16:30:05.123Z".parse().unwrap(),
             verdict: Verdict::Skipped,

@@ -12,7 +12,7 @@ use super::{
     access::Access,
     account_view::AccountView,
     accounts::{restart, shown},
-    body::{Input, PathId},
+    body::{Input, Nothing, PathId},
     once::{Answer, Stop},
     problem::Problem,
 };
@@ -56,10 +56,12 @@ pub(super) fn require_not_erased(state: AccountState) -> Result<(), Problem> {
     }
 }
 
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = NothingToSay)]
-struct Nothing {}
+/// An account that the caller may do something to, and nobody else meanwhile.
+async fn own_account(tx: &mut Tx, access: &Access, id: AccountId) -> Result<Account, Problem> {
+    let account = tx.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
+    access.act_as(account.user_id)?;
+    Ok(account)
+}
 
 /// Pause an account: its mail is neither read nor sent until it is resumed, and its login is kept.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts/{id}/pause", tag = "accounts",
@@ -70,10 +72,8 @@ async fn pause(
     PathId(id): PathId<AccountId>,
     input: Input<Nothing>,
 ) -> Result<Response, Stop> {
-    let Nothing {} = input.value;
     let mut work = input.stamp.begin(&api, &access).await?;
-    let mut account = work.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
-    access.act_as(account.user_id)?;
+    let mut account = own_account(&mut work, &access, id).await?;
     match account.status.state {
         AccountState::Paused => {}
         state if state.is_worked() || state == AccountState::Stopped => {
@@ -106,10 +106,8 @@ async fn resume(
     PathId(id): PathId<AccountId>,
     input: Input<Nothing>,
 ) -> Result<Response, Stop> {
-    let Nothing {} = input.value;
     let mut work = input.stamp.begin(&api, &access).await?;
-    let mut account = work.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
-    access.act_as(account.user_id)?;
+    let mut account = own_account(&mut work, &access, id).await?;
     match account.status.state {
         AccountState::Paused | AccountState::Stopped => {
             restart(&mut work, &api.gateway, &mut account).await?;
@@ -163,8 +161,7 @@ async fn disconnect(
     input: Input<Disconnection>,
 ) -> Result<Response, Stop> {
     let mut work = input.stamp.begin(&api, &access).await?;
-    let mut account = work.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
-    access.act_as(account.user_id)?;
+    let mut account = own_account(&mut work, &access, id).await?;
     let state = account.status.state;
     let policy = flow::policy_of(&mut work, Some(account.user_id)).await?.settings;
     match choice(input.value.history, policy.on_disconnect)? {

@@ -19,7 +19,7 @@ use super::{
     account_input::{AuthInput, EndpointInput, passwords_only},
     account_life,
     account_view::{AccountView, ErrorView, StatusView},
-    body::{Input, Parameters, PathId},
+    body::{Input, Nothing, Parameters, PathId},
     keys::require_user,
     once::{Answer, Stop},
     openapi::AccountStateWord,
@@ -367,10 +367,6 @@ pub(super) async fn restart(tx: &mut Tx, gateway: &Gateway, account: &mut Accoun
     Ok(())
 }
 
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
 #[derive(Serialize, ToSchema)]
 struct Looking {
     status: StatusView,
@@ -386,7 +382,6 @@ async fn sync(
     PathId(id): PathId<AccountId>,
     input: Input<Nothing>,
 ) -> Result<Response, Stop> {
-    let Nothing {} = input.value;
     let mut work = input.stamp.begin(&api, &access).await?;
     let account = work.account(id).await?.ok_or_else(Problem::not_found)?;
     access.act_as(account.user_id)?;

@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use futures_util::{Stream, StreamExt as _};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout};
 
@@ -45,6 +45,11 @@ pub(super) struct Input<T> {
     /// Of a large body, until the request is served.
     _place: Option<Place>,
 }
+
+/// The body of a request that says all in its path: none, or an empty object.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
 
 impl<T: DeserializeOwned + Send + 'static> FromRequest<Api> for Input<T> {
     type Rejection = Problem;

@@ -63,8 +63,8 @@ impl From<Decision> for DecisionView {
             reason: decision.reason,
             preset: decision.preset,
             policy_version: decision.policy_version,
-            message_id: decision.message,
-            account_id: decision.account,
+            message_id: decision.message_id,
+            account_id: decision.account_id,
             via: decision.via,
         }
     }

@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     access::Access,
-    body::{Input, PathId},
+    body::{Input, Nothing, PathId},
     conversations::{self, ConversationView},
     field,
     once::{Answer, Stop, Work},
@@ -130,10 +130,6 @@ async fn no_such_message(api: &Api, access: &Access, asked: &[MessageKey]) -> Re
     ))
 }
 
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
 /// Undo a merge or a split. After a merge the answer is the conversation that stands for itself again, with its messages and
 /// the answers to them that have come in since; after a split the one that the messages return to.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/repairs/{id}/undo", tag = "conversations",
@@ -144,7 +140,6 @@ async fn undo(
     PathId(id): PathId<RepairId>,
     input: Input<Nothing>,
 ) -> Result<Response, Stop> {
-    let Nothing {} = input.value;
     input.stamp.require_new(&api, &access).await?;
     let leaving = repair::read_undoing(api.store(), access.workspace, id).await?;
     let mut work = input.stamp.begin(&api, &access).await?;

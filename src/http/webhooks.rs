@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     access::Access,
-    body::{Input, Parameters, PathId},
+    body::{Input, Nothing, Parameters, PathId},
     events,
     field::Patch,
     host,
@@ -293,10 +293,6 @@ async fn enabled(tx: &mut Tx, id: WebhookId, now: Timestamp) -> Result<Webhook, 
     Ok(webhook)
 }
 
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
 #[derive(Serialize, ToSchema)]
 struct Pinged {
     /// The `webhook-id` of the post.
@@ -314,7 +310,6 @@ async fn test(
     input: Input<Nothing>,
 ) -> Result<Response, Stop> {
     access.act_for_all()?;
-    let Nothing {} = input.value;
     let now = flow::now();
     let mut work = input.stamp.begin(&api, &access).await?;
     enabled(&mut work, id, now).await?;
@@ -414,7 +409,6 @@ async fn rotate_secret(
     input: Input<Nothing>,
 ) -> Result<Response, Stop> {
     access.act_for_all()?;
-    let Nothing {} = input.value;
     let now = flow::now();
     let mut work = input.stamp.begin(&api, &access).await?;
     let webhook = work.webhook(id, now).await?.ok_or_else(Problem::not_found)?;

@@ -362,8 +362,8 @@ fn read(row: &Row) -> Result<Decision, Error> {
         reason: row.get("reason")?,
         preset: row.get("preset")?,
         policy_version: row.get("policy_version")?,
-        message: row.opt_id("message")?,
-        account: row.opt_id("account")?,
+        message_id: row.opt_id("message")?,
+        account_id: row.opt_id("account")?,
         via: row.get("via")?,
     })
 }

@@ -230,7 +230,7 @@ async fn private_mail_leaves_a_decision_and_not_one_byte() {
     world.await_message("afterwards").await;
     let decisions = world.decisions("canary-id").await;
     assert_eq!(decisions.len(), 1);
-    assert_eq!((decisions[0].verdict, decisions[0].account), (Verdict::Skipped, Some(world.account)));
+    assert_eq!((decisions[0].verdict, decisions[0].account_id), (Verdict::Skipped, Some(world.account)));
     world.stop().await;
     assert!(holds(world.directory.path(), b"afterwards"), "the search finds what is there");
     assert!(!holds(world.directory.path(), b"canary"));

@@ -15,7 +15,7 @@ use crate::{
     account::{Exit as Server, SmtpClient},
     core::{
         decision::{Decision, HashRole, Verdict},
-        explanation::{self, Told},
+        explanation,
         ids::AccountId,
         inbound::SendClass,
         job::Question,
@@ -94,7 +94,7 @@ async fn find(session: &mut Session, question: &Question) -> Result<Found, FlowE
     let own: Vec<AccountId> = accounts.into_iter().map(|account| account.id).collect();
     for (hashes, by_id) in [(&question.ids, true), (&question.addresses, false)] {
         let role = by_id.then_some(HashRole::Id);
-        let is_his = |decision: &Decision| match decision.account {
+        let is_his = |decision: &Decision| match decision.account_id {
             _ if decision.verdict == Verdict::Synced => true,
             Some(account) => own.contains(&account),
             // Whoever knows the id has the mail.
@@ -159,8 +159,7 @@ fn compose(
 }
 
 fn text(Found { by_id, decisions }: Found) -> String {
-    let told: Vec<Told> = decisions.into_iter().map(Told::from).collect();
-    let head = match (told.is_empty(), by_id) {
+    let head = match (decisions.is_empty(), by_id) {
         (true, _) => "This is known about the mail you forwarded:",
         (false, true) => "This was decided about the mail you forwarded, newest first:",
         (false, false) => {
@@ -170,7 +169,7 @@ fn text(Found { by_id, decisions }: Found) -> String {
     };
     format!(
         "{head}\n\n{}\nThis answer was written by a machine; nobody reads what is sent back.\n",
-        explanation::tell(&told)
+        explanation::tell(&decisions)
     )
 }
 

@@ -103,10 +103,10 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     }
 }
 
-/// Waits until so many octets may be in hand; `None` cannot happen, for nobody closes it.
-async fn room(octets: u64) -> Option<SemaphorePermit<'static>> {
+/// Waits until so many octets may be in hand.
+async fn room(octets: u64) -> SemaphorePermit<'static> {
     let kib = u32::try_from(octets / 1024).unwrap_or(u32::MAX).saturating_add(1);
-    IN_HAND.acquire_many(kib.min(IN_HAND_KIB_MAX)).await.ok()
+    IN_HAND.acquire_many(kib.min(IN_HAND_KIB_MAX)).await.expect("nobody closes it")
 }
 
 /// Holds a submission that cannot be worked on: what is stored of it is unreadable, or is refused by the database.
@@ -118,8 +118,8 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, message: MessageKey) -
     record::hold(gateway, job, message, &Unsendable { whom: None, what_for: Hold::Poison, reason }).await
 }
 
-/// The transactions that the open recipients need, or so many of them. By account all of them in one; a user without an account writes from a
-/// reply address of each contact, hence in one for each. The inner error says why it cannot be sent.
+/// The transactions that the open recipients need, or so many of them. By account all of them in one; a user without an
+/// account writes from a reply address of each contact, hence in one for each. The inner error says why it cannot be sent.
 async fn parts(
     gateway: &Gateway,
     job: &Leased,

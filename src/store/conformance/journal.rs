@@ -243,7 +243,7 @@ both! {
         let found = tx.decisions(&all(), &DecisionFilter { message: Some(message), ..Default::default() }).await.unwrap();
         let shown = (found[0].id, found[0].at, found[0].verdict, found[0].preset.as_str(), found[0].policy_version);
         assert_eq!(shown, (first, at(9), Verdict::Synced, "mailweave", 3));
-        assert_eq!((found[0].account, found[0].via.as_str(), found[0].rule.as_str()), (Some(account), "account", "no_contact"));
+        assert_eq!((found[0].account_id, found[0].via.as_str(), found[0].rule.as_str()), (Some(account), "account", "no_contact"));
     }
 
     async fn hashes_of_two_workspaces_cannot_be_compared(world) {
