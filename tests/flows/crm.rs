@@ -143,7 +143,9 @@ impl Crm {
     #[must_use]
     pub fn as_user(&self, user: &str) -> Self {
         let (_, key) = self.key(&["read"], Some(user));
-        Self { key, ..self.clone() }
+        let mut crm = self.clone();
+        crm.key = key;
+        crm
     }
 
     /// Every item of a list, page by page.
