@@ -2,7 +2,10 @@
 //!
 //! Not here: that nothing else crosses (`isolation`).
 
-use mailweave::{mail::Address, sandbox::Behaviour};
+use mailweave::{
+    mail::Address,
+    sandbox::{Behaviour, SaveSent},
+};
 use serde_json::json;
 
 use crate::{
@@ -190,16 +193,16 @@ both! {
     }
 
     fn faq_10_a_provider_that_gives_ids_of_its_own_hides_nothing(engine) {
-        let behaviour = Behaviour { rewrite_message_id: true, ..Behaviour::default() };
+        let behaviour = Behaviour { rewrite_message_id: true, save_sent: SaveSent::AtOnce, ..Behaviour::default() };
         let shared = Shared::with(engine, behaviour, "originating_only");
         let offer = shared.sends(None);
-        await_left_out(&shared.other, &offer, "sent_by_other_workspace");
         let ann = Address::parse(&shared.ann.person.address).unwrap();
         let copies = shared.world.provider().messages(&ann, "Sent");
         let copy = String::from_utf8_lossy(&copies[0].raw).into_owned();
         let on_the_wire = copy.lines().find_map(|line| line.strip_prefix("Message-ID: <")).unwrap();
         let on_the_wire = on_the_wire.trim_end_matches('>');
         assert_ne!(on_the_wire, offer);
+        await_left_out(&shared.other, on_the_wire, "sent_by_other_workspace");
         let answer = shared.bob_writes(&[on_the_wire]);
         shared.await_one(&answer, "message.received", "answers_other_workspace");
     }

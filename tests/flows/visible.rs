@@ -25,7 +25,14 @@ struct Office {
 impl Office {
     fn start(engine: Engine, preset: &str) -> Self {
         let world = Sandboxed::start(engine, Behaviour::default());
-        world.crm.put("/policy", &json!({ "preset": preset, "overrides": {} }));
+        // What the preset says of polling and connecting is no matter here.
+        let overrides = json!({
+            "push": true,
+            "poll_min": "0s",
+            "poll_max": "5m",
+            "connect_role": ["member", "admin"],
+        });
+        world.crm.put("/policy", &json!({ "preset": preset, "overrides": overrides }));
         let (ann, carl) = (world.user("ann", "Ann Lee"), world.user("carl", "Carl Zapp"));
         for user in [&ann, &carl] {
             let account = world.connect(user);

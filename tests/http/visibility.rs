@@ -157,7 +157,9 @@ impl<'a> Office<'a> {
         let last = self.acme.get("/events?types=account.connected").await.items().pop().unwrap();
         let first = self.acme.get("/events?limit=1").await.items().pop().unwrap();
         let path = format!("/events/stream?after={}", text(&first, "id"));
-        let mut stream = caller.request(Method::GET, &path).send().await.unwrap().bytes_stream();
+        let response = caller.request(Method::GET, &path).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        let mut stream = response.bytes_stream();
         let mut brought = String::new();
         while !brought.contains(&text(&last, "id")) {
             let chunk = tokio::time::timeout(std::time::Duration::from_secs(20), stream.next()).await;
