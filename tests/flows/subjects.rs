@@ -114,6 +114,7 @@ both! {
     fn a_subject_lets_no_mail_in(engine) {
         let office = Office::start(engine, "7d");
         office.world.crm.put("/policy", &json!({ "preset": "kaname-outlook", "overrides": { "subject_threading": "7d" } }));
+        office.world.prospect("bob");
         let sent = office.world.post_message(&office.ann, &[BOB], "Desks");
         office.world.crm.await_delivery(&sent, "sent");
         let answer = office.writes(BOB, "Re: Desks");

@@ -113,7 +113,7 @@ both! {
         let account = accounts.iter().find(|account| account["user_id"] == office.ann.id.as_str()).unwrap();
         let account = text(account, "id").to_owned();
         office.world.crm.post(&format!("/accounts/{account}/disconnect"), &json!({ "history": "erase" }));
-        office.world.crm.await_event("account.erased", |event| text(&event["data"], "account_id") == account);
+        office.world.crm.await_event("account.erased", |data| text(data, "account_id") == account);
         assert!(!office.sees(&office.ann, &message) && office.sees(&office.carl, &message));
     }
 }
