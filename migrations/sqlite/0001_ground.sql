@@ -90,6 +90,7 @@ create table contacts (
     constraint contacts_external_id_unique unique (workspace, external_id)
 ) strict;
 create index contacts_recent on contacts (workspace, created_at, id);
+create index contacts_assigned on contacts (workspace, assigned_user_id, id) where assigned_user_id is not null;
 
 create table contact_addresses (
     workspace   blob not null,
@@ -333,7 +334,7 @@ create table message_contacts (
     foreign key (workspace, contact) references contacts (workspace, id) on delete cascade
 ) strict;
 create index message_contacts_timeline on message_contacts (workspace, contact, sent_at, message);
-create index message_contacts_message on message_contacts (workspace, message);
+create index message_contacts_message on message_contacts (workspace, message, contact);
 
 create table sightings (
     workspace   blob not null,
@@ -348,10 +349,14 @@ create table sightings (
     -- How a capture was addressed: {"recipient": …, "field": "bcc"|"to"|"cc"}.
     detail      text,
     at          integer not null,
+    -- Whose account or address it was.
+    user_id     blob,
     primary key (workspace, message, origin),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade
 ) strict;
 create unique index sightings_uid on sightings (workspace, account, mailbox, uid_validity, uid) where account is not null;
+-- What a user may see of his own.
+create index sightings_user on sightings (workspace, user_id, message) where user_id is not null;
 
 -- The threading index: two messages belong together when they share a key (core::threading).
 create table thread_keys (
@@ -362,6 +367,21 @@ create table thread_keys (
 ) strict, without rowid;
 create index thread_keys_conversation on thread_keys (workspace, conversation);
 
+-- The index of subjects, where policy lets them join conversations (core::subject): of mail that is no answer without
+-- references `reach` is null.
+create table subject_keys (
+    workspace   blob not null,
+    message     blob not null,
+    -- Keyed hash of the base subject and the people.
+    key         blob not null,
+    sent_at     integer not null,
+    -- Microseconds before and after within which it is joined with others.
+    reach       integer,
+    primary key (workspace, message),
+    foreign key (workspace, message) references messages (workspace, id) on delete cascade
+) strict;
+create index subject_keys_met on subject_keys (workspace, key, sent_at);
+
 -- The journal the CRM reads. Gap-free per workspace.
 create table events (
     workspace   blob not null references workspaces (id),
@@ -369,6 +389,7 @@ create table events (
     id          blob not null,
     type        text not null,
     conversation blob,
+    message     blob,
     created_at  integer not null,
     data        text not null,
     primary key (workspace, seq),

@@ -45,7 +45,8 @@ pub struct NewDecision {
 }
 
 /// What a decision's hash was made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HashRole {
     /// The mail's own Message-ID.
     Id,

@@ -231,6 +231,17 @@ impl Event {
         }
     }
 
+    /// The message it tells of.
+    #[must_use]
+    pub fn message(&self) -> Option<MessageKey> {
+        match self {
+            Self::Message { fact, .. } => Some(fact.message),
+            Self::MessageHeld { message, .. } => Some(*message),
+            Self::Contact { message, .. } => *message,
+            _ => None,
+        }
+    }
+
     /// The `data` member.
     #[must_use]
     pub fn data(&self) -> Value {

@@ -17,9 +17,11 @@ pub mod allowance;
 pub mod attribution;
 pub mod copies;
 pub mod limits;
+pub mod origin;
 pub mod policy;
 pub mod relay;
 pub mod retry;
+pub mod subject;
 pub mod sync_plan;
 pub mod threading;
 

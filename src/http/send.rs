@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{body::Bytes, extract::State, http::StatusCode, response::Response};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,9 @@ use super::{
 };
 use crate::{
     core::{
-        ids::{ConversationId, Id as _, MessageKey, UserId},
+        ids::{ConversationId, MessageKey, UserId},
         inbound::{Exit, SendClass, SendOrder},
+        origin::Origin,
         people::User,
         policy::Settings,
         submission::SubmissionState,
@@ -37,6 +38,7 @@ use crate::{
         Address, Draft, DraftAttachment, Envelope, HeaderSummary, Message, MessageId, Party, Recipient,
         ReversePath, reply_references,
     },
+    smtp,
     store::{Page, SealedBlob, Session, mint},
 };
 
@@ -272,9 +274,15 @@ async fn prepare(
     let (key, received_at) = (mint(), flow::now());
     let order = SendOrder { conversation: parent.conversation, ..order };
     let mut envelope = wanted.envelope(&user);
-    let draft = wanted.draft(user, parent, message_id(api, key)?, received_at);
+    let flow::Settings { loop_key, hostname, .. } = &*api.gateway.settings;
+    let origin = Origin { secret: loop_key, workspace: access.workspace, sender: &user.email };
+    // Fixed at acceptance, from the key it is accepted under.
+    let message_id = submit::sent_message_id(origin, key, hostname);
+    let received = smtp::received_over_http(hostname, &origin.trace(key), received_at);
+    let draft = wanted.draft(user, parent, message_id, received_at);
     let written = tokio::task::spawn_blocking(move || {
-        let raw = additions.applied(draft.compose().into_bytes());
+        let written = additions.applied(draft.compose().into_bytes());
+        let raw = Bytes::from([received.as_bytes(), &written].concat());
         let message = Message::parse(&raw);
         (raw, message)
     });
@@ -395,12 +403,6 @@ async fn parent(
     }
     let summary = HeaderSummary::read(&session.blob(answered.blob).await?);
     Ok(Parent { conversation: conversation.or(Some(answered.conversation)), summary: Some(summary) })
-}
-
-/// Fixed at acceptance, from the key it was accepted under.
-fn message_id(api: &Api, key: MessageKey) -> Result<MessageId, Problem> {
-    let id = format!("{}@{}", key.uuid().simple(), api.gateway.settings.hostname);
-    MessageId::parse(&id).ok_or_else(Problem::internal)
 }
 
 impl Wanted {

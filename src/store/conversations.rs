@@ -311,10 +311,12 @@ impl Tx {
 impl Session {
     /// A conversation as it is stored: a merged one with `merged_into`.
     pub async fn conversation(&mut self, id: ConversationId) -> Result<Option<Conversation>, Error> {
-        let query =
-            sql(format!("select {COLUMNS} from conversations c where c.workspace = $1 and c.id = $2"))
-                .bind(self.workspace())
-                .bind(id);
+        let query = Statement::new(format!("select {COLUMNS} from conversations c where c.workspace = "))
+            .arg(self.workspace())
+            .text(" and c.id = ")
+            .arg(id)
+            .conversation_seen(self.viewer)
+            .query();
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
@@ -339,7 +341,8 @@ impl Session {
         let workspace = self.workspace();
         let mut query = Statement::new(format!("select {COLUMNS} from conversations c where c.workspace = "))
             .arg(workspace)
-            .text(" and c.merged_into is null");
+            .text(" and c.merged_into is null")
+            .among_seen_conversations(workspace, self.viewer);
         if let Some(contact) = filter.contact {
             query = query
                 .text(
@@ -349,6 +352,7 @@ impl Session {
                 .arg(workspace)
                 .text(" and p.contact = ")
                 .arg(contact)
+                .seen(self.viewer)
                 .text(")");
         }
         if let Some(user) = filter.user {

@@ -21,7 +21,7 @@ use crate::core::{
     account::MailboxUid,
     decision::{Decision, HashRole, NewDecision, Ruling, Verdict},
     ids::{AccountId, DecisionId, MessageKey, UserId},
-    policy::FINAL_RULES,
+    policy::{ANSWERS_OTHER_WORKSPACE, FINAL_RULES, SENT_BY_OTHER_WORKSPACE},
 };
 
 const COLUMNS: &str = "id, at, verdict, rule, reason, preset, policy_version, message, account, via";
@@ -50,6 +50,15 @@ pub struct DecisionFilter {
     pub message: Option<MessageKey>,
     /// What this user may be told: all that was filed, and of the rest what came to him.
     pub told: Option<UserId>,
+}
+
+/// An id that mail has or names which this workspace sent, or left out for being another's.
+#[derive(Debug, Clone)]
+pub struct TracedId {
+    pub hash: [u8; 16],
+    pub role: HashRole,
+    /// The rule that left it out; `None` of what this workspace sent.
+    pub rule: Option<String>,
 }
 
 /// Hashes ids and addresses of one workspace.
@@ -213,6 +222,7 @@ impl Session {
             .given(" and d.account = ", filter.account)
             .given(" and d.verdict = ", filter.verdict.map(|verdict| word(&verdict)))
             .given(" and d.message = ", filter.message)
+            .decision_seen(self.viewer)
             .page(page, "d.at", "d.id");
         self.fetch_all(query).await?.iter().map(read).collect()
     }
@@ -354,6 +364,34 @@ impl Session {
             .query();
             for row in self.fetch_all(query).await? {
                 found.insert(row.get("hash")?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// What is known of mail that has one of these ids, or names one, and was sent from this workspace, or left out for being
+    /// another's.
+    pub async fn traced_ids(&mut self, hashes: &[[u8; 16]]) -> Result<Vec<TracedId>, Error> {
+        let mut found = Vec::new();
+        let elsewhere = [SENT_BY_OTHER_WORKSPACE, ANSWERS_OTHER_WORKSPACE];
+        for some in hashes.chunks(LIST_MAX) {
+            let query = Statement::new(
+                "select distinct h.hash, h.role, case when d.verdict = 'skipped' then d.rule end as rule \
+                 from decision_hashes h cross join decisions d where d.workspace = h.workspace and d.id = h.decision \
+                 and h.role in ('id', 'reference') and (d.via in ('submission', 'api') or d.rule in ",
+            )
+            .list(&elsewhere)
+            .text(") and h.workspace = ")
+            .arg(self.workspace())
+            .text(" and h.hash in ")
+            .list(some)
+            .query();
+            for row in self.fetch_all(query).await? {
+                found.push(TracedId {
+                    hash: row.get("hash")?,
+                    role: row.word("role")?,
+                    rule: row.get("rule")?,
+                });
             }
         }
         Ok(found)

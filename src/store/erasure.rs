@@ -9,7 +9,7 @@ use super::{Error, Store, Tx, columns::changed, sql::sql};
 use crate::core::{ids::WorkspaceId, job::JobKind};
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 36] = [
+const TABLES: [&str; 37] = [
     "jobs",
     "lanes",
     "sightings",
@@ -19,6 +19,7 @@ const TABLES: [&str; 36] = [
     "decisions",
     "submission_recipients",
     "submissions",
+    "subject_keys",
     "messages",
     "thread_keys",
     "conversation_partings",

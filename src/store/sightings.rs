@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Error, Session, Tx,
     columns::json_text,
+    routes,
     sql::{Arg, Row, sql},
     statement::{LIST_MAX, Statement},
 };
@@ -55,9 +56,18 @@ impl Tx {
             Sighting::Account(at) => Some(at),
             _ => None,
         };
+        let recipient = match &row.sighting {
+            Sighting::Capture { recipient, .. } | Sighting::Reply { recipient, .. } => {
+                Some(routes::parts(recipient))
+            }
+            _ => None,
+        };
         let query =
             sql("insert into sightings (workspace, message, origin, via, account, mailbox, uid_validity, \
-             uid, detail, at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing")
+             uid, detail, at, user_id) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce(\
+             (select a.user_id from accounts a where a.workspace = $1 and a.id = $5), \
+             (select r.user_id from routes r where r.workspace = $1 and r.domain = $12 and r.local_part = $11))) \
+             on conflict do nothing")
             .bind(self.workspace())
             .bind(message)
             .bind(origin(&row.sighting))
@@ -67,7 +77,9 @@ impl Tx {
             .bind(at.map(|at| at.uid_validity))
             .bind(at.map(|at| at.uid))
             .bind(detail(&row.sighting).as_ref().map(json_text))
-            .bind(row.at);
+            .bind(row.at)
+            .bind(recipient.map(|(local, _)| local))
+            .bind(recipient.map(|(_, domain)| domain));
         Ok(self.execute(query).await? > 0)
     }
 

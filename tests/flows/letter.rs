@@ -68,6 +68,14 @@ impl Letter {
         self
     }
 
+    /// Has it written this many days ago.
+    #[must_use]
+    pub fn days_ago(mut self, days: i64) -> Self {
+        let then = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * days);
+        self.date = jiff::fmt::rfc2822::to_string(&then.to_zoned(jiff::tz::TimeZone::UTC)).unwrap();
+        self
+    }
+
     /// Adds a header field.
     #[must_use]
     pub fn field(mut self, name: &str, value: &str) -> Self {

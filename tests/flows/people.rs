@@ -331,16 +331,20 @@ both! {
 }
 
 /// One account of Ann's that is connected in two workspaces, with Bob a contact of both.
-struct Shared {
-    world: Sandboxed,
-    other: Crm,
-    ann: User,
-    bob: Person,
+pub(super) struct Shared {
+    pub world: Sandboxed,
+    pub other: Crm,
+    pub ann: User,
+    pub bob: Person,
 }
 
 impl Shared {
     fn start(engine: Engine) -> Self {
-        let world = Sandboxed::start(engine, Behaviour::default());
+        Self::at(engine, Behaviour::default())
+    }
+
+    pub fn at(engine: Engine, behaviour: Behaviour) -> Self {
+        let world = Sandboxed::start(engine, behaviour);
         let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
         let other = world.gateway.crm("zenith").settle_in();
         let there = User::add(&other, ann.person.clone(), "Ann Lee");

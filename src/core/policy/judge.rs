@@ -4,8 +4,9 @@
 
 use super::{
     Policy, Settings,
-    rulings::{held, skipped, synced},
+    rulings::{elsewhere, held, skipped, synced},
     settings::{CreateOn, Drafts, InternalRule, ThreadFollow, ThreadStart},
+    tenancy::Elsewhere,
 };
 use crate::core::{
     attribution::{Attribution, Known},
@@ -52,6 +53,8 @@ pub struct MailboxFacts<'a> {
     pub answers_user: bool,
     /// Somebody it was written to has answered it. Asked only where that makes contacts.
     pub answered: bool,
+    /// What says that it is another workspace's, as `multi_tenant` has it.
+    pub elsewhere: Elsewhere,
 }
 
 impl<'a> MailboxFacts<'a> {
@@ -70,6 +73,7 @@ impl<'a> MailboxFacts<'a> {
             other_account: traits.other_account,
             answers_user: traits.answers_user,
             answered: traits.answered,
+            elsewhere: Elsewhere::No,
         }
     }
 }
@@ -121,6 +125,9 @@ impl Judge<'_> {
                 "before_connection",
                 "It came before the account was connected, earlier than policy reads back.",
             ));
+        }
+        if let Some(ruling) = elsewhere(self.facts.elsewhere) {
+            return Some(ruling);
         }
         match self.settings.internal_rule {
             InternalRule::AnyParticipantAccount if self.facts.other_account => {
@@ -295,6 +302,7 @@ mod tests {
             other_account: false,
             answers_user: false,
             answered: false,
+            elsewhere: Elsewhere::No,
         }
     }
 
@@ -457,6 +465,18 @@ mod tests {
     }
 
     #[test]
+    fn kana_7_and_faq_10_another_workspaces_mail_stays_out_of_this_one() {
+        let (sent, answer) = (attribution(Outbound, user(), &[To]), attribution(Inbound, contact(), &[From]));
+        for (who, elsewhere, rule) in [
+            (&sent, Elsewhere::Sent, "sent_by_other_workspace"),
+            (&answer, Elsewhere::Answers, "answers_other_workspace"),
+            (&answer, Elsewhere::Beside, "replied_by_other_workspace"),
+        ] {
+            check("mailweave", MailboxFacts { elsewhere, thread_known: true, ..facts(who) }, rule);
+        }
+    }
+
+    #[test]
     fn an_answered_mail_comes_in_like_its_answer() {
         let mut policy = policy("mailweave");
         Arc::make_mut(&mut policy.settings).create_on = CreateOn::Exchange;
@@ -529,19 +549,36 @@ mod tests {
         }
     }
 
+    fn any_elsewhere() -> impl Strategy<Value = Elsewhere> {
+        sample::select(vec![Elsewhere::No, Elsewhere::Sent, Elsewhere::Answers, Elsewhere::Beside])
+    }
+
     proptest! {
+        /// Another workspace's mail stays out whatever else policy says, and whatever conversation it belongs to.
+        #[test]
+        fn what_is_another_workspaces_never_comes_in(
+            policy in any_policy(),
+            who in any_attribution(),
+            elsewhere in any_elsewhere(),
+            thread_known in any::<bool>(),
+        ) {
+            let ruling = judge_mailbox(&policy, MailboxFacts { elsewhere, thread_known, ..facts(&who) });
+            prop_assert!(elsewhere == Elsewhere::No || ruling.verdict == Verdict::Skipped, "{}", ruling.rule);
+        }
+
         /// Whom the store names first, and which setting stands first in a list, is chance.
         #[test]
         fn the_verdict_does_not_depend_on_the_order_in_which_facts_came(
             policy in any_policy(),
             who in any_attribution(),
             flags in any::<[bool; 9]>(),
+            elsewhere in any_elsewhere(),
         ) {
             let [thread_known, is_draft, own, is_sent, is_before, assigned, other_account, answers_user, answered] =
                 flags;
             let facts = |attribution| MailboxFacts {
                 attribution, thread_known, is_draft, own, is_sent, is_before, assigned, other_account, answers_user,
-                answered,
+                answered, elsewhere,
             };
             let mut turned = who.clone();
             turned.contacts.reverse();
@@ -566,8 +603,12 @@ mod tests {
 
         /// What a rule leaves out stays out whatever conversation it turns out to belong to, or is looked at again.
         #[test]
-        fn what_is_final_does_not_depend_on_the_conversation(policy in any_policy(), who in any_attribution()) {
-            let alone = facts(&who);
+        fn what_is_final_does_not_depend_on_the_conversation(
+            policy in any_policy(),
+            who in any_attribution(),
+            elsewhere in any_elsewhere(),
+        ) {
+            let alone = MailboxFacts { elsewhere, ..facts(&who) };
             let ruling = judge_mailbox(&policy, alone);
             if FINAL_RULES.contains(&ruling.rule) {
                 let known = judge_mailbox(&policy, MailboxFacts { thread_known: true, ..alone });

@@ -2,7 +2,7 @@
 //!
 //! Not here: verdicts that depend on settings (`judge`).
 
-use super::settings::OverSync;
+use super::{settings::OverSync, tenancy::Elsewhere};
 use crate::core::decision::{Ruling, Verdict};
 
 /// Mail with a null reverse-path at a capture address: a report, or an answering machine's. Nobody sent it to have it filed,
@@ -89,8 +89,22 @@ pub fn sent_already() -> Ruling {
 }
 
 /// Rules under which mail stays left out whatever becomes known of its conversation later: no use in fetching it again.
-pub const FINAL_RULES: [&str; 7] =
-    ["draft", "before_connection", "internal", "attachment", "too_large", "gone_at_provider", SYNC_LIMIT];
+pub const FINAL_RULES: [&str; 9] = [
+    "draft",
+    "before_connection",
+    "internal",
+    "attachment",
+    "too_large",
+    "gone_at_provider",
+    SYNC_LIMIT,
+    SENT_BY_OTHER_WORKSPACE,
+    ANSWERS_OTHER_WORKSPACE,
+];
+
+/// The rule of what the user sent from another workspace.
+pub const SENT_BY_OTHER_WORKSPACE: &str = "sent_by_other_workspace";
+/// The rule of what answers that.
+pub const ANSWERS_OTHER_WORKSPACE: &str = "answers_other_workspace";
 
 /// The rule of mail that is more than its user may have synced.
 const SYNC_LIMIT: &str = "sync_limit";
@@ -127,6 +141,25 @@ pub fn too_large() -> Ruling {
 #[must_use]
 pub fn gone() -> Ruling {
     skipped("gone_at_provider", "It was left out, and the user has deleted or moved it since.")
+}
+
+/// Mail of an account that other workspaces share, when it is one of theirs.
+pub(super) fn elsewhere(elsewhere: Elsewhere) -> Option<Ruling> {
+    match elsewhere {
+        Elsewhere::No => None,
+        Elsewhere::Sent => Some(skipped(
+            SENT_BY_OTHER_WORKSPACE,
+            "It was sent from another workspace in which this account is connected too, and is that one's.",
+        )),
+        Elsewhere::Answers => Some(skipped(
+            ANSWERS_OTHER_WORKSPACE,
+            "It answers what another workspace sent in which this account is connected too, and is that one's.",
+        )),
+        Elsewhere::Beside => Some(skipped(
+            "replied_by_other_workspace",
+            "The user has answered in this conversation from another workspace: it goes on there alone.",
+        )),
+    }
 }
 
 pub(super) fn synced(rule: &'static str, reason: &'static str) -> Ruling {

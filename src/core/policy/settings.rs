@@ -127,7 +127,7 @@ impl CaptureFields {
     }
 }
 
-/// How long a subject without reference may join an earlier conversation of the same people.
+/// How far apart in time an answer without reference and mail of the same people under its subject may be, to be joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubjectThreading {
     Off,
@@ -211,14 +211,14 @@ pub enum MultiTenant {
     OriginatingOnly,
 }
 
-/// Who sees a synced message.
+/// What a user sees of the workspace's mail, who is no administrator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Visibility {
     Everyone,
-    /// The user through whose account or capture address it came.
+    /// What came by his accounts, capture and reply addresses, and what he wrote.
     Owner,
-    /// The user to whom the contact is assigned.
+    /// That, and all mail with contacts who are assigned to him.
     Assigned,
 }
 

@@ -239,7 +239,8 @@ async fn file(
     let who = attribution::attribute(&arrival.parties, &known, ours);
     let mut keys = thread::thread_keys(&arrival, &who);
     keys.extend(arrival.proven.iter().map(of_conversation));
-    let found = thread::found_for(tx, &keys, (&arrival, &who)).await?;
+    let subject = thread::subject_of(tx, &policy.settings, &arrival).await?;
+    let found = thread::found_for(tx, &keys, subject, (&arrival, &who)).await?;
     let joined = thread::join(tx, &found).await?;
     let is_start = joined.is_none();
     let (conversation, mut events) = match joined {
@@ -253,6 +254,9 @@ async fn file(
         tx.touch_conversation(message.conversation, message.sent_at).await?;
     }
     write_rows(tx, &arrival, &message, &who, &keys).await?;
+    if let Some(subject) = subject {
+        tx.put_subject(message.id, subject).await?;
+    }
     let contacts: Vec<ContactId> = who.contacts.iter().map(|(contact, _)| *contact).collect();
     if arrival.announce == Announce::Never {
         events.retain(|event| !matches!(event, Event::ConversationCreated { .. }));

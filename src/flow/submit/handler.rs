@@ -12,6 +12,7 @@ use crate::{
         ids::{Id, MessageKey, UserId, WorkspaceId},
         inbound::{Door, Intake, OrderKey, Principal, SendOrder, submission_fingerprint},
         limits::Full,
+        origin::Origin,
         people::{ApiKey, Scope},
         route::{Route, RouteTarget},
     },
@@ -58,6 +59,7 @@ impl From<Error> for Rejected {
     }
 }
 
+const FOREIGN_FROM: &str = "From must be one address, and yours";
 /// Names the field and the way out.
 const KEY_USED: &str = "X-Mailweave-Idempotency-Key was used for another message (From, To, Cc, Subject or text differ): \
      give each message a key of its own";
@@ -117,7 +119,12 @@ impl SubmissionHandler {
         let (order, additions) = self.order(login, control, (&summary, body), &outgoing).await?;
         let (key, received_at) = (mint(), super::super::now());
         let raw = additions.applied(message.clone());
-        let raw = outgoing_bytes(&self.gateway, info, envelope, &raw, (key, received_at));
+        let Some(author) = summary.author() else {
+            return Err(Rejected::Reply(Reply::new(550, [5, 7, 1], FOREIGN_FROM)));
+        };
+        let secret = &self.gateway.settings.loop_key;
+        let origin = Origin { secret, workspace: login.workspace, sender: &author.address };
+        let raw = outgoing_bytes(&self.gateway, (info, envelope), &raw, (origin, key, received_at));
         let fingerprint = submission_fingerprint(order.key.as_ref(), envelope, (&summary, message));
         let door = Door::Submission { order, envelope: envelope.clone() };
         let intake = Intake { workspace: login.workspace, door, raw, fingerprint };
@@ -134,7 +141,7 @@ impl SubmissionHandler {
         (summary, body): (&HeaderSummary, &[u8]),
         recipients: &[&Address],
     ) -> Result<(SendOrder, Additions), Rejected> {
-        let foreign = || Rejected::Reply(Reply::new(550, [5, 7, 1], "From must be one address, and yours"));
+        let foreign = || Rejected::Reply(Reply::new(550, [5, 7, 1], FOREIGN_FROM));
         // One From field with one mailbox, or nobody can say who the author is.
         let [author] = summary.from.as_slice() else { return Err(foreign()) };
         if summary.from_fields != 1 {
@@ -176,21 +183,25 @@ impl SubmissionHandler {
 /// addresses of ours gone; every line end CRLF.
 fn outgoing_bytes(
     gateway: &Gateway,
-    info: &SessionInfo,
-    envelope: &Envelope,
+    (info, envelope): (&SessionInfo, &Envelope),
     message: &Bytes,
-    (key, now): (MessageKey, Timestamp),
+    (origin, key, now): (Origin<'_>, MessageKey, Timestamp),
 ) -> Bytes {
     let ours = &gateway.settings.ours;
     let stripped = surgery::strip_for_submission(message, |address| ours.holds(address));
-    let id = own_message_id(key, &gateway.settings.hostname);
+    let hostname = &gateway.settings.hostname;
+    let id = sent_message_id(origin, key, hostname);
     let complete = ensure_date_and_message_id(&surgery::normalise_line_ends(stripped), now, &id);
-    let field =
-        smtp::received_field(info, envelope.smtputf8, &gateway.settings.hostname, &key.to_string(), now);
+    let field = smtp::received_field(info, envelope.smtputf8, hostname, &origin.trace(key), now);
     [field.as_bytes(), &complete].concat().into()
 }
 
-/// The Message-ID of a message that came without one: fixed at acceptance, from the key it was accepted under.
+/// The Message-ID of a message handed in without one.
+pub fn sent_message_id(origin: Origin<'_>, key: MessageKey, hostname: &str) -> MessageId {
+    origin.message_id(key, hostname).unwrap_or_else(|| own_message_id(key, hostname))
+}
+
+/// The Message-ID of what the gateway itself writes.
 pub(in crate::flow) fn own_message_id(key: MessageKey, hostname: &str) -> MessageId {
     let id = format!("{}@{hostname}", key.uuid().simple());
     MessageId::parse(&id).expect("a uuid and a host name hold nothing that an id may not")

@@ -23,9 +23,9 @@ pub use answer::explain;
 pub use budget::{HandsIn, admit};
 pub use copies::Additions;
 pub(super) use copies::queue_copies;
-pub use handler::SubmissionHandler;
 #[cfg(test)]
 pub(super) use handler::own_message_id;
+pub use handler::{SubmissionHandler, sent_message_id};
 pub use held::{release_all_held, release_held};
 pub use order::{ControlFields, Refusal, Sender, choose_exit};
 pub use perform::{hold_poison, perform};

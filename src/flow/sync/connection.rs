@@ -207,7 +207,8 @@ impl<'g, S: Wire> Connection<'g, S> {
         // Servers search by the days of a time zone of their own: a day of doubt is the mail's.
         let first = self.horizon(self.connected_at).yesterday().unwrap_or(jiff::civil::Date::MIN);
         let horizon = first.to_zoned(jiff::tz::TimeZone::UTC).map_or(Timestamp::MIN, |day| day.timestamp());
-        Bench { ours, policy, account: self.account, user: self.user, horizon }
+        let secret = &self.gateway.settings.loop_key;
+        Bench { ours, policy, account: self.account, user: self.user, horizon, secret }
     }
 
     /// Begins a transaction that fails when somebody else has taken the account over.

@@ -10,7 +10,7 @@ use super::{
     memory::{Asked, Place},
 };
 use crate::{
-    core::{ids::AccountId, message::Parties, threading::ThreadNode},
+    core::{attribution::OurDomains, ids::AccountId, message::Parties, origin, threading::ThreadNode},
     imap::{Criterion, Error, Fault, Flag, GmailItems, HeaderItem, Kind, Uid, UidSet},
     mail::{HeaderBlock, HeaderSummary, content_type::ContentType},
 };
@@ -35,6 +35,8 @@ pub(super) struct Seen {
     pub nodes: Vec<ThreadNode>,
     /// Its header does not rule out that its body has attachments.
     pub may_hold_files: bool,
+    /// What may show which workspace sent it.
+    pub traces: Vec<String>,
 }
 
 /// A batch of messages.
@@ -128,8 +130,7 @@ impl<S: Wire> Connection<'_, S> {
         while let Some(item) = fetch.next().await? {
             bytes = bytes.saturating_add(item.header.len());
             if seen.is_empty() || bytes <= HEADERS_BYTES_MAX {
-                let parties = |summary: &HeaderSummary| ours.parties(summary);
-                seen.push(read(account, &item, parties));
+                seen.push(read(account, ours, &item));
             } else {
                 is_whole = false;
             }
@@ -150,9 +151,10 @@ impl<S: Wire> Connection<'_, S> {
     }
 }
 
-fn read(account: AccountId, item: &HeaderItem, parties: impl Fn(&HeaderSummary) -> Parties) -> Seen {
+fn read(account: AccountId, ours: &OurDomains, item: &HeaderItem) -> Seen {
     let header = HeaderBlock::scan(&item.header);
-    let summary = HeaderSummary::of(&header);
+    let (summary, traces) = (HeaderSummary::of(&header), origin::traces(&header));
+    let parties = ours.parties(&summary);
     let gmail = item.gmail.as_ref();
     // Gmail shows drafts in All Mail, where not every one has the flag.
     let is_draft =
@@ -169,6 +171,7 @@ fn read(account: AccountId, item: &HeaderItem, parties: impl Fn(&HeaderSummary) 
         parties: parties(&summary),
         summary,
         nodes: thread.map(|thread| ThreadNode::GmailThread(account, thread)).into_iter().collect(),
+        traces,
         may_hold_files: may_hold_files(&header),
     }
 }

@@ -6,14 +6,14 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 
-use super::{exchange::Exchange, headers::Seen};
+use super::{exchange::Exchange, headers::Seen, tenancy};
 use crate::{
     core::{
         attribution::{self, Attribution, Known, OurDomains},
         decision::{Ruling, Verdict},
         ids::{AccountId, UserId},
         message::Direction,
-        policy::{self, MailboxFacts, Policy, Traits, settings::InternalRule},
+        policy::{self, Elsewhere, MailboxFacts, Policy, Traits, settings::InternalRule},
         threading::ThreadKey,
     },
     flow::ingest,
@@ -30,6 +30,8 @@ pub(super) struct Bench<'a> {
     pub user: UserId,
     /// Of what the provider took in before, nothing comes in.
     pub horizon: Timestamp,
+    /// Of the traces in mail that the gateway sent.
+    pub secret: &'a [u8; 32],
 }
 
 /// What is known beside a message's own header: the same for the whole batch.
@@ -51,8 +53,13 @@ pub(super) async fn rulings(
         .iter()
         .map(|message| attribution::attribute(&message.parties, &around.known, bench.ours))
         .collect();
-    let facts: Vec<MailboxFacts<'_>> =
-        seen.iter().zip(&who).map(|(message, who)| around.facts(bench, message, who)).collect();
+    let elsewhere = tenancy::elsewhere(session, bench, seen).await?;
+    let facts: Vec<MailboxFacts<'_>> = seen
+        .iter()
+        .zip(&who)
+        .zip(elsewhere)
+        .map(|((message, who), elsewhere)| MailboxFacts { elsewhere, ..around.facts(bench, message, who) })
+        .collect();
     let keys: Vec<Vec<ThreadKey>> =
         seen.iter().zip(&facts).map(|(message, facts)| open_keys(bench.policy, message, *facts)).collect();
     let asked: Vec<[u8; 16]> = keys.iter().flat_map(|keys| ingest::bytes_of(keys)).collect();

@@ -26,6 +26,7 @@ mod sent_by_hand;
 mod simulate;
 mod survey;
 mod sweep;
+mod tenancy;
 mod wait;
 
 pub use follow::follow;

@@ -16,7 +16,7 @@ use crate::{
     },
     flow::limits::Purse,
     mail::{Address, HeaderSummary, MessageId},
-    store::{Error, Tx},
+    store::{Error, Session, Tx},
 };
 
 /// Mail of one batch that may have been sent by hand, lately.
@@ -117,9 +117,15 @@ async fn seen_first<'s>(
     Ok(new)
 }
 
-async fn own_addresses(tx: &mut Tx, user: UserId, account: AccountId) -> Result<Vec<Address>, Error> {
-    let mut own: Vec<Address> = tx.account(account).await?.map(|account| account.email).into_iter().collect();
-    if let Some(user) = tx.user(user).await? {
+/// Every address that an account's user writes from.
+pub(super) async fn own_addresses(
+    session: &mut Session,
+    user: UserId,
+    account: AccountId,
+) -> Result<Vec<Address>, Error> {
+    let mut own: Vec<Address> =
+        session.account(account).await?.map(|account| account.email).into_iter().collect();
+    if let Some(user) = session.user(user).await? {
         own.push(user.email);
         own.extend(user.aliases);
     }

@@ -52,6 +52,19 @@ pub const RULES: &[Rule] = &[
              where m.workspace = $1 and (c.id is null or c.merged_into is not null)",
     },
     Rule {
+        name: "subjects",
+        says: "messages that meet by their subjects lie in one conversation, unless a hand has parted them",
+        shown: Shown::Message,
+        text: "select m.id from subject_keys a \
+             join subject_keys s on s.workspace = a.workspace and s.key = a.key \
+             and s.sent_at between a.sent_at - a.reach and a.sent_at + a.reach \
+             join messages m on m.workspace = a.workspace and m.id = a.message \
+             join messages o on o.workspace = s.workspace and o.id = s.message \
+             where a.workspace = $1 and a.reach is not null and m.conversation <> o.conversation \
+             and not exists (select 1 from conversation_partings p where p.workspace = m.workspace \
+             and p.conversation = m.conversation and p.other = o.conversation)",
+    },
+    Rule {
         name: "redirects",
         says: "every merged conversation leads to one that stands for itself, and every key to a conversation",
         shown: Shown::Conversation,
@@ -277,8 +290,13 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("message_contacts", "message", "messages"),
     ("sightings", "message", "messages"),
     ("sightings", "account", "accounts"),
+    ("sightings", "user_id", "users"),
     ("thread_keys", "conversation", "conversations"),
+    ("subject_keys", "message", "messages"),
     ("events", "conversation", "conversations"),
+    ("events", "message", "messages"),
+    // Mail that is held was filed nowhere.
+    ("events", "message", "inbound"),
     ("submissions", "message", "messages"),
     ("submissions", "account", "accounts"),
     ("submissions", "blob", "blobs"),

@@ -12,11 +12,12 @@ use crate::{
         decision::Verdict,
         ids::{Id as _, WorkspaceId},
         limits::Counted,
+        subject::SubjectMark,
     },
     mail::MessageId,
     store::{
         AccountFilter, ContactFilter, ConversationFilter, DecisionFilter, InstanceRequest, Lease, Page,
-        PageKey, RequestKey, mint, sql, sql::WRITTEN, testing::World,
+        PageKey, RequestKey, Sees, Viewer, mint, sql, sql::WRITTEN, testing::World,
     },
 };
 
@@ -93,6 +94,39 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
     .await;
     check(&world, "whether an account has sent", async {
         session.has_sent_by(mint(), Timestamp::UNIX_EPOCH).await.unwrap();
+    })
+    .await;
+    for sees in [Sees::Own, Sees::OwnAndAssigned] {
+        session.see_as(Some(Viewer { user: mint(), sees }));
+        let plans = plans(&world, async {
+            session.message(mint()).await.unwrap();
+            session.conversation(mint()).await.unwrap();
+            session.timeline(mint(), &pages()[1]).await.unwrap();
+            session.conversations(&pages()[1], &ConversationFilter::default()).await.unwrap();
+            session.journal(0, None, 50).await.unwrap();
+            session.decisions(&pages()[1], &DecisionFilter::default()).await.unwrap();
+        })
+        .await;
+        assert_eq!(plans.len(), 6);
+        for (text, lines) in plans {
+            let of_all = |line: &String| {
+                let of_workspace = line.starts_with("SEARCH p ") && line.ends_with("(workspace=?)");
+                line.starts_with("SCAN ") || of_workspace
+            };
+            assert!(!lines.iter().any(of_all), "{text}\n{lines:#?}");
+        }
+    }
+    session.see_as(None);
+    check(&world, "what a subject meets", async {
+        let text = "desks\nann@x.example".to_owned();
+        let mark =
+            SubjectMark { text, sent_at: Timestamp::UNIX_EPOCH, reach: Some(SignedDuration::from_hours(1)) };
+        let hashed = session.hashed_subject(&mark).await.unwrap();
+        session.subjects_met(hashed).await.unwrap();
+    })
+    .await;
+    check(&world, "what was sent from here and from elsewhere", async {
+        session.traced_ids(&[[7; 16]]).await.unwrap();
     })
     .await;
     let types = ["account.error".to_owned()];
