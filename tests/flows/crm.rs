@@ -59,17 +59,6 @@ impl Crm {
         self
     }
 
-    /// The same workspace, asked with another key.
-    pub fn with_key(&self, secret: &str) -> Self {
-        Self {
-            client: self.client.clone(),
-            base: self.base.clone(),
-            key: secret.to_owned(),
-            slug: self.slug.clone(),
-            runtime: self.runtime.clone(),
-        }
-    }
-
     fn call(&self, method: Method, url: String, body: Option<(&Value, Option<&str>)>) -> Answer {
         let mut request = self.client.request(method, url).bearer_auth(&self.key);
         if let Some((body, idempotency_key)) = body {

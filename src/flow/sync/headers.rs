@@ -168,7 +168,7 @@ fn read(account: AccountId, ours: &OurDomains, item: &HeaderItem) -> Seen {
         size: item.size,
         is_draft,
         is_sent,
-        parties: parties(&summary),
+        parties,
         summary,
         nodes: thread.map(|thread| ThreadNode::GmailThread(account, thread)).into_iter().collect(),
         traces,

@@ -13,7 +13,7 @@ use crate::{
         decision::{Ruling, Verdict},
         ids::{AccountId, UserId},
         message::Direction,
-        policy::{self, Elsewhere, MailboxFacts, Policy, Traits, settings::InternalRule},
+        policy::{self, MailboxFacts, Policy, Traits, settings::InternalRule},
         threading::ThreadKey,
     },
     flow::ingest,

@@ -69,7 +69,8 @@ pub(super) async fn survey(
         Some(policy) => {
             let (ours, account, user) = (scene.ours(), scene.account, scene.basis.user);
             // What is old enough to be left out was not read.
-            let bench = Bench { ours, policy, account, user, horizon: Timestamp::MIN };
+            let secret = &scene.settings.loop_key;
+            let bench = Bench { ours, policy, account, user, horizon: Timestamp::MIN, secret };
             Exchange::look(session, bench, &known, &all).await?
         }
         None => Exchange::default(),
