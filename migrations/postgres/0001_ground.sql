@@ -156,6 +156,13 @@ create index accounts_recent on accounts (workspace, connected_at, id);
 create index accounts_lease on accounts (lease_until, id);
 create index accounts_waiting on accounts (workspace, connected_at, id) where state = 'waiting_for_quota';
 
+-- Keyed hashes of all addresses that accounts have had: also those of accounts and users that are gone.
+create table account_addresses (
+    workspace   uuid not null references workspaces (id),
+    hash        bytea not null,
+    primary key (workspace, hash)
+);
+
 create table account_errors (
     workspace   uuid not null,
     account     uuid not null,

@@ -261,10 +261,11 @@ impl Submission {
         overall_of(&self.decisive().collect::<Vec<_>>())
     }
 
-    /// Whether a job is at work on it: for a copy perhaps, when it has been sent to everybody else.
+    /// Whether a job is at work on it: for a copy perhaps, when it has been sent to everybody else; or to tell what became of
+    /// everybody, when a crash came between the last answer and that.
     #[must_use]
     pub fn is_at_work(&self) -> bool {
-        self.recipients.iter().any(|state| state.is_open() || state.is_in_doubt())
+        self.state.is_open() || self.recipients.iter().any(|state| state.is_open() || state.is_in_doubt())
     }
 
     /// Whether there is something to report by mail. Nothing is ever sent to the null path.

@@ -2,7 +2,7 @@
 //!
 //! Not here: the mailboxes of an account (`store::mailboxes`) and who works it (`store::leases`).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -69,7 +69,17 @@ impl Tx {
             .bind(status.progress.as_ref().map(json_text))
             .bind(account.connected_at);
         self.execute(query).await?;
-        Ok(())
+        self.note_account_address(&account.email).await
+    }
+
+    /// An address that an account has had stays known as such, whatever becomes of the account and its user.
+    async fn note_account_address(&mut self, email: &Address) -> Result<(), Error> {
+        let hash = self.text_hasher().await?.hash(email.key());
+        let query =
+            sql("insert into account_addresses (workspace, hash) values ($1, $2) on conflict do nothing")
+                .bind(self.workspace())
+                .bind(hash.to_vec());
+        self.execute(query).await.map(drop)
     }
 
     /// Changes address and servers of an account that stays connected. Whether it may send is found out anew.
@@ -88,7 +98,8 @@ impl Tx {
         .bind(id)
         .bind(email.key())
         .bind(json_text(settings));
-        changed(self.execute(query).await?)
+        changed(self.execute(query).await?)?;
+        self.note_account_address(email).await
     }
 
     /// Notes that the provider refuses the account's login for sending, or with `None` that it may be tried again.
@@ -242,24 +253,25 @@ impl Session {
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
-    /// Those of the addresses that other accounts of the workspace have or, disconnected since, had.
+    /// Those of the addresses that other accounts of the workspace have or had, be they disconnected or deleted since.
     pub async fn other_accounts_at(
         &mut self,
         own: AccountId,
         addresses: &[Address],
     ) -> Result<HashSet<Address>, Error> {
+        let (own, hasher) = (self.account(own).await?, self.text_hasher().await?);
+        let others = addresses.iter().filter(|one| own.as_ref().is_none_or(|own| own.email != **one));
+        let by_hash: HashMap<[u8; 16], &Address> = others.map(|one| (hasher.hash(one.key()), one)).collect();
+        let hashes: Vec<[u8; 16]> = by_hash.keys().copied().collect();
         let mut found = HashSet::new();
-        for some in addresses.chunks(LIST_MAX) {
-            let keys: Vec<_> = some.iter().map(Address::key).collect();
-            let query = Statement::new("select email from accounts where workspace = ")
+        for some in hashes.chunks(LIST_MAX) {
+            let query = Statement::new("select hash from account_addresses where workspace = ")
                 .arg(self.workspace())
-                .text(" and id <> ")
-                .arg(own)
-                .text(" and email in ")
-                .list(&keys)
+                .text(" and hash in ")
+                .list(some)
                 .query();
             for row in self.fetch_all(query).await? {
-                found.insert(row.address("email")?);
+                found.extend(by_hash.get(&row.get::<[u8; 16]>("hash")?).map(|address| (*address).clone()));
             }
         }
         Ok(found)

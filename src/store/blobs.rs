@@ -313,19 +313,30 @@ impl Tx {
              returning case when data is null then 1 else 0 end as in_file");
         let row = self.fetch_optional(delete.bind(workspace).bind(id)).await?;
         if row.map(|row| row.get::<bool>("in_file")).transpose()? == Some(true) {
-            let file = self.store().0.blobs.file(workspace, id);
-            // Forgotten in a crash, the file is swept later.
-            self.on_commit(move |store| {
-                store.0.blobs.with_leaving(|leaving| leaving.insert(file.clone()));
-                let store = store.clone();
-                drop(tokio::task::spawn_blocking(move || {
-                    let removed = std::fs::remove_file(&file);
-                    store.0.blobs.with_leaving(|leaving| leaving.remove(&file));
-                    removed
-                }));
-            });
+            self.unlink(id);
         }
         Ok(())
+    }
+
+    /// Leaves out what was sealed for this transaction and turned out not to be wanted: once that is committed, its file goes.
+    pub fn leave_sealed(&mut self, blob: &SealedBlob) {
+        if blob.inline.is_none() && blob.workspace == self.workspace() {
+            self.unlink(blob.id);
+        }
+    }
+
+    /// Removes a file once this is committed. Forgotten in a crash, it is swept later.
+    fn unlink(&mut self, id: Uuid) {
+        let file = self.store().0.blobs.file(self.workspace(), id);
+        self.on_commit(move |store| {
+            store.0.blobs.with_leaving(|leaving| leaving.insert(file.clone()));
+            let store = store.clone();
+            drop(tokio::task::spawn_blocking(move || {
+                let removed = std::fs::remove_file(&file);
+                store.0.blobs.with_leaving(|leaving| leaving.remove(&file));
+                removed
+            }));
+        });
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Error, Store, Tx, columns::changed, sql::sql};
 use crate::core::{ids::WorkspaceId, job::JobKind};
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 37] = [
+const TABLES: [&str; 38] = [
     "jobs",
     "lanes",
     "sightings",
@@ -32,6 +32,7 @@ const TABLES: [&str; 37] = [
     "routes",
     "mailboxes",
     "account_errors",
+    "account_addresses",
     "send_rests",
     "accounts",
     "limits",

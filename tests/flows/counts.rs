@@ -105,8 +105,7 @@ impl Office {
 
 both! {
     fn what_is_sent_by_hand_is_counted_whatever_else_becomes_of_it(engine) {
-        let office = Office::start(engine, &json!({ "overrides": { "attachments": "listed",
-            "attachment_types": ["pdf"], "oversize": "skip_message" } }), &json!({}));
+        let office = Office::start(engine, &json!({ "overrides": { "attachment_bytes_max": 3, "oversize": "skip_message" } }), &json!({}));
         let (own, bob) = (office.ann.person.address.clone(), office.bob.address.clone());
         // In copy to herself: the copy in INBOX is seen before that in Sent.
         let to_herself = office.of_ann(&[&bob]).cc(&[&own]);

@@ -20,10 +20,8 @@ use super::{
 use crate::{
     core::{
         account::{Backfill, Cursor, MailboxRole},
-        decision::{NewDecision, Ruling, Verdict},
-        event::{Event, MESSAGE_SKIPPED},
-        ids::{DecisionId, MessageKey},
-        job::Job,
+        decision::{Ruling, Verdict},
+        ids::MessageKey,
         message::{Direction, Sighting},
         policy::{self, FileRule},
         sync_plan::{Way, is_news},
@@ -31,11 +29,11 @@ use crate::{
     flow::{
         FlowError,
         ingest::{self, Announce, Arrival, Ingested, Kept, RawBytes},
-        now, reading, submit,
+        now, policy_of, reading, submit,
     },
     imap::{Body, Error, MailboxName, Uid},
     mail::{HeaderBlock, Kind, Message, loop_mark},
-    store::{self, Renumbering, SealedBlob, TextHasher, Tx, mint},
+    store::{self, Renumbering, SealedBlob, Tx, mint},
 };
 
 /// Bodies gathered before they are filed.
@@ -109,7 +107,7 @@ pub(super) struct Part {
     pub put_off: Vec<Seen>,
     /// Would belong, but cannot be had.
     pub lost: Vec<(Seen, Ruling)>,
-    unreadable: Vec<Uid>,
+    pub unreadable: Vec<Uid>,
     renumbered: Option<Renumbered>,
     bytes: usize,
     /// The room that the bodies take.
@@ -295,10 +293,15 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     async fn try_commit(&self, writing: Writing<'_>) -> Result<Timestamp, FlowError> {
-        let now = now();
         let Writing { name, part, end, .. } = writing;
         let mut tx = self.begin().await?;
         tx.lock_filing().await?;
+        // A policy that was changed while bodies were fetched holds for what is not filed yet.
+        if policy_of(&mut tx, Some(self.user)).await? != self.policy {
+            return Err(FlowError::Obsolete);
+        }
+        // Not before the lock: whoever waits for it over midnight files on the new day.
+        let now = now();
         if let Some(Renumbered { from, uids }) = &part.renumbered {
             let mailbox = name.as_bytes();
             let to = writing.uid_validity;
@@ -322,94 +325,6 @@ impl<S: Wire> Connection<'_, S> {
         }
         tx.commit().await?;
         Ok(now)
-    }
-
-    /// Writes down what is left out. It comes first: what is filed after it finds what belongs to it and has it fetched.
-    async fn leave(&self, tx: &mut Tx, writing: Writing<'_>, now: Timestamp) -> Result<(), FlowError> {
-        let Part { left, lost, unreadable, .. } = writing.part;
-        if left.is_empty() && lost.is_empty() && unreadable.is_empty() {
-            return Ok(());
-        }
-        let hasher = tx.text_hasher().await?;
-        // A capture may have been filed since we judged, and found no decision of ours to recall. Now nobody else files.
-        let seen: Vec<&Seen> = left.iter().map(|(seen, _)| seen).collect();
-        let again = judge::rulings(tx, self.bench(), &seen).await?;
-        let mut skipped = Vec::new();
-        for ((seen, ruling), (today, _)) in left.iter().zip(again) {
-            let id = self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
-            if today.verdict == Verdict::Synced {
-                tx.enqueue_job(&Job::Refetch { account: self.account, decision: id }, now).await?;
-            } else {
-                skipped.push((id, ruling.rule, seen.internal_date));
-            }
-        }
-        for (seen, ruling) in lost {
-            skipped.push(self.decide_seen(tx, writing, (seen, &hasher), (ruling, now)).await?);
-        }
-        for uid in unreadable {
-            let ruling = policy::unreadable();
-            let id = self.decide(tx, writing, (*uid, None), (&ruling, now)).await?;
-            skipped.push((id, ruling.rule, None));
-        }
-        self.tell_skipped(tx, writing.way, &skipped, now).await
-    }
-
-    /// Tells who asked for it of mail left out, when it is new: what lay there before is no event, as with all other mail.
-    pub(super) async fn tell_skipped(
-        &self,
-        tx: &mut Tx,
-        way: Way,
-        skipped: &[(DecisionId, &'static str, Option<Timestamp>)],
-        now: Timestamp,
-    ) -> Result<(), FlowError> {
-        let news = skipped.iter().filter(|(_, _, date)| is_news(way, *date, self.connected_at, now));
-        let account = Some(self.account);
-        let events: Vec<Event> = news
-            .map(|(decision, rule, _)| Event::MessageSkipped {
-                decision: *decision,
-                account,
-                rule: (*rule).to_owned(),
-            })
-            .collect();
-        if !events.is_empty() && tx.is_asked_for(MESSAGE_SKIPPED).await? {
-            tx.announce_all(&events, now).await?;
-        }
-        Ok(())
-    }
-
-    /// The same of a message whose header was read; with what is told of it.
-    pub(super) async fn decide_seen(
-        &self,
-        tx: &mut Tx,
-        writing: Writing<'_>,
-        (seen, hasher): (&Seen, &TextHasher),
-        (ruling, now): (&Ruling, Timestamp),
-    ) -> Result<(DecisionId, &'static str, Option<Timestamp>), store::Error> {
-        let id = self.decide(tx, writing, (seen.uid, Some((seen, hasher))), (ruling, now)).await?;
-        Ok((id, ruling.rule, seen.internal_date))
-    }
-
-    async fn decide(
-        &self,
-        tx: &mut Tx,
-        writing: Writing<'_>,
-        (uid, seen): (Uid, Option<(&Seen, &TextHasher)>),
-        (ruling, now): (&Ruling, Timestamp),
-    ) -> Result<DecisionId, store::Error> {
-        let hashes = seen.map(|(seen, hasher)| ingest::hashes_of(hasher, &seen.summary, &seen.parties));
-        let written_at = |seen: &Seen| {
-            ingest::written_at(&seen.summary, seen.internal_date.map_or(now, |date| date.min(now)))
-        };
-        let decision = NewDecision {
-            ruling: ruling.clone(),
-            via: "account",
-            message: None,
-            seen_at: Some(self.place(writing.name, writing.uid_validity, uid)),
-            user: Some(self.user),
-            written_at: seen.map(|(seen, _)| written_at(seen)),
-            hashes: hashes.unwrap_or_default(),
-        };
-        tx.decide(&decision, ingest::stamp(&self.policy), now).await
     }
 
     pub(super) fn arrival<'a>(

@@ -2,7 +2,7 @@
 //! (docs/flows.md, "Sync").
 //!
 //! Read `follow` (one session from login to end), `look` and `wait` (when is something new), `headers`, `judge` and
-//! `consume` (what becomes of it), `quota` (what of it has to wait), then `backfill`, `reindex`, `sweep` and `refetch`, then
+//! `consume` (what becomes of it), `left_out`, `quota` (what of it has to wait), then `backfill`, `reindex`, `sweep` and `refetch`, then
 //! `simulate` (what another policy would have made of it). Not here: leases and back-off
 //! (`worker::accounts`), IMAP itself (`imap`), and filing (`flow::ingest`).
 
@@ -16,6 +16,7 @@ mod followers;
 mod headers;
 mod health;
 mod judge;
+mod left_out;
 mod look;
 mod memory;
 mod quota;

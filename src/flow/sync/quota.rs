@@ -101,6 +101,7 @@ impl<S: Wire> Connection<'_, S> {
             // Others may have used the room since we looked.
             if room.is_full() && !takes_no_room(whole) && !self.is_known(tx, &whole.seen).await? {
                 over.push(&whole.seen);
+                tx.leave_sealed(&whole.bytes);
                 continue;
             }
             met = true;
@@ -111,6 +112,7 @@ impl<S: Wire> Connection<'_, S> {
                     by_hand.add(&whole.seen);
                 }
                 Ingested::Known { message, .. } => {
+                    tx.leave_sealed(&whole.bytes);
                     if by_hand.wants(&whole.seen) && !is_ours(tx, message).await? {
                         by_hand.add(&whole.seen);
                     }

@@ -237,10 +237,12 @@ impl<S: Wire> Connection<'_, S> {
             return self.leave_within(tx, job, at, ruling).await;
         }
         if whole.left_out.is_none() && self.is_over_limit(&mut tx, &whole.seen, &purse).await? {
+            tx.leave_sealed(&whole.bytes);
             return self.defer_again(tx, job, (at, &purse)).await;
         }
-        if matches!(self.ingest(&mut tx, whole, arrival).await?, Ingested::Filed(_)) {
-            purse.count_synced(&mut tx, 1).await?;
+        match self.ingest(&mut tx, whole, arrival).await? {
+            Ingested::Filed(_) => purse.count_synced(&mut tx, 1).await?,
+            Ingested::Known { .. } => tx.leave_sealed(&whole.bytes),
         }
         health::note_filed(&mut tx, self.account, now).await?;
         tx.settle(job, Settlement::Done).await?;
