@@ -242,7 +242,7 @@ both! {
         assert_eq!(made, expect);
     }
 
-    fn kana_17_hilv_8_hilv_9_a_file_too_large_or_of_another_type_keeps_the_message_out(engine) {
+    fn kana_17_hilv_8_hilv_9_a_file_too_large_keeps_the_message_out_and_one_of_another_type_itself(engine) {
         let office = Office::start(engine, &json!({ "preset": "highlevel-outlook" }));
         office.contact(CORA);
         let with_file = |name: &str, octets: usize| {
@@ -258,9 +258,12 @@ both! {
         let max = 3 * 1024 * 1024;
         assert_ruled(&office.receives(&with_file("offer.pdf", max)), "synced", "contact_wrote");
         assert_ruled(&office.receives(&with_file("offer.pdf", max + 114)), "skipped", "attachment");
-        assert_ruled(&office.receives(&with_file("offer.exe", 114)), "skipped", "attachment");
         let [shown] = &office.world.crm.messages()[..] else { panic!("one message") };
         assert_eq!(shown["attachments"][0]["size"], max / 57 * 57);
+        let foreign = office.receives(&with_file("offer.exe", 114));
+        assert_ruled(&foreign, "synced", "contact_wrote");
+        let shown = office.world.crm.get(&format!("/messages/{}", text(&foreign, "message_id")));
+        assert_eq!(shown["attachments"][0]["skipped"]["reason"], "type");
     }
 
     fn real_11_real_14_only_mail_at_a_customers_primary_address_comes_in(engine) {
