@@ -42,11 +42,15 @@ fn cases(ann: &str, ben: &str, private: &str) -> Vec<Case> {
     let sent = |to: &str, rules| Case { letter: Letter::new(ann, &[to]), is_sent: true, rules };
     let first = Letter::new(CORA, &[ann]);
     let answered = first.id.clone();
-    let file = "--b\n\nHello\n--b\nContent-Type: application/octet-stream; name=tool.exe\n\nfile\n--b--\n";
+    // Larger than the 3 MB of highlevel-outlook.
+    let content = "a line of a large file that is no secret\n".repeat(90_000);
+    let file = format!(
+        "--b\n\nHello\n--b\nContent-Type: application/octet-stream; name=tool.exe\n\n{content}\n--b--\n"
+    );
     let with_file = Letter::new(CORA, &[ann])
         .field("MIME-Version", "1.0")
         .field("Content-Type", "multipart/mixed; boundary=b")
-        .text(file);
+        .text(&file);
     let known = ["known_thread"; 3];
     let mut answer = sent(CORA, known);
     answer.letter = answer.letter.answering(&answered);

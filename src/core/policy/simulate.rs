@@ -304,8 +304,8 @@ impl<'a> Replay<'a> {
 
 /// Whether by policy a file can keep its whole message out.
 fn files_may_skip(settings: &Settings) -> bool {
-    let judges = settings.attachments == Attachments::Listed || settings.attachment_bytes_max.is_some();
-    settings.oversize == Oversize::SkipMessage && settings.attachments != Attachments::None && judges
+    let is_bounded = settings.attachment_bytes_max.is_some();
+    settings.oversize == Oversize::SkipMessage && settings.attachments != Attachments::None && is_bounded
 }
 
 fn own_ids(mail: &Mail) -> impl Iterator<Item = &MessageId> {
