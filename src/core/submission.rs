@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     account::Endpoint,
-    ids::{AccountId, MessageKey},
+    ids::{AccountId, MessageKey, UserId},
     inbound::{Principal, SendClass},
 };
 use crate::mail::{Address, Recipient, Return, ReversePath};
@@ -259,6 +259,33 @@ impl Submission {
     #[must_use]
     pub fn overall(&self) -> SubmissionState {
         overall_of(&self.decisive().collect::<Vec<_>>())
+    }
+
+    /// What we pass on of ourselves to a user's correspondents: nobody asked to be told of its fate by mail, so events alone tell.
+    #[must_use]
+    pub fn passed_on(
+        message: MessageKey,
+        user: UserId,
+        recipients: Vec<RecipientState>,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            message,
+            account: None,
+            class: SendClass::Individual,
+            reverse_path: ReversePath::Null,
+            dsn: DsnOrder::default(),
+            principal: Principal::Participant(user),
+            blob: None,
+            state: SubmissionState::Queued,
+            attempt: 0,
+            accepted_at: now,
+            next_attempt_at: Some(now),
+            dot_intent_at: None,
+            detail: None,
+            sent_copy: SentCopy::None,
+            recipients,
+        }
     }
 
     /// Whether a job is at work on it: for a copy perhaps, when it has been sent to everybody else; or to tell what became of

@@ -13,11 +13,10 @@ use crate::{
         copies::{self, CAP_WINDOW, CAPPED, COPIED_MAX, Filed},
         event::{Event, RecipientFact},
         ids::UserId,
-        inbound::{Principal, SendClass},
         message::StoredMessage,
-        submission::{DsnOrder, RecipientRole, RecipientState, SentCopy, Submission, SubmissionState},
+        submission::{RecipientRole, RecipientState, Submission, SubmissionState},
     },
-    mail::{Address, Automatic, Recipient, ReversePath},
+    mail::{Address, Automatic, Recipient},
     store::Tx,
 };
 
@@ -91,21 +90,6 @@ fn submission(new: &NewMessage<'_>, readers: Vec<Address>, now: Timestamp) -> Su
     let copy = |address| {
         RecipientState::new(Recipient::new(address), SubmissionState::Queued).in_role(RecipientRole::Copy)
     };
-    Submission {
-        message: new.stored.id,
-        account: None,
-        class: SendClass::Individual,
-        reverse_path: ReversePath::Null,
-        dsn: DsnOrder::default(),
-        principal: Principal::Participant(new.owner),
-        blob: None,
-        state: SubmissionState::Queued,
-        attempt: 0,
-        accepted_at: now,
-        next_attempt_at: Some(now),
-        dot_intent_at: None,
-        detail: None,
-        sent_copy: SentCopy::None,
-        recipients: readers.into_iter().map(copy).collect(),
-    }
+    let recipients = readers.into_iter().map(copy).collect();
+    Submission::passed_on(new.stored.id, new.owner, recipients, now)
 }
