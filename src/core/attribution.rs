@@ -2,7 +2,12 @@
 //!
 //! Not here: whether it belongs into the CRM (`core::policy`), and whether its sender is who he says (a later matter).
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     ids::{ContactId, UserId},
@@ -55,9 +60,38 @@ pub struct Known {
 pub struct KnownContact {
     pub id: ContactId,
     pub assigned_user: Option<UserId>,
+    /// When the address became his, where he was a contact before.
+    pub since: Option<Timestamp>,
 }
 
+/// How far a provider's clock may be behind ours without mail at a new address being taken for older than it.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(5);
+
 impl Known {
+    /// Who was known when the provider took in mail of this time. An address that a contact was given later counts from then
+    /// on: what was exchanged with it before stays private.
+    #[must_use]
+    pub fn at(&self, time: Timestamp) -> Cow<'_, Self> {
+        let is_early = |contact: &KnownContact| {
+            contact
+                .since
+                .is_some_and(|since| time.saturating_add(CLOCKS_APART).is_ok_and(|time| time < since))
+        };
+        if !self.contacts.values().any(is_early) {
+            return Cow::Borrowed(self);
+        }
+        let mut known = self.clone();
+        known.contacts.retain(|_, contact| !is_early(contact));
+        Cow::Owned(known)
+    }
+
+    /// Counts an address as a user's and nobody else's: his account's, in mail of that account. Whoever is a contact at it, his
+    /// private mail is no contact's.
+    pub fn claim(&mut self, address: &Address, user: UserId) {
+        self.contacts.remove(address);
+        self.users.insert(address.clone(), user);
+    }
+
     fn contact(&self, address: &Address) -> Option<ContactId> {
         self.contacts.get(address).map(|contact| contact.id)
     }
@@ -207,7 +241,7 @@ mod tests {
     /// Ann and Ben work here, Cora and Dan are contacts; the CRM also lists Ben as a contact, who by policy is none.
     fn known() -> Known {
         let address = |text: &str| Address::parse(text).unwrap();
-        let entry = |n| KnownContact { id: contact(n), assigned_user: None };
+        let entry = |n| KnownContact { id: contact(n), assigned_user: None, since: None };
         Known {
             users: [(address("ann@us.example"), user(1)), (address("ben@us.example"), user(2))].into(),
             contacts: [(address("cora@out.example"), entry(3)), (address("dan@out.example"), entry(4))]
@@ -228,6 +262,22 @@ mod tests {
         let got = attribute(parties, &known(), &ours());
         let contacts: Vec<_> = contacts.iter().map(|(n, role)| (contact(*n), *role)).collect();
         assert_eq!((got.direction, &got.author, got.contacts), (direction, author, contacts));
+    }
+
+    #[test]
+    fn real_17_an_address_that_a_contact_was_given_later_counts_from_then_on() {
+        let mut known = known();
+        let cora = Address::parse("cora@out.example").unwrap();
+        let since: Timestamp = "2026-11-02T09:00:00Z".parse().unwrap();
+        known.contacts.get_mut(&cora).unwrap().since = Some(since);
+        let names_her = |time: &str| known.at(time.parse().unwrap()).contacts.contains_key(&cora);
+        assert!(!names_her("2026-11-01T09:00:00Z"));
+        assert!(!names_her("2026-11-02T08:54:59Z"));
+        // The provider's clock may be behind.
+        assert!(names_her("2026-11-02T08:55:00Z"));
+        assert!(names_her("2026-11-03T09:00:00Z"));
+        // She stays somebody's contact, of whom no second is made.
+        assert!(known.at("2026-11-01T09:00:00Z".parse().unwrap()).listed.contains(&cora));
     }
 
     #[test]

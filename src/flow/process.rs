@@ -250,6 +250,7 @@ fn arrival<'a>(
         is_sent: false,
         announce: announcement((via, goes_on), (&who.author, direction)),
         account: None,
+        own: None,
         known: Some(known.clone()),
     }
 }

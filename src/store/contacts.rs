@@ -241,7 +241,7 @@ impl Session {
             let keys: Vec<_> = some.iter().map(Address::key).collect();
             let query = Statement::new(
                 "select address, user_id, null as contact, null as assigned_user_id, 0 as is_primary, 0 as is_user, \
-                 0 as since from user_addresses where workspace = ",
+                 0 as created_at, 0 as added_at from user_addresses where workspace = ",
             )
             .arg(self.workspace())
             .text(" and address in ")
@@ -250,26 +250,28 @@ impl Session {
                 " union all select a.address, null, c.id, c.assigned_user_id, a.is_primary, \
                  case when exists (select 1 from contact_addresses o join user_addresses u \
                  on u.workspace = o.workspace and u.address = o.address \
-                 where o.workspace = c.workspace and o.contact = c.id) then 1 else 0 end, c.created_at \
+                 where o.workspace = c.workspace and o.contact = c.id) then 1 else 0 end, c.created_at, a.added_at \
                  from contact_addresses a join contacts c on c.workspace = a.workspace and c.id = a.contact \
                  where a.workspace = ",
             )
             .arg(self.workspace())
             .text(" and a.address in ")
             .list(&keys)
-            .text(" order by since, contact")
+            .text(" order by created_at, contact")
             .query();
             for row in self.fetch_all(query).await? {
                 let address = row.address("address")?;
                 if let Some(user) = row.opt_id("user_id")? {
                     users.insert(address, user);
                 } else {
+                    let (made_at, added_at) = (row.get::<Timestamp>("created_at")?, row.get("added_at")?);
                     contacts.push(ListedContact {
                         address,
                         contact: row.id("contact")?,
                         assigned_user: row.opt_id("assigned_user_id")?,
                         is_primary: row.get("is_primary")?,
                         is_user: row.get("is_user")?,
+                        since: (added_at > made_at).then_some(added_at),
                     });
                 }
             }

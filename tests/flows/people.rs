@@ -302,6 +302,58 @@ both! {
         assert_eq!(office.timeline(&id), [after.id.clone(), logged.id.clone()]);
     }
 
+    fn real_17_what_was_exchanged_with_an_address_before_it_was_a_contacts_is_not_fetched(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let ann = world.user("ann", "Ann Lee");
+        let (old, new) = ("bob@prospects.example", "robert@elsewhere.example");
+        let bob = world.crm.post("/contacts", &json!({ "email": old }));
+        let path = format!("/contacts/{}", text(&bob, "id"));
+        world.crm.patch(&path, &json!({ "email": new, "other_emails": [old] }));
+        world.crm.put("/policy", &json!({ "preset": "mailweave", "overrides": { "backfill_days": 7 } }));
+        let at = Address::parse(&ann.person.address).unwrap();
+        let two_days_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(48);
+        let [from_old, from_new] = [old, new].map(|from| {
+            let letter = Letter::new(from, &[&ann.person.address]).dated(two_days_ago);
+            let raw = letter.raw().replace('\n', "\r\n");
+            world.provider().append_at(two_days_ago, (&at, "INBOX"), raw.as_bytes(), &[]).unwrap();
+            letter
+        });
+        world.connect(&ann);
+        wait_for("both to be decided on", PATIENCE, || {
+            [&from_old, &from_new].iter().all(|letter| {
+                !world.crm.list(&format!("/decisions?rfc822_message_id={}", letter.id)).is_empty()
+            })
+        });
+        world.gateway.settle();
+        let stored: Vec<_> = world.crm.messages().iter().map(|message| text(message, "rfc822_message_id").to_owned()).collect();
+        assert_eq!(stored, [from_old.id]);
+    }
+
+    fn what_an_account_sends_and_gets_is_its_users_though_its_address_is_a_contacts(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let ann = User { person: world.prospect("ann.private"), ..world.user("ann", "Ann Lee") };
+        world.crm.post("/contacts", &json!({ "email": ann.person.address }));
+        let anybody = json!({ "thread_start": ["crm", "capture", "inbound", "outbound", "stranger"] });
+        world.crm.put("/policy", &json!({ "preset": "mailweave", "overrides": anybody }));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        let office = Office { world, ann };
+        let (bob, _) = office.contact("bob");
+        // To her doctor, from her bank, and to a customer.
+        let private = Letter::new(&office.ann.person.address, &["doctor@far.example"]);
+        office.sends(&private);
+        office.await_left_out(&private, "no_contact");
+        let statement = Letter::new("bank@far.example", &[&office.ann.person.address]);
+        office.receives(&statement);
+        office.await_left_out(&statement, "no_contact");
+        let offer = Letter::new(&office.ann.person.address, &[&bob.address]);
+        office.sends(&offer);
+        let told = office.world.crm.await_mail("message.sent", &offer.id);
+        let message = office.world.crm.get(&format!("/messages/{}", text(&told["data"], "message_id")));
+        assert_eq!((text(&message, "direction"), text(&message["author"], "role")), ("outbound", "user"));
+        assert_eq!(office.world.crm.messages().len(), 1);
+    }
+
     fn kana_7_a_contacts_mail_shows_in_every_workspace_that_shares_the_account(engine) {
         let Shared { world, other, ann, bob } = Shared::start(engine);
         let letter = Letter::new(&bob.address, &[&ann.person.address]);

@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
+
 use super::settings::{CreateFor, InternalRule, Match, Settings};
 use crate::{
     core::{
@@ -24,6 +26,8 @@ pub struct ListedContact {
     pub is_primary: bool,
     /// One of his addresses, be it another, is a user's too.
     pub is_user: bool,
+    /// When the address became his, where he was a contact before.
+    pub since: Option<Timestamp>,
 }
 
 /// Who is known. Of several contacts with one address the first of the list answers: the first created.
@@ -37,7 +41,8 @@ pub fn known(
     for one in listed {
         known.listed.insert(one.address.clone());
         if counts(settings, &one) {
-            let contact = KnownContact { id: one.contact, assigned_user: one.assigned_user };
+            let contact =
+                KnownContact { id: one.contact, assigned_user: one.assigned_user, since: one.since };
             known.contacts.entry(one.address).or_insert(contact);
         }
     }
@@ -77,6 +82,7 @@ mod tests {
             assigned_user: None,
             is_primary,
             is_user,
+            since: None,
         };
         vec![
             one("cora@out.example", 1, true, false),

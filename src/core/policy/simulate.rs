@@ -171,8 +171,9 @@ impl<'a> Replay<'a> {
     }
 
     fn judge(&self, mail: &Mail, thread_known: bool) -> Ruling {
-        let who = attribution::attribute(&mail.parties, &self.known, &self.ground.ours);
-        let facts = MailboxFacts::of(self.ground.user, &who, &self.known, mail.traits);
+        let known = self.known.at(mail.at);
+        let who = attribution::attribute(&mail.parties, &known, &self.ground.ours);
+        let facts = MailboxFacts::of(self.ground.user, &who, &known, mail.traits);
         let ruling = judge_mailbox(self.policy, MailboxFacts { thread_known, ..facts });
         if ruling.verdict == Verdict::Synced && mail.is_too_large { too_large() } else { ruling }
     }
@@ -268,7 +269,7 @@ impl<'a> Replay<'a> {
         for party in new {
             let number = self.made.len();
             let id = ContactId::from_uuid(Uuid::from_u128(number as u128));
-            let contact = KnownContact { id, assigned_user: Some(owner) };
+            let contact = KnownContact { id, assigned_user: Some(owner), since: None };
             self.known.contacts.insert(party.address.clone(), contact);
             self.known.listed.insert(party.address.clone());
             self.made.insert(&party.address, number);
@@ -431,6 +432,7 @@ mod tests {
             assigned_user: None,
             is_primary,
             is_user: false,
+            since: None,
         };
         Ground {
             ours: OurDomains::default(),

@@ -65,6 +65,8 @@ pub(super) struct Arrival<'a> {
     pub is_sent: bool,
     pub announce: Announce,
     pub account: Option<AccountId>,
+    /// The account's address and its user, for mail found in a mailbox.
+    pub own: Option<(&'a Address, UserId)>,
     /// Who of the parties is known, if the caller has looked since it took the filing lock.
     pub known: Option<Known>,
 }
@@ -235,6 +237,9 @@ async fn file(
         Some(known) => known,
         None => known_people(tx, &arrival.parties, &policy.settings).await?,
     };
+    if let Some((address, user)) = arrival.own {
+        known.claim(address, user);
+    }
     let created = people::create_contacts(tx, (ours, policy), &mut known, &arrival).await?;
     let who = attribution::attribute(&arrival.parties, &known, ours);
     let mut keys = thread::thread_keys(&arrival, &who);

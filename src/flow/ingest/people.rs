@@ -38,7 +38,7 @@ pub(super) async fn create_contacts(
     for party in new {
         let contact = Contact { assigned_user_id: owner, ..new_contact(&party, by, arrival.received_at) };
         tx.insert_contact(&contact).await?;
-        let entry = KnownContact { id: contact.id, assigned_user: owner };
+        let entry = KnownContact { id: contact.id, assigned_user: owner, since: None };
         known.contacts.insert(party.address.clone(), entry);
         known.listed.insert(party.address.clone());
         created.push((contact.id, party.address));

@@ -177,6 +177,7 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
             false => Announce::Later,
         },
         account: None,
+        own: None,
         known: None,
     }
 }

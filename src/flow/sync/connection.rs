@@ -27,6 +27,7 @@ use crate::{
         self, Client, Criterion, HeaderExtent, Kind, MailboxName, MailboxStatus, ModSeq, Resume, Selected,
         Uid, UidSet, UidValidity,
     },
+    mail::Address,
     net::Stream,
     store,
 };
@@ -46,6 +47,8 @@ pub(super) struct Connection<'g, S> {
     pub client: Client<S>,
     pub workspace: WorkspaceId,
     pub account: AccountId,
+    /// The account's own.
+    pub address: Address,
     pub user: UserId,
     /// As it was when it was last asked for: before each look, and before each batch is judged.
     pub policy: Policy,
@@ -118,6 +121,7 @@ impl<'g, S: Wire> Connection<'g, S> {
             client,
             workspace,
             account: account.id,
+            address: account.email.clone(),
             user: account.user_id,
             policy,
             lease: None,
@@ -208,7 +212,15 @@ impl<'g, S: Wire> Connection<'g, S> {
         let first = self.horizon(self.connected_at).yesterday().unwrap_or(jiff::civil::Date::MIN);
         let horizon = first.to_zoned(jiff::tz::TimeZone::UTC).map_or(Timestamp::MIN, |day| day.timestamp());
         let secret = &self.gateway.settings.loop_key;
-        Bench { ours, policy, account: self.account, user: self.user, horizon, secret }
+        Bench {
+            ours,
+            policy,
+            account: self.account,
+            address: &self.address,
+            user: self.user,
+            horizon,
+            secret,
+        }
     }
 
     /// Begins a transaction that fails when somebody else has taken the account over.

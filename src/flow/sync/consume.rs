@@ -328,7 +328,7 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     pub(super) fn arrival<'a>(
-        &self,
+        &'a self,
         whole: &'a Whole,
         (way, uid_validity): (Way, u64),
         name: &MailboxName,
@@ -359,6 +359,7 @@ impl<S: Wire> Connection<'_, S> {
                 Announce::Never
             },
             account: Some(self.account),
+            own: Some((&self.address, self.user)),
             known: None,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Not here: the rules (`core::policy`), and who answered whom (`exchange`).
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use jiff::Timestamp;
 
@@ -27,6 +27,8 @@ pub(super) struct Bench<'a> {
     pub ours: &'a OurDomains,
     pub policy: &'a Policy,
     pub account: AccountId,
+    /// The account's own.
+    pub address: &'a Address,
     pub user: UserId,
     /// Of what the provider took in before, nothing comes in.
     pub horizon: Timestamp,
@@ -51,7 +53,7 @@ pub(super) async fn rulings(
     let around = look_around(session, bench, seen).await?;
     let who: Vec<Attribution> = seen
         .iter()
-        .map(|message| attribution::attribute(&message.parties, &around.known, bench.ours))
+        .map(|message| attribution::attribute(&message.parties, &around.known_to(message), bench.ours))
         .collect();
     let elsewhere = tenancy::elsewhere(session, bench, seen).await?;
     let facts: Vec<MailboxFacts<'_>> = seen
@@ -78,7 +80,8 @@ async fn look_around(session: &mut Session, bench: Bench<'_>, seen: &[&Seen]) ->
         seen.iter().flat_map(|message| message.parties.addresses().cloned()).collect();
     people.sort_unstable();
     people.dedup();
-    let known = ingest::known_among(session, &people, settings).await?;
+    let mut known = ingest::known_among(session, &people, settings).await?;
+    known.claim(bench.address, bench.user);
     let others = match settings.internal_rule {
         InternalRule::AnyParticipantAccount => session.other_accounts_at(bench.account, &people).await?,
         _ => HashSet::new(),
@@ -88,10 +91,15 @@ async fn look_around(session: &mut Session, bench: Bench<'_>, seen: &[&Seen]) ->
 }
 
 impl Around {
+    /// Who was known when the provider took the message in.
+    fn known_to(&self, message: &Seen) -> Cow<'_, Known> {
+        message.internal_date.map_or(Cow::Borrowed(&self.known), |date| self.known.at(date))
+    }
+
     fn facts<'a>(&self, bench: Bench<'_>, message: &Seen, attribution: &'a Attribution) -> MailboxFacts<'a> {
         let traits = traits(message, &self.others, (&self.exchange, &self.known));
         let is_before = message.internal_date.is_some_and(|date| date < bench.horizon);
-        MailboxFacts::of(bench.user, attribution, &self.known, Traits { is_before, ..traits })
+        MailboxFacts::of(bench.user, attribution, &self.known_to(message), Traits { is_before, ..traits })
     }
 }
 

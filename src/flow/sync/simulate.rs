@@ -28,7 +28,7 @@ use crate::{
     },
     flow::{Gateway, limits::Purse, now, policy_of},
     imap::{self, Criterion, MailboxName, Uid},
-    mail::MessageId,
+    mail::{Address, MessageId},
     store,
 };
 
@@ -125,6 +125,7 @@ pub async fn simulate(gateway: &Gateway, order: Order) -> Result<Report, Refusal
 /// What holds for the account at the moment.
 pub(super) struct Basis {
     pub user: UserId,
+    pub address: Address,
     in_force: Policy,
     pub synced_per_day: Option<u32>,
     pub zone: TimeZone,
@@ -184,7 +185,8 @@ async fn basis(gateway: &Gateway, order: &Order) -> Result<Basis, Refusal> {
     let user = account.user_id;
     let in_force = policy_of(&mut session, Some(user)).await?;
     let (synced_per_day, zone) = Purse::of(&mut session, user, now).await?.synced_per_day();
-    Ok(Basis { user, in_force, synced_per_day, zone, now, since: days_before(now, order.days) })
+    let (address, since) = (account.email, days_before(now, order.days));
+    Ok(Basis { user, address, in_force, synced_per_day, zone, now, since })
 }
 
 /// A message of the time asked for, and where it lies.

@@ -49,6 +49,19 @@ impl Scene<'_> {
         &self.settings.ours
     }
 
+    fn bench<'a>(&'a self, policy: &'a Policy) -> Bench<'a> {
+        Bench {
+            ours: self.ours(),
+            policy,
+            account: self.account,
+            address: &self.basis.address,
+            user: self.basis.user,
+            // What is old enough to be left out was not read.
+            horizon: Timestamp::MIN,
+            secret: &self.settings.loop_key,
+        }
+    }
+
     /// A policy for which who answered whom matters.
     fn asks_for_answers(&self) -> Option<&Policy> {
         self.policies.iter().find(|policy| policy.settings.create_on == CreateOn::Exchange)
@@ -66,13 +79,7 @@ pub(super) async fn survey(
     let all: Vec<&Seen> = lying.iter().map(|lying| &lying.seen).collect();
     let others = others(session, scene, &all).await?;
     let exchange = match scene.asks_for_answers() {
-        Some(policy) => {
-            let (ours, account, user) = (scene.ours(), scene.account, scene.basis.user);
-            // What is old enough to be left out was not read.
-            let secret = &scene.settings.loop_key;
-            let bench = Bench { ours, policy, account, user, horizon: Timestamp::MIN, secret };
-            Exchange::look(session, bench, &known, &all).await?
-        }
+        Some(policy) => Exchange::look(session, scene.bench(policy), &known, &all).await?,
         None => Exchange::default(),
     };
     let inside: HashSet<MailboxUid> = lying.iter().map(|lying| lying.mailbox_uid(scene.account)).collect();
@@ -101,7 +108,10 @@ pub(super) async fn survey(
 
 async fn ground(session: &mut Session, scene: Scene<'_>, lying: &[Lying]) -> Result<Ground, Error> {
     let people = people(lying.iter().map(|lying| &lying.seen));
-    let (users, mut listed) = session.people_among(&people).await?;
+    let (mut users, mut listed) = session.people_among(&people).await?;
+    // As `Known::claim` has it.
+    users.insert(scene.basis.address.clone(), scene.basis.user);
+    listed.retain(|one| one.address != scene.basis.address);
     // Whom mail of these days made a contact was none before.
     let contacts: Vec<_> = listed.iter().map(|one: &ListedContact| one.contact).collect();
     let made = session.contacts_made_by_mail(&contacts, scene.basis.begins_at()).await?;
