@@ -27,7 +27,7 @@ use crate::{
         people::{ApiKey, Scope},
     },
     flow::{self, api_key},
-    store::{self, Session},
+    store::{self, Sees, Session, Viewer},
 };
 
 /// A caller in a workspace that he may be in.
@@ -71,6 +71,19 @@ impl Access {
         match self.principal {
             Principal::Key(id) => Ok(session.api_key(id).await?.is_some()),
             Principal::Admin | Principal::Participant(_) => Ok(true),
+        }
+    }
+
+    /// Whether the caller may change contacts. Where only he whom a contact is assigned to sees the contact's mail, whoever
+    /// changes contacts decides who sees what.
+    pub(super) async fn change_contacts(&self, session: &mut Session) -> Result<(), Problem> {
+        let Some(user) = self.user.filter(|_| !self.is_admin) else { return Ok(()) };
+        match flow::viewer(session, user).await? {
+            Some(Viewer { sees: Sees::OwnAndAssigned, .. }) => Err(Problem::forbidden(
+                "Contacts decide who sees which mail in this workspace, and the key is bound to a user.",
+                "Use a key of the workspace.",
+            )),
+            _ => Ok(()),
         }
     }
 

@@ -152,6 +152,7 @@ async fn import_group(
     group: &[Line],
 ) -> Result<Imported, Problem> {
     let mut tx = api.store().begin(access.workspace).await?;
+    access.change_contacts(&mut tx).await?;
     if let Some(request) = stamp.request() {
         match tx.begin_request(request, stamp.hash(), flow::now()).await? {
             Idempotency::Same { body, .. } => {

@@ -177,6 +177,7 @@ pub(super) async fn add(tx: &mut Tx, contact: &Contact) -> Result<(), store::Err
 async fn create(State(api): State<Api>, access: Access, input: Input<NewContact>) -> Result<Response, Stop> {
     let contact = input.value.check(&api, CreatedBy::Api)?;
     let mut work = input.stamp.begin(&api, &access).await?;
+    access.change_contacts(&mut work).await?;
     require_references(&mut work, &contact).await?;
     add(&mut work, &contact).await?;
     work.finish(Answer::created(&ContactView::from(contact))).await
@@ -286,6 +287,7 @@ async fn change(
     input: Input<ContactPatch>,
 ) -> Result<Json<ContactView>, Problem> {
     let mut tx = api.store().begin(access.workspace).await?;
+    access.change_contacts(&mut tx).await?;
     let old = tx.contact_to_change(id).await?.ok_or_else(Problem::not_found)?;
     let contact = input.value.apply(&api, old)?;
     require_references(&mut tx, &contact).await?;
@@ -303,6 +305,7 @@ async fn delete(
     PathId(id): PathId<ContactId>,
 ) -> Result<StatusCode, Problem> {
     let mut tx = api.store().begin(access.workspace).await?;
+    access.change_contacts(&mut tx).await?;
     tx.delete_contact(id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
@@ -386,6 +389,7 @@ impl From<Upsert> for Problem {
 
 async fn upsert(api: &Api, access: &Access, contact: Contact) -> Result<(StatusCode, Contact), Upsert> {
     let mut tx = api.store().begin(access.workspace).await?;
+    access.change_contacts(&mut tx).await?;
     let old = replaced(&mut tx, &contact).await?;
     require_references(&mut tx, &contact).await?;
     let put = match old {

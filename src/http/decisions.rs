@@ -103,8 +103,8 @@ fn message_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Messa
     MessageId::parse(&text).map(Some).ok_or_else(|| de::Error::custom("not a Message-ID"))
 }
 
-/// List decisions, newest first. A key that is bound to a user is told of all that was filed, and of what was not only what
-/// came to the user's own accounts and addresses.
+/// List decisions, newest first. A key that is bound to a user is told of what was filed as far as he may see it, and of what was
+/// not filed only what came to the user's own accounts and addresses.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/decisions", tag = "decisions", operation_id = "list_decisions",
     params(Listing), responses((status = 200, body = List<DecisionView>)))]
 async fn list(

@@ -131,16 +131,13 @@ impl Statement {
         .text("))")
     }
 
-    /// Appends that the decision `d` is about mail he may see, or mail in an account of his.
+    /// Appends that the decision `d` is about mail that came to him, or mail that he may see.
     pub(super) fn decision_seen(self, viewer: Option<Viewer>) -> Self {
         let Some(Viewer { user, .. }) = viewer else { return self };
-        self.text(
-            " and (exists (select 1 from accounts o where o.workspace = d.workspace and o.id = d.account \
-             and o.user_id = ",
-        )
-        .arg(user)
-        .text(") or exists (select 1 from messages m where m.workspace = d.workspace and m.id = d.message")
-        .seen(viewer)
-        .text("))")
+        self.text(" and (d.user_id = ")
+            .arg(user)
+            .text(" or exists (select 1 from messages m where m.workspace = d.workspace and m.id = d.message")
+            .seen(viewer)
+            .text("))")
     }
 }

@@ -189,6 +189,37 @@ both! {
         assert_eq!(answers(&world, &ben.person), Vec::<String>::new());
     }
 
+    fn what_visibility_hides_is_not_told_by_mail_and_what_came_to_oneself_is(engine) {
+        let world = Sandboxed::start(engine, any_sender());
+        let [ann, ben] = [("ann", "Ann Lee"), ("ben", "Ben Low")].map(|(local, name)| world.user(local, name));
+        let cora = world.prospect("cora");
+        world.crm.post("/contacts", &json!({ "email": cora.address }));
+        world.set_smarthost(&ann.person);
+        let bens = world.connect(&ben);
+        world.crm.await_account(&bens);
+        let letter = Letter::new(&cora.address, &[&ben.person.address]);
+        deliver(&world, &ben.person, &letter);
+        await_rule(&world, &letter.id, "contact_wrote");
+        // A copy of Ann's own is left out.
+        let overrides = json!({ "visibility": "owner", "capture_fields": "bcc" });
+        world.crm.put("/policy", &json!({ "preset": "mailweave", "overrides": overrides }));
+        let own = Letter::new(&ann.person.address, &["dora@prospects.example"]).cc(&[&ann.capture_address]);
+        world.arrive(&ann.person.address, &[&ann.capture_address], &own).unwrap();
+        await_rule(&world, &own.id, "capture_field");
+
+        let ask = |mail: &Letter, number: usize| {
+            world.arrive(&ann.person.address, &[&asks(&ann)], &forward(&ann.person.address, &asks(&ann), mail)).unwrap();
+            await_answers(&world, &ann.person, number).remove(number - 1)
+        };
+        let answer = ask(&letter, 1);
+        assert!(answer.contains("never seen") && !answer.contains("contact_wrote"), "{answer}");
+        let answer = ask(&own, 2);
+        assert!(answer.contains("capture_field"), "{answer}");
+        let key = world.crm.with_key(&world.crm.key(&["read"], Some(&ann.id)).1);
+        assert_eq!(key.list(&format!("/decisions?own_message_id={}", own.id)).len(), 1);
+        assert_eq!(key.list(&format!("/decisions?own_message_id={}", letter.id)).len(), 0);
+    }
+
     fn nobody_else_and_no_machine_is_answered(engine) {
         let world = Sandboxed::start(engine, any_sender());
         let [ann, ben] = [("ann", "Ann Lee"), ("ben", "Ben Low")].map(|(local, name)| world.user(local, name));

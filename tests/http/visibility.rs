@@ -247,6 +247,32 @@ both! {
         }
     }
 
+    async fn nobody_opens_mail_to_himself_by_changing_contacts(api) {
+        let office = Office::new(api.workspace("acme").await).await;
+        let users = office.acme.get("/users").await.items();
+        let id_of = |name: &str| text(users.iter().find(|user| user["email"] == format!("{name}@acme.example")).unwrap(), "id");
+        let (emil, fay) = (id_of("emil"), id_of("fay"));
+        let emils = office.acme.with_key(json!({ "scopes": ["read", "write"], "user_id": emil })).await;
+        let path = format!("/contacts/{}", office.contact);
+        let assigned = json!({ "assigned_user_id": emil });
+        let new = json!({ "email": "gus@customer.example", "assigned_user_id": emil });
+        office.choose("assigned").await;
+        emils.patch(&path, assigned.clone()).await.refused(403, "forbidden", None);
+        emils.post("/contacts", new.clone()).await.refused(403, "forbidden", None);
+        emils.request(Method::PUT, "/contacts/by-external-id/gus").json(&new).send().await.map(|answer| {
+            assert_eq!(answer.status(), 403);
+        }).unwrap();
+        let import = emils.request(Method::POST, "/contacts/import").header("content-type", "application/x-ndjson");
+        assert_eq!(import.body(new.to_string()).send().await.unwrap().status(), 403);
+        assert_eq!(emils.delete(&path).await.status, 403);
+        assert_eq!(emils.get(&format!("/messages/{}", office.message)).await.status, 404);
+        // An administrator may, and everybody where contacts open nothing.
+        let fays = office.acme.with_key(json!({ "scopes": ["read", "write"], "user_id": fay })).await;
+        fays.patch(&path, assigned.clone()).await.expect(200);
+        office.choose("owner").await;
+        emils.patch(&path, assigned).await.expect(200);
+    }
+
     async fn what_is_hidden_can_be_neither_answered_nor_merged(api) {
         let office = Office::new(api.workspace("acme").await).await;
         office.choose("owner").await;

@@ -23,7 +23,7 @@ use crate::{
         people::User,
         policy, retry,
     },
-    flow::{FlowError, Gateway, ingest::stamp, jitter, limits::Purse, now, policy_of, signed},
+    flow::{FlowError, Gateway, ingest::stamp, jitter, limits::Purse, now, policy_of, signed, viewer},
     mail::{
         Address, Draft, Envelope, HeaderName, HeaderText, Party, Recipient, ReversePath,
         surgery::prepend_fields,
@@ -74,6 +74,8 @@ pub async fn explain(gateway: &Gateway, job: &Leased, question: &Question) -> Re
     }
     let mut session = gateway.store.read(job.workspace).await?;
     let user = session.user(question.user).await?.ok_or(FlowError::Obsolete)?;
+    let viewer = viewer(&mut session, user.id).await?;
+    session.see_as(viewer);
     let found = find(&mut session, question).await?;
     let ways = ways(&mut session, gateway, &user).await?;
     drop(session);
@@ -119,7 +121,7 @@ async fn attempt(
 }
 
 /// What was decided about the mail asked about, else about the mail with its people. Of what came to a colleague he is told
-/// only what everybody can see, for it was filed.
+/// only what he can see, for it was filed, and policy shows it to him.
 async fn find(session: &mut Session, question: &Question) -> Result<Found, FlowError> {
     let told = Some(question.user);
     for (hashes, by_id) in [(&question.ids, true), (&question.addresses, false)] {
