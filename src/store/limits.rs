@@ -40,6 +40,14 @@ pub struct ToldLevel {
     pub quota: Quota,
 }
 
+/// An account that waits for a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    pub account: AccountId,
+    pub user: UserId,
+    pub since: Timestamp,
+}
+
 impl Tx {
     /// Allows the workspace, or one of its users, this much in place of what was.
     ///
@@ -277,13 +285,23 @@ impl Session {
         self.fetch_one(query).await?.get("placed")
     }
 
-    /// Accounts that wait for a place, longest waiting first, each with its user.
-    pub async fn accounts_waiting(&mut self) -> Result<Vec<(AccountId, UserId)>, Error> {
-        let query = sql("select id, user_id from accounts where workspace = $1 \
-             and state = 'waiting_for_quota' order by connected_at, id limit $2")
+    /// Some accounts that wait for a place, longest waiting first: those that wait after this one, or the first.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn accounts_waiting(&mut self, after: Option<&Waiting>) -> Result<Vec<Waiting>, Error> {
+        let (since, account) = after
+            .map_or((Timestamp::UNIX_EPOCH, AccountId::from_uuid(Uuid::nil())), |it| (it.since, it.account));
+        let query = sql("select id, user_id, connected_at from accounts where workspace = $1 \
+             and state = 'waiting_for_quota' and (connected_at, id) > ($2, $3) order by connected_at, id limit $4")
         .bind(self.workspace())
+        .bind(since)
+        .bind(account)
         .bind(ROWS_MAX);
-        self.fetch_all(query).await?.iter().map(|row| Ok((row.id("id")?, row.id("user_id")?))).collect()
+        let waiting = |row: &Row| {
+            Ok(Waiting { account: row.id("id")?, user: row.id("user_id")?, since: row.get("connected_at")? })
+        };
+        self.fetch_all(query).await?.iter().map(waiting).collect()
     }
 
     /// Decisions by which mail of an account was put off, first decided first.

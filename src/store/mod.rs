@@ -88,7 +88,7 @@ pub use filing::{InboundHead, SameContent};
 pub use idempotency::{Idempotency, RequestKey};
 pub use intake::{InboundRow, InboundState, Taken};
 pub use leases::{Lease, Leased};
-pub use limits::ToldLevel;
+pub use limits::{ToldLevel, Waiting};
 pub use messages::KnownId;
 pub use order_keys::ORDER_KEY_USED;
 pub use page::{PURGE_ROWS_MAX, Page, PageKey};

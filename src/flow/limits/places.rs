@@ -13,7 +13,7 @@ use crate::{
         limits::{Quota, Standing, takes_place},
     },
     flow::{Gateway, now, sync::look_now},
-    store::{Error, Session, Tx},
+    store::{Error, Session, Tx, Waiting},
 };
 
 /// How the caps on accounts stand: the user's, and the workspace's.
@@ -103,12 +103,16 @@ fn waiting(status: &AccountStatus, (user, limit): (Option<UserId>, u32), now: Ti
 /// Those of the store.
 pub async fn seat_waiting(gateway: &Gateway, workspace: WorkspaceId) -> Result<(), Error> {
     let mut session = gateway.store.read(workspace).await?;
-    for (account, user) in session.accounts_waiting().await? {
-        match room(&mut session, user).await? {
-            Room::Nobodys => return Ok(()),
-            Room::NotHis => {}
-            Room::His => connect_waiting(gateway, workspace, (account, user)).await?,
+    let mut some = session.accounts_waiting(None).await?;
+    while let Some(last) = some.last().copied() {
+        for Waiting { account, user, .. } in some {
+            match room(&mut session, user).await? {
+                Room::Nobodys => return Ok(()),
+                Room::NotHis => {}
+                Room::His => connect_waiting(gateway, workspace, (account, user)).await?,
+            }
         }
+        some = session.accounts_waiting(Some(&last)).await?;
     }
     Ok(())
 }

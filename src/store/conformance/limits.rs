@@ -133,8 +133,9 @@ both! {
             tx.set_account_status(account, &AccountStatus { state, ..status }).await.unwrap();
         }
         assert_eq!(tx.accounts_placed(None).await.unwrap(), 1);
-        let waiting: Vec<_> = tx.accounts_waiting().await.unwrap().into_iter().map(|(id, _)| id).collect();
-        assert_eq!(waiting, [second]);
+        let waiting = tx.accounts_waiting(None).await.unwrap();
+        assert_eq!(waiting.iter().map(|one| one.account).collect::<Vec<_>>(), [second]);
+        assert_eq!(tx.accounts_waiting(waiting.last()).await.unwrap(), []);
         tx.commit().await.unwrap();
         let mut system = place.store.system_read().await.unwrap();
         assert!(system.workspaces_with_waiting_accounts().await.unwrap().contains(&place.id));

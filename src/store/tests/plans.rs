@@ -239,7 +239,7 @@ async fn limits_cost_the_same_however_much_was_counted() {
         session.usage(mint(), Counted::Synced, now).await.unwrap();
     })
     .await;
-    check(&world, "accounts that wait", async { drop(session.accounts_waiting().await.unwrap()) }).await;
+    check(&world, "accounts that wait", async { drop(session.accounts_waiting(None).await.unwrap()) }).await;
     check(&world, "accounts with a place", async {
         session.accounts_placed(None).await.unwrap();
     })
