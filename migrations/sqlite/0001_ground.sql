@@ -56,6 +56,8 @@ create table user_addresses (
     workspace   blob not null,
     address     text not null,
     user_id     blob not null,
+    -- The account with which it became his; null where somebody said that it is his.
+    account     blob,
     primary key (workspace, address),
     foreign key (workspace, user_id) references users (workspace, id) on delete cascade
 ) strict;
@@ -156,10 +158,12 @@ create index accounts_recent on accounts (workspace, connected_at, id);
 create index accounts_lease on accounts (lease_until, id);
 create index accounts_waiting on accounts (workspace, connected_at, id) where state = 'waiting_for_quota';
 
--- Keyed hashes of all addresses that accounts have had: also those of accounts and users that are gone.
+-- Keyed hashes of all addresses with which accounts have logged in, by the account that did so last: also those of accounts and
+-- users that are gone.
 create table account_addresses (
     workspace   blob not null references workspaces (id),
     hash        blob not null,
+    account     blob not null,
     primary key (workspace, hash)
 ) strict;
 

@@ -112,8 +112,9 @@ pub(super) fn connecting(since: jiff::Timestamp) -> AccountStatus {
     }
 }
 
-/// Connect an account. Its address becomes one of the user's own. The answer comes before the first login: read the status, or wait for `account.connected`. One more
-/// than there may be is in `waiting_for_quota`, and is connected by itself when there is a place.
+/// Connect an account. What is sent by its address is the user's. Asked for with a key of the workspace, the address becomes one of
+/// his aliases too, unless it is somebody else's. The answer comes before the first login: read the status, or wait for
+/// `account.connected`. One more than there may be is in `waiting_for_quota`, and is connected by itself when there is a place.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts", tag = "accounts", operation_id = "create_account",
     request_body = NewAccount, responses((status = 201, body = AccountView)))]
 async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>) -> Result<Response, Stop> {
@@ -354,9 +355,8 @@ pub(super) async fn own_address_of(tx: &mut Tx, access: &Access, account: &Accou
     let (users, contacts) = tx.people_among(std::slice::from_ref(&account.email)).await?;
     let user = tx.user_to_change(account.user_id).await?;
     let is_free = users.is_empty() && contacts.is_empty();
-    if let Some(mut user) = user.filter(|user| is_free && user.aliases.len() < ALIASES_MAX) {
-        user.aliases.push(account.email.clone());
-        tx.update_user(&user).await?;
+    if user.is_some_and(|user| is_free && user.aliases.len() < ALIASES_MAX) {
+        tx.add_account_alias(account).await?;
     }
     Ok(())
 }

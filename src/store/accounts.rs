@@ -68,17 +68,20 @@ impl Tx {
             .bind(status.next_attempt_at)
             .bind(status.progress.as_ref().map(json_text))
             .bind(account.connected_at);
-        self.execute(query).await?;
-        self.note_account_address(&account.email).await
+        self.execute(query).await.map(drop)
     }
 
-    /// An address that an account has had stays known as such, whatever becomes of the account and its user.
-    async fn note_account_address(&mut self, email: &Address) -> Result<(), Error> {
+    /// An address with which an account has logged in stays known as an account's, whatever becomes of the account and its user.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn note_account_address(&mut self, account: AccountId, email: &Address) -> Result<(), Error> {
         let hash = self.text_hasher().await?.hash(email.key());
-        let query =
-            sql("insert into account_addresses (workspace, hash) values ($1, $2) on conflict do nothing")
-                .bind(self.workspace())
-                .bind(hash.to_vec());
+        let query = sql("insert into account_addresses (workspace, hash, account) values ($1, $2, $3) \
+             on conflict (workspace, hash) do update set account = excluded.account")
+        .bind(self.workspace())
+        .bind(hash.to_vec())
+        .bind(account);
         self.execute(query).await.map(drop)
     }
 
@@ -98,8 +101,7 @@ impl Tx {
         .bind(id)
         .bind(email.key())
         .bind(json_text(settings));
-        changed(self.execute(query).await?)?;
-        self.note_account_address(email).await
+        changed(self.execute(query).await?)
     }
 
     /// Notes that the provider refuses the account's login for sending, or with `None` that it may be tried again.
@@ -253,20 +255,23 @@ impl Session {
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
-    /// Those of the addresses that other accounts of the workspace have or had, be they disconnected or deleted since.
+    /// Those of the addresses with which other accounts of the workspace log in or did, be they disconnected or deleted since. One
+    /// that the account itself had before is none of another's.
     pub async fn other_accounts_at(
         &mut self,
         own: AccountId,
         addresses: &[Address],
     ) -> Result<HashSet<Address>, Error> {
-        let (own, hasher) = (self.account(own).await?, self.text_hasher().await?);
-        let others = addresses.iter().filter(|one| own.as_ref().is_none_or(|own| own.email != **one));
+        let (present, hasher) = (self.account(own).await?, self.text_hasher().await?);
+        let others = addresses.iter().filter(|one| present.as_ref().is_none_or(|own| own.email != **one));
         let by_hash: HashMap<[u8; 16], &Address> = others.map(|one| (hasher.hash(one.key()), one)).collect();
         let hashes: Vec<[u8; 16]> = by_hash.keys().copied().collect();
         let mut found = HashSet::new();
         for some in hashes.chunks(LIST_MAX) {
             let query = Statement::new("select hash from account_addresses where workspace = ")
                 .arg(self.workspace())
+                .text(" and account <> ")
+                .arg(own)
                 .text(" and hash in ")
                 .list(some)
                 .query();

@@ -354,10 +354,8 @@ impl Tx {
         let workspace = self.workspace();
         let nowhere = Endpoint { host: NOWHERE.to_owned(), port: 0, security: Security::Tls };
         let settings = AccountSettings { imap: nowhere.clone(), smtp: nowhere };
-        // It had become one of the user's own with the account. The one that he is known by stays his.
-        let query = sql("delete from user_addresses where workspace = $1 \
-             and address = (select email from accounts where workspace = $1 and id = $2) \
-             and user_id = (select user_id from accounts where workspace = $1 and id = $2) \
+        // What had become the user's own with the account. The address that he is known by stays his.
+        let query = sql("delete from user_addresses where workspace = $1 and account = $2 \
              and address not in (select email from users where workspace = $1)")
         .bind(workspace)
         .bind(account);

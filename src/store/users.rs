@@ -12,7 +12,7 @@ use super::{
     statement::Statement,
 };
 use crate::{
-    core::{ids::UserId, people::User},
+    core::{account::Account, ids::UserId, people::User},
     mail::Address,
 };
 
@@ -48,11 +48,29 @@ impl Tx {
             .bind(user.name.clone())
             .bind(word(&user.role));
         changed(self.execute(query).await?)?;
-        let query = sql("delete from user_addresses where workspace = $1 and user_id = $2")
-            .bind(self.workspace())
-            .bind(user.id);
+        let query = Statement::new("delete from user_addresses where workspace = ")
+            .arg(self.workspace())
+            .text(" and user_id = ")
+            .arg(user.id)
+            .text(" and address not in ")
+            .list(&address_keys(user))
+            .query();
         self.execute(query).await?;
         self.put_user_addresses(user).await
+    }
+
+    /// Adds an address that becomes the user's with an account of his, and goes when the account is erased.
+    ///
+    /// # Errors
+    /// `Conflict` of `user_addresses_pkey` when it is somebody's.
+    pub async fn add_account_alias(&mut self, account: &Account) -> Result<(), Error> {
+        let query =
+            sql("insert into user_addresses (workspace, address, user_id, account) values ($1, $2, $3, $4)")
+                .bind(self.workspace())
+                .bind(account.email.key())
+                .bind(account.user_id)
+                .bind(account.id);
+        self.execute(query).await.map(drop)
     }
 
     /// Deletes a user with his keys, addresses and disconnected accounts. What he wrote stays, and his contacts are assigned
@@ -78,16 +96,30 @@ impl Tx {
 
     async fn put_user_addresses(&mut self, user: &User) -> Result<(), Error> {
         let workspace = self.workspace();
-        let mut keys: Vec<_> = [&user.email].into_iter().chain(&user.aliases).map(Address::key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let rows = keys.iter().map(|key| [workspace.into(), (*key).into(), user.id.into()]);
+        let query = sql("select address from user_addresses where workspace = $1 and user_id = $2")
+            .bind(workspace)
+            .bind(user.id);
+        let rows = self.fetch_all(query).await?;
+        let his: Vec<String> = rows.iter().map(|row| row.get("address")).collect::<Result<_, _>>()?;
+        let mut new = address_keys(user);
+        new.retain(|key| !his.iter().any(|his| his == key));
+        if new.is_empty() {
+            return Ok(());
+        }
+        let rows = new.iter().map(|key| [workspace.into(), (*key).into(), user.id.into()]);
         let query = Statement::new("insert into user_addresses (workspace, address, user_id) values ")
             .rows(rows)
             .query();
-        self.execute(query).await?;
-        Ok(())
+        self.execute(query).await.map(drop)
     }
+}
+
+/// All addresses of a user, each once.
+fn address_keys(user: &User) -> Vec<&str> {
+    let mut keys: Vec<_> = [&user.email].into_iter().chain(&user.aliases).map(Address::key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
 }
 
 impl Session {

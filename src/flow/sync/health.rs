@@ -232,6 +232,7 @@ pub(super) async fn settle(tx: &mut Tx, gateway: &Gateway, id: AccountId, tell: 
     };
     tx.set_account_status(id, &status).await?;
     if !is_at_rest(was) {
+        tx.note_account_address(id, &account.email).await?;
         announce(tx, (id, settings.labelled(status.clone())), AccountEvent::Connected, now).await?;
         // What was held for want of it goes out now.
         submit::release_held(tx, gateway, Some(account.user_id)).await?;

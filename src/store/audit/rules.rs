@@ -260,6 +260,7 @@ pub const RULES: &[Rule] = &[
 pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("content_keys", "account", "accounts"),
     ("user_addresses", "user_id", "users"),
+    ("user_addresses", "account", "accounts"),
     ("api_keys", "user_id", "users"),
     ("contacts", "assigned_user_id", "users"),
     ("contact_addresses", "contact", "contacts"),
@@ -267,6 +268,7 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("contact_relations", "related", "contacts"),
     ("accounts", "user_id", "users"),
     ("accounts", "key_id", "content_keys"),
+    ("account_addresses", "account", "accounts"),
     ("account_errors", "account", "accounts"),
     ("mailboxes", "account", "accounts"),
     ("routes", "user_id", "users"),

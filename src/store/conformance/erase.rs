@@ -156,6 +156,28 @@ both! {
         }
     }
 
+    async fn an_address_that_became_a_users_with_an_account_goes_with_it_and_others_stay(world) {
+        let place = Place::new(&world).await;
+        let account = place.account("ann@example.com").await;
+        let mut tx = place.tx().await;
+        let mut row = tx.account(account).await.unwrap().unwrap();
+        let mut user = tx.user(row.user_id).await.unwrap().unwrap();
+        let given = address("given@example.com");
+        user.aliases = vec![given.clone()];
+        tx.update_user(&user).await.unwrap();
+        for former in ["a.lee@example.com", "ann.lee@example.com"] {
+            row.email = address(former);
+            tx.add_account_alias(&row).await.unwrap();
+        }
+        // What else is changed of the user changes nothing of that; the account has the address that was given by now.
+        let user = tx.user(user.id).await.unwrap().unwrap();
+        tx.update_user(&user).await.unwrap();
+        tx.update_account_settings(account, &given, &row.settings).await.unwrap();
+        tx.forget_account(account).await.unwrap();
+        let left = tx.user(user.id).await.unwrap().unwrap();
+        assert_eq!((left.email, left.aliases), (user.email, vec![given]));
+    }
+
     async fn a_forgotten_account_keeps_its_id_its_user_and_its_receipt(world) {
         let place = Place::new(&world).await;
         let account = place.account("ann@example.com").await;

@@ -1,6 +1,6 @@
 //! What was chosen of policy, and what the store knows that policies ask for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     super::{PolicyStamp, WorkspaceChange, testing::both},
@@ -64,11 +64,16 @@ both! {
         let place = Place::new(&world).await;
         let own = place.account("ann@acme.example").await;
         let other = place.account("old@acme.example").await;
+        let third = place.account("fay@acme.example").await;
         let mut tx = place.tx().await;
+        let asked = ["ann@acme.example", "Old@acme.example", "cora@x.example"].map(address);
+        let found = tx.other_accounts_at(own, &asked).await.unwrap();
+        assert!(found.is_empty(), "nobody has logged in with it yet");
+        tx.note_account_address(own, &asked[0]).await.unwrap();
+        tx.note_account_address(other, &asked[1]).await.unwrap();
         let status = tx.account(other).await.unwrap().unwrap().status;
         let gone = AccountStatus { state: AccountState::Disconnected, ..status };
         tx.set_account_status(other, &gone).await.unwrap();
-        let asked = ["ann@acme.example", "Old@acme.example", "cora@x.example"].map(address);
         let found = tx.other_accounts_at(own, &asked).await.unwrap();
         assert_eq!(found.into_iter().collect::<Vec<_>>(), [address("old@acme.example")]);
         let user = tx.account(other).await.unwrap().unwrap().user_id;
@@ -76,12 +81,14 @@ both! {
         assert!(tx.account(other).await.unwrap().is_none());
         let found = tx.other_accounts_at(own, &asked).await.unwrap();
         assert_eq!(found.into_iter().collect::<Vec<_>>(), [address("old@acme.example")]);
-        // An account that moves leaves its address behind.
+        // Of an account that has moved, its former address is still its own.
         let mut moved = tx.account(own).await.unwrap().unwrap();
         moved.email = address("anna@acme.example");
         tx.update_account_settings(own, &moved.email, &moved.settings).await.unwrap();
-        let found = tx.other_accounts_at(own, &[moved.email]).await.unwrap();
-        assert!(found.is_empty(), "its own address is none of another's");
+        tx.note_account_address(own, &moved.email).await.unwrap();
+        let both = [moved.email, address("ann@acme.example")];
+        assert_eq!(tx.other_accounts_at(own, &both).await.unwrap(), HashSet::new());
+        assert_eq!(tx.other_accounts_at(third, &both).await.unwrap(), HashSet::from(both));
     }
 
     async fn a_contact_is_listed_with_what_policy_asks_of_him(world) {
@@ -109,6 +116,17 @@ both! {
             ("cora@x.example", cora.id, true, false),
         ];
         assert_eq!(seen, expect);
+        assert!(listed.iter().all(|one| one.since.is_none()), "each has had his addresses since he is one");
+        let later = at(9_000_000);
+        cora.other_emails.push(address("cora@club.example"));
+        tx.update_contact(&cora, later).await.unwrap();
+        let asked = ["cora@x.example", "cora@home.example", "cora@club.example"].map(address);
+        let (_, listed) = tx.people_among(&asked).await.unwrap();
+        let mut since: Vec<_> = listed.iter().map(|one| (one.address.key(), one.since)).collect();
+        since.sort();
+        let expect =
+            [("cora@club.example", Some(later)), ("cora@home.example", None), ("cora@x.example", None)];
+        assert_eq!(since, expect);
     }
 
     async fn who_was_written_to_and_who_answered_is_found_by_hashes(world) {
