@@ -106,7 +106,7 @@ impl Report {
                 writeln!(out, "          … and more")?;
             }
         }
-        writeln!(out, "{} messages in {} workspaces were looked at.", self.messages, self.workspaces)
+        writeln!(out, "Looked at: messages {}, workspaces {}.", self.messages, self.workspaces)
     }
 }
 

@@ -67,10 +67,16 @@ async fn arrives(
             }
             Ok(Err(ResolverError::NoAddress)) => findings
                 .warning(option, format!("{domain}: MX {host} has no address: add an A or AAAA record")),
-            Ok(Err(error)) => findings.warning(option, format!("{domain}: {host}: {}", chain(&error))),
-            Err(_) => findings.warning(option, format!("{domain}: {host} is not answered")),
+            Ok(Err(error)) => {
+                findings.warning(option, format!("{}: {}", named(domain, bare, &host), chain(&error)))
+            }
+            Err(_) => findings.warning(option, format!("{} is not answered", named(domain, bare, &host))),
         }
     }
+}
+
+fn named(domain: &str, bare: bool, host: &str) -> String {
+    if bare { domain.to_owned() } else { format!("{domain}: MX {host}") }
 }
 
 /// The hosts in the domain's MX records, most preferred first.
