@@ -369,6 +369,17 @@ both! {
         assert_eq!(made, [(eva.to_owned(), "exchange".to_owned()), (fay.to_owned(), "exchange".to_owned())]);
     }
 
+    fn who_writes_a_users_address_into_from_makes_himself_no_contact(engine) {
+        let office = Office::start(engine, &json!({ "overrides": { "create_on": "exchange" } }));
+        let eva = "eva@far.example.test";
+        let forged = office.to(eva);
+        assert_ruled(&office.receives(&forged), "skipped", "no_contact");
+        assert_ruled(&office.receives(&office.from(eva).answering(&forged.id)), "skipped", "no_contact");
+        office.world.gateway.settle();
+        assert_eq!(office.world.crm.messages().len(), 0);
+        assert_eq!(office.world.crm.list("/contacts").len(), 0);
+    }
+
     fn what_machines_and_others_say_to_a_users_mail_is_no_answer_whichever_is_seen_first(engine) {
         let office = Office::start(engine, &json!({ "overrides": { "create_on": "exchange" } }));
         let ben = office.world.user(2, "Ben Low");
