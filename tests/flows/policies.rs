@@ -271,11 +271,11 @@ both! {
     }
 
     fn what_is_left_out_of_the_capture_addresses_of_several_is_told_to_its_author(engine) {
-        let office = Office::start(engine, &json!({ "overrides": { "capture_fields": "cc" } }));
+        let office = Office::start(engine, &json!({ "overrides": { "capture_fields": "bcc" } }));
         let ben = office.world.user(2, "Ben Low");
         for (first, second) in [(&office.ann, &ben), (&ben, &office.ann)] {
-            let letter = office.to(&office.world.customer(1).address);
             let to = [first.capture_address.as_str(), second.capture_address.as_str()];
+            let letter = office.to(&office.world.customer(1).address).cc(&to);
             office.world.client_sends(&office.ann.person, &to, &letter);
             assert_ruled(&office.decisions(&letter, 1)[0], "skipped", "capture_field");
             let told = |user: &User| {
