@@ -236,7 +236,7 @@ impl Event {
     pub fn message(&self) -> Option<MessageKey> {
         match self {
             Self::Message { fact, .. } => Some(fact.message),
-            Self::MessageHeld { message, .. } => Some(*message),
+            Self::MessageHeld { message, .. } | Self::CopyFailed { message, .. } => Some(*message),
             Self::Contact { message, .. } => *message,
             _ => None,
         }
@@ -518,6 +518,12 @@ mod tests {
             if let Some(conversation) = event.conversation() {
                 assert_eq!(subject, Some(conversation.to_string().as_str()));
             }
+            if let Some(message) = event.message() {
+                assert_eq!(entry.data["message_id"], json!(message), "{}", entry.kind);
+            }
+            // By it is judged who sees the event.
+            let names_one = entry.data.get("message_id").is_some();
+            assert_eq!(event.message().is_some(), names_one, "{}", entry.kind);
             let reaches_across = ["conversation.merged", "conversation.split"].contains(&entry.kind.as_str());
             assert_eq!(entry.follows().is_some(), reaches_across);
             assert_eq!(entry.pings().is_some(), entry.kind == "test.ping");

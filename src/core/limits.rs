@@ -162,6 +162,12 @@ impl Standing {
         self.limit.map(|limit| u64::from(limit).saturating_sub(self.used))
     }
 
+    /// Whether more was used than there is.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.limit.is_some_and(|limit| self.used > u64::from(limit))
+    }
+
     /// What there is to be told of it.
     #[must_use]
     pub fn level(&self) -> Option<Level> {

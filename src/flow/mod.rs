@@ -22,7 +22,7 @@ pub mod sync;
 pub use brake::LoopBrake;
 pub use capture::MxHandler;
 pub(crate) use ingest::{identity, keys_of_summary, known_people};
-pub use policy::{policy_of, viewer};
+pub use policy::{is_admin, policy_of, viewer};
 pub use process::{hold_poison, process, repeat};
 
 use std::{sync::Arc, time::Duration};

@@ -26,7 +26,7 @@ pub async fn policy_of(session: &mut Session, user: Option<UserId>) -> Result<Po
 /// # Errors
 /// As of [`policy_of`].
 pub async fn viewer(session: &mut Session, user: UserId) -> Result<Option<Viewer>, Error> {
-    if session.user(user).await?.is_some_and(|user| user.role == Role::Admin) {
+    if is_admin(session, user).await? {
         return Ok(None);
     }
     let sees = match policy_of(session, Some(user)).await?.settings.visibility {
@@ -35,4 +35,12 @@ pub async fn viewer(session: &mut Session, user: UserId) -> Result<Option<Viewer
         Visibility::Assigned => Sees::OwnAndAssigned,
     };
     Ok(Some(Viewer { user, sees }))
+}
+
+/// Whether a user looks after the workspace: he is told of everything.
+///
+/// # Errors
+/// Those of the store.
+pub async fn is_admin(session: &mut Session, user: UserId) -> Result<bool, Error> {
+    Ok(session.user(user).await?.is_some_and(|user| user.role == Role::Admin))
 }

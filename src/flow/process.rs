@@ -40,7 +40,7 @@ pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Re
     };
     let files = match (&row.door, &message) {
         (Door::Mx { routes, .. }, Some(message)) => keep_files(gateway, job, &row, (message, routes)).await?,
-        _ => Ok(None),
+        _ => Files::all(),
     };
     let mut tx = gateway.store.begin(job.workspace).await?;
     if let Some(message) = message {
@@ -115,8 +115,20 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
 
 /// What is kept of a captured message instead of its bytes, and the files that are not in it.
 type Cut = (SealedBlob, Vec<(usize, FileRule)>);
-/// None of it when policy keeps no file out; or the ruling by which files keep the message out.
-type Files = Result<Option<Cut>, Ruling>;
+/// What policy says of the files of a captured message.
+struct Files {
+    /// By which they were judged; `None` where nothing was asked of it.
+    by: Option<Policy>,
+    /// Nothing when no file is kept out; or the ruling by which files keep the message out.
+    kept: Result<Option<Cut>, Ruling>,
+}
+
+impl Files {
+    /// Nobody looked.
+    fn all() -> Self {
+        Self { by: None, kept: Ok(None) }
+    }
+}
 
 async fn keep_files(
     gateway: &Gateway,
@@ -126,27 +138,30 @@ async fn keep_files(
 ) -> Result<Files, store::Error> {
     // An answer goes on to somebody, and that whole.
     if message.attachments.is_empty() || is_answer(routes) {
-        return Ok(Ok(None));
+        return Ok(Files::all());
     }
     let (store, workspace) = (&gateway.store, job.workspace);
     let mut session = store.read(workspace).await?;
     let user = captured_for(&mut session, routes, message).await?;
     let policy = policy_of(&mut session, user).await?;
     drop(session);
-    Ok(match ingest::keep(&policy.settings, message, row.raw.clone()) {
+    let kept = match ingest::keep(&policy.settings, message, row.raw.clone()) {
         Err(ruling) => Err(ruling),
         Ok(kept) if kept.omitted.is_empty() => Ok(None),
         Ok(kept) => {
             let key = store.content_key(workspace, None).await?;
             Ok(Some((store.seal_blob(workspace, key, &kept.raw).await?, kept.omitted)))
         }
-    })
+    };
+    Ok(Files { by: Some(policy), kept })
 }
 
 /// What came to some addresses of ours, judged.
 struct Judged {
     /// By which it was judged.
     policy: Policy,
+    /// Whose copy or answer it is.
+    user: Option<UserId>,
     ruling: Ruling,
     via: &'static str,
     who: Attribution,
@@ -188,18 +203,25 @@ async fn file_mx(
     tx.lock_filing().await?;
     let judged = judge(tx, gateway, (row, message, &parties), (routes, reverse_path)).await?;
     if judged.ruling.verdict != Verdict::Synced {
-        return leave(tx, (gateway, &judged.policy), row, message, (judged.ruling, judged.via)).await;
+        return leave(tx, (gateway, &judged), row, message, &judged.ruling).await;
     }
-    let files = match files {
-        Err(ruling) => return leave(tx, (gateway, &judged.policy), row, message, (ruling, judged.via)).await,
-        Ok(files) => files,
-    };
+    // The policy was changed while the files were looked at.
+    if files.by.is_some_and(|by| by != judged.policy) {
+        return Err(FlowError::Raced);
+    }
     let goes_on = !judged.bound.is_empty() && relay::goes_on(message.kind, reverse_path);
-    let arrival = arrival(gateway, (row, message, parties), routes, (&judged, goes_on), files.as_ref());
+    let cut = files.kept.as_ref().ok().and_then(Option::as_ref);
+    let arrival = arrival(gateway, (row, message, parties), routes, (&judged, goes_on), cut);
+    // No rule on files keeps a copy out: of what is here already they are not stored again.
+    if let Err(ruling) = &files.kept
+        && ingest::original_of(tx, &arrival).await?.is_none()
+    {
+        return leave(tx, (gateway, &judged), row, message, ruling).await;
+    }
     // Before it is filed: it gets one decision.
     if goes_on && is_the_crms_own(tx, &arrival).await? {
         let ruling = policy::sent_already();
-        return leave(tx, (gateway, &judged.policy), row, message, (ruling, judged.via)).await;
+        return leave(tx, (gateway, &judged), row, message, &ruling).await;
     }
     let key = ingest::ingest(tx, &gateway.settings.ours, &judged.policy, arrival).await?.key();
     if let Some(returned) = &judged.returned {
@@ -288,8 +310,8 @@ async fn judge(
     let mut bound = relay::bound(tx, routes).await?;
     let people: Vec<Address> = parties.addresses().chain(relay::people(&bound)).cloned().collect();
     let is_answer = is_answer(routes);
-    let user = if is_answer { None } else { captured_for(tx, routes, message).await? };
-    let mut by = policy_of(tx, user).await?;
+    let captured_for = if is_answer { None } else { captured_for(tx, routes, message).await? };
+    let mut by = policy_of(tx, captured_for).await?;
     if is_answer {
         // A reply address knows its participant by each of his addresses.
         Arc::make_mut(&mut by.settings).matching = Match::All;
@@ -310,7 +332,8 @@ async fn judge(
     } else {
         (judge_capture(tx, &by, (&who, parties), message, routes).await?, "capture")
     };
-    Ok(Judged { policy: by, ruling, via, who, known, bound, returned })
+    let user = captured_for.or_else(|| whose(&row.door));
+    Ok(Judged { policy: by, user, ruling, via, who, known, bound, returned })
 }
 
 async fn judge_answer(gateway: &Gateway, who: &Attribution, (routes, bound): (&[Route], &[Bound])) -> Ruling {
@@ -388,17 +411,18 @@ fn whose(door: &Door) -> Option<UserId> {
 /// Leaves out what policy skips, and keeps aside what it holds.
 async fn leave(
     tx: &mut Tx,
-    (gateway, by): (&Gateway, &Policy),
+    (gateway, judged): (&Gateway, &Judged),
     row: &InboundRow,
     message: &Message,
-    (ruling, via): (Ruling, &'static str),
+    ruling: &Ruling,
 ) -> Result<(), FlowError> {
+    let Judged { policy: by, user, via, .. } = judged;
+    let ruling = ruling.clone();
     let hashes =
         ingest::decision_hashes(tx, &message.summary, &gateway.settings.ours.parties(&message.summary))
             .await?;
     let written_at = Some(ingest::written_at(&message.summary, row.received_at));
-    let user = whose(&row.door);
-    let decision = NewDecision { ruling, via, message: None, seen_at: None, user, written_at, hashes };
+    let decision = NewDecision { ruling, via, message: None, seen_at: None, user: *user, written_at, hashes };
     if decision.ruling.verdict == Verdict::Held {
         return hold(tx, by, row.id, decision).await;
     }

@@ -114,7 +114,10 @@ pub(super) async fn enqueue(
     let more = recipients(bound, &present.recipients);
     if !more.is_empty() {
         // Copies of it may leave by an account, from which nobody would be hidden from anybody.
-        present.account = None;
+        if let Some(account) = present.account.take() {
+            // A retry by the account waits for nothing any more.
+            tx.hasten_job(&Job::Submit { message, exit: JobExit::Account(account) }, now).await?;
+        }
         submit::add_recipients(tx, (present, more), Ok(Exit::Smarthost), now).await?;
     }
     Ok(())

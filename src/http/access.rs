@@ -90,11 +90,20 @@ impl Access {
     /// The workspace, for reading: without what is hidden from the user that the key is bound to.
     pub(super) async fn read(&self, api: &Api) -> Result<Session, store::Error> {
         let mut session = api.store().read(self.workspace).await?;
-        if let Some(user) = self.user.filter(|_| !self.is_admin) {
-            let viewer = flow::viewer(&mut session, user).await?;
-            session.see_as(viewer);
-        }
+        self.hide(&mut session).await?;
         Ok(session)
+    }
+
+    /// The same for what is read from here on in a transaction that is open.
+    pub(super) async fn hide(&self, session: &mut Session) -> Result<(), store::Error> {
+        if let Some(user) = self.user.filter(|_| !self.is_admin) {
+            let viewer = flow::viewer(session, user).await?;
+            session.see_as(viewer);
+            if !flow::is_admin(session, user).await? {
+                session.leave_out_skipped();
+            }
+        }
+        Ok(())
     }
 }
 

@@ -93,8 +93,11 @@ async fn split(
     input.stamp.require_new(&api, &access).await?;
     let messages = distinct(&asked);
     let leaving = repair::read_leaving(api.store(), access.workspace, &messages).await?;
-    if leaving.len() < messages.len() || messages.is_empty() {
-        return Err(no_such_message(&api, &access, &asked).await?.into());
+    let seen = access.read(&api).await?.conversations_of(&messages).await?;
+    if leaving.len() < messages.len() || seen.len() < messages.len() || messages.is_empty() {
+        let place = asked.iter().position(|id| !seen.contains_key(id));
+        let nothing = || Problem::invalid("message_ids", "It names no message.");
+        return Err(place.map_or_else(nothing, |place| refused(Refusal::NotInIt(place))).into());
     }
     let mut work = input.stamp.begin(&api, &access).await?;
     let split = repair::split(&mut work, id, &leaving, flow::now()).await?;
@@ -121,15 +124,6 @@ fn distinct(asked: &[MessageKey]) -> Vec<MessageKey> {
     messages
 }
 
-async fn no_such_message(api: &Api, access: &Access, asked: &[MessageKey]) -> Result<Problem, Problem> {
-    let homes = access.read(api).await?.conversations_of(asked).await?;
-    let place = asked.iter().position(|id| !homes.contains_key(id));
-    Ok(place.map_or_else(
-        || Problem::invalid("message_ids", "It names no message."),
-        |place| refused(Refusal::NotInIt(place)),
-    ))
-}
-
 /// Undo a merge or a split. After a merge the answer is the conversation that stands for itself again, with its messages and
 /// the answers to them that have come in since; after a split the one that the messages return to.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/repairs/{id}/undo", tag = "conversations",
@@ -144,6 +138,8 @@ async fn undo(
     let leaving = repair::read_undoing(api.store(), access.workspace, id).await?;
     let mut work = input.stamp.begin(&api, &access).await?;
     let stands = repair::undo(&mut work, id, &leaving, flow::now()).await?.map_err(refused)?;
+    // Who may not see what would stand again leaves it as it is.
+    access.hide(&mut work).await?;
     let conversation = conversations::find(&mut work, stands).await?;
     work.finish(Answer::ok(&ConversationView::from(conversation))).await
 }

@@ -108,6 +108,16 @@ impl BlobDir {
     fn file(&self, workspace: WorkspaceId, id: Uuid) -> PathBuf {
         self.directory(workspace).join(id.simple().to_string())
     }
+
+    /// Removes a file whose row is gone. One that cannot be removed is still to leave.
+    fn remove(&self, file: &Path) -> io::Result<()> {
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.with_leaving(|leaving| leaving.remove(file));
+        Ok(())
+    }
 }
 
 impl SealedBlob {
@@ -189,7 +199,8 @@ impl Store {
             let mut files = entries(&directory).await?;
             while let Some(file) = next_entry(&mut files).await? {
                 if is_older(&file, age).await && !self.is_named(workspace, &file).await? {
-                    removed += u64::from(tokio::fs::remove_file(&file).await.is_ok());
+                    let store = self.clone();
+                    removed += u64::from(blocking(move || store.0.blobs.remove(&file)).await.is_ok());
                 }
             }
         }
@@ -212,12 +223,10 @@ impl Store {
         let leaving: Vec<PathBuf> = self.0.blobs.with_leaving(|leaving| {
             leaving.iter().filter(|file| file.parent() == Some(&directory)).cloned().collect()
         });
+        let store = self.clone();
         let removed = blocking(move || {
             for file in leaving {
-                match std::fs::remove_file(file) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
+                store.0.blobs.remove(&file)?;
             }
             match File::open(directory) {
                 // There never was a large one.
@@ -331,11 +340,7 @@ impl Tx {
         self.on_commit(move |store| {
             store.0.blobs.with_leaving(|leaving| leaving.insert(file.clone()));
             let store = store.clone();
-            drop(tokio::task::spawn_blocking(move || {
-                let removed = std::fs::remove_file(&file);
-                store.0.blobs.with_leaving(|leaving| leaving.remove(&file));
-                removed
-            }));
+            drop(tokio::task::spawn_blocking(move || store.0.blobs.remove(&file)));
         });
     }
 }

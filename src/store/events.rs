@@ -181,7 +181,7 @@ impl Session {
             .text(" and seq > ")
             .arg(after)
             .given(" and seq <= ", reach)
-            .event_seen(self.viewer);
+            .event_seen(self.viewer, self.tells_skipped);
         if let Some(types) = types {
             query = query.text(" and type in ").list(types);
         }
@@ -192,7 +192,8 @@ impl Session {
     /// How far one look into the journal goes after this number; `None` when it goes to the end.
     #[must_use]
     pub fn journal_reach(&self, after: i64) -> Option<i64> {
-        self.hides().then(|| after.saturating_add(i64::from(JOURNAL_ROWS_MAX)))
+        let hides = self.hides() || !self.tells_skipped;
+        hides.then(|| after.saturating_add(i64::from(JOURNAL_ROWS_MAX)))
     }
 
     pub async fn event_by_seq(&mut self, seq: i64) -> Result<Option<JournalEntry>, Error> {

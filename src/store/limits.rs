@@ -341,7 +341,8 @@ impl Session {
         Ok(found)
     }
 
-    /// Messages of a user, and their recipients, that wait to be sent and will be counted then.
+    /// Messages of a user, and their recipients, that wait to be sent and will be counted then: what came to a reply address
+    /// and is passed on is not.
     pub async fn unsent_of(&mut self, user: UserId) -> Result<(u64, u64), Error> {
         self.unsent(user, None).await
     }
@@ -358,6 +359,7 @@ impl Session {
              from submissions s cross join messages m cross join submission_recipients r \
              where m.workspace = s.workspace and m.id = s.message and r.workspace = s.workspace \
              and r.message = s.message and s.state in ('queued', 'deferred') \
+             and s.principal not like '{\"participant\"%' \
              and (s.account is not null or s.class = 'individual') and m.author_role = 'user' \
              and r.state in ('queued', 'deferred') and s.workspace = ",
         )

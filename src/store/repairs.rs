@@ -240,10 +240,11 @@ impl Session {
     ) -> Result<HashMap<MessageKey, ConversationId>, Error> {
         let mut found = HashMap::new();
         for some in messages.chunks(LIST_MAX) {
-            let query = Statement::new("select id, conversation from messages where workspace = ")
+            let query = Statement::new("select m.id, m.conversation from messages m where m.workspace = ")
                 .arg(self.workspace())
-                .text(" and id in ")
+                .text(" and m.id in ")
                 .list(some)
+                .seen(self.viewer)
                 .query();
             for row in self.fetch_all(query).await? {
                 found.insert(row.id("id")?, row.id("conversation")?);

@@ -27,6 +27,11 @@ impl Session {
         self.viewer = viewer;
     }
 
+    /// Leaves out of the journal from now on what it tells of mail that was left out: for whoever is told of his own alone.
+    pub fn leave_out_skipped(&mut self) {
+        self.tells_skipped = false;
+    }
+
     /// Whether something may be hidden.
     #[must_use]
     pub fn hides(&self) -> bool {
@@ -114,12 +119,13 @@ impl Statement {
     }
 
     /// Appends that what the event `e` tells of may be seen. Mail that was left out is told only to who sees everything.
-    pub(super) fn event_seen(self, viewer: Option<Viewer>) -> Self {
+    pub(super) fn event_seen(self, viewer: Option<Viewer>, tells_skipped: bool) -> Self {
+        let told = if tells_skipped { self } else { self.text(" and e.type <> 'message.skipped'") };
         if viewer.is_none() {
-            return self;
+            return told;
         }
-        self.text(
-            " and (e.message is null and e.conversation is null and e.type <> 'message.skipped' \
+        told.text(
+            " and (e.message is null and e.conversation is null \
              or exists (select 1 from messages m where m.workspace = e.workspace and m.id = e.message",
         )
         .seen(viewer)

@@ -204,6 +204,8 @@ pub struct Session {
     workspace: WorkspaceId,
     /// From whom something is hidden in what is read.
     pub(super) viewer: Option<Viewer>,
+    /// The journal tells of mail that was left out, whoever's it was.
+    pub(super) tells_skipped: bool,
     pub(super) work: Work,
 }
 
@@ -224,7 +226,7 @@ pub struct System {
 
 impl Session {
     pub(super) fn new(workspace: WorkspaceId, work: Work) -> Self {
-        Self { workspace, viewer: None, work }
+        Self { workspace, viewer: None, tells_skipped: true, work }
     }
 
     #[must_use]

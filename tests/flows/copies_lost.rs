@@ -95,6 +95,19 @@ both! {
         assert_eq!(world.gateway.audit(), Vec::<String>::new());
     }
 
+    fn faq_22_that_the_answer_itself_is_found_proves_nothing_for_a_copy_of_it(engine) {
+        let office = Office::start(engine, &json!({ "reply_copies": [DESK] }));
+        let Office { world, ann, desk, .. } = &office;
+        // By Ann's account, whose server never got it.
+        world.arm("DOT", Act::Drop);
+        let (letter, message) = office.bob_answers();
+        let own = Address::parse(&ann.person.address).unwrap();
+        let raw = letter.raw().replace('\n', "\r\n");
+        world.provider().append(&own, "Sent", raw.as_bytes(), &["\\Seen"]).unwrap();
+        office.hasten_until(&message, "sent");
+        assert_eq!(world.mails(desk, "INBOX", &letter.id).len(), 1);
+    }
+
     fn faq_22_that_a_copy_may_be_on_its_way_is_written_down_before_the_dot(engine) {
         let office = Office::start(engine, &json!({ "reply_copies": [DESK] }));
         let Office { world, desk, .. } = &office;
@@ -129,6 +142,35 @@ both! {
             wait_for(&person.address, PATIENCE, || world.mails(person, "INBOX", &letter.id).len() == 1);
         }
         assert_eq!(office.told(message).iter().filter(|told| *told == "received").count(), 1);
+    }
+
+    fn faq_22_an_answer_that_is_passed_on_does_not_wait_for_the_retry_of_a_copy_by_an_account(engine) {
+        let office = Office::start(engine, &json!({ "reply_copies": [DESK] }));
+        let Office { world, ann, bob, desk } = &office;
+        world.set_smarthost(&ann.person);
+        let ben = world.user("ben", "Ben Low");
+        let offer = world.post_message(&ben, &[&bob.address], "Offer");
+        let first = text(&world.crm.await_delivery(&offer, "sent"), "rfc822_message_id").to_owned();
+        let mail = world.mails(bob, "INBOX", &first).remove(0);
+        let towards_ben = crate::relay::sender(&mail, "Ben Low");
+        world.crm.delete("/smarthost");
+        // By Ann's account, whose server wants it later.
+        world.arm("RCPT", Act::Answer("451 4.7.1 later".to_owned()));
+        let letter = Letter::new(&bob.address, &[&ann.person.address, &towards_ben]).answering(&first);
+        let own = Address::parse(&ann.person.address).unwrap();
+        world.provider().deliver(&own, letter.raw().replace('\n', "\r\n").as_bytes()).unwrap();
+        let received = world.crm.await_mail("message.received", &letter.id);
+        let message = text(&received["data"], "message_id").to_owned();
+        wait_for("the copy to wait", PATIENCE, || {
+            world.crm.get(&format!("/messages/{message}"))["copies"][0]["state"] == "deferred"
+        });
+        world.set_smarthost(&ann.person);
+        world.arrive(&bob.address, &[&towards_ben], &letter).unwrap();
+        // Nobody lets time pass.
+        for person in [&ben.person, desk] {
+            wait_for(&person.address, PATIENCE, || world.mails(person, "INBOX", &letter.id).len() == 1);
+        }
+        assert_eq!(world.gateway.audit(), Vec::<String>::new());
     }
 
     fn faq_22_two_machines_that_seem_to_be_people_are_not_copied_for_ever(engine) {

@@ -229,6 +229,22 @@ both! {
         assert_eq!(used["workspace_accounts"], json!({ "used": 3, "limit": 5 }));
     }
 
+    fn who_moves_up_counts_against_the_warning(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let (ann, ben, eve) = (world.user("ann", "Ann Lee"), world.user("ben", "Ben Fox"), world.user("eve", "Eve Ray"));
+        world.crm.put("/limits", &json!({ "accounts": 1 }));
+        world.crm.await_account(&world.connect(&ann));
+        let waiting = [world.connect(&ben), world.connect(&eve)];
+        assert_eq!(told(&world, "accounts"), ["exceeded"]);
+        world.crm.put("/limits", &json!({ "accounts": 3 }));
+        for account in &waiting {
+            world.crm.await_account(account);
+        }
+        wait_for("the word that it is full again", PATIENCE, || {
+            told(&world, "accounts") == ["exceeded", "reset", "exceeded"]
+        });
+    }
+
     fn mail_over_the_sync_limit_is_put_off_with_a_reason_and_fetched_when_there_is_room(engine) {
         let world = Sandboxed::start(engine, Behaviour::default());
         let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));

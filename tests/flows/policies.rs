@@ -270,6 +270,43 @@ both! {
         assert_eq!(made, [bob.clone(), "fay@far.example.test".to_owned()]);
     }
 
+    fn what_is_left_out_of_the_capture_addresses_of_several_is_told_to_its_author(engine) {
+        let office = Office::start(engine, &json!({ "overrides": { "capture_fields": "bcc" } }));
+        let ben = office.world.user(2, "Ben Low");
+        for (first, second) in [(&office.ann, &ben), (&ben, &office.ann)] {
+            let to = [first.capture_address.as_str(), second.capture_address.as_str()];
+            let letter = office.to(&office.world.customer(1).address).cc(&to);
+            office.world.client_sends(&office.ann.person, &to, &letter);
+            assert_ruled(&office.decisions(&letter, 1)[0], "skipped", "capture_field");
+            let told = |user: &User| {
+                let own = office.world.crm.as_user(&user.id);
+                own.list(&format!("/decisions?rfc822_message_id={}", letter.id)).len()
+            };
+            assert_eq!((told(&office.ann), told(&ben)), (1, 0));
+        }
+    }
+
+    fn no_rule_on_files_keeps_the_capture_of_what_is_here_already_out(engine) {
+        let office = Office::start(engine, &json!({}));
+        let bob = office.world.customer(1).address;
+        office.contact(&bob);
+        let letter = office.to(&bob).field("MIME-Version", "1.0")
+            .field("Content-Type", "multipart/mixed; boundary=b")
+            .text("--b\n\nHello\n--b\nContent-Type: application/pdf; name=offer.pdf\n\
+                   Content-Transfer-Encoding: base64\n\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n--b--\n");
+        let filed = office.files_sent(&letter);
+        assert_ruled(&filed, "synced", "wrote_to_contact");
+        office.choose(&json!({ "overrides": { "attachment_bytes_max": 10, "oversize": "skip_message" } }));
+        office.world.client_sends(&office.ann.person, &[&office.ann.capture_address], &letter);
+        let message = format!("/messages/{}", text(&filed, "message_id"));
+        wait_for("the capture to be seen", PATIENCE, || {
+            office.world.crm.get(&message)["sightings"].as_array().unwrap().len() == 2
+        });
+        office.world.gateway.settle();
+        assert!(office.world.crm.list("/decisions?verdict=skipped").is_empty());
+        assert_eq!(office.world.gateway.audit(), Vec::<String>::new());
+    }
+
     fn real_18_mail_with_another_connected_account_on_it_stays_out_even_when_that_is_disconnected(engine) {
         let office = Office::start(engine, &json!({}));
         office.contact(CORA);
@@ -330,6 +367,17 @@ both! {
             .collect();
         made.sort();
         assert_eq!(made, [(eva.to_owned(), "exchange".to_owned()), (fay.to_owned(), "exchange".to_owned())]);
+    }
+
+    fn who_writes_a_users_address_into_from_makes_himself_no_contact(engine) {
+        let office = Office::start(engine, &json!({ "overrides": { "create_on": "exchange" } }));
+        let eva = "eva@far.example.test";
+        let forged = office.to(eva);
+        assert_ruled(&office.receives(&forged), "skipped", "no_contact");
+        assert_ruled(&office.receives(&office.from(eva).answering(&forged.id)), "skipped", "no_contact");
+        office.world.gateway.settle();
+        assert_eq!(office.world.crm.messages().len(), 0);
+        assert_eq!(office.world.crm.list("/contacts").len(), 0);
     }
 
     fn what_machines_and_others_say_to_a_users_mail_is_no_answer_whichever_is_seen_first(engine) {

@@ -291,4 +291,43 @@ both! {
             caller.post("/messages", body).await.refused(422, "invalid", Some(field));
         }
     }
+
+    async fn a_repair_neither_moves_nor_shows_what_is_hidden(api) {
+        let office = Office::new(api.workspace("acme").await).await;
+        let users = office.acme.get("/users").await.items();
+        let emil = text(users.iter().find(|user| user["email"] == "emil@acme.example").unwrap(), "id");
+        let caller = office.acme.with_key(json!({ "scopes": ["read", "write", "send"], "user_id": emil })).await;
+        let own = text(&caller.send(&emil, "gus@customer.example", "Chairs").await, "conversation_id");
+        let anns = office.acme.send(&office.ann, "gus@customer.example", "Lamps").await;
+        let other = text(&anns, "conversation_id");
+        let merged = office.acme.post(&format!("/conversations/{own}/merge"), json!({ "conversation_id": other })).await.expect(200);
+        let undo = text(&merged, "undo");
+        let undo = undo.get(undo.find("/repairs/").unwrap()..).unwrap();
+        office.choose("owner").await;
+        let split = json!({ "message_ids": [anns["id"]] });
+        caller.post(&format!("/conversations/{own}/split"), split).await.refused(422, "invalid", Some("message_ids[0]"));
+        assert_eq!(caller.post(undo, json!({})).await.status, 404);
+        let lies_in = || async { office.acme.get(&format!("/conversations/{other}")).await.expect(200)["merged_into"].clone() };
+        assert_eq!(lies_in().await, own.as_str());
+        office.acme.post(undo, json!({})).await.expect(200);
+        assert_eq!(lies_in().await, Value::Null);
+    }
+
+    async fn that_mail_was_left_out_is_told_in_the_journal_to_who_sees_everything(api) {
+        let office = Office::new(api.workspace("acme").await).await;
+        let event = Event::MessageSkipped { decision: mint(), account: None, rule: "no_contact".to_owned() };
+        let mut tx = office.acme.server.gateway.store.begin(office.acme.workspace_id().parse().unwrap()).await.unwrap();
+        tx.announce(&event, Timestamp::now()).await.unwrap();
+        tx.commit().await.unwrap();
+        announce(&office.acme, "after@x.example").await;
+        for visibility in ["everyone", "owner"] {
+            office.choose(visibility).await;
+            for (name, caller) in &office.callers {
+                let told = caller.get("/events?types=message.skipped").await.items().len();
+                let is_told = ["workspace", "administrator", "emil's administration", "fay"].contains(name);
+                assert_eq!(told, usize::from(is_told), "{visibility}: {name}");
+                assert_eq!(office.streamed(caller).await.contains("message.skipped"), is_told, "{visibility}: {name}");
+            }
+        }
+    }
 }

@@ -219,7 +219,8 @@ impl Judge<'_> {
     }
 
     fn waits_for_answer(&self) -> bool {
-        self.is_users() && self.has_strangers() && self.settings.create_on == CreateOn::Exchange
+        let sent = self.facts.own && self.facts.is_sent;
+        sent && self.has_strangers() && self.settings.create_on == CreateOn::Exchange
     }
 }
 
@@ -484,6 +485,11 @@ mod tests {
         assert_eq!(judge_mailbox(&policy, facts(&sent)).rule, AWAITS_ANSWER);
         assert_eq!(judge_mailbox(&policy, MailboxFacts { answered: true, ..facts(&sent) }).rule, "answered");
         check("mailweave", MailboxFacts { answered: true, ..facts(&sent) }, "no_contact");
+        // Whoever writes the user's address into From has not become the user.
+        for (own, is_sent) in [(true, false), (false, true)] {
+            let forged = MailboxFacts { own, is_sent, answered: true, ..facts(&sent) };
+            assert_eq!(judge_mailbox(&policy, forged).rule, "no_contact");
+        }
     }
 
     #[test]

@@ -57,13 +57,15 @@ async fn standing(
 /// # Errors
 /// Those of the store.
 pub async fn seat(tx: &mut Tx, account: &mut Account, was: Option<AccountState>) -> Result<(), Error> {
-    let limits = tx.allowance(Some(account.user_id)).await?.of_user();
-    let has_cap = limits.accounts.limit.is_some() || limits.accounts_per_user.limit.is_some();
-    if !has_cap || was.is_some_and(takes_place) {
+    if was.is_some_and(takes_place) {
         return Ok(());
     }
-    // Of two that take the last place, one.
+    // Of two that take the last place, one; and a cap that is being set holds for whoever comes after it.
     tx.lock_filing().await?;
+    let limits = tx.allowance(Some(account.user_id)).await?.of_user();
+    if limits.accounts.limit.is_none() && limits.accounts_per_user.limit.is_none() {
+        return Ok(());
+    }
     let now = now();
     let [of_user, of_all] = of_user(tx, account.user_id, &limits).await?;
     let others = [(None, of_all), (Some(account.user_id), of_user)]
@@ -74,8 +76,17 @@ pub async fn seat(tx: &mut Tx, account: &mut Account, was: Option<AccountState>)
         tx.set_account_status(account.id, &account.status).await?;
     }
     let own = u64::from(full.is_none());
-    for (user, others) in others {
-        let standing = Standing { used: others.used.saturating_add(own), ..others };
+    let all =
+        others.map(|(user, others)| (user, Standing { used: others.used.saturating_add(own), ..others }));
+    tell_both(tx, all, now).await
+}
+
+async fn tell_both(
+    tx: &mut Tx,
+    standings: [(Option<UserId>, Standing); 2],
+    now: Timestamp,
+) -> Result<(), Error> {
+    for (user, standing) in standings {
         tell(tx, (user, Quota::Accounts), standing, now).await?;
     }
     Ok(())
@@ -151,15 +162,19 @@ async fn connect_waiting(
     if room(&mut tx, user).await? != Room::His {
         return Ok(());
     }
+    let now = now();
     let status = AccountStatus {
         state: AccountState::Connecting,
-        since: now(),
+        since: now,
         detail: None,
         advice: None,
         next_attempt_at: None,
         ..account.status
     };
     tx.set_account_status(id, &status).await?;
+    let limits = tx.allowance(Some(user)).await?.of_user();
+    let [of_user, of_all] = of_user(&mut tx, user, &limits).await?;
+    tell_both(&mut tx, [(None, of_all), (Some(user), of_user)], now).await?;
     tx.commit().await?;
     look_now(&gateway.coord, id);
     Ok(())

@@ -145,7 +145,8 @@ impl Purse {
         Ok(budget(standings, provider_rest(session, account).await?, self.now))
     }
 
-    /// Charges a message to so many recipients to his budget. False when it does not fit: then nothing is written.
+    /// Charges a message to so many recipients to his budget. False when it does not fit: then the transaction is to be
+    /// dropped, with what it counted.
     ///
     /// # Errors
     /// Those of the store.
@@ -155,16 +156,14 @@ impl Purse {
         account: Option<AccountId>,
         recipients: u64,
     ) -> Result<bool, Error> {
-        let wanted = if self.unit() == SentUnit::Recipients { recipients } else { 1 };
-        let standings = self.sent_if_limited(tx).await?;
-        match budget(standings, provider_rest(tx, account).await?, self.now) {
-            Budget::Full(_) => return Ok(false),
-            Budget::Room(Some(room)) if room < wanted => return Ok(false),
-            Budget::Room(_) => {}
-        }
+        // Counted before it is compared: who charges at the same time waits here for our end, and then sees what we counted.
         tx.count_usage(self.user, &counts_of(self.now, recipients)).await?;
+        let standings = self.sent_if_limited(tx).await?;
+        let rests = provider_rest(tx, account).await?.is_some_and(|until| until > self.now);
+        if rests || standings.iter().any(|(_, standing)| standing.is_over()) {
+            return Ok(false);
+        }
         for (quota, standing) in standings {
-            let standing = Standing { used: standing.used.saturating_add(wanted), ..standing };
             tell(tx, (Some(self.user), quota), standing, self.now).await?;
         }
         Ok(true)
@@ -233,5 +232,68 @@ async fn provider_rest(
     match account {
         Some(account) => session.sending_rests(account).await,
         None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        core::{
+            allowance::{Limits, Said},
+            ids::WorkspaceId,
+            people::{Role, User},
+        },
+        mail::Address,
+        store::{
+            Store, mint,
+            testing::{World, both},
+        },
+    };
+
+    async fn with_limit(world: &World, workspace: WorkspaceId, recipients: u32) -> UserId {
+        let user = User {
+            id: mint(),
+            email: Address::parse("ann@example.com").unwrap(),
+            name: None,
+            aliases: Vec::new(),
+            role: Role::Member,
+            capture_address: None,
+            created_at: Timestamp::UNIX_EPOCH,
+        };
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.insert_user(&user).await.unwrap();
+        let limits = Limits { sent_per_day: Said::Limit(recipients), ..Limits::default() };
+        tx.put_limits(None, &limits).await.unwrap();
+        tx.commit().await.unwrap();
+        user.id
+    }
+
+    /// As sending does: what does not fit is undone. At one moment, so that no day ends in between.
+    async fn charge(store: Store, (workspace, user): (WorkspaceId, UserId), recipients: u64) -> bool {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut tx = store.begin(workspace).await.unwrap();
+        let purse = Purse::of(&mut tx, user, now).await.unwrap();
+        let fits = purse.charge(&mut tx, None, recipients).await.unwrap();
+        if fits {
+            tx.commit().await.unwrap();
+        }
+        fits
+    }
+
+    both! {
+        async fn who_charges_at_the_same_time_does_not_pass_the_limit(world) {
+            let workspace = world.workspace().await;
+            let user = with_limit(&world, workspace, 500).await;
+            let charges = (0..8).map(|_| tokio::spawn(charge(world.store.clone(), (workspace, user), 200)));
+            let mut fit = 0;
+            for one in charges.collect::<Vec<_>>() {
+                fit += u64::from(one.await.unwrap());
+            }
+            assert_eq!(fit, 2);
+            let mut read = world.store.read(workspace).await.unwrap();
+            let counts = read.usage(user, Counted::SentRecipients, Timestamp::UNIX_EPOCH).await.unwrap();
+            assert_eq!(counts.iter().map(|count| count.count).sum::<u64>(), 400);
+        }
     }
 }

@@ -279,8 +279,8 @@ pub(super) async fn add_recipients(
             submission.state = SubmissionState::Queued;
         }
         if waits {
-            let exit = submission.account.map_or(JobExit::Smarthost, JobExit::Account);
-            tx.hasten_job(&Job::Submit { message: submission.message, exit }, now).await?;
+            let job = Job::Submit { message: submission.message, exit: exit_of(&submission) };
+            tx.hasten_job(&job, now).await?;
             submission.next_attempt_at = Some(now);
         }
         tx.send_submission_by(&submission).await?;
@@ -335,6 +335,11 @@ fn job_exit(exit: Exit) -> JobExit {
         Exit::Account(account) => JobExit::Account(account),
         Exit::Smarthost => JobExit::Smarthost,
     }
+}
+
+/// By which a submission that is at work leaves.
+fn exit_of(submission: &Submission) -> JobExit {
+    submission.account.map_or(JobExit::Smarthost, JobExit::Account)
 }
 
 fn queued(recipient: Recipient) -> RecipientState {

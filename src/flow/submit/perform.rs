@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    budget,
+    budget, exit_of,
     masked::{self, View},
     reconcile,
     record::{self, Fared, Pace},
@@ -20,12 +20,13 @@ use crate::{
     core::{
         ids::MessageKey,
         inbound::{Principal, SendClass},
+        job::Job,
         message::StoredMessage,
         submission::{Hold, RecipientState, Submission, SubmissionState},
     },
     flow::{FlowError, Gateway, now},
     mail::{Address, Envelope, HeaderBlock, Recipient, ReversePath},
-    queue::Leased,
+    queue::{Leased, Settlement},
     smtp::{Capabilities, Client, Outcome, Transmission},
 };
 
@@ -59,6 +60,10 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
     if !submission.is_at_work() {
         return Err(FlowError::Obsolete);
+    }
+    if matches!(job.job, Job::Submit { exit, .. } if exit != exit_of(&submission)) {
+        drop(session);
+        return change_lane(gateway, job, message).await;
     }
     if submission.recipients.iter().any(RecipientState::is_in_doubt) {
         drop(session);
@@ -101,6 +106,18 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
         }
         Err(trouble) => record::unopened(gateway, job, message, (began, &trouble)).await,
     }
+}
+
+/// Goes on in the lane of another way out, which was chosen since this job was queued: what its server says concerns those
+/// who wait for that one.
+async fn change_lane(gateway: &Gateway, job: &Leased, message: MessageKey) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    tx.hold_job(job).await?;
+    let submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
+    tx.enqueue_job(&Job::Submit { message, exit: exit_of(&submission) }, now()).await?;
+    tx.settle(job, Settlement::Done).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 /// Waits until so many octets may be in hand.

@@ -15,6 +15,7 @@ use crate::{
     account::Trouble,
     core::{
         ids::AccountId,
+        inbound::Principal,
         message::{Sighting, StoredMessage},
         submission::{DOUBTS_MAX, RecipientState, Submission, SubmissionState},
     },
@@ -80,6 +81,10 @@ async fn look(
     stored: &StoredMessage,
 ) -> Result<Finding, FlowError> {
     let Some(account) = submission.account else { return Ok(Finding::NotThere) };
+    // What is passed on keeps its author's Message-ID: in a mailbox it is found because he wrote to it.
+    if matches!(submission.principal, Principal::Participant(_)) {
+        return Ok(Finding::NotThere);
+    }
     // A copy of what others were sent before proves nothing for those of the last dot.
     let is_proof = submission.recipients.iter().all(|recipient| recipient.state != SubmissionState::Sent);
     if !is_proof {

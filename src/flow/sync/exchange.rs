@@ -28,7 +28,7 @@ type Pair = ([u8; 16], [u8; 16]);
 #[derive(Default)]
 pub(super) struct Exchange {
     hashes: Hashes,
-    /// Mail of users, by its own id, with each person on it.
+    /// What users sent, by its own id, with each person on it.
     wrote: HashSet<Pair>,
     /// Mail that others wrote themselves, by the ids it names, with its author.
     answers: HashSet<Pair>,
@@ -48,7 +48,11 @@ impl Exchange {
         let (mut wrote, mut answers) = (HashSet::new(), HashSet::new());
         let (mut own, mut named) = (Vec::new(), Vec::new());
         for message in seen {
-            if author(message).is_some_and(|author| known.users.contains_key(author)) {
+            if let Some(user) = author(message).and_then(|author| known.users.get(author)) {
+                // In an inbox anybody's From may name him.
+                if *user != bench.user || !message.is_sent {
+                    continue;
+                }
                 let people = message.parties.addresses();
                 wrote.extend(people.flat_map(|person| hashes.pairs(own_id(message), person)));
                 own.extend(hashes.ids(own_id(message)));

@@ -29,7 +29,7 @@ use crate::{
         FlowError, Gateway,
         ingest::{self, Ingested},
         limits::Purse,
-        now,
+        now, policy_of,
         submit::{rest_over, tell_workers},
     },
     imap::{MailboxName, Uid},
@@ -229,6 +229,13 @@ impl<S: Wire> Connection<'_, S> {
             return Err(FlowError::Obsolete);
         }
         tx.lock_filing().await?;
+        // A policy that was changed while the body was fetched holds for it: once more, by that.
+        if policy_of(&mut tx, Some(self.user)).await? != self.policy {
+            tx.leave_sealed(&whole.bytes);
+            tx.settle(job, Settlement::RetryAt(now)).await?;
+            tx.commit().await?;
+            return Ok(());
+        }
         let purse = Purse::of(&mut tx, self.user, now).await?;
         let arrival = self.arrival(whole, (Way::Live, at.uid_validity), &name, now);
         if let Some(ruling) = &whole.left_out

@@ -8,9 +8,10 @@ use super::{
 use crate::core::{
     allowance::{Limits, Said},
     decision::{NewDecision, Ruling, Verdict},
+    inbound::Principal,
     limits::{Count, Counted, Level, Quota, SentUnit},
     policy::{Choice, Overrides, Preset, over_sync_limit, settings::OverSync},
-    submission::SubmissionState,
+    submission::{Submission, SubmissionState},
 };
 
 const SLOT: i64 = 900;
@@ -195,5 +196,12 @@ both! {
         let ids = [own.clone(), message_id("other@x.example")];
         assert_eq!(tx.submitted_ids(&ids).await.unwrap(), [own].into());
         assert!(tx.submitted_ids(&[]).await.unwrap().is_empty());
+        // What is passed on is charged to nobody.
+        let mut passed_on = a_message(conversation, 3);
+        passed_on.author = Author::User(ann);
+        tx.insert_message(&passed_on).await.unwrap().unwrap();
+        let principal = Principal::Participant(ann);
+        tx.insert_submission(&Submission { principal, ..a_submission(passed_on.id, None, 4) }).await.unwrap();
+        assert_eq!(tx.unsent_of(ann).await.unwrap(), (1, 1));
     }
 }

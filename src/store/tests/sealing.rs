@@ -203,6 +203,26 @@ both! {
         assert_eq!(blob(&world, workspace, kept).await.unwrap().len(), 400_000);
     }
 
+    async fn a_file_that_cannot_be_removed_is_not_taken_for_removed(world) {
+        let workspace = world.workspace().await;
+        let id = put(&world, workspace, &noise(400_000)).await;
+        let [file] = &files(&world.options.blob_dir)[..] else { panic!("one file") };
+        // A directory of its name is something that cannot be removed like a file.
+        std::fs::remove_file(file).unwrap();
+        std::fs::create_dir(file).unwrap();
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.delete_blob(id).await.unwrap();
+        tx.commit().await.unwrap();
+        // However often it was tried.
+        for _ in 0..200 {
+            assert!(world.store.finish_removals(workspace).await.is_err());
+        }
+        std::fs::remove_dir(file).unwrap();
+        std::fs::write(file, "what is sealed").unwrap();
+        world.store.finish_removals(workspace).await.unwrap();
+        assert!(files(&world.options.blob_dir).is_empty());
+    }
+
     async fn no_content_lies_readable_in_any_file(world) {
         let workspace = world.workspace().await;
         put(&world, workspace, &Bytes::from_static(CANARY)).await;
