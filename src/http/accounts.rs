@@ -277,7 +277,8 @@ struct AccountPatch {
 }
 
 /// Give an account a new address, new servers or a new login, without disconnecting it. A new host needs the login in the
-/// same request. A disconnected account is connected again by a new login; a paused one stays paused.
+/// same request. A disconnected account is connected again by a new login, and what came in meanwhile is judged like any other
+/// mail; a paused one stays paused.
 ///
 /// A new address with a new login is another mailbox: from now on its mail is followed and no longer that of the former, what
 /// lies there already is read as when an account is connected. With a key of the workspace the address becomes one of the
