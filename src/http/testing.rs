@@ -20,7 +20,7 @@ use crate::{
     queue::Queue,
     smtp,
     store::Store,
-    webhook::{Poster, Resolve},
+    webhook::Poster,
 };
 
 pub(super) fn api(store: Store) -> Api {
@@ -41,7 +41,7 @@ pub(super) fn api(store: Store) -> Api {
 fn gateway(store: Store) -> Gateway {
     let tls = net::client_config(None).unwrap();
     let nowhere =
-        Resolve::new(|_| Box::pin(std::future::ready(Err(std::io::ErrorKind::PermissionDenied.into()))));
+        net::Resolve::new(|_| Box::pin(std::future::ready(Err(std::io::ErrorKind::PermissionDenied.into()))));
     let webhooks = Poster::new(nowhere, &tls).unwrap();
     let dialer = net::Dialer::new(Resolver::System, Egress::default(), tls, Duration::from_secs(5));
     let (limits, deadlines) = (imap::Limits::default(), imap::Deadlines::default());

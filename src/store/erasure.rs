@@ -9,7 +9,7 @@ use super::{Error, Store, Tx, columns::changed, sql::sql};
 use crate::core::{ids::WorkspaceId, job::JobKind};
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 36] = [
+const TABLES: [&str; 37] = [
     "jobs",
     "lanes",
     "sightings",
@@ -32,6 +32,7 @@ const TABLES: [&str; 36] = [
     "mailboxes",
     "account_errors",
     "send_rests",
+    "grants",
     "accounts",
     "limits",
     "usage_counts",
@@ -49,12 +50,13 @@ const TABLES: [&str; 36] = [
 ];
 
 /// Those that go at once: logins, ways in, keys. A workspace has few rows of them.
-const AT_ONCE: [&str; 8] = [
+const AT_ONCE: [&str; 9] = [
     "api_keys",
     "routes",
     "webhooks",
     "mailboxes",
     "account_errors",
+    "grants",
     "accounts",
     "smarthosts",
     "content_keys",

@@ -6,6 +6,7 @@
 mod blobs;
 mod columns;
 mod error;
+mod grants;
 mod health;
 mod intake;
 mod migrate;
@@ -81,6 +82,7 @@ pub use error::{Error, OpenError};
 pub use events::JOURNAL_ROWS_MAX;
 pub use exits::{AccountAccess, SmarthostAccess};
 pub use filing::{InboundHead, SameContent};
+pub use grants::{Grant, Issued, Tokens};
 pub use idempotency::{Idempotency, RequestKey};
 pub use intake::{InboundRow, InboundState, Taken};
 pub use leases::{Lease, Leased};

@@ -204,6 +204,7 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("accounts", "user_id", "users"),
     ("accounts", "key_id", "content_keys"),
     ("account_errors", "account", "accounts"),
+    ("grants", "account", "accounts"),
     ("mailboxes", "account", "accounts"),
     ("routes", "user_id", "users"),
     ("routes", "conversation", "conversations"),

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod erase;
+mod grants;
 mod isolation;
 mod journal;
 mod limits;
