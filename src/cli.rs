@@ -186,7 +186,7 @@ pub enum AccountVerb {
     Pause(One),
     /// Go on with an account that was paused, or stopped because it had failed for too long
     Resume(One),
-    /// Disconnect an account, and keep or erase what it brought: --data '{"history":"keep"}'
+    /// Disconnect an account, and keep or erase what it brought: --data '{"history":"keep"}', or nothing where policy says
     Disconnect(Update),
 }
 
@@ -248,9 +248,9 @@ pub enum WebhookVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum LimitVerb {
-    /// Show the workspace's limits, or a user's own
+    /// Show the limits that hold, of the workspace or a user, with where each comes from
     Get(OfUser),
-    /// Set them: --data '{"sent_per_day":500}'
+    /// Set them, null for none: --data '{"sent_per_day":500}'
     Set(LimitSet),
     /// How much of his limits a user has used
     Usage(One),
@@ -258,7 +258,7 @@ pub enum LimitVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum DecisionVerb {
-    /// List decisions, newest first: --query rfc822_message_id=…, address=…, account_id=…, verdict=…
+    /// List decisions, newest first: --query rfc822_message_id=…, own_message_id=…, address=…, account_id=…, verdict=…
     List(List),
 }
 
@@ -268,6 +268,33 @@ pub enum PolicyVerb {
     Get(Whose),
     /// Choose it: a preset, and settings that differ from it
     Set(PolicySet),
+    /// What another policy would have made of an account's last days, beside the one in force. Nothing is stored
+    Simulate(Simulate),
+}
+
+#[derive(Debug, Args)]
+pub struct Simulate {
+    /// The account's id
+    #[arg(long, value_name = "ID")]
+    pub account: String,
+    /// How many days back
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=90))]
+    pub days: u16,
+    /// The preset
+    #[arg(long)]
+    pub preset: String,
+    /// A setting that differs from it, such as match=all; lists and tables as JSON; may be given several times
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub settings: Vec<(String, String)>,
+    /// Another preset to compare with, in place of the policy in force
+    #[arg(long, value_name = "PRESET")]
+    pub against: Option<String>,
+    /// A setting that differs from that one
+    #[arg(long = "against-set", value_name = "NAME=VALUE", value_parser = name_and_value, requires = "against")]
+    pub against_settings: Vec<(String, String)>,
+    /// Print the API's answer as it is
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -425,8 +452,8 @@ pub struct Update {
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), &'static str> {
-    let (name, value) = text.split_once('=').ok_or("a filter is NAME=VALUE")?;
-    if name.is_empty() { Err("a filter is NAME=VALUE") } else { Ok((name.to_owned(), value.to_owned())) }
+    let (name, value) = text.split_once('=').ok_or("it is written NAME=VALUE")?;
+    if name.is_empty() { Err("it is written NAME=VALUE") } else { Ok((name.to_owned(), value.to_owned())) }
 }
 
 #[cfg(test)]

@@ -84,10 +84,13 @@ create table contacts (
     created_by  text not null,
     metadata    text not null default '{}',
     created_at  integer not null,
+    -- When somebody last changed it; null of one that is as it was made.
+    changed_at  integer,
     primary key (workspace, id),
     constraint contacts_external_id_unique unique (workspace, external_id)
 ) strict;
 create index contacts_recent on contacts (workspace, created_at, id);
+create index contacts_assigned on contacts (workspace, assigned_user_id, id) where assigned_user_id is not null;
 
 create table contact_addresses (
     workspace   blob not null,
@@ -131,8 +134,12 @@ create table accounts (
     next_attempt_at integer,
     progress    text,
     connected_at integer not null,
+    -- How often it was given what may be another mailbox.
+    generation  integer not null default 0,
     -- Since when nothing has gone well; null while all is.
     failing_since integer,
+    -- What its provider said when it refused the login for sending; null while it takes mail.
+    sending_refused text,
     -- Of an account that is to be erased: what was removed so far, as JSON.
     receipt     text,
     -- The fence: raised on each change of owner, compared by every write of the worker.
@@ -171,6 +178,13 @@ create table grants (
     foreign key (workspace, account) references accounts (workspace, id) on delete cascade
 ) strict;
 
+-- Keyed hashes of all addresses that accounts have had: also those of accounts and users that are gone.
+create table account_addresses (
+    workspace   blob not null references workspaces (id),
+    hash        blob not null,
+    primary key (workspace, hash)
+) strict;
+
 create table account_errors (
     workspace   blob not null,
     account     blob not null,
@@ -188,6 +202,7 @@ create table mailboxes (
     account     blob not null,
     name        blob not null,
     role        text not null,
+    -- Here as elsewhere the server's, and above its 32 bits the account's generation.
     uid_validity integer not null,
     -- Every UID up to this one has been consumed; never passes an unconsumed one.
     last_uid    integer not null,
@@ -348,7 +363,7 @@ create table message_contacts (
     foreign key (workspace, contact) references contacts (workspace, id) on delete cascade
 ) strict;
 create index message_contacts_timeline on message_contacts (workspace, contact, sent_at, message);
-create index message_contacts_message on message_contacts (workspace, message);
+create index message_contacts_message on message_contacts (workspace, message, contact);
 
 create table sightings (
     workspace   blob not null,
@@ -363,10 +378,14 @@ create table sightings (
     -- How a capture was addressed: {"recipient": …, "field": "bcc"|"to"|"cc"}.
     detail      text,
     at          integer not null,
+    -- Whose account or address it was.
+    user_id     blob,
     primary key (workspace, message, origin),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade
 ) strict;
 create unique index sightings_uid on sightings (workspace, account, mailbox, uid_validity, uid) where account is not null;
+-- What a user may see of his own.
+create index sightings_user on sightings (workspace, user_id, message) where user_id is not null;
 
 -- The threading index: two messages belong together when they share a key (core::threading).
 create table thread_keys (
@@ -377,6 +396,21 @@ create table thread_keys (
 ) strict, without rowid;
 create index thread_keys_conversation on thread_keys (workspace, conversation);
 
+-- The index of subjects, where policy lets them join conversations (core::subject): of mail that is no answer without
+-- references `reach` is null.
+create table subject_keys (
+    workspace   blob not null,
+    message     blob not null,
+    -- Keyed hash of the base subject and the people.
+    key         blob not null,
+    sent_at     integer not null,
+    -- Microseconds before and after within which it is joined with others.
+    reach       integer,
+    primary key (workspace, message),
+    foreign key (workspace, message) references messages (workspace, id) on delete cascade
+) strict;
+create index subject_keys_met on subject_keys (workspace, key, sent_at);
+
 -- The journal the CRM reads. Gap-free per workspace.
 create table events (
     workspace   blob not null references workspaces (id),
@@ -384,6 +418,7 @@ create table events (
     id          blob not null,
     type        text not null,
     conversation blob,
+    message     blob,
     created_at  integer not null,
     data        text not null,
     primary key (workspace, seq),
@@ -470,6 +505,8 @@ create table submission_recipients (
     address     text not null,
     notify      text not null default '"default"',
     original    text,
+    -- named, bcc, copy: what policy adds is told of apart.
+    role        text not null default 'named',
     state       text not null,
     code        integer,
     status      text,
@@ -506,6 +543,10 @@ create table decisions (
     mailbox     blob,
     uid_validity integer,
     uid         integer,
+    -- Whose account or address the mail came to, or who handed it in.
+    user_id     blob,
+    -- When the mail was written: it may be decided on much later.
+    written_at  integer,
     primary key (workspace, id)
 ) strict;
 create index decisions_recent on decisions (workspace, at, id);
@@ -568,7 +609,7 @@ create table limits (
 create table usage_counts (
     workspace   blob not null references workspaces (id),
     user_id     blob not null,
-    -- synced, sent_messages, sent_recipients
+    -- synced, sent_messages, sent_recipients, answers
     counted     text not null,
     slot        integer not null,
     used        integer not null,

@@ -68,7 +68,7 @@ impl Trouble {
     /// What the reader can do about it: what helps against this, and against all of its kind.
     #[must_use]
     pub fn advice(&self) -> String {
-        match (self.remedy(), Cause::of(self.code()).recommendation()) {
+        match (self.remedy(), Cause::of(self.code()).map_or("", Cause::recommendation)) {
             ("", kind) => kind.to_owned(),
             (own, kind) if self.state() == AccountState::ReauthRequired => format!("{kind} {own}"),
             (own, _) if matches!(self, Self::Throttled { .. } | Self::UnstableIds | Self::NoSentMailbox) => {
@@ -98,6 +98,20 @@ impl Trouble {
                 "Nothing is lost: we look again in an hour. If it goes on, the provider's store needs repair."
             }
             Self::NoSentMailbox => "Create a mailbox named Sent at the provider, or mark one as \\Sent.",
+        }
+    }
+
+    /// What the reader can do once nobody tries again by himself.
+    #[must_use]
+    pub fn advice_when_stopped(&self) -> String {
+        let remedy = match self {
+            // Their remedy is to wait for us.
+            Self::Throttled { .. } | Self::UnstableIds => "",
+            _ => self.remedy(),
+        };
+        match remedy {
+            "" => "Resume the account to have it tried again.".to_owned(),
+            remedy => format!("{remedy} Then resume the account."),
         }
     }
 
@@ -225,7 +239,7 @@ mod tests {
     #[track_caller]
     fn check(trouble: &Trouble, state: AccountState, text: &str, advice: &[&str]) {
         let entry = trouble.entry(Timestamp::UNIX_EPOCH);
-        assert_eq!((trouble.state(), Cause::of(&entry.code).text()), (state, text), "{trouble}");
+        assert_eq!((trouble.state(), Cause::of(&entry.code).unwrap().text()), (state, text), "{trouble}");
         for words in advice {
             assert!(entry.advice.contains(words), "{words:?} in {:?}", entry.advice);
         }
@@ -297,17 +311,42 @@ mod tests {
     }
 
     #[test]
+    fn who_stopped_trying_says_what_it_takes_and_promises_nothing() {
+        let text = || "x".to_owned();
+        let all = [
+            Trouble::Throttled { text: text(), wait: None },
+            Trouble::UnstableIds,
+            Trouble::Unreachable(text()),
+            Trouble::Refused(text()),
+            Trouble::NoSentMailbox,
+        ];
+        for trouble in all {
+            let advice = trouble.advice_when_stopped();
+            assert!(advice.to_lowercase().contains("resume the account"), "{advice}");
+            assert!(
+                !["Nothing", "We try", "we go on", "we look"].iter().any(|no| advice.contains(no)),
+                "{advice}"
+            );
+        }
+    }
+
+    #[test]
     fn keap_34_every_trouble_is_of_a_kind() {
         let kinds = [
             ("credentials", Cause::AccessDenied),
             ("revoked", Cause::Revoked),
             ("not_enabled", Cause::NotEnabled),
             ("unreachable", Cause::Reading),
-            ("provider_alert", Cause::Reading),
             ("unreadable", Cause::Importing),
         ];
         for (code, kind) in kinds {
-            assert_eq!(Cause::of(code), kind, "{code}");
+            assert_eq!(Cause::of(code), Some(kind), "{code}");
         }
+        let answers = [(401, Some(Cause::CrmRefuses)), (410, Some(Cause::CrmGone)), (500, None)];
+        for (status, kind) in answers {
+            assert_eq!(Cause::of_answer(status), kind, "{status}");
+        }
+        // Good news and news of the provider's are no errors.
+        assert_eq!(["mail_passed_over", "provider_alert"].map(Cause::of), [None, None]);
     }
 }

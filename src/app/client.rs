@@ -3,7 +3,6 @@
 //! Not here: what the API does with it. This client knows paths and methods, and of answers only whether they are problems.
 
 use std::{
-    fmt,
     io::{IsTerminal as _, Read as _, Write as _},
     time::Duration,
 };
@@ -14,19 +13,20 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use url::Url;
 
+use super::{refusal::Refused, simulate};
 use crate::{
     cli::{
         self, AccountVerb, Attachment, Client, Command, ContactVerb, ConversationVerb, Create, DecisionVerb,
         EventVerb, Events, Follow, KeyCreate, KeyVerb, LimitSet, LimitVerb, List, MessageVerb, Noun, OfUser,
-        One, PolicySet, PolicyVerb, SmarthostVerb, Update, UserVerb, WebhookVerb, Whose, Within,
+        One, PolicySet, PolicyVerb, Simulate, SmarthostVerb, Update, UserVerb, WebhookVerb, Whose, Within,
         WorkspaceVerb,
     },
     core::people::Scope,
     net,
 };
 
-/// How long the gateway may take to begin an answer.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the gateway may take to begin an answer. A simulation takes the longest.
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// Largest answer that is shown as JSON; the API's pages are far smaller.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -47,6 +47,8 @@ enum Body {
     None,
     Given(Kind, String),
     Stdin(Kind),
+    /// A value from a pipe; what may be left out is, at a terminal and where nothing comes.
+    MaybeStdin,
 }
 
 /// What a body is.
@@ -72,30 +74,6 @@ impl Kind {
 #[error("{0}")]
 pub struct Usage(pub &'static str);
 
-/// A problem the API answered with (RFC 9457).
-#[derive(Debug, thiserror::Error)]
-struct Refused {
-    status: u16,
-    problem: Value,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let member =
-            |name: &str| self.problem.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let title = member("title").unwrap_or("the gateway refused this");
-        write!(f, "{title} ({}", self.status)?;
-        member("code").map_or(Ok(()), |code| write!(f, ", {code}"))?;
-        f.write_str(")")?;
-        for (name, label) in
-            [("detail", ""), ("param", "at: "), ("advice", "what to do: "), ("request_id", "request: ")]
-        {
-            member(name).map_or(Ok(()), |text| write!(f, "\n  {label}{text}"))?;
-        }
-        Ok(())
-    }
-}
-
 /// Sends what the command asks for and prints the answer. Commands that need no API are none of this function's.
 ///
 /// # Errors
@@ -112,8 +90,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
 /// # Errors
 /// As [`run`].
 pub(super) async fn create_key(client: &Client, order: KeyCreate) -> anyhow::Result<Value> {
-    let response = send(client, keys(KeyVerb::Create(order))).await?;
-    serde_json::from_slice(&read(response).await?).context("the answer is not JSON")
+    answer(client, keys(KeyVerb::Create(order))).await
 }
 
 /// Asks for decisions and returns the answer, a page of them.
@@ -121,7 +98,19 @@ pub(super) async fn create_key(client: &Client, order: KeyCreate) -> anyhow::Res
 /// # Errors
 /// As [`run`].
 pub(super) async fn decisions(client: &Client, list: List) -> anyhow::Result<Value> {
-    let response = send(client, Call::within(&["decisions"]).list(list)).await?;
+    answer(client, Call::within(&["decisions"]).list(list)).await
+}
+
+/// Asks what another policy would have made of mail and returns the answer.
+///
+/// # Errors
+/// As [`run`].
+pub(super) async fn simulation(client: &Client, order: Simulate) -> anyhow::Result<Value> {
+    answer(client, policy(PolicyVerb::Simulate(order))).await
+}
+
+async fn answer(client: &Client, call: Call) -> anyhow::Result<Value> {
+    let response = send(client, call).await?;
     serde_json::from_slice(&read(response).await?).context("the answer is not JSON")
 }
 
@@ -237,7 +226,11 @@ fn accounts(verb: AccountVerb) -> Call {
         AccountVerb::Completeness(one) => Call::one("accounts", one).then("completeness"),
         AccountVerb::Errors(within) => Call::of("accounts", within, "errors"),
         AccountVerb::Disconnect(Update { id, body }) => {
-            Call::within(&["accounts", &id, "disconnect"]).post(body)
+            let mut call = Call::within(&["accounts", &id, "disconnect"]).post(body);
+            if matches!(call.body, Body::Stdin(_)) {
+                call.body = Body::MaybeStdin;
+            }
+            call
         }
     }
 }
@@ -310,6 +303,8 @@ fn policy(verb: PolicyVerb) -> Call {
     match verb {
         PolicyVerb::Get(whose) => of(whose),
         PolicyVerb::Set(PolicySet { whose, body }) => of(whose).post(body).method(Method::PUT),
+        PolicyVerb::Simulate(order) => Call::within(&["policy", "simulate"])
+            .post(Create { data: Some(simulate::body(&order).to_string()), idempotency_key: None }),
     }
 }
 
@@ -439,6 +434,13 @@ fn body(body: Body) -> anyhow::Result<Option<(Kind, String)>> {
     let (kind, text) = match body {
         Body::None => return Ok(None),
         Body::Given(kind, text) => (kind, text),
+        Body::MaybeStdin => {
+            let mut text = String::new();
+            if !std::io::stdin().is_terminal() {
+                std::io::stdin().read_to_string(&mut text).context("cannot read stdin")?;
+            }
+            (Kind::Json, if text.trim().is_empty() { "{}".to_owned() } else { text })
+        }
         Body::Stdin(kind) => {
             if std::io::stdin().is_terminal() {
                 eprintln!("Reading JSON from the terminal; end it with Ctrl-D.");
@@ -534,6 +536,7 @@ mod tests {
         ("account completeness acc_1", "GET /workspaces/acme/accounts/acc_1/completeness"),
         ("user coverage usr_1 --query days=7", "GET /workspaces/acme/users/usr_1/coverage?days=7"),
         ("account errors acc_1", "GET /workspaces/acme/accounts/acc_1/errors"),
+        ("account disconnect acc_1", "POST /workspaces/acme/accounts/acc_1/disconnect maybe stdin"),
         ("account disconnect acc_1 --data {}", "POST /workspaces/acme/accounts/acc_1/disconnect {}"),
         ("conversation list", "GET /workspaces/acme/conversations"),
         ("conversation get cnv_1", "GET /workspaces/acme/conversations/cnv_1"),
@@ -563,6 +566,11 @@ mod tests {
         ("policy get --user usr_1", "GET /workspaces/acme/users/usr_1/policy"),
         ("policy set --data {}", "PUT /workspaces/acme/policy {}"),
         ("policy set --user usr_1 --data {}", "PUT /workspaces/acme/users/usr_1/policy {}"),
+        (
+            "policy simulate --account acc_1 --days 7 --preset keap --set match=all --set push=true --against realpad",
+            "POST /workspaces/acme/policy/simulate {\"account_id\":\"acc_1\",\"against\":{\"overrides\":{},\"preset\":\"realpad\"},\
+             \"days\":7,\"overrides\":{\"match\":\"all\",\"push\":true},\"preset\":\"keap\"}",
+        ),
         ("limit get", "GET /workspaces/acme/limits"),
         ("limit get --user usr_1", "GET /workspaces/acme/users/usr_1/limits"),
         ("limit set --data {}", "PUT /workspaces/acme/limits {}"),
@@ -588,6 +596,7 @@ mod tests {
                 Body::None => String::new(),
                 Body::Given(Kind::Json, text) => format!(" {text}"),
                 Body::Stdin(Kind::Json) => " stdin".to_owned(),
+                Body::MaybeStdin => " maybe stdin".to_owned(),
                 Body::Given(Kind::Lines, _) | Body::Stdin(Kind::Lines) => " stdin lines".to_owned(),
             };
             let text = url.as_str().trim_start_matches("http://gw.example:8080/base/v1");
@@ -618,20 +627,6 @@ mod tests {
         let cli = Cli::try_parse_from(["mailweave", "contact", "list", "--workspace", ""]).unwrap();
         let (client, call) = call(cli.command).unwrap();
         assert!(call.url(&client).unwrap_err().to_string().contains("--workspace"));
-    }
-
-    #[test]
-    fn a_problem_is_told_with_the_way_out() {
-        let problem = serde_json::json!({ "title": "Unprocessable", "code": "invalid", "detail": "No.", "param": "email",
-            "advice": "Correct it.", "request_id": "r1" });
-        let told = Refused { status: 422, problem }.to_string();
-        let expect =
-            "Unprocessable (422, invalid)\n  No.\n  at: email\n  what to do: Correct it.\n  request: r1";
-        assert_eq!(told, expect);
-        assert_eq!(
-            Refused { status: 502, problem: Value::Null }.to_string(),
-            "the gateway refused this (502)"
-        );
     }
 
     /// A gateway that gives one answer, and what it was asked.

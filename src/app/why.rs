@@ -66,7 +66,7 @@ fn filters(about: &str) -> Result<Vec<(String, String)>, Usage> {
     }
     let id = MessageId::parse(about).filter(|_| about.contains('@') || about.starts_with('<'));
     let address = Address::parse(about).ok();
-    let filters: Vec<_> = [id.map(|_| filter("rfc822_message_id")), address.map(|_| filter("address"))]
+    let filters: Vec<_> = [id.map(|_| filter("own_message_id")), address.map(|_| filter("address"))]
         .into_iter()
         .flatten()
         .collect();
@@ -98,9 +98,9 @@ mod tests {
     #[test]
     fn what_is_asked_about_is_known_by_its_looks() {
         for (about, names) in [
-            ("<1@x.example>", vec!["rfc822_message_id"]),
-            ("1@x.example", vec!["rfc822_message_id", "address"]),
-            ("bob@x.example", vec!["rfc822_message_id", "address"]),
+            ("<1@x.example>", vec!["own_message_id"]),
+            ("1@x.example", vec!["own_message_id", "address"]),
+            ("bob@x.example", vec!["own_message_id", "address"]),
             ("msg_1", vec!["message_id"]),
         ] {
             let filters = filters(about).unwrap();

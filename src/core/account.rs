@@ -199,8 +199,31 @@ pub struct Account {
     pub email: Address,
     pub settings: AccountSettings,
     pub status: AccountStatus,
+    /// What its provider said when it refused the login for sending: until somebody acts it is read and nothing leaves by it.
+    pub sending_refused: Option<String>,
     /// Mail that arrived at the provider before this was there before us: it is filed but not announced.
     pub connected_at: Timestamp,
+    /// How often it was given what may be another mailbox: UIDs of the former mean nothing in it.
+    pub generation: u32,
+}
+
+impl Account {
+    /// The status as it is shown. What is read without trouble has room to say that nothing can be sent.
+    #[must_use]
+    pub fn shown_status(&self) -> AccountStatus {
+        let status = self.status.clone();
+        match &self.sending_refused {
+            Some(said) if status.state.is_worked() && status.detail.is_none() => AccountStatus {
+                detail: Some(format!("Mail is read, and none can be sent: {said}")),
+                advice: Some(
+                    "Have the provider allow it to send, then resume the account; or give it another login."
+                        .to_owned(),
+                ),
+                ..status
+            },
+            _ => status,
+        }
+    }
 }
 
 /// What erasing an account has removed so far: counts alone, and when.
@@ -291,10 +314,30 @@ pub enum MailboxRole {
     All,
 }
 
+/// What UIDs are valid under: the UIDVALIDITY that the server tells, 0 without one, and above its 32 bits the account's
+/// generation. Two providers may well give two mailboxes of one name the same UIDVALIDITY.
+#[must_use]
+pub fn era(generation: u32, uid_validity: u32) -> u64 {
+    u64::from(generation) << u32::BITS | u64::from(uid_validity)
+}
+
+/// The account's generation in an era.
+#[must_use]
+pub fn generation_of(era: u64) -> u32 {
+    u32::try_from(era >> u32::BITS).expect("the upper half of 64 bits has 32")
+}
+
+/// The server's part of an era.
+#[must_use]
+pub fn uid_validity_of(era: u64) -> u32 {
+    u32::try_from(era & u64::from(u32::MAX)).expect("the lower half of 64 bits has 32")
+}
+
 /// How far a mailbox has been read (RFC 9051 section 2.3.1.1: a UID means nothing without its UIDVALIDITY).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    pub uid_validity: u32,
+    /// An [`era`].
+    pub uid_validity: u64,
     /// Every UID up to this one has been consumed.
     pub last_uid: u32,
     /// HIGHESTMODSEQ when last read, or 0.
@@ -322,11 +365,12 @@ pub struct Backfill {
 }
 
 /// One message's place at a provider.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MailboxUid {
     pub account: AccountId,
     pub mailbox: Vec<u8>,
-    pub uid_validity: u32,
+    /// An [`era`].
+    pub uid_validity: u64,
     pub uid: u32,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     account::MailboxUid,
-    ids::{AccountId, DecisionId, MessageKey},
+    ids::{AccountId, DecisionId, MessageKey, UserId},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,18 +36,23 @@ pub struct NewDecision {
     pub via: &'static str,
     pub message: Option<MessageKey>,
     pub seen_at: Option<MailboxUid>,
+    /// Whose address it came to, or who handed it in. Mail of an account is its user's in any case.
+    pub user: Option<UserId>,
+    /// When it was written, as far as that is known.
+    pub written_at: Option<Timestamp>,
     /// Hashes by which the decision is found: of the ids the mail has and names, and of its addresses.
     pub hashes: Vec<DecisionHash>,
 }
 
 /// What a decision's hash was made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HashRole {
     /// The mail's own Message-ID.
     Id,
     /// A Message-ID it names in In-Reply-To or References.
     Reference,
-    /// An address in From.
+    /// An address in From, of mail that no machine wrote for somebody.
     Author,
     Address,
 }

@@ -10,7 +10,7 @@ use super::{
     account::{LabelledStatus, Progress, Receipt},
     ids::{AccountId, ContactId, ConversationId, DecisionId, EventId, MessageKey, UserId, WebhookId},
     limits::{Quota, Standing},
-    submission::SubmissionState,
+    submission::{RecipientState, SubmissionState},
 };
 use crate::mail::{Address, MessageId};
 
@@ -32,6 +32,12 @@ pub enum Event {
         /// Of mail that was not let in; a submission that waits for its way out was.
         decision: Option<DecisionId>,
         reason: String,
+    },
+    /// Copies of a message that policy sends, and that do not reach their readers. Of those that do nothing is told.
+    CopyFailed {
+        message: MessageKey,
+        conversation: ConversationId,
+        recipients: Vec<RecipientFact>,
     },
     ConversationCreated {
         conversation: ConversationId,
@@ -105,6 +111,12 @@ pub struct RecipientFact {
     pub text: Option<String>,
 }
 
+impl From<RecipientState> for RecipientFact {
+    fn from(RecipientState { recipient, state, code, text, .. }: RecipientState) -> Self {
+        Self { address: recipient.address, state, code, text }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageEvent {
     Captured,
@@ -141,7 +153,7 @@ pub enum QuotaEvent {
 }
 
 /// Every type of the contract, in its order: what an endpoint may subscribe to.
-pub const EVENT_TYPES: [&str; 29] = [
+pub const EVENT_TYPES: [&str; 30] = [
     "message.captured",
     "message.received",
     "message.sent",
@@ -150,6 +162,7 @@ pub const EVENT_TYPES: [&str; 29] = [
     "message.uncertain",
     "message.skipped",
     "message.held",
+    "message.copy_failed",
     "message.redacted",
     "conversation.created",
     "conversation.merged",
@@ -187,6 +200,7 @@ impl Event {
             Self::Message { what, .. } => what.kind(),
             Self::MessageSkipped { .. } => MESSAGE_SKIPPED,
             Self::MessageHeld { .. } => "message.held",
+            Self::CopyFailed { .. } => "message.copy_failed",
             Self::ConversationCreated { .. } => "conversation.created",
             Self::ConversationMerged { .. } => "conversation.merged",
             Self::ConversationSplit { .. } => "conversation.split",
@@ -209,10 +223,21 @@ impl Event {
     pub fn conversation(&self) -> Option<ConversationId> {
         match self {
             Self::Message { fact, .. } => Some(fact.conversation),
-            Self::ConversationCreated { conversation } | Self::ConversationSplit { conversation, .. } => {
-                Some(*conversation)
-            }
+            Self::ConversationCreated { conversation }
+            | Self::ConversationSplit { conversation, .. }
+            | Self::CopyFailed { conversation, .. } => Some(*conversation),
             Self::ConversationMerged { merged_into, .. } => Some(*merged_into),
+            _ => None,
+        }
+    }
+
+    /// The message it tells of.
+    #[must_use]
+    pub fn message(&self) -> Option<MessageKey> {
+        match self {
+            Self::Message { fact, .. } => Some(fact.message),
+            Self::MessageHeld { message, .. } => Some(*message),
+            Self::Contact { message, .. } => *message,
             _ => None,
         }
     }
@@ -229,6 +254,10 @@ impl Event {
             Self::MessageHeld { message, decision, reason } => {
                 let data = json!({ "message_id": message, "reason": reason });
                 with(data, "decision_id", decision.as_ref())
+            }
+            Self::CopyFailed { message, conversation, recipients } => {
+                let recipients: Vec<Value> = recipients.iter().map(RecipientFact::data).collect();
+                json!({ "message_id": message, "conversation_id": conversation, "recipients": recipients })
             }
             Self::ConversationCreated { conversation } => json!({ "conversation_id": conversation }),
             Self::ConversationMerged { conversation, merged_into } => {
@@ -451,6 +480,10 @@ mod tests {
             (
                 Event::MessageHeld { message: id(1), decision: Some(id(6)), reason: "r".into() },
                 Some("message_id"),
+            ),
+            (
+                Event::CopyFailed { message: id(1), conversation: id(2), recipients: Vec::new() },
+                Some("conversation_id"),
             ),
             (Event::ConversationCreated { conversation: id(2) }, Some("conversation_id")),
             (Event::ConversationMerged { conversation: id(2), merged_into: id(7) }, Some("merged_into")),

@@ -9,7 +9,7 @@ use super::{
     ids::{AccountId, ApiKeyId, ConversationId, UserId, WorkspaceId},
     route::Route,
 };
-use crate::mail::{Envelope, HeaderSummary};
+use crate::mail::{Envelope, HeaderSummary, ReversePath};
 
 /// Through which door a message came.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,14 @@ pub enum Door {
     Mx { routes: Vec<Route>, envelope: Envelope, peer: String },
     /// A submission listener or the HTTP API, on behalf of this user.
     Submission { order: SendOrder, envelope: Envelope },
+}
+
+impl Door {
+    /// What is kept of the door of a message of which nothing is kept: no address.
+    #[must_use]
+    pub fn forgotten() -> Self {
+        Self::Mx { routes: Vec::new(), envelope: Envelope::new(ReversePath::Null), peer: String::new() }
+    }
 }
 
 /// What the CRM asked for with a message it handed in.

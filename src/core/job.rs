@@ -47,6 +47,9 @@ pub struct Question {
     pub ids: Vec<[u8; 16]>,
     /// Of the people on it, for when no id is known.
     pub addresses: Vec<[u8; 16]>,
+    /// The answer's final dot may have gone out. Written before it.
+    #[serde(default)]
+    pub is_being_answered: bool,
 }
 
 /// The queue lane of a submission: one at a time for each.

@@ -1,7 +1,7 @@
 //! How much a user may have synced and may send, and how many accounts there may be: what is counted, in which windows, and
-//! when there is room again.
+//! when there is room again, for the next or for whoever has others before him.
 //!
-//! Pure: time, time zone and counts are arguments. Not here: keeping the counts (`store::limits`), and what becomes of mail
+//! Pure: time, time zone and counts are arguments. Not here: who says what is allowed (`allowance`), keeping the counts (`store::limits`), and what becomes of mail
 //! at a limit (`flow::limits`).
 
 use std::time::Duration;
@@ -24,35 +24,6 @@ pub const WINDOW_MAX: SignedDuration = SignedDuration::from_hours(26);
 const REST_MIN: SignedDuration = SignedDuration::from_hours(1);
 /// The longest that a provider is believed when it names a time.
 const REST_MAX: SignedDuration = SignedDuration::from_hours(48);
-
-/// What an admin allows a workspace or a user; `None` allows everything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Limits {
-    /// Messages of a user's accounts that are filed in a day.
-    pub synced_per_day: Option<u32>,
-    /// What a user sends in a day.
-    pub sent_per_day: Option<u32>,
-    /// What a user sends in any 24 hours.
-    pub sent_per_24h: Option<u32>,
-    /// What is counted as sent; recipients when nothing is said.
-    pub sent_unit: Option<SentUnit>,
-    /// Accounts that may be connected at a time: of the user, or of the workspace as a whole.
-    pub accounts: Option<u32>,
-}
-
-impl Limits {
-    /// A user's own limits over those of his workspace. The workspace's cap on accounts is no user's: it stays its own.
-    #[must_use]
-    pub fn over(self, workspace: Self) -> Self {
-        Self {
-            synced_per_day: self.synced_per_day.or(workspace.synced_per_day),
-            sent_per_day: self.sent_per_day.or(workspace.sent_per_day),
-            sent_per_24h: self.sent_per_24h.or(workspace.sent_per_24h),
-            sent_unit: self.sent_unit.or(workspace.sent_unit),
-            accounts: self.accounts,
-        }
-    }
-}
 
 /// What one thing sent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -88,6 +59,8 @@ pub enum Counted {
     Synced,
     SentMessages,
     SentRecipients,
+    /// To questions about mail that was left out.
+    Answers,
 }
 
 impl From<SentUnit> for Counted {
@@ -255,6 +228,54 @@ pub fn budget(limits: [(Quota, Standing); 2], provider: Option<Timestamp>, now: 
         Some(full) => Budget::Full(full),
         None => Budget::Room(limits.iter().filter_map(|(_, standing)| standing.room()).min()),
     }
+}
+
+/// How far ahead it is worked out whose turn comes when. What waits longer is looked at again by then.
+const TURN_MAX: SignedDuration = SignedDuration::from_hours(31 * 24);
+
+/// The limits on what a user sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SendLimits {
+    pub per_day: Option<u32>,
+    pub per_24h: Option<u32>,
+}
+
+impl SendLimits {
+    /// How much more may be sent at a moment, and when next there may be more.
+    fn room(self, counts: &[Count], (at, zone): (Timestamp, &TimeZone)) -> (u64, Timestamp) {
+        let (day, sliding) = (Window::day(at, zone), Window::sliding(at));
+        let left = |limit: Option<u32>, window: Window| {
+            limit.map_or(u64::MAX, |limit| u64::from(limit).saturating_sub(window.used(counts)))
+        };
+        let inside = counts.iter().filter(|count| count.slot >= sliding.since && count.count > 0);
+        let passes = inside.map(|count| passes_out(count.slot)).min().filter(|_| self.per_24h.is_some());
+        let next = passes.map_or(day.ends_at, |passes| passes.min(day.ends_at));
+        (left(self.per_day, day).min(left(self.per_24h, sliding)), next)
+    }
+}
+
+/// When the turn comes of whoever has so much going out before him: all that is counted is known, what goes before goes as
+/// soon as there is room for it, and nothing else is sent meanwhile. In 31 days at the latest: then it is looked at again.
+#[must_use]
+pub fn turn(
+    limits: SendLimits,
+    counts: &[Count],
+    mut ahead: u64,
+    (from, zone): (Timestamp, &TimeZone),
+) -> Timestamp {
+    let mut counts = counts.to_vec();
+    let (mut at, last) = (from, from + TURN_MAX);
+    while at < last {
+        let (room, next) = limits.room(&counts, (at, zone));
+        if room > ahead {
+            return at;
+        }
+        ahead = ahead.saturating_sub(room);
+        counts.retain(|count| count.slot >= slot_of(at - WINDOW_MAX));
+        counts.push(Count { slot: slot_of(at), count: room });
+        at = next;
+    }
+    last
 }
 
 impl Full {
@@ -501,15 +522,65 @@ mod tests {
     }
 
     #[test]
-    fn a_users_limits_stand_over_his_workspaces() {
-        let workspace =
-            Limits { synced_per_day: Some(5), sent_per_day: Some(6), accounts: Some(3), ..Limits::default() };
-        let user = Limits { sent_per_day: Some(9), sent_unit: Some(SentUnit::Messages), ..Limits::default() };
-        let both = user.over(workspace);
-        assert_eq!((both.synced_per_day, both.sent_per_day), (Some(5), Some(9)));
-        assert_eq!(
-            (both.sent_per_24h, both.sent_unit, both.accounts),
-            (None, Some(SentUnit::Messages), None)
+    fn whoever_has_others_before_him_is_told_when_they_are_through() {
+        let now = at("2026-03-03T10:07:00Z");
+        let nepal = TimeZone::posix("<+0545>-5:45").unwrap();
+        let (day, any) = (
+            |limit| SendLimits { per_day: Some(limit), per_24h: None },
+            |limit| SendLimits { per_day: None, per_24h: Some(limit) },
         );
+        let both = SendLimits { per_day: Some(2), per_24h: Some(3) };
+        // Three in the sliding window, two of them today.
+        let counted = [("2026-03-02T14:02:00Z", 1), ("2026-03-03T08:20:00Z", 1), ("2026-03-03T10:01:00Z", 1)];
+        for (limits, ahead, expect) in [
+            (SendLimits::default(), 1_000_000, "2026-03-03T10:07:00Z"),
+            (day(3), 0, "2026-03-03T10:07:00Z"),
+            (day(3), 1, "2026-03-04T00:00:00Z"),
+            // Today is full, and each day takes two.
+            (day(2), 1, "2026-03-04T00:00:00Z"),
+            (day(2), 2, "2026-03-05T00:00:00Z"),
+            (day(2), 7, "2026-03-07T00:00:00Z"),
+            (any(3), 0, "2026-03-03T14:15:00Z"),
+            (any(3), 1, "2026-03-04T08:30:00Z"),
+            (any(3), 2, "2026-03-04T10:15:00Z"),
+            // What goes out first passes out first.
+            (any(3), 3, "2026-03-04T14:30:00Z"),
+            (any(3), 5, "2026-03-05T10:30:00Z"),
+            // The day is full until midnight; then each of the two holds up in turn.
+            (both, 0, "2026-03-04T00:00:00Z"),
+            (both, 1, "2026-03-04T08:30:00Z"),
+            (both, 2, "2026-03-05T00:00:00Z"),
+            // Nothing ever: it is looked again.
+            (day(0), 0, "2026-04-03T10:07:00Z"),
+            (any(1), 1_000_000, "2026-04-03T10:07:00Z"),
+        ] {
+            let found = turn(limits, &counts(&counted), ahead, (now, &TimeZone::UTC));
+            assert_eq!(found, at(expect), "{limits:?} behind {ahead}");
+        }
+        let found = turn(day(1), &counts(&[("2026-03-03T10:01:00Z", 1)]), 1, (now, &nepal));
+        assert_eq!(found, at("2026-03-04T18:15:00Z"));
+    }
+
+    #[test]
+    fn at_ones_turn_there_is_room_and_those_before_have_gone() {
+        let now = at("2026-03-03T10:07:00Z");
+        let limits = SendLimits { per_day: Some(7), per_24h: Some(9) };
+        let counted: Vec<Count> = (0..40)
+            .map(|number| Count {
+                slot: slot_of(now - SignedDuration::from_mins(47 * number)),
+                count: u64::from(number % 5 == 0),
+            })
+            .collect();
+        let mut turns = Vec::new();
+        for ahead in 0..60 {
+            turns.push(turn(limits, &counted, ahead, (now, &TimeZone::UTC)));
+        }
+        assert!(turns.is_sorted());
+        // Whoever goes at his turn finds room, in whichever window.
+        let mut counts = counted;
+        for turn in turns {
+            assert!(limits.room(&counts, (turn, &TimeZone::UTC)).0 > 0, "{turn}");
+            counts.push(Count { slot: slot_of(turn), count: 1 });
+        }
     }
 }

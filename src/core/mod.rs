@@ -15,11 +15,15 @@ pub mod route;
 pub mod submission;
 pub mod webhook;
 
+pub mod allowance;
 pub mod attribution;
+pub mod copies;
 pub mod limits;
+pub mod origin;
 pub mod policy;
 pub mod relay;
 pub mod retry;
+pub mod subject;
 pub mod sync_plan;
 pub mod threading;
 

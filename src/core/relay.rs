@@ -41,6 +41,8 @@ pub struct Relayed<'a> {
     pub to: Option<&'a Party>,
     /// Whom to name in Cc where To is replaced.
     pub cc: &'a [Party],
+    /// Where answers go; with none they go to From.
+    pub reply_to: &'a [Party],
     /// The loop mark's key and the message it is for.
     pub mark: (&'a [u8; 32], String),
 }
@@ -64,7 +66,11 @@ pub fn rewrite(raw: &Bytes, relayed: &Relayed<'_>, hidden: impl Fn(&Address) -> 
         &bare,
         &[(name(loop_mark::FIELD), HeaderText::clean(&loop_mark::mark(key, message)))],
     );
-    let from = surgery::set_parties(&marked, "From", std::slice::from_ref(&relayed.from));
+    let answered = match relayed.reply_to {
+        [] => marked,
+        reply_to => surgery::set_parties(&marked, "Reply-To", reply_to),
+    };
+    let from = surgery::set_parties(&answered, "From", std::slice::from_ref(&relayed.from));
     match relayed.to {
         Some(to) => {
             // Each is written before the fields that are there: To stands first in the end.
@@ -112,7 +118,8 @@ mod tests {
             Address::parse("r-xyz@reply.example").unwrap(),
         );
         let cc = [party("r-uvw@reply.example", Some("Cora"))];
-        let relayed = Relayed { from, to: Some(&to), cc: &cc, mark: (&[1; 32], "msg_1".into()) };
+        let relayed =
+            Relayed { from, to: Some(&to), cc: &cc, reply_to: &[], mark: (&[1; 32], "msg_1".into()) };
         let out = rewrite(&Bytes::from_static(RAW.as_bytes()), &relayed, |address| {
             address.domain() == "reply.example" && address.local() == "r-abc"
         });
@@ -139,7 +146,8 @@ mod tests {
             Cc: ann@us.example, cora@out.example\r\nList-Unsubscribe: <https://us.example/u>\r\nContent-Type: text/plain\r\n\
             X-Priority: 1\r\n\r\nHi.";
         let from = Party::new(Address::parse("r-xyz@reply.example").unwrap(), None);
-        let relayed = Relayed { from, to: None, cc: &[], mark: (&[1; 32], "msg_1".into()) };
+        let desk = [party("desk@out.example", None)];
+        let relayed = Relayed { from, to: None, cc: &[], reply_to: &desk, mark: (&[1; 32], "msg_1".into()) };
         let out = rewrite(&Bytes::from_static(raw.as_bytes()), &relayed, |address| address.local() == "ann");
         let text = String::from_utf8_lossy(&out).into_owned();
         assert!(!text.contains("ann@us.example"), "{text}");
@@ -149,6 +157,7 @@ mod tests {
             "List-Unsubscribe: <https",
             "Content-Type: text/plain",
             "X-Priority: 1",
+            "Reply-To: <desk@out.example>",
         ] {
             assert!(text.contains(kept), "{kept} in {text}");
         }

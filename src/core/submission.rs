@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     account::Endpoint,
-    ids::{AccountId, MessageKey},
+    ids::{AccountId, MessageKey, UserId},
     inbound::{Principal, SendClass},
 };
 use crate::mail::{Address, Recipient, Return, ReversePath};
@@ -41,10 +41,24 @@ impl SubmissionState {
     }
 }
 
+/// What somebody is to a message that is sent to him.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecipientRole {
+    /// The message is for him.
+    #[default]
+    Named,
+    /// Policy sends him a blind copy of what leaves (`always_bcc`).
+    Bcc,
+    /// Policy sends him a copy of what a contact answered (`reply_copies`, `reply_copy_assigned`).
+    Copy,
+}
+
 /// One recipient's state, with what the server said last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecipientState {
     pub recipient: Recipient,
+    pub role: RecipientRole,
     pub state: SubmissionState,
     pub code: Option<u16>,
     /// Enhanced status code (RFC 3463), like `5.1.1`.
@@ -78,7 +92,26 @@ impl RecipientState {
     /// A recipient nothing was tried for yet.
     #[must_use]
     pub fn new(recipient: Recipient, state: SubmissionState) -> Self {
-        Self { recipient, state, code: None, status: None, text: None, doubts: 0, held_for: None }
+        let role = RecipientRole::Named;
+        Self { recipient, role, state, code: None, status: None, text: None, doubts: 0, held_for: None }
+    }
+
+    /// The same for somebody who gets a copy.
+    #[must_use]
+    pub fn in_role(self, role: RecipientRole) -> Self {
+        Self { role, ..self }
+    }
+
+    /// Whether the message is for him; of copies the CRM hears apart.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.role == RecipientRole::Named
+    }
+
+    /// Whether he will not get his copy, as far as is known: nothing more happens by itself.
+    #[must_use]
+    pub fn is_lost_copy(&self) -> bool {
+        !self.is_named() && matches!(self.state, SubmissionState::Bounced | SubmissionState::Held)
     }
 
     /// Whether he is still to be sent to.
@@ -109,6 +142,10 @@ impl RecipientState {
 /// The state of a submission whose recipients are in these states: what is still open comes first, success before failure.
 #[must_use]
 pub fn overall(recipients: &[RecipientState]) -> SubmissionState {
+    overall_of(&recipients.iter().collect::<Vec<_>>())
+}
+
+fn overall_of(recipients: &[&RecipientState]) -> SubmissionState {
     use SubmissionState::{Bounced, Deferred, Held, Queued, Sending, Sent, Uncertain};
     let any =
         |states: &[SubmissionState]| recipients.iter().any(|recipient| states.contains(&recipient.state));
@@ -126,8 +163,8 @@ pub fn overall(recipients: &[RecipientState]) -> SubmissionState {
 pub struct DsnOrder {
     pub ret: Option<Return>,
     pub envelope_id: Option<String>,
-    /// What reports have told. Written before a report's final dot and taken back when the server puts it off: one that may
-    /// have gone out before a crash is not sent again.
+    /// What reports have told, and of copies what events have. Written before a report's final dot and taken back when the
+    /// server puts it off: one that may have gone out before a crash is not sent again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<Told>,
 }
@@ -140,7 +177,7 @@ pub struct Told {
 }
 
 impl DsnOrder {
-    /// Whether the CRM asked to be told of this outcome, and was not told of it before.
+    /// Whether the CRM asked to be told of this outcome, and was not told of it before. It knows nothing of copies.
     #[must_use]
     pub fn is_news(&self, state: &RecipientState) -> bool {
         let is_asked_for = match state.state {
@@ -148,8 +185,14 @@ impl DsnOrder {
             SubmissionState::Sent => state.recipient.notify.on_success(),
             _ => false,
         };
+        is_asked_for && state.is_named() && !self.has_told(state)
+    }
+
+    /// Whether this outcome was told before.
+    #[must_use]
+    pub fn has_told(&self, state: &RecipientState) -> bool {
         let is_it = |told: &Told| told.state == state.state && told.recipient == state.recipient.address;
-        is_asked_for && !self.told.iter().any(is_it)
+        self.told.iter().any(is_it)
     }
 }
 
@@ -200,6 +243,58 @@ pub struct Submission {
 }
 
 impl Submission {
+    /// Those by whom it is told how the message fares: whom it is for, or where it is sent to nobody but as a copy, they.
+    pub fn decisive(&self) -> impl Iterator<Item = &RecipientState> {
+        let names_anybody = self.names_anybody();
+        self.recipients.iter().filter(move |state| state.is_named() || !names_anybody)
+    }
+
+    /// Whether it is for anybody, and not sent as copies alone.
+    #[must_use]
+    pub fn names_anybody(&self) -> bool {
+        self.recipients.iter().any(RecipientState::is_named)
+    }
+
+    /// The state that its recipients' states make. What becomes of copies shows only in a submission of nothing else.
+    #[must_use]
+    pub fn overall(&self) -> SubmissionState {
+        overall_of(&self.decisive().collect::<Vec<_>>())
+    }
+
+    /// What we pass on of ourselves to a user's correspondents: nobody asked to be told of its fate by mail, so events alone tell.
+    #[must_use]
+    pub fn passed_on(
+        message: MessageKey,
+        user: UserId,
+        recipients: Vec<RecipientState>,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            message,
+            account: None,
+            class: SendClass::Individual,
+            reverse_path: ReversePath::Null,
+            dsn: DsnOrder::default(),
+            principal: Principal::Participant(user),
+            blob: None,
+            state: SubmissionState::Queued,
+            attempt: 0,
+            accepted_at: now,
+            next_attempt_at: Some(now),
+            dot_intent_at: None,
+            detail: None,
+            sent_copy: SentCopy::None,
+            recipients,
+        }
+    }
+
+    /// Whether a job is at work on it: for a copy perhaps, when it has been sent to everybody else; or to tell what became of
+    /// everybody, when a crash came between the last answer and that.
+    #[must_use]
+    pub fn is_at_work(&self) -> bool {
+        self.state.is_open() || self.recipients.iter().any(|state| state.is_open() || state.is_in_doubt())
+    }
+
     /// Whether there is something to report by mail. Nothing is ever sent to the null path.
     #[must_use]
     pub fn has_news(&self) -> bool {
@@ -247,6 +342,56 @@ mod tests {
                 expect,
                 "{notify:?} {state:?} {known:?}"
             );
+        }
+    }
+
+    #[test]
+    fn copies_have_no_part_in_how_a_message_fares_unless_there_is_nothing_else() {
+        use RecipientRole::{Bcc, Copy, Named};
+        use SubmissionState::{Bounced, Deferred, Held, Queued, Sent};
+        for (recipients, overall, is_at_work) in [
+            (vec![(Named, Sent), (Bcc, Deferred)], Sent, true),
+            (vec![(Named, Sent), (Bcc, Held)], Sent, false),
+            (vec![(Named, Bounced), (Bcc, Sent)], Bounced, false),
+            (vec![(Named, Deferred), (Copy, Sent)], Deferred, true),
+            (vec![(Copy, Sent), (Copy, Queued)], Deferred, true),
+            (vec![(Copy, Bounced), (Copy, Held)], Held, false),
+        ] {
+            let named = |(n, (role, state)): (usize, &(RecipientRole, SubmissionState))| {
+                let address = Address::parse(&format!("{n}@b.example")).expect("an address");
+                RecipientState::new(Recipient::new(address), *state).in_role(*role)
+            };
+            let mut submission = of(recipients.iter().enumerate().map(named).collect());
+            // Before its state is told it is at work in any case.
+            assert!(submission.is_at_work(), "{recipients:?}");
+            submission.state = submission.overall();
+            assert_eq!(
+                (submission.overall(), submission.is_at_work()),
+                (overall, is_at_work),
+                "{recipients:?}"
+            );
+            assert!(!submission.recipients.iter().any(|one| !one.is_named() && submission.dsn.is_news(one)));
+        }
+    }
+
+    fn of(recipients: Vec<RecipientState>) -> Submission {
+        use crate::core::ids::Id as _;
+        Submission {
+            message: MessageKey::from_uuid(uuid::Uuid::nil()),
+            account: None,
+            class: SendClass::Individual,
+            reverse_path: ReversePath::Null,
+            dsn: DsnOrder::default(),
+            principal: Principal::Admin,
+            blob: None,
+            state: SubmissionState::Queued,
+            attempt: 0,
+            accepted_at: Timestamp::UNIX_EPOCH,
+            next_attempt_at: None,
+            dot_intent_at: None,
+            detail: None,
+            sent_copy: SentCopy::None,
+            recipients,
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::account::{AccountState, Cursor};
+use super::account::{AccountState, Cursor, uid_validity_of};
 
 /// How far a provider's clock may run behind ours before its new mail would be taken for old.
 const CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(2);
@@ -44,7 +44,8 @@ pub enum SyncPlan {
 pub fn plan(cursor: Option<&Cursor>, view: &MailboxView) -> SyncPlan {
     let Some(cursor) = cursor else { return SyncPlan::Baseline };
     // A server without UIDVALIDITY keeps ours: to resync at each look would never end.
-    if view.uid_validity.is_some_and(|validity| validity != 0 && validity != cursor.uid_validity) {
+    let known = uid_validity_of(cursor.uid_validity);
+    if view.uid_validity.is_some_and(|validity| validity != 0 && validity != known) {
         return SyncPlan::Reindex;
     }
     let next = cursor.last_uid.saturating_add(1);

@@ -23,7 +23,16 @@ pub struct Webhook {
     pub created_at: Timestamp,
 }
 
+/// What [`Webhook::last_failure`] says before the status of an answer.
+const ANSWERED: &str = "HTTP ";
+
 impl Webhook {
+    /// The status with which the last failed post was answered, if it was.
+    #[must_use]
+    pub fn refusal(&self) -> Option<u16> {
+        self.last_failure.as_deref()?.strip_prefix(ANSWERED)?.parse().ok()
+    }
+
     /// Whether this endpoint wants an event of this type.
     #[must_use]
     pub fn wants(&self, kind: &str) -> bool {

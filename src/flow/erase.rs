@@ -11,12 +11,17 @@ use crate::{
     core::{
         account::{Account, AccountState, AccountStatus, Receipt},
         event::{self, AccountEvent, Event},
-        ids::{AccountId, ContactId, MessageKey, WorkspaceId},
+        ids::{AccountId, ContactId, ConversationId, MessageKey, WorkspaceId},
         job::Job,
     },
     queue::{Leased, Settlement},
-    store::{Error, Trace, Tx},
+    store::{Error, Session, Trace, Tx},
 };
+
+/// How often content that somebody else has too is tried to be read before it is given up with the account's key. By then
+/// the job has come back for about a day (`core::retry`): a disk that was away, or files that had to be restored first, are
+/// there again.
+const UNREADABLE_TRIES: u32 = 12;
 
 /// Ends the workspace of this transaction: nobody gets in, its keys are destroyed, and a job sees to the rest.
 ///
@@ -80,31 +85,37 @@ pub async fn perform_account(gateway: &Gateway, job: &Leased, account: AccountId
     if found.is_none_or(|found| found.status.state != AccountState::Erasing) {
         return Err(FlowError::Obsolete);
     }
-    let erasing = Erasing { gateway, workspace: job.workspace, account };
+    let erasing = Erasing { gateway, job, account };
     erasing.mail().await?;
     erasing.decisions().await?;
     erasing.journal().await?;
+    erasing.repairs().await?;
     erasing.content().await?;
-    let mut tx = erasing.begin().await?.0;
-    tx.forget_account(account).await?;
-    tx.commit().await?;
+    erasing.forget().await?;
     // As for a workspace.
     gateway.store.scrub().await?;
-    erasing.end(job).await
+    gateway.store.finish_removals(job.workspace).await?;
+    erasing.end().await
 }
 
 /// An account on its way out.
 #[derive(Clone, Copy)]
 struct Erasing<'g> {
     gateway: &'g Gateway,
-    workspace: WorkspaceId,
+    job: &'g Leased,
     account: AccountId,
 }
 
 impl Erasing<'_> {
-    /// A transaction in which nobody else changes the account or files mail, and what was removed before it.
+    fn workspace(&self) -> WorkspaceId {
+        self.job.workspace
+    }
+
+    /// A transaction in which nobody else changes the account or files mail, and what was removed before it. Whoever has lost
+    /// the job to another worker does nothing more: both would count, and each would go by what it read before the other.
     async fn begin(&self) -> Result<(Tx, Receipt), FlowError> {
-        let mut tx = self.gateway.store.begin(self.workspace).await?;
+        let mut tx = self.gateway.store.begin(self.workspace()).await?;
+        tx.hold_job(self.job).await?;
         let account = tx.account_to_change(self.account).await?;
         if account.is_none_or(|account| account.status.state != AccountState::Erasing) {
             return Err(FlowError::Obsolete);
@@ -117,7 +128,7 @@ impl Erasing<'_> {
     /// The messages it has seen, some at a time: those that nobody else has go.
     async fn mail(&self) -> Result<(), FlowError> {
         loop {
-            let mut session = self.gateway.store.read(self.workspace).await?;
+            let mut session = self.gateway.store.read(self.workspace()).await?;
             let messages = session.seen_by(self.account).await?;
             if messages.is_empty() {
                 return Ok(());
@@ -134,15 +145,15 @@ impl Erasing<'_> {
         }
     }
 
-    /// Seals content that stays under the workspace's key: the account's is to be destroyed. Content that nothing names, or that
-    /// does not open, goes with the key.
+    /// Seals content that stays under the workspace's key: the account's is to be destroyed. Content that nothing names goes
+    /// with the key, and so does what does not open, once it has not for so long that nobody will mend it.
     async fn seal_anew(&self, Trace { blob, message }: Trace) -> Result<(), FlowError> {
-        let store = &self.gateway.store;
+        let (store, workspace) = (&self.gateway.store, self.workspace());
         let opened = match message {
-            Some(message) => match store.read(self.workspace).await?.blob(blob).await {
+            Some(message) => match store.read(workspace).await?.blob(blob).await {
                 Ok(raw) => Some((message, raw)),
-                Err(error) if error.is_lasting() => {
-                    tracing::error!(error = %error, "content of an account that is erased does not open");
+                Err(error) if error.is_lasting() && self.job.failures >= UNREADABLE_TRIES => {
+                    tracing::error!(message = %message, error = %error, "content that others have too does not open and is lost");
                     None
                 }
                 Err(error) => return Err(error.into()),
@@ -151,8 +162,8 @@ impl Erasing<'_> {
         };
         let sealed = match opened {
             Some((message, raw)) => {
-                let key = store.content_key(self.workspace, None).await?;
-                Some((message, store.seal_blob(self.workspace, key, &raw).await?))
+                let key = store.content_key(workspace, None).await?;
+                Some((message, store.seal_blob(workspace, key, &raw).await?))
             }
             None => None,
         };
@@ -178,33 +189,45 @@ impl Erasing<'_> {
         }
     }
 
-    /// What the journal tells of what was erased, and whatever is still to be posted of it: ids and states alone stay.
+    /// What the journal tells of what was erased, and whatever is still to be posted of it: ids and states alone stay. What is
+    /// gone does not come back, so only the writing needs the others to wait.
     async fn journal(&self) -> Result<(), FlowError> {
         let mut after = 0;
         loop {
-            let mut session = self.gateway.store.read(self.workspace).await?;
+            let mut session = self.gateway.store.read(self.workspace()).await?;
             let entries = session.entries_about(self.account, after).await?;
-            drop(session);
             let Some((last, _)) = entries.last() else { return Ok(()) };
             after = *last;
+            let redacted = self.redacted(&mut session, entries).await?;
+            drop(session);
+            if redacted.is_empty() {
+                continue;
+            }
             let mut tx = self.begin().await?.0;
-            self.redact(&mut tx, entries).await?;
+            for (seq, data) in redacted {
+                tx.rewrite_entry(seq, &data).await?;
+            }
             tx.commit().await?;
         }
     }
 
-    async fn redact(&self, tx: &mut Tx, entries: Vec<(i64, Value)>) -> Result<(), Error> {
+    /// Those of these entries that are to be written anew. Only messages that were erased are gone; a contact may have been
+    /// deleted by others, so that its entry counts only if the message is gone that it came with.
+    async fn redacted(
+        &self,
+        session: &mut Session,
+        entries: Vec<(i64, Value)>,
+    ) -> Result<Vec<(i64, Value)>, Error> {
         let messages: Vec<MessageKey> = named(&entries, "message_id");
         let contacts: Vec<ContactId> = named(&entries, "contact_id");
-        let there = tx.conversations_of(&messages).await?;
-        let known = tx.contacts_there(&contacts).await?;
+        let there = session.conversations_of(&messages).await?;
+        let known = session.contacts_present(&contacts).await?;
+        let mut redacted = Vec::new();
         for (seq, mut data) in entries {
             let message = id_in::<MessageKey>(&data, "message_id");
             let contact = id_in::<ContactId>(&data, "contact_id");
-            let is_gone = match contact {
-                Some(contact) => !known.contains(&contact),
-                None => message.is_some_and(|message| !there.contains_key(&message)),
-            };
+            let is_gone = message.is_some_and(|message| !there.contains_key(&message))
+                && contact.is_none_or(|contact| !known.contains(&contact));
             let is_own = id_in::<AccountId>(&data, "account_id") == Some(self.account);
             let erased = match (is_gone, is_own) {
                 (true, _) => event::Erased::Subject,
@@ -214,16 +237,43 @@ impl Erasing<'_> {
             let before = data.clone();
             event::redact(&mut data, erased);
             if data != before {
-                tx.rewrite_entry(seq, &data).await?;
+                redacted.push((seq, data));
             }
         }
-        Ok(())
+        Ok(redacted)
+    }
+
+    /// Subjects of what was erased in the answers that are kept for who repeats a merge or a split.
+    async fn repairs(&self) -> Result<(), FlowError> {
+        let mut after = None;
+        loop {
+            let mut session = self.gateway.store.read(self.workspace()).await?;
+            let kept = session.answers_to_repairs(after.as_ref()).await?;
+            let Some((last, _)) = kept.last() else { return Ok(()) };
+            after = Some(last.clone());
+            let conversations: Vec<ConversationId> =
+                kept.iter().filter_map(|(_, body)| id_in(body, "id")).collect();
+            let subjects = session.subjects_of(&conversations).await?;
+            drop(session);
+            let mut tx = self.begin().await?.0;
+            for (name, mut body) in kept {
+                let conversation = id_in::<ConversationId>(&body, "id");
+                let subject = conversation.and_then(|id| subjects.get(&id)).cloned().flatten();
+                if let Some(told) = body.get_mut("subject")
+                    && told.as_str() != subject.as_deref()
+                {
+                    *told = subject.into();
+                    tx.rewrite_answer(&name, &body).await?;
+                }
+            }
+            tx.commit().await?;
+        }
     }
 
     /// What is left under its key, if anything: content of copies that came to nothing.
     async fn content(&self) -> Result<(), FlowError> {
         loop {
-            let mut session = self.gateway.store.read(self.workspace).await?;
+            let mut session = self.gateway.store.read(self.workspace()).await?;
             let traces = session.content_under_key_of(self.account).await?;
             drop(session);
             if traces.is_empty() {
@@ -235,8 +285,22 @@ impl Erasing<'_> {
         }
     }
 
+    /// Forgets the account itself, and what answers say of it that are kept for who repeats a request: such a repetition is
+    /// answered as before, but with nothing in it that was erased.
+    async fn forget(&self) -> Result<(), FlowError> {
+        let mut tx = self.begin().await?.0;
+        tx.forget_account(self.account).await?;
+        let left = tx.account(self.account).await?.ok_or(FlowError::Obsolete)?;
+        for (name, mut body) in tx.answers_about(self.account).await? {
+            redact_answer(&mut body, &left);
+            tx.rewrite_answer(&name, &body).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
     /// Says what was removed.
-    async fn end(&self, job: &Leased) -> Result<(), FlowError> {
+    async fn end(&self) -> Result<(), FlowError> {
         let now = now();
         let (mut tx, mut receipt) = self.begin().await?;
         let account = tx.account(self.account).await?.ok_or(FlowError::Obsolete)?;
@@ -249,11 +313,28 @@ impl Erasing<'_> {
         };
         tx.set_account_status(self.account, &status).await?;
         tx.set_receipt(self.account, &receipt).await?;
-        tx.settle(job, Settlement::Done).await?;
+        tx.settle(self.job, Settlement::Done).await?;
         let status = policy_of(&mut tx, Some(account.user_id)).await?.settings.labelled(status);
         tx.announce(&Event::AccountErased { account: self.account, status, receipt }, now).await?;
         tx.commit().await?;
         Ok(())
+    }
+}
+
+/// Leaves of an answer that shows an account what is left of the account.
+fn redact_answer(body: &mut Value, left: &Account) {
+    let Some(members) = body.as_object_mut() else { return };
+    if let Some(email) = members.get_mut("email") {
+        *email = left.email.to_string().into();
+    }
+    for (member, endpoint) in [("imap", &left.settings.imap), ("smtp", &left.settings.smtp)] {
+        if let Some(shown) = members.get_mut(member).and_then(Value::as_object_mut) {
+            shown.insert("host".into(), endpoint.host.clone().into());
+            shown.insert("port".into(), endpoint.port.into());
+        }
+    }
+    if let Some(status) = members.get_mut("status").and_then(Value::as_object_mut) {
+        status.insert("detail".into(), Value::Null);
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod api_key;
 mod brake;
 mod capture;
+mod copies;
 pub mod erase;
 mod ingest;
 pub mod limits;
@@ -21,7 +22,7 @@ pub mod sync;
 pub use brake::LoopBrake;
 pub use capture::MxHandler;
 pub(crate) use ingest::{identity, keys_of_summary, known_people};
-pub use policy::policy_of;
+pub use policy::{policy_of, viewer};
 pub use process::{hold_poison, process, repeat};
 
 use std::{sync::Arc, time::Duration};

@@ -22,6 +22,8 @@ use crate::{
 
 /// How long the lanes of an endpoint wait that has no place for one more post.
 const STAND_BACK: SignedDuration = SignedDuration::from_secs(2);
+/// The answer by which an endpoint says that it is no more (Standard Webhooks, "Delivery").
+const GONE: u16 = 410;
 /// How long an event waits beyond the one it must not overtake.
 const BEHIND: SignedDuration = SignedDuration::from_secs(1);
 
@@ -107,7 +109,10 @@ async fn record(
             tx.set_webhook_working(endpoint.id).await?;
             Settlement::Done
         }
-        Posted::Gone => disable(&mut tx, endpoint.id, "The endpoint answered 410 Gone.", now).await?,
+        Posted::Gone => {
+            tx.set_webhook_failing(endpoint.id, &Failure::Status(GONE).to_string(), now).await?;
+            disable(&mut tx, endpoint.id, "The endpoint answered 410 Gone.", now).await?
+        }
         Posted::Failed { failure, retry_after } => {
             let since = tx.set_webhook_failing(endpoint.id, &failure.to_string(), now).await?;
             note(endpoint.id, job, failure);

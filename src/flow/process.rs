@@ -19,12 +19,12 @@ use crate::{
         ids::{MessageKey, UserId},
         inbound::{Door, Principal},
         message::{Author, CaptureField, Direction, Parties, Sighting},
-        policy::{self, FileRule, Policy, settings::Match},
+        policy::{self, FileRule, Policy, ThreadStart, settings::Match},
         route::{Route, RouteTarget},
     },
     mail::{Address, Kind, Message, Party, ReversePath},
     queue::{Leased, Settlement},
-    store::{self, InboundRow, InboundState, SealedBlob, Tx, mint},
+    store::{self, InboundRow, InboundState, SealedBlob, Session, Tx, mint},
 };
 
 /// Files what a listener took in; the job and its effect are settled in one transaction.
@@ -93,7 +93,9 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
     let mut tx = gateway.store.begin(job.workspace).await?;
     let ruling =
         Ruling { verdict: Verdict::Held, rule: "cannot_be_processed", reason: "It could not be processed." };
-    let via = match tx.inbound_door(inbound).await? {
+    let door = tx.inbound_door(inbound).await?;
+    let user = door.as_ref().and_then(whose);
+    let via = match door {
         Some(Door::Submission { .. }) => "submission",
         Some(Door::Mx { routes, .. })
             if routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. })) =>
@@ -102,7 +104,8 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
         }
         _ => "capture",
     };
-    let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes: Vec::new() };
+    let decision =
+        NewDecision { ruling, via, message: None, seen_at: None, user, written_at: None, hashes: Vec::new() };
     let policy = policy_of(&mut tx, None).await?;
     hold(&mut tx, &policy, inbound, decision).await?;
     tx.settle(job, Settlement::Done).await?;
@@ -126,7 +129,10 @@ async fn keep_files(
         return Ok(Ok(None));
     }
     let (store, workspace) = (&gateway.store, job.workspace);
-    let policy = policy_of(&mut store.read(workspace).await?, captured_for(routes)).await?;
+    let mut session = store.read(workspace).await?;
+    let user = captured_for(&mut session, routes, message).await?;
+    let policy = policy_of(&mut session, user).await?;
+    drop(session);
     Ok(match ingest::keep(&policy.settings, message, row.raw.clone()) {
         Err(ruling) => Err(ruling),
         Ok(kept) if kept.omitted.is_empty() => Ok(None),
@@ -240,6 +246,8 @@ fn arrival<'a>(
         proven: bound.iter().map(|bound| bound.conversation).collect(),
         passed_on: None,
         captured: *via == "capture",
+        copied_for: bound.first().filter(|_| goes_on).map(|bound| bound.user),
+        is_sent: false,
         announce: announcement((via, goes_on), (&who.author, direction)),
         account: None,
         known: Some(known.clone()),
@@ -279,7 +287,8 @@ async fn judge(
     let mut bound = relay::bound(tx, routes).await?;
     let people: Vec<Address> = parties.addresses().chain(relay::people(&bound)).cloned().collect();
     let is_answer = is_answer(routes);
-    let mut by = policy_of(tx, captured_for(routes).filter(|_| !is_answer)).await?;
+    let user = if is_answer { None } else { captured_for(tx, routes, message).await? };
+    let mut by = policy_of(tx, user).await?;
     if is_answer {
         // A reply address knows its participant by each of his addresses.
         Arc::make_mut(&mut by.settings).matching = Match::All;
@@ -298,7 +307,7 @@ async fn judge(
     } else if *reverse_path == ReversePath::Null {
         (policy::null_reverse_path(), "capture")
     } else {
-        (judge_capture(&by, &who, message, routes), "capture")
+        (judge_capture(tx, &by, (&who, parties), message, routes).await?, "capture")
     };
     Ok(Judged { policy: by, ruling, via, who, known, bound, returned })
 }
@@ -315,10 +324,23 @@ async fn judge_answer(gateway: &Gateway, who: &Attribution, (routes, bound): (&[
     policy::answered()
 }
 
-/// What policy says of a copy, by its author and the field that the capture address stood in.
-fn judge_capture(by: &Policy, who: &Attribution, message: &Message, routes: &[Route]) -> Ruling {
-    let field = routes.first().map_or(CaptureField::Bcc, |route| capture_field(&route.address, message));
-    policy::judge_capture(by, &who.author, field)
+/// What policy says of a copy, by its author and the fields that capture addresses stood in: one that policy allows is enough.
+async fn judge_capture(
+    tx: &mut Tx,
+    by: &Policy,
+    (who, parties): (&Attribution, &Parties),
+    message: &Message,
+    routes: &[Route],
+) -> Result<Ruling, store::Error> {
+    let mut fields = routes.iter().map(|route| capture_field(&route.address, message));
+    let first = fields.next().unwrap_or(CaptureField::Bcc);
+    let allowed = |field: &CaptureField| by.settings.capture_fields.allow(*field);
+    let field = Some(first).filter(allowed).or_else(|| fields.find(allowed)).unwrap_or(first);
+    let thread_known = !by.settings.starts(ThreadStart::Capture) && {
+        let keys = ingest::keys_of_summary(&message.summary, &[], parties, who);
+        !tx.thread_keys_known(&ingest::bytes_of(&keys)).await?.is_empty()
+    };
+    Ok(policy::judge_capture(by, &who.author, field, thread_known))
 }
 
 /// Whether it came to a reply address.
@@ -326,12 +348,40 @@ fn is_answer(routes: &[Route]) -> bool {
     routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. }))
 }
 
-/// The user whose capture address it came to.
-fn captured_for(routes: &[Route]) -> Option<UserId> {
-    routes.iter().find_map(|route| match route.target {
-        RouteTarget::Capture { user } => Some(user),
-        RouteTarget::Reply { .. } | RouteTarget::Why { .. } => None,
-    })
+/// The user whose capture address it came to: its author, if it came to those of several. In whatever order a client names them.
+async fn captured_for(
+    session: &mut Session,
+    routes: &[Route],
+    message: &Message,
+) -> Result<Option<UserId>, store::Error> {
+    let mut users: Vec<UserId> = routes
+        .iter()
+        .filter_map(|route| match route.target {
+            RouteTarget::Capture { user } => Some(user),
+            RouteTarget::Reply { .. } | RouteTarget::Why { .. } => None,
+        })
+        .collect();
+    users.sort_unstable();
+    users.dedup();
+    if let (2.., Some(author)) = (users.len(), message.summary.author()) {
+        let author = session.user_by_address(&author.address).await?.map(|user| user.id);
+        if author.is_some_and(|author| users.contains(&author)) {
+            return Ok(author);
+        }
+    }
+    Ok(users.first().copied())
+}
+
+/// Who handed it in, or to whose address it came; of several the first.
+fn whose(door: &Door) -> Option<UserId> {
+    match door {
+        Door::Submission { order, .. } => Some(order.user),
+        Door::Mx { routes, .. } => routes.first().map(|route| match route.target {
+            RouteTarget::Capture { user } | RouteTarget::Why { user } | RouteTarget::Reply { user, .. } => {
+                user
+            }
+        }),
+    }
 }
 
 /// Leaves out what policy skips, and keeps aside what it holds.
@@ -345,7 +395,9 @@ async fn leave(
     let hashes =
         ingest::decision_hashes(tx, &message.summary, &gateway.settings.ours.parties(&message.summary))
             .await?;
-    let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes };
+    let written_at = Some(ingest::written_at(&message.summary, row.received_at));
+    let user = whose(&row.door);
+    let decision = NewDecision { ruling, via, message: None, seen_at: None, user, written_at, hashes };
     if decision.ruling.verdict == Verdict::Held {
         return hold(tx, by, row.id, decision).await;
     }

@@ -6,7 +6,7 @@
 use super::{
     FlowError, Gateway,
     ingest::{self, known_among},
-    policy_of,
+    limits, policy_of,
 };
 use crate::{
     core::{
@@ -47,7 +47,7 @@ pub(super) async fn ask(
     for route in routes {
         let RouteTarget::Why { user } = route.target else { continue };
         whose = Some(user);
-        ruling = judge(tx, gateway, &incoming, (route, user)).await?;
+        ruling = judge(tx, gateway, &incoming, user).await?;
         if ruling.rule == policy::question().rule {
             let question = question(tx, gateway, &incoming, user).await?;
             tx.enqueue_job(&Job::Explain { question }, incoming.row.received_at).await?;
@@ -62,7 +62,7 @@ async fn judge(
     tx: &mut Tx,
     gateway: &Gateway,
     incoming: &Incoming<'_>,
-    (route, user): (&Route, UserId),
+    user: UserId,
 ) -> Result<Ruling, FlowError> {
     let Incoming { message, reverse_path, .. } = incoming;
     if **reverse_path == ReversePath::Null {
@@ -76,11 +76,12 @@ async fn judge(
     let settings = policy_of(tx, Some(user)).await?.settings;
     let known = known_among(tx, &people, &settings).await?;
     let who = attribution::attribute(&parties, &known, &gateway.settings.ours);
-    let Some(author) = who.author_party.filter(|_| who.author == Author::User(user)) else {
+    if who.author != Author::User(user) {
         return Ok(policy::foreign_question());
-    };
-    let too_many = gateway.brake.count(route.id, &author.address).await;
-    Ok(if too_many { policy::too_many_questions() } else { policy::question() })
+    }
+    // From is easily forged, and the address is in copies that others have.
+    let may_be_answered = limits::take_answer(tx, user, incoming.row.received_at).await?;
+    Ok(if may_be_answered { policy::question() } else { policy::too_many_questions() })
 }
 
 /// What is asked, as it may be kept.
@@ -102,6 +103,7 @@ async fn question(
         message_id: message.summary.message_id.clone(),
         ids: asked.ids.iter().map(|id| key.hash(id.as_str())).collect(),
         addresses: asked.addresses.iter().filter(is_other).map(|address| key.hash(address.key())).collect(),
+        is_being_answered: false,
     })
 }
 
@@ -116,7 +118,9 @@ async fn settle(
     let key = tx.text_hasher().await?;
     let own = message.summary.message_id.iter();
     let hashes = own.map(|id| DecisionHash { role: HashRole::Id, hash: key.hash(id.as_str()) }).collect();
-    let decision = NewDecision { ruling, via: "capture", message: None, seen_at: None, hashes };
+    let written_at = Some(ingest::written_at(&message.summary, row.received_at));
+    let decision =
+        NewDecision { ruling, via: "capture", message: None, seen_at: None, user, written_at, hashes };
     let policy = policy_of(tx, user).await?;
     tx.decide(&decision, ingest::stamp(&policy), row.received_at).await?;
     tx.settle_inbound(row.id, InboundState::Dropped, None).await?;

@@ -11,11 +11,11 @@ use crate::{
     core::{
         attribution::{Attribution, Known},
         ids::{ConversationId, MessageKey, UserId},
-        inbound::{Exit, Principal, SendClass},
+        inbound::Exit,
         job::{Job, JobExit},
         message::{Author, Parties},
         route::{Route, RouteTarget},
-        submission::{DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
+        submission::{RecipientState, Submission, SubmissionState},
     },
     mail::{Address, Kind, Notify, Party, Recipient, ReversePath},
     store::{Session, Tx},
@@ -103,16 +103,18 @@ pub(super) async fn enqueue(
     bound: &[Bound],
     now: Timestamp,
 ) -> Result<(), FlowError> {
-    let Some(present) = tx.submission(message).await? else {
+    let Some(mut present) = tx.submission(message).await? else {
         let recipients = recipients(bound, &[]);
         if let (Some(first), false) = (bound.first(), recipients.is_empty()) {
-            tx.insert_submission(&submission(message, first.user, recipients, now)).await?;
+            tx.insert_submission(&Submission::passed_on(message, first.user, recipients, now)).await?;
             tx.enqueue_job(&Job::Submit { message, exit: JobExit::Smarthost }, now).await?;
         }
         return Ok(());
     };
     let more = recipients(bound, &present.recipients);
     if !more.is_empty() {
+        // Copies of it may leave by an account, from which nobody would be hidden from anybody.
+        present.account = None;
         submit::add_recipients(tx, (present, more), Ok(Exit::Smarthost), now).await?;
     }
     Ok(())
@@ -129,30 +131,4 @@ fn recipients(bound: &[Bound], present: &[RecipientState]) -> Vec<RecipientState
         }
     }
     new
-}
-
-/// What is passed on, as a submission: nobody asked to be told of its fate by mail, so events alone tell.
-fn submission(
-    message: MessageKey,
-    user: UserId,
-    recipients: Vec<RecipientState>,
-    now: Timestamp,
-) -> Submission {
-    Submission {
-        message,
-        account: None,
-        class: SendClass::Individual,
-        reverse_path: ReversePath::Null,
-        dsn: DsnOrder::default(),
-        principal: Principal::Participant(user),
-        blob: None,
-        state: SubmissionState::Queued,
-        attempt: 0,
-        accepted_at: now,
-        next_attempt_at: Some(now),
-        dot_intent_at: None,
-        detail: None,
-        sent_copy: SentCopy::None,
-        recipients,
-    }
 }

@@ -26,7 +26,7 @@ use crate::{
         inbound::Principal,
         people::{ApiKey, Scope},
     },
-    flow::api_key,
+    flow::{self, api_key},
     store::{self, Session},
 };
 
@@ -37,6 +37,8 @@ pub(super) struct Access {
     pub(super) principal: Principal,
     /// Set when the key is bound to a user: then he acts as that user and no other.
     user: Option<UserId>,
+    /// Whether the key shows him what others see, whatever policy says.
+    is_admin: bool,
 }
 
 impl Access {
@@ -72,9 +74,14 @@ impl Access {
         }
     }
 
-    /// The workspace, for reading.
-    pub(super) async fn read(&self, api: &Api) -> Result<Session, Problem> {
-        Ok(api.store().read(self.workspace).await?)
+    /// The workspace, for reading: without what is hidden from the user that the key is bound to.
+    pub(super) async fn read(&self, api: &Api) -> Result<Session, store::Error> {
+        let mut session = api.store().read(self.workspace).await?;
+        if let Some(user) = self.user.filter(|_| !self.is_admin) {
+            let viewer = flow::viewer(&mut session, user).await?;
+            session.see_as(viewer);
+        }
+        Ok(session)
     }
 }
 
@@ -191,9 +198,10 @@ async fn enter(api: &Api, caller: &Caller, name: &str) -> Result<Access, Problem
     };
     let workspace = found.ok_or_else(Problem::not_found)?;
     match caller {
-        Caller::Admin => Ok(Access { workspace, principal: Principal::Admin, user: None }),
+        Caller::Admin => Ok(Access { workspace, principal: Principal::Admin, user: None, is_admin: true }),
         Caller::Key(key) if key.workspace == workspace => {
-            Ok(Access { workspace, principal: Principal::Key(key.id), user: key.user_id })
+            let (principal, is_admin) = (Principal::Key(key.id), key.allows(Scope::Admin));
+            Ok(Access { workspace, principal, user: key.user_id, is_admin })
         }
         Caller::Key(_) => Err(Problem::not_found()),
     }

@@ -33,9 +33,16 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 
 /// Why an account is not worked, and what would have it worked.
 pub(super) fn not_worked(state: AccountState) -> Problem {
+    if let Err(erased) = require_not_erased(state) {
+        return erased;
+    }
     let (detail, advice) = match state {
         AccountState::Paused => ("The account is paused.", "Resume it."),
         AccountState::Stopped => ("The account has failed for too long and is stopped.", "Resume it."),
+        AccountState::ReauthRequired => (
+            "The provider refuses the account's login.",
+            "Give it one that works: PATCH the account with auth.",
+        ),
         AccountState::WaitingForQuota => (
             "The account waits for room in a limit.",
             "Disconnect another account, or have the limit raised.",
@@ -98,6 +105,7 @@ async fn pause(
 }
 
 /// Resume an account that was paused, or was stopped because it had failed for too long. What came in meanwhile is read now.
+/// By one that is read and may not send, sending is tried again.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts/{id}/resume", tag = "accounts",
     operation_id = "resume_account", responses((status = 200, body = AccountView)))]
 async fn resume(
@@ -112,7 +120,12 @@ async fn resume(
         AccountState::Paused | AccountState::Stopped => {
             restart(&mut work, &api.gateway, &mut account).await?;
         }
-        state if state.is_worked() => {}
+        state if state.is_worked() => {
+            if account.sending_refused.take().is_some() {
+                work.refuse_sending(id, None).await?;
+                flow::submit::release_held(&mut work, &api.gateway, Some(account.user_id)).await?;
+            }
+        }
         state => return Err(not_worked(state).into()),
     }
     let view = shown(&mut work, account).await?;
@@ -151,7 +164,8 @@ fn choice(asked: Option<History>, policy: OnDisconnect) -> Result<History, Probl
 /// brought goes (`erase`), which takes a while and ends with `account.erased` and a receipt. What others have seen as well
 /// stays: mail that the CRM sent, that a copy was captured of, or that lies in a colleague's account too.
 ///
-/// Not erased: what the CRM has been told already, and backups, until the copies of the master key they need are gone.
+/// Not erased: what the CRM has been told already; backups, until the copies of the master key they need are gone; and with
+/// PostgreSQL subjects and addresses in the free space of its files, until `VACUUM FULL`, and in its log, until that ends.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts/{id}/disconnect", tag = "accounts",
     operation_id = "disconnect_account", request_body = Disconnection, responses((status = 200, body = AccountView)))]
 async fn disconnect(

@@ -104,6 +104,7 @@ struct AuthView {
 impl AccountView {
     /// The account, its status in the words of its user's policy.
     pub(super) fn new(account: Account, settings: &Settings) -> Self {
+        let status = account.shown_status();
         Self {
             id: account.id,
             user_id: account.user_id,
@@ -111,7 +112,7 @@ impl AccountView {
             imap: account.settings.imap.into(),
             smtp: account.settings.smtp.into(),
             auth: AuthView { kind: "password" },
-            status: settings.labelled(account.status).into(),
+            status: settings.labelled(status).into(),
             connected_at: account.connected_at,
             receipt: None,
         }
@@ -178,8 +179,8 @@ pub(super) struct ErrorView {
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
     code: String,
-    /// The kind of cause, in the words that users of other systems know it by.
-    title: &'static str,
+    /// The kind of cause, in the words that users of other systems know it by; null of what is no error.
+    title: Option<&'static str>,
     message: String,
     /// What you can do about it.
     advice: String,
@@ -189,7 +190,7 @@ pub(super) struct ErrorView {
 
 impl From<AccountError> for ErrorView {
     fn from(AccountError { at, code, message, advice, count }: AccountError) -> Self {
-        let title = Cause::of(&code).text();
+        let title = Cause::of(&code).map(Cause::text);
         Self { at, code, title, message, advice, count }
     }
 }

@@ -25,6 +25,7 @@ use super::{
     openapi::AccountStateWord,
     page::{self, Limit, List},
     problem::Problem,
+    users::ALIASES_MAX,
 };
 use crate::{
     core::{
@@ -75,7 +76,16 @@ impl NewAccount {
         let now = flow::now();
         let status = connecting(now);
         Ok((
-            Account { id: mint(), user_id: self.user_id, email, settings, status, connected_at: now },
+            Account {
+                id: mint(),
+                user_id: self.user_id,
+                email,
+                settings,
+                status,
+                sending_refused: None,
+                connected_at: now,
+                generation: 0,
+            },
             credentials,
         ))
     }
@@ -102,7 +112,7 @@ pub(super) fn connecting(since: jiff::Timestamp) -> AccountStatus {
     }
 }
 
-/// Connect an account. The answer comes before the first login: read the status, or wait for `account.connected`. One more
+/// Connect an account. Its address becomes one of the user's own. The answer comes before the first login: read the status, or wait for `account.connected`. One more
 /// than there may be is in `waiting_for_quota`, and is connected by itself when there is a place.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts", tag = "accounts", operation_id = "create_account",
     request_body = NewAccount, responses((status = 201, body = AccountView)))]
@@ -113,6 +123,9 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>
     require_user(&mut work, "user_id", account.user_id).await?;
     require_role(&mut work, &access, account.user_id).await?;
     work.insert_account(&account, &credentials).await?;
+    // Filing before users, as whoever files takes them.
+    work.lock_filing().await?;
+    own_address_of(&mut work, &access, &account).await?;
     flow::limits::seat(&mut work, &mut account, None).await?;
     let id = account.id;
     let shown = shown(&mut work, account).await?;
@@ -266,7 +279,9 @@ struct AccountPatch {
 /// same request. A disconnected account is connected again by a new login; a paused one stays paused.
 ///
 /// A new address with a new login is another mailbox: from now on its mail is followed and no longer that of the former, what
-/// lies there already is read as when an account is connected, and the address becomes one of the user's own.
+/// lies there already is read as when an account is connected. With a key of the workspace the address becomes one of the
+/// user's own, unless somebody else has it. Another host or user name may be another mailbox too: what lies there is compared,
+/// and what is not known is read.
 #[utoipa::path(patch, path = "/v1/workspaces/{ws}/accounts/{id}", tag = "accounts",
     operation_id = "update_account", request_body = AccountPatch, responses((status = 200, body = AccountView)))]
 async fn change(
@@ -304,11 +319,19 @@ async fn change(
         require_login_for_new_hosts(&old_settings, &account.settings)?;
     }
     tx.update_account_settings(id, &account.email, &account.settings).await?;
+    account.sending_refused = None;
+    let is_renamed = old_email.key() != account.email.key();
+    if is_renamed {
+        tx.lock_filing().await?;
+        own_address_of(&mut tx, &access, &account).await?;
+    }
     if let Some(credentials) = &credentials {
-        tx.replace_credentials(id, credentials).await?;
-        if old_email.key() != account.email.key() {
-            move_to(&mut tx, &mut account, &old_email).await?;
+        if is_renamed {
+            move_to(&mut tx, &mut account).await?;
+        } else if may_be_another(&mut tx, &account, (&old_settings, credentials)).await? {
+            tx.begin_generation(id).await?;
         }
+        tx.replace_credentials(id, credentials).await?;
     }
     if matches!(account.status.state, AccountState::Paused | AccountState::WaitingForQuota) {
         tx.fence_account(id).await?;
@@ -321,18 +344,46 @@ async fn change(
     Ok(Json(shown))
 }
 
-/// Has another mailbox followed from now on. Its address is the user's, unless it is known to be a colleague's.
-async fn move_to(tx: &mut Tx, account: &mut Account, from: &Address) -> Result<(), Problem> {
-    account.connected_at = flow::now();
-    account.status.last_checked_at = None;
-    tx.move_account(account.id, from, account.connected_at).await?;
-    let (users, _) = tx.people_among(std::slice::from_ref(&account.email)).await?;
+/// Makes an account's address one of its user's own: what he writes by it is his, and he is no stranger in what is written to it.
+/// Only where the workspace asks for it: who acts as himself alone does not decide who he is. One that is known as somebody
+/// else's is not his.
+pub(super) async fn own_address_of(tx: &mut Tx, access: &Access, account: &Account) -> Result<(), Problem> {
+    if access.act_for_all().is_err() {
+        return Ok(());
+    }
+    let (users, contacts) = tx.people_among(std::slice::from_ref(&account.email)).await?;
     let user = tx.user_to_change(account.user_id).await?;
-    if let Some(mut user) = user.filter(|_| users.is_empty()) {
+    let is_free = users.is_empty() && contacts.is_empty();
+    if let Some(mut user) = user.filter(|user| is_free && user.aliases.len() < ALIASES_MAX) {
         user.aliases.push(account.email.clone());
         tx.update_user(&user).await?;
     }
     Ok(())
+}
+
+/// Has another mailbox followed from now on.
+async fn move_to(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
+    account.connected_at = flow::now();
+    account.status.last_checked_at = None;
+    tx.move_account(account.id, account.connected_at).await?;
+    Ok(())
+}
+
+/// Whether a new login may lead to another mailbox: at another host, or of another user there. Of an account that was
+/// disconnected nobody knows any more whose it was.
+async fn may_be_another(
+    tx: &mut Tx,
+    account: &Account,
+    (old, new): (&AccountSettings, &Credentials),
+) -> Result<bool, Problem> {
+    let Credentials::Password { username, .. } = new;
+    let was = match tx.credentials(account.id).await {
+        Ok(was) => was,
+        Err(error) if error.is_lasting() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let is_same = was.is_some_and(|Credentials::Password { username: was, .. }| was == *username);
+    Ok(!is_same || old.imap.host != account.settings.imap.host)
 }
 
 /// The stored login goes to the hosts it was given for and to no other: whoever may change accounts could else have it sent
@@ -362,6 +413,8 @@ pub(super) async fn restart(tx: &mut Tx, gateway: &Gateway, account: &mut Accoun
     tx.set_account_status(account.id, &account.status).await?;
     flow::limits::seat(tx, account, Some(was)).await?;
     tx.fence_account(account.id).await?;
+    account.sending_refused = None;
+    tx.refuse_sending(account.id, None).await?;
     // What was held while nobody could log in goes out now.
     flow::submit::release_held(tx, gateway, Some(account.user_id)).await?;
     Ok(())

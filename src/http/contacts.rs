@@ -10,8 +10,7 @@ use axum::{
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -20,6 +19,7 @@ use super::{
     Api,
     access::Access,
     body::{self, Input, Parameters, PathId},
+    contact_view::{ContactView, OneContact},
     field::{self, Patch},
     message_view::{MessageView, Reader},
     once::{Answer, Stop},
@@ -52,49 +52,6 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(put, show_by_external_id))
         .routes(routes!(show, change, delete))
         .routes(routes!(timeline))
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = Contact)]
-pub(super) struct ContactView {
-    #[schema(value_type = String)]
-    id: ContactId,
-    /// The primary address.
-    #[schema(value_type = String, format = Email)]
-    email: Address,
-    name: Option<String>,
-    #[schema(value_type = Vec<String>)]
-    other_emails: Vec<Address>,
-    #[schema(value_type = Option<String>)]
-    assigned_user_id: Option<UserId>,
-    /// The CRM's own id.
-    external_id: Option<String>,
-    /// A deal's additional people.
-    #[schema(value_type = Vec<String>)]
-    related_contact_ids: Vec<ContactId>,
-    #[schema(value_type = Object)]
-    metadata: Value,
-    #[schema(value_type = CreatedByWord)]
-    created_by: CreatedBy,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-}
-
-impl From<Contact> for ContactView {
-    fn from(contact: Contact) -> Self {
-        Self {
-            id: contact.id,
-            email: contact.email,
-            name: contact.name,
-            other_emails: contact.other_emails,
-            assigned_user_id: contact.assigned_user_id,
-            external_id: contact.external_id,
-            related_contact_ids: contact.related_contact_ids,
-            metadata: contact.metadata,
-            created_by: contact.created_by,
-            created_at: contact.created_at,
-        }
-    }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -260,14 +217,15 @@ async fn list(
 
 /// Show a contact.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/contacts/{id}", tag = "contacts", operation_id = "get_contact",
-    responses((status = 200, body = ContactView)))]
+    responses((status = 200, body = OneContact)))]
 async fn show(
     State(api): State<Api>,
     access: Access,
     PathId(id): PathId<ContactId>,
-) -> Result<Json<ContactView>, Problem> {
-    let contact = access.read(&api).await?.contact(id).await?;
-    contact.map(|contact| Json(contact.into())).ok_or_else(Problem::not_found)
+) -> Result<Json<OneContact>, Problem> {
+    let mut session = access.read(&api).await?;
+    let contact = session.contact(id).await?;
+    OneContact::read(&mut session, contact).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -363,14 +321,15 @@ impl<S: Send + Sync> FromRequestParts<S> for ExternalId {
 
 /// Show the contact with the CRM's own id.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/contacts/by-external-id/{external_id}", tag = "contacts",
-    operation_id = "get_contact_by_external_id", responses((status = 200, body = ContactView)))]
+    operation_id = "get_contact_by_external_id", responses((status = 200, body = OneContact)))]
 async fn show_by_external_id(
     State(api): State<Api>,
     access: Access,
     ExternalId(id): ExternalId,
-) -> Result<Json<ContactView>, Problem> {
-    let contact = access.read(&api).await?.contact_by_external_id(&id).await?;
-    contact.map(|contact| Json(contact.into())).ok_or_else(Problem::not_found)
+) -> Result<Json<OneContact>, Problem> {
+    let mut session = access.read(&api).await?;
+    let contact = session.contact_by_external_id(&id).await?;
+    OneContact::read(&mut session, contact).await
 }
 
 /// Add or replace the contact with the CRM's own id. What is left out is cleared. When no contact has the id, the one that has

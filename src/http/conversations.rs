@@ -95,9 +95,13 @@ async fn list(
 ) -> Result<Json<List<ConversationView>>, Problem> {
     let page = page::page(query.limit, query.cursor.as_deref())?;
     let filter = ConversationFilter { contact: query.contact_id, user: query.user_id, subject: query.q };
-    let rows = match filter.subject.is_some() || filter.user.is_some() {
-        true => search(&api, &access, page, filter).await?,
-        false => access.read(&api).await?.conversations(&page, &filter).await?,
+    let mut session = access.read(&api).await?;
+    let rows = match filter.subject.is_some() || filter.user.is_some() || session.hides() {
+        true => {
+            drop(session);
+            search(&api, &access, page, filter).await?
+        }
+        false => session.conversations(&page, &filter).await?,
     };
     let key = |row: &Conversation| PageKey { at: row.last_message_at, id: row.id.uuid() };
     Ok(List::page(rows, query.limit, key, ConversationView::from))

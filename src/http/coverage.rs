@@ -41,7 +41,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 struct Completeness {
     #[schema(value_type = String)]
     account_id: AccountId,
-    /// When the mailbox compared longest ago was; null while one of them never was.
+    /// When the mailbox compared longest ago was; null while none of them was. One that the server does not open never is.
     #[schema(value_type = Option<String>, format = DateTime)]
     compared_at: Option<Timestamp>,
     /// Messages that had been passed over and were taken in after all, ever.
@@ -79,10 +79,9 @@ async fn completeness(
     let mut session = access.read(&api).await?;
     session.account(id).await?.ok_or_else(Problem::not_found)?;
     let mailboxes = session.comparisons(id).await?;
-    let compared: Option<Vec<Timestamp>> = mailboxes.iter().map(|mailbox| mailbox.at).collect();
     Ok(Json(Completeness {
         account_id: id,
-        compared_at: compared.and_then(|compared| compared.into_iter().min()),
+        compared_at: mailboxes.iter().filter_map(|mailbox| mailbox.at).min(),
         healed: mailboxes.iter().map(|mailbox| mailbox.healed).sum(),
         mailboxes: mailboxes.into_iter().map(MailboxView::from).collect(),
     }))

@@ -136,7 +136,7 @@ impl Follower {
     }
 
     async fn look(&mut self) -> Result<(), store::Error> {
-        let mut session = self.api.store().read(self.access.workspace).await?;
+        let mut session = self.access.read(&self.api).await?;
         if Instant::now() >= self.check_at {
             self.check_at = Instant::now() + CHECK_EVERY;
             if !self.access.still_holds(&mut session).await? {
@@ -147,10 +147,11 @@ impl Follower {
         if newest <= self.after {
             return Ok(());
         }
-        let entries = session.journal(self.after, self.types.as_deref(), EVENTS_AT_ONCE).await?;
-        // Nothing that was asked for lies before the newest: it need not be looked for again.
+        let types = self.types.as_deref();
+        let (entries, reached) = events::read(&mut session, self.after, types, EVENTS_AT_ONCE).await?;
+        // Nothing that was asked for lies before: it need not be looked for again.
         if entries.is_empty() {
-            self.after = newest;
+            self.after = reached.unwrap_or(newest);
         }
         self.waiting.extend(entries);
         Ok(())

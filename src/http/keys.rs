@@ -72,7 +72,7 @@ struct NewKey {
     /// At least one. `admin` includes all others.
     #[schema(value_type = Vec<ScopeWord>)]
     scopes: Vec<Scope>,
-    /// Binds the key to a user.
+    /// Binds the key to a user: it sends as him alone, and shows what he may see of the mail (`visibility`).
     #[schema(value_type = Option<String>)]
     user_id: Option<UserId>,
 }

@@ -18,12 +18,13 @@ use super::{
 };
 use crate::{
     core::{
+        account::uid_validity_of,
         ids::{AccountId, AttachmentId, ContactId, ConversationId, Id as _, MessageKey, WorkspaceId},
         message::{
             AttachmentSummary, Author, ContactRole, Direction, Sighting, SightingRow, SkippedFile,
             StoredMessage,
         },
-        submission::{RecipientState, Submission, SubmissionState},
+        submission::{RecipientRole, RecipientState, Submission, SubmissionState},
     },
     imap::MailboxName,
     mail::{Address, Kind, Message, MessageId, Party, reply, sanitise},
@@ -74,6 +75,9 @@ pub(super) struct MessageView {
     /// Of a message that is or was on its way out.
     #[serde(skip_serializing_if = "Option::is_none")]
     delivery: Option<DeliveryView>,
+    /// What policy sends of it to others: they are none of its recipients.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    copies: Vec<CopyView>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -190,7 +194,7 @@ impl From<SightingRow> for SightingView {
             account_id: Some(seen.account),
             mailbox: Some(mailbox_name(&seen.mailbox)),
             uid: Some(seen.uid),
-            uidvalidity: Some(seen.uid_validity),
+            uidvalidity: Some(uid_validity_of(seen.uid_validity)),
             at,
         }
     }
@@ -230,6 +234,22 @@ struct RecipientView {
     text: Option<String>,
 }
 
+#[derive(Serialize, ToSchema)]
+#[schema(as = CopyDelivery)]
+struct CopyView {
+    /// `bcc` of mail that leaves (`always_bcc`), `copy` of an answer (`reply_copies`, `reply_copy_assigned`).
+    #[schema(value_type = String)]
+    role: RecipientRole,
+    #[serde(flatten)]
+    recipient: RecipientView,
+}
+
+impl From<RecipientState> for CopyView {
+    fn from(state: RecipientState) -> Self {
+        Self { role: state.role, recipient: state.into() }
+    }
+}
+
 impl From<RecipientState> for RecipientView {
     fn from(RecipientState { recipient, state, code, text, .. }: RecipientState) -> Self {
         Self { address: recipient.address, state, code, text }
@@ -239,9 +259,18 @@ impl From<RecipientState> for RecipientView {
 impl From<Submission> for DeliveryView {
     fn from(submission: Submission) -> Self {
         let next_attempt_at = submission.next_attempt_at.filter(|_| !submission.state.is_final());
-        let recipients = submission.recipients.into_iter().map(RecipientView::from).collect();
+        let named = submission.recipients.into_iter().filter(RecipientState::is_named);
+        let recipients = named.map(RecipientView::from).collect();
         Self { state: submission.state, recipients, next_attempt_at, detail: submission.detail }
     }
+}
+
+/// How a message fares, and the copies of it. One that is sent to nobody but as a copy is not on its way.
+fn fates(submission: Option<Submission>) -> (Option<DeliveryView>, Vec<CopyView>) {
+    let Some(submission) = submission else { return (None, Vec::new()) };
+    let copies = submission.recipients.iter().filter(|state| !state.is_named()).cloned();
+    let copies = copies.map(CopyView::from).collect();
+    (submission.names_anybody().then(|| DeliveryView::from(submission)), copies)
 }
 
 /// What is read from the raw bytes.
@@ -352,6 +381,7 @@ fn view(row: StoredMessage, content: Content, context: &mut Context) -> MessageV
     let author_wrote = matches!(row.author, Author::User(_));
     let contacts = context.contacts.remove(&row.id).unwrap_or_default();
     let sightings = context.sightings.remove(&row.id).unwrap_or_default();
+    let (delivery, copies) = fates(context.submissions.remove(&row.id));
     MessageView {
         id: row.id,
         conversation_id: row.conversation,
@@ -372,7 +402,8 @@ fn view(row: StoredMessage, content: Content, context: &mut Context) -> MessageV
         attachments: row.attachments.into_iter().map(AttachmentView::from).collect(),
         contacts: contacts.into_iter().map(|(id, role)| ContactPart { id, role }).collect(),
         sightings: sightings.into_iter().map(SightingView::from).collect(),
-        delivery: context.submissions.remove(&row.id).map(DeliveryView::from),
+        delivery,
+        copies,
     }
 }
 

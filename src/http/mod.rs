@@ -15,6 +15,7 @@ mod attachments;
 mod body;
 mod connection;
 mod contact_import;
+mod contact_view;
 mod contacts;
 mod conversations;
 mod coverage;
@@ -39,6 +40,7 @@ mod problem;
 mod repairs;
 mod route;
 mod send;
+mod simulation;
 mod smarthost;
 mod stored_message;
 #[cfg(test)]
@@ -82,6 +84,10 @@ const DOWNLOADS_EACH_MAX: usize = 2;
 /// recipients, logins and keys for everybody.
 const SEARCHES_MAX: usize = 2;
 const SEARCHES_EACH_MAX: usize = 1;
+/// Policies simulated at the same time: each is one more session with a provider, and holds thousands of headers. One for each
+/// workspace, so that no provider has two of one account.
+const SIMULATIONS_MAX: usize = 3;
+const SIMULATIONS_EACH_MAX: usize = 1;
 /// Event streams open at the same time.
 const STREAMS_MAX: usize = 256;
 const STREAMS_EACH_MAX: usize = 32;
@@ -116,6 +122,7 @@ pub(crate) struct Shared {
     readers: Places,
     downloads: Places,
     searches: Places,
+    simulations: Places,
     streams: Places,
     shutdown: CancellationToken,
 }
@@ -144,6 +151,7 @@ impl Api {
             readers: Places::new(READERS_MAX, READERS_EACH_MAX),
             downloads: Places::new(DOWNLOADS_MAX, DOWNLOADS_EACH_MAX),
             searches: Places::new(SEARCHES_MAX, SEARCHES_EACH_MAX),
+            simulations: Places::new(SIMULATIONS_MAX, SIMULATIONS_EACH_MAX),
             streams: Places::new(STREAMS_MAX, STREAMS_EACH_MAX),
             shutdown,
         }))
@@ -207,6 +215,7 @@ fn resources() -> OpenApiRouter<Api> {
         .merge(attachments::router())
         .merge(send::router())
         .merge(policy::router())
+        .merge(simulation::router())
         .merge(smarthost::router())
         .merge(webhooks::router())
         .merge(events::router())

@@ -104,7 +104,7 @@ fn add_parameters(path: &str, method: &str, parameters: &mut Vec<Value>) {
             "name": name, "in": "path", "required": true, "description": description, "schema": { "type": "string" },
         }));
     }
-    if method == "post" {
+    if method == "post" && path != route::SIMULATE {
         parameters.push(json!({
             "name": "Idempotency-Key", "in": "header", "required": false,
             "description": "At most 255 characters. The same key with the same body repeats the answer; with another it is refused (409).",

@@ -19,10 +19,12 @@ use super::{
 };
 use crate::{
     core::{
+        allowance::Allowance,
         ids::UserId,
         policy::{BadSetting, Choice, Choices, DEFAULT_PRESET, Overrides, Source, layers},
     },
-    store::Session,
+    flow,
+    store::{Session, Tx},
 };
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -91,7 +93,18 @@ impl NewPolicy {
     }
 }
 
-fn refused(bad: &BadSetting) -> Problem {
+/// Whether this can be chosen here: nothing that we send or divert may come to an address of ours.
+fn check(api: &Api, chosen: &Choices) -> Result<(), Problem> {
+    chosen.check().map_err(|bad| refused(&bad))?;
+    let settings = chosen.effective().map_err(|bad| refused(&bad))?.settings;
+    let Some(name) = settings.loops(&api.gateway.settings.ours) else { return Ok(()) };
+    let reason = "names an address of the gateway itself, and mail sent there would come back for ever: name one that somebody \
+         reads elsewhere";
+    Err(refused(&BadSetting::Value { name: name.to_owned(), reason: reason.to_owned() }))
+}
+
+/// A policy that cannot be, with the field at fault.
+pub(super) fn refused(bad: &BadSetting) -> Problem {
     let param = bad.setting().map_or_else(|| "preset".to_owned(), |name| format!("overrides.{name}"));
     Problem::invalid(param, bad.to_string())
 }
@@ -104,7 +117,8 @@ async fn show(State(api): State<Api>, access: Access) -> Result<Json<PolicyView>
     Ok(Json(view(choices, |choices| choices.workspace)?))
 }
 
-/// Choose the workspace's policy: a preset, and the settings that are to differ from it. It holds for the next message.
+/// Choose the workspace's policy: a preset, and the settings that are to differ from it. It holds for the next message. The
+/// preset's limits hold as well, as far as no others are set.
 #[utoipa::path(put, path = "/v1/workspaces/{ws}/policy", tag = "policy", operation_id = "put_policy",
     request_body = NewPolicy, responses((status = 200, body = PolicyView)))]
 async fn put(
@@ -116,12 +130,22 @@ async fn put(
     let workspace = input.value.check()?;
     let preset = workspace.preset.as_deref().unwrap_or(DEFAULT_PRESET).to_owned();
     let chosen = Choices { workspace, ..Choices::default() };
-    chosen.check().map_err(|bad| refused(&bad))?;
+    check(&api, &chosen)?;
     let mut tx = api.store().begin(access.workspace).await?;
+    let before = tx.allowance(None).await?;
     tx.set_policy(&preset, &chosen.workspace.overrides).await?;
+    note_limits(&mut tx, None, before).await?;
     let choices = tx.policy_choices(None).await?;
     tx.commit().await?;
     Ok(Json(view(choices, |choices| choices.workspace)?))
+}
+
+/// A preset brings its limits along: what waits for other ones is looked at again.
+async fn note_limits(tx: &mut Tx, user: Option<UserId>, before: Allowance) -> Result<(), Problem> {
+    if tx.allowance(user).await? != before {
+        flow::limits::changed(tx, user, flow::now()).await?;
+    }
+    Ok(())
 }
 
 async fn choices_of(session: &mut Session, user: UserId) -> Result<Choices, Problem> {
@@ -155,8 +179,10 @@ async fn put_users(
     let before = choices_of(&mut tx, id).await?;
     access.act_for_all()?;
     let chosen = Choices { user: input.value.check()?, ..before };
-    chosen.check().map_err(|bad| refused(&bad))?;
+    check(&api, &chosen)?;
+    let limits = tx.allowance(Some(id)).await?;
     tx.set_user_policy(id, &chosen.user).await?;
+    note_limits(&mut tx, Some(id), limits).await?;
     let choices = tx.policy_choices(Some(id)).await?;
     tx.commit().await?;
     Ok(Json(view(choices, |choices| choices.user)?))

@@ -162,7 +162,7 @@ impl Problem {
     }
 
     #[must_use]
-    fn after(mut self, seconds: u32) -> Self {
+    pub(super) fn after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
     }

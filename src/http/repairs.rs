@@ -56,11 +56,13 @@ async fn merge(
     PathId(id): PathId<ConversationId>,
     input: Input<Merging>,
 ) -> Result<Response, Stop> {
-    let mut work = input.stamp.begin(&api, &access).await?;
-    work.conversation(id).await?.ok_or_else(Problem::not_found)?;
+    let mut session = access.read(&api).await?;
+    session.conversation(id).await?.ok_or_else(Problem::not_found)?;
     let other = input.value.conversation_id;
     let missing = || Problem::invalid("conversation_id", "There is no such conversation in this workspace.");
-    work.conversation(other).await?.ok_or_else(missing)?;
+    session.conversation(other).await?.ok_or_else(missing)?;
+    drop(session);
+    let mut work = input.stamp.begin(&api, &access).await?;
     let repaired = repair::merge(&mut work, id, other, flow::now()).await?.map_err(refused)?;
     let view = view(&mut work, &access, repaired).await?;
     work.finish(Answer::ok(&view)).await

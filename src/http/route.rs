@@ -45,6 +45,9 @@ const SEND: Need = Need::Scope(Scope::Send);
 const ADMIN: Need = Need::Scope(Scope::Admin);
 const INSTANCE: Need = Need::Instance;
 
+/// Stores nothing: what it is asked once more it does once more.
+pub(super) const SIMULATE: &str = "/v1/workspaces/{ws}/policy/simulate";
+
 /// Reading shows no secrets; writing changes people, accounts and endpoints; whoever may mint keys or choose the way mail
 /// leaves is an administrator.
 pub const ROUTES: &[Route] = &[
@@ -64,6 +67,7 @@ pub const ROUTES: &[Route] = &[
     route(Method::DELETE, "/v1/workspaces/{ws}/users/{id}", WRITE),
     route(Method::GET, "/v1/workspaces/{ws}/policy", READ),
     route(Method::PUT, "/v1/workspaces/{ws}/policy", ADMIN),
+    route(Method::POST, SIMULATE, ADMIN),
     route(Method::GET, "/v1/workspaces/{ws}/users/{id}/policy", READ),
     route(Method::PUT, "/v1/workspaces/{ws}/users/{id}/policy", ADMIN),
     route(Method::POST, "/v1/workspaces/{ws}/contacts", WRITE),

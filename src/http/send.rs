@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{body::Bytes, extract::State, http::StatusCode, response::Response};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,19 +23,22 @@ use super::{
 };
 use crate::{
     core::{
-        ids::{ConversationId, Id as _, MessageKey, UserId},
+        ids::{ConversationId, MessageKey, UserId},
         inbound::{Exit, SendClass, SendOrder},
+        origin::Origin,
         people::User,
+        policy::Settings,
         submission::SubmissionState,
     },
     flow::{
         self, FlowError,
-        submit::{self, Handed, HandedBytes, HandsIn, Refusal, Sender},
+        submit::{self, Additions, Handed, HandedBytes, HandsIn, Refusal, Sender},
     },
     mail::{
         Address, Draft, DraftAttachment, Envelope, HeaderSummary, Message, MessageId, Party, Recipient,
         ReversePath, reply_references,
     },
+    smtp,
     store::{Page, SealedBlob, Session, mint},
 };
 
@@ -256,19 +259,30 @@ async fn prepare(
     let user = session.user(order.user).await?;
     let user =
         user.ok_or_else(|| Problem::invalid("from_user_id", "There is no such user in this workspace."))?;
+    require_content(&mut session, order.user, &wanted).await?;
     let sender = Sender { user: order.user, from: &user.email, class: order.class };
-    let exit = require_exit(api, &mut session, sender).await?;
-    let recipients = wanted.to.len() + wanted.cc.len() + wanted.bcc.len();
+    let settings = flow::policy_of(&mut session, Some(order.user)).await?.settings;
+    let exit = require_exit(api, &mut session, sender, &settings).await?;
+    let additions =
+        Additions::read(&mut session, &api.gateway.settings.ours, (order.user, order.class)).await?;
+    let people = [&wanted.to, &wanted.cc, &wanted.bcc].into_iter().flatten().map(|party| &party.address);
+    let recipients = people.clone().count() + additions.beside(people);
     let hands_in = HandsIn { user: order.user, class: order.class, exit, recipients };
-    require_room(&mut session, hands_in).await?;
+    require_room(&mut session, hands_in, &settings).await?;
     let parent = parent(&mut session, order.conversation, answers).await?;
     drop(session);
     let (key, received_at) = (mint(), flow::now());
     let order = SendOrder { conversation: parent.conversation, ..order };
     let mut envelope = wanted.envelope(&user);
-    let draft = wanted.draft(user, parent, message_id(api, key)?, received_at);
+    let flow::Settings { loop_key, hostname, .. } = &*api.gateway.settings;
+    let origin = Origin { secret: loop_key, workspace: access.workspace, sender: &user.email };
+    // Fixed at acceptance, from the key it is accepted under.
+    let message_id = submit::sent_message_id(origin, key, hostname);
+    let received = smtp::received_over_http(hostname, &origin.trace(key), received_at);
+    let draft = wanted.draft(user, parent, message_id, received_at);
     let written = tokio::task::spawn_blocking(move || {
-        let raw = draft.compose().into_bytes();
+        let written = additions.applied(draft.compose().into_bytes());
+        let raw = Bytes::from([received.as_bytes(), &written].concat());
         let message = Message::parse(&raw);
         (raw, message)
     });
@@ -306,22 +320,46 @@ impl Outgoing {
     }
 }
 
+/// Where policy wants mail to say something, it has a subject and a text.
+async fn require_content(session: &mut Session, user: UserId, wanted: &Wanted) -> Result<(), Problem> {
+    if !flow::policy_of(session, Some(user)).await?.settings.require_content {
+        return Ok(());
+    }
+    let is_blank = |text: &Option<String>| text.as_ref().is_none_or(|text| text.trim().is_empty());
+    if wanted.subject.trim().is_empty() {
+        return Err(Problem::invalid("subject", "By this workspace's policy a message needs a subject."));
+    }
+    if is_blank(&wanted.text) && is_blank(&wanted.html) {
+        return Err(Problem::invalid("text", "By this workspace's policy a message needs a text."));
+    }
+    Ok(())
+}
+
 /// Where policy lets mail over a limit fail, it is not even taken.
-async fn require_room(session: &mut Session, hands_in: HandsIn) -> Result<(), Problem> {
-    let Err(full) = submit::admit(session, hands_in).await? else { return Ok(()) };
+async fn require_room(session: &mut Session, hands_in: HandsIn, settings: &Settings) -> Result<(), Problem> {
+    let Err(full) = submit::admit(session, hands_in, settings).await? else { return Ok(()) };
     let wait = full.until.duration_since(flow::now()).as_secs().saturating_add(1);
     let seconds = u32::try_from(wait).unwrap_or(if wait < 0 { 1 } else { u32::MAX });
     Err(Problem::limited(format!("The message is not taken: {}.", full.text()), seconds))
 }
 
-async fn require_exit(api: &Api, session: &mut Session, sender: Sender<'_>) -> Result<Exit, Problem> {
-    let refusal = match submit::choose_exit(session, &api.gateway, sender).await? {
+async fn require_exit(
+    api: &Api,
+    session: &mut Session,
+    sender: Sender<'_>,
+    settings: &Settings,
+) -> Result<Exit, Problem> {
+    let refusal = match submit::choose_exit(session, &api.gateway, sender, settings).await? {
         Ok(exit) => return Ok(exit),
         Err(refusal) => refusal,
     };
     let advice = match &refusal {
         Refusal::ForeignDomain(domain) => {
             format!("Connect an account of the user, or add {domain} to the smarthost's from_domains.")
+        }
+        Refusal::SmarthostAlone | Refusal::SmarthostAloneFor(_) => {
+            "Set a smarthost that sends for the user's domain, or change bulk_route or workflow_route of the policy."
+                .to_owned()
         }
         _ => "Connect an account of the user, or set a smarthost.".to_owned(),
     };
@@ -365,12 +403,6 @@ async fn parent(
     }
     let summary = HeaderSummary::read(&session.blob(answered.blob).await?);
     Ok(Parent { conversation: conversation.or(Some(answered.conversation)), summary: Some(summary) })
-}
-
-/// Fixed at acceptance, from the key it was accepted under.
-fn message_id(api: &Api, key: MessageKey) -> Result<MessageId, Problem> {
-    let id = format!("{}@{}", key.uuid().simple(), api.gateway.settings.hostname);
-    MessageId::parse(&id).ok_or_else(Problem::internal)
 }
 
 impl Wanted {

@@ -20,7 +20,9 @@ pub(super) async fn find(session: &mut Session, id: MessageKey) -> Result<Stored
         return Ok(message);
     }
     let taken = session.inbound_head(id).await?.ok_or_else(Problem::not_found)?;
-    let became = taken.message.ok_or_else(|| unfiled(taken.state))?;
+    // Whose it will be is not known yet: only who sees everything is told of it.
+    let missing = if session.hides() { Problem::not_found() } else { unfiled(taken.state) };
+    let became = taken.message.ok_or(missing)?;
     session.message(became).await?.ok_or_else(Problem::not_found)
 }
 

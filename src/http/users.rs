@@ -13,6 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     access::Access,
+    accounts::own_address_of,
     body::{Input, Parameters, PathId},
     field::{self, Patch},
     once::{Answer, Stop},
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     core::{
-        account::AccountState,
+        account::{Account, AccountState},
         ids::{Id as _, UserId},
         people::{Role, User},
         route::{Route, RouteTarget, capture_local_part},
@@ -33,8 +34,9 @@ use crate::{
 };
 
 /// Addresses of one person besides the first.
-const ALIASES_MAX: usize = 50;
-/// Accounts that are looked at before a user is deleted; who has more is asked to disconnect them one by one all the same.
+pub(super) const ALIASES_MAX: usize = 50;
+/// Accounts that are looked at when a user is changed or deleted; who has more is asked to disconnect them one by one all the
+/// same.
 const ACCOUNTS_LOOKED_AT: u32 = 200;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -145,11 +147,28 @@ struct Listing {
     /// The user with this address, primary or alias.
     #[param(value_type = Option<String>)]
     email: Option<Address>,
+    /// `false`: those who have no account, or none that is not disconnected; `true`: the others.
+    #[param(value_type = Option<bool>)]
+    connected: Option<Whether>,
     /// 1 to 200; 50 when left out.
     #[serde(default)]
     #[param(value_type = Option<u32>)]
     limit: Limit,
     cursor: Option<String>,
+}
+
+/// A parameter is text, whatever it says.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Whether {
+    True,
+    False,
+}
+
+impl From<Whether> for bool {
+    fn from(whether: Whether) -> Self {
+        matches!(whether, Whether::True)
+    }
 }
 
 /// List the users, newest first.
@@ -166,7 +185,7 @@ async fn list(
         let found = session.user_by_address(email).await?;
         return Ok(List::whole(found.into_iter().map(UserView::from).collect()));
     }
-    let rows = session.users(&page).await?;
+    let rows = session.users(&page, query.connected.map(bool::from)).await?;
     let key = |row: &User| PageKey { at: row.created_at, id: row.id.uuid() };
     Ok(List::page(rows, query.limit, key, UserView::from))
 }
@@ -239,11 +258,28 @@ async fn change(
     }
     let user = input.value.apply(&api, old)?;
     tx.update_user(&user).await?;
+    // What is sent from his accounts stays his, whatever his other addresses.
+    for account in tx.accounts(&Page::new(ACCOUNTS_LOOKED_AT, None), &accounts_of(id)).await? {
+        if is_connected(&account) {
+            own_address_of(&mut tx, &access, &account).await?;
+        }
+    }
+    let user = tx.user(id).await?.ok_or_else(Problem::not_found)?;
     tx.commit().await?;
     Ok(Json(user.into()))
 }
 
-/// Delete a user, with his keys and his capture address. Messages stay. His accounts have to be disconnected first.
+fn accounts_of(user: UserId) -> AccountFilter {
+    AccountFilter { user: Some(user), state: None }
+}
+
+fn is_connected(account: &Account) -> bool {
+    !matches!(account.status.state, AccountState::Disconnected | AccountState::Erased)
+}
+
+/// Delete a user, with his keys and his capture address. His accounts have to be disconnected first; messages stay. What an
+/// account brought and was kept is the workspace's from then on and can be erased with that alone: to have it erased, choose
+/// that before.
 #[utoipa::path(delete, path = "/v1/workspaces/{ws}/users/{id}", tag = "users", operation_id = "delete_user",
     responses((status = 204, description = "The user is deleted.")))]
 async fn delete(
@@ -254,11 +290,9 @@ async fn delete(
     let mut tx = api.store().begin(access.workspace).await?;
     tx.user_to_change(id).await?.ok_or_else(Problem::not_found)?;
     access.act_for_all()?;
-    let his = AccountFilter { user: Some(id), state: None };
-    let accounts = tx.accounts(&Page::new(ACCOUNTS_LOOKED_AT, None), &his).await?;
-    let gone = [AccountState::Disconnected, AccountState::Erased];
-    if accounts.iter().any(|account| !gone.contains(&account.status.state)) {
-        let advice = "Disconnect his accounts first, and choose what becomes of their mail.";
+    let accounts = tx.accounts(&Page::new(ACCOUNTS_LOOKED_AT, None), &accounts_of(id)).await?;
+    if accounts.iter().any(is_connected) {
+        let advice = "Disconnect his accounts first, and choose what becomes of their mail: it cannot be erased later.";
         return Err(Problem::conflict("user_has_accounts", "The user has connected accounts.", advice));
     }
     tx.delete_user(id).await?;

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     core::{
         account::Security,
+        account_cause::Cause,
         event::{EVENT_TYPES, Event, JournalEntry},
         ids::{EventId, Id as _, WebhookId},
         webhook::Webhook,
@@ -68,13 +69,21 @@ struct WebhookView {
     /// What the last failed post came to, while it fails: `HTTP` and a status, or `no answer`.
     #[schema(example = "HTTP 500")]
     last_failure: Option<String>,
+    /// The kind of cause, in the words that users of other systems know it by, where the answer says as much.
+    #[schema(example = "Access denied for this app")]
+    title: Option<&'static str>,
+    /// What you can do about it.
+    advice: Option<&'static str>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
 
 impl From<Webhook> for WebhookView {
     fn from(webhook: Webhook) -> Self {
+        let cause = webhook.refusal().and_then(Cause::of_answer);
         Self {
+            title: cause.map(Cause::text),
+            advice: cause.map(Cause::recommendation),
             id: webhook.id,
             url: webhook.url,
             events: webhook.events,

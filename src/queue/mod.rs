@@ -327,6 +327,18 @@ impl Tx {
         if self.execute(hold).await? == 1 { Ok(()) } else { Err(Error::Fenced) }
     }
 
+    /// Writes another body for a job in hand: how far it has come, should its worker not come back.
+    ///
+    /// # Errors
+    /// `Fenced` when the lease ran out and somebody else took the job: the transaction must not be committed.
+    pub async fn rewrite_job(&mut self, leased: &Leased, job: &Job) -> Result<(), Error> {
+        let body = serde_json::to_string(job).map_err(|error| Error::Corrupt(error.to_string()))?;
+        let write = sql("update jobs set body = $4 \
+             where workspace = $1 and id = $2 and attempt = $3 and leased_until is not null");
+        let write = write.bind(self.workspace()).bind(leased.id).bind(leased.attempt).bind(body);
+        if self.execute(write).await? == 1 { Ok(()) } else { Err(Error::Fenced) }
+    }
+
     /// Settles a job in the transaction of what it did.
     ///
     /// # Errors

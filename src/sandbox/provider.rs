@@ -158,6 +158,15 @@ impl Provider {
         self.with(|world| world.bump_uid_validity(user, mailbox))
     }
 
+    /// Gives a mailbox this UIDVALIDITY and leaves its messages their UIDs: other providers number from one as well, so that
+    /// two mailboxes may have the same.
+    ///
+    /// # Errors
+    /// `NoUser`, `NoMailbox`.
+    pub fn set_uid_validity(&self, user: &Address, mailbox: &str, uid_validity: u32) -> Result<()> {
+        self.with(|world| world.mailbox_mut(user, mailbox).map(|mailbox| mailbox.uid_validity = uid_validity))
+    }
+
     /// Ends the user's sessions with `* BYE`.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ pub use client::{
 pub use data::{DataReader, DataState, received_fields};
 pub use handler::{AuthOutcome, Handler, HandlerFactory, ListenerKind, SessionInfo};
 pub use limits::{AUTH_LINE_BYTES_MAX, Budget, COMMAND_LINE_BYTES_MAX, Limits};
-pub use received::received_field;
+pub use received::{received_field, received_over_http};
 pub use reply::{Enhanced, Reply};
 pub use server::{Capacity, Server};
 pub use session::{Answer, Question, Session, Settings, Step, Waiting};

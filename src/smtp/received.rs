@@ -30,8 +30,18 @@ pub fn received_field(
         IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
     };
     let protocol = protocol(info, smtputf8);
-    let date = jiff::fmt::rfc2822::to_string(&now.to_zoned(TimeZone::UTC)).unwrap_or_default();
+    let date = written(now);
     format!("Received: from {hello} ({address})\r\n\tby {hostname} with {protocol} id {id};\r\n\t{date}\r\n")
+}
+
+/// The same of mail that came over HTTP, from whom is no mail server's business.
+#[must_use]
+pub fn received_over_http(hostname: &str, id: &str, now: Timestamp) -> String {
+    format!("Received: by {hostname} with HTTP id {id};\r\n\t{}\r\n", written(now))
+}
+
+fn written(now: Timestamp) -> String {
+    jiff::fmt::rfc2822::to_string(&now.to_zoned(TimeZone::UTC)).unwrap_or_default()
 }
 
 fn is_plain(c: char) -> bool {

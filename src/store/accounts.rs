@@ -2,7 +2,7 @@
 //!
 //! Not here: the mailboxes of an account (`store::mailboxes`) and who works it (`store::leases`).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -23,7 +23,7 @@ use crate::{
 };
 
 const COLUMNS: &str = "id, user_id, email, settings, state, state_since, detail, advice, last_synced_at, \
-     last_checked_at, next_attempt_at, progress, connected_at";
+     last_checked_at, next_attempt_at, progress, sending_refused, connected_at, generation";
 
 /// Most lines of an account's error log that are shown: one for each code, and there are not that many codes.
 const ERRORS_MAX: u32 = 200;
@@ -69,10 +69,20 @@ impl Tx {
             .bind(status.progress.as_ref().map(json_text))
             .bind(account.connected_at);
         self.execute(query).await?;
-        Ok(())
+        self.note_account_address(&account.email).await
     }
 
-    /// Changes address and servers of an account that stays connected.
+    /// An address that an account has had stays known as such, whatever becomes of the account and its user.
+    async fn note_account_address(&mut self, email: &Address) -> Result<(), Error> {
+        let hash = self.text_hasher().await?.hash(email.key());
+        let query =
+            sql("insert into account_addresses (workspace, hash) values ($1, $2) on conflict do nothing")
+                .bind(self.workspace())
+                .bind(hash.to_vec());
+        self.execute(query).await.map(drop)
+    }
+
+    /// Changes address and servers of an account that stays connected. Whether it may send is found out anew.
     ///
     /// # Errors
     /// `Missing` when there is no such account, `Conflict` when another has the address.
@@ -82,20 +92,70 @@ impl Tx {
         email: &Address,
         settings: &AccountSettings,
     ) -> Result<(), Error> {
-        let query = sql("update accounts set email = $3, settings = $4 where workspace = $1 and id = $2")
-            .bind(self.workspace())
-            .bind(id)
-            .bind(email.key())
-            .bind(json_text(settings));
-        changed(self.execute(query).await?)
+        let query = sql("update accounts set email = $3, settings = $4, sending_refused = null \
+             where workspace = $1 and id = $2")
+        .bind(self.workspace())
+        .bind(id)
+        .bind(email.key())
+        .bind(json_text(settings));
+        changed(self.execute(query).await?)?;
+        self.note_account_address(email).await
     }
 
-    /// Follows another mailbox under the same account from now on: nothing is read on from where the former one was left, and
-    /// places in that are told apart by its address, for UIDs mean nothing elsewhere.
+    /// Notes that the provider refuses the account's login for sending, or with `None` that it may be tried again.
     ///
     /// # Errors
     /// `Missing` when there is no such account.
-    pub async fn move_account(&mut self, id: AccountId, from: &Address, now: Timestamp) -> Result<(), Error> {
+    pub async fn refuse_sending(&mut self, id: AccountId, said: Option<&str>) -> Result<(), Error> {
+        let query = sql("update accounts set sending_refused = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(said.map(str::to_owned));
+        changed(self.execute(query).await?)
+    }
+
+    /// Takes mail for new that comes from then on.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn set_connected_at(&mut self, id: AccountId, at: Timestamp) -> Result<(), Error> {
+        let query = sql("update accounts set connected_at = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(at);
+        changed(self.execute(query).await?)
+    }
+
+    /// Has an account that fails count as failing since then.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn set_failing_since(&mut self, id: AccountId, at: Timestamp) -> Result<(), Error> {
+        let query = sql("update accounts set failing_since = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(at);
+        changed(self.execute(query).await?)
+    }
+
+    /// Has it borne in mind that what lies behind the account may be another mailbox from now on: the next session compares its
+    /// mailboxes with what is known by the messages, and no UID of before counts.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn begin_generation(&mut self, id: AccountId) -> Result<(), Error> {
+        let query = sql("update accounts set generation = generation + 1 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id);
+        changed(self.execute(query).await?)
+    }
+
+    /// Follows another mailbox under the same account from now on: nothing is read on from where the former one was left.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn move_account(&mut self, id: AccountId, now: Timestamp) -> Result<(), Error> {
+        self.begin_generation(id).await?;
         let query = sql("update accounts set connected_at = $3, last_checked_at = null \
              where workspace = $1 and id = $2")
         .bind(self.workspace())
@@ -105,21 +165,7 @@ impl Tx {
         let query = sql("delete from mailboxes where workspace = $1 and account = $2")
             .bind(self.workspace())
             .bind(id);
-        self.execute(query).await?;
-        let former = format!("{}/", from.key()).into_bytes();
-        for table in ["sightings", "decisions"] {
-            let text = if self.store().is_shared() {
-                format!("update {table} set mailbox = $3 || mailbox where workspace = $1 and account = $2")
-            } else {
-                // `||` would make a text of it.
-                format!(
-                    "update {table} set mailbox = cast($3 || mailbox as blob) where workspace = $1 and account = $2"
-                )
-            };
-            let query = sql(text).bind(self.workspace()).bind(id).bind(former.clone());
-            self.execute(query).await?;
-        }
-        Ok(())
+        self.execute(query).await.map(drop)
     }
 
     /// # Errors
@@ -207,24 +253,25 @@ impl Session {
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
-    /// Those of the addresses that other accounts of the workspace have or, disconnected since, had.
+    /// Those of the addresses that other accounts of the workspace have or had, be they disconnected or deleted since.
     pub async fn other_accounts_at(
         &mut self,
         own: AccountId,
         addresses: &[Address],
     ) -> Result<HashSet<Address>, Error> {
+        let (own, hasher) = (self.account(own).await?, self.text_hasher().await?);
+        let others = addresses.iter().filter(|one| own.as_ref().is_none_or(|own| own.email != **one));
+        let by_hash: HashMap<[u8; 16], &Address> = others.map(|one| (hasher.hash(one.key()), one)).collect();
+        let hashes: Vec<[u8; 16]> = by_hash.keys().copied().collect();
         let mut found = HashSet::new();
-        for some in addresses.chunks(LIST_MAX) {
-            let keys: Vec<_> = some.iter().map(Address::key).collect();
-            let query = Statement::new("select email from accounts where workspace = ")
+        for some in hashes.chunks(LIST_MAX) {
+            let query = Statement::new("select hash from account_addresses where workspace = ")
                 .arg(self.workspace())
-                .text(" and id <> ")
-                .arg(own)
-                .text(" and email in ")
-                .list(&keys)
+                .text(" and hash in ")
+                .list(some)
                 .query();
             for row in self.fetch_all(query).await? {
-                found.insert(row.address("email")?);
+                found.extend(by_hash.get(&row.get::<[u8; 16]>("hash")?).map(|address| (*address).clone()));
             }
         }
         Ok(found)
@@ -294,7 +341,9 @@ fn read(row: &Row) -> Result<Account, Error> {
             next_attempt_at: row.get("next_attempt_at")?,
             progress: row.opt_json("progress")?,
         },
+        sending_refused: row.get("sending_refused")?,
         connected_at: row.get("connected_at")?,
+        generation: row.get("generation")?,
     })
 }
 

@@ -58,15 +58,14 @@ impl SealedContent {
     /// The content, as it was put.
     ///
     /// # Errors
-    /// `Corrupt` when it does not open.
+    /// `Corrupt` when it does not open or its file is not there; `Unavailable` when it cannot be read now.
     pub async fn open(self) -> Result<Bytes, Error> {
         let Self { store, workspace, id, key_id, key, size, inline } = self;
         let sealed = match inline {
             Some(data) => data,
             None => {
                 let file = store.0.blobs.file(workspace, id);
-                let read = blocking(move || std::fs::read(file)).await;
-                read.map_err(|error| Error::Corrupt(format!("the file of a blob: {error}")))?
+                blocking(move || std::fs::read(&file).map_err(|error| unread(&file, error))).await?
             }
         };
         let open = move || {
@@ -84,12 +83,14 @@ pub(super) struct BlobDir {
     /// Workspaces whose directory was flushed into the root by this process. That it can be seen proves nothing: whoever has
     /// just made it may still be flushing.
     durable: Mutex<HashSet<WorkspaceId>>,
+    /// Files whose rows are gone and that are about to be removed.
+    leaving: Mutex<HashSet<PathBuf>>,
 }
 
 impl BlobDir {
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
         make_directory(directory)?;
-        Ok(Self { root: directory.to_owned(), durable: Mutex::default() })
+        Ok(Self { root: directory.to_owned(), durable: Mutex::default(), leaving: Mutex::default() })
     }
 
     fn directory(&self, workspace: WorkspaceId) -> PathBuf {
@@ -98,6 +99,10 @@ impl BlobDir {
 
     fn with_durable<T>(&self, look: impl FnOnce(&mut HashSet<WorkspaceId>) -> T) -> T {
         look(&mut self.durable.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn with_leaving<T>(&self, look: impl FnOnce(&mut HashSet<PathBuf>) -> T) -> T {
+        look(&mut self.leaving.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn file(&self, workspace: WorkspaceId, id: Uuid) -> PathBuf {
@@ -198,6 +203,31 @@ impl Store {
         drop(tokio::task::spawn_blocking(move || std::fs::remove_dir_all(directory)));
     }
 
+    /// Returns when the files of all content that this process has deleted in a workspace are gone from its disk.
+    ///
+    /// # Errors
+    /// From the disk.
+    pub async fn finish_removals(&self, workspace: WorkspaceId) -> Result<(), Error> {
+        let directory = self.0.blobs.directory(workspace);
+        let leaving: Vec<PathBuf> = self.0.blobs.with_leaving(|leaving| {
+            leaving.iter().filter(|file| file.parent() == Some(&directory)).cloned().collect()
+        });
+        let removed = blocking(move || {
+            for file in leaving {
+                match std::fs::remove_file(file) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            match File::open(directory) {
+                // There never was a large one.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                opened => opened?.sync_all(),
+            }
+        });
+        removed.await.map_err(|error| self.disk_error(error))
+    }
+
     pub(super) fn blob_directory(&self) -> &Path {
         &self.0.blobs.root
     }
@@ -283,11 +313,30 @@ impl Tx {
              returning case when data is null then 1 else 0 end as in_file");
         let row = self.fetch_optional(delete.bind(workspace).bind(id)).await?;
         if row.map(|row| row.get::<bool>("in_file")).transpose()? == Some(true) {
-            let file = self.store().0.blobs.file(workspace, id);
-            // Forgotten in a crash, the file is swept later.
-            self.on_commit(move |_| drop(tokio::task::spawn_blocking(move || std::fs::remove_file(file))));
+            self.unlink(id);
         }
         Ok(())
+    }
+
+    /// Leaves out what was sealed for this transaction and turned out not to be wanted: once that is committed, its file goes.
+    pub fn leave_sealed(&mut self, blob: &SealedBlob) {
+        if blob.inline.is_none() && blob.workspace == self.workspace() {
+            self.unlink(blob.id);
+        }
+    }
+
+    /// Removes a file once this is committed. Forgotten in a crash, it is swept later.
+    fn unlink(&mut self, id: Uuid) {
+        let file = self.store().0.blobs.file(self.workspace(), id);
+        self.on_commit(move |store| {
+            store.0.blobs.with_leaving(|leaving| leaving.insert(file.clone()));
+            let store = store.clone();
+            drop(tokio::task::spawn_blocking(move || {
+                let removed = std::fs::remove_file(&file);
+                store.0.blobs.with_leaving(|leaving| leaving.remove(&file));
+                removed
+            }));
+        });
     }
 }
 
@@ -303,6 +352,17 @@ fn make_directory(directory: &Path) -> io::Result<()> {
         Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
+    }
+}
+
+/// Why a file could not be read. What is not there, or not readable where it lies on the disk, is missing from the data; too
+/// many open files, say, or a disk that is not mounted, say nothing about it.
+fn unread(file: &Path, error: io::Error) -> Error {
+    let is_mounted = file.parent().is_some_and(Path::is_dir);
+    match error.kind() {
+        io::ErrorKind::NotFound if is_mounted => Error::Corrupt(format!("the file of a blob: {error}")),
+        _ if error.raw_os_error() == Some(EIO) => Error::Corrupt(format!("the file of a blob: {error}")),
+        _ => Error::Unavailable(sqlx::Error::Io(error)),
     }
 }
 

@@ -69,21 +69,23 @@ impl Tx {
         self.put_contact_relations(contact).await
     }
 
-    /// Replaces all but who created it and when. Addresses that stay keep the time they were added.
+    /// Replaces all but who created it and when, and notes that it is not as it was made any more. Addresses that stay keep
+    /// the time they were added.
     ///
     /// # Errors
     /// `Missing` when there is no such contact or a related one is not there, `Conflict` when the external id is taken.
     pub async fn update_contact(&mut self, contact: &Contact, now: Timestamp) -> Result<(), Error> {
         let query =
             sql("update contacts set email = $3, name = $4, assigned_user_id = $5, external_id = $6, \
-             metadata = $7 where workspace = $1 and id = $2")
+             metadata = $7, changed_at = $8 where workspace = $1 and id = $2")
             .bind(self.workspace())
             .bind(contact.id)
             .bind(contact.email.to_string())
             .bind(contact.name.clone())
             .bind(contact.assigned_user_id)
             .bind(contact.external_id.clone())
-            .bind(json_text(&contact.metadata));
+            .bind(json_text(&contact.metadata))
+            .bind(now);
         changed(self.execute(query).await?)?;
         let query = Statement::new("delete from contact_addresses where workspace = ")
             .arg(self.workspace())
@@ -146,6 +148,21 @@ impl Tx {
 }
 
 impl Session {
+    /// When the account that last found mail of any contact, among those that brought mail of this one, found it.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn contact_synced_at(&mut self, id: ContactId) -> Result<Option<Timestamp>, Error> {
+        let query =
+            sql("select max(a.last_synced_at) as at from accounts a where a.workspace = $1 and a.id in \
+             (select s.account from message_contacts p \
+             join sightings s on s.workspace = p.workspace and s.message = p.message \
+             where p.workspace = $1 and p.contact = $2 and s.account is not null)")
+            .bind(self.workspace())
+            .bind(id);
+        self.fetch_one(query).await?.get("at")
+    }
+
     pub async fn contact(&mut self, id: ContactId) -> Result<Option<Contact>, Error> {
         let query = sql(format!("select {COLUMNS} from contacts where workspace = $1 and id = $2"))
             .bind(self.workspace())

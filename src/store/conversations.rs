@@ -125,7 +125,7 @@ impl Tx {
         conversation: ConversationId,
     ) -> Result<(), Error> {
         let workspace = self.workspace();
-        let mut keys = keys.to_vec();
+        let mut keys = self.kept_keys(keys).await?;
         // All in one order, so that two transactions with the same keys wait for each other and not in a ring.
         keys.sort_unstable();
         keys.dedup();
@@ -311,10 +311,12 @@ impl Tx {
 impl Session {
     /// A conversation as it is stored: a merged one with `merged_into`.
     pub async fn conversation(&mut self, id: ConversationId) -> Result<Option<Conversation>, Error> {
-        let query =
-            sql(format!("select {COLUMNS} from conversations c where c.workspace = $1 and c.id = $2"))
-                .bind(self.workspace())
-                .bind(id);
+        let query = Statement::new(format!("select {COLUMNS} from conversations c where c.workspace = "))
+            .arg(self.workspace())
+            .text(" and c.id = ")
+            .arg(id)
+            .conversation_seen(self.viewer)
+            .query();
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
@@ -339,7 +341,8 @@ impl Session {
         let workspace = self.workspace();
         let mut query = Statement::new(format!("select {COLUMNS} from conversations c where c.workspace = "))
             .arg(workspace)
-            .text(" and c.merged_into is null");
+            .text(" and c.merged_into is null")
+            .among_seen_conversations(workspace, self.viewer);
         if let Some(contact) = filter.contact {
             query = query
                 .text(
@@ -349,6 +352,7 @@ impl Session {
                 .arg(workspace)
                 .text(" and p.contact = ")
                 .arg(contact)
+                .seen(self.viewer)
                 .text(")");
         }
         if let Some(user) = filter.user {
@@ -386,7 +390,7 @@ impl Session {
 
     /// The conversations that have one of these keys, merged ones as what they were merged into; each once, eldest first.
     pub async fn threads_found(&mut self, keys: &[[u8; 16]]) -> Result<Vec<ConversationRef>, Error> {
-        let mut found = Vec::new();
+        let (keys, mut found) = (self.kept_keys(keys).await?, Vec::new());
         for some in keys.chunks(LIST_MAX) {
             let query = Statement::new(
                 "select distinct r.id, r.created_at from thread_keys k \
@@ -409,18 +413,19 @@ impl Session {
 
     /// Those of the keys that some conversation has: many messages are asked about at once.
     pub async fn thread_keys_known(&mut self, keys: &[[u8; 16]]) -> Result<HashSet<[u8; 16]>, Error> {
-        let mut known = HashSet::new();
+        let (keys, mut known) = (self.index_keys(keys).await?, HashSet::new());
         for some in keys.chunks(LIST_MAX) {
+            let kept: Vec<_> = some.iter().map(|key| key.kept).collect();
             let query = Statement::new("select key from thread_keys where workspace = ")
                 .arg(self.workspace())
                 .text(" and key in ")
-                .list(some)
+                .list(&kept)
                 .query();
             for row in self.fetch_all(query).await? {
-                known.insert(row.get("key")?);
+                known.insert(row.get::<[u8; 16]>("key")?);
             }
         }
-        Ok(known)
+        Ok(keys.iter().filter(|key| known.contains(&key.kept)).map(|key| key.asked).collect())
     }
 }
 

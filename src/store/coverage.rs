@@ -119,17 +119,18 @@ impl Session {
     }
 
     async fn left_out_by(&mut self, authors: &[Hash], since: Timestamp) -> Result<Vec<LeftOut>, Error> {
-        // Drafts were never sent, and what stays in the house is no mail with contacts.
+        // Drafts were never sent, what stays in the house is no mail with contacts, and another workspace's is there.
         let query = Statement::new(
             "select d.id, o.role, o.hash from decision_hashes h cross join decisions d cross join decision_hashes o \
              where h.role = 'author' and d.workspace = h.workspace and d.id = h.decision and d.verdict <> 'synced' \
-             and d.account is not null and d.rule not in ('draft', 'internal') and o.workspace = d.workspace \
+             and d.account is not null and d.rule not in ('draft', 'internal', 'sent_by_other_workspace', 'answers_other_workspace', \
+             'replied_by_other_workspace') and o.workspace = d.workspace \
              and o.decision = d.id and o.role in ('id', 'address') and h.workspace = ",
         )
         .arg(self.workspace())
         .text(" and h.hash in ")
         .list(authors)
-        .text(" and d.at >= ")
+        .text(" and coalesce(d.written_at, d.at) >= ")
         .arg(since)
         .text(" order by d.id desc limit ")
         .arg(LEFT_OUT_ROWS_MAX)

@@ -103,7 +103,8 @@ impl Session {
         rows.iter().map(|row| Ok(Trace { blob: row.get("id")?, message: row.opt_id("message")? })).collect()
     }
 
-    /// Entries of the journal after this one that tell of the account, or of contacts: number, type and data.
+    /// Entries of the journal after this one that tell of the account, of messages or of contacts: number and data. What a
+    /// message's entry names is the account that brought it first, which need not be the one that takes it away.
     ///
     /// # Errors
     /// When the database is out of reach.
@@ -114,7 +115,8 @@ impl Session {
     ) -> Result<Vec<(i64, Value)>, Error> {
         let query = sql(format!(
             "select seq, data from events where workspace = $1 and seq > $2 \
-             and (data like $3 or type in ('contact.created', 'contact.matched')) order by seq limit {ROWS_AT_ONCE}"
+             and (data like $3 or type like 'message.%' or type in ('contact.created', 'contact.matched')) \
+             order by seq limit {ROWS_AT_ONCE}"
         ))
         .bind(self.workspace())
         .bind(after)
@@ -157,7 +159,8 @@ impl Tx {
     }
 
     /// Erases those of these messages that this account alone has seen, and of the others that it has seen them; those whose
-    /// content is under its key still are left as they are. To be called with the filing lock.
+    /// content is under its key still are left as they are, and so are those that it has not seen, or no more. To be called
+    /// with the filing lock.
     ///
     /// # Errors
     /// When the database is out of reach.
@@ -177,6 +180,16 @@ impl Tx {
             .text(&format!(" and {SEEN_ELSEWHERE}"))
             .query();
         let held: Vec<MessageKey> = ids(&self.fetch_all(query).await?, "message")?;
+        // Whoever has looked for them before may have come here before: what this account is not known to have seen by now
+        // is not its own to erase.
+        let query = Statement::new("select distinct message from sightings where workspace = ")
+            .arg(workspace)
+            .text(" and account = ")
+            .arg(account)
+            .text(" and message in ")
+            .list(messages)
+            .query();
+        let seen: Vec<MessageKey> = ids(&self.fetch_all(query).await?, "message")?;
         let waiting = self.kept_under_key_of(account, &held).await?;
         let freed: Vec<MessageKey> = held
             .iter()
@@ -192,7 +205,7 @@ impl Tx {
             .query();
         self.execute(query).await?;
         receipt.messages_kept += freed.len() as u64;
-        let gone: Vec<MessageKey> = messages.iter().filter(|key| !held.contains(key)).copied().collect();
+        let gone: Vec<MessageKey> = seen.into_iter().filter(|key| !held.contains(key)).collect();
         self.erase_messages(&gone, receipt).await
     }
 
@@ -217,12 +230,14 @@ impl Tx {
         self.erase_contacts(&made, receipt).await
     }
 
-    /// The contacts of these messages that the mail of an account may have made: the CRM knows nothing of them yet.
+    /// The contacts of these messages that the mail of an account has made and that nobody has done anything with since.
     async fn contacts_made_by(&mut self, messages: &[MessageKey]) -> Result<Vec<ContactId>, Error> {
         let query = Statement::new(
             "select distinct c.id from message_contacts p \
              join contacts c on c.workspace = p.workspace and c.id = p.contact \
-             where c.created_by in ('sent', 'exchange') and c.external_id is null and p.workspace = ",
+             where c.created_by in ('sent', 'exchange') and c.changed_at is null and not exists \
+             (select 1 from contact_relations r where r.workspace = c.workspace and r.related = c.id) \
+             and p.workspace = ",
         )
         .arg(self.workspace())
         .text(" and p.message in ")
@@ -331,19 +346,6 @@ impl Tx {
         self.execute(query).await.map(drop)
     }
 
-    /// Those of these contacts that there are.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn contacts_there(&mut self, contacts: &[ContactId]) -> Result<Vec<ContactId>, Error> {
-        let mut found = Vec::new();
-        for some in contacts.chunks(LIST_MAX) {
-            let query = self.of("select id from contacts", "id", some);
-            found.extend(ids::<ContactId>(&self.fetch_all(query).await?, "id")?);
-        }
-        Ok(found)
-    }
-
     /// Forgets an account but for its id, its user, its times and its receipt, and destroys its key.
     ///
     /// # Errors
@@ -352,8 +354,16 @@ impl Tx {
         let workspace = self.workspace();
         let nowhere = Endpoint { host: NOWHERE.to_owned(), port: 0, security: Security::Tls };
         let settings = AccountSettings { imap: nowhere.clone(), smtp: nowhere };
-        let query = sql("update accounts set email = $3, settings = $4, credentials = $5, key_id = null \
-             where workspace = $1 and id = $2")
+        // It had become one of the user's own with the account. The one that he is known by stays his.
+        let query = sql("delete from user_addresses where workspace = $1 \
+             and address = (select email from accounts where workspace = $1 and id = $2) \
+             and user_id = (select user_id from accounts where workspace = $1 and id = $2) \
+             and address not in (select email from users where workspace = $1)")
+        .bind(workspace)
+        .bind(account);
+        self.execute(query).await?;
+        let query = sql("update accounts set email = $3, settings = $4, credentials = $5, key_id = null, \
+             sending_refused = null where workspace = $1 and id = $2")
         .bind(workspace)
         .bind(account)
         .bind(format!("{}@{NOWHERE}", account.uuid().simple()))

@@ -9,7 +9,7 @@ use super::{Error, Store, Tx, columns::changed, sql::sql};
 use crate::core::{ids::WorkspaceId, job::JobKind};
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 37] = [
+const TABLES: [&str; 39] = [
     "jobs",
     "lanes",
     "sightings",
@@ -19,6 +19,7 @@ const TABLES: [&str; 37] = [
     "decisions",
     "submission_recipients",
     "submissions",
+    "subject_keys",
     "messages",
     "thread_keys",
     "conversation_partings",
@@ -31,6 +32,7 @@ const TABLES: [&str; 37] = [
     "routes",
     "mailboxes",
     "account_errors",
+    "account_addresses",
     "send_rests",
     "grants",
     "accounts",

@@ -183,7 +183,8 @@ fn constraint(error: &dyn sqlx::error::DatabaseError) -> &'static str {
 }
 
 /// Every unique constraint: its name, and what SQLite says in its place. A test compares this with the schema.
-pub(super) const CONSTRAINTS: [(&str, &str); 51] = [
+pub(super) const CONSTRAINTS: [(&str, &str); 53] = [
+    ("account_addresses_pkey", "account_addresses.workspace, account_addresses.hash"),
     ("grants_pkey", "grants.workspace, grants.account"),
     ("account_errors_pkey", "account_errors.workspace, account_errors.account, account_errors.code"),
     ("accounts_email_unique", "accounts.workspace, accounts.email"),
@@ -247,6 +248,7 @@ pub(super) const CONSTRAINTS: [(&str, &str); 51] = [
         "submission_recipients_pkey",
         "submission_recipients.workspace, submission_recipients.message, submission_recipients.address",
     ),
+    ("subject_keys_pkey", "subject_keys.workspace, subject_keys.message"),
     ("submissions_pkey", "submissions.workspace, submissions.message"),
     ("thread_keys_pkey", "thread_keys.workspace, thread_keys.key"),
     (

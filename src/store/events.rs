@@ -75,19 +75,20 @@ impl Tx {
     async fn put_entries(&mut self, events: &[Event], entries: &[JournalEntry]) -> Result<(), Error> {
         let workspace = self.workspace();
         for (events, entries) in events.chunks(LIST_MAX).zip(entries.chunks(LIST_MAX)) {
-            let rows = events.iter().zip(entries).map(|(event, entry)| -> [Arg; 7] {
+            let rows = events.iter().zip(entries).map(|(event, entry)| -> [Arg; 8] {
                 [
                     workspace.into(),
                     entry.seq.into(),
                     entry.id.into(),
                     event.kind().into(),
                     event.conversation().into(),
+                    event.message().into(),
                     entry.created_at.into(),
                     json_text(&entry.data).into(),
                 ]
             });
             let query = Statement::new(
-                "insert into events (workspace, seq, id, type, conversation, created_at, data) values ",
+                "insert into events (workspace, seq, id, type, conversation, message, created_at, data) values ",
             )
             .rows(rows)
             .query();
@@ -166,22 +167,32 @@ fn entry(seq: i64, event: &Event, now: Timestamp) -> JournalEntry {
 }
 
 impl Session {
-    /// Events after a number, oldest first, of these types or of all.
+    /// Events after a number, oldest first, of these types or of all. Where something is hidden, of the next numbers up to
+    /// [`Session::journal_reach`]: however much is hidden, it costs no more.
     pub async fn journal(
         &mut self,
         after: i64,
         types: Option<&[String]>,
         limit: u32,
     ) -> Result<Vec<JournalEntry>, Error> {
-        let mut query = Statement::new(format!("select {COLUMNS} from events where workspace = "))
+        let reach = self.journal_reach(after);
+        let mut query = Statement::new(format!("select {COLUMNS} from events e where workspace = "))
             .arg(self.workspace())
             .text(" and seq > ")
-            .arg(after);
+            .arg(after)
+            .given(" and seq <= ", reach)
+            .event_seen(self.viewer);
         if let Some(types) = types {
             query = query.text(" and type in ").list(types);
         }
         let query = query.text(" order by seq limit ").arg(limit.min(JOURNAL_ROWS_MAX)).query();
         self.fetch_all(query).await?.iter().map(read).collect()
+    }
+
+    /// How far one look into the journal goes after this number; `None` when it goes to the end.
+    #[must_use]
+    pub fn journal_reach(&self, after: i64) -> Option<i64> {
+        self.hides().then(|| after.saturating_add(i64::from(JOURNAL_ROWS_MAX)))
     }
 
     pub async fn event_by_seq(&mut self, seq: i64) -> Result<Option<JournalEntry>, Error> {

@@ -16,6 +16,8 @@ pub struct AccountAccess {
     pub email: Address,
     pub settings: AccountSettings,
     pub credentials: Credentials,
+    /// The account's, when this was read.
+    pub generation: u32,
 }
 
 /// Where a smarthost is, and what logs in there.
@@ -69,6 +71,7 @@ impl Session {
             email: account.email,
             settings: account.settings,
             credentials,
+            generation: account.generation,
         }))
     }
 

@@ -486,6 +486,12 @@ impl Tx {
         let update =
             sql("update inbound set state = $3, message = $4, blob = $5 where workspace = $1 and id = $2");
         let update = update.bind(workspace).bind(id).bind(state.as_str()).bind(message).bind(kept);
-        self.execute(update).await.map(drop)
+        self.execute(update).await?;
+        if state == InboundState::Dropped {
+            let forget = sql("update inbound set door = $3 where workspace = $1 and id = $2");
+            let forget = forget.bind(workspace).bind(id).bind(json(&Door::forgotten())?);
+            self.execute(forget).await?;
+        }
+        Ok(())
     }
 }

@@ -16,23 +16,20 @@ use super::{
 };
 use crate::{
     core::{
-        ids::{AccountId, DecisionId, Id as _, UserId, WorkspaceId},
-        limits::{Count, Counted, Level, Limits, PLACELESS, Quota},
+        allowance::{Allowance, Limits},
+        ids::{AccountId, DecisionId, Id as _, MessageKey, UserId, WorkspaceId},
+        inbound::Principal,
+        limits::{Count, Counted, Level, PLACELESS, Quota},
+        policy::Preset,
     },
     mail::MessageId,
 };
 
 /// Most rows that are looked after at once.
 const ROWS_MAX: u32 = 200;
-
-/// What a user is allowed, and whose day counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Allowance {
-    /// IANA name.
-    pub timezone: String,
-    pub workspace: Limits,
-    pub user: Limits,
-}
+/// Recipients that are counted before somebody's place in the queue: who waits behind more is told less than the truth, and
+/// looks again then.
+const AHEAD_MAX: u32 = 1000;
 
 /// A limit that was told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +91,25 @@ impl Tx {
             self.execute(query).await?;
         }
         Ok(())
+    }
+
+    /// Takes back what was counted in a slot.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn uncount_usage(
+        &mut self,
+        user: UserId,
+        (counted, slot, count): (Counted, Timestamp, u64),
+    ) -> Result<(), Error> {
+        let query = sql("update usage_counts set used = case when used > $5 then used - $5 else 0 end \
+             where workspace = $1 and user_id = $2 and counted = $3 and slot = $4")
+        .bind(self.workspace())
+        .bind(user)
+        .bind(word(&counted))
+        .bind(slot)
+        .bind(stored_count(count));
+        self.execute(query).await.map(drop)
     }
 
     /// Notes how near a limit is, to be looked at again then. True when that is more than was noted before: then it is to be
@@ -191,20 +207,29 @@ impl Session {
         user.map_or_else(|| self.workspace().uuid(), UserId::uuid)
     }
 
-    /// What a user, or the workspace where none is named, is allowed.
+    /// What is said of the limits of a user, or of the workspace where none is named.
     ///
     /// # Errors
     /// `Missing` when the workspace has been deleted.
     pub async fn allowance(&mut self, user: Option<UserId>) -> Result<Allowance, Error> {
         let (workspace, subject) = (self.workspace(), self.subject(user));
-        let query = sql("select w.timezone, l.subject, l.body from workspaces w left join limits l \
-             on l.workspace = w.id and l.subject in ($2, $3) where w.id = $1")
-        .bind(workspace)
-        .bind(workspace)
-        .bind(subject);
+        let query =
+            sql("select w.timezone, w.preset, u.preset as user_preset, l.subject, l.body from workspaces w \
+             left join users u on u.workspace = w.id and u.id = $2 \
+             left join limits l on l.workspace = w.id and l.subject in (w.id, $2) where w.id = $1")
+            .bind(workspace)
+            .bind(subject);
         let rows = self.fetch_all(query).await?;
-        let timezone = rows.first().ok_or(Error::Missing)?.get("timezone")?;
-        let mut allowance = Allowance { timezone, workspace: Limits::default(), user: Limits::default() };
+        let first = rows.first().ok_or(Error::Missing)?;
+        let preset = limits_of(&first.get::<String>("preset")?)?;
+        let own_preset = first.get::<Option<String>>("user_preset")?;
+        let mut allowance = Allowance {
+            timezone: first.get("timezone")?,
+            preset,
+            users_preset: own_preset.as_deref().map_or(Ok(preset), limits_of)?,
+            workspace: Limits::default(),
+            user: Limits::default(),
+        };
         for row in &rows {
             let Some(limits) = row.opt_json("body")? else { continue };
             match row.get::<Option<Uuid>>("subject")? == Some(workspace.uuid()) {
@@ -275,37 +300,56 @@ impl Session {
         self.fetch_all(query).await?.iter().map(|row| row.id("id")).collect()
     }
 
-    /// Those of these Message-IDs under which mail was handed in for sending.
+    /// Those of these Message-IDs under which mail was handed in for sending. What came to a reply address and was passed on was
+    /// sent before by whoever wrote it.
     pub async fn submitted_ids(&mut self, ids: &[MessageId]) -> Result<HashSet<MessageId>, Error> {
         let mut found = HashSet::new();
         let texts: Vec<&str> = ids.iter().map(MessageId::as_str).collect();
         for some in texts.chunks(LIST_MAX) {
             let query = Statement::new(
-                "select i.rfc822_id from message_ids i cross join submissions s \
+                "select i.rfc822_id, s.principal from message_ids i cross join submissions s \
                  where s.workspace = i.workspace and s.message = i.message and i.workspace = ",
             )
             .arg(self.workspace())
             .text(" and i.rfc822_id in ")
             .list(some)
             .query();
-            let rows = self.fetch_all(query).await?;
-            found.extend(
-                rows.iter().map(|row| row.opt_message_id("rfc822_id")).collect::<Result<Vec<_>, _>>()?,
-            );
+            for row in self.fetch_all(query).await? {
+                if !matches!(row.json("principal")?, Principal::Participant(_)) {
+                    found.extend(row.opt_message_id("rfc822_id")?);
+                }
+            }
         }
-        Ok(found.into_iter().flatten().collect())
+        Ok(found)
     }
 
     /// Messages of a user, and their recipients, that wait to be sent and will be counted then.
     pub async fn unsent_of(&mut self, user: UserId) -> Result<(u64, u64), Error> {
-        let query = sql("select count(distinct s.message) as messages, count(*) as recipients \
+        self.unsent(user, None).await
+    }
+
+    /// The same of those that were taken before this message; of a great many no more than some.
+    pub async fn unsent_before(&mut self, user: UserId, message: MessageKey) -> Result<(u64, u64), Error> {
+        self.unsent(user, Some(message)).await
+    }
+
+    async fn unsent(&mut self, user: UserId, before: Option<MessageKey>) -> Result<(u64, u64), Error> {
+        let most = before.map(|_| format!(" limit {AHEAD_MAX}")).unwrap_or_default();
+        let query = Statement::new(
+            "select count(distinct ahead.message) as messages, count(*) as recipients from (select s.message \
              from submissions s cross join messages m cross join submission_recipients r \
              where m.workspace = s.workspace and m.id = s.message and r.workspace = s.workspace \
-             and r.message = s.message and s.workspace = $1 and s.state in ('queued', 'deferred') \
+             and r.message = s.message and s.state in ('queued', 'deferred') \
              and (s.account is not null or s.class = 'individual') and m.author_role = 'user' \
-             and m.author_id = $2 and r.state in ('queued', 'deferred')")
-        .bind(self.workspace())
-        .bind(user);
+             and r.state in ('queued', 'deferred') and s.workspace = ",
+        )
+        .arg(self.workspace())
+        .text(" and m.author_id = ")
+        .arg(user)
+        // A key tells when a message was taken.
+        .given(" and s.message < ", before)
+        .text(&format!("{most}) as ahead"))
+        .query();
         let row = self.fetch_one(query).await?;
         Ok((row.get("messages")?, row.get("recipients")?))
     }
@@ -346,6 +390,12 @@ impl System {
         .bind(PURGE_ROWS_MAX);
         self.execute(query).await
     }
+}
+
+/// What the preset of this name says.
+fn limits_of(preset: &str) -> Result<Limits, Error> {
+    let preset = Preset::named(preset).ok_or_else(|| Error::Corrupt("the preset is none".into()))?;
+    Ok(preset.limits)
 }
 
 fn read_told(row: &Row) -> Result<ToldLevel, Error> {

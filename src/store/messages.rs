@@ -142,9 +142,12 @@ impl Tx {
 
 impl Session {
     pub async fn message(&mut self, id: MessageKey) -> Result<Option<StoredMessage>, Error> {
-        let query = sql(format!("select {COLUMNS} from messages m where m.workspace = $1 and m.id = $2"))
-            .bind(self.workspace())
-            .bind(id);
+        let query = Statement::new(format!("select {COLUMNS} from messages m where m.workspace = "))
+            .arg(self.workspace())
+            .text(" and m.id = ")
+            .arg(id)
+            .seen(self.viewer)
+            .query();
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
@@ -198,16 +201,23 @@ impl Session {
     }
 
     /// The messages of a conversation, newest first. A merged conversation answers for the one it was merged into.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such conversation, or all of it is hidden.
     pub async fn conversation_messages(
         &mut self,
         conversation: ConversationId,
         page: &Page,
     ) -> Result<Vec<StoredMessage>, Error> {
+        if self.hides() {
+            self.conversation(conversation).await?.ok_or(Error::Missing)?;
+        }
         let root = self.root(conversation).await?;
         let query = Statement::new(format!("select {COLUMNS} from messages m where m.workspace = "))
             .arg(self.workspace())
             .text(" and m.conversation = ")
             .arg(root)
+            .seen(self.viewer)
             .page(page, "m.sent_at", "m.id");
         self.fetch_all(query).await?.iter().map(read).collect()
     }
@@ -221,6 +231,7 @@ impl Session {
         .arg(self.workspace())
         .text(" and c.contact = ")
         .arg(contact)
+        .seen(self.viewer)
         .page(page, "c.sent_at", "c.message");
         self.fetch_all(query).await?.iter().map(read).collect()
     }

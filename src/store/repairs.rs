@@ -101,7 +101,7 @@ impl Tx {
         from: ConversationId,
         to: ConversationId,
     ) -> Result<(), Error> {
-        let workspace = self.workspace();
+        let (workspace, keys) = (self.workspace(), self.kept_keys(keys).await?);
         for some in keys.chunks(LIST_MAX) {
             let query = Statement::new("update thread_keys set conversation = ")
                 .arg(to)
@@ -190,21 +190,47 @@ impl Session {
         &mut self,
         keys: &[[u8; 16]],
     ) -> Result<HashMap<[u8; 16], ConversationId>, Error> {
-        let mut roots = HashMap::new();
+        let (keys, mut roots) = (self.index_keys(keys).await?, HashMap::new());
         for some in keys.chunks(LIST_MAX) {
+            let kept: Vec<_> = some.iter().map(|key| key.kept).collect();
             let query = Statement::new(
                 "select k.key, coalesce(c.merged_into, c.id) as root from thread_keys k \
                  join conversations c on c.workspace = k.workspace and c.id = k.conversation where k.workspace = ",
             )
             .arg(self.workspace())
             .text(" and k.key in ")
-            .list(some)
+            .list(&kept)
             .query();
             for row in self.fetch_all(query).await? {
-                roots.insert(row.get("key")?, row.id("root")?);
+                let kept: [u8; 16] = row.get("key")?;
+                if let Some(key) = some.iter().find(|key| key.kept == kept) {
+                    roots.insert(key.asked, row.id("root")?);
+                }
             }
         }
         Ok(roots)
+    }
+
+    /// The subject of each of these conversations; those that are not there are left out.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn subjects_of(
+        &mut self,
+        conversations: &[ConversationId],
+    ) -> Result<HashMap<ConversationId, Option<String>>, Error> {
+        let mut found = HashMap::new();
+        for some in conversations.chunks(LIST_MAX) {
+            let query = Statement::new("select id, subject from conversations where workspace = ")
+                .arg(self.workspace())
+                .text(" and id in ")
+                .list(some)
+                .query();
+            for row in self.fetch_all(query).await? {
+                found.insert(row.id("id")?, row.get("subject")?);
+            }
+        }
+        Ok(found)
     }
 
     /// The conversation of each of these messages; those that are not there are left out.

@@ -110,7 +110,7 @@ impl ReadSystem {
 }
 
 /// Both halves of an address as they are stored: in lower case, the local part quoted where it must be.
-fn parts(address: &Address) -> (&str, &str) {
+pub(super) fn parts(address: &Address) -> (&str, &str) {
     address.key().rsplit_once('@').unwrap_or((address.key(), ""))
 }
 

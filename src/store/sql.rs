@@ -93,6 +93,7 @@ arg! {
     i64 => Int(value) value;
     i32 => Int(value) i64::from(value);
     u32 => Int(value) i64::from(value);
+    u64 => Int(value) i64::try_from(value).unwrap_or(i64::MAX);
     u16 => Int(value) i64::from(value);
     bool => Int(value) i64::from(value);
     Timestamp => Int(value) value.as_microsecond();

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     core::{
-        ids::{AccountId, MessageKey, UserId},
+        ids::{AccountId, ConversationId, MessageKey, UserId},
         submission::{DsnOrder, Hold, RecipientState, SentCopy, Submission, SubmissionState},
     },
     mail::{Address, MessageId, Recipient, ReversePath},
@@ -124,13 +124,14 @@ impl Tx {
         let mut seen = std::collections::HashSet::new();
         let once: Vec<_> = recipients.iter().filter(|state| seen.insert(&state.recipient.address)).collect();
         for some in once.chunks(LIST_MAX) {
-            let rows = some.iter().map(|state| -> [Arg; 11] {
+            let rows = some.iter().map(|state| -> [Arg; 12] {
                 [
                     workspace.into(),
                     message.into(),
                     state.recipient.address.to_string().into(),
                     json_text(&state.recipient.notify).into(),
                     state.recipient.original.clone().into(),
+                    word(&state.role).into(),
                     word(&state.state).into(),
                     state.code.into(),
                     state.status.clone().into(),
@@ -140,13 +141,13 @@ impl Tx {
                 ]
             });
             let query = Statement::new(
-                "insert into submission_recipients (workspace, message, address, notify, original, state, code, \
+                "insert into submission_recipients (workspace, message, address, notify, original, role, state, code, \
                  status, text, doubts, held_for) values ",
             )
             .rows(rows)
             .text(
                 " on conflict (workspace, message, address) do update set notify = excluded.notify, \
-                 state = excluded.state, code = excluded.code, status = excluded.status, text = excluded.text, \
+                 role = excluded.role, state = excluded.state, code = excluded.code, status = excluded.status, text = excluded.text, \
                  doubts = excluded.doubts, held_for = excluded.held_for",
             )
             .query();
@@ -272,6 +273,23 @@ impl Session {
         Ok(self.complete_submissions(row.as_slice()).await?.pop())
     }
 
+    /// How many messages of a conversation copies were made of since then.
+    pub async fn copied_since(
+        &mut self,
+        conversation: ConversationId,
+        since: Timestamp,
+    ) -> Result<u64, Error> {
+        let query = sql("select count(*) as copied from messages m \
+             join submissions s on s.workspace = m.workspace and s.message = m.id \
+             where m.workspace = $1 and m.conversation = $2 and s.accepted_at >= $3 \
+             and exists (select 1 from submission_recipients r where r.workspace = s.workspace \
+             and r.message = s.message and r.role = 'copy')")
+        .bind(self.workspace())
+        .bind(conversation)
+        .bind(since);
+        self.fetch_one(query).await?.get("copied")
+    }
+
     /// Whether any mail was handed in for this account to send since then.
     pub async fn has_sent_by(&mut self, account: AccountId, since: Timestamp) -> Result<bool, Error> {
         let query = sql("select message from submissions where workspace = $1 and account = $2 \
@@ -290,7 +308,7 @@ impl Session {
         }
         let keys: Vec<_> = submissions.iter().map(|submission| submission.message).collect();
         let query = Statement::new(
-            "select message, address, notify, original, state, code, status, text, doubts, held_for \
+            "select message, address, notify, original, role, state, code, status, text, doubts, held_for \
              from submission_recipients where workspace = ",
         )
         .arg(self.workspace())
@@ -343,6 +361,7 @@ fn read_recipient(row: &Row) -> Result<RecipientState, Error> {
             notify: row.json("notify")?,
             original: row.get("original")?,
         },
+        role: row.word("role")?,
         state: row.word("state")?,
         code: row.get("code")?,
         status: row.get("status")?,

@@ -111,12 +111,18 @@ impl Session {
         Ok(self.complete_users(row.as_slice()).await?.pop())
     }
 
-    /// Newest first.
-    pub async fn users(&mut self, page: &Page) -> Result<Vec<User>, Error> {
-        let query = Statement::new(format!("select {COLUMNS} from users where workspace = "))
-            .arg(self.workspace())
-            .page(page, "created_at", "id");
-        let rows = self.fetch_all(query).await?;
+    /// Newest first; with `connected` those alone who have an account that is not disconnected, or who have none.
+    pub async fn users(&mut self, page: &Page, connected: Option<bool>) -> Result<Vec<User>, Error> {
+        let mut query = Statement::new(format!("select {COLUMNS} from users where workspace = "));
+        query = query.arg(self.workspace());
+        if let Some(connected) = connected {
+            let not = if connected { "" } else { "not " };
+            query = query
+                .text(&format!(" and id {not}in (select a.user_id from accounts a where a.workspace = "))
+                .arg(self.workspace())
+                .text(" and a.state not in ('disconnected', 'erasing', 'erased'))");
+        }
+        let rows = self.fetch_all(query.page(page, "created_at", "id")).await?;
         self.complete_users(&rows).await
     }
 

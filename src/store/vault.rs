@@ -276,10 +276,11 @@ impl Store {
         Ok(id)
     }
 
-    /// The key under which content of an account is sealed, or of the workspace itself; made when there is none.
+    /// The key under which content of an account is sealed, or of the workspace itself. An account's is made with the account
+    /// and never again: whoever still has mail of one that is erased could else write it down after all.
     ///
     /// # Errors
-    /// When the database is out of reach.
+    /// `Missing` when the account is erased; when the database is out of reach.
     pub async fn content_key(
         &self,
         workspace: WorkspaceId,
@@ -288,13 +289,7 @@ impl Store {
         if account.is_none() {
             return self.workspace_key(workspace).await;
         }
-        if let Some(id) = self.read(workspace).await?.find_content_key(account).await? {
-            return Ok(id);
-        }
-        let mut tx = self.begin(workspace).await?;
-        let id = tx.content_key(account).await?;
-        tx.commit().await?;
-        Ok(id)
+        self.read(workspace).await?.find_content_key(account).await?.ok_or(Error::Missing)
     }
 
     pub(super) async fn key(&self, workspace: WorkspaceId, id: Uuid) -> Result<Arc<ContentKey>, Error> {

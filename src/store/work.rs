@@ -12,7 +12,7 @@ use sqlx::{PgTransaction, Postgres, Sqlite, pool::PoolConnection};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::{Error, Query, Row, Store, sql::Wire, vault::ContentKey, writer::Turn};
+use super::{Error, Query, Row, Store, sql::Wire, vault::ContentKey, visibility::Viewer, writer::Turn};
 use crate::core::ids::WorkspaceId;
 
 /// A connection for one session or transaction.
@@ -202,6 +202,8 @@ macro_rules! writes {
 /// Reads in one workspace.
 pub struct Session {
     workspace: WorkspaceId,
+    /// From whom something is hidden in what is read.
+    pub(super) viewer: Option<Viewer>,
     pub(super) work: Work,
 }
 
@@ -222,7 +224,7 @@ pub struct System {
 
 impl Session {
     pub(super) fn new(workspace: WorkspaceId, work: Work) -> Self {
-        Self { workspace, work }
+        Self { workspace, viewer: None, work }
     }
 
     #[must_use]

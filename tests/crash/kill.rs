@@ -30,10 +30,10 @@ const FIRST_STARTS: u64 = 12;
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Numbers that are the same each time (xorshift64*).
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    fn below(&mut self, limit: Duration) -> Duration {
+    pub fn below(&mut self, limit: Duration) -> Duration {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

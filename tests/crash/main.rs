@@ -16,10 +16,12 @@ mod support;
 
 mod api;
 mod disk;
+mod erase;
 mod gateway;
 mod hostile;
 mod kill;
 mod load;
+mod midnight;
 mod peer;
 mod proof;
 mod start;

@@ -2,6 +2,7 @@
 //!
 //! Not here: how a mailbox is read (`tests/sync`).
 
+use jiff::{SignedDuration, Timestamp};
 use mailweave::{mail::Address, sandbox::Behaviour};
 use serde_json::{Value, json};
 
@@ -41,7 +42,7 @@ both! {
         assert_eq!(text(&decisions[0], "rule"), "no_contact");
         let errors = world.crm.list(&format!("{path}/errors"));
         let told: Vec<&Value> = errors.iter().filter(|error| error["code"] == "mail_passed_over").collect();
-        assert_eq!((told.len(), &told[0]["count"]), (1, &json!(1)));
+        assert_eq!((told.len(), &told[0]["count"], &told[0]["title"]), (1, &json!(1), &Value::Null));
 
         // Once more: nothing is missing now.
         let before = compared()["mailboxes"].clone();
@@ -88,6 +89,24 @@ both! {
         assert_eq!(coverage(&ben.id)["contact_mail_sent"], 0);
         for days in ["0", "367"] {
             assert_eq!(world.crm.ask(&format!("/users/{}/coverage?days={days}", ann.id)).status, 422);
+        }
+    }
+
+    fn coverage_counts_mail_by_when_it_was_written(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let (ann, cora) = (world.user("ann", "Ann Lee"), world.prospect("cora"));
+        let from = Address::parse(&ann.person.address).unwrap();
+        let weeks_ago = Timestamp::now() - SignedDuration::from_hours(20 * 24);
+        let letter = Letter::new(&ann.person.address, &[&cora.address]).dated(weeks_ago);
+        world.provider().append(&from, "Sent", letter.raw().replace('\n', "\r\n").as_bytes(), &[]).unwrap();
+        world.crm.await_account(&world.connect(&ann));
+        wait_for("it to be left out", PATIENCE, || {
+            !world.crm.list(&format!("/decisions?rfc822_message_id={}", letter.id)).is_empty()
+        });
+        world.crm.post("/contacts", &json!({ "email": cora.address }));
+        for (days, sent) in [(7, 0), (30, 1)] {
+            let coverage = world.crm.get(&format!("/users/{}/coverage?days={days}", ann.id));
+            assert_eq!(coverage["contact_mail_sent"], sent, "{days}: {coverage}");
         }
     }
 }

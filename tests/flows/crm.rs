@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use crate::support::{PATIENCE, wait_for};
 
 /// A caller with a key, for one workspace.
+#[derive(Clone)]
 pub struct Crm {
     client: reqwest::Client,
     base: String,
@@ -35,6 +36,18 @@ impl Crm {
             key: key.to_owned(),
             slug: slug.to_owned(),
             runtime,
+        }
+    }
+
+    /// The same workspace with another key.
+    pub fn with_key(&self, key: &str) -> Self {
+        let Self { client, base, slug, runtime, .. } = self;
+        Self {
+            client: client.clone(),
+            base: base.clone(),
+            key: key.to_owned(),
+            slug: slug.clone(),
+            runtime: runtime.clone(),
         }
     }
 
@@ -136,6 +149,15 @@ impl Crm {
     pub fn key(&self, scopes: &[&str], user: Option<&str>) -> (String, String) {
         let key = self.post("/keys", &json!({ "name": "CRM", "scopes": scopes, "user_id": user }));
         (text(&key, "id").to_owned(), text(&key, "secret").to_owned())
+    }
+
+    /// The same CRM with a key of this user's, which reads.
+    #[must_use]
+    pub fn as_user(&self, user: &str) -> Self {
+        let (_, key) = self.key(&["read"], Some(user));
+        let mut crm = self.clone();
+        crm.key = key;
+        crm
     }
 
     /// Every item of a list, page by page.

@@ -189,12 +189,60 @@ impl Gateway {
 
     /// Does to the database what no caller can, as a failing disk or a crash at the wrong moment would.
     pub fn execute(&self, statement: &'static str) {
+        self.do_to_database(statement);
+    }
+
+    /// The same with a number at the statement's end.
+    pub fn execute_with(&self, statement: &'static str, number: i64) {
+        self.do_to_database(&format!("{statement}{number}"));
+    }
+
+    fn do_to_database(&self, statement: &str) {
         match &self.database {
             Some(database) => drop(database.run(statement)),
             None => self.runtime.block_on(async {
+                let statement = sqlx::AssertSqlSafe(statement);
                 sqlx::query(statement).execute(&mut self.sqlite().await).await.unwrap();
             }),
         }
+    }
+
+    /// Every row of every table, as text, without what every moment of following an account changes.
+    pub fn dump(&self) -> Vec<String> {
+        const MOMENTARY: [&str; 4] = ["last_checked_at", "lease_owner", "lease_until", "checked_at"];
+        let quoted =
+            |names: &[&str]| names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+        let Some(database) = &self.database else {
+            return self.runtime.block_on(async {
+                let mut connection = self.sqlite().await;
+                let columns = format!(
+                    "select t.name, group_concat('quote(' || c.name || ')', '||'',''||') from sqlite_master t, \
+                     pragma_table_info(t.name) c where t.type = 'table' and c.name not in ({}) group by t.name",
+                    quoted(&MOMENTARY)
+                );
+                let mut lines = Vec::new();
+                for table in sqlx::query(sqlx::AssertSqlSafe(columns)).fetch_all(&mut connection).await.unwrap() {
+                    let (name, values): (String, String) = (table.get(0), table.get(1));
+                    let rows = sqlx::AssertSqlSafe(format!("select {values} from {name} order by 1"));
+                    let rows = sqlx::query(rows).fetch_all(&mut connection).await.unwrap();
+                    lines.extend(rows.iter().map(|row| format!("{name}: {}", row.get::<String, _>(0))));
+                }
+                lines
+            });
+        };
+        let tables = database.run("select tablename from pg_tables where schemaname = current_schema()");
+        let rows = tables.lines().map(|table| {
+            let without = MOMENTARY.map(|name| format!("- '{name}'")).join(" ");
+            let rows =
+                database.run(&format!("select (to_jsonb(t) {without})::text from {table} t order by 1"));
+            format!("{table}: {rows}")
+        });
+        rows.collect()
+    }
+
+    /// Where the gateway keeps what it does not keep in a database.
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.config.node.data_dir
     }
 
     /// A connection of a test's own to the database, where that is PostgreSQL.

@@ -381,7 +381,8 @@ both! {
         world.set_smarthost(&ann.person);
         world.crm.await_delivery(&message, "sent");
         assert_eq!(world.mails(&bob, "INBOX", &letter.id).len(), 1);
-        // By the account that the user connects.
+        // By the account that the user connects, where policy lets it leave by that.
+        world.crm.put("/policy", &json!({ "overrides": { "bulk_route": "account_if_from_matches" } }));
         let (letter, message) = hold();
         world.connect(&ann);
         let shown = world.crm.await_delivery(&message, "sent");

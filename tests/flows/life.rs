@@ -4,7 +4,10 @@
 
 use std::net::TcpListener;
 
-use mailweave::{mail::Address, sandbox::Behaviour};
+use mailweave::{
+    mail::Address,
+    sandbox::{Act, Behaviour, Service, Trigger},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -18,15 +21,15 @@ use crate::{
 };
 
 /// Ann, with a connected account, and Bob, whom the CRM knows.
-struct Desk {
-    world: Sandboxed,
-    ann: User,
-    bob: Person,
-    account: String,
+pub struct Desk {
+    pub world: Sandboxed,
+    pub ann: User,
+    pub bob: Person,
+    pub account: String,
 }
 
 impl Desk {
-    fn start(engine: Engine) -> Self {
+    pub fn start(engine: Engine) -> Self {
         let world = Sandboxed::start(engine, Behaviour::gmail());
         let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
         world.crm.post("/contacts", &json!({ "email": bob.address }));
@@ -36,7 +39,7 @@ impl Desk {
     }
 
     /// A mail from Bob arrives in somebody's INBOX.
-    fn arrives(&self, person: &Person, letter: &Letter) {
+    pub fn arrives(&self, person: &Person, letter: &Letter) {
         let raw = letter.raw().replace('\n', "\r\n");
         self.world.provider().deliver(&Address::parse(&person.address).unwrap(), raw.as_bytes()).unwrap();
     }
@@ -47,7 +50,7 @@ impl Desk {
         letter
     }
 
-    fn path(&self, rest: &str) -> String {
+    pub fn path(&self, rest: &str) -> String {
         format!("/accounts/{}{rest}", self.account)
     }
 
@@ -64,7 +67,7 @@ impl Desk {
         wait_for(&format!("the account to be {state}"), PATIENCE, || self.state() == state);
     }
 
-    fn is_filed(&self, letter: &Letter) -> bool {
+    pub fn is_filed(&self, letter: &Letter) -> bool {
         self.world.crm.messages().iter().any(|message| message["rfc822_message_id"] == letter.id.as_str())
     }
 
@@ -73,7 +76,7 @@ impl Desk {
     }
 }
 
-fn login(person: &Person) -> Value {
+pub fn login(person: &Person) -> Value {
     json!({ "type": "password", "username": person.address, "password": person.password })
 }
 
@@ -157,6 +160,75 @@ both! {
         assert_eq!(world.crm.events_of("account.stopped").len(), 1);
     }
 
+    fn shsp_13_time_in_which_nobody_tried_is_no_time_of_failing(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let ann = world.user("ann", "Ann Lee");
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let account = ann.connect(&world.crm, &endpoint(closed, "none"), &endpoint(closed, "none"));
+        let path = format!("/accounts/{account}");
+        wait_for("the account to fail", PATIENCE, || world.crm.get(&path)["status"]["state"] == "error");
+        let tries = || world.crm.list(&format!("{path}/errors"))[0]["count"].as_i64().unwrap();
+        let tried = tries();
+        // As if the gateway had been off for long.
+        world.gateway.execute("update accounts set failing_since = 1, next_attempt_at = 2");
+        world.crm.post(&format!("{path}/sync"), &json!({}));
+        wait_for("another try", PATIENCE, || tries() > tried);
+        assert_eq!(world.crm.get(&path)["status"]["state"], "error");
+        assert_eq!(world.crm.events_of("account.stopped"), Vec::<Value>::new());
+        assert_eq!(world.gateway.count("select count(*) from accounts where failing_since < 1000000"), 0);
+    }
+
+    fn an_account_whose_mail_is_read_does_not_fail(engine) {
+        let desk = Desk::start(engine);
+        let world = &desk.world;
+        // Whenever mail is looked for elsewhere than in the inbox, the server hangs up.
+        world.provider().arm(Trigger::always(Service::Imap, "EXAMINE").containing("sent"), Act::Drop);
+        let own = Letter::new(&desk.ann.person.address, &[&desk.bob.address]);
+        let from = Address::parse(&desk.ann.person.address).unwrap();
+        world.provider().append(&from, "Sent", own.raw().replace('\n', "\r\n").as_bytes(), &[]).unwrap();
+        desk.await_state("error");
+        assert_eq!(world.crm.events_of("account.connected").len(), 1);
+        let letter = desk.bob_writes();
+        world.crm.post(&desk.path("/sync"), &json!({}));
+        world.crm.await_mail("message.received", &letter.id);
+        wait_for("it to be well", PATIENCE, || world.crm.events_of("account.connected").len() == 2);
+    }
+
+    fn what_came_before_the_first_login_that_worked_is_history(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        world.crm.post("/contacts", &json!({ "email": bob.address }));
+        world.crm.put(&format!("/users/{}/policy", ann.id), &json!({ "overrides": { "backfill_days": 0 } }));
+        let address = Address::parse(&ann.person.address).unwrap();
+        world.provider().set_password(&address, "another").unwrap();
+        let account = world.connect(&ann);
+        let path = format!("/accounts/{account}");
+        wait_for("the login to be refused", PATIENCE, || world.crm.get(&path)["status"]["state"] == "reauth_required");
+        let deliver = |letter: &Letter| {
+            world.provider().deliver(&address, letter.raw().replace('\n', "\r\n").as_bytes()).unwrap();
+        };
+        let before = Letter::new(&bob.address, &[&ann.person.address]);
+        deliver(&before);
+        // A server tells the second in which mail came.
+        let delivered = jiff::Timestamp::now().as_second();
+        wait_for("the second to end", PATIENCE, || jiff::Timestamp::now().as_second() > delivered);
+        // As if it had taken an hour to find the right password.
+        world.gateway.execute("update accounts set connected_at = connected_at - 3600000000");
+        let login = login(&Person { password: "another".to_owned(), ..ann.person.clone() });
+        world.crm.patch(&path, &json!({ "auth": login }));
+        world.crm.await_account(&account);
+        let completeness = || world.crm.get(&format!("{path}/completeness"));
+        wait_for("the first comparison", PATIENCE, || {
+            completeness()["mailboxes"].as_array().unwrap().iter().all(|mailbox| mailbox["compared_at"].is_string())
+        });
+        let after = Letter::new(&bob.address, &[&ann.person.address]);
+        deliver(&after);
+        world.crm.await_mail("message.received", &after.id);
+        assert_eq!(completeness()["healed"], 0);
+        let filed: Vec<Value> = world.crm.messages().iter().map(|message| message["rfc822_message_id"].clone()).collect();
+        assert_eq!(filed, [json!(after.id)]);
+    }
+
     fn keap_27_a_changed_password_is_told_with_what_helps(engine) {
         let desk = Desk::start(engine);
         let address = Address::parse(&desk.ann.person.address).unwrap();
@@ -172,7 +244,7 @@ both! {
         desk.await_state("awaiting_first_mail");
     }
 
-    fn hilv_10_kana_19_an_account_moves_to_another_address_without_disconnecting(engine) {
+    fn hilv_10_kana_19_faq_17_an_account_moves_to_another_address_without_disconnecting(engine) {
         let desk = Desk::start(engine);
         let world = &desk.world;
         let first = desk.bob_writes();
@@ -208,6 +280,35 @@ both! {
         assert_eq!(world.crm.events_of("account.disconnected"), Vec::<Value>::new());
         let path = format!("/messages/{}", text(&received["data"], "message_id"));
         assert_eq!(world.crm.get(&path)["sightings"][0]["account_id"], desk.account.as_str());
+        assert_eq!(world.gateway.audit(), Vec::<String>::new());
+    }
+
+    fn hilv_10_a_login_to_another_mailbox_is_noticed_whatever_comes_first(engine) {
+        let desk = Desk::start(engine);
+        let world = &desk.world;
+        let first = desk.bob_writes();
+        world.crm.await_mail("message.received", &first.id);
+        // Two mailboxes whose UIDs mean other mail under one UIDVALIDITY: the second's mail lies where the first's did.
+        let renamed = world.person("ann.lee@acme.example");
+        let older = Letter::new(&desk.bob.address, &[&renamed.address]);
+        desk.arrives(&renamed, &older);
+        let [ann, other] = [&desk.ann.person, &renamed].map(|person| Address::parse(&person.address).unwrap());
+        let (validity, next) = world.provider().uids(&ann, "INBOX").unwrap();
+        world.provider().set_uid_validity(&other, "INBOX", validity).unwrap();
+        assert_eq!(world.provider().uids(&other, "INBOX").unwrap(), (validity, next));
+        // The address first, the login later.
+        world.crm.patch(&desk.path(""), &json!({ "email": renamed.address }));
+        world.crm.await_account(&desk.account);
+        world.crm.patch(&desk.path(""), &json!({ "auth": login(&renamed) }));
+        wait_for("the second mailbox to be read", PATIENCE, || desk.is_filed(&older));
+        assert!(desk.is_filed(&first));
+        let newer = Letter::new(&desk.bob.address, &[&renamed.address]);
+        desk.arrives(&renamed, &newer);
+        world.crm.await_mail("message.received", &newer.id);
+        // The same login again is the same mailbox, and what is known stays known.
+        world.crm.patch(&desk.path(""), &json!({ "auth": login(&renamed) }));
+        world.crm.await_account(&desk.account);
+        assert_eq!(world.crm.messages().len(), 3);
         assert_eq!(world.gateway.audit(), Vec::<String>::new());
     }
 
@@ -333,7 +434,7 @@ impl Brought {
 
 /// The files that hold a word. On PostgreSQL what is deleted lies in its files until it is vacuumed: there the tables are
 /// searched.
-fn lies_in(world: &Sandboxed, engine: Engine, word: &str) -> Vec<String> {
+pub fn lies_in(world: &Sandboxed, engine: Engine, word: &str) -> Vec<String> {
     let files = || holding(&world.gateway.places(), &[word]).into_iter();
     match engine {
         Engine::Sqlite => files().map(|(file, _)| file.display().to_string()).collect(),
@@ -342,7 +443,7 @@ fn lies_in(world: &Sandboxed, engine: Engine, word: &str) -> Vec<String> {
 }
 
 /// Text that no compression makes small, in lines.
-fn noise(size: usize) -> String {
+pub fn noise(size: usize) -> String {
     let mut text = String::with_capacity(size + 40);
     while text.len() < size {
         text.push_str(&format!("{}{}\n", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()));

@@ -18,25 +18,25 @@ use crate::{
     world::User,
 };
 
-fn address(person: &Person) -> Address {
+pub fn address(person: &Person) -> Address {
     Address::parse(&person.address).unwrap()
 }
 
-fn usage(world: &Sandboxed, user: &User) -> Value {
+pub fn usage(world: &Sandboxed, user: &User) -> Value {
     world.crm.get(&format!("/users/{}/usage", user.id))
 }
 
 #[track_caller]
-fn await_used(world: &Sandboxed, user: &User, quota: &str, used: u64) {
+pub fn await_used(world: &Sandboxed, user: &User, quota: &str, used: u64) {
     wait_for(&format!("{quota} to be {used}"), PATIENCE, || usage(world, user)[quota]["used"] == used);
 }
 
-fn time(value: &Value) -> Timestamp {
+pub fn time(value: &Value) -> Timestamp {
     value.as_str().expect("a time").parse().unwrap()
 }
 
 /// The events about this limit, as the last part of their types, oldest first.
-fn told(world: &Sandboxed, quota: &str) -> Vec<String> {
+pub fn told(world: &Sandboxed, quota: &str) -> Vec<String> {
     let kinds = "quota.warning,quota.exceeded,quota.reset";
     let events = world.crm.list(&format!("/events?types={kinds}"));
     let about = events.iter().filter(|event| event["data"]["quota"] == quota);
@@ -44,21 +44,21 @@ fn told(world: &Sandboxed, quota: &str) -> Vec<String> {
 }
 
 /// A customer writes to a user: the letter lies in his mailbox.
-fn receive(world: &Sandboxed, from: &Person, to: &User) -> Letter {
+pub fn receive(world: &Sandboxed, from: &Person, to: &User) -> Letter {
     let letter = Letter::new(&from.address, &[&to.person.address]);
     world.provider().deliver(&address(&to.person), letter.raw().replace('\n', "\r\n").as_bytes()).unwrap();
     letter
 }
 
 /// The user's mail program files what it sent.
-fn file_sent(world: &Sandboxed, user: &User, letter: &Letter) {
+pub fn file_sent(world: &Sandboxed, user: &User, letter: &Letter) {
     let user = address(&user.person);
     let sent = world.provider().special(&user, SpecialUse::Sent).unwrap();
     let raw = letter.raw().replace('\n', "\r\n");
     world.provider().append(&user, &sent, raw.as_bytes(), &["\\Seen"]).unwrap();
 }
 
-fn received(world: &Sandboxed, letters: &[Letter]) -> usize {
+pub fn received(world: &Sandboxed, letters: &[Letter]) -> usize {
     let told = world.crm.events_of("message.received");
     letters
         .iter()
@@ -293,5 +293,81 @@ both! {
         world.crm.await_account(&account);
         // History is filed in silence.
         assert_eq!(received(&world, &old), 0);
+    }
+
+    fn mail_over_a_limit_says_when_its_turn_comes(engine) {
+        let world = Sandboxed::start(engine, Behaviour::gmail());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        world.connect(&ann);
+        world.crm.put("/limits", &json!({ "sent_per_24h": 2, "sent_unit": "messages" }));
+        let post = |subject: &str| world.post_message(&ann, &[&bob.address], subject);
+        let slot = |order: &str| {
+            let statement = format!("select {order}(slot) from usage_counts where counted = 'sent_messages'");
+            Timestamp::from_microsecond(world.gateway.count(&statement)).unwrap()
+        };
+        world.crm.await_delivery(&post("One"), "sent");
+        // Twenty hours pass.
+        world.gateway.execute("update usage_counts set slot = slot - 72000000000");
+        world.crm.await_delivery(&post("Two"), "sent");
+        let turn = |message: &str| time(&world.crm.await_delivery(message, "deferred")["delivery"]["next_attempt_at"]);
+        let waiting = ["Three", "Four", "Five"].map(post);
+        // A count is known by its quarter of an hour, and passes out when that has.
+        let day = SignedDuration::from_mins(24 * 60 + 15);
+        let (first, second) = (slot("min") + day, slot("max") + day);
+        assert_eq!([0, 1, 2].map(|at| turn(&waiting[at])), [first, second, first + day]);
+        // Each waits for its own turn, and nobody was asked to take it before.
+        world.gateway.settle();
+        assert_eq!(world.heard(Service::Submission, "DATA").len(), 2);
+        // Who is out of the way takes no room.
+        world.crm.put("/limits", &json!({ "sent_per_24h": 3, "sent_unit": "messages" }));
+        world.crm.await_delivery(&waiting[0], "sent");
+        wait_for("the others to move up", PATIENCE, || {
+            let left = [1, 2].map(|at| turn(&waiting[at]));
+            left == [first, second]
+        });
+        world.crm.put("/limits", &json!({}));
+        for message in &waiting {
+            world.crm.await_delivery(message, "sent");
+        }
+    }
+
+    fn a_count_below_the_truth_is_found_by_the_audit(engine) {
+        let world = Sandboxed::start(engine, Behaviour::gmail());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        world.crm.post("/contacts", &json!({ "email": bob.address }));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        let sent = world.post_message(&ann, &[&bob.address], "An offer");
+        world.crm.await_delivery(&sent, "sent");
+        let letter = receive(&world, &bob, &ann);
+        world.crm.await_mail("message.received", &letter.id);
+        world.gateway.settle();
+        let found = || {
+            let found = world.gateway.audit();
+            found.iter().filter(|what| **what == ann.id).count()
+        };
+        assert_eq!((world.gateway.audit(), found()), (Vec::new(), 0));
+        for (lower, raise) in [
+            (
+                "update usage_counts set used = used - 1 where counted = 'synced'",
+                "update usage_counts set used = used + 1 where counted = 'synced'",
+            ),
+            (
+                "update usage_counts set used = used - 1 where counted = 'sent_messages'",
+                "update usage_counts set used = used + 1 where counted = 'sent_messages'",
+            ),
+            (
+                "update usage_counts set used = used - 1 where counted = 'sent_recipients'",
+                "update usage_counts set used = used + 1 where counted = 'sent_recipients'",
+            ),
+        ] {
+            world.gateway.execute(lower);
+            assert_eq!(found(), 1, "{lower}");
+            world.gateway.execute(raise);
+            assert_eq!(found(), 0, "{raise}");
+        }
+        // One that is not there at all.
+        world.gateway.execute("delete from usage_counts where counted = 'synced'");
+        assert_eq!(found(), 1);
     }
 }

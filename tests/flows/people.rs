@@ -9,6 +9,7 @@ use crate::{
     both,
     crm::{Crm, text},
     letter::Letter,
+    privacy::holding,
     sandboxed::Sandboxed,
     support::{PATIENCE, Person, store::Engine, wait_for},
     world::{User, endpoint},
@@ -80,6 +81,91 @@ impl Office {
 }
 
 both! {
+    fn faq_11_who_became_a_contact_by_a_copy_syncs_by_himself_from_then_on(engine) {
+        let office = Office::start(engine);
+        office.world.crm.put("/policy", &json!({ "preset": "kaname-gmail" }));
+        let (ann, bob) = (office.ann.person.address.clone(), office.world.prospect("bob"));
+        office.captures(&Letter::new(&ann, &[&bob.address]));
+        let made = office.world.crm.list("/contacts").swap_remove(0);
+        assert_eq!(made["assigned_user_id"], office.ann.id.as_str(), "KANA-6 asks for it");
+        let new = Letter::new(&bob.address, &[&ann]);
+        office.receives(&new);
+        office.world.crm.await_mail("message.received", &new.id);
+        let stranger = Letter::new("erna@elsewhere.example", &[&ann]);
+        office.receives(&stranger);
+        office.await_left_out(&stranger, "no_contact");
+    }
+
+    fn shsp_1_mail_that_only_names_the_user_as_its_author_makes_no_contacts(engine) {
+        let office = Office::start(engine);
+        office.world.crm.put("/policy", &json!({ "preset": "sharpspring" }));
+        let ann = office.ann.person.address.clone();
+        let ben = office.world.user("ben", "Ben Low").person.address;
+        // Anybody can write From, and a colleague's mail is not what this user sends.
+        for author in [&ann, &ben] {
+            let letter = Letter::new(author, &["gus@elsewhere.example"]).cc(&[&ann]);
+            office.receives(&letter);
+            office.await_left_out(&letter, "no_contact");
+        }
+        assert_eq!(office.contacts(), 0);
+        let sent = Letter::new(&ann, &["gus@elsewhere.example"]);
+        office.sends(&sent);
+        office.world.crm.await_mail("message.sent", &sent.id);
+        assert_eq!(office.contacts(), 1);
+    }
+
+    fn keap_18_and_faq_4_mail_from_before_stays_out_when_it_is_moved_into_the_inbox(engine) {
+        let office = Office::start(engine);
+        office.world.crm.put("/policy", &json!({ "preset": "keap" }));
+        let (bob, _) = office.contact("bob");
+        let ann = Address::parse(&office.ann.person.address).unwrap();
+        let letter = Letter::new(&bob.address, &[&office.ann.person.address]);
+        let raw = letter.raw().replace('\n', "\r\n");
+        let last_year = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(365 * 24);
+        office.world.provider().append_at(last_year, (&ann, "INBOX"), raw.as_bytes(), &[]).unwrap();
+        office.await_left_out(&letter, "before_connection");
+    }
+
+    fn a_copy_to_the_capture_addresses_of_two_is_judged_as_its_authors_in_whatever_order(engine) {
+        let office = Office::start(engine);
+        let ben = office.world.user("ben", "Ben Low");
+        office.world.crm.put(&format!("/users/{}/policy", ben.id), &json!({ "preset": "keap" }));
+        let bob = office.world.prospect("bob");
+        let (ann, anns, bens) =
+            (&office.ann.person.address, office.ann.capture_address.as_str(), ben.capture_address.as_str());
+        for to in [[anns, bens], [bens, anns]] {
+            let letter = Letter::new(ann, &[&bob.address]);
+            office.world.arrive(ann, &to, &letter).unwrap();
+            office.world.crm.await_mail("message.captured", &letter.id);
+        }
+        for to in [[anns, bens], [bens, anns]] {
+            let letter = Letter::new(&ben.person.address, &[&bob.address]);
+            office.world.arrive(&ben.person.address, &to, &letter).unwrap();
+            office.await_left_out(&letter, "capture_off");
+        }
+    }
+
+    fn a_copy_that_is_left_out_leaves_no_address_in_the_store(engine) {
+        let office = Office::start(engine);
+        office.world.crm.put("/policy", &json!({ "preset": "keap" }));
+        let private = format!("geheim{}", uuid::Uuid::new_v4().simple());
+        let letter = Letter::new(&office.ann.person.address, &[&format!("{private}@elsewhere.example")]);
+        let from = format!("{private}@private.example");
+        office.world.arrive(&from, &[&office.ann.capture_address], &letter).unwrap();
+        office.await_left_out(&letter, "capture_off");
+        office.world.gateway.settle();
+        // Logs of the database hold what stood there until they are written over, as with all that is deleted.
+        let is_log = |path: &std::path::Path| {
+            path.extension().is_some_and(|end| end == "db-wal") || path.components().any(|part| part.as_os_str() == "pg_wal")
+        };
+        let found = holding(&office.world.gateway.places(), &[&private]);
+        let stored: Vec<_> = found.into_iter().filter(|(path, _)| !is_log(path)).collect();
+        match engine {
+            Engine::Sqlite => assert_eq!(stored, []),
+            Engine::Postgres => assert_eq!(office.world.gateway.tables_holding(&private), Vec::<String>::new()),
+        }
+    }
+
     fn faq_8_a_contacts_mail_to_a_third_party_with_the_user_on_it_is_filed_under_the_contact(engine) {
         let office = Office::start(engine);
         let (bob, id) = office.contact("bob");
@@ -254,16 +340,20 @@ both! {
 }
 
 /// One account of Ann's that is connected in two workspaces, with Bob a contact of both.
-struct Shared {
-    world: Sandboxed,
-    other: Crm,
-    ann: User,
-    bob: Person,
+pub(super) struct Shared {
+    pub world: Sandboxed,
+    pub other: Crm,
+    pub ann: User,
+    pub bob: Person,
 }
 
 impl Shared {
     fn start(engine: Engine) -> Self {
-        let world = Sandboxed::start(engine, Behaviour::default());
+        Self::at(engine, Behaviour::default())
+    }
+
+    pub fn at(engine: Engine, behaviour: Behaviour) -> Self {
+        let world = Sandboxed::start(engine, behaviour);
         let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
         let other = world.gateway.crm("zenith").settle_in();
         let there = User::add(&other, ann.person.clone(), "Ann Lee");

@@ -15,34 +15,36 @@ use crate::{
 };
 
 /// Ann with a connected account.
-struct Office {
-    world: World,
-    ann: User,
-    account: String,
+pub struct Office {
+    pub world: World,
+    pub ann: User,
+    pub account: String,
 }
 
 impl Office {
     /// Connects under this policy.
-    fn start(engine: crate::support::store::Engine, policy: &Value) -> Self {
+    pub fn start(engine: crate::support::store::Engine, policy: &Value) -> Self {
         let world = World::start(engine);
         let ann = world.user(1, "Ann Lee");
         world.crm.put("/policy", policy);
-        let account = world.connect(&ann);
+        // By himself: some policies let nobody else.
+        let own = world.crm.with_key(&world.crm.key(&["write"], Some(&ann.id)).1);
+        let account = world.connect_in(&own, &ann);
         world.crm.await_account(&account);
         Self { world, ann, account }
     }
 
-    fn choose(&self, policy: &Value) {
+    pub fn choose(&self, policy: &Value) {
         self.world.crm.put("/policy", policy);
     }
 
-    fn contact(&self, email: &str) -> String {
+    pub fn contact(&self, email: &str) -> String {
         text(&self.world.crm.post("/contacts", &json!({ "email": email })), "id").to_owned()
     }
 
     /// Has mail delivered to Ann's INBOX, and returns what was decided.
     #[track_caller]
-    fn receives(&self, letter: &Letter) -> Value {
+    pub fn receives(&self, letter: &Letter) -> Value {
         let from = "postmaster@clients.example.test";
         self.world.dovecot.deliver(from, &self.ann.person, &letter.raw()).unwrap();
         self.decision(letter)
@@ -50,20 +52,28 @@ impl Office {
 
     /// Has Ann's phone file what she sent, and returns what was decided.
     #[track_caller]
-    fn files_sent(&self, letter: &Letter) -> Value {
+    pub fn files_sent(&self, letter: &Letter) -> Value {
         self.world.dovecot.login(&self.ann.person).append("Sent", "\\Seen", &letter.raw());
         self.decision(letter)
     }
 
+    /// The same of mail that was answered before it was seen: what was decided of the answer is found by the id it names too.
     #[track_caller]
-    fn decision(&self, letter: &Letter) -> Value {
+    fn files_answered(&self, letter: &Letter, answer: &Value) -> Value {
+        self.world.dovecot.login(&self.ann.person).append("Sent", "\\Seen", &letter.raw());
+        let both = self.decisions(letter, 2);
+        both.into_iter().find(|decision| decision["id"] != answer["id"]).unwrap()
+    }
+
+    #[track_caller]
+    pub fn decision(&self, letter: &Letter) -> Value {
         // Where policy wants no push, it is looked when that is asked for.
         self.world.crm.post(&format!("/accounts/{}/sync", self.account), &json!({}));
         self.decisions(letter, 1).swap_remove(0)
     }
 
     #[track_caller]
-    fn decisions(&self, letter: &Letter, count: usize) -> Vec<Value> {
+    pub fn decisions(&self, letter: &Letter, count: usize) -> Vec<Value> {
         let path = format!("/decisions?rfc822_message_id={}", letter.id);
         let mut found = Vec::new();
         wait_for(&path, PATIENCE, || {
@@ -73,17 +83,17 @@ impl Office {
         found
     }
 
-    fn from(&self, author: &str) -> Letter {
+    pub fn from(&self, author: &str) -> Letter {
         Letter::new(author, &[&self.ann.person.address])
     }
 
-    fn to(&self, recipient: &str) -> Letter {
+    pub fn to(&self, recipient: &str) -> Letter {
         Letter::new(&self.ann.person.address, &[recipient])
     }
 }
 
 #[track_caller]
-fn assert_ruled(decision: &Value, verdict: &str, rule: &str) {
+pub fn assert_ruled(decision: &Value, verdict: &str, rule: &str) {
     assert_eq!((text(decision, "verdict"), text(decision, "rule")), (verdict, rule), "{decision}");
 }
 
@@ -141,6 +151,25 @@ both! {
         assert_ruled(&office.files_sent(&office.to(CORA)), "synced", "wrote_to_contact");
         assert_eq!(office.world.crm.list("/contacts").len(), 2);
         assert_eq!(office.world.crm.messages().len(), 2);
+    }
+
+    fn keap_1_and_kana_1_what_a_user_sends_from_a_personal_account_is_his(engine) {
+        let world = World::start(engine);
+        let person = world.dovecot.user(1);
+        let user = world.crm.post("/users", &json!({ "email": "ann@office.example.test", "name": "Ann Lee" }));
+        let (id, capture_address) = (text(&user, "id").to_owned(), text(&user, "capture_address").to_owned());
+        let ann = User { person, id, capture_address };
+        world.crm.put("/policy", &json!({ "preset": "keap" }));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        let office = Office { world, ann, account };
+        office.contact(CORA);
+        let sent = office.files_sent(&office.to(CORA));
+        assert_ruled(&sent, "synced", "wrote_to_contact");
+        let shown = office.world.crm.get(&format!("/messages/{}", text(&sent, "message_id")));
+        assert_eq!((text(&shown, "direction"), text(&shown["author"], "role")), ("outbound", "user"));
+        let user = office.world.crm.get(&format!("/users/{}", office.ann.id));
+        assert_eq!(user["aliases"], json!([office.ann.person.address]));
     }
 
     fn keap_9_and_keap_10_pending_until_the_first_mail(engine) {
@@ -303,6 +332,61 @@ both! {
         assert_eq!(made, [(eva.to_owned(), "exchange".to_owned()), (fay.to_owned(), "exchange".to_owned())]);
     }
 
+    fn what_machines_and_others_say_to_a_users_mail_is_no_answer_whichever_is_seen_first(engine) {
+        let office = Office::start(engine, &json!({ "overrides": { "create_on": "exchange" } }));
+        let ben = office.world.user(2, "Ben Low");
+        let (eva, fay) = ("eva@far.example.test", "fay@far.example.test");
+        let sent = || office.to(eva).cc(&[&ben.person.address]);
+        // While she is away; somebody else with her in copy; a colleague.
+        let notice = |id: &str| office.from(eva).answering(id).field("Auto-Submitted", "auto-replied");
+        let about = |id: &str| office.from(fay).cc(&[eva]).answering(id);
+        let colleague = |id: &str| office.from(&ben.person.address).answering(id);
+        let answers: [&dyn Fn(&str) -> Letter; 3] = [&notice, &about, &colleague];
+        for (answer, rule) in answers.iter().zip(["no_contact", "no_contact", "internal"]) {
+            let (first, second) = (sent(), sent());
+            let answered = office.receives(&answer(&first.id));
+            assert_ruled(&answered, "skipped", rule);
+            assert_ruled(&office.files_answered(&first, &answered), "skipped", "awaits_answer");
+            assert_ruled(&office.files_sent(&second), "skipped", "awaits_answer");
+            assert_ruled(&office.receives(&answer(&second.id)), "skipped", rule);
+        }
+        office.world.gateway.settle();
+        assert_eq!(office.world.crm.messages().len(), 0);
+        assert_eq!(office.world.crm.list("/contacts").len(), 0);
+    }
+
+    fn who_answers_mail_that_is_in_the_crm_becomes_a_contact_whichever_is_seen_first(engine) {
+        let exchange = json!({ "overrides": { "create_on": "exchange", "thread_follow": "contacts" } });
+        let office = Office::start(engine, &exchange);
+        office.contact(CORA);
+        let (eva, fay) = ("eva@far.example.test", "fay@far.example.test");
+        let sent = office.to(CORA).cc(&[eva]);
+        assert_ruled(&office.files_sent(&sent), "synced", "wrote_to_contact");
+        let references = |from: &str, id: &str| office.from(from).field("References", &format!("<{id}>"));
+        assert_ruled(&office.receives(&references(eva, &sent.id)), "synced", "exchange_makes_contact");
+        let sent = office.to(CORA).cc(&[fay]);
+        let early = references(fay, &sent.id);
+        let answered = office.receives(&early);
+        assert_ruled(&answered, "skipped", "no_contact");
+        assert_ruled(&office.files_answered(&sent, &answered), "synced", "wrote_to_contact");
+        wait_for("the answer to come in", PATIENCE, || {
+            office.decisions(&early, 1)[0]["rule"] == "exchange_makes_contact"
+        });
+
+        // Where the whole conversation follows, an answer that names it in References alone is one too.
+        office.choose(&json!({ "overrides": { "create_on": "exchange" } }));
+        let gus = "gus@far.example.test";
+        let sent = office.to(gus);
+        let early = references(gus, &sent.id);
+        let answered = office.receives(&early);
+        assert_ruled(&answered, "skipped", "no_contact");
+        assert_ruled(&office.files_answered(&sent, &answered), "synced", "answered");
+        wait_for("the answer to come in", PATIENCE, || office.decisions(&early, 1)[0]["verdict"] == "synced");
+        let contacts = office.world.crm.list("/contacts");
+        let made = contacts.iter().filter(|contact| contact["created_by"] == "exchange").count();
+        assert_eq!(made, 3, "{contacts:?}");
+    }
+
     fn keap_12_kana_17_and_kana_18_files_come_in_as_policy_says_and_what_stays_out_is_nowhere(engine) {
         let office = Office::start(engine, &json!({ "preset": "keap" }));
         office.contact(CORA);
@@ -329,13 +413,19 @@ both! {
         let answer = crm.ask(&format!("{without}/attachments/{}", text(file, "id")));
         assert_eq!((answer.status, text(&answer.body, "code")), (404, "attachment_skipped"));
 
-        // A list of types, one of which is not on it: nothing of the mail comes in.
+        // A list of types, one of which is not on it: the mail comes in without it. One that is too large keeps the mail out.
         let outlook = json!({ "preset": "kaname-outlook", "overrides": { "thread_start": ["inbound", "capture"], "capture_enabled": true } });
         office.choose(&outlook);
         let listed = path(&office.receives(&with_file(office.from(CORA), "offer.PDF")));
         assert!(crm.text(&format!("{listed}/raw")).contains(secret));
-        let foreign = office.receives(&with_file(office.from(CORA), "tool.exe"));
-        assert_ruled(&foreign, "skipped", "attachment");
+        let foreign = path(&office.receives(&with_file(office.from(CORA), "tool.exe")));
+        assert_eq!(crm.get(&foreign)["attachments"][0]["skipped"]["reason"], "type");
+        assert!(!crm.text(&format!("{foreign}/raw")).contains(secret));
+        let mut small = outlook.clone();
+        small["overrides"]["attachment_bytes_max"] = json!(10);
+        office.choose(&small);
+        let large = office.receives(&with_file(office.from(CORA), "offer.pdf"));
+        assert_ruled(&large, "skipped", "attachment");
 
         // What is captured follows the same rules.
         let bob = office.world.customer(1);
@@ -345,12 +435,14 @@ both! {
             office.decisions(&letter, 1).swap_remove(0)
         };
         assert_ruled(&captures("tool.exe"), "skipped", "attachment");
+        office.choose(&outlook);
+        assert_ruled(&captures("tool.exe"), "synced", "captured");
         office.choose(&json!({ "overrides": { "attachment_bytes_max": 10 } }));
         let large = path(&captures("offer.pdf"));
         let shown = crm.get(&large);
         assert_eq!(shown["attachments"][0]["skipped"], json!({ "reason": "too_large", "limit": 10 }));
         assert!(!crm.text(&format!("{large}/raw")).contains(secret));
-        assert_eq!(crm.messages().len(), 3);
+        assert_eq!(crm.messages().len(), 5);
     }
 
     fn keap_20_and_kana_11_a_sent_copy_is_filed_where_policy_says(engine) {
@@ -369,6 +461,29 @@ both! {
         let with = send();
         office.world.await_mail(&office.ann.person, "Sent", &with.id);
         assert_eq!(office.world.count_mail(&office.ann.person, "Sent", &without.id), 0);
+    }
+
+    fn hilv_15_and_faq_16_what_is_the_smarthosts_never_leaves_by_the_users_account(engine) {
+        let office = Office::start(engine, &json!({ "preset": "highlevel-outlook" }));
+        let bob = office.world.customer(1);
+        for class in ["workflow", "bulk"] {
+            let message = json!({
+                "from_user_id": office.ann.id, "to": [{ "email": bob.address }], "subject": "Hello", "text": "Hello",
+                "class": class,
+            });
+            // Bulk mail from the account's own address may leave by it.
+            if class == "bulk" {
+                office.choose(&json!({ "preset": "kaname-outlook" }));
+            }
+            let answer = office.world.crm.try_post("/messages", &message);
+            assert_eq!((answer.status, text(&answer.body, "code")), (422, "no_way_out"), "{}", answer.body);
+            assert!(text(&answer.body, "advice").contains("workflow_route"), "{}", answer.body);
+        }
+        let key = office.world.smtp_key();
+        let letter = office.to(&bob.address).field("X-Mailweave-Class", "workflow");
+        let refused = office.world.hand_in(&office.ann, &key, &[&bob.address], &letter).unwrap_err();
+        assert_eq!(refused.code, 550, "{refused:?}");
+        assert!(office.world.crm.messages().is_empty());
     }
 
     fn hilv_13_to_hilv_15_bulk_mail_from_the_users_address_leaves_by_his_account(engine) {

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Every file below a directory.
-fn files(place: &Path) -> Vec<PathBuf> {
+pub fn files(place: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut places = vec![place.to_owned()];
     while let Some(place) = places.pop() {

@@ -9,7 +9,7 @@ use crate::{
     crm::text,
     gateway::REPLY,
     letter::Letter,
-    support::{Person, clients::SmtpClient},
+    support::{PATIENCE, Person, clients::SmtpClient, wait_for},
     world::{User, World, assert_free_of},
 };
 
@@ -79,6 +79,24 @@ pub fn sender(mail: &str, name: &str) -> String {
 }
 
 both! {
+    fn what_a_user_writes_by_hand_to_a_reply_address_is_counted(engine) {
+        let conversation = Conversation::start(engine);
+        let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
+        let answer = Letter::new(&format!("Bob Ray <{}>", bob.address), &[towards_ann]).answering(first);
+        conversation.bob_answers(&answer);
+        let towards_bob = sender(&world.await_mail(&ann.person, "INBOX", &answer.id), "Bob Ray");
+        let account = world.connect(ann);
+        world.crm.await_account(&account);
+        let used = || world.crm.get(&format!("/users/{}/usage", ann.id))["sent_per_day"]["used"].as_u64();
+        let before = used().unwrap();
+        let reply = Letter::new(&ann.person.address, &[&towards_bob]).answering(&answer.id);
+        world.client_sends(&ann.person, &[&towards_bob], &reply);
+        world.crm.await_mail("message.sent", &reply.id);
+        assert_eq!(used(), Some(before));
+        world.dovecot.login(&ann.person).append("Sent", "\\Seen", &reply.raw());
+        wait_for("her answer to be counted", PATIENCE, || used() == Some(before + 1));
+    }
+
     fn answers_pass_both_ways_and_neither_side_learns_the_others_address(engine) {
         let conversation = Conversation::start(engine);
         let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;

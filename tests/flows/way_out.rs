@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     both,
     crm::text,
+    letter::Letter,
     sandboxed::Sandboxed,
     support::{PATIENCE, store::Engine, wait_for},
     world::accepted_id,
@@ -36,7 +37,7 @@ fn a_refused_login_waits_for_the_account_before_it_keeps_others_from_filing() {
     wait_for("the refusal to be written down", PATIENCE, || {
         world.gateway.count(
             "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' \
-             and query like 'update accounts set state = %'",
+             and query like 'select id from accounts %'",
         ) > 0
     });
     wait_for("the right to file", PATIENCE, || {
@@ -47,7 +48,73 @@ fn a_refused_login_waits_for_the_account_before_it_keeps_others_from_filing() {
     world.crm.await_delivery(&message, "held");
 }
 
+/// A new login is being written down while the old one is refused.
+#[test]
+fn a_refusal_of_the_old_login_is_not_held_against_the_new_one() {
+    let world = Sandboxed::start(Engine::Postgres, Behaviour::gmail());
+    let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+    let account = world.connect(&ann);
+    world.crm.await_account(&account);
+    let mut change = world.gateway.connection();
+    world.gateway.try_on(&mut change, "begin").unwrap();
+    world.gateway.try_on(&mut change, "update accounts set state_since = state_since + 600000000").unwrap();
+    world.provider().arm(Trigger::next(Service::Submission, "AUTH"), Act::Answer("535 5.7.8 Bad".to_owned()));
+    let message = world.post_message(&ann, &[&bob.address], "Hello");
+    wait_for("the refusal to be about to be written down", PATIENCE, || {
+        world.gateway.count(
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' \
+             and query like '%accounts%'",
+        ) > 0
+    });
+    world.gateway.try_on(&mut change, "commit").unwrap();
+    world.crm.await_delivery(&message, "deferred");
+    let shown = world.crm.get(&format!("/accounts/{account}"));
+    assert!(shown["status"]["detail"].is_null() && shown["status"]["state"] != "reauth_required", "{shown}");
+}
+
 both! {
+    fn a_provider_that_takes_no_mail_of_an_account_is_read_all_the_same(engine) {
+        let world = Sandboxed::start(engine, Behaviour::gmail());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        world.crm.post("/contacts", &json!({ "email": bob.address }));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        let shown = || world.crm.get(&format!("/accounts/{account}"))["status"].clone();
+        for (said, code) in [
+            ("535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant", "not_enabled"),
+            ("535 5.7.8 Application-specific password required", "credentials"),
+        ] {
+            world.provider().clear_ledger();
+            world.provider().arm(Trigger::always(Service::Submission, "AUTH"), Act::Answer(said.to_owned()));
+            let told = world.crm.events_of("account.error").len();
+            let first = world.post_message(&ann, &[&bob.address], "One");
+            let held = world.crm.await_delivery(&first, "held");
+            assert!(text(&held["delivery"], "detail").contains("login"), "{held}");
+            assert!(text(&shown(), "detail").contains("none can be sent"), "{}", shown());
+            assert!(text(&shown(), "advice").contains("resume"), "{}", shown());
+            assert_eq!(world.crm.events_of("account.error").len(), told + 1);
+            let log = world.crm.list(&format!("/accounts/{account}/errors"));
+            assert!(log.iter().any(|error| error["code"] == code), "{log:?}");
+            // Nobody tries again before somebody acts.
+            let second = world.post_message(&ann, &[&bob.address], "Two");
+            world.crm.await_delivery(&second, "held");
+            assert_eq!(world.heard(Service::Submission, "AUTH").len(), 1);
+            // It is read on meanwhile.
+            let letter = Letter::new(&bob.address, &[&ann.person.address]);
+            let to = mailweave::mail::Address::parse(&ann.person.address).unwrap();
+            world.provider().deliver(&to, letter.raw().replace('\n', "\r\n").as_bytes()).unwrap();
+            world.crm.await_mail("message.received", &letter.id);
+            assert_eq!((text(&shown(), "state"), world.crm.events_of("account.reauth_required").len()), ("active", 0));
+
+            world.provider().disarm();
+            world.crm.post(&format!("/accounts/{account}/resume"), &json!({}));
+            for message in [&first, &second] {
+                world.crm.await_delivery(message, "sent");
+            }
+            assert_eq!(shown()["detail"], Value::Null);
+        }
+    }
+
     fn a_provider_hears_good_bye_when_all_is_sent(engine) {
         let world = Sandboxed::start(engine, Behaviour::gmail());
         let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
@@ -68,8 +135,10 @@ both! {
         let shown = world.crm.await_delivery(&first, "held");
         assert!(text(&shown["delivery"], "detail").contains("login"), "{shown}");
         world.crm.await_event("message.held", |data| data["message_id"] == first.as_str());
-        let state = &world.crm.get(&format!("/accounts/{account}"))["status"]["state"];
-        assert_eq!(state, "reauth_required");
+        // Reading finds out by itself that the login is no good.
+        wait_for("the login to be asked for", PATIENCE, || {
+            world.crm.get(&format!("/accounts/{account}"))["status"]["state"] == "reauth_required"
+        });
         // Providers lock accounts that go on trying.
         let second = world.post_message(&ann, &[&bob.address], "Two");
         world.crm.await_delivery(&second, "held");

@@ -295,6 +295,28 @@ both! {
         assert_eq!(receiver.posts().len(), 5);
     }
 
+    fn keap_30_keap_31_an_endpoint_says_whether_the_crm_is_gone_or_keeps_us_out(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let (receiver, at) = Receiver::start(&world);
+        let (hook, _) = subscribe(&world, at, &json!(["contact.created"]));
+        let shown = || world.crm.get(&format!("/webhooks/{hook}"));
+        receiver.answer(&[403, 500, 410]);
+        add_contact(&world, "bob");
+        wait_for("to be kept out", PATIENCE, || shown()["last_failure"] == "HTTP 403");
+        assert_eq!(text(&shown(), "title"), "Access denied for this app");
+        assert!(text(&shown(), "advice").contains("taken back"), "{}", shown());
+        // What merely fails is no cause of its own.
+        pass_time(&world);
+        wait_for("to fail", PATIENCE, || shown()["last_failure"] == "HTTP 500");
+        assert_eq!((&shown()["title"], &shown()["advice"]), (&Value::Null, &Value::Null));
+        pass_time(&world);
+        wait_for("to be gone", PATIENCE, || shown()["disabled_at"].is_string());
+        assert_eq!(text(&shown(), "title"), "This app has become unavailable");
+        assert!(text(&shown(), "advice").contains("enable it again"), "{}", shown());
+        let mended = world.crm.patch(&format!("/webhooks/{hook}"), &json!({ "disabled": false }));
+        assert_eq!((&mended["title"], &mended["last_failure"]), (&Value::Null, &Value::Null));
+    }
+
     fn an_endpoint_that_answers_nobody_holds_up_nobody_else(engine) {
         const EVENTS: usize = 60;
         let world = Sandboxed::start(engine, Behaviour::default());

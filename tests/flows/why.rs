@@ -2,8 +2,13 @@
 //!
 //! Not here: what is decided about which mail, and the words (`core::explanation`).
 
-use mailweave::{app::why, cli::Why, mail::Address, sandbox::Behaviour};
-use serde_json::Value;
+use mailweave::{
+    app::why,
+    cli::Why,
+    mail::Address,
+    sandbox::{Act, Behaviour, Service, Trigger},
+};
+use serde_json::{Value, json};
 
 use crate::{
     both,
@@ -41,6 +46,15 @@ fn await_decision(world: &Sandboxed, id: &str) -> Value {
         !found.is_empty()
     });
     found.remove(0)
+}
+
+/// Waits until a decision by this rule was made about a mail.
+#[track_caller]
+fn await_rule(world: &Sandboxed, id: &str, rule: &str) {
+    wait_for(&format!("{rule} about {id}"), PATIENCE, || {
+        let found = world.crm.list(&format!("/decisions?rfc822_message_id={id}"));
+        found.iter().any(|decision| text(decision, "rule") == rule)
+    });
 }
 
 /// The answers in somebody's inbox.
@@ -202,19 +216,145 @@ both! {
         assert_eq!(world.arrive(&ann.person.address, &[&nowhere], &mail).unwrap_err().code, 550);
     }
 
-    fn whoever_asks_without_end_is_answered_no_more(engine) {
+    fn an_answer_that_may_have_gone_out_is_not_sent_again_and_the_ledger_says_so(engine) {
         let world = Sandboxed::start(engine, any_sender());
         let ann = world.user("ann", "Ann Lee");
         world.set_smarthost(&ann.person);
         let mail = Letter::new("dora@prospects.example", &[&ann.person.address]);
-        for _ in 0..31 {
-            let question = forward(&ann.person.address, &asks(&ann), &mail);
-            world.arrive(&ann.person.address, &[&asks(&ann)], &question).unwrap();
+        let question = forward(&ann.person.address, &asks(&ann), &mail);
+        // It is taken, and the 250 is lost.
+        world.arm("DOT", Act::DropAfter(0));
+        world.arrive(&ann.person.address, &[&asks(&ann)], &question).unwrap();
+        await_rule(&world, &question.id, "unanswered_question");
+        world.gateway.hasten();
+        await_answers(&world, &ann.person, 1);
+        assert_eq!(world.heard(Service::Submission, "DOT").len(), 1);
+
+        // As a crash between the dot and its record leaves it.
+        let question = forward(&ann.person.address, &asks(&ann), &mail);
+        world.arm("MAIL", Act::Answer("451 4.3.0 Later".to_owned()));
+        world.arrive(&ann.person.address, &[&asks(&ann)], &question).unwrap();
+        await_rule(&world, &question.id, "question");
+        world.gateway.settle();
+        world.gateway.execute("update jobs set body = replace(body, '\"is_being_answered\":false', '\"is_being_answered\":true')");
+        world.gateway.hasten();
+        await_rule(&world, &question.id, "unanswered_question");
+        await_answers(&world, &ann.person, 1);
+        assert_eq!(world.heard(Service::Submission, "DOT").len(), 1);
+    }
+
+    fn a_smarthost_that_takes_nothing_from_the_null_path_leaves_the_answer_to_the_account(engine) {
+        let world = Sandboxed::start(engine, any_sender());
+        let [ann, ben] = [("ann", "Ann Lee"), ("ben", "Ben Low")].map(|(local, name)| world.user(local, name));
+        world.set_smarthost(&ann.person);
+        world.crm.await_account(&world.connect(&ann));
+        let null = Trigger::always(Service::Submission, "MAIL").containing("<>");
+        world.provider().arm(null, Act::Answer("550 5.7.1 Null senders are not taken".to_owned()));
+        let mail = Letter::new("dora@prospects.example", &[&ann.person.address]);
+        let question = forward(&ann.person.address, &asks(&ann), &mail);
+        world.arrive(&ann.person.address, &[&asks(&ann)], &question).unwrap();
+        let answer = await_answers(&world, &ann.person, 1).remove(0);
+        assert!(!answer.contains("no-reply@"), "{answer}");
+        // Ben has no account: that he was not answered is told.
+        let question = forward(&ben.person.address, &asks(&ben), &mail);
+        world.arrive(&ben.person.address, &[&asks(&ben)], &question).unwrap();
+        await_rule(&world, &question.id, "unanswered_question");
+        assert_eq!(answers(&world, &ben.person), Vec::<String>::new());
+    }
+
+    fn whoever_asks_without_end_is_answered_no_more(engine) {
+        let world = Sandboxed::start(engine, any_sender());
+        let ann = world.user("ann", "Ann Lee");
+        world.crm.patch(&format!("/users/{}", ann.id), &json!({ "aliases": ["lee@acme.example"] }));
+        world.set_smarthost(&ann.person);
+        let mail = Letter::new("dora@prospects.example", &[&ann.person.address]);
+        // Each of his addresses asks for the same user.
+        for from in [ann.person.address.as_str(), "lee@acme.example"].into_iter().cycle().take(11) {
+            world.arrive(from, &[&asks(&ann)], &forward(from, &asks(&ann), &mail)).unwrap();
         }
-        wait_for("31 decisions", PATIENCE, || world.crm.list("/decisions").len() == 31);
+        wait_for("11 decisions", PATIENCE, || world.crm.list("/decisions").len() == 11);
         let decisions = world.crm.list("/decisions");
         let too_many = decisions.iter().filter(|decision| text(decision, "rule") == "too_many_questions");
         assert_eq!(too_many.count(), 1);
-        await_answers(&world, &ann.person, 30);
+        await_answers(&world, &ann.person, 10);
+    }
+
+    fn an_answer_does_not_leave_by_an_account_that_may_send_no_more(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let ann = world.user("ann", "Ann Lee");
+        world.crm.await_account(&world.connect(&ann));
+        world.crm.put(&format!("/users/{}/limits", ann.id), &json!({ "sent_per_day": 0 }));
+        let mail = Letter::new("dora@prospects.example", &[&ann.person.address]);
+        world.arrive(&ann.person.address, &[&asks(&ann)], &forward(&ann.person.address, &asks(&ann), &mail)).unwrap();
+        let put_off = "select count(*) from jobs where kind = 'explain' and attempt > 0 and leased_until is null";
+        wait_for("the answer to be put off", PATIENCE, || world.gateway.count(put_off) == 1);
+        assert_eq!(answers(&world, &ann.person), Vec::<String>::new());
+    }
+
+    fn what_else_came_to_others_hides_nothing_of_ones_own(engine) {
+        let world = Sandboxed::start(engine, any_sender());
+        let [ann, ben] = [("ann", "Ann Lee"), ("ben", "Ben Low")].map(|(local, name)| world.user(local, name));
+        world.set_smarthost(&ann.person);
+        let accounts = [&ann, &ben].map(|user| world.connect(user));
+        accounts.iter().for_each(|account| world.crm.await_account(account));
+        let private = Letter::new("dora@prospects.example", &[&ann.person.address, &ben.person.address]);
+        deliver(&world, &ann.person, &private);
+        await_decision(&world, &private.id);
+        for _ in 0..11 {
+            deliver(&world, &ben.person, &private);
+        }
+        let about_it = format!("/decisions?rfc822_message_id={}", private.id);
+        wait_for("all to be decided on", PATIENCE, || world.crm.list(&about_it).len() == 12);
+        world.arrive(&ann.person.address, &[&asks(&ann)], &forward(&ann.person.address, &asks(&ann), &private)).unwrap();
+        let answer = await_answers(&world, &ann.person, 1).remove(0);
+        assert!(answer.contains("no_contact") && !answer.contains("never seen"), "{answer}");
+        assert!(!answer.contains(&accounts[1]), "{answer}");
+    }
+
+    fn a_users_own_key_is_told_nothing_of_mail_that_others_were_spared(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let [ann, ben] = [("ann", "Ann Lee"), ("ben", "Ben Low")].map(|(local, name)| world.user(local, name));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        let private = Letter::new("lawyer@prospects.example", &[&ann.person.address]);
+        deliver(&world, &ann.person, &private);
+        await_decision(&world, &private.id);
+        // A copy that nobody whom she could be sent to ask for: left out at her capture address.
+        let copied = Letter::new("lawyer@prospects.example", &[&ann.person.address]);
+        world.arrive("", &[&ann.capture_address], &copied).unwrap();
+        await_decision(&world, &copied.id);
+        let known = |crm: &crate::crm::Crm| {
+            let asked = [
+                "/decisions".to_owned(),
+                "/decisions?address=lawyer@prospects.example".to_owned(),
+                format!("/decisions?account_id={account}"),
+                "/decisions?verdict=skipped".to_owned(),
+                format!("/decisions?own_message_id={}", copied.id),
+            ];
+            asked.map(|path| crm.list(&path).len())
+        };
+        let [anns, bens] = [&ann, &ben].map(|user| world.crm.with_key(&world.crm.key(&["read"], Some(&user.id)).1));
+        assert_eq!(known(&anns), [2, 2, 1, 2, 1]);
+        assert_eq!(known(&bens), [0; 5]);
+        assert_eq!(known(&world.crm), known(&anns));
+        // What is filed everybody may know.
+        world.crm.post("/contacts", &json!({ "email": "dora@prospects.example" }));
+        let filed = Letter::new("dora@prospects.example", &[&ann.person.address]);
+        deliver(&world, &ann.person, &filed);
+        world.crm.await_mail("message.received", &filed.id);
+        assert_eq!(known(&bens), [1, 0, 1, 0, 0]);
+    }
+
+    fn the_command_line_does_not_take_an_answer_for_the_mail_it_answers(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let ann = world.user("ann", "Ann Lee");
+        world.crm.await_account(&world.connect(&ann));
+        let original = Letter::new(&ann.person.address, &["dora@prospects.example"]);
+        let answer = Letter::new("dora@prospects.example", &[&ann.person.address]).answering(&original.id);
+        deliver(&world, &ann.person, &answer);
+        await_decision(&world, &answer.id);
+        assert!(command_line(&world, &answer.id, false).known);
+        let unknown = command_line(&world, &original.id, false);
+        assert!(!unknown.known && unknown.text.contains("never seen"), "{unknown:?}");
     }
 }

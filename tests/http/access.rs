@@ -215,6 +215,20 @@ both! {
             key.patch(&format!("/users/{ann}"), who).await.refused(403, "forbidden", None);
         }
         key.patch(&format!("/users/{ann}"), json!({ "email": "ann@acme.example", "aliases": [] })).await.expect(200);
+        // An address that his account moves to is his only where the workspace says so, and nobody else's.
+        let anns = acme.get(&format!("/accounts?user_id={ann}")).await.items()[0]["id"].as_str().unwrap().to_owned();
+        acme.post("/contacts", json!({ "email": "carl@acme.example" })).await.expect(201);
+        for (caller, email, is_his) in [
+            (&key, "ceo@acme.example", false),
+            (&acme, "carl@acme.example", false),
+            (&acme, "lee@acme.example", true),
+        ] {
+            let moved = json!({ "email": email, "auth": account(&ann, email)["auth"] });
+            caller.patch(&format!("/accounts/{anns}"), moved).await.expect(200);
+            let aliases = acme.get(&format!("/users/{ann}")).await.expect(200)["aliases"].to_string();
+            assert_eq!(aliases.contains(email), is_his, "{email}: {aliases}");
+        }
+        acme.patch(&format!("/users/{ann}"), json!({ "aliases": [] })).await.expect(200);
         key.delete(&format!("/users/{bob}")).await.refused(403, "forbidden", None);
         key.delete(&format!("/users/{ann}")).await.refused(403, "forbidden", None);
         let webhook = acme.post("/webhooks", json!({ "url": "https://crm.example.com/" })).await.expect(201);

@@ -188,6 +188,9 @@ both! {
         let told = acme.get("/events?types=account.erased").await.items();
         assert_eq!((told.len(), &told[0]["data"]["receipt"]), (1, &erased["receipt"]));
         acme.patch(&path, auth).await.refused(409, "account_erased", None);
+        for verb in ["pause", "resume", "sync"] {
+            acme.post(&format!("{path}/{verb}"), json!({})).await.refused(409, "account_erased", None);
+        }
         acme.post("/accounts", account_of(&user, "ann.lee@acme.example")).await.expect(201);
     }
 

@@ -6,14 +6,21 @@ use serde_json::{Value, json};
 
 use crate::server::both;
 
-fn limits(of: &Value) -> Value {
-    let mut limits = json!({
-        "synced_per_day": null, "sent_per_day": null, "sent_per_24h": null, "sent_unit": null, "accounts": null,
-    });
-    for (name, value) in of.as_object().unwrap() {
-        limits[name] = value.clone();
+/// What is shown where this was put and nothing else is said.
+fn shown(put: &Value, from: &str) -> Value {
+    let mut shown = json!({ "from": {}, "overrides": put });
+    for name in
+        ["synced_per_day", "sent_per_day", "sent_per_24h", "sent_unit", "accounts", "accounts_per_user"]
+    {
+        if from == "user" && name == "accounts_per_user" {
+            continue;
+        }
+        let said = put.get(name);
+        shown["from"][name] = json!(if said.is_some() { from } else { "default" });
+        let nothing = if name == "sent_unit" { json!("recipients") } else { Value::Null };
+        shown[name] = said.cloned().unwrap_or(nothing);
     }
-    limits
+    shown
 }
 
 both! {
@@ -21,18 +28,47 @@ both! {
         let acme = api.workspace("acme").await;
         let user = acme.user("ann@acme.example").await;
         let own = format!("/users/{user}/limits");
-        for path in ["/limits", own.as_str()] {
-            assert_eq!(acme.get(path).await.expect(200), limits(&json!({})));
+        for (path, from) in [(own.as_str(), "user"), ("/limits", "workspace")] {
+            assert_eq!(acme.get(path).await.expect(200), shown(&json!({}), from));
             let some = json!({ "synced_per_day": 100, "sent_per_day": 0, "accounts": 3, "sent_unit": "messages" });
-            assert_eq!(acme.put(path, some.clone()).await.expect(200), limits(&some));
-            assert_eq!(acme.get(path).await.expect(200), limits(&some));
-            // What is left out has no limit any more.
+            assert_eq!(acme.put(path, some.clone()).await.expect(200), shown(&some, from));
+            assert_eq!(acme.get(path).await.expect(200), shown(&some, from));
+            // What is left out is not said any more, and null says that there is none.
             let other = json!({ "sent_per_24h": 500, "synced_per_day": null });
-            assert_eq!(acme.put(path, other.clone()).await.expect(200), limits(&other));
-            assert_eq!(acme.get(path).await.expect(200), limits(&other));
+            assert_eq!(acme.put(path, other.clone()).await.expect(200), shown(&other, from));
+            assert_eq!(acme.get(path).await.expect(200), shown(&other, from));
+            assert_eq!(acme.put(path, json!({})).await.expect(200), shown(&json!({}), from));
         }
         let globex = api.workspace("globex").await;
-        assert_eq!(globex.get("/limits").await.expect(200), limits(&json!({})));
+        assert_eq!(globex.get("/limits").await.expect(200), shown(&json!({}), "workspace"));
+    }
+
+    async fn the_limit_that_holds_is_the_users_over_the_workspaces_over_the_presets(api) {
+        let acme = api.workspace("acme").await;
+        let user = acme.user("ann@acme.example").await;
+        let (limits, policy) = (format!("/users/{user}/limits"), format!("/users/{user}/policy"));
+        let check = async |path: &str, limit: Value, from: &str| {
+            let shown = acme.get(path).await.expect(200);
+            assert_eq!((&shown["synced_per_day"], &shown["from"]["synced_per_day"]), (&limit, &json!(from)), "{path}");
+        };
+        acme.put("/policy", json!({ "preset": "sharpspring" })).await.expect(200);
+        check("/limits", json!(100), "preset").await;
+        check(&limits, json!(100), "preset").await;
+        acme.put(&policy, json!({ "preset": "keap" })).await.expect(200);
+        check("/limits", json!(100), "preset").await;
+        check(&limits, json!(null), "default").await;
+        acme.put("/limits", json!({ "synced_per_day": null })).await.expect(200);
+        check("/limits", json!(null), "workspace").await;
+        check(&limits, json!(null), "workspace").await;
+        acme.put("/limits", json!({ "synced_per_day": 9 })).await.expect(200);
+        check(&limits, json!(9), "workspace").await;
+        acme.put(&limits, json!({ "synced_per_day": null })).await.expect(200);
+        check(&limits, json!(null), "user").await;
+        let usage = acme.get(&format!("/users/{user}/usage")).await.expect(200);
+        assert_eq!(usage["synced_per_day"]["limit"], json!(null));
+        acme.put(&limits, json!({})).await.expect(200);
+        let usage = acme.get(&format!("/users/{user}/usage")).await.expect(200);
+        assert_eq!(usage["synced_per_day"]["limit"], json!(9));
     }
 
     async fn usage_shows_the_limit_that_holds_and_when_it_begins_anew(api) {
@@ -83,6 +119,13 @@ both! {
                 ("sent_unit", json!("bytes")),
             ] {
                 acme.put(path, json!({ field: bad })).await.refused(422, "invalid", Some(field));
+            }
+            if path == "/limits" {
+                let large = json!({ "accounts_per_user": 4_000_000_000_u32 });
+                acme.put(path, large).await.refused(422, "invalid", Some("accounts_per_user"));
+            } else {
+                let other = json!({ "accounts_per_user": 5 });
+                acme.put(path, other).await.refused(422, "unknown_field", Some("accounts_per_user"));
             }
             acme.put(path, json!({ "sent_per_hour": 5 })).await.refused(422, "unknown_field", Some("sent_per_hour"));
             let reader = acme.with_key(json!({ "scopes": ["read", "write"] })).await;

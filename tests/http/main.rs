@@ -18,4 +18,5 @@ mod people;
 mod policy;
 mod protocol;
 mod server;
+mod visibility;
 mod workspaces;

@@ -14,6 +14,13 @@ async fn import(caller: &Caller<'_>, lines: &str, key: Option<&str>) -> Answer {
     Answer::of(request.body(lines.to_owned())).await
 }
 
+/// A contact as it is shown by itself: with what no list asks for.
+fn seen(contact: &Value) -> Value {
+    let mut contact = contact.clone();
+    contact["last_synced_at"] = Value::Null;
+    contact
+}
+
 both! {
     async fn a_user_carries_a_capture_address(api) {
         let acme = api.workspace("acme").await;
@@ -78,10 +85,10 @@ both! {
         }
         assert_eq!(carl["created_by"], "api");
         let path = format!("/contacts/{}", carl["id"].as_str().unwrap());
-        assert_eq!(acme.get(&path).await.expect(200), carl);
+        assert_eq!(acme.get(&path).await.expect(200), seen(&carl));
         assert_eq!(acme.get("/contacts?email=C@private.example").await.items(), std::slice::from_ref(&carl));
         assert_eq!(acme.get("/contacts?external_id=crm-17").await.items(), std::slice::from_ref(&carl));
-        assert_eq!(acme.get("/contacts/by-external-id/crm-17").await.expect(200), carl);
+        assert_eq!(acme.get("/contacts/by-external-id/crm-17").await.expect(200), seen(&carl));
         assert_eq!(acme.get("/contacts?created_by=capture").await.items(), Vec::<Value>::new());
         assert_eq!(acme.get("/contacts?created_by=api").await.items().len(), 2);
         let changed = acme.patch(&path, json!({ "name": "Carl C.", "assigned_user_id": null })).await.expect(200);
@@ -121,7 +128,7 @@ both! {
         let second = acme.put(path, json!({ "email": "carl@new.example" })).await.expect(200);
         assert_eq!((&second["id"], &second["created_at"]), (&first["id"], &first["created_at"]));
         assert_eq!((&second["email"], &second["name"]), (&json!("carl@new.example"), &Value::Null));
-        assert_eq!(acme.get(path).await.expect(200), second);
+        assert_eq!(acme.get(path).await.expect(200), seen(&second));
         assert_eq!(acme.get("/contacts?email=carl@customer.example").await.items().len(), 0);
         let differs = acme.put(path, json!({ "email": "c@c.example", "external_id": "other" })).await;
         differs.refused(422, "invalid", Some("external_id"));

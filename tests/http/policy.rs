@@ -15,9 +15,9 @@ both! {
         for setting in [
             "thread_start", "require_assignment", "match", "internal_rule", "drafts", "create_on", "create_for",
             "capture_enabled", "capture_fields", "subject_threading", "backfill_days", "attachments",
-            "attachment_types", "attachment_bytes_max", "oversize", "append_sent", "over_sync", "over_send", "push",
+            "attachment_types", "attachment_bytes_max", "oversize", "append_sent", "require_content", "over_sync", "over_send", "push",
             "poll_min", "poll_max", "give_up_after", "on_disconnect", "bulk_route", "workflow_route", "multi_tenant",
-            "visibility", "connect_role", "trust", "labels",
+            "visibility", "connect_role", "trust", "labels", "reply_copies", "reply_copy_assigned", "reply_to", "always_bcc",
         ] {
             assert_eq!(policy["settings"][setting]["from"], "default", "{setting}");
             assert!(policy["settings"][setting].get("value").is_some(), "{setting}");
@@ -87,6 +87,8 @@ both! {
             refused(overrides("push", json!("yes")), "overrides.push", "a boolean").await;
             refused(overrides("poll_min", json!("soon")), "overrides.poll_min", "\"90s\"").await;
             refused(overrides("poll_min", json!("2h")), "overrides.poll_min", "poll_max").await;
+            refused(overrides("reply_copies", json!(["desk"])), "overrides.reply_copies", "reply_copies: ").await;
+            refused(overrides("reply_to", json!(["ann-1@bcc.example.com"])), "overrides.reply_to", "of the gateway itself").await;
             refused(overrides("matching", json!("all")), "overrides.matching", "nearest is \"match\"").await;
             let unknown = acme.put(&path, json!({ "preset": "keap", "rules": {} })).await;
             unknown.refused(422, "unknown_field", Some("rules"));
@@ -109,6 +111,54 @@ both! {
         let other = api.workspace("other").await;
         other.get(&path).await.refused(404, "not_found", None);
         other.put(&path, json!({})).await.refused(404, "not_found", None);
+    }
+
+    async fn a_simulation_says_what_it_cannot_be_made_of(api) {
+        let acme = api.workspace("acme").await;
+        let ann = acme.user("ann@acme.example").await;
+        let account = acme.account(&ann, "ann@acme.example").await;
+        let order = |more: Value| {
+            let mut order = json!({ "account_id": account, "days": 7, "preset": "keap" });
+            order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            order
+        };
+        let refused = async |more: Value, code: &str, param: &str, says: &str| {
+            let answer = acme.post("/policy/simulate", order(more)).await;
+            answer.refused(422, code, Some(param));
+            let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+            assert!(detail.contains(says), "{detail}");
+        };
+        refused(json!({ "preset": "keep" }), "invalid", "preset", "the nearest is \"keap\"").await;
+        refused(json!({ "overrides": { "mach": "all" } }), "invalid", "overrides.mach", "nearest is \"match\"").await;
+        refused(json!({ "against": { "preset": "reelpad" } }), "invalid", "against.preset", "\"realpad\"").await;
+        let poll = json!({ "against": { "preset": "keap", "overrides": { "poll_min": "2h" } } });
+        refused(poll, "invalid", "against.overrides.poll_min", "poll_max").await;
+        for days in [0, 91] {
+            refused(json!({ "days": days }), "invalid", "days", "from 1 to 90").await;
+        }
+        refused(json!({ "rules": {} }), "unknown_field", "rules", "").await;
+        // Neither what another workspace has nor what nobody has.
+        let other = api.workspace("other").await;
+        let answer = other.post("/policy/simulate", order(json!({}))).await;
+        answer.refused(422, "invalid", Some("account_id"));
+    }
+
+    async fn only_an_administrator_simulates_and_only_over_an_account_that_is_connected(api) {
+        let acme = api.workspace("acme").await;
+        let (ann, ben) = (acme.user("ann@acme.example").await, acme.user("ben@acme.example").await);
+        let account = acme.account(&ann, "ann@acme.example").await;
+        let order = json!({ "account_id": account, "preset": "keap" });
+        let member = acme.with_key(json!({ "scopes": ["read", "write"] })).await;
+        member.post("/policy/simulate", order.clone()).await.refused(403, "forbidden", None);
+        let bound = acme.with_key(json!({ "scopes": ["admin"], "user_id": ben })).await;
+        bound.post("/policy/simulate", order.clone()).await.refused(403, "forbidden", None);
+        let path = format!("/accounts/{account}");
+        acme.post(&format!("{path}/pause"), json!({})).await.expect(200);
+        let paused = acme.post("/policy/simulate", order.clone()).await;
+        paused.refused(409, "account_not_connected", None);
+        assert_eq!(paused.json()["advice"], "Resume it.");
+        acme.post(&format!("{path}/disconnect"), json!({ "history": "keep" })).await.expect(200);
+        acme.post("/policy/simulate", order).await.refused(409, "account_not_connected", None);
     }
 
     async fn real_13_only_the_user_himself_connects_his_account(api) {

@@ -230,7 +230,9 @@ impl Office {
             email: address(&self.person.address),
             settings: AccountSettings { imap: self.imap.clone(), smtp: self.imap.clone() },
             status: connecting(),
+            sending_refused: None,
             connected_at: Timestamp::now(),
+            generation: 0,
         };
         let mut tx = self.gateway.store.begin(self.workspace).await.unwrap();
         tx.insert_account(&account, credentials).await.unwrap();

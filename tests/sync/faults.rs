@@ -8,9 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 use mailweave::{
     core::{
         account::{AccountState, AccountStatus, Endpoint, Security},
+        allowance::{Limits, Said},
         decision::Verdict,
         job::JobKind,
-        limits::{Counted, Limits},
+        limits::Counted,
         message::Sighting,
     },
     flow::limits,
@@ -179,7 +180,7 @@ async fn a_new_uidvalidity_fetches_no_body_again_and_announces_nothing() {
     world.put("INBOX", STRANGER, "private", "");
     world.await_decision("private", "no_contact").await;
     let (fetched, events) = (world.contents().len(), world.events().await.len());
-    let validity = world.provider().bump_uid_validity(&world.user(), "INBOX").unwrap();
+    let validity = u64::from(world.provider().bump_uid_validity(&world.user(), "INBOX").unwrap());
     world.look_now();
     eventually("the new UIDs", PATIENCE, async || world.cursor("INBOX").await.uid_validity == validity).await;
     for id in ["one", "two"] {
@@ -216,7 +217,7 @@ async fn ids_that_change_again_and_again_are_left_alone_for_a_while() {
     world.await_message("one").await;
     let sent = world.sent().await;
     for _ in 0..4 {
-        let validity = world.provider().bump_uid_validity(&world.user(), &sent).unwrap();
+        let validity = u64::from(world.provider().bump_uid_validity(&world.user(), &sent).unwrap());
         world.look_now();
         eventually("the new UIDs", PATIENCE, async || world.cursor(&sent).await.uid_validity == validity)
             .await;
@@ -699,6 +700,7 @@ impl World {
     /// What PUT does to limits.
     async fn limit(&self, synced_per_day: Option<u32>) {
         let mut tx = self.gateway.store.begin(self.workspace).await.unwrap();
+        let synced_per_day = synced_per_day.map_or(Said::NoLimit, Said::Limit);
         tx.put_limits(None, &Limits { synced_per_day, ..Limits::default() }).await.unwrap();
         limits::changed(&mut tx, None, Timestamp::now()).await.unwrap();
         tx.commit().await.unwrap();

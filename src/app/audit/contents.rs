@@ -62,7 +62,9 @@ async fn look_into(
             // A report joins the conversation of what it reports on, whoever wrote it.
             let is_report = stored.kind == Kind::Bounce;
             let by_name = is_report || !nodes.is_empty() || session.may_join_by_name(key).await?;
-            grouping.add(&possible_keys(&stored, (&message, &nodes), ours), by_name);
+            let mut keys = possible_keys(&stored, (&message, &nodes), ours);
+            keys.extend(session.subject_key_of(key).await?.map(ThreadKey));
+            grouping.add(&keys, by_name);
         }
     }
     Ok(grouping)

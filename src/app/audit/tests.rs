@@ -166,7 +166,9 @@ fn account(user: UserId) -> Account {
             next_attempt_at: None,
             progress: None,
         },
+        sending_refused: None,
         connected_at: flow::now(),
+        generation: 0,
     }
 }
 
@@ -280,7 +282,7 @@ async fn whatever_is_broken_by_a_statement_is_found() {
     );
     let led_astray =
         format!("update thread_keys set conversation = {CONVERSATION_OF_A} where workspace = $1");
-    let sabotage: [(&str, &[&str]); 21] = [
+    let sabotage: [(&str, &[&str]); 22] = [
         (&moved, &["keys", "threads", "counts"]),
         (&led_astray, &["keys"]),
         ("delete from thread_keys where workspace = $1", &["keys"]),
@@ -305,6 +307,10 @@ async fn whatever_is_broken_by_a_statement_is_found() {
         ("update workspaces set event_seq = event_seq + 1 where id = $1", &["journal"]),
         ("update lanes set jobs = jobs + 1 where workspace = $1", &["lanes"]),
         ("update jobs set body = '{}' where workspace = $1", &["jobs", "waiting"]),
+        (
+            "insert into subject_keys select workspace, id, x'07070707070707070707070707070707', sent_at, 86400000000 from messages where workspace = $1",
+            &["subjects"],
+        ),
     ];
     for (statement, expect) in sabotage {
         let world = World::sqlite().await;

@@ -34,25 +34,27 @@ pub fn judge_files<'a>(
     let ruled = files.into_iter().enumerate();
     let out: Vec<(usize, FileRule)> =
         ruled.filter_map(|(place, file)| Some((place, rule(settings, file)?))).collect();
-    // That no attachment comes in says nothing against the message.
-    let refused = out.iter().any(|(_, rule)| *rule != FileRule::None);
-    if refused && settings.oversize == Oversize::SkipMessage {
+    // What a file is says nothing against the message: a signature's logo must not keep a contact's mail out.
+    let is_too_large = out.iter().any(|(_, rule)| matches!(rule, FileRule::Larger(_)));
+    if is_too_large && settings.oversize == Oversize::SkipMessage {
         return Files::SkipMessage(Ruling {
             verdict: Verdict::Skipped,
             rule: "attachment",
-            reason: "An attachment is larger or of another type than policy allows, and keeps the message out.",
+            reason: "An attachment is larger than policy allows, and keeps the message out.",
         });
     }
     Files::Without(out)
 }
 
 fn rule(settings: &Settings, (name, octets): (Option<&str>, u64)) -> Option<FileRule> {
+    let larger = settings.attachment_bytes_max.filter(|most| octets > *most).map(FileRule::Larger);
     match settings.attachments {
-        Attachments::None => return Some(FileRule::None),
-        Attachments::Listed if !is_listed(&settings.attachment_types, name) => return Some(FileRule::Type),
-        Attachments::Listed | Attachments::All => {}
+        Attachments::None => Some(FileRule::None),
+        Attachments::Listed if !is_listed(&settings.attachment_types, name) => {
+            larger.or(Some(FileRule::Type))
+        }
+        Attachments::Listed | Attachments::All => larger,
     }
-    settings.attachment_bytes_max.filter(|most| octets > *most).map(FileRule::Larger)
 }
 
 /// A file without a name has no type that could be listed.
@@ -99,8 +101,10 @@ mod tests {
     fn kana_18_and_hilv_9_only_listed_types_come() {
         for preset in ["kaname-outlook", "highlevel-outlook"] {
             check(preset, &[(Some("A.JPEG"), 1), (Some("b.tar.zip"), 1)], Some(&[]));
-            check(preset, &[(Some("c.exe"), 1)], None);
-            check(preset, &[(None, 1)], None);
+            // The rules say of size alone that it keeps a message out.
+            check(preset, &[(Some("c.exe"), 1)], Some(&[(0, FileRule::Type)]));
+            check(preset, &[(None, 1)], Some(&[(0, FileRule::Type)]));
+            check(preset, &[(Some("c.exe"), 3 * MB + 1)], None);
         }
     }
 

@@ -4,14 +4,32 @@
 
 use super::{
     Policy, Settings,
-    rulings::{held, skipped, synced},
+    rulings::{elsewhere, held, skipped, synced},
     settings::{CreateOn, Drafts, InternalRule, ThreadFollow, ThreadStart},
+    tenancy::Elsewhere,
 };
 use crate::core::{
-    attribution::Attribution,
+    attribution::{Attribution, Known},
     decision::Ruling,
+    ids::UserId,
     message::{Author, CaptureField, ContactRole, Direction},
 };
+
+/// What is found out about a message in a user's mailbox, beside who is on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traits {
+    pub is_draft: bool,
+    /// As [`MailboxFacts::is_sent`].
+    pub is_sent: bool,
+    /// As [`MailboxFacts::is_before`].
+    pub is_before: bool,
+    /// As [`MailboxFacts::other_account`].
+    pub other_account: bool,
+    /// As [`MailboxFacts::answers_user`].
+    pub answers_user: bool,
+    /// As [`MailboxFacts::answered`].
+    pub answered: bool,
+}
 
 /// What is known of a message in a user's mailbox from its header.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +41,10 @@ pub struct MailboxFacts<'a> {
     pub is_draft: bool,
     /// It is the account's own user who wrote it.
     pub own: bool,
+    /// It lies where only what he sends lies. In an inbox anybody's From may name him.
+    pub is_sent: bool,
+    /// The provider took it in before the first day of which policy has mail read.
+    pub is_before: bool,
     /// Its author is a contact who is assigned to the account's user.
     pub assigned: bool,
     /// Another account of the workspace, be it disconnected, is among its addresses.
@@ -31,6 +53,29 @@ pub struct MailboxFacts<'a> {
     pub answers_user: bool,
     /// Somebody it was written to has answered it. Asked only where that makes contacts.
     pub answered: bool,
+    /// What says that it is another workspace's, as `multi_tenant` has it.
+    pub elsewhere: Elsewhere,
+}
+
+impl<'a> MailboxFacts<'a> {
+    /// The facts about a message in this user's mailbox, but for its conversation: whether that is known matters to few.
+    #[must_use]
+    pub fn of(user: UserId, attribution: &'a Attribution, known: &Known, traits: Traits) -> Self {
+        let author = attribution.author_party.as_ref().and_then(|party| known.contacts.get(&party.address));
+        Self {
+            attribution,
+            thread_known: false,
+            is_draft: traits.is_draft,
+            own: attribution.author == Author::User(user),
+            is_sent: traits.is_sent,
+            is_before: traits.is_before,
+            assigned: author.is_some_and(|author| author.assigned_user == Some(user)),
+            other_account: traits.other_account,
+            answers_user: traits.answers_user,
+            answered: traits.answered,
+            elsewhere: Elsewhere::No,
+        }
+    }
 }
 
 /// The facts in the light of the settings.
@@ -75,6 +120,15 @@ impl Judge<'_> {
         if self.facts.is_draft && self.settings.drafts == Drafts::Skip {
             return Some(skipped("draft", "It is a draft, not yet sent."));
         }
+        if self.facts.is_before {
+            return Some(skipped(
+                "before_connection",
+                "It came before the account was connected, earlier than policy reads back.",
+            ));
+        }
+        if let Some(ruling) = elsewhere(self.facts.elsewhere) {
+            return Some(ruling);
+        }
         match self.settings.internal_rule {
             InternalRule::AnyParticipantAccount if self.facts.other_account => {
                 return Some(skipped(
@@ -117,7 +171,8 @@ impl Judge<'_> {
         if wrote && self.to_contact() {
             return Some(synced("wrote_to_contact", "A user wrote it to a contact."));
         }
-        if wrote && self.has_strangers() && settings.create_on == CreateOn::Sent {
+        let sent = self.facts.own && self.facts.is_sent;
+        if wrote && sent && self.has_strangers() && settings.create_on == CreateOn::Sent {
             return Some(synced(
                 "sent_makes_contact",
                 "A user wrote it, and whom users write to becomes a contact.",
@@ -173,16 +228,21 @@ pub const EXCHANGE: &str = "exchange_makes_contact";
 /// The rule by which mail of a user's is left out until it is answered.
 pub const AWAITS_ANSWER: &str = "awaits_answer";
 
-/// Judges a copy sent to a capture address.
+/// Judges a copy sent to a capture address. `thread_known` as in [`MailboxFacts`]; asked only where policy lets no copy begin
+/// a conversation.
 #[must_use]
-pub fn judge_capture(policy: &Policy, author: &Author, field: CaptureField) -> Ruling {
-    if !policy.settings.capture_enabled || !policy.settings.starts(ThreadStart::Capture) {
+pub fn judge_capture(policy: &Policy, author: &Author, field: CaptureField, thread_known: bool) -> Ruling {
+    if !policy.settings.capture_enabled {
         return skipped("capture_off", "Capture addresses are switched off in this workspace.");
     }
     if !policy.settings.capture_fields.allow(field) {
         return skipped("capture_field", "The capture address stood in a field that policy does not allow.");
     }
     match author {
+        Author::User(_) if !thread_known && !policy.settings.starts(ThreadStart::Capture) => skipped(
+            "capture_starts_nothing",
+            "A user sent a copy to a capture address, and by policy that begins no conversation.",
+        ),
         Author::User(_) => synced("captured", "A user sent a copy to a capture address."),
         _ => held(
             "capture_sender_unknown",
@@ -202,7 +262,7 @@ mod tests {
     use super::*;
     use crate::core::{
         decision::Verdict,
-        ids::{ContactId, Id, UserId},
+        ids::{ContactId, Id},
         policy::{Choice, Choices, FINAL_RULES, Overrides, preset::Preset},
     };
     use crate::mail::Address;
@@ -236,10 +296,13 @@ mod tests {
             thread_known: false,
             is_draft: false,
             own: attribution.direction == Outbound,
+            is_sent: attribution.direction == Outbound,
+            is_before: false,
             assigned: false,
             other_account: false,
             answers_user: false,
             answered: false,
+            elsewhere: Elsewhere::No,
         }
     }
 
@@ -265,10 +328,19 @@ mod tests {
 
     #[test]
     fn only_a_users_own_mail_is_captured() {
-        let rule = |author: &Author| judge_capture(&policy("mailweave"), author, CaptureField::Bcc).rule;
+        let rule =
+            |author: &Author| judge_capture(&policy("mailweave"), author, CaptureField::Bcc, false).rule;
         assert_eq!(rule(&user()), "captured");
         assert_eq!(rule(&contact()), "capture_sender_unknown");
         assert_eq!(rule(&Author::Other), "capture_sender_unknown");
+    }
+
+    #[test]
+    fn where_a_copy_begins_no_conversation_it_still_is_taken_into_one() {
+        let mut policy = policy("keap");
+        Arc::make_mut(&mut policy.settings).capture_enabled = true;
+        let rule = |thread_known| judge_capture(&policy, &user(), CaptureField::Bcc, thread_known).rule;
+        assert_eq!((rule(false), rule(true)), ("capture_starts_nothing", "captured"));
     }
 
     #[test]
@@ -289,6 +361,20 @@ mod tests {
         check("sharpspring", facts(&attribution(Outbound, user(), &[To])), "wrote_to_contact");
         check("sharpspring", facts(&attribution(Inbound, contact(), &[From])), "contact_wrote");
         check("sharpspring", facts(&attribution(Inbound, Author::Other, &[])), "no_contact");
+        // Whoever writes the user's address into From has not become the user.
+        let forged = attribution(Outbound, user(), &[]);
+        check("sharpspring", MailboxFacts { is_sent: false, ..facts(&forged) }, "no_contact");
+        check("sharpspring", MailboxFacts { own: false, ..facts(&forged) }, "no_contact");
+    }
+
+    #[test]
+    fn keap_18_faq_4_real_10_what_was_there_before_stays_out_wherever_it_is_moved() {
+        let old = attribution(Inbound, contact(), &[From]);
+        for preset in ["keap", "kaname-gmail", "realpad", "mailweave"] {
+            let facts = MailboxFacts { is_before: true, assigned: true, ..facts(&old) };
+            check(preset, facts, "before_connection");
+            check(preset, MailboxFacts { thread_known: true, ..facts }, "before_connection");
+        }
     }
 
     #[test]
@@ -322,7 +408,7 @@ mod tests {
 
     #[test]
     fn hilv_5_and_hilv_7_the_bcc_address_may_stand_in_cc_or_bcc_unless_labs_is_off() {
-        let rule = |preset, field| judge_capture(&policy(preset), &user(), field).rule;
+        let rule = |preset, field| judge_capture(&policy(preset), &user(), field, false).rule;
         assert_eq!(rule("highlevel-outlook", CaptureField::Cc), "captured");
         assert_eq!(rule("highlevel-outlook", CaptureField::Bcc), "captured");
         assert_eq!(rule("highlevel-outlook", CaptureField::To), "capture_field");
@@ -376,6 +462,18 @@ mod tests {
         let copied = attribution(Outbound, user(), &[Cc]);
         assert_eq!(judge_mailbox(&policy, facts(&copied)).rule, "no_contact");
         check("mailweave", facts(&copied), "wrote_to_contact");
+    }
+
+    #[test]
+    fn kana_7_and_faq_10_another_workspaces_mail_stays_out_of_this_one() {
+        let (sent, answer) = (attribution(Outbound, user(), &[To]), attribution(Inbound, contact(), &[From]));
+        for (who, elsewhere, rule) in [
+            (&sent, Elsewhere::Sent, "sent_by_other_workspace"),
+            (&answer, Elsewhere::Answers, "answers_other_workspace"),
+            (&answer, Elsewhere::Beside, "replied_by_other_workspace"),
+        ] {
+            check("mailweave", MailboxFacts { elsewhere, thread_known: true, ..facts(who) }, rule);
+        }
     }
 
     #[test]
@@ -451,17 +549,36 @@ mod tests {
         }
     }
 
+    fn any_elsewhere() -> impl Strategy<Value = Elsewhere> {
+        sample::select(vec![Elsewhere::No, Elsewhere::Sent, Elsewhere::Answers, Elsewhere::Beside])
+    }
+
     proptest! {
+        /// Another workspace's mail stays out whatever else policy says, and whatever conversation it belongs to.
+        #[test]
+        fn what_is_another_workspaces_never_comes_in(
+            policy in any_policy(),
+            who in any_attribution(),
+            elsewhere in any_elsewhere(),
+            thread_known in any::<bool>(),
+        ) {
+            let ruling = judge_mailbox(&policy, MailboxFacts { elsewhere, thread_known, ..facts(&who) });
+            prop_assert!(elsewhere == Elsewhere::No || ruling.verdict == Verdict::Skipped, "{}", ruling.rule);
+        }
+
         /// Whom the store names first, and which setting stands first in a list, is chance.
         #[test]
         fn the_verdict_does_not_depend_on_the_order_in_which_facts_came(
             policy in any_policy(),
             who in any_attribution(),
-            flags in any::<[bool; 7]>(),
+            flags in any::<[bool; 9]>(),
+            elsewhere in any_elsewhere(),
         ) {
-            let [thread_known, is_draft, own, assigned, other_account, answers_user, answered] = flags;
+            let [thread_known, is_draft, own, is_sent, is_before, assigned, other_account, answers_user, answered] =
+                flags;
             let facts = |attribution| MailboxFacts {
-                attribution, thread_known, is_draft, own, assigned, other_account, answers_user, answered,
+                attribution, thread_known, is_draft, own, is_sent, is_before, assigned, other_account, answers_user,
+                answered, elsewhere,
             };
             let mut turned = who.clone();
             turned.contacts.reverse();
@@ -486,8 +603,12 @@ mod tests {
 
         /// What a rule leaves out stays out whatever conversation it turns out to belong to, or is looked at again.
         #[test]
-        fn what_is_final_does_not_depend_on_the_conversation(policy in any_policy(), who in any_attribution()) {
-            let alone = facts(&who);
+        fn what_is_final_does_not_depend_on_the_conversation(
+            policy in any_policy(),
+            who in any_attribution(),
+            elsewhere in any_elsewhere(),
+        ) {
+            let alone = MailboxFacts { elsewhere, ..facts(&who) };
             let ruling = judge_mailbox(&policy, alone);
             if FINAL_RULES.contains(&ruling.rule) {
                 let known = judge_mailbox(&policy, MailboxFacts { thread_known: true, ..alone });

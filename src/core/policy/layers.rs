@@ -34,7 +34,8 @@ pub enum BadSetting {
     Unknown { name: String, nearest: String },
     #[error("{name}: {reason}")]
     Value { name: String, reason: String },
-    #[error("there is no preset {0:?}; there are {names}", names = preset::names())]
+    #[error("there is no preset {0:?}; the nearest is {near:?}, and there are {names}", near = preset::nearest(.0),
+        names = preset::names())]
     Preset(String),
 }
 
@@ -204,14 +205,26 @@ fn sound(settings: &Settings) -> Result<(), Fault> {
             "is empty: nothing could ever come in; to sync nothing, disconnect the accounts",
         ));
     }
+    if settings.attachment_types.iter().any(|extension| extension.contains('.')) {
+        return Err(("attachment_types", "has a dot: name extensions alone, like \"pdf\""));
+    }
     if settings.match_roles.is_empty() {
         return Err(("match_roles", "is empty: nobody would be a contact in any part"));
     }
     if settings.poll_max.duration().is_zero() {
         return Err(("poll_max", "must be a second at least: providers shut out who asks without pause"));
     }
+    for (name, list, most) in settings.address_lists() {
+        if list.len() > most {
+            return Err((name, TOO_MANY));
+        }
+    }
     Ok(())
 }
+
+/// What is wrong with a longer list than `Settings::address_lists` allows.
+const TOO_MANY: &str = "holds more addresses than it may: 10 for reply_copies and always_bcc, 5 for reply_to; name a group \
+     address instead";
 
 /// Whether the settings go together.
 fn agree(settings: &Settings) -> Result<(), Fault> {
@@ -241,8 +254,12 @@ fn read(values: Map<String, Value>) -> Result<Settings, String> {
 }
 
 fn nearest(name: &str, defaults: &Map<String, Value>) -> String {
-    let distance = |known: &&String| strsim::damerau_levenshtein(name, known);
-    defaults.keys().min_by_key(distance).cloned().unwrap_or_default()
+    nearest_of(name, defaults.keys().map(String::as_str)).to_owned()
+}
+
+/// The one of these words that is most like another.
+pub(super) fn nearest_of<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
+    known.min_by_key(|known| strsim::damerau_levenshtein(name, known)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -250,7 +267,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::core::account::AccountState;
+    use crate::core::{account::AccountState, attribution::OurDomains};
 
     fn overrides(value: Value) -> Result<Overrides, BadSetting> {
         let Value::Object(map) = value else { panic!("an object") };
@@ -266,6 +283,45 @@ mod tests {
             })
             .unwrap_err();
         assert!(error.to_string().contains(text), "{error}");
+    }
+
+    #[test]
+    fn faq_22_whoever_gets_mail_by_policy_has_an_address_and_there_are_few_of_them() {
+        let many = |count| (0..count).map(|n| format!("desk-{n}@x.example")).collect::<Vec<_>>();
+        for (name, most) in [("reply_copies", 10), ("reply_to", 5), ("always_bcc", 10)] {
+            assert!(overrides(json!({ name: many(most) })).is_ok(), "{name}");
+            refused(json!({ name: many(most + 1) }), &format!("{name}: holds more addresses"));
+            for bad in [
+                json!(["desk"]),
+                json!(["a@x.example, b@x.example"]),
+                json!(["<>"]),
+                json!("a@x.example"),
+                json!([1]),
+            ] {
+                refused(json!({ name: bad }), &format!("{name}: "));
+            }
+        }
+        refused(json!({ "reply_copy_assigned": "yes" }), "reply_copy_assigned: ");
+        for preset in Preset::all() {
+            let settings = &preset.settings;
+            let is_off = settings.address_lists().iter().all(|(_, list, _)| list.is_empty());
+            assert!(is_off && !settings.reply_copy_assigned, "{}: each company's own choice", preset.name);
+        }
+    }
+
+    #[test]
+    fn faq_22_an_address_of_ours_in_a_setting_is_a_loop() {
+        let ours = OurDomains { capture: Some("bcc.example".into()), reply: Some("reply.example".into()) };
+        let loops = |value: Value| {
+            let workspace = Choice { preset: None, overrides: overrides(value).unwrap() };
+            Choices { workspace, ..Choices::default() }.effective().unwrap().settings.loops(&ours)
+        };
+        for name in ["reply_copies", "reply_to", "always_bcc"] {
+            for address in ["ann-1@bcc.example", "r-abc@Reply.Example"] {
+                assert_eq!(loops(json!({ name: ["desk@x.example", address] })), Some(name));
+            }
+            assert_eq!(loops(json!({ name: ["desk@x.example", "a@sub.bcc.example"] })), None);
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What an admin decides: whether a message belongs into the CRM and what becomes of it, as a pure function of facts and a
 //! policy, and policies as data.
 //!
-//! Read `settings` (every setting), `preset` (named policies), `layers` (who changed what), then `people`, `judge` and `attachments`.
+//! Read `settings` (every setting), `preset` (named policies), `layers` (who changed what), then `people`, `tenancy`, `judge`
+//! and `attachments`, then `simulate` (what all of it would make of mail).
 //! Not here: gathering facts and obeying verdicts (`flow`).
 
 use std::sync::Arc;
@@ -13,19 +14,22 @@ pub mod people;
 pub mod preset;
 mod rulings;
 pub mod settings;
+pub mod simulate;
 pub mod span;
+pub mod tenancy;
 
 pub use attachments::{FileRule, Files, judge_files};
-pub use judge::{AWAITS_ANSWER, EXCHANGE, MailboxFacts, judge_capture, judge_mailbox};
+pub use judge::{AWAITS_ANSWER, EXCHANGE, MailboxFacts, Traits, judge_capture, judge_mailbox};
 pub use layers::{BadSetting, Choice, Choices, Effective, Overrides, Source};
-pub use people::{ListedContact, known};
+pub use people::{ListedContact, known, whom};
 pub use preset::{DEFAULT_PRESET, Preset};
 pub use rulings::{
-    FINAL_RULES, answered, automatic_question, delivery_report, foreign_answer, foreign_question, gone,
-    null_reverse_path, over_sync_limit, possible_loop, question, sent_already, too_large, too_many_questions,
-    unreadable,
+    ANSWERS_OTHER_WORKSPACE, FINAL_RULES, SENT_BY_OTHER_WORKSPACE, answered, automatic_question,
+    delivery_report, foreign_answer, foreign_question, gone, null_reverse_path, over_sync_limit,
+    possible_loop, question, sent_already, too_large, too_many_questions, unanswered_question, unreadable,
 };
-pub use settings::{AppendSent, Settings, ThreadStart};
+pub use settings::{AppendSent, MultiTenant, Settings, ThreadStart};
+pub use tenancy::Elsewhere;
 
 /// The policy that applies to a message.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,14 +1,15 @@
-//! Which of the workspace's contacts count, by the policy's rules `match` and `internal_rule`.
+//! Which of the workspace's contacts count, by the policy's rules `match` and `internal_rule`, and of whom new ones are made.
 //!
 //! Not here: finding them (`store`), and what part they have in a message (`core::attribution`).
 
 use std::collections::HashMap;
 
-use super::settings::{InternalRule, Match, Settings};
+use super::settings::{CreateFor, InternalRule, Match, Settings};
 use crate::{
     core::{
-        attribution::{Known, KnownContact},
+        attribution::{Known, KnownContact, Whom},
         ids::{ContactId, UserId},
+        people::CreatedBy,
     },
     mail::Address,
 };
@@ -46,6 +47,16 @@ pub fn known(
 fn counts(settings: &Settings, one: &ListedContact) -> bool {
     let matches = settings.matching == Match::All || one.is_primary;
     matches && !(settings.internal_rule == InternalRule::ContactIsUser && one.is_user)
+}
+
+/// Of whom mail that comes in this way makes contacts, where it does.
+#[must_use]
+pub fn whom(settings: &Settings, by: CreatedBy) -> Whom {
+    match (by, settings.create_for) {
+        (CreatedBy::Exchange, _) => Whom::Author,
+        (_, CreateFor::To) => Whom::To,
+        (_, CreateFor::ToCc) => Whom::ToCc,
+    }
 }
 
 #[cfg(test)]

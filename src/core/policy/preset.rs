@@ -1,4 +1,5 @@
-//! Named policies: `config/presets/*.toml`, part of the program. What a preset does not name is as in the default one.
+//! Named policies: `config/presets/*.toml`, part of the program. Settings that a preset does not
+//! name are as in the default one.
 //!
 //! Not here: any preset by name, but for the default, which every workspace has that chose none.
 
@@ -11,6 +12,7 @@ use super::{
     layers::{self, Overrides},
     settings::Settings,
 };
+use crate::core::allowance::Limits;
 
 /// The preset of a workspace that chose none.
 pub const DEFAULT_PRESET: &str = "mailweave";
@@ -33,20 +35,6 @@ const FILES: [(&str, &str); 8] = files![
     "realpad",
 ];
 
-/// What users may do a day unless an admin says otherwise; `None` is without limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PresetLimits {
-    /// Messages of a user's accounts.
-    pub synced_per_day: Option<u32>,
-    /// Recipients of a user's mail.
-    pub sent_per_day: Option<u32>,
-    /// Accounts of a user.
-    pub accounts: Option<u32>,
-    /// Accounts of the workspace.
-    pub accounts_per_workspace: Option<u32>,
-}
-
 /// A named policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preset {
@@ -56,7 +44,8 @@ pub struct Preset {
     pub overrides: Overrides,
     /// All its settings, those of the default among them.
     pub settings: Arc<Settings>,
-    pub limits: PresetLimits,
+    /// What is allowed where no admin says otherwise; what it does not name there is no limit on.
+    pub limits: Limits,
 }
 
 #[derive(Deserialize)]
@@ -65,7 +54,7 @@ struct File {
     title: String,
     settings: Map<String, Value>,
     #[serde(default)]
-    limits: PresetLimits,
+    limits: Limits,
 }
 
 static DEFAULTS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
@@ -117,6 +106,11 @@ impl Preset {
 /// The names of all presets, to choose from.
 pub(super) fn names() -> String {
     PRESETS.iter().map(|preset| format!("{:?}", preset.name)).collect::<Vec<_>>().join(", ")
+}
+
+/// The name of a preset that is most like another word.
+pub(super) fn nearest(name: &str) -> &'static str {
+    layers::nearest_of(name, PRESETS.iter().map(|preset| preset.name))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Not here: verdicts that depend on settings (`judge`).
 
-use super::settings::OverSync;
+use super::{settings::OverSync, tenancy::Elsewhere};
 use crate::core::decision::{Ruling, Verdict};
 
 /// Mail with a null reverse-path at a capture address: a report, or an answering machine's. Nobody sent it to have it filed,
@@ -39,7 +39,20 @@ pub fn automatic_question() -> Ruling {
 /// More questions than people ask.
 #[must_use]
 pub fn too_many_questions() -> Ruling {
-    skipped("too_many_questions", "So many questions came within ten minutes that it looks like a loop.")
+    skipped(
+        "too_many_questions",
+        "So many questions came that it looks like a loop, or like somebody else who asks.",
+    )
+}
+
+/// A question whose answer did not go out, or may not have.
+#[must_use]
+pub fn unanswered_question() -> Ruling {
+    skipped(
+        "unanswered_question",
+        "A user asked by it what was decided about another mail. No server took the answer, or none said that it did; it is \
+         not sent again.",
+    )
 }
 
 /// A delivery report on mail that we sent. Whoever reports is no participant, and nobody is answered.
@@ -76,8 +89,22 @@ pub fn sent_already() -> Ruling {
 }
 
 /// Rules under which mail stays left out whatever becomes known of its conversation later: no use in fetching it again.
-pub const FINAL_RULES: [&str; 6] =
-    ["draft", "internal", "attachment", "too_large", "gone_at_provider", SYNC_LIMIT];
+pub const FINAL_RULES: [&str; 9] = [
+    "draft",
+    "before_connection",
+    "internal",
+    "attachment",
+    "too_large",
+    "gone_at_provider",
+    SYNC_LIMIT,
+    SENT_BY_OTHER_WORKSPACE,
+    ANSWERS_OTHER_WORKSPACE,
+];
+
+/// The rule of what the user sent from another workspace.
+pub const SENT_BY_OTHER_WORKSPACE: &str = "sent_by_other_workspace";
+/// The rule of what answers that.
+pub const ANSWERS_OTHER_WORKSPACE: &str = "answers_other_workspace";
 
 /// The rule of mail that is more than its user may have synced.
 const SYNC_LIMIT: &str = "sync_limit";
@@ -114,6 +141,25 @@ pub fn too_large() -> Ruling {
 #[must_use]
 pub fn gone() -> Ruling {
     skipped("gone_at_provider", "It was left out, and the user has deleted or moved it since.")
+}
+
+/// Mail of an account that other workspaces share, when it is one of theirs.
+pub(super) fn elsewhere(elsewhere: Elsewhere) -> Option<Ruling> {
+    match elsewhere {
+        Elsewhere::No => None,
+        Elsewhere::Sent => Some(skipped(
+            SENT_BY_OTHER_WORKSPACE,
+            "It was sent from another workspace in which this account is connected too, and is that one's.",
+        )),
+        Elsewhere::Answers => Some(skipped(
+            ANSWERS_OTHER_WORKSPACE,
+            "It answers what another workspace sent in which this account is connected too, and is that one's.",
+        )),
+        Elsewhere::Beside => Some(skipped(
+            "replied_by_other_workspace",
+            "The user has answered in this conversation from another workspace: it goes on there alone.",
+        )),
+    }
 }
 
 pub(super) fn synced(rule: &'static str, reason: &'static str) -> Ruling {

@@ -7,17 +7,22 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::span::Span;
-use crate::core::{
-    account::{AccountState, AccountStatus, Label, LabelledStatus},
-    inbound::SendClass,
-    message::{CaptureField, ContactRole},
-    people::{CreatedBy, Role},
+use crate::{
+    core::{
+        account::{AccountState, AccountStatus, Label, LabelledStatus},
+        attribution::OurDomains,
+        inbound::SendClass,
+        message::{CaptureField, ContactRole},
+        people::{CreatedBy, Role},
+    },
+    mail::Address,
 };
 
 /// What may bring a new conversation into the CRM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ThreadStart {
+    /// What the CRM hands in: that is a conversation of the CRM's whether it is listed or not.
     Crm,
     Capture,
     /// A contact writes.
@@ -122,7 +127,7 @@ impl CaptureFields {
     }
 }
 
-/// How long a subject without reference may join an earlier conversation of the same people.
+/// How far apart in time an answer without reference and mail of the same people under its subject may be, to be joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubjectThreading {
     Off,
@@ -206,14 +211,14 @@ pub enum MultiTenant {
     OriginatingOnly,
 }
 
-/// Who sees a synced message.
+/// What a user sees of the workspace's mail, who is no administrator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Visibility {
     Everyone,
-    /// The user through whose account or capture address it came.
+    /// What came by his accounts, capture and reply addresses, and what he wrote.
     Owner,
-    /// The user to whom the contact is assigned.
+    /// That, and all mail with contacts who are assigned to him.
     Assigned,
 }
 
@@ -235,6 +240,11 @@ pub enum Trust {
     Open,
 }
 
+/// Addresses that copies of a message go to.
+const READERS_MAX: usize = 10;
+/// Addresses that answers are diverted to.
+const REPLY_TO_MAX: usize = 5;
+
 /// The colour of what has none of its own.
 const PLAIN_COLOR: &str = "gray";
 
@@ -251,7 +261,7 @@ pub struct Settings {
     /// The parts in which a contact on a message makes it mail with him.
     pub match_roles: Vec<ContactRole>,
     pub internal_rule: InternalRule,
-    /// Mail the provider flags as a draft.
+    /// Mail that the provider flags as a draft, in the mailboxes that are followed.
     pub drafts: Drafts,
     pub create_on: CreateOn,
     pub create_for: CreateFor,
@@ -267,6 +277,8 @@ pub struct Settings {
     pub attachment_bytes_max: Option<u64>,
     pub oversize: Oversize,
     pub append_sent: AppendSent,
+    /// What is sent over the API needs a subject and a text.
+    pub require_content: bool,
     pub over_sync: OverSync,
     pub over_send: OverSend,
     /// IDLE where the server has it.
@@ -282,6 +294,14 @@ pub struct Settings {
     pub visibility: Visibility,
     pub connect_role: ConnectRole,
     pub trust: Trust,
+    /// Who gets a copy of what contacts answer.
+    pub reply_copies: Vec<Address>,
+    /// The user whom a contact is assigned to gets one.
+    pub reply_copy_assigned: bool,
+    /// Where answers to what the CRM sends go; to nobody in particular when it is empty.
+    pub reply_to: Vec<Address>,
+    /// Who gets a blind copy of what the CRM sends, bulk mail apart.
+    pub always_bcc: Vec<Address>,
     pub labels: BTreeMap<AccountState, Label>,
 }
 
@@ -297,6 +317,32 @@ impl Settings {
     #[must_use]
     pub fn starts(&self, start: ThreadStart) -> bool {
         self.thread_start.contains(&start)
+    }
+
+    /// The settings that name addresses, with how many each may hold: a message has that many readers more.
+    #[must_use]
+    pub fn address_lists(&self) -> [(&'static str, &[Address], usize); 3] {
+        [
+            ("reply_copies", &self.reply_copies, READERS_MAX),
+            ("reply_to", &self.reply_to, REPLY_TO_MAX),
+            ("always_bcc", &self.always_bcc, READERS_MAX),
+        ]
+    }
+
+    /// The setting that names an address of ours: what is sent there would come back and be sent there again.
+    #[must_use]
+    pub fn loops(&self, ours: &OurDomains) -> Option<&'static str> {
+        let is_loop = |list: &[Address]| list.iter().any(|address| ours.holds(address));
+        self.address_lists().into_iter().find(|(_, list, _)| is_loop(list)).map(|(name, ..)| name)
+    }
+
+    /// Who gets a blind copy of mail of this class.
+    #[must_use]
+    pub fn blind_copies(&self, class: SendClass) -> &[Address] {
+        match class {
+            SendClass::Individual | SendClass::Workflow => &self.always_bcc,
+            SendClass::Bulk => &[],
+        }
     }
 
     /// How long to wait between two looks at mailboxes. `usual` is what the operator finds right; `spread`, from 0 to 1, is where
@@ -375,7 +421,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::policy::{Policy, Preset};
+    use crate::core::{
+        allowance::Said,
+        policy::{Policy, Preset},
+    };
 
     fn settings(preset: &str) -> Arc<Settings> {
         Policy::of_preset(Preset::named(preset).unwrap()).settings
@@ -447,8 +496,8 @@ mod tests {
         let backfill = |preset| settings(preset).backfill_days;
         assert_eq!((backfill("keap"), backfill("realpad"), backfill("kaname-gmail")), (0, 31, 0));
         let limits = |preset| Preset::named(preset).unwrap().limits;
-        assert_eq!(limits("sharpspring").synced_per_day, Some(100), "SHSP-5");
-        assert_eq!(limits("kaname-gmail").sent_per_day, Some(500), "KANA-12");
+        assert_eq!(limits("sharpspring").synced_per_day, Said::Limit(100), "SHSP-5");
+        assert_eq!(limits("kaname-gmail").sent_per_day, Said::Limit(500), "KANA-12");
         assert_eq!(settings("kaname-gmail").over_send, OverSend::Fail, "KANA-12");
     }
 }

@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 
-use super::{bytes_of, known_people, thread};
+use super::{bytes_of, known_people, ledger, thread};
 use crate::{
     core::{
         attribution::{self, OurDomains},
@@ -47,10 +47,10 @@ pub(in crate::flow) async fn include(
         return Ok(conversation);
     }
     let summary = HeaderSummary::read(&tx.blob(stored.blob).await?);
-    let ids = tx.ids_of_message(message).await?.into_iter();
-    let named = summary.in_reply_to.into_iter().chain(summary.references);
+    let mut ids = tx.ids_of_message(message).await?;
+    ids.extend(summary.in_reply_to.into_iter().chain(summary.references));
     let mut nodes: Vec<ThreadNode> = summary.thread_index.map(ThreadNode::ThreadIndex).into_iter().collect();
-    nodes.extend(ids.chain(named).map(ThreadNode::MessageId));
+    nodes.extend(ids.iter().cloned().map(ThreadNode::MessageId));
     let mut keys: Vec<ThreadKey> = Vec::new();
     for some in outsiders.chunks(threading::PARTICIPANTS_MAX) {
         keys.extend(threading::keys(&nodes, some));
@@ -60,5 +60,7 @@ pub(in crate::flow) async fn include(
     let (root, events) = thread::join(tx, &found).await?.unwrap_or((conversation, Vec::new()));
     tx.put_thread_keys(&bytes_of(&keys), root).await?;
     tx.announce_all(&events, at).await?;
+    // Their answers may have been left out, for nobody knew that it was to them.
+    ledger::recall_named(tx, ids.iter(), at).await?;
     Ok(root)
 }

@@ -19,18 +19,18 @@ pub(crate) use thread::keys_of_summary;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::FlowError;
+use super::{FlowError, copies};
 use crate::{
     core::{
         attribution::{self, Attribution, Known, OurDomains},
         decision::Ruling,
         event::{Event, MessageEvent, MessageFact},
-        ids::{AccountId, AttachmentId, ContactId, ConversationId, MessageKey},
+        ids::{AccountId, AttachmentId, ContactId, ConversationId, MessageKey, UserId},
         message::{AttachmentSummary, Direction, Parties, Sighting, SightingRow, StoredMessage},
         policy::{self, FileRule, Policy, Settings},
         threading::{ThreadKey, ThreadNode},
     },
-    mail::{Address, Attachment, Defect, Message},
+    mail::{Address, Attachment, Defect, HeaderSummary, Message},
     store::{self, Error, SealedBlob, Tx, mint},
 };
 
@@ -59,6 +59,10 @@ pub(super) struct Arrival<'a> {
     pub omitted: &'a [(usize, FileRule)],
     /// A user sent it to a capture address.
     pub captured: bool,
+    /// Whose mailbox or reply address it came to, where it may be copied to others: it is news, and no machine's.
+    pub copied_for: Option<UserId>,
+    /// The user whom its From names did send it: he handed it in, or it lies where only what he sends lies.
+    pub is_sent: bool,
     pub announce: Announce,
     pub account: Option<AccountId>,
     /// Who of the parties is known, if the caller has looked since it took the filing lock.
@@ -144,7 +148,8 @@ async fn add_sightings(
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
 ) -> Result<Ingested, FlowError> {
-    if arrival.captured && !is_captured(tx, message).await? {
+    let is_first_capture = arrival.captured && !is_captured(tx, message).await?;
+    if is_first_capture {
         meet(tx, (ours, policy), message, arrival).await?;
     }
     for sighting in &arrival.sightings {
@@ -155,7 +160,11 @@ async fn add_sightings(
         }
     }
     ledger::decide(tx, policy, arrival, message).await?;
-    let conversation = join_known(tx, (ours, policy), (message, conversation), arrival).await?;
+    let (conversation, is_renamed) = join_known(tx, (ours, policy), (message, conversation), arrival).await?;
+    if is_first_capture || is_renamed {
+        // Mail that was left out may belong by it, as it would have had this copy come first.
+        ledger::recall_skipped(tx, arrival).await?;
+    }
     Ok(Ingested::Known { message, conversation })
 }
 
@@ -182,13 +191,13 @@ async fn meet(
 }
 
 /// Joins the conversations that this copy proves it belongs to, and learns the id that a provider gave the message on the
-/// wire: answers will name that one.
+/// wire: answers will name that one. True when there was one to learn.
 async fn join_known(
     tx: &mut Tx,
     (ours, policy): (&OurDomains, &Policy),
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
-) -> Result<ConversationId, FlowError> {
+) -> Result<(ConversationId, bool), FlowError> {
     let mut keys: Vec<ThreadKey> =
         arrival.proven.iter().filter(|id| **id != conversation).map(of_conversation).collect();
     let new_id = match &arrival.message.summary.message_id {
@@ -196,7 +205,7 @@ async fn join_known(
         _ => None,
     };
     if keys.is_empty() && new_id.is_none() {
-        return Ok(conversation);
+        return Ok((conversation, false));
     }
     let known = known_people(tx, &arrival.parties, &policy.settings).await?;
     let who = attribution::attribute(&arrival.parties, &known, ours);
@@ -209,7 +218,7 @@ async fn join_known(
     let (root, events) = thread::join(tx, &found).await?.unwrap_or((conversation, Vec::new()));
     tx.put_thread_keys(&bytes_of(&keys), root).await?;
     tx.announce_all(&events, arrival.received_at).await?;
-    Ok(root)
+    Ok((root, new_id.is_some()))
 }
 
 fn of_conversation(id: &ConversationId) -> ThreadKey {
@@ -230,7 +239,8 @@ async fn file(
     let who = attribution::attribute(&arrival.parties, &known, ours);
     let mut keys = thread::thread_keys(&arrival, &who);
     keys.extend(arrival.proven.iter().map(of_conversation));
-    let found = thread::found_for(tx, &keys, (&arrival, &who)).await?;
+    let subject = thread::subject_of(tx, &policy.settings, &arrival).await?;
+    let found = thread::found_for(tx, &keys, subject, (&arrival, &who)).await?;
     let joined = thread::join(tx, &found).await?;
     let is_start = joined.is_none();
     let (conversation, mut events) = match joined {
@@ -244,6 +254,9 @@ async fn file(
         tx.touch_conversation(message.conversation, message.sent_at).await?;
     }
     write_rows(tx, &arrival, &message, &who, &keys).await?;
+    if let Some(subject) = subject {
+        tx.put_subject(message.id, subject).await?;
+    }
     let contacts: Vec<ContactId> = who.contacts.iter().map(|(contact, _)| *contact).collect();
     if arrival.announce == Announce::Never {
         events.retain(|event| !matches!(event, Event::ConversationCreated { .. }));
@@ -253,7 +266,30 @@ async fn file(
     tx.announce_all(&events, arrival.received_at).await?;
     ledger::decide(tx, policy, &arrival, message.id).await?;
     ledger::recall_skipped(tx, &arrival).await?;
+    copy(tx, ours, &arrival, (&message, &known), !is_start).await?;
     Ok(Ingested::Filed(Box::new(message)))
+}
+
+/// Sends copies of what a contact answers.
+async fn copy(
+    tx: &mut Tx,
+    ours: &OurDomains,
+    arrival: &Arrival<'_>,
+    (stored, known): (&StoredMessage, &Known),
+    joined: bool,
+) -> Result<(), FlowError> {
+    let Some(owner) = arrival.copied_for else { return Ok(()) };
+    let summary = &arrival.message.summary;
+    let author = stored.author_party.as_ref().map(|author| &author.address);
+    let new = copies::NewMessage {
+        stored,
+        owner,
+        contact: author.and_then(|author| known.contacts.get(author)).copied(),
+        automatic: summary.automatic,
+        is_marked: arrival.passed_on.is_some(),
+        answers: joined || !summary.in_reply_to.is_empty() || !summary.references.is_empty(),
+    };
+    copies::enqueue(tx, ours, new, arrival.received_at).await
 }
 
 /// Stores the message and, unless a listener has, its bytes.
@@ -364,10 +400,13 @@ fn attachment(attachment: &Attachment, omitted: &[(usize, FileRule)]) -> Attachm
     }
 }
 
-/// The Date field, unless it lies in the future or is absent: then the time of arrival.
 fn sent_at(arrival: &Arrival<'_>) -> Timestamp {
-    let arrived = arrival.arrived_at();
-    arrival.message.summary.date.map_or(arrived, |date| date.min(arrived))
+    written_at(&arrival.message.summary, arrival.arrived_at())
+}
+
+/// The Date field, unless it lies in the future or is absent: then the time of arrival.
+pub(super) fn written_at(summary: &HeaderSummary, arrived: Timestamp) -> Timestamp {
+    summary.date.map_or(arrived, |date| date.min(arrived))
 }
 
 fn message_event(arrival: &Arrival<'_>, message: &StoredMessage, contacts: &[ContactId]) -> Option<Event> {

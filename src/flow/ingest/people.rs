@@ -7,14 +7,14 @@ use jiff::Timestamp;
 use super::Arrival;
 use crate::{
     core::{
-        attribution::{self, Known, KnownContact, OurDomains, Whom},
+        attribution::{self, Known, KnownContact, OurDomains},
         event::{ContactEvent, Event},
-        ids::{ContactId, MessageKey},
+        ids::{ContactId, MessageKey, UserId},
         message::Author,
         people::{Contact, CreatedBy},
-        policy::{EXCHANGE, Policy, Settings, settings::CreateFor},
+        policy::{EXCHANGE, Policy, Settings, whom},
     },
-    mail::{Address, Party},
+    mail::{Address, MessageId, Party},
     store::{Error, Tx, mint},
 };
 
@@ -33,11 +33,12 @@ pub(super) async fn create_contacts(
     let (parties, automatic) = (&arrival.parties, arrival.message.summary.automatic);
     let new = attribution::new_contacts(parties, known, ours, automatic, whom(settings, by));
     let new: Vec<Party> = new.into_iter().cloned().collect();
+    let owner = owner(tx, known, arrival).await?;
     let mut created = Vec::with_capacity(new.len());
     for party in new {
-        let contact = new_contact(&party, by, arrival.received_at);
+        let contact = Contact { assigned_user_id: owner, ..new_contact(&party, by, arrival.received_at) };
         tx.insert_contact(&contact).await?;
-        let entry = KnownContact { id: contact.id, assigned_user: None };
+        let entry = KnownContact { id: contact.id, assigned_user: owner };
         known.contacts.insert(party.address.clone(), entry);
         known.listed.insert(party.address.clone());
         created.push((contact.id, party.address));
@@ -56,7 +57,7 @@ async fn made_by(
         return Ok(Some(CreatedBy::Capture));
     }
     let author = arrival.parties.from.first().map(|party| &party.address);
-    if author.is_some_and(|author| known.users.contains_key(author)) {
+    if arrival.is_sent && author.is_some_and(|author| known.users.contains_key(author)) {
         return Ok(Some(CreatedBy::Sent));
     }
     // Only then is it worth a question.
@@ -69,7 +70,9 @@ async fn answers_user(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<bool, Error>
     if arrival.ruling.rule == EXCHANGE {
         return Ok(true);
     }
-    for found in tx.messages_by_rfc822_id(&arrival.message.summary.in_reply_to).await? {
+    let summary = &arrival.message.summary;
+    let named: Vec<MessageId> = summary.in_reply_to.iter().chain(&summary.references).cloned().collect();
+    for found in tx.messages_by_rfc822_id(&named).await? {
         let answered = tx.message(found.message).await?;
         if answered.is_some_and(|answered| matches!(answered.author, Author::User(_))) {
             return Ok(true);
@@ -78,11 +81,16 @@ async fn answers_user(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<bool, Error>
     Ok(false)
 }
 
-fn whom(settings: &Settings, by: CreatedBy) -> Whom {
-    match (by, settings.create_for) {
-        (CreatedBy::Exchange, _) => Whom::Author,
-        (_, CreateFor::To) => Whom::To,
-        (_, CreateFor::ToCc) => Whom::ToCc,
+/// Whose contacts a message makes: those of the user who wrote it, or whom it answers. Where only mail of assigned contacts
+/// comes in, what is written to him next would be left out otherwise.
+async fn owner(tx: &mut Tx, known: &Known, arrival: &Arrival<'_>) -> Result<Option<UserId>, Error> {
+    let author = arrival.parties.from.first().and_then(|party| known.users.get(&party.address));
+    if let Some(author) = author {
+        return Ok(Some(*author));
+    }
+    match arrival.account {
+        Some(account) => Ok(tx.account(account).await?.map(|account| account.user_id)),
+        None => Ok(None),
     }
 }
 

@@ -9,10 +9,12 @@ use crate::{
         event::Event,
         ids::ConversationId,
         message::{Conversation, Parties, Sighting},
+        policy::Settings,
+        subject::SubjectMark,
         threading::{self, Assignment, Found, ThreadKey, ThreadNode},
     },
     mail::{Address, HeaderSummary, MessageId},
-    store::{Error, Tx, mint},
+    store::{ConversationRef, Error, HashedSubject, Tx, mint},
 };
 
 /// Every thread key of an arrival.
@@ -50,7 +52,23 @@ pub(in crate::flow) fn bytes_of(keys: &[ThreadKey]) -> Vec<[u8; 16]> {
 
 async fn found(tx: &mut Tx, keys: &[ThreadKey]) -> Result<Vec<Found>, Error> {
     let found = tx.threads_found(&bytes_of(keys)).await?;
-    Ok(found.into_iter().map(|found| Found { id: found.id, created_at: found.created_at }).collect())
+    Ok(found.into_iter().map(as_found).collect())
+}
+
+fn as_found(found: ConversationRef) -> Found {
+    Found { id: found.id, created_at: found.created_at }
+}
+
+/// By which subject others are found, where policy lets subjects join them.
+pub(super) async fn subject_of(
+    tx: &mut Tx,
+    settings: &Settings,
+    arrival: &Arrival<'_>,
+) -> Result<Option<HashedSubject>, Error> {
+    match SubjectMark::of(settings, &arrival.message.summary, &arrival.parties) {
+        Some(mark) => tx.hashed_subject(&mark).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Conversations none of which a hand has parted from another: these alone mail may join.
@@ -71,9 +89,13 @@ pub(super) async fn found_beside(
 pub(super) async fn found_for(
     tx: &mut Tx,
     keys: &[ThreadKey],
+    subject: Option<HashedSubject>,
     (arrival, who): (&Arrival<'_>, &Attribution),
 ) -> Result<OneSide, Error> {
-    let found = found(tx, keys).await?;
+    let mut found = found(tx, keys).await?;
+    if let Some(subject) = subject {
+        found.extend(tx.subjects_met(subject).await?.into_iter().map(as_found));
+    }
     let parted = partings(tx, &found).await?;
     let nearest = if parted.is_empty() { None } else { nearest(tx, arrival, who).await? };
     Ok(OneSide(threading::on_one_side(&found, nearest, &parted)))

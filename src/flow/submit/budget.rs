@@ -1,6 +1,7 @@
 //! A user's budget for sending: what is over it waits or fails, by policy, and what a provider says of its own limit counts.
 //!
-//! It is charged with *dot intent*, in the same transaction: nothing leaves uncounted, and what may have left stays counted.
+//! It is charged with *dot intent*, in the same transaction: nothing leaves uncounted, and what may have left stays counted. What
+//! the server then refuses, for now or for good, is taken back.
 //! Mail that is passed on and what leaves by the smarthost as bulk or workflow mail are no part of it. Not here: counting
 //! (`flow::limits`).
 
@@ -14,10 +15,14 @@ use crate::{
         job::{Job, JobExit},
         limits::{Budget, Counted, Full, SentUnit, WINDOW_MAX, provider_rest, says_sent_too_much},
         message::{Author, StoredMessage},
-        policy::settings::OverSend,
+        policy::settings::{OverSend, Settings},
         submission::{Submission, SubmissionState},
     },
-    flow::{FlowError, Gateway, limits, now},
+    flow::{
+        FlowError, Gateway,
+        limits::{self, Purse},
+        now, policy_of,
+    },
     queue::Leased,
     smtp::{Outcome, Reply},
     store::{Error, Session, Tx},
@@ -51,8 +56,8 @@ pub(super) async fn recipients_now(
     (submission, stored): (&Submission, &StoredMessage),
 ) -> Result<Result<usize, Full>, FlowError> {
     let Some(user) = payer(submission, &stored.author) else { return Ok(Ok(usize::MAX)) };
-    let (budget, unit) = limits::send_budget(session, (user, submission.account), now()).await?;
-    Ok(match (budget, unit) {
+    let purse = Purse::of(session, user, now()).await?;
+    Ok(match (purse.send_budget(session, submission.account).await?, purse.unit()) {
         (Budget::Full(full), _) => Err(full),
         (Budget::Room(Some(room)), SentUnit::Recipients) => Ok(usize::try_from(room).unwrap_or(usize::MAX)),
         (Budget::Room(_), _) => Ok(usize::MAX),
@@ -72,10 +77,37 @@ pub(super) async fn charge(
     let stored = tx.message(submission.message).await?.ok_or(FlowError::Obsolete)?;
     let Some(user) = payer(submission, &stored.author) else { return Ok(true) };
     let recipients = u64::try_from(recipients).unwrap_or(u64::MAX);
-    Ok(limits::charge(tx, (user, submission.account), recipients, now).await?)
+    Ok(Purse::of(tx, user, now).await?.charge(tx, submission.account, recipients).await?)
 }
 
-/// Has a submission wait until there is room, or fail, as policy says.
+/// Takes back what was charged for recipients of whom the server has said after the dot that they do not get it. Who may have
+/// got it stays charged. To be called before their states say so.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn give_back(
+    tx: &mut Tx,
+    submission: &Submission,
+    fared: &[Fared],
+) -> Result<(), FlowError> {
+    // Who was refused before the dot is not being sent to, and was never charged for.
+    let is_charged = |one: &&Fared| {
+        let mut states = submission.recipients.iter();
+        states.any(|s| s.recipient.address == one.asked.address && s.state == SubmissionState::Sending)
+    };
+    let charged: Vec<&Fared> = fared.iter().filter(is_charged).collect();
+    let is_refused = |one: &&&Fared| matches!(one.outcome, Outcome::Refused(_) | Outcome::Deferred(_));
+    let refused = charged.iter().filter(is_refused).count();
+    let Some(charged_at) = submission.dot_intent_at.filter(|_| refused > 0) else { return Ok(()) };
+    let stored = tx.message(submission.message).await?.ok_or(FlowError::Obsolete)?;
+    if let Some(user) = payer(submission, &stored.author) {
+        let messages = u64::from(refused == charged.len());
+        limits::give_back(tx, user, (messages, refused as u64), charged_at).await?;
+    }
+    Ok(())
+}
+
+/// Has a submission wait until its turn comes, or fail, as policy says.
 ///
 /// # Errors
 /// Those of the store.
@@ -88,7 +120,7 @@ pub(super) async fn put_off(
     let mut tx = gateway.store.begin(job.workspace).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
     let user = sender(&mut tx, (submission.account, message)).await?;
-    let is_kept = limits::over_send(&mut tx, user).await? == OverSend::Queue;
+    let is_kept = policy_of(&mut tx, user).await?.settings.over_send == OverSend::Queue;
     for state in submission.recipients.iter_mut().filter(|state| state.is_open()) {
         state.code = None;
         if is_kept {
@@ -99,16 +131,23 @@ pub(super) async fn put_off(
             state.text = Some(format!("Not sent: {}.", full.text()));
         }
     }
-    if is_kept {
-        // Waiting for a limit takes nothing of the time in which a server has to be found that takes it.
-        submission.accepted_at = submission.accepted_at.max(full.until);
-        tx.send_submission_by(&submission).await?;
-    }
-    // By the smarthost others send too.
-    let pace = match &job.job {
-        Job::Submit { exit: JobExit::Account(_), .. } => Pace::Rest(Some(full.until)),
+    let pace = match (&job.job, full.quota, user.filter(|_| is_kept)) {
+        // Each waits for its own turn: what is behind it is told its own.
+        (_, Some(_), Some(user)) => {
+            let purse = Purse::of(&mut tx, user, now()).await?;
+            Pace::Until(purse.turn_of(&mut tx, (message, submission.account)).await?)
+        }
+        // The account's own provider wants peace from all of them.
+        (Job::Submit { exit: JobExit::Account(_), .. }, None, _) => Pace::Rest(Some(full.until)),
         _ => Pace::Until(full.until),
     };
+    if let Pace::Until(until) | Pace::Rest(Some(until)) = pace
+        && is_kept
+    {
+        // Waiting for a limit takes nothing of the time in which a server has to be found that takes it.
+        submission.accepted_at = submission.accepted_at.max(until);
+        tx.send_submission_by(&submission).await?;
+    }
     record::conclude(&mut tx, gateway, job, submission, pace).await?;
     tx.commit().await?;
     Ok(())
@@ -132,7 +171,7 @@ pub(super) async fn heed(
     let mut tx = gateway.store.begin(job.workspace).await?;
     let user = sender(&mut tx, (Some(account), message)).await?;
     let until = rest_until(&mut tx, user, &said, now).await?;
-    let is_kept = limits::over_send(&mut tx, user).await? == OverSend::Queue;
+    let is_kept = policy_of(&mut tx, user).await?.settings.over_send == OverSend::Queue;
     tx.rest_sending(account, until).await?;
     tx.commit().await?;
     tracing::info!(%account, %until, "the provider takes no more of an account's mail");
@@ -197,30 +236,32 @@ pub struct HandsIn {
 ///
 /// # Errors
 /// Those of the store.
-pub async fn admit(session: &mut Session, hands_in: HandsIn) -> Result<Result<(), Full>, Error> {
+pub async fn admit(
+    session: &mut Session,
+    hands_in: HandsIn,
+    settings: &Settings,
+) -> Result<Result<(), Full>, Error> {
     let HandsIn { user, class, exit, recipients } = hands_in;
     let account = match exit {
         Exit::Account(account) => Some(account),
         Exit::Smarthost => None,
     };
-    let counts = counts(account.is_some(), class);
-    if !counts || limits::over_send(session, Some(user)).await? == OverSend::Queue {
+    if !counts(account.is_some(), class) || settings.over_send == OverSend::Queue {
         return Ok(Ok(()));
     }
-    let now = now();
-    let (budget, unit) = limits::send_budget(session, (user, account), now).await?;
-    let room = match budget {
+    let purse = Purse::of(session, user, now()).await?;
+    let room = match purse.send_budget(session, account).await? {
         Budget::Full(full) => return Ok(Err(full)),
         Budget::Room(None) => return Ok(Ok(())),
         Budget::Room(Some(room)) => room,
     };
     let (messages, others) = session.unsent_of(user).await?;
-    let wanted = match unit {
+    let wanted = match purse.unit() {
         SentUnit::Messages => messages.saturating_add(1),
         SentUnit::Recipients => others.saturating_add(u64::try_from(recipients).unwrap_or(u64::MAX)),
     };
     if wanted <= room {
         return Ok(Ok(()));
     }
-    limits::full_at(session, user, now).await.map(Err)
+    purse.full_at(session).await.map(Err)
 }

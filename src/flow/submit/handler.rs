@@ -6,18 +6,20 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
-use super::{ControlFields, HandsIn, Refusal, Sender, admit, choose_exit};
+use super::{Additions, ControlFields, HandsIn, Refusal, Sender, admit, choose_exit};
 use crate::{
     core::{
         ids::{Id, MessageKey, UserId, WorkspaceId},
         inbound::{Door, Intake, OrderKey, Principal, SendOrder, submission_fingerprint},
         limits::Full,
+        origin::Origin,
         people::{ApiKey, Scope},
         route::{Route, RouteTarget},
     },
     flow::{
         Gateway, api_key,
         capture::{accepted, unavailable},
+        policy_of,
     },
     mail::{
         Address, Envelope, HeaderBlock, HeaderSummary, MessageId, Recipient, ReversePath,
@@ -57,6 +59,7 @@ impl From<Error> for Rejected {
     }
 }
 
+const FOREIGN_FROM: &str = "From must be one address, and yours";
 /// Names the field and the way out.
 const KEY_USED: &str = "X-Mailweave-Idempotency-Key was used for another message (From, To, Cc, Subject or text differ): \
      give each message a key of its own";
@@ -111,10 +114,17 @@ impl SubmissionHandler {
         }
         let (control, summary) = (ControlFields::read(&header)?, HeaderSummary::of(&header));
         let body = message.get(header.body_offset()..).unwrap_or_default();
-        let outgoing = envelope.recipients.iter().filter(|to| !self.gateway.settings.ours.holds(&to.address));
-        let order = self.order(login, control, (&summary, body), outgoing.count()).await?;
+        let people = envelope.recipients.iter().map(|to| &to.address);
+        let outgoing: Vec<&Address> = people.filter(|to| !self.gateway.settings.ours.holds(to)).collect();
+        let (order, additions) = self.order(login, control, (&summary, body), &outgoing).await?;
         let (key, received_at) = (mint(), super::super::now());
-        let raw = outgoing_bytes(&self.gateway, info, envelope, message, (key, received_at));
+        let raw = additions.applied(message.clone());
+        let Some(author) = summary.author() else {
+            return Err(Rejected::Reply(Reply::new(550, [5, 7, 1], FOREIGN_FROM)));
+        };
+        let secret = &self.gateway.settings.loop_key;
+        let origin = Origin { secret, workspace: login.workspace, sender: &author.address };
+        let raw = outgoing_bytes(&self.gateway, (info, envelope), &raw, (origin, key, received_at));
         let fingerprint = submission_fingerprint(order.key.as_ref(), envelope, (&summary, message));
         let door = Door::Submission { order, envelope: envelope.clone() };
         let intake = Intake { workspace: login.workspace, door, raw, fingerprint };
@@ -129,9 +139,9 @@ impl SubmissionHandler {
         login: &Login,
         control: ControlFields,
         (summary, body): (&HeaderSummary, &[u8]),
-        recipients: usize,
-    ) -> Result<SendOrder, Rejected> {
-        let foreign = || Rejected::Reply(Reply::new(550, [5, 7, 1], "From must be one address, and yours"));
+        recipients: &[&Address],
+    ) -> Result<(SendOrder, Additions), Rejected> {
+        let foreign = || Rejected::Reply(Reply::new(550, [5, 7, 1], FOREIGN_FROM));
         // One From field with one mailbox, or nobody can say who the author is.
         let [author] = summary.from.as_slice() else { return Err(foreign()) };
         if summary.from_fields != 1 {
@@ -148,11 +158,19 @@ impl SubmissionHandler {
         }
         let (principal, class) = (Principal::Key(login.key.id), control.class);
         let sender = Sender { user, from: &author.address, class };
-        let exit = choose_exit(&mut session, &self.gateway, sender).await??;
+        let settings = policy_of(&mut session, Some(user)).await?.settings;
+        let exit = choose_exit(&mut session, &self.gateway, sender, &settings).await??;
+        let additions = Additions::read(&mut session, &self.gateway.settings.ours, (user, class)).await?;
+        let recipients = match recipients.len() {
+            // A capture address alone gets its copy here, and nothing leaves.
+            0 => 0,
+            named => named + additions.beside(recipients.iter().copied()),
+        };
         let hands_in = HandsIn { user, class, exit, recipients };
-        admit(&mut session, hands_in).await?.map_err(over_limit)?;
+        admit(&mut session, hands_in, &settings).await?.map_err(over_limit)?;
         let key = control.idempotency_key.map(|key| OrderKey::new((principal, user), &key, (summary, body)));
-        Ok(SendOrder { user, principal, class, conversation: control.conversation, api: false, key })
+        let order = SendOrder { user, principal, class, conversation: control.conversation, api: false, key };
+        Ok((order, additions))
     }
 
     fn is_own_capture(&self, route: &Route) -> bool {
@@ -165,21 +183,25 @@ impl SubmissionHandler {
 /// addresses of ours gone; every line end CRLF.
 fn outgoing_bytes(
     gateway: &Gateway,
-    info: &SessionInfo,
-    envelope: &Envelope,
+    (info, envelope): (&SessionInfo, &Envelope),
     message: &Bytes,
-    (key, now): (MessageKey, Timestamp),
+    (origin, key, now): (Origin<'_>, MessageKey, Timestamp),
 ) -> Bytes {
     let ours = &gateway.settings.ours;
     let stripped = surgery::strip_for_submission(message, |address| ours.holds(address));
-    let id = own_message_id(key, &gateway.settings.hostname);
+    let hostname = &gateway.settings.hostname;
+    let id = sent_message_id(origin, key, hostname);
     let complete = ensure_date_and_message_id(&surgery::normalise_line_ends(stripped), now, &id);
-    let field =
-        smtp::received_field(info, envelope.smtputf8, &gateway.settings.hostname, &key.to_string(), now);
+    let field = smtp::received_field(info, envelope.smtputf8, hostname, &origin.trace(key), now);
     [field.as_bytes(), &complete].concat().into()
 }
 
-/// The Message-ID of a message that came without one: fixed at acceptance, from the key it was accepted under.
+/// The Message-ID of a message handed in without one.
+pub fn sent_message_id(origin: Origin<'_>, key: MessageKey, hostname: &str) -> MessageId {
+    origin.message_id(key, hostname).unwrap_or_else(|| own_message_id(key, hostname))
+}
+
+/// The Message-ID of what the gateway itself writes.
 pub(in crate::flow) fn own_message_id(key: MessageKey, hostname: &str) -> MessageId {
     let id = format!("{}@{hostname}", key.uuid().simple());
     MessageId::parse(&id).expect("a uuid and a host name hold nothing that an id may not")

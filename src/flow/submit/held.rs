@@ -5,17 +5,19 @@
 use jiff::Timestamp;
 
 use super::{
+    copies,
     order::{Refusal, Sender, choose_exit, choose_smarthost},
     start,
 };
 use crate::{
     core::{
+        account::Account,
         ids::{AccountId, MessageKey, UserId, WorkspaceId},
         inbound::{Exit, Principal},
         message::{Author, StoredMessage},
         submission::{Hold, SentCopy, Submission, SubmissionState},
     },
-    flow::{Gateway, now},
+    flow::{Gateway, now, policy_of},
     mail::Party,
     store::{Error, Tx},
 };
@@ -38,6 +40,10 @@ pub(super) fn hold(submission: &mut Submission, reason: &str) {
 /// Starts a submission that nobody works on, with its whole lifetime before it.
 pub(super) fn begin(submission: &mut Submission, exit: Exit, now: Timestamp) {
     (submission.account, submission.sent_copy) = leaves_by(exit, submission.sent_copy);
+    if matches!(submission.principal, Principal::Participant(_)) {
+        // What another wrote is no sent mail of the user's.
+        submission.sent_copy = SentCopy::None;
+    }
     submission.state = SubmissionState::Queued;
     (submission.attempt, submission.accepted_at, submission.next_attempt_at) = (0, now, Some(now));
     submission.detail = None;
@@ -94,7 +100,7 @@ async fn release_page(
         let Some(stored) = tx.message(submission.message).await? else { continue };
         let Ok(exit) = exit_for(tx, gateway, (&submission, &stored)).await? else { continue };
         if let Exit::Account(account) = exit
-            && !tx.account(account).await?.is_some_and(|account| account.status.state.is_worked())
+            && !tx.account(account).await?.is_some_and(|account| may_send(&account))
         {
             // It waits for its user: what left by it now would only be held again.
             continue;
@@ -111,6 +117,10 @@ async fn release_page(
     Ok(last)
 }
 
+fn may_send(account: &Account) -> bool {
+    account.status.state.is_worked() && account.sending_refused.is_none()
+}
+
 async fn exit_for(
     tx: &mut Tx,
     gateway: &Gateway,
@@ -119,11 +129,17 @@ async fn exit_for(
     let Some(Party { address: from, .. }) = &stored.author_party else { return Ok(Err(Refusal::NoWayOut)) };
     let class = submission.class;
     match (submission.principal, &stored.author) {
+        (Principal::Participant(_), _) if !submission.names_anybody() => {
+            copies::exit(tx, &gateway.settings.ours, submission).await
+        }
         // What came to a reply address goes on from one: an account of the user's would show both sides' addresses.
         (Principal::Participant(user), _) => {
             choose_smarthost(tx, gateway, Sender { user, from, class }).await
         }
-        (_, Author::User(user)) => choose_exit(tx, gateway, Sender { user: *user, from, class }).await,
+        (_, Author::User(user)) => {
+            let settings = policy_of(tx, Some(*user)).await?.settings;
+            choose_exit(tx, gateway, Sender { user: *user, from, class }, &settings).await
+        }
         _ => Ok(Err(Refusal::NoWayOut)),
     }
 }

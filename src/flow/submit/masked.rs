@@ -5,7 +5,10 @@
 
 use bytes::Bytes;
 
-use super::perform::{Part, Unsendable};
+use super::{
+    copies,
+    perform::{Part, Unsendable},
+};
 use crate::{
     core::{
         ids::{ConversationId, UserId, WorkspaceId},
@@ -14,9 +17,9 @@ use crate::{
         people::User,
         relay::{Relayed, masked, rewrite},
         route::{Route, RouteTarget, reply_local_part},
-        submission::{Hold, Submission},
+        submission::{Hold, RecipientRole, RecipientState, Submission},
     },
-    flow::{FlowError, Gateway, now, random},
+    flow::{FlowError, Gateway, now, policy_of, random},
     mail::{Address, Envelope, Party, Recipient, ReversePath},
     store::{Tx, mint},
 };
@@ -30,7 +33,12 @@ pub(super) struct View {
     reply: Address,
     /// Whom it names in To and Cc; `None` leaves both as the CRM wrote them.
     named: Option<(Party, Vec<Party>)>,
+    /// Where his answer goes instead.
+    reply_to: Vec<Party>,
 }
+
+/// What a message leaves by, and as what.
+type Leaving<'a> = (&'a StoredMessage, &'a Submission, Option<&'a Address>);
 
 /// Why a message cannot be written for a recipient; shown to the CRM.
 const NO_REPLY_DOMAIN: &str =
@@ -38,30 +46,41 @@ const NO_REPLY_DOMAIN: &str =
 const NO_USER: &str = "The user it was passed on for is no longer a user of this workspace.";
 
 /// The transactions that bring a message to these recipients: one each, from the reply address that takes that recipient's
-/// answers. The inner error says for whom there is no such address, and why.
+/// answers; copies that leave by an account, from that one. The inner error says for whom there is no such address, and why.
 ///
 /// # Errors
 /// Those of the store.
 pub(super) async fn parts(
     gateway: &Gateway,
     workspace: WorkspaceId,
-    (stored, submission): (&StoredMessage, &Submission),
-    recipients: Vec<Recipient>,
+    (stored, submission, account): Leaving<'_>,
+    recipients: &[&RecipientState],
 ) -> Result<Result<Vec<Part>, Unsendable>, FlowError> {
     let is_answer = matches!(submission.principal, Principal::Participant(_));
     let mut tx = gateway.store.begin(workspace).await?;
     let mut parts = Vec::with_capacity(recipients.len());
-    for Recipient { address, .. } in recipients {
-        let reader = reader(&mut tx, (stored, submission), &address).await?;
+    let diverted = diverted(&mut tx, gateway, (stored, is_answer)).await?;
+    for RecipientState { recipient: Recipient { address, .. }, role, .. } in recipients {
+        if *role == RecipientRole::Copy {
+            match copy(&mut tx, gateway, (stored, submission, account), address).await? {
+                Ok(view) => parts.push(part(address.clone(), view)),
+                Err(reason) => {
+                    let (whom, what_for) = (Some(address.clone()), Hold::WayOut);
+                    return Ok(Err(Unsendable { whom, what_for, reason }));
+                }
+            }
+            continue;
+        }
+        let reader = reader(&mut tx, (stored, submission), address).await?;
         let to = match &reader {
-            Some(reader) if !is_his(reader, &address) => {
-                tx.readdress_recipient(submission.message, (&address, &reader.email)).await?;
+            Some(reader) if !is_his(reader, address) => {
+                tx.readdress_recipient(submission.message, (address, &reader.email)).await?;
                 reader.email.clone()
             }
-            _ => address,
+            _ => address.clone(),
         };
         match view(&mut tx, gateway, (stored, reader), (&to, is_answer)).await? {
-            Ok(view) => parts.push(part(to, view)),
+            Ok(view) => parts.push(part(to, View { reply_to: diverted.clone(), ..view })),
             Err(NO_USER) => {
                 let (what_for, reason) = (Hold::Reader, NO_USER);
                 return Ok(Err(Unsendable { whom: Some(to), what_for, reason }));
@@ -82,11 +101,12 @@ fn part(to: Address, view: View) -> Part {
 impl View {
     /// The bytes that he gets.
     pub(super) fn written(self, gateway: &Gateway, stored: &StoredMessage, raw: &Bytes) -> Bytes {
-        let Self { reply, named } = self;
+        let Self { reply, named, reply_to } = self;
         let relayed = Relayed {
             from: masked(stored.author_party.as_ref(), reply),
             to: named.as_ref().map(|(to, _)| to),
             cc: named.as_ref().map_or(&[], |(_, cc)| cc),
+            reply_to: &reply_to,
             mark: (&gateway.settings.loop_key, stored.id.to_string()),
         };
         let author = stored.author_party.as_ref().map(|author| &author.address);
@@ -134,7 +154,7 @@ async fn view(
     let reply = reply_address(tx, gateway, (stored.conversation, author), (to, None)).await?;
     // A user's answer came addressed to reply addresses: each contact sees his own address, and no other.
     let named = is_answer.then(|| (Party::new(to.clone(), None), Vec::new()));
-    Ok(reply.map(|reply| View { reply, named }).ok_or(NO_REPLY_DOMAIN))
+    Ok(reply.map(|reply| View { reply, named, reply_to: Vec::new() }).ok_or(NO_REPLY_DOMAIN))
 }
 
 /// The user sees the author, and in Cc those of the others on it who take part in the conversation: each at an address of
@@ -161,7 +181,49 @@ async fn inward_view(
             copied.extend(own.map(|address| masked(Some(other), address)));
         }
     }
-    Ok(Ok(View { reply, named: Some((to, copied)) }))
+    Ok(Ok(View { reply, named: Some((to, copied)), reply_to: Vec::new() }))
+}
+
+/// Where policy has the answers to the CRM's mail go. What participants write to each other is none of it.
+async fn diverted(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    (stored, is_answer): (&StoredMessage, bool),
+) -> Result<Vec<Party>, FlowError> {
+    let Author::User(user) = stored.author else { return Ok(Vec::new()) };
+    if is_answer {
+        return Ok(Vec::new());
+    }
+    let settings = policy_of(tx, Some(user)).await?.settings;
+    Ok(copies::parties(&copies::reply_to(&settings, &gateway.settings.ours)))
+}
+
+/// A copy of what a contact answered. A user answers it as if it had come to him, so that his answer comes back; anybody else
+/// answers the contact. An account may send from no address but its own, and from there the contact is answered as well.
+async fn copy(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    (stored, submission, account): Leaving<'_>,
+    to: &Address,
+) -> Result<Result<View, &'static str>, FlowError> {
+    let (Some(author), Principal::Participant(user)) = (&stored.author_party, submission.principal) else {
+        return Ok(Err(NO_USER));
+    };
+    let reader = tx.user_by_address(to).await?;
+    let named = Party::new(to.clone(), reader.as_ref().and_then(|reader| reader.name.as_deref()));
+    let reply = match (account, reader) {
+        (Some(account), _) => Some(account.clone()),
+        (None, Some(reader)) => {
+            return inward_view(tx, gateway, (stored, reader.id), (named, &author.address)).await;
+        }
+        (None, None) => reply_address(tx, gateway, (stored.conversation, user), (to, None)).await?,
+    };
+    let Some(reply) = reply else { return Ok(Err(NO_REPLY_DOMAIN)) };
+    let reply_to = match stored.parties.reply_to.as_slice() {
+        [] => vec![author.clone()],
+        own => own.to_vec(),
+    };
+    Ok(Ok(View { reply, named: Some((named, Vec::new())), reply_to }))
 }
 
 /// The address that takes this participant's answers, made when there is none yet; `None` when there is no domain for it.

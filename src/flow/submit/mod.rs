@@ -6,6 +6,7 @@
 
 mod answer;
 mod budget;
+mod copies;
 mod handler;
 mod held;
 mod masked;
@@ -20,9 +21,11 @@ mod way_out;
 
 pub use answer::explain;
 pub use budget::{HandsIn, admit};
-pub use handler::SubmissionHandler;
+pub use copies::Additions;
+pub(super) use copies::queue_copies;
 #[cfg(test)]
 pub(super) use handler::own_message_id;
+pub use handler::{SubmissionHandler, sent_message_id};
 pub use held::{release_all_held, release_held};
 pub use order::{ControlFields, Refusal, Sender, choose_exit};
 pub use perform::{hold_poison, perform};
@@ -47,6 +50,7 @@ use crate::{
         inbound::{Exit, SendOrder},
         job::{Job, JobExit},
         message::{CaptureField, Parties, Sighting, SightingRow},
+        policy::Policy,
         submission::{DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
     },
     mail::{Address, Envelope, Message, Party, Recipient},
@@ -119,8 +123,8 @@ pub async fn file(tx: &mut Tx, gateway: &Gateway, handed: Handed<'_>) -> Result<
         }
     };
     let state = match tx.submission(message).await? {
-        Some(submission) => send_to_others(tx, gateway, &handed, submission).await?,
-        None => queue_submission(tx, gateway, &handed, (message, is_new)).await?,
+        Some(submission) => send_to_others(tx, (gateway, &policy), &handed, submission).await?,
+        None => queue_submission(tx, (gateway, &policy), &handed, (message, is_new)).await?,
     };
     Ok(Accepted { message, conversation, state })
 }
@@ -165,6 +169,8 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
         // A capture address among the recipients files a copy, as it does in any other mail.
         omitted: &[],
         captured: is_captured,
+        copied_for: None,
+        is_sent: true,
         announce: match is_captured && outgoing(gateway, handed.envelope).next().is_none() {
             true => Announce::Now(MessageEvent::Captured),
             // It is announced as sent when it was sent.
@@ -201,7 +207,7 @@ fn captures(gateway: &Gateway, handed: &Handed<'_>) -> impl Iterator<Item = Sigh
 
 async fn queue_submission(
     tx: &mut Tx,
-    gateway: &Gateway,
+    (gateway, policy): (&Gateway, &Policy),
     handed: &Handed<'_>,
     (message, is_new): (MessageKey, bool),
 ) -> Result<SubmissionState, FlowError> {
@@ -210,11 +216,12 @@ async fn queue_submission(
         return Ok(SubmissionState::Sent);
     }
     let mut submission = submission(handed, message, recipients);
+    copies::add_blind_copies(&mut submission, &policy.settings, &gateway.settings.ours);
     if !is_new {
         // The bytes that are stored came by another door: with a Bcc field perhaps, or a capture address.
         submission.blob = Some(own_bytes(tx, handed).await?);
     }
-    let exit = exit_for(tx, gateway, handed).await?;
+    let exit = exit_for(tx, (gateway, policy), handed).await?;
     match &exit {
         Ok(exit) => held::begin(&mut submission, *exit, handed.received_at),
         // The way out was lost between the 250 and now: kept, and shown with the reason.
@@ -228,17 +235,24 @@ async fn queue_submission(
 /// Adds recipients whom a submission does not have yet. The same order once more adds nobody, and nothing is done.
 async fn send_to_others(
     tx: &mut Tx,
-    gateway: &Gateway,
+    (gateway, policy): (&Gateway, &Policy),
     handed: &Handed<'_>,
-    submission: Submission,
+    mut submission: Submission,
 ) -> Result<SubmissionState, FlowError> {
+    let named: Vec<&Address> = outgoing(gateway, handed.envelope).map(|one| &one.address).collect();
+    if copies::name(&mut submission, &named) {
+        if !submission.is_at_work() {
+            submission.state = submission.overall();
+        }
+        tx.set_submission(&submission).await?;
+    }
     let known: Vec<&Address> = submission.recipients.iter().map(|one| &one.recipient.address).collect();
     let others = outgoing(gateway, handed.envelope).filter(|other| !known.contains(&&other.address));
     let others: Vec<RecipientState> = others.cloned().map(queued).collect();
     if others.is_empty() {
         return Ok(submission.state);
     }
-    let exit = exit_for(tx, gateway, handed).await?;
+    let exit = exit_for(tx, (gateway, policy), handed).await?;
     add_recipients(tx, (submission, others), exit, handed.received_at).await
 }
 
@@ -254,10 +268,16 @@ pub(super) async fn add_recipients(
     exit: Result<Exit, Refusal>,
     now: Timestamp,
 ) -> Result<SubmissionState, FlowError> {
+    let is_at_work = submission.is_at_work();
+    let waits = submission.state == SubmissionState::Deferred || !submission.state.is_open();
     submission.recipients.extend(others);
-    if submission.state.is_open() {
+    if is_at_work {
         submission.accepted_at = now;
-        if submission.state == SubmissionState::Deferred {
+        if !submission.state.is_open() {
+            // A copy alone was still to be sent.
+            submission.state = SubmissionState::Queued;
+        }
+        if waits {
             let exit = submission.account.map_or(JobExit::Smarthost, JobExit::Account);
             tx.hasten_job(&Job::Submit { message: submission.message, exit }, now).await?;
             submission.next_attempt_at = Some(now);
@@ -293,12 +313,12 @@ async fn start(
 
 async fn exit_for(
     tx: &mut Tx,
-    gateway: &Gateway,
+    (gateway, policy): (&Gateway, &Policy),
     handed: &Handed<'_>,
 ) -> Result<Result<Exit, Refusal>, FlowError> {
     let Some(author) = handed.message.summary.author() else { return Ok(Err(Refusal::NoWayOut)) };
     let sender = Sender { user: handed.order.user, from: &author.address, class: handed.order.class };
-    Ok(choose_exit(tx, gateway, sender).await?)
+    Ok(choose_exit(tx, gateway, sender, &policy.settings).await?)
 }
 
 /// The bytes as they will leave, where they are none of the stored message's.

@@ -6,9 +6,10 @@ use crate::{
     core::{
         ids::{ConversationId, UserId},
         inbound::{Exit, SendClass},
+        policy::Settings,
         submission::Smarthost,
     },
-    flow::{Gateway, policy_of},
+    flow::Gateway,
     mail::{Address, HeaderBlock},
     store::{Error, Session},
 };
@@ -45,6 +46,16 @@ pub enum Refusal {
          smarthost: connect his account"
     )]
     NoReplyDomain,
+    #[error(
+        "by policy mail of this class leaves by the smarthost alone (bulk_route, workflow_route), and the workspace has \
+         none: set one, or change the policy"
+    )]
+    SmarthostAlone,
+    #[error(
+        "by policy mail of this class leaves by the smarthost alone (bulk_route, workflow_route), and that does not send \
+         for {0}: add {0} to its from_domains, or change the policy"
+    )]
+    SmarthostAloneFor(String),
 }
 
 /// Who sends what kind of mail.
@@ -90,7 +101,8 @@ fn is_key(key: &str) -> bool {
     !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_BYTES_MAX && !key.chars().any(char::is_control)
 }
 
-/// The way out: the user's account or the workspace's smarthost, as policy says; the other one when that is not there.
+/// The way out: the user's account or the workspace's smarthost, as his policy says. Mail of a user without an account leaves by
+/// the smarthost; what policy keeps from a user's account never leaves by it.
 ///
 /// # Errors
 /// The inner one says that there is no way out; the outer ones are the store's.
@@ -98,8 +110,8 @@ pub async fn choose_exit(
     session: &mut Session,
     gateway: &Gateway,
     sender: Sender<'_>,
+    settings: &Settings,
 ) -> Result<Result<Exit, Refusal>, Error> {
-    let settings = policy_of(session, Some(sender.user)).await?.settings;
     let account = match session.sending_account(sender.user).await? {
         Some(id) => session.account(id).await?,
         None => None,
@@ -110,8 +122,19 @@ pub async fn choose_exit(
     Ok(match (settings.leaves_by_account(sender.class, is_from), account) {
         (true, Some(account)) => Ok(account),
         (true, None) => smarthost,
-        (false, account) => smarthost.or_else(|refusal| account.ok_or(refusal)),
+        (false, _) => smarthost.map_err(Refusal::by_smarthost_alone),
     })
+}
+
+impl Refusal {
+    /// The same of mail that a user's account would not take either.
+    fn by_smarthost_alone(self) -> Self {
+        match self {
+            Self::NoWayOut => Self::SmarthostAlone,
+            Self::ForeignDomain(domain) => Self::SmarthostAloneFor(domain),
+            other => other,
+        }
+    }
 }
 
 /// The smarthost, if there is one that sends for him.
@@ -129,7 +152,7 @@ pub(super) async fn choose_smarthost(
 
 /// A smarthost sends for the domains it was set for, and no other goes out with it: its provider answers for every From.
 /// Mail of a single user without an account leaves from a reply address, so that domain counts.
-fn by_smarthost(
+pub(super) fn by_smarthost(
     smarthost: &Smarthost,
     reply_domain: Option<&str>,
     sender: Sender<'_>,

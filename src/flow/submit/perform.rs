@@ -19,7 +19,7 @@ use crate::{
     account::{Exit as Server, Trouble},
     core::{
         ids::MessageKey,
-        inbound::SendClass,
+        inbound::{Principal, SendClass},
         message::StoredMessage,
         submission::{Hold, RecipientState, Submission, SubmissionState},
     },
@@ -57,7 +57,7 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     let mut session = gateway.store.read(job.workspace).await?;
     let submission = session.submission(message).await?.ok_or(FlowError::Obsolete)?;
     let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
-    if submission.state.is_final() || submission.state == SubmissionState::Held {
+    if !submission.is_at_work() {
         return Err(FlowError::Obsolete);
     }
     if submission.recipients.iter().any(RecipientState::is_in_doubt) {
@@ -128,10 +128,13 @@ async fn parts(
     server: &Server,
 ) -> Result<Result<Vec<Part>, Unsendable>, FlowError> {
     let turn = turn(submission.state, &submission.recipients);
-    let open: Vec<Recipient> = turn.into_iter().take(most).map(|state| state.recipient.clone()).collect();
-    if submission.account.is_none() && submission.class == SendClass::Individual {
-        return masked::parts(gateway, job.workspace, (stored, submission), open).await;
+    let open: Vec<&RecipientState> = turn.into_iter().take(most).collect();
+    let is_passed_on = matches!(submission.principal, Principal::Participant(_));
+    if is_passed_on || (submission.account.is_none() && submission.class == SendClass::Individual) {
+        let by = server.account_address.as_ref();
+        return masked::parts(gateway, job.workspace, (stored, submission, by), &open).await;
     }
+    let open: Vec<Recipient> = open.into_iter().map(|state| state.recipient.clone()).collect();
     if open.is_empty() {
         return Ok(Ok(Vec::new()));
     }
@@ -146,7 +149,8 @@ fn turn(state: SubmissionState, recipients: &[RecipientState]) -> Vec<&Recipient
     let mut open: Vec<_> = recipients.iter().filter(|state| state.is_open()).collect();
     open.retain(|state| !goes_on || is_untried(state));
     // Those not tried yet go first: one recipient at whom a server hangs up must not keep the others from their turn.
-    open.sort_by_key(|state| !is_untried(state));
+    // And whom the message is for before those who get a copy: the budget may not do for all.
+    open.sort_by_key(|state| (!is_untried(state), !state.is_named()));
     open
 }
 

@@ -45,7 +45,8 @@ pub(super) async fn perform(
     let waits = &gateway.settings.reconcile_waits;
     let next = waits.iter().map(|wait| since + signed(*wait)).find(|at| *at > now());
     // A worker died between the dot and the answer: say so first, then look when the provider had time to file its copy.
-    let first_notice = submission.state != SubmissionState::Uncertain;
+    let first_notice =
+        submission.recipients.iter().any(|recipient| recipient.state == SubmissionState::Sending);
     let finding = if first_notice { Finding::NotYet } else { look(gateway, job, submission, stored).await? };
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;

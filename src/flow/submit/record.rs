@@ -5,10 +5,10 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    budget,
+    budget, copies,
     perform::Unsendable,
     report,
-    way_out::{REFUSED_LOGIN, note_trouble, tell_workers},
+    way_out::{REFUSED_LOGIN, note_unsent, tell_workers},
 };
 use crate::{
     account::Trouble,
@@ -82,11 +82,15 @@ pub(super) async fn intent<'a>(
             }
         }
     }
-    if !budget::charge(&mut tx, &submission, sent_to, now()).await? {
+    // One moment for both: where the intent is, there is its count.
+    let now = now();
+    if !budget::charge(&mut tx, &submission, sent_to, now).await? {
         return Ok(false);
     }
-    submission.state = SubmissionState::Sending;
-    submission.dot_intent_at = Some(now());
+    if submission.decisive().any(|state| state.state == SubmissionState::Sending) {
+        submission.state = SubmissionState::Sending;
+    }
+    submission.dot_intent_at = Some(now);
     tx.set_submission(&submission).await?;
     tx.commit().await?;
     Ok(true)
@@ -105,6 +109,7 @@ pub(super) async fn outcomes(
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
+    budget::give_back(&mut tx, &submission, fared).await?;
     let others_fit = fared.iter().any(|one| matches!(one.outcome, Outcome::Accepted { .. }));
     for Fared { asked, outcome, takes_reports } in fared {
         for state in states_of(&mut submission, &asked.address) {
@@ -201,7 +206,7 @@ pub(super) async fn unopened(
     };
     // The account before the submission, which locks filing: so does the account's session, or each might wait for the other.
     let is_refused = match account {
-        Some(account) => note_trouble(&mut tx, account, (began, trouble)).await?,
+        Some(account) => note_unsent(&mut tx, account, (began, trouble)).await?,
         None => false,
     };
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
@@ -296,12 +301,13 @@ pub(super) async fn conclude(
     if has_expired(gateway, &submission, now) {
         expire(&mut submission);
     }
-    submission.state = overall(&submission.recipients);
+    submission.state = submission.overall();
     submission.detail = reason(&submission);
     let next = next_attempt(&mut submission, gateway, pace, now);
     submission.next_attempt_at = next;
     tx.set_submission(&submission).await?;
     announce(tx, &submission, before, now).await?;
+    copies::tell_lost(tx, &mut submission, now).await?;
     follow_up(tx, gateway, &submission, now).await?;
     if let (Pace::Rest(until), Some(next)) = (pace, next) {
         tx.rest_lane(job, until.unwrap_or(next.min(now + LANE_REST))).await?;
@@ -313,7 +319,7 @@ pub(super) async fn conclude(
 /// Why a submission is held: what was written just now, or what holds one of its recipients since before. One that goes on
 /// shows nothing of it.
 fn reason(submission: &Submission) -> Option<String> {
-    let mut held = submission.recipients.iter().filter(|state| state.state == SubmissionState::Held);
+    let mut held = submission.decisive().filter(|state| state.state == SubmissionState::Held);
     let holding = held.next().filter(|_| submission.state == SubmissionState::Held)?;
     submission.detail.clone().or_else(|| holding.text.clone())
 }
@@ -328,7 +334,7 @@ pub(super) async fn stay_uncertain(
     until: Timestamp,
 ) -> Result<(), FlowError> {
     let before = submission.state;
-    submission.state = SubmissionState::Uncertain;
+    submission.state = submission.overall();
     submission.next_attempt_at = Some(until);
     tx.set_submission(&submission).await?;
     announce(tx, &submission, before, now()).await?;
@@ -357,13 +363,17 @@ fn next_attempt(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let untried = submission.recipients.iter().any(|recipient| recipient.state == SubmissionState::Queued);
-    if submission.state == SubmissionState::Deferred && untried && pace == Pace::AtOnce {
+    // What there is to do: for a copy perhaps, when the message has been sent.
+    let work = overall(&submission.recipients);
+    if work == SubmissionState::Deferred && untried && pace == Pace::AtOnce {
         // The same attempt goes on: nobody was put off, and nobody is told so.
-        submission.state = SubmissionState::Queued;
+        if submission.state == SubmissionState::Deferred {
+            submission.state = SubmissionState::Queued;
+        }
         return Some(now);
     }
     submission.attempt = submission.attempt.saturating_add(1);
-    match (submission.state, pace) {
+    match (work, pace) {
         (SubmissionState::Deferred, Pace::Rest(Some(until)) | Pace::Until(until)) => Some(until),
         (SubmissionState::Deferred, _) => Some(now + signed(retry::submission(submission.attempt, jitter()))),
         (SubmissionState::Uncertain, _) => {
@@ -379,7 +389,7 @@ async fn announce(
     before: SubmissionState,
     now: Timestamp,
 ) -> Result<(), FlowError> {
-    if submission.state == before {
+    if submission.state == before || !submission.names_anybody() {
         return Ok(());
     }
     let what = match submission.state {
@@ -424,7 +434,7 @@ pub(super) async fn tell_sent(tx: &mut Tx, submission: &Submission, now: Timesta
 }
 
 fn any(submission: &Submission, state: SubmissionState) -> bool {
-    submission.recipients.iter().any(|recipient| recipient.state == state)
+    submission.decisive().any(|recipient| recipient.state == state)
 }
 
 async fn is_passed_on(tx: &mut Tx, submission: &Submission) -> Result<bool, FlowError> {
@@ -452,19 +462,10 @@ pub(super) async fn tell(
         account: submission.account,
         rfc822_id: stored.rfc822_id,
         state: Some(submission.state),
-        recipients: submission.recipients.iter().map(fact).collect(),
+        recipients: submission.decisive().cloned().map(RecipientFact::from).collect(),
     };
     tx.announce(&Event::Message { what, fact }, now).await?;
     Ok(())
-}
-
-fn fact(state: &RecipientState) -> RecipientFact {
-    RecipientFact {
-        address: state.recipient.address.clone(),
-        state: state.state,
-        code: state.code,
-        text: state.text.clone(),
-    }
 }
 
 /// The Sent copy once it was sent, and the report.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     handler::own_message_id,
-    way_out::{WayOut, note_trouble, tell_workers, way_out},
+    way_out::{WayOut, note_unsent, tell_workers, way_out},
 };
 use crate::{
     account::{Exit as Server, SmtpClient, Trouble},
@@ -143,7 +143,7 @@ async fn unopened(
     let until = trouble.resumes_at(now()).unwrap_or_else(|| usual(job));
     let mut tx = gateway.store.begin(job.workspace).await?;
     let is_refused = match account {
-        Some(account) => note_trouble(&mut tx, account, (began, trouble)).await?,
+        Some(account) => note_unsent(&mut tx, account, (began, trouble)).await?,
         None => false,
     };
     if account.is_none() {

@@ -5,12 +5,12 @@
 
 use jiff::Timestamp;
 
-use super::{record, report};
+use super::{copies, record, report};
 use crate::{
     core::{
         event::MessageEvent,
         ids::{AccountId, ConversationId, MessageKey},
-        submission::{RecipientState, Submission, SubmissionState, overall},
+        submission::{RecipientState, Submission, SubmissionState},
     },
     flow::FlowError,
     mail::{Action, Address, DeliveryReport, HeaderSummary, ReportRecipient},
@@ -117,7 +117,7 @@ pub(in crate::flow) async fn record_returned(
         return Ok(());
     }
     let Some(mut submission) = tx.submission(returned.message).await? else { return Ok(()) };
-    let mut changed = false;
+    let (mut changed, mut changed_copy) = (false, false);
     for failed in &returned.failed {
         let is_he = |state: &&mut RecipientState| state.recipient.address == failed.recipient;
         // A report on an attempt that has been followed by another one decides nothing.
@@ -127,13 +127,20 @@ pub(in crate::flow) async fn record_returned(
             state.state = SubmissionState::Bounced;
             (state.code, state.status) = (failed.code, failed.status.clone());
             state.text = Some(failed.text.clone());
-            changed = true;
+            changed |= state.is_named();
+            changed_copy |= !state.is_named();
         }
     }
-    if !changed {
-        return Ok(());
+    if changed_copy {
+        copies::tell_lost(tx, &mut submission, now).await?;
     }
-    let (overall, was_open) = (overall(&submission.recipients), submission.state.is_open());
+    let (overall, was_open) = (submission.overall(), submission.state.is_open());
+    if !changed {
+        if overall.is_final() {
+            submission.state = overall;
+        }
+        return Ok(tx.set_submission(&submission).await?);
+    }
     if overall.is_final() {
         (submission.state, submission.next_attempt_at) = (overall, None);
     }

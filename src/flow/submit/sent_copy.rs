@@ -12,7 +12,7 @@ use super::way_out::{Access, account_access, rest_over, tell_workers};
 use crate::{
     account::Trouble,
     core::{
-        account::MailboxUid,
+        account::{MailboxUid, era},
         ids::{AccountId, MessageKey},
         message::{Sighting, SightingRow, StoredMessage},
         retry,
@@ -131,6 +131,13 @@ async fn note(
     Ok(())
 }
 
+/// A copy of a sent message that a search has found.
+pub(super) struct Found {
+    at: MailboxUid,
+    /// By an id that the provider replaced: the copy bears another one, which answers will name.
+    is_renamed: bool,
+}
+
 /// Where a message lies in the mailboxes that sent mail is filed in, or `None`.
 ///
 /// # Errors
@@ -139,9 +146,9 @@ pub(super) async fn find(
     gateway: &Gateway,
     login: &AccountAccess,
     (account, stored): (AccountId, &StoredMessage),
-) -> Result<Option<MailboxUid>, Trouble> {
+) -> Result<Option<Found>, Trouble> {
     let (mut client, chosen) = open(gateway, login).await?;
-    let found = search(&mut client, &chosen, (account, stored)).await?;
+    let found = search(&mut client, &chosen, ((account, login.generation), stored)).await?;
     client.logout().await;
     Ok(found)
 }
@@ -155,13 +162,15 @@ async fn look_or_append(
 ) -> Result<Result<(Option<MailboxUid>, SentCopy), Trouble>, FlowError> {
     let found = async {
         let (mut client, chosen) = open(gateway, login).await?;
-        let found = search(&mut client, &chosen, (account, stored)).await?;
+        let found = search(&mut client, &chosen, ((account, login.generation), stored)).await?;
         Ok::<_, Trouble>((client, chosen, found))
     };
     let (mut client, chosen) = match found.await {
-        Ok((client, _, Some(at))) => {
+        Ok((client, _, Some(copy))) => {
             client.logout().await;
-            return Ok(Ok((Some(at), SentCopy::Filed)));
+            // Of a copy that has got another id no place is noted: the account's session is to meet it, and to learn the id.
+            let at = (!copy.is_renamed).then_some(copy.at);
+            return Ok(Ok((at, SentCopy::Filed)));
         }
         Ok((client, chosen, None)) => (client, chosen),
         Err(trouble) => return Ok(Err(trouble)),
@@ -177,7 +186,8 @@ async fn look_or_append(
         Err(error) => return Ok(Err(error.into())),
     };
     client.logout().await;
-    let at = appended.map(|at| place(account, &sent, (at.uid_validity.get(), at.uid)));
+    let whose = (account, login.generation);
+    let at = appended.map(|at| place(whose, &sent, (at.uid_validity.get(), at.uid)));
     Ok(Ok((at, SentCopy::Appended)))
 }
 
@@ -203,8 +213,8 @@ fn searched(chosen: &Chosen) -> impl Iterator<Item = &MailboxName> {
 async fn search<S>(
     client: &mut imap::Client<S>,
     chosen: &Chosen,
-    (account, stored): (AccountId, &StoredMessage),
-) -> Result<Option<MailboxUid>, Trouble>
+    (whose, stored): ((AccountId, u32), &StoredMessage),
+) -> Result<Option<Found>, Trouble>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -215,18 +225,18 @@ where
             selected => selected?,
         };
         let validity = selected.uid_validity.map_or(0, imap::UidValidity::get);
-        if let Some(uid) = search_one(client, stored).await? {
-            return Ok(Some(place(account, mailbox, (validity, uid))));
+        if let Some((uid, is_renamed)) = search_one(client, stored).await? {
+            return Ok(Some(Found { at: place(whose, mailbox, (validity, uid)), is_renamed }));
         }
     }
     Ok(None)
 }
 
-/// By the id we gave, wherever the provider may have put it.
+/// By the id we gave, wherever the provider may have put it. True when that is where it keeps ids that it replaced.
 async fn search_one<S>(
     client: &mut imap::Client<S>,
     stored: &StoredMessage,
-) -> Result<Option<imap::Uid>, Trouble>
+) -> Result<Option<(imap::Uid, bool)>, Trouble>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -234,15 +244,22 @@ where
     let since = jiff::tz::Offset::UTC.to_datetime(stored.received_at - CLOCKS).date();
     let originals = ORIGINAL_ID_FIELDS.map(|field| Criterion::OriginalId { field, id, since });
     for criterion in [Criterion::MessageId(id)].into_iter().chain(originals) {
+        let is_renamed = matches!(criterion, Criterion::OriginalId { .. });
         let found = client.uid_search(criterion).await?;
         if let Some(uid) = found.last() {
-            return Ok(Some(uid));
+            return Ok(Some((uid, is_renamed)));
         }
     }
     Ok(None)
 }
 
-fn place(account: AccountId, mailbox: &MailboxName, (uid_validity, uid): (u32, imap::Uid)) -> MailboxUid {
+/// A place in a mailbox of an account, which was logged in to in this generation of it.
+fn place(
+    (account, generation): (AccountId, u32),
+    mailbox: &MailboxName,
+    (uid_validity, uid): (u32, imap::Uid),
+) -> MailboxUid {
+    let uid_validity = era(generation, uid_validity);
     MailboxUid { account, mailbox: mailbox.as_bytes().to_vec(), uid_validity, uid: uid.get() }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     },
     flow::{
         FlowError, Gateway, now,
-        sync::{look_now, refuse_login},
+        sync::{look_now, refuse_login, refuse_sending},
     },
     queue::Leased,
     store::{AccountAccess, Session, SmarthostAccess, Tx},
@@ -39,14 +39,18 @@ pub(super) async fn way_out(session: &mut Session, account: Option<AccountId>) -
         });
         return Ok(server.map_or(WayOut::Closed("The workspace has no smarthost any more."), WayOut::Open));
     };
-    let open = |AccountAccess { email, settings, credentials }| {
+    let open = |AccountAccess { email, settings, credentials, .. }| {
         WayOut::Open(Server {
             endpoint: settings.smtp,
             credentials: Some(credentials),
             account_address: Some(email),
         })
     };
+    let is_refused = async |session: &mut Session| -> Result<bool, FlowError> {
+        Ok(session.account(id).await?.is_some_and(|account| account.sending_refused.is_some()))
+    };
     Ok(match account_access(session, id).await? {
+        Access::Open(_) if is_refused(session).await? => WayOut::Closed(REFUSED_LOGIN),
         Access::Open(access) => open(access),
         Access::Rests(until) => WayOut::Rests(until),
         Access::Closed(state) => WayOut::Closed(reason(state)),
@@ -98,8 +102,8 @@ fn reason(state: AccountState) -> &'static str {
 }
 
 /// Why mail is held whose provider does not take the password.
-pub(super) const REFUSED_LOGIN: &str =
-    "The provider refuses the account's login. It is sent when the account has a login that works.";
+pub(super) const REFUSED_LOGIN: &str = "The provider refuses the account's login. It is sent when the account has a login that \
+     works, or is resumed.";
 
 /// Writes down what went wrong with an account's provider. True when it refused the login, after which nobody tries again;
 /// an account that was given a new one since the attempt began is not blamed for the old.
@@ -111,16 +115,57 @@ pub(super) async fn note_trouble(
     id: AccountId,
     (began, trouble): (Timestamp, &Trouble),
 ) -> Result<bool, FlowError> {
-    let account = tx.account(id).await?.filter(|account| !account.status.state.is_erased());
-    let Some(account) = account else { return Ok(false) };
-    let (is_refused, is_worked) =
-        (trouble.state() == AccountState::ReauthRequired, account.status.state.is_worked());
-    if is_refused && is_worked && account.status.since < began {
-        refuse_login(tx, id, trouble).await?;
-        return Ok(true);
+    let Some(account) = noted(tx, id).await? else { return Ok(false) };
+    let blame = blame(&account, (began, trouble));
+    match blame {
+        Blame::Login => refuse_login(tx, id, trouble).await?,
+        Blame::Nobody | Blame::Known => tx.log_account_error(id, &trouble.entry(now())).await?,
     }
-    tx.log_account_error(id, &trouble.entry(now())).await?;
-    Ok(is_refused && !is_worked)
+    Ok(blame != Blame::Nobody)
+}
+
+/// The same of the account's server for sending, whose refusal is no reason to read no more.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn note_unsent(
+    tx: &mut Tx,
+    id: AccountId,
+    (began, trouble): (Timestamp, &Trouble),
+) -> Result<bool, FlowError> {
+    let Some(account) = noted(tx, id).await? else { return Ok(false) };
+    let blame = blame(&account, (began, trouble));
+    match blame {
+        Blame::Login => refuse_sending(tx, account, trouble).await?,
+        Blame::Nobody | Blame::Known => tx.log_account_error(id, &trouble.entry(now())).await?,
+    }
+    Ok(blame != Blame::Nobody)
+}
+
+/// An account whose troubles are worth noting, which nobody changes meanwhile: one that is being given a new login is not
+/// judged by what it was before.
+async fn noted(tx: &mut Tx, id: AccountId) -> Result<Option<Account>, FlowError> {
+    let account = tx.account_to_change(id).await?;
+    Ok(account.filter(|account| !account.status.state.is_gone()))
+}
+
+/// What a trouble says of an account's login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    Nobody,
+    /// It is refused.
+    Login,
+    /// It is refused, which was known.
+    Known,
+}
+
+fn blame(account: &Account, (began, trouble): (Timestamp, &Trouble)) -> Blame {
+    let is_refused = trouble.state() == AccountState::ReauthRequired;
+    match is_refused {
+        true if !account.status.state.is_worked() => Blame::Known,
+        true if account.status.since < began => Blame::Login,
+        _ => Blame::Nobody,
+    }
 }
 
 /// Writes down what went wrong with an account's provider over an errand, and lets what waits behind it in its lane wait as

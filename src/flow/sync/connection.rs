@@ -14,7 +14,10 @@ use super::{Failure, Memory, judge::Bench};
 use crate::{
     account::{ImapClient, Trouble},
     core::{
-        account::{Account, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid},
+        account::{
+            Account, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid, era, generation_of,
+            uid_validity_of,
+        },
         ids::{AccountId, UserId, WorkspaceId},
         policy::Policy,
         sync_plan::MailboxView,
@@ -49,6 +52,8 @@ pub(super) struct Connection<'g, S> {
     /// The hold on the account; none for a short errand, which its job guards.
     pub lease: Option<store::Leased>,
     pub connected_at: Timestamp,
+    /// The account's, when this session began.
+    pub generation: u32,
     /// When every mailbox had last been looked at.
     pub last_look: Timestamp,
     pub memory: &'g mut Memory,
@@ -117,6 +122,7 @@ impl<'g, S: Wire> Connection<'g, S> {
             policy,
             lease: None,
             connected_at: account.connected_at,
+            generation: account.generation,
             last_look: account.status.last_checked_at.unwrap_or(account.connected_at),
             memory,
             selected: None,
@@ -135,7 +141,8 @@ impl<'g, S: Wire> Connection<'g, S> {
 
     /// Selects a mailbox for reading.
     pub(super) async fn select(&mut self, mailbox: &Followed) -> Result<Selected, imap::Error> {
-        let resume = resume(&mailbox.cursor).filter(|_| !self.memory.plain_select);
+        let is_known = !self.memory.plain_select && !self.is_former(mailbox);
+        let resume = resume(&mailbox.cursor).filter(|_| is_known);
         self.selected = None;
         // Should the answer be more than the client takes, the next session asks for less.
         let with_resume = resume.is_some();
@@ -148,6 +155,16 @@ impl<'g, S: Wire> Connection<'g, S> {
         };
         self.selected = Some(mailbox.name.clone());
         Ok(selected)
+    }
+
+    /// Whether a mailbox was last read before the account was given what may be another of that name.
+    pub(super) fn is_former(&self, mailbox: &Followed) -> bool {
+        generation_of(mailbox.cursor.uid_validity) != self.generation
+    }
+
+    /// What the UIDs of a mailbox that was just opened are valid under.
+    pub(super) fn era_of(&self, selected: &Selected) -> u64 {
+        era(self.generation, selected.uid_validity.map_or(0, UidValidity::get))
     }
 
     pub(super) async fn search(&mut self, criterion: Criterion<'_>) -> Result<UidSet, Failure> {
@@ -169,7 +186,7 @@ impl<'g, S: Wire> Connection<'g, S> {
         if self.memory.large_headers { HeaderExtent::First(LARGE_HEADER_BYTES) } else { HeaderExtent::Whole }
     }
 
-    pub(super) fn place(&self, mailbox: &MailboxName, uid_validity: u32, uid: Uid) -> MailboxUid {
+    pub(super) fn place(&self, mailbox: &MailboxName, uid_validity: u64, uid: Uid) -> MailboxUid {
         let mailbox = mailbox.as_bytes().to_vec();
         MailboxUid { account: self.account, mailbox, uid_validity, uid: uid.get() }
     }
@@ -187,7 +204,11 @@ impl<'g, S: Wire> Connection<'g, S> {
     /// What the account's mail is judged by.
     pub(super) fn bench(&self) -> Bench<'_> {
         let (ours, policy) = (&self.gateway.settings.ours, &self.policy);
-        Bench { ours, policy, account: self.account, user: self.user }
+        // Servers search by the days of a time zone of their own: a day of doubt is the mail's.
+        let first = self.horizon(self.connected_at).yesterday().unwrap_or(jiff::civil::Date::MIN);
+        let horizon = first.to_zoned(jiff::tz::TimeZone::UTC).map_or(Timestamp::MIN, |day| day.timestamp());
+        let secret = &self.gateway.settings.loop_key;
+        Bench { ours, policy, account: self.account, user: self.user, horizon, secret }
     }
 
     /// Begins a transaction that fails when somebody else has taken the account over.
@@ -201,9 +222,7 @@ impl<'g, S: Wire> Connection<'g, S> {
 
     /// The first day of which the backfill reads mail.
     pub(super) fn horizon(&self, from: Timestamp) -> jiff::civil::Date {
-        let days = i64::from(self.policy.settings.backfill_days);
-        let back = jiff::SignedDuration::from_hours(days * 24);
-        from.saturating_sub(back).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(jiff::tz::TimeZone::UTC).date()
+        days_before(from, self.policy.settings.backfill_days)
     }
 }
 
@@ -237,6 +256,12 @@ impl<'g> Connection<'g, Stream> {
     }
 }
 
+/// The day so many days before a moment, as servers are asked for what came since.
+pub(super) fn days_before(from: Timestamp, days: u16) -> jiff::civil::Date {
+    let back = jiff::SignedDuration::from_hours(i64::from(days) * 24);
+    from.saturating_sub(back).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(jiff::tz::TimeZone::UTC).date()
+}
+
 /// Whether the server will not, and says so, and goes on: asking again gets the same answer.
 pub(super) fn is_refusal(error: &imap::Error) -> bool {
     error.connection_lives() && matches!(error.kind(), Kind::Refused | Kind::Misbehaving)
@@ -258,7 +283,8 @@ fn tolerate(outcome: Result<(), imap::Error>) -> Result<(), Failure> {
 }
 
 fn resume(cursor: &Cursor) -> Option<Resume> {
-    Some(Resume { uid_validity: UidValidity::new(cursor.uid_validity)?, modseq: ModSeq::new(cursor.modseq)? })
+    let uid_validity = UidValidity::new(uid_validity_of(cursor.uid_validity))?;
+    Some(Resume { uid_validity, modseq: ModSeq::new(cursor.modseq)? })
 }
 
 pub(super) fn view_of_selected(selected: &Selected) -> MailboxView {

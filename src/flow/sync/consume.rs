@@ -20,10 +20,8 @@ use super::{
 use crate::{
     core::{
         account::{Backfill, Cursor, MailboxRole},
-        decision::{NewDecision, Ruling, Verdict},
-        event::{Event, MESSAGE_SKIPPED},
-        ids::{DecisionId, MessageKey},
-        job::Job,
+        decision::{Ruling, Verdict},
+        ids::MessageKey,
         message::{Direction, Sighting},
         policy::{self, FileRule},
         sync_plan::{Way, is_news},
@@ -31,17 +29,17 @@ use crate::{
     flow::{
         FlowError,
         ingest::{self, Announce, Arrival, Ingested, Kept, RawBytes},
-        now, reading, submit,
+        now, policy_of, reading, submit,
     },
     imap::{Body, Error, MailboxName, Uid},
     mail::{HeaderBlock, Kind, Message, loop_mark},
-    store::{self, Renumbering, SealedBlob, TextHasher, Tx, mint},
+    store::{self, Renumbering, SealedBlob, Tx, mint},
 };
 
 /// Bodies gathered before they are filed.
 const BODIES_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What a body is taken for when the server does not say how large it is.
-const BODY_BYTES_GUESS: u64 = 1024 * 1024;
+pub(super) const BODY_BYTES_GUESS: u64 = 1024 * 1024;
 /// How often a transaction is begun again because another node filed the same message at the same moment.
 const RACES_MAX: usize = 5;
 /// Between two reports of a backfill's progress.
@@ -51,7 +49,7 @@ const PROGRESS_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Batch {
     pub way: Way,
     /// Under which their UIDs are valid.
-    pub uid_validity: u32,
+    pub uid_validity: u64,
     /// In the order in which they are to be consumed.
     pub seen: Vec<Seen>,
     pub unreadable: Vec<Uid>,
@@ -61,8 +59,8 @@ pub(super) struct Batch {
 
 /// Messages recognised in a mailbox whose UIDs have changed.
 pub(super) struct Renumbered {
-    /// The UIDVALIDITY they were known under.
-    pub from: u32,
+    /// The era they were known under.
+    pub from: u64,
     /// Former and present UIDs.
     pub uids: Vec<(u32, u32)>,
 }
@@ -81,8 +79,10 @@ pub(super) struct Whole {
     pub ruling: Ruling,
     pub direction: Direction,
     pub message: Message,
-    /// Its bytes. A file that is written for what turns out to be a copy is swept.
+    /// Its bytes; none where it is left out. A file that is written for what turns out to be a copy is swept.
     pub bytes: SealedBlob,
+    /// For its files it stays out, unless it turns out to be a copy of what is here already.
+    pub left_out: Option<Ruling>,
     /// The message that this is a copy of, passed on by us to somebody whose mailbox it lies in.
     pub passed_on: Option<MessageKey>,
     /// Attachments whose content policy kept out of the bytes.
@@ -106,8 +106,8 @@ pub(super) struct Part {
     /// Belongs, but is more than the user may have synced now.
     pub put_off: Vec<Seen>,
     /// Would belong, but cannot be had.
-    lost: Vec<(Seen, Ruling)>,
-    unreadable: Vec<Uid>,
+    pub lost: Vec<(Seen, Ruling)>,
+    pub unreadable: Vec<Uid>,
     renumbered: Option<Renumbered>,
     bytes: usize,
     /// The room that the bodies take.
@@ -141,16 +141,22 @@ impl<S: Wire> Connection<'_, S> {
                 continue;
             }
             if room.is_full() && !opens && !self.is_known(&mut self.read().await?, &seen).await? {
-                part.put_off.push(seen);
-                part.note(uid);
-                continue;
+                // What is in hand may turn out to take no room, or others may have made some.
+                if !part.filed.is_empty() {
+                    self.commit_so_far(mailbox, context, (&mut part, batch.end)).await?;
+                    room = self.room(&mut self.read().await?).await?;
+                }
+                if room.is_full() {
+                    part.put_off.push(seen);
+                    part.note(uid);
+                    continue;
+                }
             }
             let bytes = seen.size.unwrap_or(BODY_BYTES_GUESS).min(self.gateway.settings.message_bytes_max);
             match self.gateway.followers.room_now(bytes).filter(|_| part.bytes < BODIES_BYTES_MAX) {
                 Some(room) => part.room.push(room),
                 None => {
-                    let end = batch.end.after(mailbox, &part);
-                    self.commit(mailbox, context, std::mem::take(&mut part), end).await?;
+                    self.commit_so_far(mailbox, context, (&mut part, batch.end)).await?;
                     part.room.push(self.gateway.followers.room(bytes).await);
                 }
             }
@@ -163,13 +169,8 @@ impl<S: Wire> Connection<'_, S> {
                 Fetched::Whole(raw) => {
                     part.bytes = part.bytes.saturating_add(raw.len());
                     let ruling = if opens { policy::delivery_report() } else { ruling };
-                    match self.whole(seen, (ruling, direction), raw).await? {
-                        Ok(whole) => {
-                            part.filed.push(whole);
-                            room.take();
-                        }
-                        Err(out) => part.lost.push(out),
-                    }
+                    part.filed.push(self.whole(seen, (ruling, direction), raw).await?);
+                    room.take();
                 }
             }
             part.note(uid);
@@ -219,31 +220,48 @@ impl<S: Wire> Connection<'_, S> {
         Ok(fetched)
     }
 
-    /// Reads and seals a message, without the files that policy keeps out; the inner error is that it stays out for them.
-    /// All of it takes time in which nobody else should have to wait, so no transaction is begun yet.
+    /// Reads and seals a message, without the files that policy keeps out. All of it takes time in which nobody else should have to wait, so no transaction is begun yet.
     pub(super) async fn whole(
         &self,
         seen: Seen,
         (ruling, direction): (Ruling, Direction),
         raw: Bytes,
-    ) -> Result<Result<Whole, (Seen, Ruling)>, store::Error> {
+    ) -> Result<Whole, store::Error> {
         let (store, workspace) = (&self.gateway.store, self.workspace);
         let message = reading::read(&raw).await;
-        let Kept { raw, omitted } = match ingest::keep(&self.policy.settings, &message, raw) {
-            Ok(kept) => kept,
-            Err(ruling) => return Ok(Err((seen, ruling))),
-        };
-        let key = store.content_key(workspace, Some(self.account)).await?;
-        let bytes = store.seal_blob(workspace, key, &raw).await?;
         let passed_on = self.passed_on(&raw);
+        let (Kept { raw, omitted }, left_out) = match ingest::keep(&self.policy.settings, &message, raw) {
+            Ok(kept) => (kept, None),
+            // Whether it is a copy is told by the message, not by its bytes.
+            Err(ruling) => (Kept { raw: Bytes::new(), omitted: Vec::new() }, Some(ruling)),
+        };
+        let bytes = match store.content_key(workspace, Some(self.account)).await {
+            Ok(key) => store.seal_blob(workspace, key, &raw).await,
+            Err(error) => Err(error),
+        };
+        // Without its key it is erased, and no more ours to work.
+        let bytes = bytes.map_err(|error| match error {
+            store::Error::Missing => store::Error::Fenced,
+            other => other,
+        })?;
         let report = (message.kind == Kind::Bounce).then_some(raw);
-        Ok(Ok(Whole { seen, ruling, direction, message, bytes, passed_on, omitted, report }))
+        Ok(Whole { seen, ruling, direction, message, bytes, left_out, passed_on, omitted, report })
+    }
+
+    async fn commit_so_far(
+        &mut self,
+        mailbox: &mut Followed,
+        context: (Way, u64),
+        (part, end): (&mut Part, End),
+    ) -> Result<(), Failure> {
+        let end = end.after(mailbox, part);
+        self.commit(mailbox, context, std::mem::take(part), end).await
     }
 
     async fn commit(
         &mut self,
         mailbox: &mut Followed,
-        (way, uid_validity): (Way, u32),
+        (way, uid_validity): (Way, u64),
         part: Part,
         end: End,
     ) -> Result<(), Failure> {
@@ -275,10 +293,15 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     async fn try_commit(&self, writing: Writing<'_>) -> Result<Timestamp, FlowError> {
-        let now = now();
         let Writing { name, part, end, .. } = writing;
         let mut tx = self.begin().await?;
         tx.lock_filing().await?;
+        // A policy that was changed while bodies were fetched holds for what is not filed yet.
+        if policy_of(&mut tx, Some(self.user)).await? != self.policy {
+            return Err(FlowError::Obsolete);
+        }
+        // Not before the lock: whoever waits for it over midnight files on the new day.
+        let now = now();
         if let Some(Renumbered { from, uids }) = &part.renumbered {
             let mailbox = name.as_bytes();
             let to = writing.uid_validity;
@@ -290,7 +313,10 @@ impl<S: Wire> Connection<'_, S> {
             health::note_filed(&mut tx, self.account, now).await?;
         }
         match end {
-            End::Cursor(cursor) => tx.advance_cursor(self.account, name.as_bytes(), &cursor, now).await?,
+            End::Cursor(cursor) => {
+                tx.advance_cursor(self.account, name.as_bytes(), &cursor, now).await?;
+                health::recover(&mut tx, self.gateway, self.account, writing.tell).await?;
+            }
             End::Backfill(backfill) => {
                 tx.set_backfill(self.account, name.as_bytes(), &backfill).await?;
                 health::settle(&mut tx, self.gateway, self.account, writing.tell).await?;
@@ -301,82 +327,10 @@ impl<S: Wire> Connection<'_, S> {
         Ok(now)
     }
 
-    /// Writes down what is left out. It comes first: what is filed after it finds what belongs to it and has it fetched.
-    async fn leave(&self, tx: &mut Tx, writing: Writing<'_>, now: Timestamp) -> Result<(), FlowError> {
-        let Part { left, lost, unreadable, .. } = writing.part;
-        if left.is_empty() && lost.is_empty() && unreadable.is_empty() {
-            return Ok(());
-        }
-        let hasher = tx.text_hasher().await?;
-        // A capture may have been filed since we judged, and found no decision of ours to recall. Now nobody else files.
-        let seen: Vec<&Seen> = left.iter().map(|(seen, _)| seen).collect();
-        let again = judge::rulings(tx, self.bench(), &seen).await?;
-        let mut skipped = Vec::new();
-        for ((seen, ruling), (today, _)) in left.iter().zip(again) {
-            let id = self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
-            if today.verdict == Verdict::Synced {
-                tx.enqueue_job(&Job::Refetch { account: self.account, decision: id }, now).await?;
-            } else {
-                skipped.push((id, ruling.rule, seen.internal_date));
-            }
-        }
-        for (seen, ruling) in lost {
-            let id = self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
-            skipped.push((id, ruling.rule, seen.internal_date));
-        }
-        for uid in unreadable {
-            let ruling = policy::unreadable();
-            let id = self.decide(tx, writing, (*uid, None), (&ruling, now)).await?;
-            skipped.push((id, ruling.rule, None));
-        }
-        self.tell_skipped(tx, writing.way, &skipped, now).await
-    }
-
-    /// Tells who asked for it of mail left out, when it is new: what lay there before is no event, as with all other mail.
-    pub(super) async fn tell_skipped(
-        &self,
-        tx: &mut Tx,
-        way: Way,
-        skipped: &[(DecisionId, &'static str, Option<Timestamp>)],
-        now: Timestamp,
-    ) -> Result<(), FlowError> {
-        let news = skipped.iter().filter(|(_, _, date)| is_news(way, *date, self.connected_at, now));
-        let account = Some(self.account);
-        let events: Vec<Event> = news
-            .map(|(decision, rule, _)| Event::MessageSkipped {
-                decision: *decision,
-                account,
-                rule: (*rule).to_owned(),
-            })
-            .collect();
-        if !events.is_empty() && tx.is_asked_for(MESSAGE_SKIPPED).await? {
-            tx.announce_all(&events, now).await?;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn decide(
-        &self,
-        tx: &mut Tx,
-        writing: Writing<'_>,
-        (uid, seen): (Uid, Option<(&Seen, &TextHasher)>),
-        (ruling, now): (&Ruling, Timestamp),
-    ) -> Result<DecisionId, store::Error> {
-        let hashes = seen.map(|(seen, hasher)| ingest::hashes_of(hasher, &seen.summary, &seen.parties));
-        let decision = NewDecision {
-            ruling: ruling.clone(),
-            via: "account",
-            message: None,
-            seen_at: Some(self.place(writing.name, writing.uid_validity, uid)),
-            hashes: hashes.unwrap_or_default(),
-        };
-        tx.decide(&decision, ingest::stamp(&self.policy), now).await
-    }
-
     pub(super) fn arrival<'a>(
         &self,
         whole: &'a Whole,
-        (way, uid_validity): (Way, u32),
+        (way, uid_validity): (Way, u64),
         name: &MailboxName,
         now: Timestamp,
     ) -> Arrival<'a> {
@@ -397,6 +351,8 @@ impl<S: Wire> Connection<'_, S> {
             passed_on: whole.passed_on,
             omitted: &whole.omitted,
             captured: false,
+            copied_for: is_news.then_some(self.user),
+            is_sent: seen.is_sent,
             announce: if is_news {
                 Announce::Now(ingest::event_for(whole.direction))
             } else {
@@ -438,7 +394,7 @@ pub(super) struct Writing<'a> {
     pub name: &'a MailboxName,
     pub role: MailboxRole,
     pub way: Way,
-    pub uid_validity: u32,
+    pub uid_validity: u64,
     pub part: &'a Part,
     end: End,
     tell: Tell,

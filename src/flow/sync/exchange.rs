@@ -1,5 +1,9 @@
-//! Who answered whom, where an answer to a user's mail makes a contact: found by keyed hashes alone, for neither mail need
-//! be in the CRM yet, and whichever of the two comes first.
+//! Who answered whom, where an answer to a user's mail makes a contact: found by keyed hashes, for neither mail need be in the
+//! CRM yet, and whichever of the two comes first.
+//!
+//! An answer is mail that a person wrote himself, that names mail of a user's, and whose author that was written to: not what a
+//! machine sends in his absence, nor what others write about it with him in copy. It is the same of mail of this batch, of mail
+//! left out before, and of what is stored, so that the order in which the two are seen does not matter.
 //!
 //! Not here: what follows from it (`core::policy`).
 
@@ -10,6 +14,7 @@ use crate::{
     core::{
         attribution::Known,
         decision::HashRole,
+        message::Author,
         policy::{AWAITS_ANSWER, settings::CreateOn},
     },
     mail::{Address, Automatic, MessageId},
@@ -25,7 +30,7 @@ pub(super) struct Exchange {
     hashes: Hashes,
     /// Mail of users, by its own id, with each person on it.
     wrote: HashSet<Pair>,
-    /// Mail of others, by the ids it names, with each person on it.
+    /// Mail that others wrote themselves, by the ids it names, with its author.
     answers: HashSet<Pair>,
 }
 
@@ -43,36 +48,48 @@ impl Exchange {
         let (mut wrote, mut answers) = (HashSet::new(), HashSet::new());
         let (mut own, mut named) = (Vec::new(), Vec::new());
         for message in seen {
-            let is_users = author(message).is_some_and(|author| known.users.contains_key(author));
-            for person in message.parties.addresses() {
-                match is_users {
-                    true => wrote.extend(hashes.pairs(own_id(message), person)),
-                    false => answers.extend(hashes.pairs(references(message), person)),
-                }
+            if author(message).is_some_and(|author| known.users.contains_key(author)) {
+                let people = message.parties.addresses();
+                wrote.extend(people.flat_map(|person| hashes.pairs(own_id(message), person)));
+                own.extend(hashes.ids(own_id(message)));
+            } else if let Some(author) = person(message) {
+                answers.extend(hashes.pairs(references(message), author));
+                named.extend(references(message).cloned());
             }
-            own.extend(hashes.ids(own_id(message)));
-            named.extend(hashes.ids(references(message)));
         }
-        let account = bench.account;
-        wrote.extend(session.skipped_pairs(account, (HashRole::Id, AWAITS_ANSWER), &named).await?);
+        let (account, of_named) = (bench.account, hashes.ids(named.iter()));
+        wrote.extend(session.skipped_pairs(account, (HashRole::Id, AWAITS_ANSWER), &of_named).await?);
+        wrote.extend(stored_pairs(session, &hashes, &named).await?);
         answers.extend(session.skipped_pairs(account, (HashRole::Reference, AWAITS_ANSWER), &own).await?);
         Ok(Self { hashes, wrote, answers })
     }
 
     /// Whether a person wrote it, in answer to what a user wrote to him.
     pub(super) fn answers(&self, message: &Seen) -> bool {
-        let author = author(message).filter(|_| message.summary.automatic == Automatic::No);
-        let pairs = author.map(|author| self.hashes.pairs(references(message), author));
+        let pairs = person(message).map(|author| self.hashes.pairs(references(message), author));
         pairs.into_iter().flatten().any(|pair| self.wrote.contains(&pair))
     }
 
-    /// Whether mail that answers it, from one of those it was written to, was seen before it.
-    pub(super) fn is_answered(&self, message: &Seen) -> bool {
+    /// Whether somebody it was written to, who is no user, has answered it.
+    pub(super) fn is_answered(&self, message: &Seen, known: &Known) -> bool {
         let parties = &message.parties;
         let to = [&parties.to, &parties.cc, &parties.bcc].into_iter().flatten();
+        let to = to.filter(|person| !known.users.contains_key(&person.address));
         let mut pairs = to.flat_map(|person| self.hashes.pairs(own_id(message), &person.address));
         pairs.any(|pair| self.answers.contains(&pair))
     }
+}
+
+/// Mail of users that is stored, by those of the ids it bears, with each person on it who is of the batch.
+async fn stored_pairs(session: &mut Session, hashes: &Hashes, ids: &[MessageId]) -> Result<Vec<Pair>, Error> {
+    let mut pairs = Vec::new();
+    for found in session.messages_by_rfc822_id(ids).await? {
+        let stored = session.message(found.message).await?;
+        let Some(stored) = stored.filter(|stored| matches!(stored.author, Author::User(_))) else { continue };
+        let people = stored.parties.addresses();
+        pairs.extend(people.flat_map(|person| hashes.pairs(std::iter::once(&found.id), person)));
+    }
+    Ok(pairs)
 }
 
 /// The hashes of every id and person of a batch; none where nobody asks.
@@ -100,6 +117,11 @@ impl Hashes {
 
 fn author(message: &Seen) -> Option<&Address> {
     message.parties.from.first().map(|party| &party.address)
+}
+
+/// The author of mail that he wrote himself.
+fn person(message: &Seen) -> Option<&Address> {
+    author(message).filter(|_| message.summary.automatic == Automatic::No)
 }
 
 fn own_id(message: &Seen) -> impl Iterator<Item = &MessageId> {

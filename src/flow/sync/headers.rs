@@ -10,9 +10,9 @@ use super::{
     memory::{Asked, Place},
 };
 use crate::{
-    core::{ids::AccountId, message::Parties, threading::ThreadNode},
-    imap::{Criterion, Error, Fault, Flag, HeaderItem, Kind, Uid, UidSet},
-    mail::HeaderSummary,
+    core::{attribution::OurDomains, ids::AccountId, message::Parties, origin, threading::ThreadNode},
+    imap::{Criterion, Error, Fault, Flag, GmailItems, HeaderItem, Kind, Uid, UidSet},
+    mail::{HeaderBlock, HeaderSummary, content_type::ContentType},
 };
 
 /// Messages whose headers are looked at together, and whose decisions are committed together.
@@ -27,10 +27,16 @@ pub(super) struct Seen {
     pub internal_date: Option<Timestamp>,
     pub size: Option<u64>,
     pub is_draft: bool,
+    /// It lies where only what the user sends lies. In an inbox anybody's From may name him.
+    pub is_sent: bool,
     pub summary: HeaderSummary,
     pub parties: Parties,
     /// The provider's own thread ids.
     pub nodes: Vec<ThreadNode>,
+    /// Its header does not rule out that its body has attachments.
+    pub may_hold_files: bool,
+    /// What may show which workspace sent it.
+    pub traces: Vec<String>,
 }
 
 /// A batch of messages.
@@ -57,7 +63,10 @@ impl<S: Wire> Connection<'_, S> {
                 return Ok((given_up, 1));
             }
             match self.headers_of(&asked.iter().copied().collect()).await {
-                Ok(Some(headers)) => {
+                Ok(Some(mut headers)) => {
+                    for message in &mut headers.seen {
+                        message.is_sent &= !place.0.is_inbox();
+                    }
                     self.memory.trust(place, &asked);
                     self.memory.forget_failures(Asked::Header, place, &asked);
                     return Ok((headers, asked.len()));
@@ -121,9 +130,7 @@ impl<S: Wire> Connection<'_, S> {
         while let Some(item) = fetch.next().await? {
             bytes = bytes.saturating_add(item.header.len());
             if seen.is_empty() || bytes <= HEADERS_BYTES_MAX {
-                let summary = HeaderSummary::read(&item.header);
-                let parties = ours.parties(&summary);
-                seen.push(read(account, item, summary, parties));
+                seen.push(read(account, ours, &item));
             } else {
                 is_whole = false;
             }
@@ -144,18 +151,59 @@ impl<S: Wire> Connection<'_, S> {
     }
 }
 
-fn read(account: AccountId, item: HeaderItem, summary: HeaderSummary, parties: Parties) -> Seen {
-    let gmail = item.gmail.unwrap_or_default();
+fn read(account: AccountId, ours: &OurDomains, item: &HeaderItem) -> Seen {
+    let header = HeaderBlock::scan(&item.header);
+    let (summary, traces) = (HeaderSummary::of(&header), origin::traces(&header));
+    let parties = ours.parties(&summary);
+    let gmail = item.gmail.as_ref();
     // Gmail shows drafts in All Mail, where not every one has the flag.
-    let is_draft = item.flags.contains(Flag::Draft)
-        || gmail.labels.iter().any(|label| label.eq_ignore_ascii_case(b"\\Draft"));
+    let is_draft =
+        item.flags.contains(Flag::Draft) || gmail.is_some_and(|gmail| has_label(gmail, b"\\Draft"));
+    // All Mail holds both what came and what went.
+    let is_sent = gmail.is_none_or(|gmail| has_label(gmail, b"\\Sent"));
+    let thread = gmail.and_then(|gmail| gmail.thread_id);
     Seen {
         uid: item.uid,
         internal_date: item.internal_date,
         size: item.size,
         is_draft,
-        summary,
+        is_sent,
         parties,
-        nodes: gmail.thread_id.map(|thread| ThreadNode::GmailThread(account, thread)).into_iter().collect(),
+        summary,
+        nodes: thread.map(|thread| ThreadNode::GmailThread(account, thread)).into_iter().collect(),
+        traces,
+        may_hold_files: may_hold_files(&header),
+    }
+}
+
+/// Only a body that is one text, and not sent as a file, surely holds none.
+fn may_hold_files(header: &HeaderBlock<'_>) -> bool {
+    let value = |name| header.first(name).map(|field| ContentType::read(field.value)).unwrap_or_default();
+    let (content, disposition) = (value("Content-Type"), value("Content-Disposition"));
+    let is_text = matches!(content.essence(), "" | "text/plain" | "text/html");
+    !is_text || disposition.essence() == "attachment" || content.parameter("name").is_some()
+}
+
+fn has_label(gmail: &GmailItems, label: &[u8]) -> bool {
+    gmail.labels.iter().any(|one| one.eq_ignore_ascii_case(label))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_tells_when_a_body_surely_holds_no_file() {
+        for (header, expect) in [
+            ("Subject: x\r\n\r\n", false),
+            ("Content-Type: text/plain; charset=utf-8\r\n\r\n", false),
+            ("Content-Type: TEXT/HTML\r\nContent-Disposition: inline\r\n\r\n", false),
+            ("Content-Type: text/plain; name=a.txt\r\n\r\n", true),
+            ("Content-Type: text/plain\r\nContent-Disposition: attachment\r\n\r\n", true),
+            ("Content-Type: multipart/mixed; boundary=b\r\n\r\n", true),
+            ("Content-Type: application/pdf\r\n\r\n", true),
+        ] {
+            assert_eq!(may_hold_files(&HeaderBlock::scan(header.as_bytes())), expect, "{header}");
+        }
     }
 }

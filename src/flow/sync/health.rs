@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     account::Trouble,
     core::{
-        account::{AccountState, AccountStatus, LabelledStatus, Progress},
+        account::{Account, AccountError, AccountState, AccountStatus, LabelledStatus, Progress},
         event::{AccountEvent, Event},
         ids::AccountId,
         sync_plan::resting_state,
@@ -17,6 +17,10 @@ use crate::{
     flow::{Gateway, now, policy_of, signed, submit},
     store::{Error, Leased, Tx},
 };
+
+/// Longer than any pause between two tries. Whoever has not tried for longer, as when this gateway was off, knows nothing of how
+/// the account fared.
+const UNTRIED: SignedDuration = SignedDuration::from_hours(2);
 
 /// Writes down what ended a session, and when the next one begins; `None` when it takes the user first. True when there is to
 /// be no next one, for the account has failed for as long as policy bears.
@@ -31,9 +35,13 @@ pub async fn record(
 ) -> Result<bool, Error> {
     let mut tx = gateway.store.begin(lease.workspace).await?;
     tx.check_epoch(lease.account, lease.epoch).await?;
-    let since = tx.failing_since(lease.account).await?;
-    let user = tx.account(lease.account).await?.ok_or(Error::Fenced)?.user_id;
-    let patience = policy_of(&mut tx, Some(user)).await?.settings.give_up_after.duration();
+    let account = tx.account(lease.account).await?.ok_or(Error::Fenced)?;
+    let mut since = tx.failing_since(lease.account).await?;
+    if since.is_some() && was_untried(&account.status, now()) {
+        tx.set_failing_since(lease.account, now()).await?;
+        since = Some(now());
+    }
+    let patience = policy_of(&mut tx, Some(account.user_id)).await?.settings.give_up_after.duration();
     let ends = next_attempt_at.is_some() && ends_patience(trouble, since, (now(), patience));
     if ends {
         give_up(&mut tx, lease.account, trouble).await?;
@@ -42,6 +50,11 @@ pub async fn record(
     }
     tx.commit().await?;
     Ok(ends)
+}
+
+/// Whether the next try came much later than it was to come.
+fn was_untried(status: &AccountStatus, now: Timestamp) -> bool {
+    status.next_attempt_at.is_some_and(|at| now.duration_since(at) >= UNTRIED)
 }
 
 /// Whether an account that fails now has failed for as long as it may. Who has no patience gives it up at the first failure that
@@ -63,12 +76,14 @@ fn ends_patience(
 async fn give_up(tx: &mut Tx, id: AccountId, trouble: &Trouble) -> Result<(), Error> {
     let now = now();
     let account = tx.account(id).await?.ok_or(Error::Fenced)?;
-    tx.log_account_error(id, &trouble.entry(now)).await?;
+    let advice = trouble.advice_when_stopped();
+    let entry = AccountError { advice: advice.clone(), ..trouble.entry(now) };
+    tx.log_account_error(id, &entry).await?;
     let status = AccountStatus {
         state: AccountState::Stopped,
         since: now,
         detail: Some(format!("It has failed for too long and is not tried any more: {trouble}")),
-        advice: Some(format!("{} Then resume the account.", trouble.remedy()).trim().to_owned()),
+        advice: Some(advice),
         next_attempt_at: None,
         progress: None,
         ..account.status
@@ -90,6 +105,30 @@ pub(in crate::flow) async fn refuse_login(
 ) -> Result<(), Error> {
     write_down(tx, account, trouble, None).await?;
     tx.fence_account(account).await.map(drop)
+}
+
+/// Writes down that the provider refused an account's login for sending, by which reading need not end: many offer the one
+/// without the other. Unless it said that it is so, reading logs in anew, once, and finds out whether the login is still good.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::flow) async fn refuse_sending(
+    tx: &mut Tx,
+    mut account: Account,
+    trouble: &Trouble,
+) -> Result<(), Error> {
+    let (now, id) = (now(), account.id);
+    let is_news = account.sending_refused.replace(trouble.to_string()).is_none();
+    tx.refuse_sending(id, account.sending_refused.as_deref()).await?;
+    tx.log_account_error(id, &trouble.entry(now)).await?;
+    if !matches!(trouble, Trouble::NotEnabled(_)) {
+        tx.fence_account(id).await?;
+    }
+    if is_news {
+        let settings = policy_of(tx, Some(account.user_id)).await?.settings;
+        announce(tx, (id, settings.labelled(account.shown_status())), AccountEvent::Error, now).await?;
+    }
+    Ok(())
 }
 
 async fn write_down(
@@ -150,6 +189,15 @@ pub(super) async fn note_filed(tx: &mut Tx, id: AccountId, now: Timestamp) -> Re
         announce(tx, (id, settings.labelled(status)), AccountEvent::Active, now).await?;
     }
     Ok(())
+}
+
+/// Ends the failing of an account whose mail is being read: what is left to look at may take many sessions.
+pub(super) async fn recover(tx: &mut Tx, gateway: &Gateway, id: AccountId, tell: Tell) -> Result<(), Error> {
+    let account = tx.account(id).await?.ok_or(Error::Fenced)?;
+    match account.status.state {
+        AccountState::Error | AccountState::Throttled => settle(tx, gateway, id, tell).await,
+        _ => Ok(()),
+    }
 }
 
 /// Whether to tell how far the backfill has come; its end is told in any case.

@@ -4,18 +4,20 @@
 
 use std::collections::HashSet;
 
-use super::{exchange::Exchange, headers::Seen};
+use jiff::Timestamp;
+
+use super::{exchange::Exchange, headers::Seen, tenancy};
 use crate::{
     core::{
         attribution::{self, Attribution, Known, OurDomains},
         decision::{Ruling, Verdict},
         ids::{AccountId, UserId},
-        message::{Author, Direction},
-        policy::{self, MailboxFacts, Policy, settings::InternalRule},
+        message::Direction,
+        policy::{self, MailboxFacts, Policy, Traits, settings::InternalRule},
         threading::ThreadKey,
     },
     flow::ingest,
-    mail::{Address, Party},
+    mail::Address,
     store::{Error, Session},
 };
 
@@ -26,6 +28,10 @@ pub(super) struct Bench<'a> {
     pub policy: &'a Policy,
     pub account: AccountId,
     pub user: UserId,
+    /// Of what the provider took in before, nothing comes in.
+    pub horizon: Timestamp,
+    /// Of the traces in mail that the gateway sent.
+    pub secret: &'a [u8; 32],
 }
 
 /// What is known beside a message's own header: the same for the whole batch.
@@ -47,8 +53,13 @@ pub(super) async fn rulings(
         .iter()
         .map(|message| attribution::attribute(&message.parties, &around.known, bench.ours))
         .collect();
-    let facts: Vec<MailboxFacts<'_>> =
-        seen.iter().zip(&who).map(|(message, who)| around.facts(bench, message, who)).collect();
+    let elsewhere = tenancy::elsewhere(session, bench, seen).await?;
+    let facts: Vec<MailboxFacts<'_>> = seen
+        .iter()
+        .zip(&who)
+        .zip(elsewhere)
+        .map(|((message, who), elsewhere)| MailboxFacts { elsewhere, ..around.facts(bench, message, who) })
+        .collect();
     let keys: Vec<Vec<ThreadKey>> =
         seen.iter().zip(&facts).map(|(message, facts)| open_keys(bench.policy, message, *facts)).collect();
     let asked: Vec<[u8; 16]> = keys.iter().flat_map(|keys| ingest::bytes_of(keys)).collect();
@@ -78,21 +89,27 @@ async fn look_around(session: &mut Session, bench: Bench<'_>, seen: &[&Seen]) ->
 
 impl Around {
     fn facts<'a>(&self, bench: Bench<'_>, message: &Seen, attribution: &'a Attribution) -> MailboxFacts<'a> {
-        let author = message.parties.from.first().map(|party| &party.address);
-        let contact = author.and_then(|author| self.known.contacts.get(author));
-        let parties = &message.parties;
-        let named = [&parties.from, &parties.to, &parties.cc].into_iter().flatten();
-        let is_other = |party: &Party| self.others.contains(&party.address);
-        MailboxFacts {
-            attribution,
-            thread_known: false,
-            is_draft: message.is_draft,
-            own: attribution.author == Author::User(bench.user),
-            assigned: contact.is_some_and(|contact| contact.assigned_user == Some(bench.user)),
-            other_account: named.clone().any(is_other),
-            answers_user: self.exchange.answers(message),
-            answered: self.exchange.is_answered(message),
-        }
+        let traits = traits(message, &self.others, (&self.exchange, &self.known));
+        let is_before = message.internal_date.is_some_and(|date| date < bench.horizon);
+        MailboxFacts::of(bench.user, attribution, &self.known, Traits { is_before, ..traits })
+    }
+}
+
+/// What is found out about a message, by the addresses of other accounts of the workspace and by who answered whom.
+pub(super) fn traits(
+    message: &Seen,
+    others: &HashSet<Address>,
+    (exchange, known): (&Exchange, &Known),
+) -> Traits {
+    let parties = &message.parties;
+    let mut named = [&parties.from, &parties.to, &parties.cc].into_iter().flatten();
+    Traits {
+        is_draft: message.is_draft,
+        is_sent: message.is_sent,
+        is_before: false,
+        other_account: named.any(|party| others.contains(&party.address)),
+        answers_user: exchange.answers(message),
+        answered: exchange.is_answered(message, known),
     }
 }
 

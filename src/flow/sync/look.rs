@@ -67,7 +67,8 @@ impl<S: Wire> Connection<'_, S> {
 
     /// Opens a mailbox if it needs something, and does what it needs.
     pub(super) async fn visit(&mut self, mailbox: &mut Followed, view: &MailboxView) -> Result<(), Failure> {
-        if mailbox.refused || plan(Some(&mailbox.cursor), view) == SyncPlan::Nothing {
+        let is_read = !self.is_former(mailbox) && plan(Some(&mailbox.cursor), view) == SyncPlan::Nothing;
+        if mailbox.refused || is_read {
             return Ok(());
         }
         self.enter(mailbox).await
@@ -86,7 +87,11 @@ impl<S: Wire> Connection<'_, S> {
             }
             Err(error) => return Err(error.into()),
         };
-        match plan(Some(&mailbox.cursor), &view_of_selected(&selected)) {
+        let plan = match self.is_former(mailbox) {
+            true => SyncPlan::Reindex,
+            false => plan(Some(&mailbox.cursor), &view_of_selected(&selected)),
+        };
+        match plan {
             SyncPlan::Nothing | SyncPlan::Baseline => {
                 mailbox.cursor.modseq = modseq(&selected, mailbox.cursor);
                 Ok(())

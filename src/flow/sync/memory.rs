@@ -42,7 +42,7 @@ pub struct Memory {
 }
 
 /// A mailbox under the UIDVALIDITY that its UIDs have.
-pub(super) type Place<'a> = (&'a MailboxName, u32);
+pub(super) type Place<'a> = (&'a MailboxName, u64);
 
 /// What was asked for of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(super) enum Asked {
 struct Failed {
     asked: Asked,
     mailbox: MailboxName,
-    uid_validity: u32,
+    uid_validity: u64,
     uid: Uid,
     times: u32,
 }
@@ -73,7 +73,7 @@ impl Failed {
 #[derive(Debug)]
 struct Doubt {
     mailbox: MailboxName,
-    uid_validity: u32,
+    uid_validity: u64,
     uids: BTreeSet<Uid>,
     /// How many of them are asked for at a time.
     at_once: usize,

@@ -2,7 +2,8 @@
 //! (docs/flows.md, "Sync").
 //!
 //! Read `follow` (one session from login to end), `look` and `wait` (when is something new), `headers`, `judge` and
-//! `consume` (what becomes of it), `quota` (what of it has to wait), then `backfill`, `reindex`, `sweep` and `refetch`. Not here: leases and back-off
+//! `consume` (what becomes of it), `left_out`, `quota` (what of it has to wait), then `backfill`, `reindex`, `sweep` and `refetch`, then
+//! `simulate` (what another policy would have made of it). Not here: leases and back-off
 //! (`worker::accounts`), IMAP itself (`imap`), and filing (`flow::ingest`).
 
 mod backfill;
@@ -15,6 +16,7 @@ mod followers;
 mod headers;
 mod health;
 mod judge;
+mod left_out;
 mod look;
 mod memory;
 mod quota;
@@ -22,16 +24,20 @@ mod refetch;
 mod reindex;
 mod reports;
 mod sent_by_hand;
+mod simulate;
+mod survey;
 mod sweep;
+mod tenancy;
 mod wait;
 
 pub use follow::follow;
 pub use followers::Followers;
-pub(super) use health::refuse_login;
 pub use health::{record, resume_at};
+pub(super) use health::{refuse_login, refuse_sending};
 pub use memory::Memory;
 pub use quota::take_up;
 pub use refetch::refetch;
+pub use simulate::{EXAMPLES_MAX, Example, MESSAGES_MAX, Order, Outcome, Refusal, Report, simulate};
 
 use super::FlowError;
 use crate::{

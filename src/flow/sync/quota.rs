@@ -15,15 +15,17 @@ use super::{
 use crate::{
     core::{
         account::MailboxUid,
+        decision::Ruling,
         ids::{AccountId, MessageKey},
+        inbound::Principal,
         job::Job,
-        message::Sighting,
         policy::{self, settings::OverSync},
     },
     flow::{
         FlowError, Gateway,
         ingest::{self, Ingested},
-        limits, now,
+        limits::Purse,
+        now,
     },
     mail::MessageId,
     queue::{Leased, Settlement},
@@ -42,6 +44,10 @@ const REST: SignedDuration = SignedDuration::from_hours(1);
 pub(super) struct Room(Option<u64>);
 
 impl Room {
+    pub(super) async fn of(session: &mut Session, purse: &Purse) -> Result<Self, Error> {
+        Ok(Self(purse.sync_room(session).await?.map(|(left, _)| left)))
+    }
+
     pub(super) fn is_full(self) -> bool {
         self.0 == Some(0)
     }
@@ -53,8 +59,8 @@ impl Room {
 
 impl<S: Wire> Connection<'_, S> {
     pub(super) async fn room(&self, session: &mut Session) -> Result<Room, Error> {
-        let room = limits::sync_room(session, self.user, now()).await?;
-        Ok(Room(room.map(|(left, _)| left)))
+        let purse = Purse::of(session, self.user, now()).await?;
+        Room::of(session, &purse).await
     }
 
     /// Whether history has to wait: today's room is used, or mail that was put off comes first.
@@ -72,7 +78,7 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     /// Files what belongs as far as there is room, puts off the rest, and counts both that and what was sent by hand. True
-    /// when something new was filed.
+    /// when something that belongs was met, be it a copy of what was here.
     pub(super) async fn file_within_limits(
         &self,
         tx: &mut Tx,
@@ -80,16 +86,25 @@ impl<S: Wire> Connection<'_, S> {
         now: Timestamp,
     ) -> Result<bool, FlowError> {
         let part = writing.part;
-        let mut room = self.room(tx).await?;
-        let (mut filed, mut over) = (0, Vec::new());
+        let purse = Purse::of(tx, self.user, now).await?;
+        let mut room = Room::of(tx, &purse).await?;
+        let (mut filed, mut met, mut over, mut out) = (0, false, Vec::new(), Vec::new());
         let mut by_hand = sent_by_hand::Candidates::new(writing, now);
         for whole in &part.filed {
+            let arrival = self.arrival(whole, (writing.way, writing.uid_validity), writing.name, now);
+            if let Some(ruling) = whole.left_out.as_ref()
+                && ingest::original_of(tx, &arrival).await?.is_none()
+            {
+                out.push((&whole.seen, ruling));
+                continue;
+            }
             // Others may have used the room since we looked.
             if room.is_full() && !takes_no_room(whole) && !self.is_known(tx, &whole.seen).await? {
                 over.push(&whole.seen);
+                tx.leave_sealed(&whole.bytes);
                 continue;
             }
-            let arrival = self.arrival(whole, (writing.way, writing.uid_validity), writing.name, now);
+            met = true;
             match self.ingest(tx, whole, arrival).await? {
                 Ingested::Filed(_) => {
                     filed += 1;
@@ -97,63 +112,78 @@ impl<S: Wire> Connection<'_, S> {
                     by_hand.add(&whole.seen);
                 }
                 Ingested::Known { message, .. } => {
-                    if by_hand.wants(&whole.seen) && self.is_first_sight(tx, message).await? {
+                    tx.leave_sealed(&whole.bytes);
+                    if by_hand.wants(&whole.seen) && !is_ours(tx, message).await? {
                         by_hand.add(&whole.seen);
                     }
                 }
             }
         }
         over.extend(&part.put_off);
-        self.put_off(tx, writing, &over, now).await?;
-        over.extend(part.left.iter().map(|(seen, _)| seen));
+        self.put_off(tx, writing, (&over, room), (&purse, now)).await?;
+        self.leave_out(tx, writing, &out, now).await?;
+        over.extend(part.left.iter().chain(&part.lost).map(|(seen, _)| seen));
+        over.extend(out.iter().map(|(seen, _)| seen));
         over.into_iter().for_each(|seen| by_hand.add_unread(seen));
-        limits::count_synced(tx, self.user, filed, now).await?;
-        by_hand.count(tx, (self.user, self.account), now).await?;
-        Ok(filed > 0)
+        purse.count_synced(tx, filed).await?;
+        by_hand.count(tx, (self.user, self.account), (&purse, now)).await?;
+        Ok(met)
     }
 
-    /// Whether this account shows a message for the first time, and the CRM did not send it.
-    async fn is_first_sight(&self, tx: &mut Tx, message: MessageKey) -> Result<bool, Error> {
-        if tx.submission(message).await?.is_some() {
-            return Ok(false);
+    /// Writes down what stays out for its files.
+    async fn leave_out(
+        &self,
+        tx: &mut Tx,
+        writing: Writing<'_>,
+        out: &[(&Seen, &Ruling)],
+        now: Timestamp,
+    ) -> Result<(), FlowError> {
+        if out.is_empty() {
+            return Ok(());
         }
-        let rows = tx.sightings(&[message]).await?.remove(&message).unwrap_or_default();
-        let here = rows
-            .iter()
-            .filter(|row| matches!(&row.sighting, Sighting::Account(at) if at.account == self.account));
-        Ok(here.count() <= 1)
+        let hasher = tx.text_hasher().await?;
+        let mut skipped = Vec::new();
+        for (seen, ruling) in out {
+            skipped.push(self.decide_seen(tx, writing, (seen, &hasher), (ruling, now)).await?);
+        }
+        self.tell_skipped(tx, writing.way, &skipped, now).await
     }
 
     async fn put_off(
         &self,
         tx: &mut Tx,
         writing: Writing<'_>,
-        seen: &[&Seen],
-        now: Timestamp,
+        (seen, room): (&[&Seen], Room),
+        (purse, now): (&Purse, Timestamp),
     ) -> Result<(), FlowError> {
         if seen.is_empty() {
             return Ok(());
         }
         let hasher = tx.text_hasher().await?;
-        let over = self.policy.settings.over_sync;
+        // Nothing is left for good while there is room, which others may have made since we looked.
+        let over = if room.is_full() { self.policy.settings.over_sync } else { OverSync::Defer };
         let ruling = policy::over_sync_limit(over);
         let mut skipped = Vec::new();
         for seen in seen {
-            let id = self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (&ruling, now)).await?;
-            skipped.push((id, ruling.rule, seen.internal_date));
+            skipped.push(self.decide_seen(tx, writing, (seen, &hasher), (&ruling, now)).await?);
         }
         if over == OverSync::Skip {
             self.tell_skipped(tx, writing.way, &skipped, now).await?;
         }
-        self.note_over_limit(tx, over, now).await
+        self.note_over_limit(tx, over, (purse, now)).await
     }
 
     /// Tells that the limit is reached, and sees to it that what was put off is taken up.
-    async fn note_over_limit(&self, tx: &mut Tx, over: OverSync, now: Timestamp) -> Result<(), FlowError> {
-        limits::tell_of_synced(tx, self.user, now).await?;
+    async fn note_over_limit(
+        &self,
+        tx: &mut Tx,
+        over: OverSync,
+        (purse, now): (&Purse, Timestamp),
+    ) -> Result<(), FlowError> {
+        purse.tell_of_synced(tx).await?;
         let job = Job::TakeUp { account: self.account };
         if over == OverSync::Defer && !tx.is_waiting(&job).await? {
-            let room = limits::sync_room(tx, self.user, now).await?;
+            let room = purse.sync_room(tx).await?;
             let at = match room {
                 Some((0, again_at)) => again_at,
                 // Others have made room since.
@@ -181,25 +211,36 @@ impl<S: Wire> Connection<'_, S> {
         &self,
         mut tx: Tx,
         job: &Leased,
-        at: &MailboxUid,
+        (at, purse): (&MailboxUid, &Purse),
     ) -> Result<(), FlowError> {
         let (over, now) = (self.policy.settings.over_sync, now());
         tx.revise_decision(at, &policy::over_sync_limit(over), ingest::stamp(&self.policy), now).await?;
-        self.note_over_limit(&mut tx, over, now).await?;
+        self.note_over_limit(&mut tx, over, (purse, now)).await?;
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;
         Ok(())
     }
 
     /// Whether there is no room for a message that is to be fetched again.
-    pub(super) async fn is_over_limit(&self, session: &mut Session, seen: &Seen) -> Result<bool, Error> {
-        Ok(self.room(session).await?.is_full() && !self.is_known(session, seen).await?)
+    pub(super) async fn is_over_limit(
+        &self,
+        session: &mut Session,
+        seen: &Seen,
+        purse: &Purse,
+    ) -> Result<bool, Error> {
+        Ok(Room::of(session, purse).await?.is_full() && !self.is_known(session, seen).await?)
     }
 }
 
-/// A report on what was sent belongs to what is here already.
+/// A report on what was sent belongs to what is here already, and what comes in spite of its files is a copy.
 fn takes_no_room(whole: &Whole) -> bool {
-    whole.report.is_some()
+    whole.report.is_some() || whole.left_out.is_some()
+}
+
+/// Whether the CRM sent it. What came to a reply address and was passed on was sent by hand before.
+async fn is_ours(tx: &mut Tx, message: MessageKey) -> Result<bool, Error> {
+    let submission = tx.submission(message).await?;
+    Ok(submission.is_some_and(|sent| !matches!(sent.principal, Principal::Participant(_))))
 }
 
 pub(super) fn ids_of(seen: &Seen) -> impl Iterator<Item = &MessageId> {
@@ -214,7 +255,7 @@ pub async fn take_up(gateway: &Gateway, job: &Leased, account: AccountId) -> Res
     let now = now();
     let mut tx = gateway.store.begin(job.workspace).await?;
     let found = tx.account(account).await?.ok_or(FlowError::Obsolete)?;
-    let room = limits::sync_room(&mut tx, found.user_id, now).await?;
+    let room = Purse::of(&mut tx, found.user_id, now).await?.sync_room(&mut tx).await?;
     let deferred = tx.decisions_deferred(account, ERRANDS_MAX).await?;
     let next = match room {
         _ if deferred.is_empty() || tx.is_waiting(&job.job).await? => None,

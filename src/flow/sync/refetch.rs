@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 use super::{
     Failure, Memory,
     connection::{Connection, Wire, is_refusal},
-    consume::{Fetched, Whole},
+    consume::{BODY_BYTES_GUESS, Fetched, Whole},
     followers::Recall,
+    health,
 };
 use crate::{
     account::Trouble,
@@ -27,11 +28,13 @@ use crate::{
     flow::{
         FlowError, Gateway,
         ingest::{self, Ingested},
-        limits, now,
+        limits::Purse,
+        now,
         submit::{rest_over, tell_workers},
     },
-    imap::{MailboxName, Uid, UidValidity},
+    imap::{MailboxName, Uid},
     queue::{Leased, Settlement},
+    store::Tx,
 };
 
 /// How long the account's own session may take until it comes to an errand.
@@ -161,26 +164,33 @@ impl<S: Wire> Connection<'_, S> {
         if ruling.verdict != Verdict::Synced {
             return Ok(self.leave_again(job, &at, &ruling).await);
         }
-        if self.is_over_limit(&mut self.read().await?, &seen).await? {
+        let mut session = self.read().await?;
+        let purse = Purse::of(&mut session, self.user, now()).await?;
+        let is_over = self.is_over_limit(&mut session, &seen, &purse).await?;
+        drop(session);
+        if is_over {
             let tx = self.gateway.store.begin(self.workspace).await?;
-            return Ok(self.defer_again(tx, job, &at).await);
+            return Ok(self.defer_again(tx, job, (&at, &purse)).await);
         }
+        // As for all bodies: those in hand at once have a bound, however many errands there are.
+        let bytes = seen.size.unwrap_or(BODY_BYTES_GUESS).min(self.gateway.settings.message_bytes_max);
+        let _room = self.gateway.followers.room(bytes).await;
         match self.body(place, &seen).await? {
             Fetched::Not(ruling) => Ok(self.leave_again(job, &at, &ruling).await),
-            Fetched::Whole(raw) => match self.whole(seen, (ruling, direction), raw).await? {
-                Ok(whole) => Ok(self.file_again(job, &at, &whole).await),
-                Err((_, ruling)) => Ok(self.leave_again(job, &at, &ruling).await),
-            },
+            Fetched::Whole(raw) => {
+                let whole = self.whole(seen, (ruling, direction), raw).await?;
+                Ok(self.file_again(job, &at, &whole).await)
+            }
         }
     }
 
     /// Opens a mailbox in which mail lay under this UIDVALIDITY.
-    async fn reopen(&mut self, name: &MailboxName, uid_validity: u32) -> Result<Found, Failure> {
+    async fn reopen(&mut self, name: &MailboxName, uid_validity: u64) -> Result<Found, Failure> {
         // Not noted as selected: whoever follows the account opens it anew, and so misses nothing.
         self.selected = None;
         let present = match self.client.examine(name, None).await {
             Err(error) if is_refusal(&error) => None,
-            selected => Some(selected?.uid_validity.map_or(0, UidValidity::get)),
+            selected => Some(self.era_of(&selected?)),
         };
         if present == Some(uid_validity) {
             return Ok(Found::Open);
@@ -193,7 +203,17 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     async fn leave_again(&self, job: &Leased, at: &MailboxUid, ruling: &Ruling) -> Result<(), FlowError> {
-        let mut tx = self.gateway.store.begin(self.workspace).await?;
+        let tx = self.gateway.store.begin(self.workspace).await?;
+        self.leave_within(tx, job, at, ruling).await
+    }
+
+    async fn leave_within(
+        &self,
+        mut tx: Tx,
+        job: &Leased,
+        at: &MailboxUid,
+        ruling: &Ruling,
+    ) -> Result<(), FlowError> {
         tx.revise_decision(at, ruling, ingest::stamp(&self.policy), now()).await?;
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;
@@ -209,13 +229,22 @@ impl<S: Wire> Connection<'_, S> {
             return Err(FlowError::Obsolete);
         }
         tx.lock_filing().await?;
-        if self.is_over_limit(&mut tx, &whole.seen).await? {
-            return self.defer_again(tx, job, at).await;
-        }
+        let purse = Purse::of(&mut tx, self.user, now).await?;
         let arrival = self.arrival(whole, (Way::Live, at.uid_validity), &name, now);
-        if matches!(self.ingest(&mut tx, whole, arrival).await?, Ingested::Filed(_)) {
-            limits::count_synced(&mut tx, self.user, 1, now).await?;
+        if let Some(ruling) = &whole.left_out
+            && ingest::original_of(&mut tx, &arrival).await?.is_none()
+        {
+            return self.leave_within(tx, job, at, ruling).await;
         }
+        if whole.left_out.is_none() && self.is_over_limit(&mut tx, &whole.seen, &purse).await? {
+            tx.leave_sealed(&whole.bytes);
+            return self.defer_again(tx, job, (at, &purse)).await;
+        }
+        match self.ingest(&mut tx, whole, arrival).await? {
+            Ingested::Filed(_) => purse.count_synced(&mut tx, 1).await?,
+            Ingested::Known { .. } => tx.leave_sealed(&whole.bytes),
+        }
+        health::note_filed(&mut tx, self.account, now).await?;
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;
         Ok(())

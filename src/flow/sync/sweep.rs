@@ -93,7 +93,9 @@ impl<S: Wire> Connection<'_, S> {
             Span::Recent => self.connected_at.max(now() - RECENT),
             Span::All => self.connected_at,
         };
+        // A server west of us calls the day by the one before (RFC 9051 section 6.4.4: SINCE heeds no time zone).
         let from = from.to_zoned(jiff::tz::TimeZone::UTC).date();
+        let from = from.yesterday().unwrap_or(from);
         // The next sweep may have better luck; there is no reason to stop following the account.
         let Some(found) = self.search_unless_refused(Criterion::Since(from)).await? else {
             tracing::info!(account = %self.account, "a mailbox cannot be swept, for the server will not search it");

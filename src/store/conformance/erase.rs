@@ -2,7 +2,7 @@
 
 use super::{super::testing::both, *};
 use crate::core::{
-    account::Receipt,
+    account::{Receipt, era},
     ids::MessageKey,
     message::{ContactRole, Sighting, SightingRow},
 };
@@ -92,6 +92,70 @@ both! {
         assert_eq!(place.read().await.message(shared).await.unwrap(), None);
     }
 
+    async fn what_was_erased_once_already_is_no_longer_the_accounts_to_erase(world) {
+        let place = Place::new(&world).await;
+        let (ann, ben) = (place.account("ann@example.com").await, place.account("ben@example.com").await);
+        let conversation = place.conversation(1).await;
+        let shared = seen(&place, conversation, &[], &[ann, ben]).await;
+        let alone = seen(&place, conversation, &[], &[ann]).await;
+        // Two have read the same list; the second comes after the first is done with it.
+        let messages = place.read().await.seen_by(ann).await.unwrap();
+        let mut receipt = Receipt::begun(at(9));
+        for _ in 0..2 {
+            let mut tx = place.tx().await;
+            tx.erase_seen(ann, &messages, &mut receipt).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        let mut read = place.read().await;
+        assert!(read.message(shared).await.unwrap().is_some());
+        assert_eq!(read.message(alone).await.unwrap(), None);
+        assert_eq!((receipt.messages, receipt.messages_kept), (1, 1));
+    }
+
+    async fn a_contact_that_somebody_has_done_something_with_stays(world) {
+        let place = Place::new(&world).await;
+        let ann = place.account("ann@example.com").await;
+        let user = place.user("boss@example.com").await;
+        let mut contacts = Vec::new();
+        for number in 0..5 {
+            contacts.push(contact(&place, &format!("p{number}@x.example"), CreatedBy::Exchange).await);
+        }
+        let [untouched, assigned, named, other_address, related] = &contacts[..] else { panic!() };
+        let deal = contact(&place, "deal@x.example", CreatedBy::Api).await;
+        let all: Vec<_> = contacts.iter().collect();
+        let conversation = place.conversation(1).await;
+        seen(&place, conversation, &all, &[ann]).await;
+        let mut tx = place.tx().await;
+        for changed in [
+            Contact { assigned_user_id: Some(user), ..assigned.clone() },
+            Contact { name: Some("Pat".into()), ..named.clone() },
+            Contact { other_emails: vec![address("pat@y.example")], ..other_address.clone() },
+            Contact { related_contact_ids: vec![related.id], ..deal.clone() },
+        ] {
+            tx.update_contact(&changed, at(7)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        assert_eq!(erase_mail(&place, ann).await.contacts, 1);
+        let mut read = place.read().await;
+        assert!(read.contact(untouched.id).await.unwrap().is_none());
+        for contact in [assigned, named, other_address, related] {
+            assert!(read.contact(contact.id).await.unwrap().is_some(), "{:?}", contact.email);
+        }
+    }
+
+    async fn no_key_is_made_anew_for_an_account_that_is_erased(world) {
+        let place = Place::new(&world).await;
+        let account = place.account("ann@example.com").await;
+        let key = place.store.content_key(place.id, Some(account)).await.unwrap();
+        assert!(place.store.seal_blob(place.id, key, &"x".into()).await.is_ok());
+        let mut tx = place.tx().await;
+        tx.forget_account(account).await.unwrap();
+        tx.commit().await.unwrap();
+        for _ in 0..2 {
+            missing(place.store.content_key(place.id, Some(account)).await);
+        }
+    }
+
     async fn a_forgotten_account_keeps_its_id_its_user_and_its_receipt(world) {
         let place = Place::new(&world).await;
         let account = place.account("ann@example.com").await;
@@ -115,22 +179,42 @@ both! {
         tx.insert_account(&an_account(former.user_id, "ann@example.com"), &password("x")).await.unwrap();
     }
 
-    async fn an_account_that_moves_begins_anew_and_its_former_places_are_no_others(world) {
+    async fn an_account_that_moves_begins_anew_under_another_generation(world) {
+        let place = Place::new(&world).await;
+        let account = place.account("ann@example.com").await;
+        let mut tx = place.tx().await;
+        tx.put_mailbox(account, &a_mailbox("INBOX", 7)).await.unwrap();
+        tx.begin_generation(account).await.unwrap();
+        assert_eq!(tx.mailboxes(account).await.unwrap().len(), 1);
+        tx.move_account(account, at(10)).await.unwrap();
+        assert_eq!(tx.mailboxes(account).await.unwrap(), []);
+        let account = tx.account(account).await.unwrap().unwrap();
+        assert_eq!((account.connected_at, account.generation), (at(10), 2));
+    }
+
+    async fn places_of_two_generations_are_not_taken_for_each_other(world) {
         let place = Place::new(&world).await;
         let account = place.account("ann@example.com").await;
         let conversation = place.conversation(1).await;
-        let message = place.message(conversation, 5).await;
-        let at_inbox = place_in(account, "INBOX", 7, 1);
+        let (first, second) = (place.message(conversation, 5).await, place.message(conversation, 6).await);
+        let places = [0, 3].map(|generation| {
+            let at_inbox = place_in(account, "INBOX", 7, 1);
+            MailboxUid { uid_validity: era(generation, 7), ..at_inbox }
+        });
         let mut tx = place.tx().await;
-        tx.put_mailbox(account, &a_mailbox("INBOX", 7)).await.unwrap();
-        let row = SightingRow { sighting: Sighting::Account(at_inbox.clone()), at: at(6) };
-        tx.add_sighting(message.id, &row).await.unwrap();
-        tx.move_account(account, &address("Ann@example.com"), at(10)).await.unwrap();
-        assert_eq!(tx.sighted_at(&at_inbox).await.unwrap(), None);
-        let former = place_in(account, "ann@example.com/INBOX", 7, 1);
-        assert_eq!(tx.sighted_at(&former).await.unwrap(), Some(message.id));
-        assert_eq!(tx.mailboxes(account).await.unwrap(), []);
-        assert_eq!(tx.account(account).await.unwrap().unwrap().connected_at, at(10));
+        for (message, seen_at) in [&first, &second].into_iter().zip(&places) {
+            let row = SightingRow { sighting: Sighting::Account(seen_at.clone()), at: at(6) };
+            assert!(tx.add_sighting(message.id, &row).await.unwrap());
+        }
+        tx.commit().await.unwrap();
+        let mut read = place.read().await;
+        for (message, seen_at) in [&first, &second].into_iter().zip(&places) {
+            assert_eq!(read.sighted_at(seen_at).await.unwrap(), Some(message.id));
+            let sightings = read.sightings(&[message.id]).await.unwrap();
+            assert_eq!(sightings[&message.id][0].sighting, Sighting::Account(seen_at.clone()));
+        }
+        let unknown = read.sightings_by_uids(account, b"INBOX", era(1, 7), &[1]).await.unwrap();
+        assert!(unknown.is_empty());
     }
 
     async fn an_account_fails_until_anything_else_becomes_of_it(world) {

@@ -78,6 +78,8 @@ async fn fill(place: &Place) -> Full {
         via: "account",
         message: Some(message.id),
         seen_at: Some(sighting.clone()),
+        user: Some(user),
+        written_at: Some(at(1)),
         hashes,
     };
     tx.decide(&decision, PolicyStamp { preset: "p", version: 1 }, at(1)).await.unwrap();
@@ -107,7 +109,7 @@ async fn people(read: &mut Session, full: &Full) -> Vec<bool> {
         read.keys(&all()).await.unwrap().iter().any(|key| key.id == full.key.id),
         read.user(full.user).await.unwrap().is_some(),
         read.user_by_address(&ann).await.unwrap().is_some(),
-        !read.users(&all()).await.unwrap().is_empty(),
+        !read.users(&all(), None).await.unwrap().is_empty(),
         read.contact(full.contact).await.unwrap().is_some(),
         !read.contacts(&all(), &ContactFilter::default()).await.unwrap().is_empty(),
         read.contact_by_external_id("42").await.unwrap().is_some(),

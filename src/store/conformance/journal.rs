@@ -30,7 +30,7 @@ fn skipped() -> Event {
 
 fn ruled(verdict: Verdict, seen_at: Option<MailboxUid>, hashes: Vec<DecisionHash>) -> NewDecision {
     let ruling = Ruling { verdict, rule: "no_contact", reason: "Nobody you know wrote it." };
-    NewDecision { ruling, via: "account", message: None, seen_at, hashes }
+    NewDecision { ruling, via: "account", message: None, seen_at, user: None, written_at: None, hashes }
 }
 
 both! {

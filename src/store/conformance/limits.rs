@@ -6,9 +6,10 @@ use super::{
     *,
 };
 use crate::core::{
+    allowance::{Limits, Said},
     decision::{NewDecision, Ruling, Verdict},
-    limits::{Count, Counted, Level, Limits, Quota, SentUnit},
-    policy::{over_sync_limit, settings::OverSync},
+    limits::{Count, Counted, Level, Quota, SentUnit},
+    policy::{Choice, Overrides, Preset, over_sync_limit, settings::OverSync},
     submission::SubmissionState,
 };
 
@@ -27,8 +28,8 @@ both! {
         let nothing = Limits::default();
         let found = tx.allowance(Some(ann)).await.unwrap();
         assert_eq!((found.timezone.as_str(), found.workspace, found.user), ("UTC", nothing, nothing));
-        let all = Limits { synced_per_day: Some(5), accounts: Some(2), ..nothing };
-        let own = Limits { sent_per_24h: Some(7), sent_unit: Some(SentUnit::Messages), ..nothing };
+        let all = Limits { synced_per_day: Said::Limit(5), accounts: Said::NoLimit, ..nothing };
+        let own = Limits { sent_per_24h: Said::Limit(7), sent_unit: Said::Limit(SentUnit::Messages), ..nothing };
         tx.put_limits(None, &own).await.unwrap();
         tx.put_limits(None, &all).await.unwrap();
         tx.put_limits(Some(ann), &own).await.unwrap();
@@ -39,6 +40,15 @@ both! {
         assert_eq!(limits(&mut tx, Some(ann)).await, (all, own));
         assert_eq!(limits(&mut tx, Some(ben)).await, (all, nothing));
         assert_eq!(limits(&mut tx, None).await, (all, nothing));
+        // The presets that either has come along.
+        tx.set_policy("sharpspring", &Overrides::default()).await.unwrap();
+        let own_preset = Choice { preset: Some("kaname-gmail".into()), ..Choice::default() };
+        tx.set_user_policy(ann, &own_preset).await.unwrap();
+        let of = |name| Preset::named(name).unwrap().limits;
+        for (user, expect) in [(Some(ann), "kaname-gmail"), (Some(ben), "sharpspring"), (None, "sharpspring")] {
+            let found = tx.allowance(user).await.unwrap();
+            assert_eq!((found.preset, found.users_preset), (of("sharpspring"), of(expect)));
+        }
         tx.delete_user(ann).await.unwrap();
         assert_eq!(limits(&mut tx, Some(ann)).await, (all, nothing));
         tx.commit().await.unwrap();
@@ -149,6 +159,8 @@ both! {
                 via: "account",
                 message: None,
                 seen_at: Some(place_in(account, "INBOX", 7, uid)),
+                user: None,
+                written_at: None,
                 hashes: Vec::new(),
             };
             ids.push(tx.decide(&decision, policy, at(seconds)).await.unwrap());
@@ -176,6 +188,8 @@ both! {
         tx.set_recipients(message.id, &submission.recipients).await.unwrap();
         assert_eq!(tx.unsent_of(ann).await.unwrap(), (1, 1));
         assert_eq!(tx.unsent_of(mint()).await.unwrap(), (0, 0));
+        assert_eq!(tx.unsent_before(ann, mint()).await.unwrap(), (1, 1));
+        assert_eq!(tx.unsent_before(ann, message.id).await.unwrap(), (0, 0));
         let own = message.rfc822_id.clone().unwrap();
         let ids = [own.clone(), message_id("other@x.example")];
         assert_eq!(tx.submitted_ids(&ids).await.unwrap(), [own].into());

@@ -183,7 +183,9 @@ fn an_account(user: UserId, email: &str) -> Account {
             next_attempt_at: None,
             progress: None,
         },
+        sending_refused: None,
         connected_at: at(1),
+        generation: 0,
     }
 }
 
@@ -196,7 +198,7 @@ fn secret_of(credentials: &Credentials) -> &str {
     password.expose_secret()
 }
 
-fn a_mailbox(name: &str, uid_validity: u32) -> FollowedMailbox {
+fn a_mailbox(name: &str, uid_validity: u64) -> FollowedMailbox {
     FollowedMailbox {
         name: name.as_bytes().to_vec(),
         role: MailboxRole::Inbox,
@@ -243,7 +245,7 @@ fn a_message(conversation: ConversationId, sent_at: i64) -> StoredMessage {
     }
 }
 
-fn place_in(account: AccountId, mailbox: &str, uid_validity: u32, uid: u32) -> MailboxUid {
+fn place_in(account: AccountId, mailbox: &str, uid_validity: u64, uid: u32) -> MailboxUid {
     MailboxUid { account, mailbox: mailbox.as_bytes().to_vec(), uid_validity, uid }
 }
 

@@ -121,7 +121,7 @@ both! {
         ann.role = Role::Admin;
         ann.name = None;
         tx.update_user(&ann).await.unwrap();
-        assert_eq!(tx.users(&all()).await.unwrap(), [ann.clone()]);
+        assert_eq!(tx.users(&all(), None).await.unwrap(), [ann.clone()]);
         assert_eq!(tx.user_by_address(&address("A.Lee@example.com")).await.unwrap(), None);
         missing(tx.update_user(&a_user("x@example.com")).await);
     }
@@ -141,7 +141,7 @@ both! {
         tx.insert_user(&bob).await.unwrap();
         bob.aliases = vec![address("ann@example.com")];
         assert_eq!(conflict(tx.update_user(&bob).await), "user_addresses_pkey");
-        assert_eq!(place.read().await.users(&all()).await.unwrap().len(), 1);
+        assert_eq!(place.read().await.users(&all(), None).await.unwrap().len(), 1);
         assert!(place.read().await.user(ann).await.unwrap().is_some());
     }
 
@@ -228,7 +228,7 @@ both! {
         tx.delete_user(ann).await.unwrap();
         missing(tx.delete_user(ann).await);
         assert_eq!(tx.contact(carl.id).await.unwrap().unwrap().assigned_user_id, None);
-        assert_eq!(tx.users(&all()).await.unwrap(), []);
+        assert_eq!(tx.users(&all(), None).await.unwrap(), []);
         assert_eq!(tx.keys(&all()).await.unwrap(), []);
         assert!(tx.account(account).await.unwrap().is_none());
         tx.commit().await.unwrap();
@@ -358,10 +358,10 @@ both! {
         tx.end_erasure().await.unwrap();
         tx.commit().await.unwrap();
         missing(gone.tx().await.end_erasure().await);
-        assert!(gone.read().await.users(&all()).await.unwrap().is_empty());
+        assert!(gone.read().await.users(&all(), None).await.unwrap().is_empty());
         assert!(gone.read().await.contacts(&all(), &ContactFilter::default()).await.unwrap().is_empty());
         let mut read = stays.read().await;
-        assert_eq!(read.users(&all()).await.unwrap().len(), 1);
+        assert_eq!(read.users(&all(), None).await.unwrap().len(), 1);
         assert_eq!(read.last_seq().await.unwrap(), 1);
         assert_eq!(read.webhooks(at(4)).await.unwrap().len(), 1);
     }

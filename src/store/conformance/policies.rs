@@ -60,7 +60,7 @@ both! {
         assert_eq!(now.workspace.overrides, weeks);
     }
 
-    async fn another_accounts_address_is_known_also_when_it_is_disconnected(world) {
+    async fn real_18_another_accounts_address_is_known_also_when_it_is_gone_with_its_user(world) {
         let place = Place::new(&world).await;
         let own = place.account("ann@acme.example").await;
         let other = place.account("old@acme.example").await;
@@ -71,6 +71,17 @@ both! {
         let asked = ["ann@acme.example", "Old@acme.example", "cora@x.example"].map(address);
         let found = tx.other_accounts_at(own, &asked).await.unwrap();
         assert_eq!(found.into_iter().collect::<Vec<_>>(), [address("old@acme.example")]);
+        let user = tx.account(other).await.unwrap().unwrap().user_id;
+        tx.delete_user(user).await.unwrap();
+        assert!(tx.account(other).await.unwrap().is_none());
+        let found = tx.other_accounts_at(own, &asked).await.unwrap();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [address("old@acme.example")]);
+        // An account that moves leaves its address behind.
+        let mut moved = tx.account(own).await.unwrap().unwrap();
+        moved.email = address("anna@acme.example");
+        tx.update_account_settings(own, &moved.email, &moved.settings).await.unwrap();
+        let found = tx.other_accounts_at(own, &[moved.email]).await.unwrap();
+        assert!(found.is_empty(), "its own address is none of another's");
     }
 
     async fn a_contact_is_listed_with_what_policy_asks_of_him(world) {
@@ -106,17 +117,28 @@ both! {
         let mut tx = place.tx().await;
         let hasher = tx.text_hasher().await.unwrap();
         let hash = |role, text: &str| DecisionHash { role, hash: hasher.hash(text) };
-        for (uid, rule, id, reference, person) in
-            [(1, AWAITS_ANSWER, "sent", "earlier", "eva"), (2, "no_contact", "answer", "sent", "eva")]
-        {
+        for (uid, rule, id, reference, (role, person)) in [
+            (1, AWAITS_ANSWER, "sent", "earlier", (HashRole::Address, "eva")),
+            (2, "no_contact", "answer", "sent", (HashRole::Author, "eva")),
+            // Who is only on it, or whose machine wrote it, has answered nothing.
+            (3, "no_contact", "vacation", "sent", (HashRole::Address, "fay")),
+        ] {
             let ruling = Ruling { verdict: Verdict::Skipped, rule, reason: "." };
             let hashes = vec![
                 hash(HashRole::Id, id),
                 hash(HashRole::Reference, reference),
-                hash(HashRole::Address, person),
+                hash(role, person),
             ];
             let seen_at = Some(place_in(account, "INBOX", 1, uid));
-            let decision = NewDecision { ruling, via: "account", message: None, seen_at, hashes };
+            let decision = NewDecision {
+                ruling,
+                via: "account",
+                message: None,
+                seen_at,
+                user: None,
+                written_at: None,
+                hashes,
+            };
             tx.decide(&decision, PolicyStamp { preset: "mailweave", version: 1 }, at(1)).await.unwrap();
         }
         let ids = ["sent", "answer", "earlier"].map(|id| hasher.hash(id));

@@ -24,6 +24,8 @@ async fn leave(tx: &mut Tx, at: &MailboxUid, rule: &'static str, id: &str) -> De
         via: "account",
         message: None,
         seen_at: Some(at.clone()),
+        user: None,
+        written_at: None,
         hashes: vec![DecisionHash { role: HashRole::Id, hash }],
     };
     tx.decide(&decision, POLICY, self::at(1)).await.unwrap()

@@ -12,11 +12,12 @@ use crate::{
         decision::Verdict,
         ids::{Id as _, WorkspaceId},
         limits::Counted,
+        subject::SubjectMark,
     },
     mail::MessageId,
     store::{
         AccountFilter, ContactFilter, ConversationFilter, DecisionFilter, InstanceRequest, Lease, Page,
-        PageKey, RequestKey, mint, sql, sql::WRITTEN, testing::World,
+        PageKey, RequestKey, Sees, Viewer, mint, sql, sql::WRITTEN, testing::World,
     },
 };
 
@@ -43,7 +44,8 @@ async fn check(world: &World, what: &str, run: impl Future<Output = ()>) {
         let visits_all = |line: &String| {
             let whole = line.starts_with("SCAN ") && !line.starts_with("SCAN CONSTANT");
             // What a subquery has found is a short list.
-            (whole && !line.starts_with("SCAN free")) || line.contains("USE TEMP B-TREE FOR ORDER BY")
+            let is_short = ["SCAN free", "SCAN ahead"].iter().any(|short| line.starts_with(short));
+            (whole && !is_short) || line.contains("USE TEMP B-TREE FOR ORDER BY")
         };
         assert!(!lines.iter().any(visits_all), "{what}: {text}\n{lines:#?}");
     }
@@ -68,7 +70,11 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
             session.conversations(&page, &ConversationFilter::default()).await.unwrap();
         })
         .await;
-        check(&world, "users", async { drop(session.users(&page).await.unwrap()) }).await;
+        check(&world, "users", async { drop(session.users(&page, None).await.unwrap()) }).await;
+        check(&world, "users without an account", async {
+            session.users(&page, Some(false)).await.unwrap();
+        })
+        .await;
         check(&world, "accounts", async {
             session.accounts(&page, &AccountFilter::default()).await.unwrap();
         })
@@ -82,6 +88,10 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
         .await;
     }
     let mut session = world.store.read(workspace).await.unwrap();
+    check(&world, "the last sync of a contact", async {
+        session.contact_synced_at(mint()).await.unwrap();
+    })
+    .await;
     check(&world, "whether an account has sent", async {
         session.has_sent_by(mint(), Timestamp::UNIX_EPOCH).await.unwrap();
     })
@@ -89,6 +99,52 @@ async fn a_page_of_a_list_costs_the_same_however_long_the_list_is() {
     let types = ["account.error".to_owned()];
     let of_type = plans(&world, async { drop(session.journal(0, Some(&types), 50).await.unwrap()) }).await;
     assert!(of_type[0].1.iter().any(|line| line.contains("events_type")), "{of_type:#?}");
+}
+
+#[tokio::test]
+async fn what_a_user_may_see_is_found_without_reading_what_he_may_not() {
+    let world = World::sqlite().await;
+    let workspace = world.workspace().await;
+    let mut session = world.store.read(workspace).await.unwrap();
+    for sees in [Sees::Own, Sees::OwnAndAssigned] {
+        session.see_as(Some(Viewer { user: mint(), sees }));
+        let plans = plans(&world, async {
+            session.message(mint()).await.unwrap();
+            session.conversation(mint()).await.unwrap();
+            session.timeline(mint(), &pages()[1]).await.unwrap();
+            session.conversations(&pages()[1], &ConversationFilter::default()).await.unwrap();
+            session.journal(0, None, 50).await.unwrap();
+            session.decisions(&pages()[1], &DecisionFilter::default()).await.unwrap();
+        })
+        .await;
+        assert_eq!(plans.len(), 6);
+        for (text, lines) in plans {
+            let of_all = |line: &String| {
+                let of_workspace = line.starts_with("SEARCH p ") && line.ends_with("(workspace=?)");
+                line.starts_with("SCAN ") || of_workspace
+            };
+            assert!(!lines.iter().any(of_all), "{text}\n{lines:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_message_meets_is_found_by_what_it_says() {
+    let world = World::sqlite().await;
+    let workspace = world.workspace().await;
+    let mut session = world.store.read(workspace).await.unwrap();
+    check(&world, "what a subject meets", async {
+        let text = "desks\nann@x.example".to_owned();
+        let mark =
+            SubjectMark { text, sent_at: Timestamp::UNIX_EPOCH, reach: Some(SignedDuration::from_hours(1)) };
+        let hashed = session.hashed_subject(&mark).await.unwrap();
+        session.subjects_met(hashed).await.unwrap();
+    })
+    .await;
+    check(&world, "what was sent from here and from elsewhere", async {
+        session.traced_ids(&[[7; 16]]).await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -196,6 +252,10 @@ async fn limits_cost_the_same_however_much_was_counted() {
         session.unsent_of(mint()).await.unwrap();
     })
     .await;
+    check(&world, "what waits before a message", async {
+        session.unsent_before(mint(), mint()).await.unwrap();
+    })
+    .await;
     let id = MessageId::parse("a@b.example").unwrap();
     check(&world, "what was handed in", async { drop(session.submitted_ids(&[id]).await.unwrap()) }).await;
     drop(session);
@@ -227,7 +287,7 @@ async fn decisions_are_found_by_what_they_are_about_however_many_were_made() {
         asked.extend(plans(&world, async { drop(skipped.await.unwrap()) }).await);
         let in_mailbox = session.decided_with_ids(mint(), b"INBOX", 1, &hashes);
         asked.extend(plans(&world, async { drop(in_mailbox.await.unwrap()) }).await);
-        let filter = DecisionFilter { hashes, ..DecisionFilter::default() };
+        let filter = DecisionFilter { hashes, told: Some(mint()), ..DecisionFilter::default() };
         for page in pages() {
             let listed = session.decisions(&page, &filter);
             asked.extend(plans(&world, async { drop(listed.await.unwrap()) }).await);

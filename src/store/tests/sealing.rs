@@ -31,7 +31,9 @@ async fn put(world: &World, workspace: WorkspaceId, raw: &Bytes) -> Uuid {
 }
 
 async fn put_under(world: &World, workspace: WorkspaceId, account: Option<AccountId>, raw: &Bytes) -> Uuid {
-    let key = world.store.content_key(workspace, account).await.unwrap();
+    let mut tx = world.store.begin(workspace).await.unwrap();
+    let key = tx.content_key(account).await.unwrap();
+    tx.commit().await.unwrap();
     let sealed = world.store.seal_blob(workspace, key, raw).await.unwrap();
     let mut tx = world.store.begin(workspace).await.unwrap();
     let id = tx.put_sealed_blob(sealed).await.unwrap();
