@@ -11,6 +11,7 @@ pub mod health;
 pub mod key;
 mod measure;
 mod parts;
+mod providers;
 mod refusal;
 mod serve;
 pub mod simulate;
@@ -92,6 +93,7 @@ impl Running {
         self.shutdown.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.gateway.sign_in.finish().await;
         self.gateway.store.close().await;
     }
 

@@ -11,13 +11,16 @@ use std::{
 
 use secrecy::ExposeSecret;
 
-use super::development::{Development, DevelopmentError};
+use super::{
+    development::{Development, DevelopmentError},
+    providers::providers,
+};
 use crate::{
     account::ProviderDialer,
     config::{self, Config},
     coord::{Coord, CoordError},
     core::attribution::OurDomains,
-    flow::{self, Gateway, LoopBrake, Settings, sync::Followers},
+    flow::{self, Gateway, LoopBrake, Settings, login::SignIn, sync::Followers},
     http::{ApiState, HostRule},
     imap,
     net::{self, Certificates, Egress, HostLookup, Resolver},
@@ -55,6 +58,8 @@ pub enum StartError {
     Dns(#[from] net::ResolverError),
     #[error("cannot make the client for webhooks (egress.ca_file)")]
     Webhooks(#[from] net::WebError),
+    #[error("cannot use oauth.{name}: {problem}")]
+    Provider { name: String, problem: String },
     #[error("cannot use coordination.url")]
     Coordination(#[from] CoordError),
     #[error("cannot make the data directory {path} (node.data_dir)")]
@@ -81,6 +86,7 @@ pub(super) fn assemble(config: &Config, store: Store, loop_key: [u8; 32]) -> Res
         queue: Queue::new(store.clone()),
         coord: coordination(config)?,
         dialer: provider_dialer(config, dialer.clone()),
+        sign_in: SignIn::new(providers(config, dialer.clone(), &tls)?),
         webhooks: Poster::new(net::Resolve::vetted(dialer), &tls)?,
         followers: Followers::new(LOGINS_AT_ONCE),
         brake: LoopBrake::default(),

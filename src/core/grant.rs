@@ -13,6 +13,8 @@ const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 const AHEAD_SHARE: i32 = 4;
 /// How long one renewal may take. Whoever has been silent for longer is believed dead; the endpoint is given up much sooner.
 pub const RENEWAL_LEASE: SignedDuration = SignedDuration::from_secs(45);
+/// An endpoint is never left alone for longer.
+pub const REST_MAX: SignedDuration = SignedDuration::from_mins(90);
 /// A refusal that providers also give by mistake is believed after it was said so often.
 pub const DOUBTS_MAX: u32 = 3;
 
@@ -65,7 +67,7 @@ impl GrantState {
         if is_good && now < self.renew_from(spread) {
             return Step::Use;
         }
-        let busy_until = self.renewing_until.max(self.retry_at);
+        let busy_until = self.busy_until(now);
         match () {
             () if now >= busy_until => Step::Renew,
             () if is_good => Step::Use,
@@ -77,6 +79,18 @@ impl GrantState {
     #[must_use]
     pub fn refused(self, now: Timestamp) -> Self {
         Self { expires_at: self.expires_at.min(now), ..self }
+    }
+
+    /// When somebody is to look at it although nobody uses it: to renew it, or to see what came of that.
+    #[must_use]
+    pub fn next_look(&self, spread: f64) -> Timestamp {
+        self.renew_from(spread).max(self.renewing_until).max(self.retry_at)
+    }
+
+    /// What lies further ahead than anybody sets it was set by a clock that was wrong, and binds nobody.
+    fn busy_until(&self, now: Timestamp) -> Timestamp {
+        let believed = |at: Timestamp, most| if at.duration_since(now) > most { now } else { at };
+        believed(self.renewing_until, RENEWAL_LEASE).max(believed(self.retry_at, REST_MAX))
     }
 
     fn renew_from(&self, spread: f64) -> Timestamp {
@@ -205,6 +219,21 @@ mod tests {
         check(failed, 3599, 0.0, Step::Use);
         check(failed, 3600, 0.0, Step::Wait(at(3700)));
         check(failed, 3700, 0.0, Step::Renew);
+    }
+
+    #[test]
+    fn what_a_clock_that_was_wrong_has_set_binds_nobody() {
+        let ahead = GrantState { renewing_until: at(86_400), retry_at: at(0), ..grant(60) };
+        check(ahead, 60, 0.0, Step::Renew);
+        check(GrantState { renewing_until: at(0), retry_at: at(86_400), ..ahead }, 60, 0.0, Step::Renew);
+        check(GrantState { retry_at: at(3600), ..grant(60) }, 60, 0.0, Step::Wait(at(3600)));
+    }
+
+    #[test]
+    fn a_grant_that_nobody_uses_is_looked_at_when_it_can_be_renewed() {
+        assert_eq!(grant(3600).next_look(0.0), at(3300));
+        assert_eq!(GrantState { retry_at: at(3400), ..grant(3600) }.next_look(0.0), at(3400));
+        assert_eq!(GrantState { renewing_until: at(3345), ..grant(3600) }.next_look(0.0), at(3345));
     }
 
     #[test]

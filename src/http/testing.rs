@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Api, ApiState, HostRule};
 use crate::{
-    account::ProviderDialer,
+    account::{ProviderDialer, oauth::Providers},
     coord::Coord,
     core::attribution::OurDomains,
-    flow::{Gateway, LoopBrake, Settings, sync::Followers},
+    flow::{Gateway, LoopBrake, Settings, login::SignIn, sync::Followers},
     imap,
     net::{self, Egress, Resolver},
     queue::Queue,
@@ -64,6 +64,7 @@ fn gateway(store: Store) -> Gateway {
         queue: Queue::new(store.clone()),
         coord: Coord::local(),
         dialer,
+        sign_in: SignIn::new(Providers::default()),
         webhooks,
         followers: Followers::new(1),
         brake: LoopBrake::default(),

@@ -16,7 +16,7 @@ use super::{
     sql::{Row, sql},
 };
 use crate::core::{
-    grant::{GrantState, Signer},
+    grant::{GrantState, REST_MAX, Signer},
     ids::{AccountId, Id as _},
 };
 
@@ -95,7 +95,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Makes the caller the one who renews this version, until then. False when somebody else is at it, or has done it.
+    /// Makes the caller the one who renews this version, until then. False when somebody else is at it, or has done it. What
+    /// lies further ahead than anybody sets it was set by a clock that was wrong, as in [`GrantState::step`].
     ///
     /// # Errors
     /// When the database is out of reach.
@@ -107,12 +108,14 @@ impl Tx {
         until: Timestamp,
     ) -> Result<bool, Error> {
         let query = sql("update grants set renewing_until = $4 where workspace = $1 and account = $2 \
-             and version = $3 and renewing_until <= $5 and retry_at <= $5")
+             and version = $3 and (renewing_until <= $5 or renewing_until > $4) \
+             and (retry_at <= $5 or retry_at > $6)")
         .bind(self.workspace())
         .bind(account)
         .bind(version)
         .bind(until)
-        .bind(now);
+        .bind(now)
+        .bind(now.saturating_add(REST_MAX).unwrap_or(Timestamp::MAX));
         Ok(self.execute(query).await? == 1)
     }
 

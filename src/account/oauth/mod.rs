@@ -6,6 +6,7 @@
 
 use std::{fmt, time::Duration};
 
+use futures_util::future::BoxFuture;
 use oauth2::{
     AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointNotSet, EndpointSet, HttpRequest,
     HttpResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError, Scope,
@@ -28,7 +29,12 @@ use crate::{
     net::{Web, read_body, retry_after},
 };
 
+mod domain;
 mod identity;
+mod providers;
+
+pub use domain::{BadKey, ServiceAccount};
+pub use providers::{Providers, Registered, Whole, WholeDomain};
 
 /// From connecting to the last octet of an answer. The lease of a renewal is three times as long.
 pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -116,6 +122,15 @@ impl TokenError {
             Self::Unanswered => Refused::ForNow,
         }
     }
+
+    /// How long the endpoint wants to be left alone, if it says so.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { wait, .. } => *wait,
+            Self::Unanswered => None,
+        }
+    }
 }
 
 impl OAuthClient {
@@ -177,8 +192,7 @@ impl OAuthClient {
     pub async fn redeem(&self, code: &str, verifier: &SecretString) -> Result<Granted, TokenError> {
         let verifier = PkceCodeVerifier::new(verifier.expose_secret().to_owned());
         let request = self.client.exchange_code(AuthorizationCode::new(code.to_owned()));
-        let http = |request| self.ask(request);
-        granted(request.set_pkce_verifier(verifier).request_async(&http).await)
+        granted(request.set_pkce_verifier(verifier).request_async(self).await)
     }
 
     /// Renews an access token. The answer may hold another refresh token, which must be durable before it is used.
@@ -187,8 +201,7 @@ impl OAuthClient {
     /// Why there are no tokens.
     pub async fn renew(&self, refresh_token: &SecretString) -> Result<Granted, TokenError> {
         let token = RefreshToken::new(refresh_token.expose_secret().to_owned());
-        let http = |request| self.ask(request);
-        granted(self.client.exchange_refresh_token(&token).request_async(&http).await)
+        granted(self.client.exchange_refresh_token(&token).request_async(self).await)
     }
 
     /// Gives a grant back (RFC 7009). Providers that know no such thing forget it by themselves.
@@ -198,17 +211,15 @@ impl OAuthClient {
     pub async fn revoke(&self, refresh_token: &SecretString) -> Result<(), TokenError> {
         let Some(url) = &self.revoke_url else { return Ok(()) };
         let client = self.web.client(url).await.ok_or(TokenError::Unanswered)?;
-        let mut form = vec![
+        let mut pairs = vec![
             ("token", refresh_token.expose_secret()),
             ("token_type_hint", "refresh_token"),
             ("client_id", self.registration.client_id.as_str()),
         ];
         if let Some(secret) = &self.registration.client_secret {
-            form.push(("client_secret", secret.expose_secret()));
+            pairs.push(("client_secret", secret.expose_secret()));
         }
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let request = client.post(url.clone()).header("content-type", "application/x-www-form-urlencoded");
-        let response = request.body(body).send().await.map_err(unanswered)?;
+        let response = post(client, url, form(&pairs)).await?;
         // RFC 7009 section 2.2: a token it does not know is as good as revoked.
         if response.status().is_success() || response.status() == reqwest::StatusCode::BAD_REQUEST {
             return Ok(());
@@ -230,6 +241,16 @@ impl OAuthClient {
     }
 }
 
+/// Boxed: the library's futures could else not be sent between threads.
+impl<'c> oauth2::AsyncHttpClient<'c> for OAuthClient {
+    type Error = TokenError;
+    type Future = BoxFuture<'c, Result<HttpResponse, TokenError>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.ask(request))
+    }
+}
+
 impl fmt::Debug for OAuthClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OAuthClient").field("authorization", &self.authorization).finish_non_exhaustive()
@@ -239,19 +260,31 @@ impl fmt::Debug for OAuthClient {
 fn granted(
     answer: Result<Tokens, RequestTokenError<TokenError, BasicErrorResponse>>,
 ) -> Result<Granted, TokenError> {
-    let tokens = answer.map_err(|error| match error {
+    answer.map(read).map_err(|error| match error {
         RequestTokenError::Request(error) => error,
         // Never with its text, which may hold a token.
         _ => TokenError::Unanswered,
-    })?;
+    })
+}
+
+fn read(tokens: Tokens) -> Granted {
     let secret = |token: &str| SecretString::from(token.to_owned());
-    Ok(Granted {
+    Granted {
         access_token: secret(tokens.access_token().secret()),
         refresh_token: tokens.refresh_token().map(|token| secret(token.secret())),
         lifetime: tokens.expires_in().unwrap_or(LIFETIME_UNSAID),
         scopes: tokens.scopes().into_iter().flatten().map(|scope| scope.to_string()).collect(),
         signer: tokens.extra_fields().signer(),
-    })
+    }
+}
+
+fn form(pairs: &[(&str, &str)]) -> String {
+    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+async fn post(client: &reqwest::Client, url: &Url, body: String) -> Result<reqwest::Response, TokenError> {
+    let request = client.post(url.clone()).header("content-type", "application/x-www-form-urlencoded");
+    request.body(body).send().await.map_err(unanswered)
 }
 
 /// An answer of RFC 6749 section 5.2, with Microsoft's numbers.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::Timestamp;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -161,4 +162,71 @@ async fn a_grant_is_given_back_and_one_that_is_gone_is_no_error() {
         assert_eq!(client(port).revoke(&"rt".into()).await.is_ok(), is_done, "{status}");
         assert!(heard.lock().unwrap().contains("token=rt&token_type_hint=refresh_token"));
     }
+}
+
+#[tokio::test]
+async fn a_registration_that_an_admin_trusts_asks_for_itself() {
+    let (port, heard) = endpoint("200 OK", r#"{"access_token":"at","token_type":"Bearer","expires_in":3599}"#).await;
+    let granted = client(port).for_itself().await.unwrap();
+    assert_eq!((granted.access_token.expose_secret(), granted.refresh_token.is_none()), ("at", true));
+    let heard = heard.lock().unwrap().clone();
+    for part in ["grant_type=client_credentials", "client_id=id", "client_secret=hush", "scope=https%3A%2F%2Fmail"] {
+        assert!(heard.contains(part), "{part} in {heard}");
+    }
+}
+
+fn openssl(arguments: &[&str]) -> String {
+    let run = std::process::Command::new("openssl").args(arguments).output().expect("openssl is installed");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8(run.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn a_service_account_asks_in_the_name_of_a_user_and_signs_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let key = openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]);
+    let file = serde_json::json!({ "client_email": "svc@x.example", "private_key_id": "k1", "private_key": key });
+    std::fs::write(path("key.json"), file.to_string()).unwrap();
+    let account = ServiceAccount::load(path("key.json").as_ref()).unwrap();
+    assert!(!format!("{account:?}").contains("PRIVATE KEY-"), "keys are not printed");
+    let (port, heard) = endpoint("200 OK", r#"{"access_token":"at","token_type":"Bearer"}"#).await;
+    let granted = client(port).in_the_name_of("ann@example.com", &account).await.unwrap();
+    assert_eq!(granted.access_token.expose_secret(), "at");
+    let heard = heard.lock().unwrap().clone();
+    assert!(heard.contains("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer"), "{heard}");
+    let (_, assertion) = heard.split_once("assertion=").unwrap();
+    let (said, signature) = assertion.rsplit_once('.').unwrap();
+    let claims = URL_SAFE_NO_PAD.decode(said.split('.').nth(1).unwrap()).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+    assert_eq!((&claims["iss"], &claims["sub"]), (&"svc@x.example".into(), &"ann@example.com".into()));
+    assert_eq!(claims["aud"], format!("http://signin.example:{port}/token"));
+    assert!(claims["exp"].as_i64() > claims["iat"].as_i64() && claims["iat"].as_i64() < Some(Timestamp::now().as_second()));
+    // The other side's judge.
+    std::fs::write(path("key.pem"), key).unwrap();
+    std::fs::write(path("public.pem"), openssl(&["pkey", "-in", &path("key.pem"), "-pubout"])).unwrap();
+    std::fs::write(path("said"), said).unwrap();
+    std::fs::write(path("signature"), URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
+    let (public, signature) = (path("public.pem"), path("signature"));
+    openssl(&["dgst", "-sha256", "-verify", &public, "-signature", &signature, &path("said")]);
+}
+
+#[test]
+fn a_file_that_is_no_service_account_is_refused_without_being_quoted() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for text in ["", "{}", r#"{"client_email":"x","private_key":"hunter2"}"#] {
+        std::fs::write(file.path(), text).unwrap();
+        let error = ServiceAccount::load(file.path()).unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn a_domains_grant_covers_its_mailboxes_for_the_workspaces_that_are_named() {
+    let names = vec!["example.com".to_owned()];
+    let domains = WholeDomain { by: Whole::ClientCredentials, names, workspaces: vec!["acme".to_owned()] };
+    let address = |text| Address::parse(text).unwrap();
+    assert!(domains.covers(&address("ann@Example.com"), &["acme", "ws_1"]));
+    assert!(!domains.covers(&address("ann@sub.example.com"), &["acme", "ws_1"]));
+    assert!(!domains.covers(&address("ann@example.com"), &["other", "ws_2"]));
 }
