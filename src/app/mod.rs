@@ -13,6 +13,7 @@ mod measure;
 mod parts;
 mod providers;
 mod refusal;
+pub mod rotation;
 mod serve;
 pub mod simulate;
 mod stored;

@@ -52,6 +52,7 @@ mod order_keys;
 mod policies;
 mod repairs;
 mod replay;
+mod rotation;
 mod routes;
 mod sightings;
 mod smarthosts;

@@ -133,6 +133,7 @@ both! {
         // Nothing of a grant is left of an account that was parted from.
         desk.world.crm.post(&format!("{path}/disconnect"), &json!({ "history": "keep" }));
         assert_eq!(desk.world.gateway.count("select count(*) from grants"), 0);
+        wait_for("the grant to be given back", PATIENCE, || desk.server.given_back() == 1);
     }
 
     fn an_admin_grants_a_domain_to_the_workspaces_that_are_named(engine) {

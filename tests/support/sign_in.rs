@@ -48,6 +48,7 @@ struct Desk {
     renewals: u64,
     refused: u64,
     asked: u64,
+    given_back: u64,
     fault: Fault,
 }
 
@@ -118,6 +119,11 @@ impl SignInServer {
         self.desk().asked
     }
 
+    /// Grants that were given back, with the token that was good at that moment.
+    pub fn given_back(&self) -> u64 {
+        self.desk().given_back
+    }
+
     /// Whether it would be let in.
     pub fn is_good(&self, access_token: &str) -> bool {
         self.desk().access.contains_key(access_token)
@@ -127,9 +133,10 @@ impl SignInServer {
     pub fn registration(&self) -> OauthProvider {
         let text = format!(
             "[oauth.{PROVIDER}]\nclient_id = \"{CLIENT}\"\nclient_secret = \"hush\"\nscopes = [\"mail\"]\n\
-             authorize_url = \"{}\"\ntoken_url = \"{}\"\n",
+             authorize_url = \"{}\"\ntoken_url = \"{}\"\nrevoke_url = \"{}\"\n",
             self.url("authorize"),
-            self.url("token")
+            self.url("token"),
+            self.url("revoke")
         );
         let read = mailweave::config::Config::read(Some((std::path::Path::new("oauth.toml"), &text)), []);
         read.unwrap().config.oauth.0.remove(PROVIDER).unwrap()
@@ -191,6 +198,7 @@ impl SignInServer {
                 }
                 self.desk().token(&form, fault)
             }
+            "/revoke" => (200, self.desk().withdraw(&form)),
             "/introspect" => (200, self.desk().introspect(&form)),
             _ => (404, "{}".to_owned()),
         };
@@ -254,6 +262,13 @@ impl Desk {
         let (user, consent) = self.refresh.remove(token)?;
         self.used.insert(token.to_owned(), consent);
         (!self.revoked.contains(&consent)).then_some((user, consent))
+    }
+
+    /// RFC 7009.
+    fn withdraw(&mut self, form: &HashMap<String, String>) -> String {
+        let found = form.get("token").and_then(|token| self.refresh.remove(token));
+        self.given_back += u64::from(found.is_some());
+        String::new()
     }
 
     fn introspect(&self, form: &HashMap<String, String>) -> String {

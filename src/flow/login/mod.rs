@@ -3,7 +3,10 @@
 //! Everything that logs in to an account does it here. Not here: when a token is renewed (`core::grant`), how tokens are kept
 //! (`store::grants`), and what is said once logged in (`sync`, `submit`).
 
+mod parting;
 mod renewal;
+
+pub use parting::Parting;
 
 use std::{
     collections::HashMap,
