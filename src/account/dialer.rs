@@ -162,9 +162,7 @@ fn offered(client: &ImapClient, usual: TokenMechanism) -> TokenMechanism {
 fn submission_login(login: &Login) -> smtp::Credentials {
     match login.clone() {
         Login::Password { username, password } => smtp::Credentials::Password { username, password },
-        Login::Bearer { username, token, .. } => {
-            smtp::Credentials::Token { username: Some(username), token }
-        }
+        Login::Bearer { username, token, .. } => smtp::Credentials::Token { username: Some(username), token },
     }
 }
 

@@ -304,7 +304,10 @@ mod tests {
             assert!(matches!(bye.into(), Trouble::Unreachable(_)), "{words}");
             assert_eq!(login(None, words).state(), AccountState::ReauthRequired, "{words}");
         }
-        let elsewhere = imap::Error::No { code: None, text: ServerText::new(b"User is authenticated but not connected.") };
+        let elsewhere = imap::Error::No {
+            code: None,
+            text: ServerText::new(b"User is authenticated but not connected."),
+        };
         assert!(matches!(elsewhere.into(), Trouble::NotEnabled(_)));
     }
 

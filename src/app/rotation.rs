@@ -73,7 +73,8 @@ fn put_in_place(config: &Config, file: &Path, new_file: &Path) -> anyhow::Result
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         std::fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     };
-    moved().context("the store has the new master key, but its file could not be put in place: run this again")
+    moved()
+        .context("the store has the new master key, but its file could not be put in place: run this again")
 }
 
 #[cfg(test)]

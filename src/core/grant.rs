@@ -13,8 +13,11 @@ const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 const AHEAD_SHARE: i32 = 4;
 /// How long one renewal may take. Whoever has been silent for longer is believed dead; the endpoint is given up much sooner.
 pub const RENEWAL_LEASE: SignedDuration = SignedDuration::from_secs(45);
-/// An endpoint is never left alone for longer.
-pub const REST_MAX: SignedDuration = SignedDuration::from_mins(90);
+/// A lease that ends later than this was set by a clock that was wrong. Far more than a lease: whoever read the clock a little
+/// before the one who holds it must not take it away from him.
+pub const LEASE_BELIEVED: SignedDuration = SignedDuration::from_mins(5);
+/// The same of an endpoint that is to be left alone.
+pub const REST_BELIEVED: SignedDuration = SignedDuration::from_hours(2);
 /// A refusal that providers also give by mistake is believed after it was said so often.
 pub const DOUBTS_MAX: u32 = 3;
 
@@ -90,7 +93,7 @@ impl GrantState {
     /// What lies further ahead than anybody sets it was set by a clock that was wrong, and binds nobody.
     fn busy_until(&self, now: Timestamp) -> Timestamp {
         let believed = |at: Timestamp, most| if at.duration_since(now) > most { now } else { at };
-        believed(self.renewing_until, RENEWAL_LEASE).max(believed(self.retry_at, REST_MAX))
+        believed(self.renewing_until, LEASE_BELIEVED).max(believed(self.retry_at, REST_BELIEVED))
     }
 
     fn renew_from(&self, spread: f64) -> Timestamp {

@@ -198,8 +198,9 @@ fn missing(param: &'static str) -> impl Fn() -> Problem {
 
 /// A provider alone does not say how to log in.
 pub(super) fn needs_sign_in(param: &'static str) -> Problem {
-    Problem::invalid(param, "The user has to sign in at the provider himself.")
-        .advice("Give him a connect link, or give auth of type \"oauth2\" with the refresh token that you have.")
+    Problem::invalid(param, "The user has to sign in at the provider himself.").advice(
+        "Give him a connect link, or give auth of type \"oauth2\" with the refresh token that you have.",
+    )
 }
 
 fn secret(param: &str, secret: SecretString) -> Result<SecretString, Problem> {

@@ -29,7 +29,9 @@ use super::{
 };
 use crate::{
     core::{
-        account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint},
+        account::{
+            Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint,
+        },
         ids::{AccountId, Id as _, UserId},
         policy::{Settings, settings::ConnectRole},
     },

@@ -16,7 +16,7 @@ use super::{
     sql::{Row, sql},
 };
 use crate::core::{
-    grant::{GrantState, REST_MAX, Signer},
+    grant::{GrantState, LEASE_BELIEVED, REST_BELIEVED, Signer},
     ids::{AccountId, Id as _},
 };
 
@@ -108,14 +108,15 @@ impl Tx {
         until: Timestamp,
     ) -> Result<bool, Error> {
         let query = sql("update grants set renewing_until = $4 where workspace = $1 and account = $2 \
-             and version = $3 and (renewing_until <= $5 or renewing_until > $4) \
-             and (retry_at <= $5 or retry_at > $6)")
+             and version = $3 and (renewing_until <= $5 or renewing_until > $6) \
+             and (retry_at <= $5 or retry_at > $7)")
         .bind(self.workspace())
         .bind(account)
         .bind(version)
         .bind(until)
         .bind(now)
-        .bind(now.saturating_add(REST_MAX).unwrap_or(Timestamp::MAX));
+        .bind(now.saturating_add(LEASE_BELIEVED).unwrap_or(Timestamp::MAX))
+        .bind(now.saturating_add(REST_BELIEVED).unwrap_or(Timestamp::MAX));
         Ok(self.execute(query).await? == 1)
     }
 

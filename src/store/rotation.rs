@@ -21,9 +21,10 @@ impl Store {
         let mut system = self.system().await?;
         let (mut count, mut last) = (0, Uuid::nil());
         loop {
-            let query = sql("select workspace, id, wrapped from content_keys where id > $1 order by id limit $2")
-                .bind(last)
-                .bind(BATCH);
+            let query =
+                sql("select workspace, id, wrapped from content_keys where id > $1 order by id limit $2")
+                    .bind(last)
+                    .bind(BATCH);
             let rows = system.fetch_all(query).await?;
             for row in &rows {
                 let workspace: WorkspaceId = row.id("workspace")?;

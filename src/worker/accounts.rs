@@ -405,7 +405,9 @@ fn pause(trouble: &Trouble, (failures, health): (u32, Health), jitter: f64) -> O
             Pause { length: wait.unwrap_or(own), may_be_cut: false }
         }
         Trouble::UnstableIds => Pause { length: UNSTABLE_PAUSE, may_be_cut: false },
-        Trouble::Misbehaving(_) | Trouble::Unreadable | Trouble::Registration(_) => Pause { length: long, may_be_cut: true },
+        Trouble::Misbehaving(_) | Trouble::Unreadable | Trouble::Registration(_) => {
+            Pause { length: long, may_be_cut: true }
+        }
         _ => Pause { length: usual, may_be_cut: true },
     })
 }

@@ -194,7 +194,9 @@ scope = mail
 }
 
 fn tokens(dir: &str) -> String {
-    format!("passdb {{\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = {dir}/oauth2.conf\n}}\n")
+    format!(
+        "passdb {{\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = {dir}/oauth2.conf\n}}\n"
+    )
 }
 
 struct Parts<'a> {

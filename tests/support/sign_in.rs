@@ -202,7 +202,8 @@ impl SignInServer {
             "/introspect" => (200, self.desk().introspect(&form)),
             _ => (404, "{}".to_owned()),
         };
-        let date = if self.desk().fault == Fault::Clock { "date: Thu, 01 Jan 1970 00:00:00 GMT\r\n" } else { "" };
+        let date =
+            if self.desk().fault == Fault::Clock { "date: Thu, 01 Jan 1970 00:00:00 GMT\r\n" } else { "" };
         let mut stream = stream;
         write!(
             stream,

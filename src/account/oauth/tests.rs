@@ -166,11 +166,14 @@ async fn a_grant_is_given_back_and_one_that_is_gone_is_no_error() {
 
 #[tokio::test]
 async fn a_registration_that_an_admin_trusts_asks_for_itself() {
-    let (port, heard) = endpoint("200 OK", r#"{"access_token":"at","token_type":"Bearer","expires_in":3599}"#).await;
+    let (port, heard) =
+        endpoint("200 OK", r#"{"access_token":"at","token_type":"Bearer","expires_in":3599}"#).await;
     let granted = client(port).for_itself().await.unwrap();
     assert_eq!((granted.access_token.expose_secret(), granted.refresh_token.is_none()), ("at", true));
     let heard = heard.lock().unwrap().clone();
-    for part in ["grant_type=client_credentials", "client_id=id", "client_secret=hush", "scope=https%3A%2F%2Fmail"] {
+    for part in
+        ["grant_type=client_credentials", "client_id=id", "client_secret=hush", "scope=https%3A%2F%2Fmail"]
+    {
         assert!(heard.contains(part), "{part} in {heard}");
     }
 }
@@ -186,7 +189,8 @@ async fn a_service_account_asks_in_the_name_of_a_user_and_signs_for_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).display().to_string();
     let key = openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]);
-    let file = serde_json::json!({ "client_email": "svc@x.example", "private_key_id": "k1", "private_key": key });
+    let file =
+        serde_json::json!({ "client_email": "svc@x.example", "private_key_id": "k1", "private_key": key });
     std::fs::write(path("key.json"), file.to_string()).unwrap();
     let account = ServiceAccount::load(path("key.json").as_ref()).unwrap();
     assert!(!format!("{account:?}").contains("PRIVATE KEY-"), "keys are not printed");
@@ -201,7 +205,10 @@ async fn a_service_account_asks_in_the_name_of_a_user_and_signs_for_it() {
     let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
     assert_eq!((&claims["iss"], &claims["sub"]), (&"svc@x.example".into(), &"ann@example.com".into()));
     assert_eq!(claims["aud"], format!("http://signin.example:{port}/token"));
-    assert!(claims["exp"].as_i64() > claims["iat"].as_i64() && claims["iat"].as_i64() < Some(Timestamp::now().as_second()));
+    assert!(
+        claims["exp"].as_i64() > claims["iat"].as_i64()
+            && claims["iat"].as_i64() < Some(Timestamp::now().as_second())
+    );
     // The other side's judge.
     std::fs::write(path("key.pem"), key).unwrap();
     std::fs::write(path("public.pem"), openssl(&["pkey", "-in", &path("key.pem"), "-pubout"])).unwrap();

@@ -169,7 +169,8 @@ impl Held<'_> {
             let good = (grant.tokens.access.clone(), grant.version);
             match grant.state.step(now, spread(self.account)) {
                 Step::Use => return Ok(Ok(good)),
-                Step::Renew if turn.is_none() => match self.gateway.sign_in.turn(self.account, is_good).await {
+                Step::Renew if turn.is_none() => match self.gateway.sign_in.turn(self.account, is_good).await
+                {
                     Some(own) => turn = Some(own),
                     None => return Ok(Ok(good)),
                 },
@@ -357,7 +358,9 @@ pub async fn keep_good(gateway: &Gateway, whose: (WorkspaceId, AccountId)) -> Tr
                 sleep(UNSEEN_PAUSE).await;
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(account = %whose.1, error = %error, "a grant could not be looked after"),
+            Err(error) => {
+                tracing::warn!(account = %whose.1, error = %error, "a grant could not be looked after")
+            }
         }
     }
 }

@@ -67,6 +67,7 @@ both! {
         let mut tx = place.tx().await;
         assert!(tx.claim_renewal(account, 1, at(10), at(55)).await.unwrap());
         assert!(!tx.claim_renewal(account, 1, at(54), at(99)).await.unwrap(), "somebody is at it");
+        assert!(!tx.claim_renewal(account, 1, at(9), at(54)).await.unwrap(), "who read the clock before him comes too late");
         assert!(tx.claim_renewal(account, 1, at(55), at(100)).await.unwrap(), "he is silent");
         assert!(tx.renew_grant(account, 1, issued(&tokens(2), 60)).await.unwrap());
         assert!(!tx.claim_renewal(account, 1, at(200), at(245)).await.unwrap(), "it has been done");
