@@ -28,6 +28,12 @@ pub enum Command {
     Audit(ConfigArg),
     /// Ask a running gateway whether it is well; exit 1 if not
     Health(Health),
+    /// The master key: what seals all that is stored
+    #[command(visible_alias = "keys")]
+    MasterKey {
+        #[command(subcommand)]
+        verb: MasterKeyVerb,
+    },
     /// API keys
     Key(Noun<KeyVerb>),
     /// Workspaces: the tenants
@@ -100,6 +106,12 @@ pub struct Client {
     /// The API key. Better in the environment: arguments are seen by everyone on the machine
     #[arg(long, env = "MAILWEAVE_API_KEY", hide_env_values = true, value_name = "KEY", global = true)]
     pub api_key: Option<SecretString>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MasterKeyVerb {
+    /// Put another in its place; the gateway must be stopped. Interrupted, it is finished by running it again
+    Rotate(ConfigArg),
 }
 
 #[derive(Debug, Subcommand)]

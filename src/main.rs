@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use mailweave::{
     app,
-    cli::{Cli, Command, KeyVerb, Noun, PolicyVerb},
+    cli::{Cli, Command, KeyVerb, MasterKeyVerb, Noun, PolicyVerb},
 };
 
 /// Mail makes many small allocations that live on other threads than they began on.
@@ -38,6 +38,9 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         Command::Demo => app::demo::run().await.map(|()| true),
         Command::Check(arg) => app::check::run(arg.config.as_deref()).await,
         Command::Audit(arg) => app::audit::run(arg.config.as_deref()).await,
+        Command::MasterKey { verb: MasterKeyVerb::Rotate(arg) } => {
+            app::rotation::rotate(arg.config.as_deref()).await.map(|()| true)
+        }
         Command::Health(health) => app::health::run(&health.url).await,
         Command::Key(Noun { client, verb: KeyVerb::Create(order) }) => {
             app::key::create(&client, order).await.map(|()| true)

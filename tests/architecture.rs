@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["mail", "core"]),
     ("queue", &["core", "store"]),
     ("coord", &["core"]),
-    ("webhook", &["core"]),
+    ("webhook", &["core", "net"]),
     ("account", &["mail", "core", "net", "smtp", "imap", "store", "coord"]),
     ("flow", FLOW),
     ("worker", ON_FLOW),

@@ -158,6 +158,28 @@ create index accounts_recent on accounts (workspace, connected_at, id);
 create index accounts_lease on accounts (lease_until, id);
 create index accounts_waiting on accounts (workspace, connected_at, id) where state = 'waiting_for_quota';
 
+-- What a user has granted at his provider: the account's login where it has no password.
+create table grants (
+    workspace   uuid not null,
+    account     uuid not null,
+    -- Access and refresh token, sealed under the account's own key.
+    tokens      bytea not null,
+    -- The tokens of a renewal that came back after another had taken its place; tried before the grant is given up.
+    candidate   bytea,
+    -- Who signed in (issuer, tenant, subject), as JSON; null where the provider does not say.
+    identity    text,
+    issued_at   bigint not null,
+    expires_at  bigint not null,
+    -- Raised by every renewal and by whoever signs in anew.
+    version     bigint not null,
+    renewing_until bigint not null,
+    retry_at    bigint not null,
+    -- How often in a row the provider has said that the grant is gone.
+    doubts      bigint not null,
+    primary key (workspace, account),
+    foreign key (workspace, account) references accounts (workspace, id) on delete cascade
+);
+
 -- Keyed hashes of all addresses with which accounts have logged in, by the account that did so last: also those of accounts and
 -- users that are gone.
 create table account_addresses (

@@ -158,6 +158,28 @@ create index accounts_recent on accounts (workspace, connected_at, id);
 create index accounts_lease on accounts (lease_until, id);
 create index accounts_waiting on accounts (workspace, connected_at, id) where state = 'waiting_for_quota';
 
+-- What a user has granted at his provider: the account's login where it has no password.
+create table grants (
+    workspace   blob not null,
+    account     blob not null,
+    -- Access and refresh token, sealed under the account's own key.
+    tokens      blob not null,
+    -- The tokens of a renewal that came back after another had taken its place; tried before the grant is given up.
+    candidate   blob,
+    -- Who signed in (issuer, tenant, subject), as JSON; null where the provider does not say.
+    identity    text,
+    issued_at   integer not null,
+    expires_at  integer not null,
+    -- Raised by every renewal and by whoever signs in anew.
+    version     integer not null,
+    renewing_until integer not null,
+    retry_at    integer not null,
+    -- How often in a row the provider has said that the grant is gone.
+    doubts      integer not null,
+    primary key (workspace, account),
+    foreign key (workspace, account) references accounts (workspace, id) on delete cascade
+) strict;
+
 -- Keyed hashes of all addresses with which accounts have logged in, by the account that did so last: also those of accounts and
 -- users that are gone.
 create table account_addresses (

@@ -5,13 +5,15 @@
 
 use std::time::Duration;
 
-use super::{Exit, Trouble};
+use super::{Login, Trouble};
 use crate::{
-    core::account::{Credentials, Endpoint, Security},
+    core::{
+        account::{Endpoint, Security},
+        provider::TokenMechanism,
+    },
     imap,
     net::{self, Stream, Target},
     smtp,
-    store::AccountAccess,
 };
 
 /// An IMAP session over whatever protects it.
@@ -80,13 +82,12 @@ impl ProviderDialer {
     ///
     /// # Errors
     /// What went wrong, by what it means for the account.
-    pub async fn open_imap(&self, login: &AccountAccess) -> Result<ImapClient, Trouble> {
-        let opened = tokio::time::timeout(LOGIN_TIMEOUT, Box::pin(self.imap_session(login))).await;
+    pub async fn open_imap(&self, endpoint: &Endpoint, login: &Login) -> Result<ImapClient, Trouble> {
+        let opened = tokio::time::timeout(LOGIN_TIMEOUT, Box::pin(self.imap_session(endpoint, login))).await;
         opened.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
     }
 
-    async fn imap_session(&self, login: &AccountAccess) -> Result<ImapClient, Trouble> {
-        let endpoint = &login.settings.imap;
+    async fn imap_session(&self, endpoint: &Endpoint, login: &Login) -> Result<ImapClient, Trouble> {
         let stream = self.net.dial(target(endpoint, &IMAP_PORTS)).await?;
         let mut client = imap::Client::connect(stream, self.imap_limits, self.imap_deadlines).await?;
         if endpoint.security == Security::Starttls {
@@ -97,22 +98,37 @@ impl ProviderDialer {
         if client.is_preauthenticated() {
             return Ok(client);
         }
-        let Credentials::Password { username, password } = &login.credentials;
-        client.login(username, password).await?;
+        match login {
+            Login::Password { username, password } => client.login(username, password).await?,
+            Login::Bearer { username, token, mechanism } => match offered(&client, *mechanism) {
+                TokenMechanism::XOAuth2 => client.authenticate_xoauth2(username, token).await?,
+                TokenMechanism::OAuthBearer => client.authenticate_oauthbearer(username, token).await?,
+            },
+        }
         Ok(client)
     }
 
-    /// Opens an SMTP session with a provider or smarthost and logs in.
+    /// Opens an SMTP session with a provider or smarthost and logs in; where no login is given, none is wanted there.
     ///
     /// # Errors
     /// What went wrong, by what it means for the account.
-    pub async fn open_submission(&self, exit: &Exit, hello: &str) -> Result<SmtpClient, Trouble> {
-        let opened = tokio::time::timeout(LOGIN_TIMEOUT, Box::pin(self.smtp_session(exit, hello))).await;
+    pub async fn open_submission(
+        &self,
+        endpoint: &Endpoint,
+        login: Option<&Login>,
+        hello: &str,
+    ) -> Result<SmtpClient, Trouble> {
+        let session = Box::pin(self.smtp_session(endpoint, login, hello));
+        let opened = tokio::time::timeout(LOGIN_TIMEOUT, session).await;
         opened.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
     }
 
-    async fn smtp_session(&self, exit: &Exit, hello: &str) -> Result<SmtpClient, Trouble> {
-        let endpoint = &exit.endpoint;
+    async fn smtp_session(
+        &self,
+        endpoint: &Endpoint,
+        login: Option<&Login>,
+        hello: &str,
+    ) -> Result<SmtpClient, Trouble> {
         let stream = self.net.dial(target(endpoint, &SMTP_PORTS)).await?;
         let channel = match endpoint.security {
             Security::Tls => smtp::Channel::Encrypted,
@@ -126,12 +142,27 @@ impl ProviderDialer {
             };
             client = client.starttls(secure).await?;
         }
-        if let Some(Credentials::Password { username, password }) = &exit.credentials {
-            let credentials =
-                smtp::Credentials::Password { username: username.clone(), password: password.clone() };
-            client.authenticate(&credentials, None).await?;
+        if let Some(login) = login {
+            client.authenticate(&submission_login(login), None).await?;
         }
         Ok(client)
+    }
+}
+
+/// The mechanism that the server takes a token by: its provider's, unless it offers only the other.
+fn offered(client: &ImapClient, usual: TokenMechanism) -> TokenMechanism {
+    let has = |name| client.capabilities().has_auth(name);
+    match usual {
+        TokenMechanism::XOAuth2 if !has("XOAUTH2") && has("OAUTHBEARER") => TokenMechanism::OAuthBearer,
+        TokenMechanism::OAuthBearer if !has("OAUTHBEARER") && has("XOAUTH2") => TokenMechanism::XOAuth2,
+        usual => usual,
+    }
+}
+
+fn submission_login(login: &Login) -> smtp::Credentials {
+    match login.clone() {
+        Login::Password { username, password } => smtp::Credentials::Password { username, password },
+        Login::Bearer { username, token, .. } => smtp::Credentials::Token { username: Some(username), token },
     }
 }
 

@@ -3,15 +3,50 @@
 //! Not here: what is said once logged in (`flow`), and keeping accounts (`store`).
 
 mod dialer;
+pub mod oauth;
 mod trouble;
 
 pub use dialer::{ImapClient, Protocol, ProviderDialer, SmtpClient};
 pub use trouble::Trouble;
 
+use secrecy::SecretString;
+
 use crate::{
-    core::account::{Credentials, Endpoint},
+    core::{
+        account::{Credentials, Endpoint},
+        ids::AccountId,
+        provider::TokenMechanism,
+    },
     mail::Address,
 };
+
+/// What is said to a server to be let in.
+#[derive(Debug, Clone)]
+pub enum Login {
+    Password {
+        username: String,
+        password: SecretString,
+    },
+    /// An access token, by this mechanism, or by the other one where a server offers only that.
+    Bearer {
+        username: String,
+        token: SecretString,
+        mechanism: TokenMechanism,
+    },
+}
+
+impl Login {
+    /// `None` of credentials that have to be turned into a token first.
+    #[must_use]
+    pub fn of_password(credentials: &Credentials) -> Option<Self> {
+        match credentials {
+            Credentials::Password { username, password } => {
+                Some(Self::Password { username: username.clone(), password: password.clone() })
+            }
+            Credentials::OAuth2 { .. } => None,
+        }
+    }
+}
 
 /// A server that takes mail from us for the world: a user's provider or the workspace's smarthost.
 #[derive(Debug, Clone)]
@@ -19,6 +54,8 @@ pub struct Exit {
     pub endpoint: Endpoint,
     /// A smarthost on the operator's own network may want none.
     pub credentials: Option<Credentials>,
+    /// Whose credentials they are; `None` of a smarthost.
+    pub account: Option<AccountId>,
     /// The account's address, which is the reverse-path of what leaves by it; a smarthost has none.
     pub account_address: Option<Address>,
 }

@@ -27,6 +27,11 @@ pub enum Trouble {
     Credentials(String),
     #[error("the provider has taken back its permission: {0}")]
     Revoked(String),
+    #[error("the user has to sign in at the provider again: {0}")]
+    SignIn(String),
+    /// The operator's: no user can mend it.
+    #[error("the gateway's registration at the provider does not work: {0}")]
+    Registration(String),
     #[error("the provider does not offer this access to the account: {0}")]
     NotEnabled(String),
     #[error("the account's login cannot be read any more")]
@@ -54,7 +59,8 @@ impl Trouble {
             Self::Unreachable(_) => "unreachable",
             Self::Insecure(_) => "insecure",
             Self::Credentials(_) | Self::LostLogin => "credentials",
-            Self::Revoked(_) => "revoked",
+            Self::Revoked(_) | Self::SignIn(_) => "revoked",
+            Self::Registration(_) => "registration",
             Self::NotEnabled(_) => "not_enabled",
             Self::Throttled { .. } => "throttled",
             Self::Misbehaving(_) => "misbehaving",
@@ -88,6 +94,12 @@ impl Trouble {
             }
             Self::Credentials(_) => "Many providers want an app password here.",
             Self::Revoked(_) | Self::NotEnabled(_) | Self::Unreadable => "",
+            Self::SignIn(_) => {
+                "Give the user a connect link (POST …/users/{id}/connect-link): he signs in again, and all goes on by itself."
+            }
+            Self::Registration(_) => {
+                "Whoever runs this gateway must see to it: client id, secret and permissions under [oauth.…]."
+            }
             Self::LostLogin => "Enter the account's credentials again.",
             Self::Throttled { .. } => "Nothing needs doing: we go on when the provider lets us.",
             Self::Misbehaving(_) => "Tell the provider.",
@@ -119,9 +131,11 @@ impl Trouble {
     #[must_use]
     pub fn state(&self) -> AccountState {
         match self {
-            Self::Credentials(_) | Self::Revoked(_) | Self::NotEnabled(_) | Self::LostLogin => {
-                AccountState::ReauthRequired
-            }
+            Self::Credentials(_)
+            | Self::Revoked(_)
+            | Self::SignIn(_)
+            | Self::NotEnabled(_)
+            | Self::LostLogin => AccountState::ReauthRequired,
             Self::Throttled { .. } => AccountState::Throttled,
             _ => AccountState::Error,
         }
@@ -168,6 +182,7 @@ impl From<imap::Error> for Trouble {
         match error.kind() {
             _ if matches!(error, imap::Error::Insecure(_)) => Self::Insecure(text),
             imap::Kind::Transient => Self::Unreachable(text),
+            imap::Kind::Credentials if is_token_over(&error) => Self::Unreachable(text),
             imap::Kind::Credentials => refused_login(text, is_revoked),
             imap::Kind::BackOff(wait) => Self::Throttled { text, wait },
             imap::Kind::Misbehaving => Self::Misbehaving(text),
@@ -175,6 +190,15 @@ impl From<imap::Error> for Trouble {
             imap::Kind::Refused => Self::Refused(text),
         }
     }
+}
+
+/// Words in lower case by which providers end a session whose access token has run out: the next one has another.
+const TOKEN_OVER: [&str; 2] = ["accesstokenexpired", "session expired"];
+
+/// Whether a session that was logged in ends over its token, which says nothing about the login.
+fn is_token_over(error: &imap::Error) -> bool {
+    let lower = error.to_string().to_lowercase();
+    !matches!(error, imap::Error::Auth { .. }) && TOKEN_OVER.iter().any(|words| lower.contains(words))
 }
 
 /// Words in lower case by which providers say that the password may be right and the access is not offered: Gmail and Dovecot of
@@ -267,9 +291,33 @@ mod tests {
             login(Some(ResponseCode::AuthorizationFailed), "no"),
             login(Some(ResponseCode::Expired), "no"),
             login(None, "Token has been expired or revoked"),
+            Trouble::SignIn("no".into()),
         ] {
             check(&trouble, AccountState::ReauthRequired, text, &advice);
         }
+    }
+
+    #[test]
+    fn a_session_that_ends_over_its_token_is_begun_anew() {
+        for words in ["Session invalidated - AccessTokenExpired", "Session expired, please login again."] {
+            let bye = imap::Error::ServerBye { code: None, text: ServerText::new(words.as_bytes()) };
+            assert!(matches!(bye.into(), Trouble::Unreachable(_)), "{words}");
+            assert_eq!(login(None, words).state(), AccountState::ReauthRequired, "{words}");
+        }
+        let elsewhere = imap::Error::No {
+            code: None,
+            text: ServerText::new(b"User is authenticated but not connected."),
+        };
+        assert!(matches!(elsewhere.into(), Trouble::NotEnabled(_)));
+    }
+
+    #[test]
+    fn who_signs_in_again_is_told_how_and_the_operator_what_is_his() {
+        let advice = Trouble::SignIn("gone".into()).advice();
+        assert!(advice.contains("connect link"), "{advice}");
+        let registration = Trouble::Registration("no such client".into());
+        assert_eq!(registration.state(), AccountState::Error);
+        assert!(registration.advice().contains("[oauth.…]"), "{}", registration.advice());
     }
 
     #[test]

@@ -160,6 +160,7 @@ fn call(command: Command) -> Option<(Client, Call)> {
         | Command::Demo
         | Command::Check(_)
         | Command::Audit(_)
+        | Command::MasterKey { .. }
         | Command::Health(_) => {
             return None;
         }

@@ -11,7 +11,9 @@ pub mod health;
 pub mod key;
 mod measure;
 mod parts;
+mod providers;
 mod refusal;
+pub mod rotation;
 mod serve;
 pub mod simulate;
 mod stored;
@@ -92,6 +94,7 @@ impl Running {
         self.shutdown.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.gateway.sign_in.finish().await;
         self.gateway.store.close().await;
     }
 

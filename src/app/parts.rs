@@ -11,20 +11,23 @@ use std::{
 
 use secrecy::ExposeSecret;
 
-use super::development::{Development, DevelopmentError};
+use super::{
+    development::{Development, DevelopmentError},
+    providers::providers,
+};
 use crate::{
     account::ProviderDialer,
     config::{self, Config},
     coord::{Coord, CoordError},
     core::attribution::OurDomains,
-    flow::{self, Gateway, LoopBrake, Settings, sync::Followers},
+    flow::{self, Gateway, LoopBrake, Settings, login::SignIn, sync::Followers},
     http::{ApiState, HostRule},
     imap,
-    net::{self, Certificates, Egress, Resolver, Target},
+    net::{self, Certificates, Egress, HostLookup, Resolver},
     queue::Queue,
     smtp,
     store::{MasterKey, MasterKeyError, OpenError, Options, Store},
-    webhook::{Asked, Poster, PosterError, Resolve},
+    webhook::Poster,
 };
 
 /// Why the gateway could not start. Each says which option is concerned.
@@ -54,7 +57,9 @@ pub enum StartError {
     #[error("cannot use the name servers (dns.servers)")]
     Dns(#[from] net::ResolverError),
     #[error("cannot make the client for webhooks (egress.ca_file)")]
-    Webhooks(#[from] PosterError),
+    Webhooks(#[from] net::WebError),
+    #[error("cannot use oauth.{name}: {problem}")]
+    Provider { name: String, problem: String },
     #[error("cannot use coordination.url")]
     Coordination(#[from] CoordError),
     #[error("cannot make the data directory {path} (node.data_dir)")]
@@ -81,7 +86,8 @@ pub(super) fn assemble(config: &Config, store: Store, loop_key: [u8; 32]) -> Res
         queue: Queue::new(store.clone()),
         coord: coordination(config)?,
         dialer: provider_dialer(config, dialer.clone()),
-        webhooks: Poster::new(webhook_resolver(dialer), &tls)?,
+        sign_in: SignIn::new(providers(config, dialer.clone(), &tls)?),
+        webhooks: Poster::new(net::Resolve::vetted(dialer), &tls)?,
         followers: Followers::new(LOGINS_AT_ONCE),
         brake: LoopBrake::default(),
         settings: Arc::new(settings(config, loop_key)),
@@ -146,27 +152,12 @@ pub(super) fn dialer(config: &Config) -> Result<ProviderDialer, StartError> {
 /// Accounts that log in at the same time: a start with thousands of them must not look like an attack.
 const LOGINS_AT_ONCE: usize = 20;
 
-/// Finds an endpoint's addresses by the rules of egress.
-fn webhook_resolver(dialer: net::Dialer) -> Resolve {
-    Resolve::new(move |asked| {
-        let dialer = dialer.clone();
-        Box::pin(async move { vetted(&dialer, &asked).await.map_err(std::io::Error::other) })
-    })
-}
-
-async fn vetted(dialer: &net::Dialer, asked: &Asked) -> Result<Vec<SocketAddr>, net::DialError> {
-    // Only addresses are judged here: whoever asks for the port of public endpoints, or any other, says so by `inside`.
-    let target = Target { host: &asked.host, port: 443, security: net::Security::Tls, ports: &[443] };
-    let addresses = dialer.resolve(target).await?;
-    let by_name = addresses.iter().all(|address| dialer.egress().is_allowed_by_name(address.ip()));
-    if asked.inside && !by_name { Err(net::DialError::Forbidden) } else { Ok(addresses) }
-}
-
 /// Hosts that the operator allows by name may be reached without TLS, and on any port.
 fn plain_hosts(dialer: net::Dialer) -> HostRule {
+    let resolve = net::Resolve::vetted(dialer);
     HostRule::new(move |host| {
-        let dialer = dialer.clone();
-        Box::pin(async move { vetted(&dialer, &Asked { host, inside: true }).await.is_ok() })
+        let resolve = resolve.clone();
+        Box::pin(async move { resolve.ask(HostLookup { host, inside: true }).await.is_ok() })
     })
 }
 

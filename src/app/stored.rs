@@ -32,7 +32,6 @@ pub enum StoredError {
 /// # Errors
 /// [`StoredError`], by what the operator does next.
 pub async fn open(config: &Config) -> Result<Store, StoredError> {
-    let url = config.store_url();
     if let Some(path) = config.embedded_file()
         && !path.exists()
     {
@@ -42,10 +41,18 @@ pub async fn open(config: &Config) -> Result<Store, StoredError> {
     if !key_file.exists() {
         return Err(StoredError::NoMasterKey(key_file));
     }
+    open_with(config, MasterKey::load(&key_file)?).await
+}
+
+/// The same with this key.
+///
+/// # Errors
+/// As [`open`]; `OpenError::MasterKey` when the store is sealed under another.
+pub(super) async fn open_with(config: &Config, master_key: MasterKey) -> Result<Store, StoredError> {
     let options = Options {
-        url: url.expose_secret().to_owned(),
+        url: config.store_url().expose_secret().to_owned(),
         blob_dir: config.node.data_dir.join("blobs"),
-        master_key: MasterKey::load(&key_file)?,
+        master_key,
     };
     Store::open_as_it_is(&options).await.map_err(|error| match error {
         OpenError::InUse(lock) => StoredError::InUse(lock),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    ADMIN_KEY_LEN_MIN, Config, Role,
+    ADMIN_KEY_LEN_MIN, Config, GrantBy, OauthProvider, Role,
     reader::{Origin, Reader},
 };
 
@@ -142,20 +142,44 @@ fn limits(config: &Config, fault: &mut Report<'_>) {
 
 fn oauth(config: &Config, fault: &mut Report<'_>) {
     for (name, provider) in &config.oauth.0 {
-        if provider.client_id.is_empty() {
+        let is_whole = provider.grant != GrantBy::User;
+        if is_whole {
+            whole_domains(name, provider, fault);
+        }
+        if provider.client_id.is_empty() && provider.grant != GrantBy::ServiceAccount {
             let advice = "the provider shows it where the application is registered";
             fault(&format!("oauth.{name}.client_id"), "is not set", advice);
         }
         if BUILT_IN_PROVIDERS.contains(&name.as_str()) {
             continue;
         }
-        for (key, missing) in
-            [("authorize_url", provider.authorize_url.is_none()), ("token_url", provider.token_url.is_none())]
-        {
+        for (key, missing) in [
+            ("authorize_url", provider.authorize_url.is_none() && !is_whole),
+            ("token_url", provider.token_url.is_none()),
+        ] {
             if missing {
                 let advice = "only google and microsoft are built in";
                 fault(&format!("oauth.{name}.{key}"), "is not set", advice);
             }
+        }
+    }
+}
+
+/// What an admin grants opens every mailbox of a domain: it has to be said which, and who may have them.
+fn whole_domains(name: &str, provider: &OauthProvider, fault: &mut Report<'_>) {
+    let is_service = provider.grant == GrantBy::ServiceAccount;
+    for (key, missing, advice) in [
+        ("domains", provider.domains.is_empty(), "the domains whose admin has granted this"),
+        ("workspaces", provider.workspaces.is_empty(), "the workspaces that may have mailboxes there"),
+        ("client_secret", !is_service && provider.client_secret.is_none(), "it alone shows who we are"),
+        (
+            "service_account_file",
+            is_service && provider.service_account_file.is_none(),
+            "the JSON key that the provider gave out",
+        ),
+    ] {
+        if missing {
+            fault(&format!("oauth.{name}.{key}"), "is not set", advice);
         }
     }
 }

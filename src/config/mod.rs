@@ -21,7 +21,8 @@ pub use sections::{
     Secrets, Smtp, Store, Sync, Tls,
 };
 pub use value::{
-    Bytes, DomainName, Endpoint, LogFormat, LogLevel, NameServer, Role, Security, parse_duration,
+    Bytes, DomainName, Endpoint, GrantBy, LogFormat, LogLevel, NameServer, Role, Security, TokenMechanism,
+    parse_duration,
 };
 
 use self::reader::Reader;

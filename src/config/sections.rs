@@ -10,7 +10,7 @@ use url::Url;
 
 use super::{
     reader::{Reader, Section},
-    value::{Bytes, DomainName, Endpoint, LogFormat, LogLevel, NameServer, Role},
+    value::{Bytes, DomainName, Endpoint, GrantBy, LogFormat, LogLevel, NameServer, Role, TokenMechanism},
 };
 
 const fn seconds(count: u64) -> Duration {
@@ -318,8 +318,18 @@ pub struct OauthProvider {
     pub token_url: Option<Url>,
     pub revoke_url: Option<Url>,
     pub scopes: Vec<String>,
+    /// The SASL mechanism that takes its tokens; `None` is what the provider is known for, else XOAUTH2.
+    pub mechanism: Option<TokenMechanism>,
     pub imap: Option<Endpoint>,
     pub smtp: Option<Endpoint>,
+    /// Whose permission it is.
+    pub grant: GrantBy,
+    /// The JSON key that the provider gave out, where the permission is a service account's.
+    pub service_account_file: Option<PathBuf>,
+    /// The domains that an admin has granted as a whole.
+    pub domains: Vec<DomainName>,
+    /// The workspaces, by slug or id, that may have mailboxes of these domains.
+    pub workspaces: Vec<String>,
 }
 
 impl Section for OauthProvider {
@@ -331,8 +341,13 @@ impl Section for OauthProvider {
             token_url: reader.setting("token_url", None),
             revoke_url: reader.setting("revoke_url", None),
             scopes: reader.setting("scopes", Vec::new()),
+            mechanism: reader.setting("mechanism", None),
             imap: reader.setting("imap", None),
             smtp: reader.setting("smtp", None),
+            grant: reader.setting("grant", GrantBy::User),
+            service_account_file: reader.setting("service_account_file", None),
+            domains: reader.setting("domains", Vec::new()),
+            workspaces: reader.setting("workspaces", Vec::new()),
         }
     }
 }

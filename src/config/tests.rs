@@ -371,8 +371,8 @@ fn code_elsewhere(directory: &Path) -> String {
     code
 }
 
-/// `[oauth.…]` is told to be read and used by nothing yet; `blobs.url` is refused unless it is empty.
-const USED_BY_NOTHING_YET: [&str; 2] = ["OauthProvider", "Blobs"];
+/// `blobs.url` is refused unless it is empty.
+const USED_BY_NOTHING_YET: [&str; 1] = ["Blobs"];
 
 #[test]
 fn every_option_does_something() {

@@ -151,6 +151,25 @@ pub enum Security {
     None,
 }
 
+/// The SASL mechanism that takes a provider's tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenMechanism {
+    XOAuth2,
+    /// RFC 7628.
+    OAuthBearer,
+}
+
+/// Who has given the permission that a provider's tokens stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantBy {
+    /// Each user, who signs in.
+    User,
+    /// An admin, to this gateway as a registered application, as at Microsoft.
+    ClientCredentials,
+    /// An admin, to a key that speaks for any user of his, as at Google.
+    ServiceAccount,
+}
+
 /// Where a provider's server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -276,6 +295,17 @@ from_string!(Role, "one of mx, submission, accounts, jobs, http", |text| Role::A
 from_string!(LogFormat, "text or json", |text| match text {
     "text" => Some(LogFormat::Text),
     "json" => Some(LogFormat::Json),
+    _ => None,
+});
+from_string!(TokenMechanism, "xoauth2 or oauthbearer", |text| match text {
+    "xoauth2" => Some(TokenMechanism::XOAuth2),
+    "oauthbearer" => Some(TokenMechanism::OAuthBearer),
+    _ => None,
+});
+from_string!(GrantBy, "one of user, client_credentials, service_account", |text| match text {
+    "user" => Some(GrantBy::User),
+    "client_credentials" => Some(GrantBy::ClientCredentials),
+    "service_account" => Some(GrantBy::ServiceAccount),
     _ => None,
 });
 from_string!(LogLevel, "one of error, warn, info, debug, trace", |text| {

@@ -38,10 +38,29 @@ pub struct AccountSettings {
     pub smtp: Endpoint,
 }
 
-/// What logs in. Sealed at rest under the account's own key; prints nothing.
+/// What is kept to log in with. Sealed at rest under the account's own key; prints no secret.
 #[derive(Debug, Clone)]
 pub enum Credentials {
-    Password { username: String, password: SecretString },
+    Password {
+        username: String,
+        password: SecretString,
+    },
+    /// Access tokens of a provider where the user has signed in, or his admin for all: they are kept apart, for they change.
+    OAuth2 {
+        /// As the operator's configuration calls it.
+        provider: String,
+        username: String,
+    },
+}
+
+impl Credentials {
+    /// Who logs in.
+    #[must_use]
+    pub fn username(&self) -> &str {
+        match self {
+            Self::Password { username, .. } | Self::OAuth2 { username, .. } => username,
+        }
+    }
 }
 
 /// The state of an account, as the contract names it.

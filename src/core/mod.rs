@@ -6,9 +6,11 @@ pub mod ids;
 
 pub mod account;
 pub mod account_cause;
+pub mod grant;
 pub mod inbound;
 pub mod message;
 pub mod people;
+pub mod provider;
 pub mod route;
 pub mod submission;
 pub mod webhook;

@@ -9,6 +9,7 @@ mod copies;
 pub mod erase;
 mod ingest;
 pub mod limits;
+pub mod login;
 pub mod notify;
 mod policy;
 mod process;
@@ -45,6 +46,7 @@ pub struct Gateway {
     pub queue: Queue,
     pub coord: Coord,
     pub dialer: ProviderDialer,
+    pub sign_in: login::SignIn,
     pub webhooks: Poster,
     /// The accounts that this process follows.
     pub followers: sync::Followers,

@@ -2,15 +2,28 @@
 //!
 //! Not here: trying them. Whether a login works is found out by the worker and told in the account's status.
 
+use std::sync::Arc;
+
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{Api, field, host, openapi::SecurityWord, problem::Problem};
-use crate::core::account::{Credentials, Endpoint, Security};
+use super::{Api, access::Access, field, host, openapi::SecurityWord, problem::Problem};
+use crate::{
+    account::oauth::{Providers, Registered},
+    core::{
+        account::{Account, Credentials, Endpoint, Security},
+        ids::AccountId,
+    },
+    flow,
+    mail::Address,
+    store::Tx,
+};
 
-/// Longest login name and password, in characters; access tokens of some providers are long.
+/// Longest login name and password, in characters.
 const LOGIN_CHARS_MAX: usize = 1024;
+/// Longest refresh token, in characters: those of some providers are long.
+const TOKEN_CHARS_MAX: usize = 8192;
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -35,30 +48,49 @@ impl EndpointInput {
     }
 }
 
-/// How the gateway is to log in. This release knows passwords, app passwords among them.
+/// How the gateway is to log in: by a password, an app password among them, or by what a provider has granted.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Auth)]
 pub(super) struct AuthInput {
+    /// `password` or `oauth2`.
     #[serde(rename = "type")]
     #[schema(example = "password")]
     kind: String,
+    /// With `oauth2` the account's address when left out.
     username: Option<String>,
     #[schema(value_type = Option<String>, format = Password)]
     password: Option<SecretString>,
+    /// With `oauth2`: a provider that the operator has registered this gateway with.
     provider: Option<String>,
+    /// With `oauth2`: what the provider gave when the user allowed access. Left out where an admin has granted a whole domain.
     #[schema(value_type = Option<String>, format = Password)]
     refresh_token: Option<SecretString>,
 }
 
+/// What logs in.
+pub(super) enum Auth {
+    Password(Credentials),
+    OAuth2 {
+        /// As the operator calls it.
+        provider: String,
+        registered: Arc<Registered>,
+        username: Option<String>,
+        /// `None` where an admin has granted a whole domain.
+        refresh_token: Option<SecretString>,
+    },
+}
+
 impl AuthInput {
-    pub(super) fn check(self) -> Result<Credentials, Problem> {
-        if self.kind == "oauth2" {
-            return Err(passwords_only("auth.type"));
+    pub(super) fn check(self, providers: &Providers) -> Result<Auth, Problem> {
+        match self.kind.as_str() {
+            "password" => self.password().map(Auth::Password),
+            "oauth2" => self.oauth2(providers),
+            _ => Err(Problem::invalid("auth.type", "It must be \"password\" or \"oauth2\".")),
         }
-        if self.kind != "password" {
-            return Err(Problem::invalid("auth.type", "It must be \"password\"."));
-        }
+    }
+
+    fn password(self) -> Result<Credentials, Problem> {
         for (param, given) in
             [("auth.provider", self.provider.is_some()), ("auth.refresh_token", self.refresh_token.is_some())]
         {
@@ -66,18 +98,120 @@ impl AuthInput {
                 return Err(Problem::invalid(param, "It does not go with a password."));
             }
         }
-        let username =
-            self.username.ok_or_else(|| Problem::invalid("auth.username", "The field is missing."))?;
-        let password =
-            self.password.ok_or_else(|| Problem::invalid("auth.password", "The field is missing."))?;
+        let username = self.username.ok_or_else(missing("auth.username"))?;
+        let password = self.password.ok_or_else(missing("auth.password"))?;
         login("auth.", &username, password)
+    }
+
+    fn oauth2(self, providers: &Providers) -> Result<Auth, Problem> {
+        if self.password.is_some() {
+            return Err(Problem::invalid("auth.password", "It does not go with oauth2."));
+        }
+        let provider = self.provider.ok_or_else(missing("auth.provider"))?;
+        let registered = providers.named(&provider).ok_or_else(|| {
+            let known = providers.names().collect::<Vec<_>>().join(", ");
+            Problem::invalid("auth.provider", "This gateway is registered with no such provider.")
+                .advice(format!("There are: {known}. The operator adds others under [oauth.…]."))
+        })?;
+        let refresh_token = match (self.refresh_token, &registered.domains) {
+            (Some(token), None) => Some(secret("auth.refresh_token", token)?),
+            (None, None) => return Err(missing("auth.refresh_token")()),
+            (Some(_), Some(_)) => {
+                let detail = "An admin has granted the whole domain: there is no token of one user.";
+                return Err(Problem::invalid("auth.refresh_token", detail));
+            }
+            (None, Some(_)) => None,
+        };
+        let username = self.username.map(|name| field::line("auth.username", &name, LOGIN_CHARS_MAX));
+        Ok(Auth::OAuth2 { provider, registered, username: username.transpose()?, refresh_token })
     }
 }
 
-/// This release connects accounts by password.
-pub(super) fn passwords_only(param: &'static str) -> Problem {
-    Problem::invalid(param, "This release connects accounts by password only.")
-        .advice("Give imap, smtp and auth of type \"password\"; many providers issue app passwords for this.")
+impl Auth {
+    /// Where the provider's servers are, as far as that is known.
+    pub(super) fn servers(&self) -> (Option<&Endpoint>, Option<&Endpoint>) {
+        match self {
+            Self::Password(_) => (None, None),
+            Self::OAuth2 { registered, .. } => (registered.imap.as_ref(), registered.smtp.as_ref()),
+        }
+    }
+
+    /// What is kept of it for the account of this address.
+    pub(super) fn credentials(&self, email: &Address) -> Credentials {
+        match self {
+            Self::Password(credentials) => credentials.clone(),
+            Self::OAuth2 { provider, username, .. } => {
+                let username = username.clone().unwrap_or_else(|| email.to_string());
+                Credentials::OAuth2 { provider: provider.clone(), username }
+            }
+        }
+    }
+
+    /// Keeps what the login needs beside the credentials, in place of what an earlier one needed.
+    pub(super) async fn keep_grant(self, tx: &mut Tx, account: AccountId) -> Result<(), Problem> {
+        match self {
+            Self::Password(_) => tx.forget_grant(account).await?,
+            Self::OAuth2 { refresh_token, .. } => {
+                flow::login::begin_grant(tx, account, refresh_token, flow::now()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What an admin has granted for a whole domain is for the workspaces that the operator names, and for nobody who may act
+    /// for himself alone: with it any mailbox there could be read. Its tokens go to the provider's own servers and to no other.
+    pub(super) async fn require_right(
+        &self,
+        api: &Api,
+        access: &Access,
+        account: &Account,
+    ) -> Result<(), Problem> {
+        let Self::OAuth2 { registered, .. } = self else { return Ok(()) };
+        let Some(domains) = &registered.domains else { return Ok(()) };
+        access.act_for_all()?;
+        let settings = &account.settings;
+        for (param, server, own) in
+            [("imap", &settings.imap, &registered.imap), ("smtp", &settings.smtp, &registered.smtp)]
+        {
+            if Some(server) != own.as_ref() {
+                return Err(Problem::invalid(param, "The grant is for the provider's own servers alone."));
+            }
+        }
+        let workspace = api.store().system_read().await?.workspace(access.workspace).await?;
+        let workspace = workspace.ok_or_else(Problem::not_found)?;
+        let (id, credentials) = (workspace.id.to_string(), self.credentials(&account.email));
+        let mailbox = Address::parse(credentials.username())
+            .map_err(|_| Problem::invalid("auth.username", "It must be an address of the domain."))?;
+        match domains.covers(&mailbox, &[&workspace.slug, &id]) {
+            true => Ok(()),
+            false => Err(Problem::forbidden(
+                "The provider's grant does not cover this mailbox for this workspace.",
+                "The operator says which domains and workspaces it covers, under [oauth.…].",
+            )),
+        }
+    }
+}
+
+fn missing(param: &'static str) -> impl Fn() -> Problem {
+    move || Problem::invalid(param, "The field is missing.")
+}
+
+/// A provider alone does not say how to log in.
+pub(super) fn needs_sign_in(param: &'static str) -> Problem {
+    Problem::invalid(param, "The user has to sign in at the provider himself.").advice(
+        "Give him a connect link, or give auth of type \"oauth2\" with the refresh token that you have.",
+    )
+}
+
+fn secret(param: &str, secret: SecretString) -> Result<SecretString, Problem> {
+    let text = secret.expose_secret();
+    if text.is_empty() || text.chars().count() > TOKEN_CHARS_MAX {
+        return Err(Problem::invalid(param, format!("It must have 1 to {TOKEN_CHARS_MAX} characters.")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Problem::invalid(param, "It holds line breaks or control characters."));
+    }
+    Ok(secret)
 }
 
 /// A login name and a password, as they go into LOGIN and PLAIN: neither may hold what ends a line or a field.
@@ -101,14 +235,19 @@ mod tests {
 
     #[track_caller]
     fn check(json: &str, param: &str) {
-        let problem = from_slice::<AuthInput>(json.as_bytes()).and_then(AuthInput::check).unwrap_err();
+        let problem = from_slice::<AuthInput>(json.as_bytes())
+            .and_then(|input| input.check(&Providers::default()))
+            .err()
+            .expect(json);
         assert_eq!(problem.param.as_deref(), Some(param), "{json}");
         assert!(!problem.detail.contains("hunter2"));
     }
 
     #[test]
     fn a_login_is_a_name_and_a_password_that_end_no_line() {
-        check(r#"{"type":"oauth2","provider":"google","refresh_token":"hunter2"}"#, "auth.type");
+        check(r#"{"type":"oauth2","provider":"nobody","refresh_token":"hunter2"}"#, "auth.provider");
+        check(r#"{"type":"oauth2","refresh_token":"hunter2"}"#, "auth.provider");
+        check(r#"{"type":"oauth2","provider":"nobody","password":"hunter2"}"#, "auth.password");
         check(r#"{"type":"kerberos"}"#, "auth.type");
         check(r#"{"type":"password","username":"a"}"#, "auth.password");
         check(r#"{"type":"password","password":"hunter2"}"#, "auth.username");
@@ -122,7 +261,11 @@ mod tests {
         check(r#"{"type":"password","username":"a","password":7}"#, "password");
         let good =
             from_slice::<AuthInput>(br#"{"type":"password","username":"a","password":" p "}"#).unwrap();
-        let Ok(Credentials::Password { username, password }) = good.check() else { panic!("refused") };
+        let Ok(Auth::Password(Credentials::Password { username, password })) =
+            good.check(&Providers::default())
+        else {
+            panic!("refused")
+        };
         assert_eq!((username.as_str(), password.expose_secret()), ("a", " p "));
     }
 }

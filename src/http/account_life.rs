@@ -178,6 +178,7 @@ async fn disconnect(
     let mut account = own_account(&mut work, &access, id).await?;
     let state = account.status.state;
     let policy = flow::policy_of(&mut work, Some(account.user_id)).await?.settings;
+    let parting = api.gateway.sign_in.parting(&mut work, id).await?;
     match choice(input.value.history, policy.on_disconnect)? {
         _ if state.is_erased() => {}
         History::Erase => {
@@ -194,6 +195,9 @@ async fn disconnect(
     view.receipt = work.receipt(id).await?.map(Into::into);
     let response = work.finish(Answer::ok(&view)).await?;
     api.look_now(id);
+    if let Some(parting) = parting {
+        api.gateway.sign_in.give_back(parting);
+    }
     Ok(response)
 }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{
     Api,
     access::Access,
-    account_input::{AuthInput, EndpointInput, passwords_only},
+    account_input::{Auth, AuthInput, EndpointInput, needs_sign_in},
     account_life,
     account_view::{AccountView, ErrorView, StatusView},
     body::{Input, Nothing, Parameters, PathId},
@@ -29,7 +29,9 @@ use super::{
 };
 use crate::{
     core::{
-        account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials},
+        account::{
+            Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint,
+        },
         ids::{AccountId, Id as _, UserId},
         policy::{Settings, settings::ConnectRole},
     },
@@ -62,16 +64,16 @@ struct NewAccount {
 }
 
 impl NewAccount {
-    async fn check(self, api: &Api) -> Result<(Account, Credentials), Problem> {
+    async fn check(self, api: &Api) -> Result<(Account, Auth), Problem> {
         if self.provider.is_some() {
-            return Err(passwords_only("provider"));
+            return Err(needs_sign_in("provider"));
         }
         let missing = |param: &'static str| move || Problem::invalid(param, "The field is missing.");
-        let imap = self.imap.ok_or_else(missing("imap"))?;
-        let smtp = self.smtp.ok_or_else(missing("smtp"))?;
-        let credentials = self.auth.ok_or_else(missing("auth"))?.check()?;
-        let settings =
-            AccountSettings { imap: imap.check(api, "imap").await?, smtp: smtp.check(api, "smtp").await? };
+        let auth = self.auth.ok_or_else(missing("auth"))?.check(api.gateway.sign_in.providers())?;
+        let (known_imap, known_smtp) = auth.servers();
+        let imap = server(api, ("imap", self.imap), known_imap).await?;
+        let smtp = server(api, ("smtp", self.smtp), known_smtp).await?;
+        let settings = AccountSettings { imap, smtp };
         let email = own_address(api, self.email)?;
         let now = flow::now();
         let status = connecting(now);
@@ -86,8 +88,21 @@ impl NewAccount {
                 connected_at: now,
                 generation: 0,
             },
-            credentials,
+            auth,
         ))
+    }
+}
+
+/// A server as the caller names it, else as it is known.
+async fn server(
+    api: &Api,
+    (param, given): (&'static str, Option<EndpointInput>),
+    known: Option<&Endpoint>,
+) -> Result<Endpoint, Problem> {
+    match (given, known) {
+        (Some(given), _) => given.check(api, param).await,
+        (None, Some(known)) => Ok(known.clone()),
+        (None, None) => Err(Problem::invalid(param, "The field is missing.")),
     }
 }
 
@@ -118,12 +133,14 @@ pub(super) fn connecting(since: jiff::Timestamp) -> AccountStatus {
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts", tag = "accounts", operation_id = "create_account",
     request_body = NewAccount, responses((status = 201, body = AccountView)))]
 async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>) -> Result<Response, Stop> {
-    let (mut account, credentials) = input.value.check(&api).await?;
+    let (mut account, auth) = input.value.check(&api).await?;
+    auth.require_right(&api, &access, &account).await?;
     access.act_as(account.user_id)?;
     let mut work = input.stamp.begin(&api, &access).await?;
     require_user(&mut work, "user_id", account.user_id).await?;
     require_role(&mut work, &access, account.user_id).await?;
-    work.insert_account(&account, &credentials).await?;
+    work.insert_account(&account, &auth.credentials(&account.email)).await?;
+    auth.keep_grant(&mut work, account.id).await?;
     // Filing before users, as whoever files takes them.
     work.lock_filing().await?;
     own_address_of(&mut work, &access, &account).await?;
@@ -304,11 +321,11 @@ async fn change(
         None => None,
     };
     let email = email.map(|email| own_address(&api, email)).transpose()?;
-    let credentials = auth.map(AuthInput::check).transpose()?;
+    let auth = auth.map(|auth| auth.check(api.gateway.sign_in.providers())).transpose()?;
     let mut tx = api.store().begin(access.workspace).await?;
     let mut account = tx.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
     account_life::require_not_erased(account.status.state)?;
-    if credentials.is_some() {
+    if auth.is_some() {
         require_role(&mut tx, &access, account.user_id).await?;
     }
     let old_settings = account.settings.clone();
@@ -316,7 +333,9 @@ async fn change(
     account.email = email.unwrap_or(account.email);
     account.settings.imap = imap.unwrap_or(account.settings.imap);
     account.settings.smtp = smtp.unwrap_or(account.settings.smtp);
-    if credentials.is_none() {
+    if let Some(auth) = &auth {
+        auth.require_right(&api, &access, &account).await?;
+    } else {
         require_login(account.status.state)?;
         require_login_for_new_hosts(&old_settings, &account.settings)?;
     }
@@ -327,13 +346,15 @@ async fn change(
         tx.lock_filing().await?;
         own_address_of(&mut tx, &access, &account).await?;
     }
-    if let Some(credentials) = &credentials {
+    if let Some(auth) = auth {
+        let credentials = auth.credentials(&account.email);
         if is_renamed {
             move_to(&mut tx, &mut account).await?;
-        } else if may_be_another(&mut tx, &account, (&old_settings, credentials)).await? {
+        } else if may_be_another(&mut tx, &account, (&old_settings, &credentials)).await? {
             tx.begin_generation(id).await?;
         }
-        tx.replace_credentials(id, credentials).await?;
+        tx.replace_credentials(id, &credentials).await?;
+        auth.keep_grant(&mut tx, id).await?;
     }
     if matches!(account.status.state, AccountState::Paused | AccountState::WaitingForQuota) {
         tx.fence_account(id).await?;
@@ -377,13 +398,12 @@ async fn may_be_another(
     account: &Account,
     (old, new): (&AccountSettings, &Credentials),
 ) -> Result<bool, Problem> {
-    let Credentials::Password { username, .. } = new;
     let was = match tx.credentials(account.id).await {
         Ok(was) => was,
         Err(error) if error.is_lasting() => None,
         Err(error) => return Err(error.into()),
     };
-    let is_same = was.is_some_and(|Credentials::Password { username: was, .. }| was == *username);
+    let is_same = was.is_some_and(|was| was.username() == new.username());
     Ok(!is_same || old.imap.host != account.settings.imap.host)
 }
 

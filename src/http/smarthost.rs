@@ -94,10 +94,8 @@ fn domains(given: &[String]) -> Result<Vec<String>, Problem> {
 
 async fn view(session: &mut Session) -> Result<SmarthostView, Problem> {
     let smarthost = session.smarthost().await?.ok_or_else(Problem::not_found)?;
-    let username = match session.smarthost_credentials().await? {
-        Some(Credentials::Password { username, .. }) => username,
-        None => String::new(),
-    };
+    let credentials = session.smarthost_credentials().await?;
+    let username = credentials.map(|credentials| credentials.username().to_owned()).unwrap_or_default();
     let Smarthost { endpoint: Endpoint { host, port, security }, from_domains } = smarthost;
     Ok(SmarthostView { host, port, security, username, from_domains })
 }

@@ -11,16 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Api, ApiState, HostRule};
 use crate::{
-    account::ProviderDialer,
+    account::{ProviderDialer, oauth::Providers},
     coord::Coord,
     core::attribution::OurDomains,
-    flow::{Gateway, LoopBrake, Settings, sync::Followers},
+    flow::{Gateway, LoopBrake, Settings, login::SignIn, sync::Followers},
     imap,
     net::{self, Egress, Resolver},
     queue::Queue,
     smtp,
     store::Store,
-    webhook::{Poster, Resolve},
+    webhook::Poster,
 };
 
 pub(super) fn api(store: Store) -> Api {
@@ -41,7 +41,7 @@ pub(super) fn api(store: Store) -> Api {
 fn gateway(store: Store) -> Gateway {
     let tls = net::client_config(None).unwrap();
     let nowhere =
-        Resolve::new(|_| Box::pin(std::future::ready(Err(std::io::ErrorKind::PermissionDenied.into()))));
+        net::Resolve::new(|_| Box::pin(std::future::ready(Err(std::io::ErrorKind::PermissionDenied.into()))));
     let webhooks = Poster::new(nowhere, &tls).unwrap();
     let dialer = net::Dialer::new(Resolver::System, Egress::default(), tls, Duration::from_secs(5));
     let (limits, deadlines) = (imap::Limits::default(), imap::Deadlines::default());
@@ -64,6 +64,7 @@ fn gateway(store: Store) -> Gateway {
         queue: Queue::new(store.clone()),
         coord: Coord::local(),
         dialer,
+        sign_in: SignIn::new(Providers::default()),
         webhooks,
         followers: Followers::new(1),
         brake: LoopBrake::default(),

@@ -7,9 +7,11 @@ mod egress;
 mod listen;
 mod resolve;
 mod tls;
+mod web;
 
 pub use dial::{DialError, Dialer, Security, Stream, Target};
 pub use egress::{Egress, is_public};
 pub use listen::bind;
 pub use resolve::{Resolver, ResolverError};
 pub use tls::{Certificates, TlsError, client_config, install_provider};
+pub use web::{HostLookup, Resolve, Web, WebError, read_body, retry_after};

@@ -190,7 +190,7 @@ impl Tx {
         changed(self.execute(query).await?)
     }
 
-    /// Forgets what logs in. The account's key stays, since it seals its mail too.
+    /// Forgets what logs in, and what a provider has granted. The account's key stays, since it seals its mail too.
     ///
     /// # Errors
     /// `Missing` when there is no such account.
@@ -199,7 +199,8 @@ impl Tx {
             .bind(self.workspace())
             .bind(id)
             .bind(Vec::new());
-        changed(self.execute(query).await?)
+        changed(self.execute(query).await?)?;
+        self.forget_grant(id).await
     }
 
     /// Sets the status. An account fails from its first error until anything else becomes of it.

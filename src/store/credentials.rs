@@ -14,14 +14,30 @@ use crate::core::account::Credentials;
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 enum Written<'a> {
-    Password { username: &'a str, password: &'a str },
+    Password {
+        username: &'a str,
+        password: &'a str,
+    },
+    #[serde(rename = "oauth2")]
+    OAuth2 {
+        provider: &'a str,
+        username: &'a str,
+    },
 }
 
 /// The same, read back.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 enum Stored {
-    Password { username: String, password: SecretString },
+    Password {
+        username: String,
+        password: SecretString,
+    },
+    #[serde(rename = "oauth2")]
+    OAuth2 {
+        provider: String,
+        username: String,
+    },
 }
 
 pub(super) async fn seal(
@@ -34,6 +50,7 @@ pub(super) async fn seal(
         Credentials::Password { username, password } => {
             Written::Password { username, password: password.expose_secret() }
         }
+        Credentials::OAuth2 { provider, username } => Written::OAuth2 { provider, username },
     };
     let text = serde_json::to_vec(&written).map(Zeroizing::new).expect("texts serialise");
     tx.seal(key, place, &text).await
@@ -51,5 +68,6 @@ pub(super) async fn open(
         serde_json::from_slice(&text).map_err(|_| Error::Corrupt("credentials: unreadable".into()))?;
     Ok(match stored {
         Stored::Password { username, password } => Credentials::Password { username, password },
+        Stored::OAuth2 { provider, username } => Credentials::OAuth2 { provider, username },
     })
 }

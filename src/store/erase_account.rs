@@ -368,7 +368,7 @@ impl Tx {
         .bind(json_text(&settings))
         .bind(Vec::new());
         changed(self.execute(query).await?)?;
-        for table in ["mailboxes", "account_errors", "send_rests"] {
+        for table in ["mailboxes", "account_errors", "send_rests", "grants"] {
             let query = sql(format!("delete from {table} where workspace = $1 and account = $2"));
             self.execute(query.bind(workspace).bind(account)).await?;
         }

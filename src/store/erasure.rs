@@ -9,7 +9,7 @@ use super::{Error, Store, Tx, columns::changed, sql::sql};
 use crate::core::{ids::WorkspaceId, job::JobKind};
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 38] = [
+const TABLES: [&str; 39] = [
     "jobs",
     "lanes",
     "sightings",
@@ -34,6 +34,7 @@ const TABLES: [&str; 38] = [
     "account_errors",
     "account_addresses",
     "send_rests",
+    "grants",
     "accounts",
     "limits",
     "usage_counts",
@@ -51,12 +52,13 @@ const TABLES: [&str; 38] = [
 ];
 
 /// Those that go at once: logins, ways in, keys. A workspace has few rows of them.
-const AT_ONCE: [&str; 8] = [
+const AT_ONCE: [&str; 9] = [
     "api_keys",
     "routes",
     "webhooks",
     "mailboxes",
     "account_errors",
+    "grants",
     "accounts",
     "smarthosts",
     "content_keys",

@@ -219,22 +219,51 @@ impl Vault {
         }
     }
 
+    pub(super) fn master(&self) -> &MasterKey {
+        &self.master
+    }
+
     /// Only of keys that are durably in the database: what an unknown key seals is lost.
     pub(super) async fn remember(&self, id: (WorkspaceId, Uuid), key: Arc<ContentKey>) {
         self.keys.insert(id, key).await;
     }
 
     fn wrap(&self, workspace: WorkspaceId, id: Uuid, key: &ContentKey) -> Vec<u8> {
+        self.master.wrap(workspace, id, key)
+    }
+
+    fn unwrap(&self, workspace: WorkspaceId, id: Uuid, wrapped: &[u8]) -> Result<ContentKey, Error> {
+        self.master.unwrap(workspace, id, wrapped)
+    }
+}
+
+impl MasterKey {
+    fn wrap(&self, workspace: WorkspaceId, id: Uuid, key: &ContentKey) -> Vec<u8> {
         let place = Place::new("content_keys", "wrapped", id);
-        seal(&self.master.0, &place.associated_data(workspace, id), key.0.as_slice())
+        seal(&self.0, &place.associated_data(workspace, id), key.0.as_slice())
     }
 
     fn unwrap(&self, workspace: WorkspaceId, id: Uuid, wrapped: &[u8]) -> Result<ContentKey, Error> {
         let place = Place::new("content_keys", "wrapped", id);
-        let key = open(&self.master.0, &place.associated_data(workspace, id), wrapped).map(Zeroizing::new);
+        let key = open(&self.0, &place.associated_data(workspace, id), wrapped).map(Zeroizing::new);
         key.and_then(|key| <[u8; KEY_BYTES]>::try_from(key.as_slice()).ok())
             .map(|key| ContentKey(Zeroizing::new(key)))
             .ok_or_else(|| Error::Corrupt("a content key does not open under this master key".to_owned()))
+    }
+
+    /// A content key that another master key has wrapped, wrapped by this one.
+    pub(super) fn rewrap(
+        &self,
+        old: &Self,
+        (workspace, id): (WorkspaceId, Uuid),
+        wrapped: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        Ok(self.wrap(workspace, id, &old.unwrap(workspace, id, wrapped)?))
+    }
+
+    /// What shows that a store is sealed under this key.
+    pub(super) fn proof(&self) -> Vec<u8> {
+        seal(&self.0, PROOF_PLACE, PROOF)
     }
 }
 
@@ -255,7 +284,7 @@ impl Store {
     async fn read_or_write_proof(&self) -> Result<bool, Error> {
         let master = &self.0.vault.master.0;
         let mut system = self.system().await?;
-        let proof = seal(master, PROOF_PLACE, PROOF);
+        let proof = self.0.vault.master.proof();
         let insert = sql("insert into vault (id, proof) values (1, $1) on conflict do nothing").bind(proof);
         system.execute(insert).await?;
         let row = system.fetch_one(sql("select proof from vault where id = 1")).await?;

@@ -8,5 +8,5 @@ mod post;
 mod sign;
 
 pub use places::{Place, Room};
-pub use post::{Asked, Failure, Posted, Poster, PosterError, Resolve};
+pub use post::{Failure, Posted, Poster};
 pub use sign::{Post, Signature, sign};

@@ -2,38 +2,29 @@
 //!
 //! Not here: trying again. An endpoint is hostile until it has answered, and after that too.
 
-use std::{error::Error as StdError, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use futures_util::StreamExt as _;
 use reqwest::{
-    Client, Response, StatusCode, Url,
-    dns::{Addrs, Name, Resolving},
-    header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER},
-    redirect,
+    Response, StatusCode, Url,
+    header::{CONTENT_TYPE, HeaderMap},
 };
 use secrecy::SecretString;
-use url::Host;
 
 use super::{
     Post,
     places::{Place, Places, Room},
     sign,
 };
-use crate::core::ids::{WebhookId, WorkspaceId};
+use crate::{
+    core::ids::{WebhookId, WorkspaceId},
+    net::{Resolve, Web, WebError, retry_after},
+};
 
 /// From connecting to the last octet of the answer (contract: 2xx within 15 s).
 const POST_TIMEOUT: Duration = Duration::from_secs(15);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The port of endpoints in public. Others only where the operator allows the address by name: with any port open,
-/// tenants would have a port scanner.
-const PUBLIC_PORT: u16 = 443;
 /// Octets of an answer that are read, so that the connection can serve again; what they say is ignored.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
-/// The longest that an endpoint may ask us to wait; beyond it our own schedule decides.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
-/// Connections kept for the next post, for each host.
-const IDLE_PER_HOST_MAX: usize = 2;
-const USER_AGENT: &str = concat!("Mailweave/", env!("CARGO_PKG_VERSION"));
 
 /// What became of a post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,67 +75,11 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Why nothing can be posted at all.
-#[derive(Debug, thiserror::Error)]
-pub enum PosterError {
-    #[error("the HTTP client cannot be made")]
-    Client(#[source] reqwest::Error),
-}
-
-/// Finds the addresses of a host, each of them one that may be connected to; an error when one is not.
-#[derive(Clone)]
-pub struct Resolve(Arc<dyn Fn(Asked) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>);
-
-/// A host to be resolved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// A name, or an address without brackets.
-    pub host: String,
-    /// Only addresses that the operator allows by name will do: no others are reached without TLS or on another port than
-    /// 443.
-    pub inside: bool,
-}
-
-impl Resolve {
-    pub fn new(
-        resolve: impl Fn(Asked) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync + 'static,
-    ) -> Self {
-        Self(Arc::new(resolve))
-    }
-
-    fn ask(&self, host: String, inside: bool) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
-        (self.0)(Asked { host, inside })
-    }
-}
-
-/// What reqwest connects to: the addresses that were vetted, asked for once, so that a second answer of the name server
-/// cannot lead elsewhere (DNS rebinding).
-struct Vetted {
-    resolve: Resolve,
-    inside: bool,
-}
-
-impl reqwest::dns::Resolve for Vetted {
-    fn resolve(&self, name: Name) -> Resolving {
-        let asked = self.resolve.ask(name.as_str().to_owned(), self.inside);
-        let addresses = asked.map(|found| match found {
-            // Port 0 stands for the URL's: only the address was asked for.
-            Ok(addresses) => Ok(Box::new(addresses.into_iter().map(|a| SocketAddr::new(a.ip(), 0))) as Addrs),
-            Err(error) => Err(Box::new(error) as Box<dyn StdError + Send + Sync>),
-        });
-        Box::pin(addresses)
-    }
-}
-
 /// Posts events. Clones share their connections and places.
 #[derive(Clone)]
 pub struct Poster {
-    resolve: Resolve,
+    web: Web,
     places: Places,
-    /// For endpoints in public: TLS, on their one port.
-    public: Client,
-    /// For those that the operator allows by name.
-    inside: Client,
 }
 
 impl Poster {
@@ -152,9 +87,8 @@ impl Poster {
     ///
     /// # Errors
     /// When the client cannot be made of this.
-    pub fn new(resolve: Resolve, tls: &rustls::ClientConfig) -> Result<Self, PosterError> {
-        let client = |inside| client(&resolve, inside, tls).map_err(PosterError::Client);
-        Ok(Self { public: client(false)?, inside: client(true)?, resolve, places: Places::default() })
+    pub fn new(resolve: Resolve, tls: &rustls::ClientConfig) -> Result<Self, WebError> {
+        Ok(Self { web: Web::new(resolve, tls, POST_TIMEOUT)?, places: Places::default() })
     }
 
     /// Takes a place for a post, waiting a moment for it; `None` when there is none.
@@ -167,7 +101,8 @@ impl Poster {
     /// Cancelling it leaves open whether the endpoint has seen the post: it will be posted again.
     pub async fn post(&self, url: &str, secrets: &[SecretString], post: Post<'_>) -> Posted {
         let failed = |failure| Posted::Failed { failure, retry_after: None };
-        let Some((client, url)) = self.endpoint(url).await else { return failed(Failure::Forbidden) };
+        let Ok(url) = Url::parse(url) else { return failed(Failure::Forbidden) };
+        let Some(client) = self.web.client(&url).await else { return failed(Failure::Forbidden) };
         let Some(signature) = sign(secrets, post) else { return failed(Failure::Unsigned) };
         let sent = client
             .post(url)
@@ -192,40 +127,6 @@ impl Poster {
             }
         }
     }
-
-    /// The client for a url, if it may be posted to. reqwest asks no resolver about an address: that is vetted here.
-    async fn endpoint(&self, url: &str) -> Option<(&Client, Url)> {
-        let url = Url::parse(url).ok()?;
-        let inside = match url.scheme() {
-            "https" => url.port_or_known_default() != Some(PUBLIC_PORT),
-            "http" => true,
-            _ => return None,
-        };
-        let address = match url.host()? {
-            Host::Domain(_) => None,
-            Host::Ipv4(address) => Some(address.to_string()),
-            Host::Ipv6(address) => Some(address.to_string()),
-        };
-        if let Some(address) = address {
-            self.resolve.ask(address, inside).await.ok()?;
-        }
-        Some((if inside { &self.inside } else { &self.public }, url))
-    }
-}
-
-fn client(resolve: &Resolve, inside: bool, tls: &rustls::ClientConfig) -> Result<Client, reqwest::Error> {
-    Client::builder()
-        .tls_backend_preconfigured(tls.clone())
-        .dns_resolver(Vetted { resolve: resolve.clone(), inside })
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .https_only(!inside)
-        .referer(false)
-        .user_agent(USER_AGENT)
-        .timeout(POST_TIMEOUT)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-        .build()
 }
 
 fn judge(status: StatusCode, headers: &HeaderMap) -> Posted {
@@ -236,12 +137,6 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> Posted {
             Posted::Failed { failure: Failure::Status(status.as_u16()), retry_after: retry_after(headers) }
         }
     }
-}
-
-/// `Retry-After` in seconds; the form with a date is for browsers.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
 /// Reads a little of the answer, within the time of the post; whoever answers more loses his connection.

@@ -18,7 +18,7 @@ use crate::{
     coord::Subscription,
     core::{account::AccountState, ids::AccountId, retry},
     flow::{
-        self, Gateway,
+        self, Gateway, login,
         sync::{self, Failure, Memory},
     },
     store::{self, Lease, Leased},
@@ -293,7 +293,11 @@ async fn keep_following(gateway: &Gateway, leased: Leased, stop: &CancellationTo
         tokio::select! { () = stop.cancelled() => {} () = sleep(pause) => {} }
     }
     while !stop.is_cancelled() {
-        let Err(failure) = sync::follow(gateway, leased, stop, &mut memory).await else { return };
+        let followed = tokio::select! {
+            followed = sync::follow(gateway, leased, stop, &mut memory) => followed,
+            trouble = login::keep_good(gateway, (leased.workspace, leased.account)) => Err(trouble.into()),
+        };
+        let Err(failure) = followed else { return };
         let health = Health::of(&memory);
         failures = if health == Health::Lasting { 1 } else { failures.saturating_add(1) };
         let Some(pause) = after(gateway, leased, &failure, (failures, health)).await else { return };
@@ -390,16 +394,20 @@ fn pause(trouble: &Trouble, (failures, health): (u32, Health), jitter: f64) -> O
     let usual = retry::connection(failures, jitter);
     let long = retry::connection(failures.saturating_add(SEVERE), jitter);
     Some(match trouble {
-        Trouble::Credentials(_) | Trouble::Revoked(_) | Trouble::NotEnabled(_) | Trouble::LostLogin => {
-            return None;
-        }
+        Trouble::Credentials(_)
+        | Trouble::Revoked(_)
+        | Trouble::SignIn(_)
+        | Trouble::NotEnabled(_)
+        | Trouble::LostLogin => return None,
         // A server that ends good sessions says so too, as when it restarts: then the usual pause will do.
         Trouble::Throttled { wait, .. } => {
             let own = if health == Health::Failed { long } else { usual };
             Pause { length: wait.unwrap_or(own), may_be_cut: false }
         }
         Trouble::UnstableIds => Pause { length: UNSTABLE_PAUSE, may_be_cut: false },
-        Trouble::Misbehaving(_) | Trouble::Unreadable => Pause { length: long, may_be_cut: true },
+        Trouble::Misbehaving(_) | Trouble::Unreadable | Trouble::Registration(_) => {
+            Pause { length: long, may_be_cut: true }
+        }
         _ => Pause { length: usual, may_be_cut: true },
     })
 }
@@ -425,6 +433,8 @@ mod tests {
         check(Trouble::Credentials(text()), 1, None);
         check(Trouble::LostLogin, 1, None);
         check(Trouble::Revoked(text()), 1, None);
+        check(Trouble::SignIn(text()), 1, None);
+        check(Trouble::Registration(text()), 1, Some((80, true)));
         check(Trouble::NotEnabled(text()), 1, None);
         check(Trouble::Unreadable, 4, Some((600, true)));
         let wait = Some(Duration::from_secs(178));

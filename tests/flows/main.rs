@@ -51,6 +51,7 @@ mod subjects;
 mod submission;
 mod submission_refusals;
 mod threads;
+mod tokens;
 mod visible;
 mod way_out;
 mod webhooks;

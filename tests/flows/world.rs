@@ -69,7 +69,12 @@ impl World {
 
     /// The same with what `adjust` changes of the gateway's configuration.
     pub fn with(engine: Engine, adjust: impl FnOnce(&mut Config)) -> Self {
-        let dovecot = Dovecot::with(Options { customers: 9, ..Options::default() });
+        Self::at(engine, Options::default(), adjust)
+    }
+
+    /// The same at a provider of this kind.
+    pub fn at(engine: Engine, options: Options, adjust: impl FnOnce(&mut Config)) -> Self {
+        let dovecot = Dovecot::with(Options { customers: 9, ..options });
         let gateway = Gateway::start(engine, &dovecot.authority, adjust);
         let routes = [CAPTURE, REPLY].map(|domain| Route::new(domain, gateway.mx()));
         let postfix = Postfix::start(&dovecot, &routes);

@@ -28,6 +28,8 @@ pub struct Options {
     pub capabilities: Option<String>,
     /// Connections of one user from one address.
     pub connections_per_user: u32,
+    /// Whom it asks about access tokens (RFC 7662); then these log in too, by XOAUTH2 and OAUTHBEARER.
+    pub introspection: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,7 @@ impl Default for Options {
             mailboxes: mailboxes.map(|name| (name.to_owned(), Some(format!("\\{name}")))).to_vec(),
             capabilities: None,
             connections_per_user: 100,
+            introspection: None,
         }
     }
 }
@@ -85,6 +88,9 @@ impl Dovecot {
         }
         owner.take(&dir.join("mail"));
         fs::write(dir.join("users"), users_file(&options)).unwrap();
+        if let Some(url) = &options.introspection {
+            fs::write(dir.join("oauth2.conf"), introspection(url)).unwrap();
+        }
         let parts =
             Parts { options: &options, owner, ports: [imap, imaps, lmtp].map(|address| address.port()) };
         let config = parts.config(
@@ -171,6 +177,28 @@ fn users_file(options: &Options) -> String {
         .collect()
 }
 
+/// Where Dovecot asks about tokens, and what it believes.
+fn introspection(url: &str) -> String {
+    format!(
+        "introspection_mode = post
+introspection_url = {url}
+force_introspection = yes
+username_attribute = username
+active_attribute = active
+active_value = true
+timeout_msecs = 5000
+openid_configuration_url = {url}/openid-configuration
+scope = mail
+"
+    )
+}
+
+fn tokens(dir: &str) -> String {
+    format!(
+        "passdb {{\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = {dir}/oauth2.conf\n}}\n"
+    )
+}
+
 struct Parts<'a> {
     options: &'a Options,
     owner: &'a Owner,
@@ -189,6 +217,10 @@ impl Parts<'_> {
         let capabilities =
             self.options.capabilities.as_ref().map(|shown| format!("imap_capability = {shown}"));
         let (capabilities, mailboxes) = (capabilities.unwrap_or_default(), self.mailboxes());
+        let (bearer, tokens) = match self.options.introspection {
+            Some(_) => (" xoauth2 oauthbearer", tokens(dir)),
+            None => ("", String::new()),
+        };
         format!(
             "
 base_dir = {dir}/run
@@ -202,7 +234,7 @@ ssl = yes
 ssl_cert = <{chain}
 ssl_key = <{key}
 disable_plaintext_auth = no
-auth_mechanisms = plain login
+auth_mechanisms = plain login{bearer}
 auth_failure_delay = 0
 auth_verbose = yes
 first_valid_uid = 1
@@ -211,8 +243,9 @@ mail_fsync = never
 recipient_delimiter = +
 hostname = mail.{domain}
 postmaster_address = postmaster@{domain}
-passdb {{
+{tokens}passdb {{
   driver = passwd-file
+  mechanisms = plain login
   args = {dir}/users
 }}
 userdb {{

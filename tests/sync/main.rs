@@ -13,3 +13,4 @@ mod erased;
 mod faults;
 mod held;
 mod honest;
+mod tokens;

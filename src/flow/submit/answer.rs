@@ -23,7 +23,7 @@ use crate::{
         people::User,
         policy, retry,
     },
-    flow::{FlowError, Gateway, ingest::stamp, jitter, limits::Purse, now, policy_of, signed, viewer},
+    flow::{FlowError, Gateway, ingest::stamp, jitter, limits::Purse, login, now, policy_of, signed, viewer},
     mail::{
         Address, Draft, Envelope, HeaderName, HeaderText, Party, Recipient, ReversePath,
         surgery::prepend_fields,
@@ -104,7 +104,7 @@ async fn attempt(
     let recipients = vec![Recipient::new(user.email.clone())];
     let envelope = Envelope { recipients, ..Envelope::new(way.reverse_path.clone()) };
     let began = now();
-    let trouble = match gateway.dialer.open_submission(&way.server, &gateway.settings.hostname).await {
+    let trouble = match login::open_submission(gateway, job.workspace, &way.server).await? {
         Ok(client) => return send(gateway, job, question, (client, &envelope, raw)).await,
         Err(trouble) => trouble,
     };

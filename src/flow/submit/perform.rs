@@ -24,7 +24,7 @@ use crate::{
         message::StoredMessage,
         submission::{Hold, RecipientState, Submission, SubmissionState},
     },
-    flow::{FlowError, Gateway, now},
+    flow::{FlowError, Gateway, login, now},
     mail::{Address, Envelope, HeaderBlock, Recipient, ReversePath},
     queue::{Leased, Settlement},
     smtp::{Capabilities, Client, Outcome, Transmission},
@@ -95,7 +95,7 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
     let began = now();
-    match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
+    match login::open_submission(gateway, job.workspace, &server).await? {
         Ok(mut client) => {
             send_all(gateway, job, (&stored, &raw), (&mut client, parts)).await?;
             // Last: what was sent is recorded by now, and a server that is slow to say good-bye holds up nothing but this.

@@ -98,7 +98,7 @@ async fn look(
     drop(session);
     let Access::Open(login) = access else { return Ok(Finding::NotYet) };
     let began = now();
-    match sent_copy::find(gateway, &login, (account, stored)).await {
+    match sent_copy::find(gateway, (job.workspace, &login), (account, stored)).await? {
         Ok(Some(_)) => Ok(Finding::Sent),
         // A provider without a Sent mailbox is like a smarthost: it has nothing to search.
         Ok(None) | Err(Trouble::NoSentMailbox) => Ok(Finding::NotThere),

@@ -19,7 +19,7 @@ use crate::{
         retry,
         submission::{RecipientState, Submission, SubmissionState, Told},
     },
-    flow::{FlowError, Gateway, jitter, now, signed},
+    flow::{FlowError, Gateway, jitter, login, now, signed},
     mail::{
         Action, Address, EnhancedStatus, Envelope, NewReport, RawMessage, Recipient, ReportedRecipient,
         ReversePath, compose_report,
@@ -85,7 +85,7 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
     let raw = compose(gateway, &submission, (&to, &recipients), raw);
     let envelope = Envelope { recipients: vec![Recipient::new(to)], ..Envelope::new(ReversePath::Null) };
     let began = now();
-    let tried = match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
+    let tried = match login::open_submission(gateway, job.workspace, &server).await? {
         Ok(client) => send(gateway, job, &about, (client, &envelope, &raw)).await?,
         Err(trouble) => unopened(gateway, job, account, (began, &trouble)).await?,
     };

@@ -10,15 +10,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::way_out::{Access, account_access, rest_over, tell_workers};
 use crate::{
-    account::Trouble,
+    account::{ImapClient, Trouble},
     core::{
         account::{MailboxUid, era},
-        ids::{AccountId, MessageKey},
+        ids::{AccountId, MessageKey, WorkspaceId},
         message::{Sighting, SightingRow, StoredMessage},
         retry,
         submission::SentCopy,
     },
-    flow::{FlowError, Gateway, jitter, now, signed},
+    flow::{FlowError, Gateway, jitter, login, now, signed},
     imap::{self, Append, Chosen, Criterion, Flag, MailboxName},
     queue::{Leased, Settlement},
     store::{AccountAccess, Tx},
@@ -141,28 +141,33 @@ pub(super) struct Found {
 /// Where a message lies in the mailboxes that sent mail is filed in, or `None`.
 ///
 /// # Errors
-/// The provider's.
+/// Those of the store; the inner error is the provider's.
 pub(super) async fn find(
     gateway: &Gateway,
-    login: &AccountAccess,
+    (workspace, access): (WorkspaceId, &AccountAccess),
     (account, stored): (AccountId, &StoredMessage),
-) -> Result<Option<Found>, Trouble> {
-    let (mut client, chosen) = open(gateway, login).await?;
-    let found = search(&mut client, &chosen, ((account, login.generation), stored)).await?;
-    client.logout().await;
-    Ok(found)
+) -> Result<Result<Option<Found>, Trouble>, FlowError> {
+    let opened = login::open_imap(gateway, (workspace, account), access).await?;
+    let found = async {
+        let (mut client, chosen) = chosen(opened?).await?;
+        let found = search(&mut client, &chosen, ((account, access.generation), stored)).await?;
+        client.logout().await;
+        Ok(found)
+    };
+    Ok(found.await)
 }
 
 /// The inner error is the provider's. Another worker that has the job by now is left the appending.
 async fn look_or_append(
     gateway: &Gateway,
     job: &Leased,
-    login: &AccountAccess,
+    access: &AccountAccess,
     (account, stored, raw): (AccountId, &StoredMessage, Bytes),
 ) -> Result<Result<(Option<MailboxUid>, SentCopy), Trouble>, FlowError> {
+    let opened = login::open_imap(gateway, (job.workspace, account), access).await?;
     let found = async {
-        let (mut client, chosen) = open(gateway, login).await?;
-        let found = search(&mut client, &chosen, ((account, login.generation), stored)).await?;
+        let (mut client, chosen) = chosen(opened?).await?;
+        let found = search(&mut client, &chosen, ((account, access.generation), stored)).await?;
         Ok::<_, Trouble>((client, chosen, found))
     };
     let (mut client, chosen) = match found.await {
@@ -186,18 +191,12 @@ async fn look_or_append(
         Err(error) => return Ok(Err(error.into())),
     };
     client.logout().await;
-    let whose = (account, login.generation);
+    let whose = (account, access.generation);
     let at = appended.map(|at| place(whose, &sent, (at.uid_validity.get(), at.uid)));
     Ok(Ok((at, SentCopy::Appended)))
 }
 
-async fn open(
-    gateway: &Gateway,
-    login: &AccountAccess,
-) -> Result<(crate::account::ImapClient, Chosen), Trouble> {
-    let turn = gateway.followers.login_turn().await;
-    let mut client = gateway.dialer.open_imap(login).await?;
-    drop(turn);
+async fn chosen(mut client: ImapClient) -> Result<(ImapClient, Chosen), Trouble> {
     let chosen = imap::choose(&client.list().await?);
     if chosen.sent.is_none() && chosen.all.is_none() {
         return Err(Trouble::NoSentMailbox);

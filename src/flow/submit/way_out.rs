@@ -35,7 +35,7 @@ pub(super) enum WayOut {
 pub(super) async fn way_out(session: &mut Session, account: Option<AccountId>) -> Result<WayOut, FlowError> {
     let Some(id) = account else {
         let server = session.smarthost_access().await?.map(|SmarthostAccess { endpoint, credentials }| {
-            Server { endpoint, credentials, account_address: None }
+            Server { endpoint, credentials, account: None, account_address: None }
         });
         return Ok(server.map_or(WayOut::Closed("The workspace has no smarthost any more."), WayOut::Open));
     };
@@ -43,6 +43,7 @@ pub(super) async fn way_out(session: &mut Session, account: Option<AccountId>) -
         WayOut::Open(Server {
             endpoint: settings.smtp,
             credentials: Some(credentials),
+            account: Some(id),
             account_address: Some(email),
         })
     };
@@ -133,6 +134,10 @@ pub(super) async fn note_unsent(
     id: AccountId,
     (began, trouble): (Timestamp, &Trouble),
 ) -> Result<bool, FlowError> {
+    // Of a permission that is gone it is gone for reading too.
+    if matches!(trouble, Trouble::SignIn(_)) {
+        return note_trouble(tx, id, (began, trouble)).await;
+    }
     let Some(account) = noted(tx, id).await? else { return Ok(false) };
     let blame = blame(&account, (began, trouble));
     match blame {

@@ -22,7 +22,7 @@ use crate::{
         policy::Policy,
         sync_plan::MailboxView,
     },
-    flow::{Gateway, policy_of},
+    flow::{Gateway, login, policy_of},
     imap::{
         self, Client, Criterion, HeaderExtent, Kind, MailboxName, MailboxStatus, ModSeq, Resume, Selected,
         Uid, UidSet, UidValidity,
@@ -248,20 +248,18 @@ impl<'g> Connection<'g, Stream> {
     ) -> Result<Option<Self>, Failure> {
         let mut session = gateway.store.read(workspace).await?;
         let Some(found) = session.account(account).await? else { return Ok(None) };
-        let login = match session.account_access(account).await {
+        let access = match session.account_access(account).await {
             // The account itself could be read: it is the login that cannot.
             Err(error) if error.is_lasting() => {
                 tracing::error!(%account, error = %error, "an account's login cannot be opened");
                 return Err(Trouble::LostLogin.into());
             }
-            login => login?,
+            access => access?,
         };
-        let Some(login) = login else { return Ok(None) };
+        let Some(access) = access else { return Ok(None) };
         let policy = policy_of(&mut session, Some(found.user_id)).await?;
         drop(session);
-        let turn = gateway.followers.login_turn().await;
-        let client: ImapClient = gateway.dialer.open_imap(&login).await?;
-        drop(turn);
+        let client: ImapClient = login::open_imap(gateway, (workspace, account), &access).await??;
         let mut connection = Self::new(gateway, workspace, (&found, policy), client, memory);
         connection.greet().await?;
         Ok(Some(connection))

@@ -65,8 +65,8 @@ fn ends_patience(
     (now, patience): (Timestamp, Duration),
 ) -> bool {
     match trouble {
-        // Our own fault.
-        Trouble::Unreadable => false,
+        // Our own fault, and the operator's.
+        Trouble::Unreadable | Trouble::Registration(_) => false,
         Trouble::Unreachable(_) if patience.is_zero() => false,
         _ => now.duration_since(since.unwrap_or(now)) >= signed(patience),
     }

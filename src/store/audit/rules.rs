@@ -270,6 +270,7 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("accounts", "key_id", "content_keys"),
     ("account_addresses", "account", "accounts"),
     ("account_errors", "account", "accounts"),
+    ("grants", "account", "accounts"),
     ("mailboxes", "account", "accounts"),
     ("routes", "user_id", "users"),
     ("routes", "conversation", "conversations"),

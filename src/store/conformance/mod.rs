@@ -4,6 +4,7 @@
 
 mod accounts;
 mod erase;
+mod grants;
 mod isolation;
 mod journal;
 mod limits;
@@ -193,7 +194,7 @@ fn password(secret: &str) -> Credentials {
 }
 
 fn secret_of(credentials: &Credentials) -> &str {
-    let Credentials::Password { password, .. } = credentials;
+    let Credentials::Password { password, .. } = credentials else { panic!("no password") };
     password.expose_secret()
 }
 

@@ -1,8 +1,12 @@
 //! Posts against an endpoint that answers as it is told to, over loopback.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use jiff::Timestamp;
@@ -13,6 +17,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::net::HostLookup;
 
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
@@ -190,7 +195,7 @@ async fn what_does_not_answer_fails() {
 #[tokio::test]
 async fn public_hosts_are_posted_to_on_their_one_port_alone() {
     drop(rustls::crypto::ring::default_provider().install_default());
-    let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+    let asked: Arc<Mutex<Vec<HostLookup>>> = Arc::default();
     let kept = Arc::clone(&asked);
     let resolve = Resolve::new(move |host| {
         kept.lock().unwrap().push(host);

@@ -1,0 +1,117 @@
+//! What users have granted, and that a grant is renewed by one at a time and never falls back.
+
+use jiff::SignedDuration;
+
+use super::{
+    super::{Issued, Tokens, testing::both},
+    *,
+};
+use crate::core::grant::Signer;
+
+fn tokens(n: u32) -> Tokens {
+    Tokens { access: format!("access-{n}").into(), refresh: Some(format!("refresh-{n}").into()) }
+}
+
+fn issued(tokens: &Tokens, seconds: i64) -> Issued<'_> {
+    let issued_at = at(seconds);
+    Issued { tokens, issued_at, expires_at: issued_at + SignedDuration::from_hours(1) }
+}
+
+fn signer() -> Signer {
+    Signer {
+        issuer: "https://accounts.example".into(),
+        tenant: None,
+        subject: "7".into(),
+        email: Some(address("ann@example.com")),
+    }
+}
+
+#[track_caller]
+fn is(tokens: &Tokens, n: u32) {
+    assert_eq!(tokens.access.expose_secret(), format!("access-{n}"));
+    assert_eq!(tokens.refresh.as_ref().unwrap().expose_secret(), format!("refresh-{n}"));
+}
+
+/// An account with the first tokens, granted at second 0.
+async fn granted(place: &Place) -> AccountId {
+    let account = place.account("ann@example.com").await;
+    let mut tx = place.tx().await;
+    tx.put_grant(account, issued(&tokens(1), 0), Some(&signer())).await.unwrap();
+    tx.commit().await.unwrap();
+    account
+}
+
+both! {
+    async fn a_grant_is_read_back_and_replaced_by_who_signs_in_anew(world) {
+        let place = Place::new(&world).await;
+        let account = granted(&place).await;
+        let grant = place.read().await.grant(account).await.unwrap().unwrap();
+        is(&grant.tokens, 1);
+        assert_eq!((grant.signer, grant.version, grant.doubts), (Some(signer()), 1, 0));
+        assert_eq!((grant.state.issued_at, grant.state.expires_at), (at(0), at(3600)));
+        let mut tx = place.tx().await;
+        tx.rest_grant(account, 1, at(100), 2).await.unwrap();
+        tx.put_grant(account, issued(&tokens(2), 50), None).await.unwrap();
+        let grant = tx.grant(account).await.unwrap().unwrap();
+        is(&grant.tokens, 2);
+        assert_eq!((grant.signer, grant.version, grant.doubts, grant.state.retry_at), (None, 2, 0, at(50)));
+        assert!(tx.grant(mint()).await.unwrap().is_none());
+        missing(tx.put_grant(mint(), issued(&tokens(1), 0), None).await);
+        tx.forget_grant(account).await.unwrap();
+        assert!(tx.grant(account).await.unwrap().is_none());
+    }
+
+    async fn a_renewal_is_one_mans_work_until_he_has_fallen_silent(world) {
+        let place = Place::new(&world).await;
+        let account = granted(&place).await;
+        let mut tx = place.tx().await;
+        assert!(tx.claim_renewal(account, 1, at(10), at(55)).await.unwrap());
+        assert!(!tx.claim_renewal(account, 1, at(54), at(99)).await.unwrap(), "somebody is at it");
+        assert!(!tx.claim_renewal(account, 1, at(9), at(54)).await.unwrap(), "who read the clock before him comes too late");
+        assert!(tx.claim_renewal(account, 1, at(55), at(100)).await.unwrap(), "he is silent");
+        assert!(tx.renew_grant(account, 1, issued(&tokens(2), 60)).await.unwrap());
+        assert!(!tx.claim_renewal(account, 1, at(200), at(245)).await.unwrap(), "it has been done");
+        let grant = tx.grant(account).await.unwrap().unwrap();
+        is(&grant.tokens, 2);
+        assert_eq!((grant.version, grant.candidate.is_none()), (2, true));
+        assert!(tx.claim_renewal(account, 2, at(60), at(105)).await.unwrap());
+    }
+
+    async fn an_answer_that_comes_too_late_is_kept_aside(world) {
+        let place = Place::new(&world).await;
+        let account = granted(&place).await;
+        let mut tx = place.tx().await;
+        assert!(tx.renew_grant(account, 1, issued(&tokens(2), 60)).await.unwrap());
+        assert!(!tx.renew_grant(account, 1, issued(&tokens(3), 61)).await.unwrap());
+        let grant = tx.grant(account).await.unwrap().unwrap();
+        is(&grant.tokens, 2);
+        is(&grant.candidate.unwrap(), 3);
+        assert!(tx.renew_grant(account, 2, issued(&tokens(4), 62)).await.unwrap());
+        assert!(tx.grant(account).await.unwrap().unwrap().candidate.is_none(), "what is renewed is believed");
+    }
+
+    async fn a_provider_in_trouble_is_left_alone(world) {
+        let place = Place::new(&world).await;
+        let account = granted(&place).await;
+        let mut tx = place.tx().await;
+        assert!(tx.claim_renewal(account, 1, at(10), at(55)).await.unwrap());
+        tx.rest_grant(account, 1, at(40), 1).await.unwrap();
+        assert!(!tx.claim_renewal(account, 1, at(39), at(80)).await.unwrap());
+        assert_eq!(tx.grant(account).await.unwrap().unwrap().doubts, 1);
+        assert!(tx.claim_renewal(account, 1, at(40), at(85)).await.unwrap());
+        // Another version's trouble is none of this one's.
+        tx.rest_grant(account, 7, at(9999), 3).await.unwrap();
+        assert_eq!(tx.grant(account).await.unwrap().unwrap().doubts, 1);
+    }
+
+    async fn a_token_that_is_refused_is_over_for_everybody_who_has_the_same(world) {
+        let place = Place::new(&world).await;
+        let account = granted(&place).await;
+        let mut tx = place.tx().await;
+        tx.expire_grant(account, 1, at(20)).await.unwrap();
+        assert_eq!(tx.grant(account).await.unwrap().unwrap().state.expires_at, at(20));
+        assert!(tx.renew_grant(account, 1, issued(&tokens(2), 30)).await.unwrap());
+        tx.expire_grant(account, 1, at(40)).await.unwrap();
+        assert_eq!(tx.grant(account).await.unwrap().unwrap().state.expires_at, at(3630), "the old one's end is no news");
+    }
+}
