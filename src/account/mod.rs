@@ -3,6 +3,7 @@
 //! Not here: what is said once logged in (`flow`), and keeping accounts (`store`).
 
 mod dialer;
+mod pace;
 mod trouble;
 
 pub use dialer::{ImapClient, Protocol, ProviderDialer, SmtpClient};
