@@ -29,6 +29,7 @@ pub struct Gateway {
     /// The user.
     pub user_id: String,
     pub api: Api,
+    http: SocketAddr,
     database: PathBuf,
 }
 
@@ -73,7 +74,14 @@ impl Gateway {
             user.get(field).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("no {field}"))
         };
         let (capture_address, user_id) = (of_user("capture_address")?, of_user("id")?);
-        Ok(Self { server, mx, capture_address, user_id, api, database })
+        Ok(Self { server, mx, capture_address, user_id, api, http, database })
+    }
+
+    /// Ends it in order and starts it again.
+    pub fn restart(&mut self) {
+        let http = self.http;
+        self.server.halt();
+        self.server.resume(|| std::net::TcpStream::connect(http).is_ok());
     }
 
     /// Waits until everything taken in is filed.

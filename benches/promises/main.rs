@@ -2,10 +2,11 @@
 //!
 //! Not here: assertions about time. A figure that misses its target is shown as missed, and nothing fails.
 //! `cargo bench --bench promises [-- NAME…]`; without a name every measure runs. `MAILWEAVE_BENCH_RUNS` says how often each
-//! comparison is repeated (3), `MAILWEAVE_BENCH_STORED` how far the store grows (100000), `MAILWEAVE_BENCH_BINARY` names
-//! another gateway to measure than the one just built.
+//! comparison is repeated (3), `MAILWEAVE_BENCH_STORED` how far the store grows (100000), `MAILWEAVE_BENCH_ACCOUNTS` how
+//! many accounts wait (5000), `MAILWEAVE_BENCH_BINARY` names another gateway to measure than the one just built.
 
 mod accounts;
+mod crowd;
 mod gateway;
 mod growth;
 mod ingest;
@@ -25,8 +26,9 @@ use anyhow::{Result, bail};
 use table::Table;
 
 /// The measures by name, in the order they run.
-const NAMES: [&str; 9] =
-    ["ingest", "steady", "sessions", "latency", "mailbox", "accounts", "threading", "growth", "filing"];
+const NAMES: [&str; 10] = [
+    "ingest", "steady", "sessions", "latency", "mailbox", "accounts", "crowd", "threading", "growth", "filing",
+];
 
 fn main() -> Result<()> {
     let (bench, names): (Vec<String>, Vec<String>) =
@@ -55,6 +57,7 @@ async fn measure(name: &str, table: &mut Table) -> Result<()> {
         "latency" => accounts::latency(table).await,
         "mailbox" => accounts::mailbox(table).await,
         "accounts" => accounts::idle(table).await,
+        "crowd" => crowd::idle(table).await,
         "growth" => growth::flat(table).await,
         "filing" => ingest::filing(table).await,
         _ => threading::in_memory(table),

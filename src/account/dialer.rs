@@ -3,9 +3,9 @@
 //! Protection is as the account says and never less: STARTTLS that is not offered ends the attempt, and clear text goes
 //! only to addresses that the operator lists. Not here: retrying and back-off (`worker`).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{Login, Trouble};
+use super::{Login, Trouble, pace::Pace};
 use crate::{
     core::{
         account::{Endpoint, Security},
@@ -25,6 +25,8 @@ pub type SmtpClient = smtp::Client<Stream>;
 const IMAP_PORTS: [u16; 2] = [143, 993];
 /// Ports of public hosts that mail may be submitted to.
 const SMTP_PORTS: [u16; 4] = [25, 465, 587, 2525];
+/// IMAP sessions begun a second with one host, where nothing else is said.
+const PER_SECOND: u32 = 50;
 /// From the first packet to a session that is logged in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -51,6 +53,8 @@ pub struct ProviderDialer {
     imap_limits: imap::Limits,
     imap_deadlines: imap::Deadlines,
     smtp_timeouts: smtp::Timeouts,
+    /// Of IMAP sessions: every account has one, and all begin when the process does.
+    pace: Arc<Pace>,
 }
 
 impl ProviderDialer {
@@ -61,7 +65,14 @@ impl ProviderDialer {
         imap_deadlines: imap::Deadlines,
         smtp_timeouts: smtp::Timeouts,
     ) -> Self {
-        Self { net, imap_limits, imap_deadlines, smtp_timeouts }
+        let pace = Arc::new(Pace::new(PER_SECOND));
+        Self { net, imap_limits, imap_deadlines, smtp_timeouts, pace }
+    }
+
+    /// The same that begins at most so many IMAP sessions a second with each host.
+    #[must_use]
+    pub fn paced(self, per_second: u32) -> Self {
+        Self { pace: Arc::new(Pace::new(per_second)), ..self }
     }
 
     /// What dials, with its rules.
@@ -78,11 +89,12 @@ impl ProviderDialer {
         self.net.dial(target(endpoint, protocol.ports())).await.map(drop)
     }
 
-    /// Opens an IMAP session and logs in.
+    /// Opens an IMAP session and logs in, when it is the host's turn.
     ///
     /// # Errors
     /// What went wrong, by what it means for the account.
     pub async fn open_imap(&self, endpoint: &Endpoint, login: &Login) -> Result<ImapClient, Trouble> {
+        self.pace.turn(&endpoint.host).await;
         let opened = tokio::time::timeout(LOGIN_TIMEOUT, Box::pin(self.imap_session(endpoint, login))).await;
         opened.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
     }

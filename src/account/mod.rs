@@ -4,6 +4,7 @@
 
 mod dialer;
 pub mod oauth;
+mod pace;
 mod trouble;
 
 pub use dialer::{ImapClient, Protocol, ProviderDialer, SmtpClient};

@@ -170,6 +170,7 @@ fn provider_dialer(config: &Config, dialer: net::Dialer) -> ProviderDialer {
         ..imap::Deadlines::default()
     };
     ProviderDialer::new(dialer, limits, deadlines, smtp::Timeouts::default())
+        .paced(config.sync.connections_per_second)
 }
 
 fn settings(config: &Config, loop_key: [u8; 32]) -> Settings {

@@ -114,6 +114,7 @@ fn limits(config: &Config, fault: &mut Report<'_>) {
         ("smtp.connections_per_client_max", config.smtp.connections_per_client_max),
         ("smtp.errors_max", config.smtp.errors_max),
         ("sync.accounts_max", config.sync.accounts_max),
+        ("sync.connections_per_second", config.sync.connections_per_second),
     ];
     for (key, _) in counts.iter().filter(|(_, count)| *count == 0) {
         fault(key, "is 0, so nothing would ever pass", "leave it out to have the default");

@@ -253,6 +253,8 @@ pub struct Sync {
     pub poll: Duration,
     /// Accounts that this node follows at most; others wait for another node.
     pub accounts_max: u32,
+    /// IMAP sessions begun a second with one host.
+    pub connections_per_second: u32,
     /// Longest silence of a server within a command.
     pub progress_timeout: Duration,
     /// Longest command as a whole.
@@ -265,6 +267,7 @@ impl Section for Sync {
             idle_renew: reader.setting("idle_renew", minutes(9)),
             poll: reader.setting("poll", seconds(60)),
             accounts_max: reader.setting("accounts_max", 5000),
+            connections_per_second: reader.setting("connections_per_second", 50),
             progress_timeout: reader.setting("progress_timeout", seconds(60)),
             command_timeout: reader.setting("command_timeout", minutes(30)),
         }

@@ -25,6 +25,10 @@ pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 /// Longest wait for one of several addresses; the last one may use what is left of the whole.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
+/// Silence after which the other end is asked whether it is there, and how often then. Linux asks nine times.
+const SILENCE: Duration = Duration::from_secs(60);
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+
 /// How a connection begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Security {
@@ -98,6 +102,7 @@ impl Dialer {
             timeout_at(deadline, self.resolve(target)).await.map_err(|_| DialError::Timeout)??;
         let stream = connect_any(&addresses, deadline).await?;
         stream.set_nodelay(true).map_err(DialError::Connect)?;
+        keep_alive(&stream).map_err(DialError::Connect)?;
         match target.security {
             Security::Clear => Ok(Stream::Left(stream)),
             Security::Tls => timeout_at(deadline, self.handshake(stream, target.host))
@@ -140,6 +145,13 @@ impl Dialer {
         let secured = Box::pin(connector.connect(name, stream)).await.map_err(DialError::Tls)?;
         Ok(Stream::Right(Box::new(secured)))
     }
+}
+
+/// Has the system find out whether the other end is still there: a session may say nothing for minutes, and a peer that has
+/// vanished says nothing at all.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let probes = socket2::TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_EVERY);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
 /// Families take turns, IPv6 first (RFC 8305 section 4): a broken one costs one attempt, not all.

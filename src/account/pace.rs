@@ -1,0 +1,77 @@
+//! When sessions with a host begin: so many a second at most, in the order they were asked for. A start with thousands of
+//! accounts at one provider, or its coming back, is no rush to its doors.
+//!
+//! Not here: how long an account waits after a failure (`worker::accounts`), and how many sessions a provider bears at once.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until};
+
+/// Hosts that are remembered before those are forgotten whose next turn is free.
+const HOSTS_MAX: usize = 1024;
+
+/// Gives out turns.
+#[derive(Debug)]
+pub(super) struct Pace {
+    every: Duration,
+    /// When the next turn of each host is free.
+    hosts: Mutex<HashMap<String, Instant>>,
+}
+
+impl Pace {
+    /// At most so many turns a second for each host; 0 counts as 1.
+    pub(super) fn new(per_second: u32) -> Self {
+        Self { every: Duration::from_secs(1) / per_second.max(1), hosts: Mutex::default() }
+    }
+
+    /// Waits for the host's next free turn. Of a waiter that is dropped the turn passes unused.
+    pub(super) async fn turn(&self, host: &str) {
+        sleep_until(self.take(host, Instant::now())).await;
+    }
+
+    fn take(&self, host: &str, now: Instant) -> Instant {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if hosts.len() >= HOSTS_MAX {
+            hosts.retain(|_, free| *free > now);
+        }
+        let free = hosts.entry(host.to_ascii_lowercase()).or_insert(now);
+        let turn = (*free).max(now);
+        *free = turn + self.every;
+        turn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_with_one_host_begin_one_after_the_other_and_those_with_another_beside_them() {
+        let (pace, begun) = (Pace::new(50), Instant::now());
+        let mut at = Vec::new();
+        for host in ["imap.a.example", "imap.a.example", "IMAP.A.example", "imap.b.example"] {
+            at.push((pace.take(host, Instant::now()) - begun).as_millis());
+        }
+        assert_eq!(at, [0, 20, 40, 0]);
+        pace.turn("imap.a.example").await;
+        assert_eq!(begun.elapsed().as_millis(), 60);
+        // What was not used is not saved up.
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let now = Instant::now();
+        assert_eq!([0, 1].map(|_| (pace.take("imap.a.example", now) - now).as_millis()), [0, 20]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hosts_are_not_remembered_for_ever() {
+        let pace = Pace::new(1000);
+        for number in 0..3 * HOSTS_MAX {
+            pace.take(&format!("host{number}.example"), Instant::now());
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert!(pace.hosts.lock().unwrap().len() <= HOSTS_MAX);
+    }
+}
