@@ -20,6 +20,7 @@ use super::{
     account_life,
     account_view::{AccountView, ErrorView, StatusView},
     body::{Input, Nothing, Parameters, PathId},
+    discovery::Servers,
     keys::require_user,
     once::{Answer, Stop},
     openapi::AccountStateWord,
@@ -59,21 +60,21 @@ struct NewAccount {
     imap: Option<EndpointInput>,
     smtp: Option<EndpointInput>,
     auth: Option<AuthInput>,
-    /// Known providers follow in a later release.
+    /// A provider that is known, as `google`: where its servers are need not be given. Left out, it is that of the address.
     provider: Option<String>,
 }
 
 impl NewAccount {
     async fn check(self, api: &Api) -> Result<(Account, Auth), Problem> {
-        if self.provider.is_some() {
-            return Err(needs_sign_in("provider"));
-        }
-        let missing = |param: &'static str| move || Problem::invalid(param, "The field is missing.");
-        let auth = self.auth.ok_or_else(missing("auth"))?.check(api.gateway.sign_in.providers())?;
-        let (known_imap, known_smtp) = auth.servers();
-        let imap = server(api, ("imap", self.imap), known_imap).await?;
-        let smtp = server(api, ("smtp", self.smtp), known_smtp).await?;
-        let settings = AccountSettings { imap, smtp };
+        let Some(auth) = self.auth else {
+            return Err(match self.provider {
+                Some(_) => needs_sign_in("provider"),
+                None => Problem::invalid("auth", "The field is missing."),
+            });
+        };
+        let auth = auth.check(api.gateway.sign_in.providers())?;
+        let Self { provider, imap, smtp, .. } = self;
+        let settings = Servers { provider, imap, smtp, auth: &auth }.settle(api, &self.email).await?;
         let email = own_address(api, self.email)?;
         let now = flow::now();
         let status = connecting(now);
@@ -85,24 +86,12 @@ impl NewAccount {
                 settings,
                 status,
                 sending_refused: None,
+                rest: None,
                 connected_at: now,
                 generation: 0,
             },
             auth,
         ))
-    }
-}
-
-/// A server as the caller names it, else as it is known.
-async fn server(
-    api: &Api,
-    (param, given): (&'static str, Option<EndpointInput>),
-    known: Option<&Endpoint>,
-) -> Result<Endpoint, Problem> {
-    match (given, known) {
-        (Some(given), _) => given.check(api, param).await,
-        (None, Some(known)) => Ok(known.clone()),
-        (None, None) => Err(Problem::invalid(param, "The field is missing.")),
     }
 }
 
@@ -331,6 +320,10 @@ async fn change(
     let old_settings = account.settings.clone();
     let old_email = account.email.clone();
     account.email = email.unwrap_or(account.email);
+    if imap.is_some() {
+        // Whose servers the new ones are is told by themselves.
+        account.settings.provider = None;
+    }
     account.settings.imap = imap.unwrap_or(account.settings.imap);
     account.settings.smtp = smtp.unwrap_or(account.settings.smtp);
     if let Some(auth) = &auth {
