@@ -31,7 +31,7 @@ use super::{
 use crate::{
     core::{
         account::{
-            Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint,
+            Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials,
         },
         ids::{AccountId, Id as _, UserId},
         policy::{Settings, settings::ConnectRole},
