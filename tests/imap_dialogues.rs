@@ -7,6 +7,7 @@
 use std::{future::Future, time::Duration};
 
 use mailweave::{
+    account::judge,
     imap::{
         Append, Body, Client, Criterion, Deadlines, Error, Fault, Flag, HeaderExtent, IdleEvent, Insecurity,
         Kind, Limits, MailboxName, ModSeq, Resume, Uid, UidSet, UidValidity,
@@ -795,7 +796,7 @@ async fn the_end_of_a_connection_says_why() {
         ],
         |stream| async {
             let mut client = connect(stream).await;
-            assert_eq!(client.noop().await.expect_err("gone").kind(), Kind::Credentials);
+            assert_eq!(judge(&client.noop().await.expect_err("gone")), Kind::Transient);
         },
     )
     .await;

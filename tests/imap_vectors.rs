@@ -9,6 +9,7 @@ mod corpus;
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use corpus::{id, octets, vectors};
+use mailweave::account::judge;
 use mailweave::imap::{
     Body, Chosen, Client, Criterion, Deadlines, Error, Fault, HeaderExtent, IdleEvent, Insecurity, Kind,
     Limits, ListedMailbox, MailboxName, Result, Uid, UidSet, choose,
@@ -196,21 +197,21 @@ async fn judge_status(name: &str, bytes: &[u8]) -> bool {
             assert!(matches!(noop(&endless).await, Err(Error::Protocol(Fault::LineTooLong))));
         }
         "bye-instead-of-greeting" => {
-            let kind = greets(bytes).await.expect_err("turned away").kind();
+            let kind = judge(&greets(bytes).await.expect_err("turned away"));
             assert!(matches!(kind, Kind::BackOff(_) | Kind::Transient), "{kind:?}");
         }
-        "bye-session-expired" => assert_eq!(noop(bytes).await.expect_err("gone").kind(), Kind::Credentials),
-        "gmail-connections" | "dovecot-userip" => assert_eq!(login(bytes).await.kind(), Kind::BackOff(None)),
+        "bye-session-expired" => assert_eq!(judge(&noop(bytes).await.expect_err("gone")), Kind::Transient),
+        "gmail-connections" | "dovecot-userip" => assert_eq!(judge(&login(bytes).await), Kind::BackOff(None)),
         "gmail-app-password" | "gmail-invalid-creds" => {
-            assert_eq!(login(bytes).await.kind(), Kind::Credentials)
+            assert_eq!(judge(&login(bytes).await), Kind::Credentials)
         }
         "o365-not-connected" => {
-            assert_eq!(login(bytes).await.kind(), Kind::Credentials);
-            assert_eq!(noop(bytes).await.expect_err("refused").kind(), Kind::Credentials);
+            assert_eq!(judge(&login(bytes).await), Kind::Credentials);
+            assert_eq!(judge(&noop(bytes).await.expect_err("refused")), Kind::Credentials);
         }
         "o365-throttle" => {
             let wait = Kind::BackOff(Some(Duration::from_secs(300)));
-            assert_eq!(noop(bytes).await.expect_err("refused").kind(), wait);
+            assert_eq!(judge(&noop(bytes).await.expect_err("refused")), wait);
         }
         "compress-after" => {
             // COMPRESS is never asked for, so that there is no stream to divide.

@@ -140,6 +140,10 @@ create table accounts (
     failing_since integer,
     -- What its provider said when it refused the login for sending; null while it takes mail.
     sending_refused text,
+    -- Until when its provider is left alone, over what, and the how-manieth time in a row.
+    rests_until integer,
+    rests_over  text,
+    rests       integer not null default 0,
     -- Of an account that is to be erased: what was removed so far, as JSON.
     receipt     text,
     -- The fence: raised on each change of owner, compared by every write of the worker.
@@ -634,5 +638,16 @@ create table send_rests (
     account     blob not null,
     until       integer not null,
     primary key (workspace, account),
+    foreign key (workspace, account) references accounts (workspace, id) on delete cascade
+) strict;
+
+-- What has left by an account, by slots of seconds: its provider allows so much in a window.
+create table account_sent (
+    workspace   blob not null,
+    account     blob not null,
+    slot        integer not null,
+    messages    integer not null,
+    recipients  integer not null,
+    primary key (workspace, account, slot),
     foreign key (workspace, account) references accounts (workspace, id) on delete cascade
 ) strict;

@@ -2,11 +2,15 @@
 //!
 //! Not here: what is said once logged in (`flow`), and keeping accounts (`store`).
 
+mod answer;
 mod dialer;
+mod discover;
 pub mod oauth;
 mod trouble;
 
+pub use answer::judge;
 pub use dialer::{ImapClient, Protocol, ProviderDialer, SmtpClient};
+pub use discover::{Discovered, discover};
 pub use trouble::Trouble;
 
 use crate::{

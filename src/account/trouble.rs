@@ -1,6 +1,7 @@
 //! What went wrong with an account, mostly with its provider, in variants by what it means for the account, each with words for the user.
 //!
-//! Not here: what to do about it (`worker`), and the words for its kind (`core::account_cause`).
+//! Not here: reading it from what servers answer (`answer`), what to do about it (`worker`), and the words for its kind
+//! (`core::account_cause`).
 
 use std::time::Duration;
 
@@ -8,12 +9,10 @@ use jiff::Timestamp;
 
 use crate::{
     core::{
-        account::{AccountError, AccountState},
+        account::{AccountError, AccountState, WAIT_ADVICE},
         account_cause::Cause,
     },
-    imap::{self, ResponseCode},
     net::DialError,
-    smtp::{ClientError, Stage},
 };
 
 /// Why a session with a provider came to nothing. Texts are our own or a server's, cut and cleaned.
@@ -89,7 +88,7 @@ impl Trouble {
             Self::Credentials(_) => "Many providers want an app password here.",
             Self::Revoked(_) | Self::NotEnabled(_) | Self::Unreadable => "",
             Self::LostLogin => "Enter the account's credentials again.",
-            Self::Throttled { .. } => "Nothing needs doing: we go on when the provider lets us.",
+            Self::Throttled { .. } => WAIT_ADVICE,
             Self::Misbehaving(_) => "Tell the provider.",
             Self::Refused(_) => {
                 "See what the server says; the provider's administrator may have to allow this access."
@@ -158,78 +157,10 @@ impl From<DialError> for Trouble {
     }
 }
 
-impl From<imap::Error> for Trouble {
-    fn from(error: imap::Error) -> Self {
-        let text = error.to_string();
-        let is_revoked = matches!(
-            &error,
-            imap::Error::Auth { code: Some(ResponseCode::AuthorizationFailed | ResponseCode::Expired), .. }
-        );
-        match error.kind() {
-            _ if matches!(error, imap::Error::Insecure(_)) => Self::Insecure(text),
-            imap::Kind::Transient => Self::Unreachable(text),
-            imap::Kind::Credentials => refused_login(text, is_revoked),
-            imap::Kind::BackOff(wait) => Self::Throttled { text, wait },
-            imap::Kind::Misbehaving => Self::Misbehaving(text),
-            imap::Kind::Refused if matches!(error, imap::Error::Auth { .. }) => refused_login(text, false),
-            imap::Kind::Refused => Self::Refused(text),
-        }
-    }
-}
-
-/// Words in lower case by which providers say that the password may be right and the access is not offered: Gmail and Dovecot of
-/// IMAP, Exchange Online of either protocol, and of addresses that have no mailbox.
-const NOT_ENABLED: [&str; 7] = [
-    "not enabled for imap",
-    "imap access is disabled",
-    "imap is disabled",
-    "smtpclientauthentication is disabled",
-    "basic authentication is disabled",
-    "authenticated but not connected",
-    "mailbox does not exist",
-];
-/// The same of a permission that was there once.
-const REVOKED: [&str; 3] = ["revoked", "accesstokenexpired", "invalid_grant"];
-
-/// What a refused login means: a wrong password, unless the server says more.
-fn refused_login(text: String, is_revoked: bool) -> Trouble {
-    let lower = text.to_lowercase();
-    let says = |words: &[&str]| words.iter().any(|words| lower.contains(words));
-    if says(&NOT_ENABLED) {
-        Trouble::NotEnabled(text)
-    } else if is_revoked || says(&REVOKED) {
-        Trouble::Revoked(text)
-    } else {
-        Trouble::Credentials(text)
-    }
-}
-
-impl From<ClientError> for Trouble {
-    fn from(error: ClientError) -> Self {
-        let text = error.to_string();
-        match &error {
-            ClientError::Io(_) | ClientError::Timeout | ClientError::Closed | ClientError::Broken => {
-                Self::Unreachable(text)
-            }
-            ClientError::OutOfStep => Self::Misbehaving(text),
-            ClientError::TlsNotOffered | ClientError::InjectedBeforeTls | ClientError::Insecure => {
-                Self::Insecure(text)
-            }
-            ClientError::Refused { stage: Stage::Auth, reply } if reply.is_permanent() => {
-                refused_login(text, false)
-            }
-            ClientError::Refused { reply, .. } if reply.is_transient() => {
-                Self::Throttled { text, wait: None }
-            }
-            _ => Self::Refused(text),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imap::ServerText;
+    use crate::imap::{self, ResponseCode, ServerText};
 
     /// What a refused LOGIN comes to.
     fn login(code: Option<ResponseCode>, text: &str) -> Trouble {

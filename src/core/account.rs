@@ -2,12 +2,15 @@
 //!
 //! Not here: talking to the provider (`account`, `imap`, `smtp`).
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::ids::{AccountId, UserId};
+use super::{
+    ids::{AccountId, UserId},
+    provider::Provider,
+};
 use crate::mail::Address;
 
 /// How a connection is protected.
@@ -36,6 +39,9 @@ pub struct Endpoint {
 pub struct AccountSettings {
     pub imap: Endpoint,
     pub smtp: Endpoint,
+    /// The provider's name, where its hosts do not say which it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
 }
 
 /// What logs in. Sealed at rest under the account's own key; prints nothing.
@@ -191,6 +197,9 @@ impl LabelledStatus {
     }
 }
 
+/// What there is to be done while a provider wants peace.
+pub const WAIT_ADVICE: &str = "Nothing needs doing: we go on when the provider lets us.";
+
 /// An account without its credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -201,17 +210,68 @@ pub struct Account {
     pub status: AccountStatus,
     /// What its provider said when it refused the login for sending: until somebody acts it is read and nothing leaves by it.
     pub sending_refused: Option<String>,
+    /// The peace that its provider has last asked for.
+    pub rest: Option<Rest>,
     /// Mail that arrived at the provider before this was there before us: it is filed but not announced.
     pub connected_at: Timestamp,
     /// How often it was given what may be another mailbox: UIDs of the former mean nothing in it.
     pub generation: u32,
 }
 
+/// Peace that a provider has asked for: nobody logs in to the account before it ends, whatever for. Sessions that are open go
+/// on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rest {
+    pub until: Timestamp,
+    /// What the provider said.
+    pub over: String,
+    /// The how-manieth in a row.
+    pub times: u32,
+}
+
+/// A rest that begins so long after the last has ended is the first of another row.
+const IN_A_ROW: SignedDuration = SignedDuration::from_hours(1);
+
 impl Account {
-    /// The status as it is shown. What is read without trouble has room to say that nothing can be sent.
+    /// How many rests in a row there have been by now.
     #[must_use]
-    pub fn shown_status(&self) -> AccountStatus {
+    pub fn rests_in_a_row(&self, now: Timestamp) -> u32 {
+        let last = self.rest.as_ref().filter(|rest| now.duration_since(rest.until) < IN_A_ROW);
+        last.map_or(0, |rest| rest.times)
+    }
+
+    /// Until when nobody logs in; `None` when anybody may.
+    #[must_use]
+    pub fn rests_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.rest.as_ref().map(|rest| rest.until).filter(|until| *until > now)
+    }
+
+    /// The provider, by the servers it has: what a host does is known by the host, whatever the account was called when it was
+    /// connected.
+    #[must_use]
+    pub fn provider(&self) -> &'static Provider {
+        let AccountSettings { imap, smtp, provider } = &self.settings;
+        Provider::of_host(&imap.host)
+            .or_else(|| Provider::of_host(&smtp.host))
+            .or_else(|| provider.as_deref().and_then(Provider::named))
+            .unwrap_or_else(Provider::any)
+    }
+
+    /// The status as it is shown. What is read without trouble has room to say that the provider wants peace, or that nothing can
+    /// be sent.
+    #[must_use]
+    pub fn shown_status(&self, now: Timestamp) -> AccountStatus {
         let status = self.status.clone();
+        let is_well = status.state.is_worked() && status.detail.is_none();
+        if let Some(rest) = self.rest.as_ref().filter(|rest| rest.until > now && is_well) {
+            return AccountStatus {
+                state: AccountState::Throttled,
+                detail: Some(rest.over.clone()),
+                advice: Some(WAIT_ADVICE.to_owned()),
+                next_attempt_at: Some(rest.until),
+                ..status
+            };
+        }
         match &self.sending_refused {
             Some(said) if status.state.is_worked() && status.detail.is_none() => AccountStatus {
                 detail: Some(format!("Mail is read, and none can be sent: {said}")),

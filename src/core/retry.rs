@@ -60,6 +60,19 @@ pub fn connection(failures: u32, jitter: f64) -> Duration {
     spread(doubled.min(CONNECT_SECONDS_MAX), jitter)
 }
 
+/// Failures that a server's asking for peace without a time counts as.
+const SEVERE: u32 = 4;
+
+/// How long a server is left alone that asks for peace: for as long as it says, a little more so that not all come back at the
+/// same moment; else for longer each time in a row (the first is 1).
+#[must_use]
+pub fn rest(named: Option<Duration>, times: u32, jitter: f64) -> Duration {
+    match named {
+        Some(wait) => wait.mul_f64(1.0 + 0.05 * jitter.clamp(0.0, 1.0)),
+        None => connection(times.saturating_add(SEVERE), jitter),
+    }
+}
+
 fn nth(schedule: &[u64], attempt: u32) -> Option<u64> {
     schedule.get(usize::try_from(attempt.checked_sub(1)?).ok()?).copied()
 }

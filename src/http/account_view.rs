@@ -28,6 +28,8 @@ pub(super) struct AccountView {
     user_id: UserId,
     #[schema(value_type = String, format = Email)]
     email: Address,
+    /// Whose servers these are, as far as that is known: `google`, `microsoft` …, or `imap` for any other.
+    provider: &'static str,
     imap: EndpointView,
     smtp: EndpointView,
     auth: AuthView,
@@ -104,11 +106,13 @@ struct AuthView {
 impl AccountView {
     /// The account, its status in the words of its user's policy.
     pub(super) fn new(account: Account, settings: &Settings) -> Self {
-        let status = account.shown_status();
+        let status = account.shown_status(crate::flow::now());
+        let provider = account.provider().name;
         Self {
             id: account.id,
             user_id: account.user_id,
             email: account.email,
+            provider,
             imap: account.settings.imap.into(),
             smtp: account.settings.smtp.into(),
             auth: AuthView { kind: "password" },

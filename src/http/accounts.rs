@@ -20,6 +20,7 @@ use super::{
     account_life,
     account_view::{AccountView, ErrorView, StatusView},
     body::{Input, Nothing, Parameters, PathId},
+    discovery::Servers,
     keys::require_user,
     once::{Answer, Stop},
     openapi::AccountStateWord,
@@ -57,21 +58,21 @@ struct NewAccount {
     imap: Option<EndpointInput>,
     smtp: Option<EndpointInput>,
     auth: Option<AuthInput>,
-    /// Known providers follow in a later release.
+    /// A provider that is known, as `google`: where its servers are need not be given. Left out, it is that of the address.
     provider: Option<String>,
 }
 
 impl NewAccount {
     async fn check(self, api: &Api) -> Result<(Account, Credentials), Problem> {
-        if self.provider.is_some() {
-            return Err(passwords_only("provider"));
-        }
-        let missing = |param: &'static str| move || Problem::invalid(param, "The field is missing.");
-        let imap = self.imap.ok_or_else(missing("imap"))?;
-        let smtp = self.smtp.ok_or_else(missing("smtp"))?;
-        let credentials = self.auth.ok_or_else(missing("auth"))?.check()?;
-        let settings =
-            AccountSettings { imap: imap.check(api, "imap").await?, smtp: smtp.check(api, "smtp").await? };
+        let Some(auth) = self.auth else {
+            return Err(match self.provider {
+                Some(_) => passwords_only("provider"),
+                None => Problem::invalid("auth", "The field is missing."),
+            });
+        };
+        let credentials = auth.check()?;
+        let Self { provider, imap, smtp, .. } = self;
+        let settings = Servers { provider, imap, smtp }.settle(api, &self.email).await?;
         let email = own_address(api, self.email)?;
         let now = flow::now();
         let status = connecting(now);
@@ -83,6 +84,7 @@ impl NewAccount {
                 settings,
                 status,
                 sending_refused: None,
+                rest: None,
                 connected_at: now,
                 generation: 0,
             },
@@ -312,6 +314,10 @@ async fn change(
     let old_settings = account.settings.clone();
     let old_email = account.email.clone();
     account.email = email.unwrap_or(account.email);
+    if imap.is_some() {
+        // Whose servers the new ones are is told by themselves.
+        account.settings.provider = None;
+    }
     account.settings.imap = imap.unwrap_or(account.settings.imap);
     account.settings.smtp = smtp.unwrap_or(account.settings.smtp);
     if credentials.is_none() {

@@ -20,6 +20,7 @@ mod contacts;
 mod conversations;
 mod coverage;
 mod decisions;
+mod discovery;
 mod download;
 mod event_stream;
 mod events;
@@ -49,6 +50,7 @@ mod users;
 mod webhooks;
 mod workspaces;
 
+pub use discovery::Discovery;
 pub use host::HostRule;
 pub use route::{Need, ROUTES, Route};
 
@@ -104,6 +106,8 @@ pub struct ApiState {
     pub public_url: Option<url::Url>,
     /// Which hosts may be reached without TLS.
     pub plain_hosts: HostRule,
+    /// What domains say of where their mail is read and sent.
+    pub discovery: Discovery,
     /// Longest message that may be sent, in octets.
     pub message_bytes_max: usize,
     /// How long answers in hand may take after shutdown has begun.

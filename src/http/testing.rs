@@ -9,9 +9,9 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Api, ApiState, HostRule};
+use super::{Api, ApiState, Discovery, HostRule};
 use crate::{
-    account::ProviderDialer,
+    account::{Discovered, ProviderDialer},
     coord::Coord,
     core::attribution::OurDomains,
     flow::{Gateway, LoopBrake, Settings, sync::Followers},
@@ -31,6 +31,7 @@ pub(super) fn api(store: Store) -> Api {
         ready: Arc::new(AtomicBool::new(true)),
         metrics: Arc::new(String::new),
         public_url: None,
+        discovery: Discovery::new(|_| Box::pin(std::future::ready(Discovered::default()))),
         plain_hosts: HostRule::of(Resolver::System, Egress::default()),
         message_bytes_max: 36 << 20,
         shutdown_grace: Duration::from_secs(1),

@@ -4,7 +4,7 @@
 
 use std::{fmt, io, time::Duration};
 
-use super::{code::ResponseCode, quirks};
+use super::code::ResponseCode;
 
 /// Longest text of a server that is kept, in characters: enough for every real explanation, too short to flood a log.
 pub const SERVER_TEXT_CHARS_MAX: usize = 500;
@@ -102,19 +102,50 @@ pub enum Kind {
 }
 
 impl Error {
-    /// Which answer fits. RFC 5530 codes count first, then the texts of servers that send none (`quirks`).
+    /// Which answer fits by what is sure: the code (RFC 5530), else what was asked. The words of servers that send no code are
+    /// judged by whoever knows them.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
             Self::Io(_) | Self::Timeout | Self::Protocol(Fault::Abandoned) => Kind::Transient,
             Self::Protocol(_) => Kind::Misbehaving,
-            Self::ServerBye { code, text } => judge(code.as_ref(), text).unwrap_or(Kind::Transient),
-            Self::No { code, text } => judge(code.as_ref(), text).unwrap_or(Kind::Refused),
-            Self::Bad { code, text } => judge(code.as_ref(), text).unwrap_or(Kind::Misbehaving),
-            Self::Auth { code, text, .. } => judge(code.as_ref(), text).unwrap_or(Kind::Credentials),
+            Self::ServerBye { .. } => self.kind_of_code().unwrap_or(Kind::Transient),
+            Self::No { .. } => self.kind_of_code().unwrap_or(Kind::Refused),
+            Self::Bad { .. } => self.kind_of_code().unwrap_or(Kind::Misbehaving),
+            Self::Auth { .. } => self.kind_of_code().unwrap_or(Kind::Credentials),
             Self::Insecure(_) | Self::TooLarge { .. } | Self::Unsupported(_) | Self::Unsendable(_) => {
                 Kind::Refused
             }
+        }
+    }
+
+    /// What the server's code alone says; `None` without one, or with one that says nothing of it.
+    #[must_use]
+    pub fn kind_of_code(&self) -> Option<Kind> {
+        self.code().and_then(by_code)
+    }
+
+    /// The code of the server's answer.
+    #[must_use]
+    pub fn code(&self) -> Option<&ResponseCode> {
+        match self {
+            Self::ServerBye { code, .. }
+            | Self::No { code, .. }
+            | Self::Bad { code, .. }
+            | Self::Auth { code, .. } => code.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The words of the server's answer.
+    #[must_use]
+    pub fn server_text(&self) -> Option<&ServerText> {
+        match self {
+            Self::ServerBye { text, .. }
+            | Self::No { text, .. }
+            | Self::Bad { text, .. }
+            | Self::Auth { text, .. } => Some(text),
+            _ => None,
         }
     }
 
@@ -130,13 +161,6 @@ impl Error {
                 | Self::Unsendable(_)
         )
     }
-}
-
-fn judge(code: Option<&ResponseCode>, text: &ServerText) -> Option<Kind> {
-    if let Some(pause) = quirks::suggested_back_off(text.as_str()) {
-        return Some(Kind::BackOff(Some(pause)));
-    }
-    code.and_then(by_code).or_else(|| quirks::kind_of_text(text.as_str()))
 }
 
 /// RFC 5530, and the codes of Gmail and Yahoo beside it.
@@ -197,36 +221,26 @@ impl fmt::Display for ServerText {
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn check(code: Option<ResponseCode>, text: &str, expect: [Kind; 2]) {
-        let text = ServerText::new(text.as_bytes());
-        let no = Error::No { code: code.clone(), text: text.clone() };
-        let auth = Error::Auth { code, text: text.clone(), detail: None };
-        assert_eq!([no.kind(), auth.kind()], expect, "{text}");
-    }
-
     #[test]
-    fn codes_then_words_decide_what_a_refusal_means() {
+    fn codes_decide_what_a_refusal_means() {
         use ResponseCode as C;
         let wait = Kind::BackOff(None);
-        let five_minutes = Kind::BackOff(Some(Duration::from_secs(300)));
-        check(None, "no such mailbox", [Kind::Refused, Kind::Credentials]);
-        check(
-            Some(C::InUse),
-            "Request is throttled. Suggested Backoff Time: 300000 milliseconds",
-            [five_minutes; 2],
-        );
-        check(Some(C::Unavailable), "Maximum number of connections from user+IP exceeded", [wait; 2]);
-        check(Some(C::Alert), "Too many simultaneous connections. (Failure)", [wait; 2]);
-        check(
-            Some(C::Alert),
-            "Application-specific password required: https://x (Failure)",
-            [Kind::Credentials; 2],
-        );
-        check(Some(C::AuthenticationFailed), "Invalid credentials (Failure)", [Kind::Credentials; 2]);
-        check(Some(C::ServerBug), "FETCH Server error while fetching messages", [Kind::Transient; 2]);
-        check(Some(C::OverQuota), "Account exceeded command or bandwidth limits.", [wait; 2]);
-        check(Some(C::ContactAdmin), "call us", [Kind::Refused; 2]);
+        for (code, kinds) in [
+            (None, [Kind::Refused, Kind::Credentials]),
+            (Some(C::Alert), [Kind::Refused, Kind::Credentials]),
+            (Some(C::OverQuota), [Kind::Refused, Kind::Credentials]),
+            (Some(C::InUse), [wait; 2]),
+            (Some(C::Unavailable), [wait; 2]),
+            (Some(C::Limit), [wait; 2]),
+            (Some(C::AuthenticationFailed), [Kind::Credentials; 2]),
+            (Some(C::ServerBug), [Kind::Transient; 2]),
+            (Some(C::ContactAdmin), [Kind::Refused; 2]),
+        ] {
+            let text = ServerText::new(b"Too many simultaneous connections");
+            let no = Error::No { code: code.clone(), text: text.clone() };
+            let auth = Error::Auth { code: code.clone(), text, detail: None };
+            assert_eq!([no.kind(), auth.kind()], kinds, "{code:?}");
+        }
     }
 
     #[test]

@@ -84,6 +84,11 @@ impl Dialer {
     }
 
     #[must_use]
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
+    #[must_use]
     pub fn egress(&self) -> &Egress {
         &self.egress
     }

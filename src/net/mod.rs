@@ -12,6 +12,6 @@ mod web;
 pub use dial::{DialError, Dialer, Security, Stream, Target};
 pub use egress::{Egress, is_public};
 pub use listen::bind;
-pub use resolve::{Resolver, ResolverError};
+pub use resolve::{Resolver, ResolverError, ServiceHost};
 pub use tls::{Certificates, TlsError, client_config, install_provider};
 pub use web::{HostLookup, Resolve, Web, WebError, read_body, retry_after};

@@ -1,6 +1,7 @@
-//! Host names to addresses: the configured DNS servers, or the system's resolver when none is configured.
+//! Host names to addresses, and domains to the hosts of their mail: the configured DNS servers, or the system's resolver when none
+//! is configured.
 //!
-//! Not here: whether an address may be dialled (`egress`), and record types other than A and AAAA.
+//! Not here: whether an address may be dialled (`egress`), and what follows from a record.
 
 use std::{
     io,
@@ -8,13 +9,24 @@ use std::{
 };
 
 use hickory_resolver::{
-    TokioResolver,
+    ResolverBuilder, TokioResolver,
     config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig},
     net::runtime::TokioRuntimeProvider,
+    proto::rr::{Name, RData, RecordType},
 };
 
 /// Addresses of one name that are looked at; more is a name that wants to keep us busy.
 const ADDRESSES_MAX: usize = 16;
+
+/// Records of one name that are looked at.
+const RECORDS_MAX: usize = 16;
+
+/// A server that a domain names for a service (RFC 2782).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceHost {
+    pub host: String,
+    pub port: u16,
+}
 
 /// Where names are looked up.
 #[derive(Clone)]
@@ -73,6 +85,68 @@ impl Resolver {
         addresses.truncate(ADDRESSES_MAX);
         if addresses.is_empty() { Err(ResolverError::NoAddress) } else { Ok(addresses) }
     }
+}
+
+impl Resolver {
+    /// The hosts that a domain's mail goes to (MX), most preferred first; none when it has no such record.
+    ///
+    /// # Errors
+    /// [`ResolverError::Lookup`] and [`ResolverError::Setup`].
+    pub async fn mail_exchangers(&self, domain: &str) -> Result<Vec<String>, ResolverError> {
+        let read = |data: &RData| match data {
+            RData::MX(mx) => Some((mx.preference, host_of(&mx.exchange))),
+            _ => None,
+        };
+        let mut hosts: Vec<(u16, String)> = self.records(domain, RecordType::MX, read).await?;
+        hosts.sort();
+        Ok(hosts.into_iter().map(|(_, host)| host).collect())
+    }
+
+    /// The servers that a domain names for a service, as `_imaps._tcp`, most preferred first. One that it says it does not
+    /// offer has the host of an empty name.
+    ///
+    /// # Errors
+    /// [`ResolverError::Lookup`] and [`ResolverError::Setup`].
+    pub async fn services(&self, service: &str, domain: &str) -> Result<Vec<ServiceHost>, ResolverError> {
+        let read = |data: &RData| match data {
+            RData::SRV(srv) => {
+                Some((srv.priority, ServiceHost { host: host_of(&srv.target), port: srv.port }))
+            }
+            _ => None,
+        };
+        let mut hosts = self.records(&format!("{service}.{domain}"), RecordType::SRV, read).await?;
+        hosts.sort_by_key(|(priority, _)| *priority);
+        Ok(hosts.into_iter().map(|(_, host)| host).collect())
+    }
+
+    async fn records<T>(
+        &self,
+        name: &str,
+        kind: RecordType,
+        read: impl Fn(&RData) -> Option<T>,
+    ) -> Result<Vec<T>, ResolverError> {
+        let resolver = match self {
+            Self::Servers(resolver) => TokioResolver::clone(resolver),
+            // The operating system has no call for these: its servers are asked.
+            Self::System => {
+                let built = TokioResolver::builder_tokio().and_then(ResolverBuilder::build);
+                built.map_err(|error| ResolverError::Setup(error.into()))?
+            }
+        };
+        let name = format!("{}.", name.trim_end_matches('.'));
+        match resolver.lookup(name, kind).await {
+            Ok(found) => {
+                let records = found.answers().iter().filter_map(|record| read(&record.data));
+                Ok(records.take(RECORDS_MAX).collect())
+            }
+            Err(error) if error.is_no_records_found() => Ok(Vec::new()),
+            Err(error) => Err(ResolverError::Lookup(error.into())),
+        }
+    }
+}
+
+fn host_of(name: &Name) -> String {
+    name.to_utf8().trim_end_matches('.').to_ascii_lowercase()
 }
 
 fn name_server(server: &SocketAddr) -> NameServerConfig {

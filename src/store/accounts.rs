@@ -16,14 +16,15 @@ use super::{
 };
 use crate::{
     core::{
-        account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials},
+        account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials, Rest},
         ids::{AccountId, Id as _, UserId},
     },
     mail::Address,
 };
 
 const COLUMNS: &str = "id, user_id, email, settings, state, state_since, detail, advice, last_synced_at, \
-     last_checked_at, next_attempt_at, progress, sending_refused, connected_at, generation";
+     last_checked_at, next_attempt_at, progress, sending_refused, rests_until, rests_over, rests, \
+     connected_at, generation";
 
 /// Most lines of an account's error log that are shown: one for each code, and there are not that many codes.
 const ERRORS_MAX: u32 = 200;
@@ -82,7 +83,7 @@ impl Tx {
         self.execute(query).await.map(drop)
     }
 
-    /// Changes address and servers of an account that stays connected. Whether it may send is found out anew.
+    /// Changes address and servers of an account that stays connected. Whether it may send, and wants peace, is found out anew.
     ///
     /// # Errors
     /// `Missing` when there is no such account, `Conflict` when another has the address.
@@ -92,7 +93,8 @@ impl Tx {
         email: &Address,
         settings: &AccountSettings,
     ) -> Result<(), Error> {
-        let query = sql("update accounts set email = $3, settings = $4, sending_refused = null \
+        let query = sql("update accounts set email = $3, settings = $4, sending_refused = null, \
+             rests_until = null, rests_over = null, rests = 0 \
              where workspace = $1 and id = $2")
         .bind(self.workspace())
         .bind(id)
@@ -112,6 +114,21 @@ impl Tx {
             .bind(id)
             .bind(said.map(str::to_owned));
         changed(self.execute(query).await?)
+    }
+
+    /// Notes that the provider wants peace. One that ends sooner than what is noted changes nothing.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn rest_account(&mut self, id: AccountId, rest: &Rest) -> Result<(), Error> {
+        let query = sql("update accounts set rests_until = $3, rests_over = $4, rests = $5 \
+             where workspace = $1 and id = $2 and (rests_until is null or rests_until < $3)")
+        .bind(self.workspace())
+        .bind(id)
+        .bind(rest.until)
+        .bind(rest.over.clone())
+        .bind(rest.times);
+        self.execute(query).await.map(drop)
     }
 
     /// Takes mail for new that comes from then on.
@@ -342,9 +359,17 @@ fn read(row: &Row) -> Result<Account, Error> {
             progress: row.opt_json("progress")?,
         },
         sending_refused: row.get("sending_refused")?,
+        rest: read_rest(row)?,
         connected_at: row.get("connected_at")?,
         generation: row.get("generation")?,
     })
+}
+
+fn read_rest(row: &Row) -> Result<Option<Rest>, Error> {
+    let until: Option<Timestamp> = row.get("rests_until")?;
+    let over: Option<String> = row.get("rests_over")?;
+    let Some((until, over)) = until.zip(over) else { return Ok(None) };
+    Ok(Some(Rest { until, over, times: row.get("rests")? }))
 }
 
 fn read_error(row: &Row) -> Result<AccountError, Error> {

@@ -353,7 +353,7 @@ impl Tx {
     pub async fn forget_account(&mut self, account: AccountId) -> Result<(), Error> {
         let workspace = self.workspace();
         let nowhere = Endpoint { host: NOWHERE.to_owned(), port: 0, security: Security::Tls };
-        let settings = AccountSettings { imap: nowhere.clone(), smtp: nowhere };
+        let settings = AccountSettings { imap: nowhere.clone(), smtp: nowhere, provider: None };
         // It had become one of the user's own with the account. The one that he is known by stays his.
         let query = sql("delete from user_addresses where workspace = $1 \
              and address = (select email from accounts where workspace = $1 and id = $2) \
@@ -363,14 +363,14 @@ impl Tx {
         .bind(account);
         self.execute(query).await?;
         let query = sql("update accounts set email = $3, settings = $4, credentials = $5, key_id = null, \
-             sending_refused = null where workspace = $1 and id = $2")
+             sending_refused = null, rests_until = null, rests_over = null where workspace = $1 and id = $2")
         .bind(workspace)
         .bind(account)
         .bind(format!("{}@{NOWHERE}", account.uuid().simple()))
         .bind(json_text(&settings))
         .bind(Vec::new());
         changed(self.execute(query).await?)?;
-        for table in ["mailboxes", "account_errors", "send_rests", "grants"] {
+        for table in ["mailboxes", "account_errors", "send_rests", "account_sent", "grants"] {
             let query = sql(format!("delete from {table} where workspace = $1 and account = $2"));
             self.execute(query.bind(workspace).bind(account)).await?;
         }

@@ -9,7 +9,7 @@ use super::{Error, Store, Tx, columns::changed, sql::sql};
 use crate::core::{ids::WorkspaceId, job::JobKind};
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 39] = [
+const TABLES: [&str; 40] = [
     "jobs",
     "lanes",
     "sightings",
@@ -34,6 +34,7 @@ const TABLES: [&str; 39] = [
     "account_errors",
     "account_addresses",
     "send_rests",
+    "account_sent",
     "grants",
     "accounts",
     "limits",

@@ -288,11 +288,8 @@ async fn work(gateway: Gateway, leased: Leased, stop: CancellationToken, lost: C
 async fn keep_following(gateway: &Gateway, leased: Leased, stop: &CancellationToken) {
     let mut news = sync::news_of_account(&gateway.coord, leased.account);
     let (mut memory, mut failures) = (Memory::default(), 0_u32);
-    if let Ok(Some(until)) = sync::resume_at(gateway, leased).await {
-        let pause = Duration::try_from(until.duration_since(flow::now())).unwrap_or_default();
-        tokio::select! { () = stop.cancelled() => {} () = sleep(pause) => {} }
-    }
     while !stop.is_cancelled() {
+        keep_peace(gateway, leased, stop).await;
         let Err(failure) = sync::follow(gateway, leased, stop, &mut memory).await else { return };
         let health = Health::of(&memory);
         failures = if health == Health::Lasting { 1 } else { failures.saturating_add(1) };
@@ -303,6 +300,17 @@ async fn keep_following(gateway: &Gateway, leased: Leased, stop: &CancellationTo
             () = sleep(pause.length) => {}
             () = news.wait(), if pause.may_be_cut => {}
         }
+    }
+}
+
+/// Waits for as long as the provider wants to be left alone, by whatever of ours it said so to.
+async fn keep_peace(gateway: &Gateway, leased: Leased, stop: &CancellationToken) {
+    while let Ok(Some(until)) = sync::resume_at(gateway, leased).await {
+        let pause = Duration::try_from(until.duration_since(flow::now())).unwrap_or_default();
+        if pause.is_zero() {
+            return;
+        }
+        tokio::select! { () = stop.cancelled() => return, () = sleep(pause) => {} }
     }
 }
 

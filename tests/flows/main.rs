@@ -39,6 +39,7 @@ mod policies;
 mod preset_accounts;
 mod preset_mail;
 mod privacy;
+mod profiles;
 mod recognise;
 mod relay;
 mod relay_people;

@@ -34,6 +34,46 @@ both! {
         acme.post("/accounts", account(&user, "ann@acme.example")).await.refused(409, "email_taken", Some("email"));
     }
 
+    async fn servers_that_are_not_given_are_those_of_the_provider_or_of_the_domain(api) {
+        let acme = api.workspace("acme").await;
+        let user = acme.user("ann@acme.example").await;
+        let short = |email: &str| {
+            let auth = json!({ "type": "password", "username": email, "password": "hunter2" });
+            json!({ "user_id": user, "email": email, "auth": auth })
+        };
+        for (email, named, provider, imap, smtp) in [
+            ("ann@gmail.com", None, "google", "imap.gmail.com", "smtp.gmail.com"),
+            ("ann@acme.example", Some("fastmail"), "fastmail", "imap.fastmail.com", "smtp.fastmail.com"),
+            ("ann@found.example", None, "imap", "imap.found.example", "smtp.found.example"),
+        ] {
+            let mut body = short(email);
+            if let Some(named) = named {
+                body["provider"] = json!(named);
+            }
+            let made = acme.post("/accounts", body).await.expect(201);
+            assert_eq!(
+                (&made["provider"], &made["imap"]["host"], &made["smtp"]["host"]),
+                (&json!(provider), &json!(imap), &json!(smtp))
+            );
+        }
+        for (email, named, param, says) in [
+            ("bob@nowhere.example", None, "imap", "Give imap and smtp"),
+            ("bob@foreign.example", None, "imap", "imap.evil.example"),
+            ("bob@acme.example", Some("gogle"), "provider", "google"),
+            ("bob@outlook.com", None, "auth.type", "Microsoft takes no passwords"),
+            // Exchange on premise is anywhere.
+            ("bob@acme.example", Some("exchange"), "imap", "Give imap and smtp"),
+        ] {
+            let mut body = short(email);
+            if let Some(named) = named {
+                body["provider"] = json!(named);
+            }
+            let answer = acme.post("/accounts", body).await;
+            answer.refused(422, "invalid", Some(param));
+            assert!(answer.text().contains(says), "{}", answer.text());
+        }
+    }
+
     async fn bad_accounts_are_refused_by_field(api) {
         let acme = api.workspace("acme").await;
         let user = acme.user("ann@acme.example").await;

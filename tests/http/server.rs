@@ -9,10 +9,12 @@ use std::{
 };
 
 use mailweave::{
+    account::Discovered,
     app,
     config::{Config, DomainName},
+    core::account::{Endpoint, Security},
     flow::Gateway,
-    http::{self, ApiState, HostRule},
+    http::{self, ApiState, Discovery, HostRule},
     net::{self, Egress, Resolver},
 };
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
@@ -25,6 +27,20 @@ use crate::support::{postgres::Database, store::Engine};
 
 pub const ADMIN_KEY: &str = "an-administrators-key-of-more-than-32-characters";
 pub const CAPTURE_DOMAIN: &str = "bcc.example.com";
+
+/// What domains say of their mail here.
+fn discovered(domain: &str) -> Discovered {
+    let at = |host: &str, port| Endpoint { host: format!("{host}.{domain}"), port, security: Security::Tls };
+    match domain {
+        "found.example" => {
+            Discovered { imap: Some(at("imap", 993)), smtp: Some(at("smtp", 465)), ..Discovered::default() }
+        }
+        "foreign.example" => {
+            Discovered { foreign: Some("imap.evil.example".into()), ..Discovered::default() }
+        }
+        _ => Discovered::default(),
+    }
+}
 
 /// Runs one test on both stores: `both! { async fn name(api) { … } }`.
 macro_rules! both {
@@ -85,6 +101,7 @@ impl Server {
             ready: Arc::clone(&ready),
             metrics: Arc::new(|| "mailweave_up 1\n".to_owned()),
             public_url: None,
+            discovery: Discovery::new(|domain| Box::pin(std::future::ready(discovered(&domain)))),
             plain_hosts: HostRule::of(Resolver::System, loopback),
             message_bytes_max: 36 * 1024 * 1024,
             shutdown_grace: Duration::from_secs(30),

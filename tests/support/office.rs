@@ -228,9 +228,10 @@ impl Office {
             id: self.account,
             user_id: self.user,
             email: address(&self.person.address),
-            settings: AccountSettings { imap: self.imap.clone(), smtp: self.imap.clone() },
+            settings: AccountSettings { imap: self.imap.clone(), smtp: self.imap.clone(), provider: None },
             status: connecting(),
             sending_refused: None,
+            rest: None,
             connected_at: Timestamp::now(),
             generation: 0,
         };

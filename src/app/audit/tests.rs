@@ -155,7 +155,7 @@ fn account(user: UserId) -> Account {
         id: mint::<AccountId>(),
         user_id: user,
         email: address("ann@us.example"),
-        settings: AccountSettings { imap: endpoint(993), smtp: endpoint(465) },
+        settings: AccountSettings { imap: endpoint(993), smtp: endpoint(465), provider: None },
         status: AccountStatus {
             state: AccountState::Active,
             since: flow::now(),
@@ -167,6 +167,7 @@ fn account(user: UserId) -> Account {
             progress: None,
         },
         sending_refused: None,
+        rest: None,
         connected_at: flow::now(),
         generation: 0,
     }

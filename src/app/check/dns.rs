@@ -5,8 +5,6 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use hickory_resolver::{TokioResolver, proto::rr::RData};
-
 use super::{Findings, chain};
 use crate::{
     config::Config,
@@ -28,7 +26,7 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
     };
     for (option, domain) in domains {
         let Some(domain) = domain else { continue };
-        match tokio::time::timeout(TIMEOUT, mail_hosts(&resolver, domain.as_str())).await {
+        match tokio::time::timeout(TIMEOUT, resolver.mail_exchangers(domain.as_str())).await {
             Ok(Ok(hosts)) => arrives(&resolver, option, (domain.as_str(), hosts), findings).await,
             Ok(Err(error)) => {
                 findings.warning(option, format!("MX of {domain}: {error}", domain = domain.as_str()))
@@ -71,28 +69,4 @@ async fn arrives(
             Err(_) => findings.warning(option, format!("{domain}: {host} is not answered")),
         }
     }
-}
-
-/// The hosts in the domain's MX records, most preferred first.
-async fn mail_hosts(resolver: &Resolver, domain: &str) -> Result<Vec<String>, ResolverError> {
-    let resolver = match resolver {
-        Resolver::Servers(resolver) => TokioResolver::clone(resolver),
-        Resolver::System => {
-            let built = TokioResolver::builder_tokio().and_then(hickory_resolver::ResolverBuilder::build);
-            built.map_err(|error| ResolverError::Setup(error.into()))?
-        }
-    };
-    let found = match resolver.mx_lookup(format!("{}.", domain.trim_end_matches('.'))).await {
-        Ok(found) => found,
-        Err(error) if error.is_no_records_found() => return Ok(Vec::new()),
-        Err(error) => return Err(ResolverError::Lookup(error.into())),
-    };
-    let mut hosts: Vec<(u16, String)> = Vec::new();
-    for record in found.answers() {
-        if let RData::MX(mx) = &record.data {
-            hosts.push((mx.preference, mx.exchange.to_utf8().trim_end_matches('.').to_owned()));
-        }
-    }
-    hosts.sort();
-    Ok(hosts.into_iter().map(|(_, host)| host).collect())
 }

@@ -21,6 +21,18 @@ pub struct Answer {
     /// How long to leave it alone, where the answer itself does not say.
     #[serde(default)]
     wait: Option<Span>,
+    /// The words mean this where a login is refused, and another thing elsewhere.
+    #[serde(default)]
+    at_login: bool,
+}
+
+/// When a server has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// To a login.
+    Login,
+    /// To anything else.
+    Session,
 }
 
 /// What is meant, as the files write it.
@@ -64,9 +76,28 @@ pub enum Meaning {
     Revoked,
 }
 
+impl Meaning {
+    /// How long the server is to be left alone, where that is what it asks for; the inner `None` where nobody says how long.
+    #[must_use]
+    pub fn back_off(self) -> Option<Option<Duration>> {
+        match self {
+            Self::Busy(wait)
+            | Self::Bandwidth(wait)
+            | Self::TooManyConnections(wait)
+            | Self::TooManySubmissions(wait)
+            | Self::SendingQuota(wait) => Some(wait),
+            Self::TokenExpired | Self::Credentials | Self::AppPassword | Self::NotEnabled | Self::Revoked => {
+                None
+            }
+        }
+    }
+}
+
 /// The first answer that fits, with the wait that the text names.
-pub(super) fn meaning(answers: &[Answer], lower: &str) -> Option<Meaning> {
-    let answer = answers.iter().find(|answer| lower.contains(answer.says.as_str()))?;
+pub(super) fn meaning(answers: &[Answer], lower: &str, when: When) -> Option<Meaning> {
+    let fits =
+        |answer: &&Answer| (when == When::Login || !answer.at_login) && lower.contains(answer.says.as_str());
+    let answer = answers.iter().find(fits)?;
     let wait = named_wait(lower, &answer.says).or(answer.wait.map(Span::duration));
     Some(match answer.means {
         Kind::Busy => Meaning::Busy(wait),
@@ -103,7 +134,11 @@ mod tests {
 
     #[track_caller]
     fn check(provider: &str, text: &str, meaning: Option<Meaning>) {
-        assert_eq!(Provider::named(provider).unwrap().meaning(text), meaning, "{provider}: {text}");
+        assert_eq!(
+            Provider::named(provider).unwrap().meaning(text, When::Login),
+            meaning,
+            "{provider}: {text}"
+        );
     }
 
     #[test]
@@ -150,5 +185,46 @@ mod tests {
         check("microsoft", "Suggested Backoff Time: 99999999999 milliseconds", day);
         check("microsoft", "Suggested Backoff Time: soon", Some(Meaning::Busy(None)));
         check("microsoft", "Suggested Backoff Time: 18446744073709551616 seconds", Some(Meaning::Busy(None)));
+    }
+
+    #[test]
+    fn words_mean_the_same_whoever_says_them_and_some_only_at_a_login() {
+        let day = Some(Duration::from_hours(24));
+        for (text, at_login, in_session) in [
+            ("Mailbox does not exist", Some(Meaning::NotEnabled), None),
+            ("Token has been expired or revoked", Some(Meaning::Revoked), None),
+            (
+                "User is authenticated but not connected.",
+                Some(Meaning::NotEnabled),
+                Some(Meaning::NotEnabled),
+            ),
+            (
+                "Daily user sending quota exceeded.",
+                Some(Meaning::SendingQuota(day)),
+                Some(Meaning::SendingQuota(day)),
+            ),
+            ("Hello", None, None),
+        ] {
+            assert_eq!(super::super::meaning(text, When::Login), at_login, "{text}");
+            assert_eq!(super::super::meaning(text, When::Session), in_session, "{text}");
+        }
+    }
+
+    /// Else it would hang on the order of the files what a server means.
+    #[test]
+    fn no_provider_has_other_words_in_its_own_for_something_else() {
+        let all =
+            || Provider::all().iter().flat_map(|one| one.answers.iter().map(move |answer| (one, answer)));
+        for (provider, answer) in all() {
+            let others =
+                all().filter(|(other, _)| other.name != provider.name && other.name != super::super::ANY);
+            for (other, its) in others.filter(|(_, its)| answer.says.contains(&its.says)) {
+                assert_eq!(
+                    its.means, answer.means,
+                    "{}: {} | {}: {}",
+                    provider.name, answer.says, other.name, its.says
+                );
+            }
+        }
     }
 }

@@ -9,8 +9,10 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 
 mod answer;
+mod pace;
 
-pub use answer::{Answer, Meaning};
+pub use answer::{Answer, Meaning, When};
+pub use pace::{Left, SENT_KEPT, Sent, Standing, left};
 
 use super::{account::Endpoint, limits::SentUnit, policy::span::Span};
 
@@ -195,11 +197,19 @@ impl Provider {
 
     /// What an answer of its servers means; what is known at every provider counts where it says nothing of its own.
     #[must_use]
-    pub fn meaning(&self, text: &str) -> Option<Meaning> {
+    pub fn meaning(&self, text: &str, when: When) -> Option<Meaning> {
         let text = text.to_lowercase();
-        let own = answer::meaning(&self.answers, &text);
-        own.or_else(|| answer::meaning(&Self::any().answers, &text))
+        let own = answer::meaning(&self.answers, &text, when);
+        own.or_else(|| answer::meaning(&Self::any().answers, &text, when))
     }
+}
+
+/// What an answer means, whoever's server gave it: many answer through what they run for others, and no provider's words mean
+/// another thing at another.
+#[must_use]
+pub fn meaning(text: &str, when: When) -> Option<Meaning> {
+    let text = text.to_lowercase();
+    PROVIDERS.iter().find_map(|provider| answer::meaning(&provider.answers, &text, when))
 }
 
 impl Authorization {

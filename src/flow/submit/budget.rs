@@ -1,11 +1,14 @@
-//! A user's budget for sending: what is over it waits or fails, by policy, and what a provider says of its own limit counts.
+//! A user's budget for sending, and below it what his provider allows the account: what is over it waits or fails, by policy, and
+//! what a provider says of its own limit counts.
 //!
 //! It is charged with *dot intent*, in the same transaction: nothing leaves uncounted, and what may have left stays counted. What
 //! the server then refuses, for now or for good, is taken back.
 //! Mail that is passed on and what leaves by the smarthost as bulk or workflow mail are no part of it. Not here: counting
 //! (`flow::limits`).
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::record::{self, Fared, Pace};
 use crate::{
@@ -16,20 +19,24 @@ use crate::{
         limits::{Budget, Counted, Full, SentUnit, WINDOW_MAX, provider_rest, says_sent_too_much},
         message::{Author, StoredMessage},
         policy::settings::{OverSend, Settings},
+        provider::{Left, Meaning, SENT_KEPT, Sent, When, left, meaning},
         submission::{Submission, SubmissionState},
     },
     flow::{
         FlowError, Gateway,
         limits::{self, Purse},
-        now, policy_of,
+        now, policy_of, signed,
     },
-    queue::Leased,
+    queue::{Leased, Settlement},
     smtp::{Outcome, Reply},
     store::{Error, Session, Tx},
 };
 
 /// The enhanced status of mail that is over a limit of its sender's, for good (RFC 3463: 5, policy, too much mail).
 const OVER_LIMIT: &str = "5.7.28";
+
+/// What a provider's own windows make a message wait for without a word.
+const PACE: SignedDuration = SignedDuration::from_secs(90);
 
 /// Whose budget a message is charged to; `None` for nobody's.
 fn payer(submission: &Submission, author: &Author) -> Option<UserId> {
@@ -55,6 +62,43 @@ pub(super) async fn recipients_now(
     session: &mut Session,
     (submission, stored): (&Submission, &StoredMessage),
 ) -> Result<Result<usize, Full>, FlowError> {
+    let by_user = user_room(session, (submission, stored)).await?;
+    let by_provider = match submission.account {
+        Some(account) => provider_room(session, account, now()).await?,
+        None => Ok(usize::MAX),
+    };
+    Ok(match (by_user, by_provider) {
+        (Ok(user), Ok(provider)) => Ok(user.min(provider)),
+        (Err(user), Err(provider)) if provider.until > user.until => Err(provider),
+        (Err(full), _) | (_, Err(full)) => Err(full),
+    })
+}
+
+/// To how many recipients a provider takes a message of an account's now: by its windows, and in one message.
+async fn provider_room(
+    session: &mut Session,
+    id: AccountId,
+    now: Timestamp,
+) -> Result<Result<usize, Full>, FlowError> {
+    let Some(account) = session.account(id).await? else { return Ok(Ok(usize::MAX)) };
+    let provider = account.provider();
+    let a_message = provider.recipients_per_message.map_or(usize::MAX, |most| most as usize);
+    let mut budgets = provider.budgets_of(account.email.domain()).peekable();
+    if budgets.peek().is_none() {
+        return Ok(Ok(a_message));
+    }
+    let sent = session.account_sent(id, now - SENT_KEPT).await?;
+    Ok(match left(budgets, &sent, now) {
+        Left::Until(until) => Err(Full { quota: None, until }),
+        Left::Recipients(None) => Ok(a_message),
+        Left::Recipients(Some(room)) => Ok(a_message.min(usize::try_from(room).unwrap_or(usize::MAX))),
+    })
+}
+
+async fn user_room(
+    session: &mut Session,
+    (submission, stored): (&Submission, &StoredMessage),
+) -> Result<Result<usize, Full>, FlowError> {
     let Some(user) = payer(submission, &stored.author) else { return Ok(Ok(usize::MAX)) };
     let purse = Purse::of(session, user, now()).await?;
     Ok(match (purse.send_budget(session, submission.account).await?, purse.unit()) {
@@ -64,7 +108,7 @@ pub(super) async fn recipients_now(
     })
 }
 
-/// Charges a message to so many recipients. False when it does not fit by now: then nothing is written.
+/// Charges a message to so many recipients, to the user and to the account. False when it does not fit by now: then nothing is written.
 ///
 /// # Errors
 /// Those of the store.
@@ -74,6 +118,12 @@ pub(super) async fn charge(
     recipients: usize,
     now: Timestamp,
 ) -> Result<bool, FlowError> {
+    if let Some(account) = submission.account {
+        if !provider_room(tx, account, now).await?.is_ok_and(|room| recipients <= room) {
+            return Ok(false);
+        }
+        tx.count_account_sent(account, Sent::at(now, (1, recipients as u64))).await?;
+    }
     let stored = tx.message(submission.message).await?.ok_or(FlowError::Obsolete)?;
     let Some(user) = payer(submission, &stored.author) else { return Ok(true) };
     let recipients = u64::try_from(recipients).unwrap_or(u64::MAX);
@@ -100,8 +150,12 @@ pub(super) async fn give_back(
     let refused = charged.iter().filter(is_refused).count();
     let Some(charged_at) = submission.dot_intent_at.filter(|_| refused > 0) else { return Ok(()) };
     let stored = tx.message(submission.message).await?.ok_or(FlowError::Obsolete)?;
+    let messages = u64::from(refused == charged.len());
+    if let Some(account) = submission.account {
+        let sent = Sent::at(charged_at, (messages, refused as u64));
+        tx.uncount_account_sent(account, sent).await?;
+    }
     if let Some(user) = payer(submission, &stored.author) {
-        let messages = u64::from(refused == charged.len());
         limits::give_back(tx, user, (messages, refused as u64), charged_at).await?;
     }
     Ok(())
@@ -118,6 +172,13 @@ pub(super) async fn put_off(
     full: Full,
 ) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
+    if full.quota.is_none() && full.until.duration_since(now()) <= PACE {
+        // Nothing is wrong with it, and nobody is told: so much leaves in a minute, and then the next.
+        tx.rest_lane(job, full.until).await?;
+        tx.settle(job, Settlement::RetryAt(full.until)).await?;
+        tx.commit().await?;
+        return Ok(());
+    }
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
     let user = sender(&mut tx, (submission.account, message)).await?;
     let is_kept = policy_of(&mut tx, user).await?.settings.over_send == OverSend::Queue;
@@ -209,13 +270,25 @@ async fn rest_until(
         Some(user) => tx.usage(user, Counted::SentRecipients, now - WINDOW_MAX).await?,
         None => Vec::new(),
     };
+    if let Some(wait) = quota_wait(said).filter(|_| !says_sent_too_much(None, said)) {
+        return Ok(now + signed(wait));
+    }
     Ok(provider_rest(said, &counts, now))
+}
+
+/// How long a provider wants no mail of an account, that says so in words of its own.
+fn quota_wait(said: &str) -> Option<Duration> {
+    match meaning(said, When::Session)? {
+        Meaning::SendingQuota(wait) => wait,
+        _ => None,
+    }
 }
 
 fn sent_too_much(outcome: &Outcome) -> Option<&Reply> {
     let (Outcome::Refused(reply) | Outcome::Deferred(reply)) = outcome else { return None };
     let status = reply.enhanced().map(|enhanced| enhanced.to_string());
-    says_sent_too_much(status.as_deref(), &text_of(reply)).then_some(reply)
+    let said = text_of(reply);
+    (says_sent_too_much(status.as_deref(), &said) || quota_wait(&said).is_some()).then_some(reply)
 }
 
 fn text_of(reply: &Reply) -> String {

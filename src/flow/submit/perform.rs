@@ -13,7 +13,7 @@ use super::{
     masked::{self, View},
     reconcile,
     record::{self, Fared, Pace},
-    way_out::{WayOut, way_out},
+    way_out::{self, WayOut, way_out},
 };
 use crate::{
     account::{Exit as Server, Trouble},
@@ -26,7 +26,8 @@ use crate::{
     flow::{FlowError, Gateway, now},
     mail::{Address, Envelope, HeaderBlock, Recipient, ReversePath},
     queue::Leased,
-    smtp::{Capabilities, Client, Outcome, Transmission},
+    smtp::{Capabilities, Client, Outcome, Reply, Transmission},
+    store::Session,
 };
 
 /// One mail transaction to be: some of the recipients, and how they are to see the message.
@@ -79,6 +80,10 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
             return budget::put_off(gateway, job, message, full).await;
         }
     };
+    if let Some(most) = too_large(&mut session, &submission, stored.size).await? {
+        drop(session);
+        return refuse_size(gateway, job, &submission, most).await;
+    }
     drop(session);
     let parts = match parts(gateway, job, (&submission, most), &stored, &server).await? {
         Ok(parts) if parts.is_empty() => return record::settle(gateway, job, message, Pace::AtOnce).await,
@@ -101,6 +106,33 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
         }
         Err(trouble) => record::unopened(gateway, job, message, (began, &trouble)).await,
     }
+}
+
+/// The most octets that the account's provider takes of a message, where this has more: it would be sent for nothing.
+async fn too_large(
+    session: &mut Session,
+    submission: &Submission,
+    size: u64,
+) -> Result<Option<u64>, FlowError> {
+    let Some(account) = submission.account else { return Ok(None) };
+    let account = session.account(account).await?;
+    Ok(account.and_then(|account| account.provider().message_bytes).filter(|most| size > *most))
+}
+
+async fn refuse_size(
+    gateway: &Gateway,
+    job: &Leased,
+    submission: &Submission,
+    most: u64,
+) -> Result<(), FlowError> {
+    let text = format!("The account's provider takes messages of at most {most} octets.");
+    let outcome = Outcome::Refused(Reply::new(552, [5, 3, 4], text));
+    let open = submission.recipients.iter().filter(|state| state.is_open());
+    let fared: Vec<_> = open
+        .map(|state| Fared { asked: state.recipient.clone(), outcome: outcome.clone(), takes_reports: false })
+        .collect();
+    record::outcomes(gateway, job, submission.message, &fared).await?;
+    record::settle(gateway, job, submission.message, Pace::AtOnce).await
 }
 
 /// Waits until so many octets may be in hand.
@@ -203,6 +235,9 @@ async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
             .map(|(asked, outcome)| Fared { asked, outcome, takes_reports })
             .collect();
         rests = budget::heed(gateway, job, message, &mut fared).await?;
+        if rests.is_none() {
+            rests = way_out::heed(gateway, job, &fared).await?;
+        }
         got_on |=
             fared.iter().any(|one| matches!(one.outcome, Outcome::Accepted { .. } | Outcome::Refused(_)));
         record::outcomes(gateway, job, message, &fared).await?;

@@ -8,7 +8,7 @@ use super::{
     budget, copies,
     perform::Unsendable,
     report,
-    way_out::{REFUSED_LOGIN, note_unsent, tell_workers},
+    way_out::{REFUSED_LOGIN, note_unsent, rests_until, tell_workers},
 };
 use crate::{
     account::Trouble,
@@ -216,7 +216,11 @@ pub(super) async fn unopened(
     } else {
         defer(&mut submission, &trouble.recipient_text());
     }
-    conclude(&mut tx, gateway, job, submission, Pace::Rest(trouble.resumes_at(now()))).await?;
+    let rests = match account {
+        Some(account) => rests_until(&mut tx, account).await?,
+        None => trouble.resumes_at(now()),
+    };
+    conclude(&mut tx, gateway, job, submission, Pace::Rest(rests)).await?;
     tx.commit().await?;
     if let Some(account) = account.filter(|_| is_refused) {
         tell_workers(gateway, account);

@@ -10,11 +10,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::way_out::{Access, account_access, rest_over, tell_workers};
 use crate::{
-    account::Trouble,
+    account::{Trouble, judge},
     core::{
         account::{MailboxUid, era},
         ids::{AccountId, MessageKey},
         message::{Sighting, SightingRow, StoredMessage},
+        provider::Provider,
         retry,
         submission::SentCopy,
     },
@@ -32,6 +33,10 @@ const CLOCKS: SignedDuration = SignedDuration::from_hours(48);
 
 /// Tries of one copy before it is given up, about a day: the message was sent, only its copy is missing.
 const TRIES_MAX: u32 = 12;
+
+/// Looks for the copy of a provider that files one, about an hour long: it may be late. Only then one is appended, for some
+/// have let their users turn it off.
+const LATE_TRIES: u32 = 5;
 
 /// How long a copy waits for an account that may not be logged in to, and how often that is asked of the store.
 const WAIT_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -58,12 +63,20 @@ pub async fn save_sent(
         Access::Closed(state) if state.is_gone() => return Err(FlowError::Obsolete),
         Access::Closed(_) => return put_off(gateway, job, now() + WAIT).await,
     };
+    let Some(provider) = session.account(account).await?.map(|account| account.provider()) else {
+        return Err(FlowError::Obsolete);
+    };
     let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
     let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
     let began = now();
-    match look_or_append(gateway, job, &login, (account, &stored, raw)).await? {
-        Ok((at, copy)) => {
+    let missing = Missing::of(provider, job.attempt);
+    match look_or_append(gateway, job, &login, (account, &stored, raw, missing)).await? {
+        Ok(Came::Late) => {
+            let until = now() + signed(retry::submission(job.attempt, jitter()));
+            put_off(gateway, job, until).await
+        }
+        Ok(Came::Is(at, copy)) => {
             let mut tx = gateway.store.begin(job.workspace).await?;
             note(&mut tx, message, at, copy).await?;
             tx.settle(job, Settlement::Done).await?;
@@ -72,6 +85,33 @@ pub async fn save_sent(
         }
         Err(trouble) => fail(gateway, job, account, (began, &trouble)).await,
     }
+}
+
+/// What follows when no copy is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Append,
+    /// It is looked for once more.
+    Wait,
+    /// The provider has filed it under an id that we do not know: the account's session may tell which.
+    Believe,
+}
+
+impl Missing {
+    /// One copy too many is worse than a late one.
+    fn of(provider: &Provider, attempt: u32) -> Self {
+        match provider.sent_is_filed {
+            Some(true) if attempt <= LATE_TRIES => Self::Wait,
+            Some(true) if provider.rewrites_message_id => Self::Believe,
+            _ => Self::Append,
+        }
+    }
+}
+
+/// What became of a copy.
+enum Came {
+    Is(Option<MailboxUid>, SentCopy),
+    Late,
 }
 
 async fn put_off(gateway: &Gateway, job: &Leased, until: Timestamp) -> Result<(), FlowError> {
@@ -158,8 +198,8 @@ async fn look_or_append(
     gateway: &Gateway,
     job: &Leased,
     login: &AccountAccess,
-    (account, stored, raw): (AccountId, &StoredMessage, Bytes),
-) -> Result<Result<(Option<MailboxUid>, SentCopy), Trouble>, FlowError> {
+    (account, stored, raw, missing): (AccountId, &StoredMessage, Bytes, Missing),
+) -> Result<Result<Came, Trouble>, FlowError> {
     let found = async {
         let (mut client, chosen) = open(gateway, login).await?;
         let found = search(&mut client, &chosen, ((account, login.generation), stored)).await?;
@@ -170,11 +210,19 @@ async fn look_or_append(
             client.logout().await;
             // Of a copy that has got another id no place is noted: the account's session is to meet it, and to learn the id.
             let at = (!copy.is_renamed).then_some(copy.at);
-            return Ok(Ok((at, SentCopy::Filed)));
+            return Ok(Ok(Came::Is(at, SentCopy::Filed)));
         }
         Ok((client, chosen, None)) => (client, chosen),
         Err(trouble) => return Ok(Err(trouble)),
     };
+    match missing {
+        Missing::Append => {}
+        Missing::Wait | Missing::Believe => {
+            client.logout().await;
+            let is_late = missing == Missing::Wait;
+            return Ok(Ok(if is_late { Came::Late } else { Came::Is(None, SentCopy::Filed) }));
+        }
+    }
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;
     tx.commit().await?;
@@ -188,7 +236,7 @@ async fn look_or_append(
     client.logout().await;
     let whose = (account, login.generation);
     let at = appended.map(|at| place(whose, &sent, (at.uid_validity.get(), at.uid)));
-    Ok(Ok((at, SentCopy::Appended)))
+    Ok(Ok(Came::Is(at, SentCopy::Appended)))
 }
 
 async fn open(
@@ -221,7 +269,7 @@ where
     for mailbox in searched(chosen) {
         let selected = match client.examine(mailbox, None).await {
             // Gone since it was listed, or closed to us: the others still count.
-            Err(error) if error.connection_lives() && error.kind() == imap::Kind::Refused => continue,
+            Err(error) if error.connection_lives() && judge(&error) == imap::Kind::Refused => continue,
             selected => selected?,
         };
         let validity = selected.uid_validity.map_or(0, imap::UidValidity::get);
@@ -278,5 +326,19 @@ mod tests {
         };
         let searched: Vec<_> = searched(&chosen).map(MailboxName::display).collect();
         assert_eq!(searched, ["Sent", "Sent Items", "All Mail"]);
+    }
+
+    #[test]
+    fn a_provider_that_files_copies_is_given_time_and_never_a_second_one() {
+        let missing = |name, attempt| Missing::of(Provider::named(name).unwrap(), attempt);
+        for (name, first, last) in [
+            ("imap", Missing::Append, Missing::Append),
+            ("fastmail", Missing::Append, Missing::Append),
+            ("zoho", Missing::Append, Missing::Append),
+            ("google", Missing::Wait, Missing::Append),
+            ("microsoft", Missing::Wait, Missing::Believe),
+        ] {
+            assert_eq!((missing(name, 1), missing(name, LATE_TRIES + 1)), (first, last), "{name}");
+        }
     }
 }

@@ -5,17 +5,22 @@
 
 use jiff::Timestamp;
 
+use super::record::Fared;
 use crate::{
     account::{Exit as Server, Trouble},
     core::{
-        account::{Account, AccountState},
+        account::{Account, AccountState, Rest},
         ids::AccountId,
+        job::{Job, JobExit},
+        provider::{Meaning, When, meaning},
+        retry,
     },
     flow::{
-        FlowError, Gateway, now,
+        FlowError, Gateway, jitter, now, signed,
         sync::{look_now, refuse_login, refuse_sending},
     },
     queue::Leased,
+    smtp::Outcome,
     store::{AccountAccess, Session, SmarthostAccess, Tx},
 };
 
@@ -70,15 +75,16 @@ pub(super) enum Access {
 /// # Errors
 /// Those of the store.
 pub(super) async fn account_access(session: &mut Session, id: AccountId) -> Result<Access, FlowError> {
-    let Some(Account { status, .. }) = session.account(id).await? else {
+    let Some(account) = session.account(id).await? else {
         return Ok(Access::Closed(AccountState::Erased));
     };
+    let (rests, status) = (account.rests_until(now()), account.status);
     if !status.state.is_worked() {
         return Ok(Access::Closed(status.state));
     }
     let resumes_at =
         status.next_attempt_at.filter(|at| status.state == AccountState::Throttled && *at > now());
-    if let Some(until) = resumes_at {
+    if let Some(until) = resumes_at.max(rests) {
         return Ok(Access::Rests(until));
     }
     let access = match session.account_access(id).await {
@@ -116,6 +122,7 @@ pub(super) async fn note_trouble(
     (began, trouble): (Timestamp, &Trouble),
 ) -> Result<bool, FlowError> {
     let Some(account) = noted(tx, id).await? else { return Ok(false) };
+    keep_peace(tx, &account, trouble).await?;
     let blame = blame(&account, (began, trouble));
     match blame {
         Blame::Login => refuse_login(tx, id, trouble).await?,
@@ -134,12 +141,61 @@ pub(super) async fn note_unsent(
     (began, trouble): (Timestamp, &Trouble),
 ) -> Result<bool, FlowError> {
     let Some(account) = noted(tx, id).await? else { return Ok(false) };
+    keep_peace(tx, &account, trouble).await?;
     let blame = blame(&account, (began, trouble));
     match blame {
         Blame::Login => refuse_sending(tx, account, trouble).await?,
         Blame::Nobody | Blame::Known => tx.log_account_error(id, &trouble.entry(now())).await?,
     }
     Ok(blame != Blame::Nobody)
+}
+
+/// Has all that talks to the account's provider leave it alone, where that is what it asked for.
+async fn keep_peace(tx: &mut Tx, account: &Account, trouble: &Trouble) -> Result<(), FlowError> {
+    let Trouble::Throttled { wait, .. } = trouble else { return Ok(()) };
+    let now = now();
+    let times = account.rests_in_a_row(now).saturating_add(1);
+    let until = now + signed(retry::rest(*wait, times, jitter()));
+    tx.rest_account(account.id, &Rest { until, over: trouble.to_string(), times }).await?;
+    Ok(())
+}
+
+/// Until when an account's provider is left alone; `None` when it need not be.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn rests_until(tx: &mut Tx, id: AccountId) -> Result<Option<Timestamp>, FlowError> {
+    Ok(tx.account(id).await?.and_then(|account| account.rests_until(now())))
+}
+
+/// Heeds what a provider said to a message, where it is the account that it wants peace from: too many sessions, too much at
+/// once. What it says of one message alone, or of its recipients, concerns nobody else. Returns until when.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn heed(
+    gateway: &Gateway,
+    job: &Leased,
+    fared: &[Fared],
+) -> Result<Option<Timestamp>, FlowError> {
+    let Job::Submit { exit: JobExit::Account(id), .. } = job.job else { return Ok(None) };
+    let Some(trouble) = fared.iter().find_map(|one| asks_for_peace(&one.outcome)) else { return Ok(None) };
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    note_trouble(&mut tx, id, (now(), &trouble)).await?;
+    let until = rests_until(&mut tx, id).await?;
+    tx.commit().await?;
+    Ok(until)
+}
+
+fn asks_for_peace(outcome: &Outcome) -> Option<Trouble> {
+    let Outcome::Deferred(reply) = outcome else { return None };
+    let text = reply.lines().collect::<Vec<_>>().join(" ");
+    let wait = match meaning(&text, When::Session)? {
+        Meaning::TooManySubmissions(wait) | Meaning::TooManyConnections(wait) => wait,
+        Meaning::Busy(wait @ Some(_)) => wait,
+        _ => return None,
+    };
+    Some(Trouble::Throttled { text: reply.to_string(), wait })
 }
 
 /// An account whose troubles are worth noting, which nobody changes meanwhile: one that is being given a new login is not
@@ -182,7 +238,7 @@ pub(in crate::flow) async fn rest_over(
     usual: Timestamp,
 ) -> Result<(Timestamp, bool), FlowError> {
     let is_refused = note_trouble(tx, account, (began, trouble)).await?;
-    let until = trouble.resumes_at(now()).unwrap_or(usual);
+    let until = rests_until(tx, account).await?.unwrap_or(usual);
     tx.rest_lane(job, until).await?;
     Ok((until, is_refused))
 }

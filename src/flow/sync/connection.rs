@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{Failure, Memory, judge::Bench};
 use crate::{
-    account::{ImapClient, Trouble},
+    account::{ImapClient, Trouble, judge},
     core::{
         account::{
             Account, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid, era, generation_of,
@@ -264,7 +264,7 @@ pub(super) fn days_before(from: Timestamp, days: u16) -> jiff::civil::Date {
 
 /// Whether the server will not, and says so, and goes on: asking again gets the same answer.
 pub(super) fn is_refusal(error: &imap::Error) -> bool {
-    error.connection_lives() && matches!(error.kind(), Kind::Refused | Kind::Misbehaving)
+    error.connection_lives() && matches!(judge(error), Kind::Refused | Kind::Misbehaving)
 }
 
 fn bounded(found: UidSet) -> Result<UidSet, Failure> {

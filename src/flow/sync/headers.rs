@@ -10,6 +10,7 @@ use super::{
     memory::{Asked, Place},
 };
 use crate::{
+    account::judge,
     core::{attribution::OurDomains, ids::AccountId, message::Parties, origin, threading::ThreadNode},
     imap::{Criterion, Error, Fault, Flag, GmailItems, HeaderItem, Kind, Uid, UidSet},
     mail::{HeaderBlock, HeaderSummary, content_type::ContentType},
@@ -104,7 +105,7 @@ impl<S: Wire> Connection<'_, S> {
             return Err(Failure::Anew);
         }
         // Being asked to wait, or to log in again, says nothing of these messages.
-        if matches!(error.kind(), Kind::BackOff(_) | Kind::Credentials) {
+        if matches!(judge(&error), Kind::BackOff(_) | Kind::Credentials) {
             return Err(error.into());
         }
         match asked {

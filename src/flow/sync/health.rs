@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     account::Trouble,
     core::{
-        account::{Account, AccountError, AccountState, AccountStatus, LabelledStatus, Progress},
+        account::{Account, AccountError, AccountState, AccountStatus, LabelledStatus, Progress, Rest},
         event::{AccountEvent, Event},
         ids::AccountId,
         sync_plan::resting_state,
@@ -126,7 +126,7 @@ pub(in crate::flow) async fn refuse_sending(
     }
     if is_news {
         let settings = policy_of(tx, Some(account.user_id)).await?.settings;
-        announce(tx, (id, settings.labelled(account.shown_status())), AccountEvent::Error, now).await?;
+        announce(tx, (id, settings.labelled(account.shown_status(now))), AccountEvent::Error, now).await?;
     }
     Ok(())
 }
@@ -147,9 +147,14 @@ async fn write_down(
         detail: Some(trouble.to_string()),
         advice: Some(trouble.advice()),
         next_attempt_at,
-        ..account.status
+        ..account.status.clone()
     };
     tx.set_account_status(id, &status).await?;
+    if let Some(until) = next_attempt_at.filter(|_| state == AccountState::Throttled) {
+        // Whatever else logs in to the account keeps the peace too.
+        let times = account.rests_in_a_row(now).saturating_add(1);
+        tx.rest_account(id, &Rest { until, over: trouble.to_string(), times }).await?;
+    }
     let what = match state {
         AccountState::Error => Some(AccountEvent::Error),
         AccountState::ReauthRequired => Some(AccountEvent::ReauthRequired),
@@ -163,14 +168,17 @@ async fn write_down(
     Ok(())
 }
 
-/// Until when a provider has asked us to stay away, as an earlier process wrote down.
+/// Until when a provider has asked us to stay away, as an earlier process wrote down, or whoever else talks to it.
 ///
 /// # Errors
 /// Those of the store.
 pub async fn resume_at(gateway: &Gateway, lease: Leased) -> Result<Option<Timestamp>, Error> {
-    let account = gateway.store.read(lease.workspace).await?.account(lease.account).await?;
-    let throttled = account.map(|account| account.status).filter(|s| s.state == AccountState::Throttled);
-    Ok(throttled.and_then(|status| status.next_attempt_at))
+    let Some(account) = gateway.store.read(lease.workspace).await?.account(lease.account).await? else {
+        return Ok(None);
+    };
+    let rests = account.rests_until(now());
+    let throttled = Some(account.status).filter(|status| status.state == AccountState::Throttled);
+    Ok(throttled.and_then(|status| status.next_attempt_at).max(rests))
 }
 
 /// Notes that mail was filed; the first makes the account active.

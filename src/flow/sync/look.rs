@@ -8,6 +8,7 @@ use super::{
     consume::{Batch, End},
 };
 use crate::{
+    account::judge,
     core::{
         account::Cursor,
         sync_plan::{MailboxView, SyncPlan, Way, plan},
@@ -79,7 +80,7 @@ impl<S: Wire> Connection<'_, S> {
         let selected = match self.select(mailbox).await {
             Ok(selected) => selected,
             Err(error)
-                if error.kind() == Kind::Refused && error.connection_lives() && !mailbox.name.is_inbox() =>
+                if judge(&error) == Kind::Refused && error.connection_lives() && !mailbox.name.is_inbox() =>
             {
                 tracing::info!(account = %self.account, error = %error, "a mailbox cannot be opened");
                 mailbox.refused = true;

@@ -313,6 +313,7 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("limits", "subject", "users"),
     ("usage_counts", "user_id", "users"),
     ("quota_levels", "subject", "users"),
+    ("account_sent", "account", "accounts"),
     ("send_rests", "account", "accounts"),
 ];
 

@@ -172,7 +172,7 @@ fn an_account(user: UserId, email: &str) -> Account {
         id: mint(),
         user_id: user,
         email: address(email),
-        settings: AccountSettings { imap: endpoint(993), smtp: endpoint(465) },
+        settings: AccountSettings { imap: endpoint(993), smtp: endpoint(465), provider: None },
         status: AccountStatus {
             state: AccountState::Connecting,
             since: at(1),
@@ -184,6 +184,7 @@ fn an_account(user: UserId, email: &str) -> Account {
             progress: None,
         },
         sending_refused: None,
+        rest: None,
         connected_at: at(1),
         generation: 0,
     }

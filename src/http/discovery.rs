@@ -1,0 +1,101 @@
+//! Where the servers of an account are whose caller does not say: its provider's, or what its domain says.
+//!
+//! Not here: asking the domain (`account`), and what is done with the servers.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::{Api, account_input::EndpointInput, problem::Problem};
+use crate::{
+    account::{Discovered, discover},
+    core::{
+        account::{AccountSettings, Endpoint},
+        provider::{Login, Provider},
+    },
+    mail::Address,
+    net::Resolver,
+};
+
+/// Asks a domain where its mail is read and sent.
+#[derive(Clone)]
+pub struct Discovery(Arc<dyn Fn(String) -> BoxFuture<'static, Discovered> + Send + Sync>);
+
+impl Discovery {
+    pub fn new(ask: impl Fn(String) -> BoxFuture<'static, Discovered> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    #[must_use]
+    pub fn by(resolver: Resolver) -> Self {
+        Self::new(move |domain| {
+            let resolver = resolver.clone();
+            Box::pin(async move { discover(&resolver, &domain).await })
+        })
+    }
+}
+
+/// What a caller says of an account's servers.
+pub(super) struct Servers {
+    pub provider: Option<String>,
+    pub imap: Option<EndpointInput>,
+    pub smtp: Option<EndpointInput>,
+}
+
+impl Servers {
+    /// The servers as they are named, else as they are known or found.
+    pub(super) async fn settle(self, api: &Api, email: &Address) -> Result<AccountSettings, Problem> {
+        let found = match (&self.provider, self.imap.is_some() && self.smtp.is_some()) {
+            (Some(name), _) => of(named(name)?),
+            (None, true) => Discovered::default(),
+            (None, false) => match Provider::of_domain(email.domain()) {
+                Some(provider) => of(provider),
+                None => (api.discovery.0)(email.domain().to_owned()).await,
+            },
+        };
+        let imap = server(api, ("imap", self.imap), found.imap.as_ref(), &found).await?;
+        let smtp = server(api, ("smtp", self.smtp), found.smtp.as_ref(), &found).await?;
+        let provider = self.provider.or_else(|| found.provider.map(|provider| provider.name.to_owned()));
+        Ok(AccountSettings { imap, smtp, provider })
+    }
+}
+
+fn of(provider: &'static Provider) -> Discovered {
+    let (imap, smtp) = (provider.imap.clone(), provider.smtp.clone());
+    Discovered { provider: Some(provider), imap, smtp, foreign: None }
+}
+
+fn named(name: &str) -> Result<&'static Provider, Problem> {
+    Provider::named(name).ok_or_else(|| {
+        let names: Vec<_> = Provider::all().iter().map(|provider| provider.name).collect();
+        let advice = format!("There are {}. Leave it out for any other.", names.join(", "));
+        Problem::invalid("provider", "No provider of this name is known.").advice(advice)
+    })
+}
+
+async fn server(
+    api: &Api,
+    (param, given): (&'static str, Option<EndpointInput>),
+    known: Option<&Endpoint>,
+    found: &Discovered,
+) -> Result<Endpoint, Problem> {
+    if let Some(given) = given {
+        return given.check(api, param).await;
+    }
+    if let Some(provider) = found.provider.filter(|provider| !provider.takes(Login::Password)) {
+        let detail = format!("{} takes no passwords from programs.", provider.title);
+        return Err(Problem::invalid("auth.type", detail).advice("The user has to sign in there himself."));
+    }
+    match (known, &found.foreign) {
+        (Some(known), _) => Ok(known.clone()),
+        (None, Some(foreign)) => {
+            let detail = format!("The address's domain names {foreign}, which is not its own.");
+            Err(Problem::invalid(param, detail).advice("Give imap and smtp with it if that is right."))
+        }
+        (None, None) => {
+            let detail = "The field is missing, and the address's domain does not say where its servers are.";
+            Err(Problem::invalid(param, detail)
+                .advice("Give imap and smtp; the provider's help pages name host, port and security."))
+        }
+    }
+}
