@@ -12,6 +12,7 @@ pub mod key;
 mod measure;
 mod parts;
 mod refusal;
+pub mod sandbox;
 mod serve;
 pub mod simulate;
 mod stored;

@@ -5,6 +5,7 @@
 
 mod changes;
 mod faults;
+mod google;
 mod login;
 mod mailboxes;
 mod messages;
