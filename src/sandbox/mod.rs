@@ -18,6 +18,8 @@ mod state;
 mod tap;
 
 #[cfg(test)]
+mod habits;
+#[cfg(test)]
 mod tests;
 
 pub use allowance::{Allowance, Rate};

@@ -168,6 +168,10 @@ impl Session {
 
     /// Takes what the client sent. Not while `step` has something else to say than `Input`.
     pub fn receive(&mut self, bytes: &[u8]) {
+        // What was ended is not asked any more, however the news and the command overtook each other.
+        if let Some(farewell) = self.farewell() {
+            self.part(farewell);
+        }
         self.input.receive(bytes);
     }
 
@@ -179,16 +183,20 @@ impl Session {
 
     /// Something changed in the provider: pushes it to an idling client, and ends the session of a kicked user.
     pub fn changed(&mut self) {
-        let user = self.user.clone();
-        let kicked = self.provider.with(|world| {
-            let user = world.user(&user?).ok()?;
-            (user.kicks != self.kicks).then_some(user.farewell)
-        });
-        if let Some(farewell) = kicked {
+        if let Some(farewell) = self.farewell() {
             self.part(farewell);
         } else if matches!(self.mode, Mode::Idle(_)) {
             self.sync(Expunges::Tell);
         }
+    }
+
+    /// How this session was ended; told once.
+    fn farewell(&mut self) -> Option<Farewell> {
+        let address = self.user.as_ref()?;
+        let (kicks, farewell) =
+            self.provider.with(|world| world.user(address).ok().map(|user| (user.kicks, user.farewell)))?;
+        let is_news = mem::replace(&mut self.kicks, kicks) != kicks;
+        is_news.then_some(farewell)
     }
 
     fn part(&mut self, farewell: Farewell) {

@@ -82,10 +82,10 @@ impl Authority {
             "scope": issued.scopes.join(" "),
         });
         if let Some(refresh_token) = &issued.refresh_token {
-            answer["refresh_token"] = json!(refresh_token);
+            add(&mut answer, "refresh_token", json!(refresh_token));
         }
         if issued.scopes.iter().any(|scope| scope == "openid") {
-            answer["id_token"] = json!(self.id_token(issued, now));
+            add(&mut answer, "id_token", json!(self.id_token(issued, now)));
         }
         answer
     }
@@ -135,7 +135,7 @@ impl Authority {
             "token_type": "Bearer",
         });
         if let Some(expires_at) = expires_at {
-            answer["exp"] = json!(expires_at);
+            add(&mut answer, "exp", json!(expires_at));
         }
         (200, answer)
     }
@@ -174,6 +174,12 @@ impl Authority {
                 "https://outlook.office.com/IMAP.AccessAsUser.All", "https://outlook.office.com/SMTP.Send",
             ],
         })
+    }
+}
+
+fn add(answer: &mut Value, name: &str, value: Value) {
+    if let Value::Object(members) = answer {
+        members.insert(name.to_owned(), value);
     }
 }
 

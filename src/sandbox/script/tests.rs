@@ -119,9 +119,7 @@ fn every_kind_of_step_is_in_the_integrators_guide() {
     }
 }
 
-#[tokio::test]
-async fn steps_are_done_in_turn_and_told() {
-    let script = r#"
+const ALL_KINDS: &str = r#"
         [provider]
         like = "gmail"
         [[users]]
@@ -173,8 +171,11 @@ async fn steps_are_done_in_turn_and_told() {
         when = { service = "oauth", command = "TOKEN" }
         text = "somebody wants a token"
     "#;
+
+#[tokio::test]
+async fn steps_are_done_in_turn_and_told() {
     crate::net::install_provider();
-    let script = read(script).unwrap();
+    let script = read(ALL_KINDS).unwrap();
     let running = Running::of_script(&script, CancellationToken::new()).await.unwrap();
     let (told, provider) = (Mutex::new(Vec::new()), running.provider.clone());
     let ask = async {
