@@ -22,6 +22,8 @@ pub enum Command {
     Serve(ConfigArg),
     /// Run the whole gateway on loopback with a built-in mail provider and a story already playing
     Demo,
+    /// Run a mail provider in memory on loopback that behaves as a script says, to try an integration against
+    Sandbox(Sandbox),
     /// Verify configuration, store, certificates, DNS, ports and providers; a line per finding
     Check(ConfigArg),
     /// Check the stored data against the invariants; a line per invariant
@@ -73,6 +75,17 @@ pub struct ConfigArg {
     // No clap default: a file asked for must exist, the default one need not.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Sandbox {
+    /// The script: a file, or one that comes with the program: gmail, gmail-limits, microsoft, microsoft-throttling, revoked,
+    /// rough-connections
+    #[arg(long, value_name = "FILE")]
+    pub script: PathBuf,
+    /// Read the script, say what is wrong with it, and do nothing else
+    #[arg(long)]
+    pub check: bool,
 }
 
 #[derive(Debug, Args)]

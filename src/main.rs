@@ -36,6 +36,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Serve(arg) => app::serve(arg.config.as_deref()).await.map(|()| true),
         Command::Demo => app::demo::run().await.map(|()| true),
+        Command::Sandbox(order) => app::sandbox::run(&order.script, order.check).await.map(|()| true),
         Command::Check(arg) => app::check::run(arg.config.as_deref()).await,
         Command::Audit(arg) => app::audit::run(arg.config.as_deref()).await,
         Command::MasterKey { verb: MasterKeyVerb::Rotate(arg) } => {

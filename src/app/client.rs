@@ -158,6 +158,7 @@ fn call(command: Command) -> Option<(Client, Call)> {
         Command::Why(_)
         | Command::Serve(_)
         | Command::Demo
+        | Command::Sandbox(_)
         | Command::Check(_)
         | Command::Audit(_)
         | Command::MasterKey { .. }

@@ -14,6 +14,7 @@ mod parts;
 mod providers;
 mod refusal;
 pub mod rotation;
+pub mod sandbox;
 mod serve;
 pub mod simulate;
 mod stored;

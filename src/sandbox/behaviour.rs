@@ -7,6 +7,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::mail::Address;
 
+use super::allowance::Allowance;
+
 /// Faults armed at one time; a test that needs more has a loop it did not mean.
 const FAULTS_MAX: usize = 256;
 
@@ -58,6 +60,16 @@ impl Default for Extensions {
     }
 }
 
+/// Whose habits and words a provider has beyond the standards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Manner {
+    #[default]
+    Plain,
+    /// Labels and All Mail in place of mailboxes, X-GM-EXT-1. Counts when the user is added.
+    Google,
+    Microsoft,
+}
+
 /// The character of a provider, or of one user's account at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Behaviour {
@@ -69,10 +81,25 @@ pub struct Behaviour {
     pub mailbox_names: MailboxNames,
     /// Takes mail from any reverse-path, the null one too, as a smarthost does; else from the login's own address alone.
     pub any_sender: bool,
+    pub manner: Manner,
+    pub allowance: Allowance,
 }
 
 impl Behaviour {
-    /// Files Sent copies itself, at once.
+    /// Google's: labels, conversations, Sent copies filed at once, the limits of a private account.
+    #[must_use]
+    pub fn google() -> Self {
+        let extensions = Extensions { qresync: false, ..Extensions::default() };
+        Self { manner: Manner::Google, allowance: Allowance::gmail(), extensions, ..Self::gmail() }
+    }
+
+    /// Exchange Online's: Message-IDs rewritten, Sent copies filed late, its limits, no CONDSTORE.
+    #[must_use]
+    pub fn microsoft() -> Self {
+        Self { manner: Manner::Microsoft, allowance: Allowance::microsoft(), ..Self::outlook() }
+    }
+
+    /// Files Sent copies itself, at once, and is else like any other.
     #[must_use]
     pub fn gmail() -> Self {
         Self { save_sent: SaveSent::AtOnce, ..Self::default() }
@@ -93,12 +120,26 @@ impl Behaviour {
     }
 }
 
+/// How a provider ends sessions that are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Farewell {
+    /// It says good-bye.
+    #[default]
+    Bye,
+    /// It closes without a word.
+    Drop,
+    /// It keeps the connection and neither hears nor says anything any more: half-open, as behind a broken NAT.
+    Silence,
+}
+
 /// Which of the provider's doors a session came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Service {
     Imap,
     Submission,
     Mx,
+    /// The authorization server. Its verbs are `AUTHORIZE`, `CONSENT`, `TOKEN`, `REVOKE`, `INTROSPECT` and `USERINFO`.
+    OAuth,
 }
 
 /// When a fault strikes.
@@ -222,7 +263,7 @@ impl Faults {
 }
 
 impl Trigger {
-    fn matches(&self, command: Command<'_>) -> bool {
+    pub(super) fn matches(&self, command: Command<'_>) -> bool {
         let verb = command.verb == self.verb
             || command.verb.strip_prefix("UID ").is_some_and(|rest| rest == self.verb);
         let user = self.user.as_ref().is_none_or(|user| command.user == Some(user));

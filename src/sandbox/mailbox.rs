@@ -18,22 +18,29 @@ const FLAG_BYTES_MAX: usize = 100;
 /// What a mailbox is for (RFC 6154). INBOX has its name instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SpecialUse {
+    /// Every message of the account, at a provider with labels.
+    All,
     Archive,
     Drafts,
+    /// What is flagged, at a provider with labels.
+    Flagged,
     Junk,
     Sent,
     Trash,
 }
 
 impl SpecialUse {
-    pub const ALL: [Self; 5] = [Self::Sent, Self::Drafts, Self::Trash, Self::Junk, Self::Archive];
+    /// The mailboxes that every user has, at a provider without labels.
+    pub const USUAL: [Self; 5] = [Self::Sent, Self::Drafts, Self::Trash, Self::Junk, Self::Archive];
 
     /// The attribute in a LIST response.
     #[must_use]
     pub fn attribute(self) -> &'static str {
         match self {
+            Self::All => "\\All",
             Self::Archive => "\\Archive",
             Self::Drafts => "\\Drafts",
+            Self::Flagged => "\\Flagged",
             Self::Junk => "\\Junk",
             Self::Sent => "\\Sent",
             Self::Trash => "\\Trash",
@@ -44,6 +51,12 @@ impl SpecialUse {
     #[must_use]
     pub fn name(self, names: MailboxNames) -> &'static str {
         match (names, self) {
+            (MailboxNames::English, Self::All) => "All Mail",
+            (MailboxNames::German, Self::All) => "Alle Nachrichten",
+            (MailboxNames::French, Self::All) => "Tous les messages",
+            (MailboxNames::English, Self::Flagged) => "Starred",
+            (MailboxNames::German, Self::Flagged) => "Markiert",
+            (MailboxNames::French, Self::Flagged) => "Suivis",
             (MailboxNames::English, Self::Archive) => "Archive",
             (MailboxNames::English, Self::Drafts) => "Drafts",
             (MailboxNames::English, Self::Junk) => "Junk",
@@ -73,6 +86,15 @@ pub struct StoredMail {
     pub flags: Vec<String>,
     pub internal_date: Timestamp,
     pub raw: Arc<[u8]>,
+    /// The same in every mailbox that a message with labels is seen in.
+    pub google: Option<GoogleIds>,
+}
+
+/// X-GM-MSGID and X-GM-THRID of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GoogleIds {
+    pub message: u64,
+    pub thread: u64,
 }
 
 impl StoredMail {
@@ -162,10 +184,34 @@ impl Mailbox {
         let uid = self.uid_next;
         self.uid_next = uid.checked_add(1)?;
         let mod_seq = self.advance();
-        let mut mail = StoredMail { uid, mod_seq, flags: Vec::new(), internal_date, raw };
+        let mut mail = StoredMail { uid, mod_seq, flags: Vec::new(), internal_date, raw, google: None };
         merge(&mut mail.flags, flags);
         self.mails.push(mail);
         Some(uid)
+    }
+
+    /// The UID under which a message with labels is seen here.
+    pub(super) fn uid_of(&self, message: u64) -> Option<u32> {
+        let is_it = |mail: &&StoredMail| mail.google.is_some_and(|ids| ids.message == message);
+        self.mails.iter().rev().find(is_it).map(|mail| mail.uid)
+    }
+
+    /// Marks the newest message as one with labels.
+    pub(super) fn identify_last(&mut self, ids: GoogleIds) {
+        if let Some(mail) = self.mails.last_mut() {
+            mail.google = Some(ids);
+        }
+    }
+
+    /// A change of labels is one of the message (X-GM-EXT-1 with CONDSTORE).
+    pub(super) fn touch(&mut self, uid: u32) {
+        let next = self.highest_mod_seq + 1;
+        if let Ok(at) = self.mails.binary_search_by_key(&uid, |mail| mail.uid)
+            && let Some(mail) = self.mails.get_mut(at)
+        {
+            mail.mod_seq = next;
+            self.highest_mod_seq = next;
+        }
     }
 
     /// Changes one message's flags; whether that changed anything.

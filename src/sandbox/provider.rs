@@ -5,6 +5,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -13,13 +14,28 @@ use tokio::sync::watch;
 use crate::mail::{Address, canonical_domain};
 
 use super::{
-    behaviour::{Act, Behaviour, Command, Trigger},
+    allowance::Over,
+    behaviour::{Act, Behaviour, Command, Farewell, Service, Trigger},
     ledger::{Extent, Fetched, Said},
     mailbox::{FlagChange, SpecialUse, StoredMail},
+    oauth::{Issued, OAuthSettings, Rotation},
     state::{Arrival, Limits, SandboxError, World},
 };
 
 type Result<T> = std::result::Result<T, SandboxError>;
+
+/// A session's place among those of its user, until it is dropped.
+pub(super) struct Place {
+    provider: Provider,
+    user: Address,
+    service: Service,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.provider.with(|world| world.leave(&self.user, self.service));
+    }
+}
 
 /// A mail provider in memory. Clones share it.
 #[derive(Clone)]
@@ -71,6 +87,136 @@ impl Provider {
         self.with(|world| world.user_mut(user).map(|user| user.token = token.map(Into::into)))
     }
 
+    /// Grants these scopes without asking anybody, as if the user had been through the consent page.
+    ///
+    /// # Errors
+    /// `NoUser`.
+    pub fn grant(&self, user: &Address, scopes: &[&str]) -> Result<Issued> {
+        self.with(|world| {
+            world.user_mut(user)?;
+            Ok(world.authority.grant(user, scopes, Timestamp::now()))
+        })
+    }
+
+    /// Withdraws all that a user has granted, and ends his sessions.
+    ///
+    /// # Errors
+    /// `NoUser`.
+    pub fn revoke(&self, user: &Address) -> Result<()> {
+        self.with(|world| world.authority.revoke_user(user));
+        self.kick(user)
+    }
+
+    /// Answers whatever the user wants as the provider does when it throttles, until then.
+    ///
+    /// # Errors
+    /// `NoUser`.
+    pub fn throttle(&self, user: &Address, until: Timestamp) -> Result<()> {
+        self.with(|world| world.user_mut(user).map(|user| user.throttled_until = until))
+    }
+
+    /// How much longer a user is throttled.
+    pub(super) fn throttled_for(&self, user: &Address) -> Option<Duration> {
+        let until = self.with(|world| world.user(user).ok().map(|user| user.throttled_until))?;
+        Duration::try_from(until.duration_since(Timestamp::now())).ok().filter(|left| !left.is_zero())
+    }
+
+    /// Counts commands that match from now on; `heard` tells how many there were.
+    pub(super) fn watch(&self, trigger: Trigger) -> usize {
+        self.with(|world| {
+            world.watches.push((trigger, 0));
+            world.watches.len() - 1
+        })
+    }
+
+    pub(super) fn heard(&self, watch: usize) -> u32 {
+        self.with(|world| world.watches.get(watch).map_or(0, |(_, heard)| *heard))
+    }
+
+    /// Changes a message's labels, as the user's other client would; those unknown are made.
+    ///
+    /// # Errors
+    /// `NoUser`, `NoMailbox`, `NoMessage`; `NoMessage` too where there are no labels.
+    pub fn label(&self, user: &Address, at: (&str, u32), change: (FlagChange, &[String])) -> Result<()> {
+        self.with(|world| world.relabel(user, at, change))
+    }
+
+    /// Moves a message to another mailbox.
+    ///
+    /// # Errors
+    /// `NoUser`, `NoMailbox`, `NoMessage`, `Full`.
+    pub fn relocate(&self, user: &Address, (mailbox, uid): (&str, u32), to: &str) -> Result<()> {
+        self.with(|world| {
+            let mail = world.mailbox(user, mailbox)?.find(uid).ok_or(SandboxError::NoMessage)?.clone();
+            world.append(user, to, Arrival::copy_of(&mail))?;
+            // Gone already where the other mailbox is Trash.
+            match world.expunge(user, mailbox, uid) {
+                Err(SandboxError::NoMessage) => Ok(()),
+                other => other,
+            }
+        })
+    }
+
+    /// Lets the access tokens of a user run out; what he has granted stays.
+    pub fn expire_tokens(&self, user: &Address) {
+        self.with(|world| world.authority.expire_user(user));
+    }
+
+    /// How many grants of a user are good.
+    #[must_use]
+    pub fn live_grants(&self, user: &Address) -> usize {
+        self.with(|world| world.authority.live_grants(user))
+    }
+
+    /// Changes how the authorization server behaves from now on.
+    pub fn set_oauth(&self, settings: OAuthSettings) {
+        self.with(|world| world.authority.settings = settings);
+    }
+
+    /// The same of these rules alone.
+    pub(super) fn change_oauth(&self, rotation: Option<Rotation>, lifetime: Option<Duration>) {
+        self.with(|world| {
+            let settings = &mut world.authority.settings;
+            settings.rotation = rotation.unwrap_or(settings.rotation);
+            settings.lifetime = lifetime.unwrap_or(settings.lifetime);
+        });
+    }
+
+    /// A place for a session that has logged in; `None` when the user has as many as he may.
+    pub(super) fn enter(&self, user: &Address, service: Service) -> Option<Place> {
+        let entered = self.with(|world| world.enter(user, service));
+        entered.then(|| Place { provider: self.clone(), user: user.clone(), service })
+    }
+
+    /// Counts octets that a FETCH gives out. False when that is too much for the user.
+    pub(super) fn has_room_to_read(&self, user: &Address, octets: usize) -> bool {
+        self.with(|world| {
+            // Nobody is told of a change where nothing is counted.
+            let counts = |user: &super::state::User| user.behaviour.allowance.download.is_some();
+            if !world.user(user).is_ok_and(counts) {
+                return true;
+            }
+            let Ok(user) = world.user_mut(user) else { return true };
+            let (allowance, now) = (user.behaviour.allowance, Timestamp::now());
+            user.spent.read(&allowance, u64::try_from(octets).unwrap_or(u64::MAX), now);
+            !user.spent.has_read_too_much(&allowance, now)
+        })
+    }
+
+    pub(super) fn has_read_too_much(&self, user: &Address) -> bool {
+        !self.has_room_to_read(user, 0)
+    }
+
+    /// Charges a submission to the user's allowance, or says of what it would be too much.
+    pub(super) fn charge(&self, user: &Address, recipients: usize) -> std::result::Result<(), Over> {
+        self.with(|world| {
+            let Ok(user) = world.user_mut(user) else { return Ok(()) };
+            let recipients = u64::try_from(recipients).unwrap_or(u64::MAX);
+            let allowance = user.behaviour.allowance;
+            user.spent.send(&allowance, recipients, Timestamp::now())
+        })
+    }
+
     /// Changes the behaviour of one account.
     ///
     /// # Errors
@@ -109,7 +255,7 @@ impl Provider {
     /// As `append`.
     pub fn append_at(&self, at: Timestamp, to: (&Address, &str), raw: &[u8], flags: &[&str]) -> Result<u32> {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        self.with(|world| world.append(to.0, to.1, Arrival { raw: raw.into(), flags, internal_date: at }))
+        self.with(|world| world.append(to.0, to.1, Arrival { flags, internal_date: at, ..Arrival::new(raw) }))
     }
 
     /// Creates a mailbox; the name is modified UTF-7, as it goes over the wire.
@@ -135,10 +281,8 @@ impl Provider {
     pub fn flag(&self, user: &Address, mailbox: &str, uid: u32, change: (FlagChange, &[&str])) -> Result<()> {
         let flags: Vec<String> = change.1.iter().map(|flag| (*flag).to_owned()).collect();
         self.with(|world| {
-            let mailbox = world.mailbox_mut(user, mailbox)?;
-            mailbox.find(uid).ok_or(SandboxError::NoMessage)?;
-            mailbox.store(uid, change.0, &flags);
-            Ok(())
+            world.mailbox(user, mailbox)?.find(uid).ok_or(SandboxError::NoMessage)?;
+            world.flag(user, (mailbox, uid), (change.0, &flags)).map(drop)
         })
     }
 
@@ -167,12 +311,25 @@ impl Provider {
         self.with(|world| world.mailbox_mut(user, mailbox).map(|mailbox| mailbox.uid_validity = uid_validity))
     }
 
-    /// Ends the user's sessions with `* BYE`.
+    /// Ends the user's IMAP sessions with `* BYE`.
     ///
     /// # Errors
     /// `NoUser`.
     pub fn kick(&self, user: &Address) -> Result<()> {
-        self.with(|world| world.user_mut(user).map(|user| user.kicks += 1))
+        self.end_sessions(user, Farewell::Bye)
+    }
+
+    /// Ends the user's IMAP sessions in this way.
+    ///
+    /// # Errors
+    /// `NoUser`.
+    pub fn end_sessions(&self, user: &Address, farewell: Farewell) -> Result<()> {
+        self.with(|world| {
+            let user = world.user_mut(user)?;
+            user.kicks += 1;
+            user.farewell = farewell;
+            Ok(())
+        })
     }
 
     /// What lies in a mailbox, in order of UIDs; empty when there is none of that name.
@@ -293,6 +450,9 @@ impl Provider {
                 user: said.user.as_ref(),
             };
             let act = world.faults.strike(command);
+            for (_, heard) in world.watches.iter_mut().filter(|(trigger, _)| trigger.matches(command)) {
+                *heard = heard.saturating_add(1);
+            }
             world.ledger.say(said);
             world.touch();
             act

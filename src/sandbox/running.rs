@@ -18,7 +18,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     behaviour::{Behaviour, Service},
     imap,
+    oauth::{self, OAuthSettings},
     provider::Provider,
+    script::Script,
     smtp::{self, Door, Relay},
     state::Limits,
 };
@@ -34,6 +36,23 @@ pub enum Tls {
     StartTls(TlsAcceptor),
 }
 
+/// Where the doors are. Port 0 is a free one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doors {
+    pub imap: SocketAddr,
+    pub submission: SocketAddr,
+    pub mx: SocketAddr,
+    pub oauth: SocketAddr,
+}
+
+impl Default for Doors {
+    /// On loopback: what the provider knows no password may guard.
+    fn default() -> Self {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self { imap: free, submission: free, mx: free, oauth: free }
+    }
+}
+
 /// What a provider starts with.
 #[derive(Clone, Default)]
 pub struct Options {
@@ -41,6 +60,8 @@ pub struct Options {
     pub domains: Vec<String>,
     pub behaviour: Behaviour,
     pub limits: Limits,
+    pub doors: Doors,
+    pub oauth: OAuthSettings,
     pub imap_tls: Tls,
     /// Without TLS the submission door takes passwords in clear: it is on loopback.
     pub submission_tls: Tls,
@@ -55,12 +76,14 @@ pub struct Running {
     pub imap: SocketAddr,
     pub submission: SocketAddr,
     pub mx: SocketAddr,
+    /// The authorization server.
+    pub oauth: SocketAddr,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Provider {
-    /// Opens the doors on free ports of 127.0.0.1.
+    /// Opens the doors.
     ///
     /// # Errors
     /// When a port cannot be bound.
@@ -84,15 +107,50 @@ impl Running {
             stop: stop.clone(),
             tasks: tasks.clone(),
         };
-        let (listener, imap) = bind().await?;
+        let (listener, imap) = bind(options.doors.imap).await?;
         tasks.spawn(serve_imap(listen(listener), provider.clone(), options.imap_tls));
-        let (listener, submission) = bind().await?;
+        let (listener, submission) = bind(options.doors.submission).await?;
         let door = Door::new(Service::Submission, bytes_max, options.submission_tls, behind);
         tasks.spawn(serve_smtp(listen(listener), provider.clone(), door));
-        let (listener, mx) = bind().await?;
+        let (listener, mx) = bind(options.doors.mx).await?;
         let door = Door::new(Service::Mx, bytes_max, options.mx_tls, behind);
         tasks.spawn(serve_smtp(listen(listener), provider.clone(), door));
-        Ok(Self { provider, imap, submission, mx, stop, tasks })
+        let (listener, oauth) = bind(options.doors.oauth).await?;
+        provider.with(|world| {
+            world.authority.issuer = format!("http://{oauth}");
+            world.authority.settings = options.oauth;
+        });
+        tasks.spawn(oauth::serve(listener, provider.clone(), Arc::clone(&room), stop.clone()));
+        Ok(Self { provider, imap, submission, mx, oauth, stop, tasks })
+    }
+
+    /// A provider as a script describes it, with its users; its steps are for `script::play`.
+    ///
+    /// # Errors
+    /// When a door cannot be opened, or there are more users than a provider has.
+    pub async fn of_script(script: &Script, stop: CancellationToken) -> io::Result<Self> {
+        let options = Options {
+            domains: script.domains.clone(),
+            behaviour: script.behaviour,
+            doors: script.doors,
+            oauth: script.oauth.clone(),
+            stop,
+            ..Options::default()
+        };
+        let running = Provider::start(options).await?;
+        for user in &script.users {
+            running.provider.add_user(&user.address, &user.password).map_err(io::Error::other)?;
+        }
+        for (domain, to) in &script.routes {
+            running.provider.route(domain, *to);
+        }
+        Ok(running)
+    }
+
+    /// Who the authorization server says it is: its address.
+    #[must_use]
+    pub fn issuer(&self) -> String {
+        format!("http://{}", self.oauth)
     }
 
     /// Closes the doors, says good-bye to every session and waits for them.
@@ -136,8 +194,8 @@ async fn serve_smtp(listening: Listening, provider: Provider, door: Door) {
         .await;
 }
 
-async fn bind() -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+async fn bind(to: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(to).await?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }

@@ -2,7 +2,11 @@
 //!
 //! Not here: locking and telling others of changes (`provider`), and protocols.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -10,9 +14,12 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::mail::Address;
 
 use super::{
-    behaviour::{Behaviour, Faults},
+    allowance::Spent,
+    behaviour::{Behaviour, Farewell, Faults, Manner, Service, Trigger},
+    labels,
     ledger::Ledger,
-    mailbox::{Mailbox, SpecialUse, StoredMail},
+    mailbox::{FlagChange, GoogleIds, Mailbox, SpecialUse, StoredMail},
+    oauth::Authority,
 };
 
 /// What bounds the provider's memory: it keeps everything there.
@@ -70,11 +77,45 @@ pub(super) struct User {
     pub(super) token: Option<SecretString>,
     pub(super) behaviour: Behaviour,
     pub(super) mailboxes: Vec<Mailbox>,
-    /// Sessions that began under a lower number are to end.
+    /// Sessions that began under a lower number are to end, in this way.
     pub(super) kicks: u64,
+    pub(super) farewell: Farewell,
+    pub(super) spent: Spent,
+    /// Until then the provider wants to be left alone.
+    pub(super) throttled_until: Timestamp,
+    /// IMAP and submission sessions that are logged in.
+    sessions: [u32; 2],
+    /// The conversation of each Message-ID, where there are labels.
+    pub(super) threads: HashMap<String, u64>,
 }
 
 impl User {
+    fn new(address: &Address, password: &str, behaviour: Behaviour, mailboxes: Vec<Mailbox>) -> Self {
+        Self {
+            address: address.clone(),
+            password: password.into(),
+            token: None,
+            behaviour,
+            mailboxes,
+            kicks: 0,
+            farewell: Farewell::Bye,
+            spent: Spent::default(),
+            throttled_until: Timestamp::MIN,
+            sessions: [0; 2],
+            threads: HashMap::new(),
+        }
+    }
+
+    /// The count of sessions, and how many there may be.
+    fn sessions_of(&mut self, service: Service) -> (&mut u32, Option<u32>) {
+        let [imap, submission] = &mut self.sessions;
+        let allowance = &self.behaviour.allowance;
+        match service {
+            Service::Imap => (imap, allowance.connections),
+            _ => (submission, allowance.submissions),
+        }
+    }
+
     pub(super) fn mailbox(&self, name: &str) -> Option<&Mailbox> {
         self.mailboxes.iter().find(|mailbox| same_name(&mailbox.name, name))
     }
@@ -99,11 +140,19 @@ pub(super) struct Arrival {
     pub(super) raw: Arc<[u8]>,
     pub(super) flags: Vec<String>,
     pub(super) internal_date: Timestamp,
+    /// Of a message that the user has already.
+    pub(super) google: Option<GoogleIds>,
 }
 
 impl Arrival {
     pub(super) fn new(raw: impl Into<Arc<[u8]>>) -> Self {
-        Self { raw: raw.into(), flags: Vec::new(), internal_date: Timestamp::now() }
+        Self { raw: raw.into(), flags: Vec::new(), internal_date: Timestamp::now(), google: None }
+    }
+
+    /// The same message once more.
+    pub(super) fn copy_of(mail: &StoredMail) -> Self {
+        let (raw, flags) = (Arc::clone(&mail.raw), mail.flags.clone());
+        Self { raw, flags, internal_date: mail.internal_date, google: mail.google }
     }
 
     pub(super) fn seen(mut self) -> Self {
@@ -123,6 +172,9 @@ pub(super) struct World {
     pub(super) routes: BTreeMap<String, SocketAddr>,
     pub(super) faults: Faults,
     pub(super) ledger: Ledger,
+    pub(super) authority: Authority,
+    /// Commands that somebody waits for, with how many have been heard.
+    pub(super) watches: Vec<(Trigger, u32)>,
     messages: usize,
     bytes: usize,
     uid_validity_last: u32,
@@ -142,6 +194,8 @@ impl World {
             routes: BTreeMap::new(),
             faults: Faults::default(),
             ledger: Ledger::default(),
+            authority: Authority::default(),
+            watches: Vec::new(),
             messages: 0,
             bytes: 0,
             uid_validity_last: 1_700_000_000,
@@ -204,18 +258,19 @@ impl World {
             return Err(SandboxError::Exists);
         }
         let behaviour = self.behaviour;
-        let inbox = Mailbox::new("INBOX", None, self.next_uid_validity());
-        let special = SpecialUse::ALL.map(|special_use| {
-            Mailbox::new(
-                special_use.name(behaviour.mailbox_names),
-                Some(special_use),
-                self.next_uid_validity(),
-            )
-        });
-        let mailboxes = std::iter::once(inbox).chain(special).collect();
-        let (address, password) = (address.clone(), password.into());
-        let key = address.key().to_owned();
-        self.users.insert(key, User { address, password, token: None, behaviour, mailboxes, kicks: 0 });
+        let names = behaviour.mailbox_names;
+        let special: Vec<(String, SpecialUse)> = match behaviour.manner {
+            Manner::Google => labels::mailboxes(names).collect(),
+            _ => {
+                SpecialUse::USUAL.map(|special_use| (special_use.name(names).to_owned(), special_use)).into()
+            }
+        };
+        let mut mailboxes = vec![Mailbox::new("INBOX", None, self.next_uid_validity())];
+        for (name, special_use) in special {
+            mailboxes.push(Mailbox::new(&name, Some(special_use), self.next_uid_validity()));
+        }
+        let user = User::new(address, password, behaviour, mailboxes);
+        self.users.insert(address.key().to_owned(), user);
         self.dirty = true;
         Ok(())
     }
@@ -227,12 +282,46 @@ impl World {
             .map(|user| user.address.clone())
     }
 
-    /// The user whose OAuth2 token this is; the name may be left out (RFC 7628).
-    pub(super) fn log_in_with_token(&self, name: Option<&str>, token: &str) -> Option<Address> {
+    /// The user whose OAuth2 token this is, with the end of a token that has one; the name may be left out (RFC 7628).
+    pub(super) fn log_in_with_token(
+        &self,
+        service: Service,
+        name: Option<&str>,
+        token: &str,
+        now: Timestamp,
+    ) -> Option<(Address, Option<Timestamp>)> {
+        if let Some(access) = self.authority.access(token, now) {
+            let is_named = name.is_none_or(|name| access.user.key() == name.trim().to_lowercase());
+            let is_known = self.users.contains_key(access.user.key());
+            let lets_in = is_named && is_known && access.opens(service);
+            return lets_in.then(|| (access.user.clone(), Some(access.expires_at)));
+        }
         let named = |user: &&User| name.is_none_or(|name| user.address.key() == name.trim().to_lowercase());
         let mut users = self.users.values().filter(named);
         let holds = |user: &&User| user.token.as_ref().is_some_and(|own| own.expose_secret() == token);
-        users.find(holds).map(|user| user.address.clone())
+        users.find(holds).map(|user| (user.address.clone(), None))
+    }
+
+    /// Every user, in order of addresses.
+    pub(super) fn users(&self) -> impl Iterator<Item = &User> {
+        self.users.values()
+    }
+
+    /// Counts a session that has logged in. False when there would be too many of them.
+    pub(super) fn enter(&mut self, address: &Address, service: Service) -> bool {
+        let Ok(user) = self.user_mut(address) else { return true };
+        let (count, most) = user.sessions_of(service);
+        let fits = most.is_none_or(|most| *count < most);
+        *count += u32::from(fits);
+        fits
+    }
+
+    /// A counted session is over.
+    pub(super) fn leave(&mut self, address: &Address, service: Service) {
+        if let Ok(user) = self.user_mut(address) {
+            let (count, _) = user.sessions_of(service);
+            *count = count.saturating_sub(1);
+        }
     }
 
     fn named(&self, name: &str) -> Option<&User> {
@@ -296,6 +385,19 @@ impl World {
         name: &str,
         mail: Arrival,
     ) -> Result<u32, SandboxError> {
+        match self.user(address)?.behaviour.manner {
+            Manner::Google => self.append_labelled(address, name, mail),
+            _ => self.append_plain(address, name, mail),
+        }
+    }
+
+    /// The same at a provider without labels.
+    pub(super) fn append_plain(
+        &mut self,
+        address: &Address,
+        name: &str,
+        mail: Arrival,
+    ) -> Result<u32, SandboxError> {
         let bytes = mail.raw.len();
         if bytes > self.limits.message_bytes_max {
             return Err(SandboxError::TooLarge);
@@ -306,13 +408,43 @@ impl World {
             return Err(SandboxError::Full);
         }
         let uid = mailbox.add(mail.raw, &mail.flags, mail.internal_date).ok_or(SandboxError::Full)?;
+        if let Some(ids) = mail.google {
+            mailbox.identify_last(ids);
+        }
         self.messages += 1;
         self.bytes += bytes;
         Ok(uid)
     }
 
-    /// Takes a message out for good.
+    /// Changes a message's flags; whether that changed anything.
+    pub(super) fn flag(
+        &mut self,
+        address: &Address,
+        (name, uid): (&str, u32),
+        (change, flags): (FlagChange, &[String]),
+    ) -> Result<bool, SandboxError> {
+        let changed = self.mailbox_mut(address, name)?.store(uid, change, flags);
+        if changed {
+            self.spread_flags(address, name, uid)?;
+        }
+        Ok(changed)
+    }
+
+    /// Takes a message out: for good, or of this label.
     pub(super) fn expunge(&mut self, address: &Address, name: &str, uid: u32) -> Result<(), SandboxError> {
+        match self.user(address)?.behaviour.manner {
+            Manner::Google => self.expunge_labelled(address, name, uid),
+            _ => self.expunge_plain(address, name, uid),
+        }
+    }
+
+    /// Takes a message out of a mailbox.
+    pub(super) fn expunge_plain(
+        &mut self,
+        address: &Address,
+        name: &str,
+        uid: u32,
+    ) -> Result<(), SandboxError> {
         let gone = self.mailbox_mut(address, name)?.expunge(uid).ok_or(SandboxError::NoMessage)?;
         self.forget(std::slice::from_ref(&gone));
         Ok(())

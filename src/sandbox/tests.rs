@@ -23,21 +23,21 @@ use crate::{
     smtp::{Channel, Client as SmtpClient, ClientError, Credentials, Outcome, Timeouts, Transmission},
 };
 
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
-fn address(text: &str) -> Address {
+pub(super) fn address(text: &str) -> Address {
     Address::parse(text).unwrap()
 }
 
-fn ann() -> Address {
+pub(super) fn ann() -> Address {
     address("ann@example.test")
 }
 
-fn bob() -> Address {
+pub(super) fn bob() -> Address {
     address("bob@customer.test")
 }
 
-async fn start(behaviour: Behaviour) -> Running {
+pub(super) async fn start(behaviour: Behaviour) -> Running {
     let running = Provider::start(Options { behaviour, ..Options::default() }).await.unwrap();
     running.provider.add_user(&ann(), "secret").unwrap();
     running.provider.add_user(&bob(), "other").unwrap();
@@ -45,19 +45,19 @@ async fn start(behaviour: Behaviour) -> Running {
 }
 
 #[track_caller]
-fn wait(provider: &Provider, what: impl FnMut(&Provider) -> bool) -> impl Future<Output = ()> {
+pub(super) fn wait(provider: &Provider, what: impl FnMut(&Provider) -> bool) -> impl Future<Output = ()> {
     let caller = std::panic::Location::caller();
     async move { timeout(DEADLINE, provider.wait(what)).await.unwrap_or_else(|_| panic!("{caller}: in vain")) }
 }
 
-async fn imap(running: &Running) -> ImapClient<TcpStream> {
+pub(super) async fn imap(running: &Running) -> ImapClient<TcpStream> {
     let stream = TcpStream::connect(running.imap).await.unwrap();
     let mut client = ImapClient::connect(stream, Limits::default(), Deadlines::default()).await.unwrap();
     client.login("ann@example.test", &SecretString::from("secret")).await.unwrap();
     client
 }
 
-async fn smtp(at: std::net::SocketAddr) -> Result<SmtpClient<TcpStream>, ClientError> {
+pub(super) async fn smtp(at: std::net::SocketAddr) -> Result<SmtpClient<TcpStream>, ClientError> {
     let stream = TcpStream::connect(at).await.unwrap();
     let mut client =
         SmtpClient::connect(stream, "client.test", Channel::ClearTrusted, Timeouts::default()).await?;
@@ -68,7 +68,7 @@ async fn smtp(at: std::net::SocketAddr) -> Result<SmtpClient<TcpStream>, ClientE
 const MESSAGE: &[u8] =
     b"From: ann@example.test\r\nTo: bob@customer.test\r\nBcc: boss@crm.test\r\nMessage-ID: <1@client.test>\r\nSubject: Offer\r\n\r\n.hello\r\n";
 
-async fn submit(
+pub(super) async fn submit(
     client: &mut SmtpClient<TcpStream>,
     from: &Address,
     to: &[&str],

@@ -29,6 +29,8 @@ mod follow;
 mod handed_in_again;
 mod isolation;
 mod life;
+mod like_gmail;
+mod like_microsoft;
 mod limits;
 mod limits_fail;
 mod limits_presets;

@@ -88,6 +88,7 @@ impl World {
             "  Provider       IMAP {}, SMTP {}; {ANN} and {BOB}, password \"{PASSWORD}\"",
             self.provider.imap, self.provider.submission
         );
+        println!("  Sign-in        {} (OAuth2)", self.provider.issuer());
         println!("  Ann's capture  {}\n", self.capture_address);
     }
 

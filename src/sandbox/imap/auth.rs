@@ -6,8 +6,14 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use imap_codec::{AuthenticateDataCodec, decode::Decoder};
 use imap_types::auth::{AuthMechanism, AuthenticateData};
 
+use jiff::Timestamp;
+
 use super::session::{Answer, LOGIN_FAILURES_MAX, Security, Session};
 use super::view::Expunges;
+use crate::{
+    mail::Address,
+    sandbox::behaviour::{Manner, Service},
+};
 
 /// An exchange that waits for the client's line.
 pub(super) struct Sasl {
@@ -47,6 +53,7 @@ impl Session {
             (has.special_use, "SPECIAL-USE"),
             (has.condstore, "CONDSTORE"),
             (has.condstore && has.qresync, "QRESYNC"),
+            (self.manner == Manner::Google, "X-GM-EXT-1"),
         ];
         words.extend(optional.into_iter().filter(|(offered, _)| *offered).map(|(_, word)| word));
         words.join(" ")
@@ -58,7 +65,7 @@ impl Session {
         }
         let (name, password) = (String::from_utf8_lossy(name), String::from_utf8_lossy(password));
         let user = self.provider.with(|world| world.log_in(&name, &password));
-        self.log_in_as(user)
+        self.log_in_as(user.map(|user| (user, None)))
     }
 
     pub(super) fn authenticate(
@@ -105,11 +112,13 @@ impl Session {
                 let mut parts = text.splitn(3, '\0').skip(1);
                 let (name, password) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
                 let user = self.provider.with(|world| world.log_in(name, password));
-                self.log_in_as(user)
+                self.log_in_as(user.map(|user| (user, None)))
             }
             Stage::Bearer => {
                 let (name, token) = bearer(&text);
-                let user = self.provider.with(|world| world.log_in_with_token(name, token));
+                let user = self
+                    .provider
+                    .with(|world| world.log_in_with_token(Service::Imap, name, token, Timestamp::now()));
                 if user.is_some() {
                     return self.log_in_as(user);
                 }
@@ -130,15 +139,24 @@ impl Session {
             .then(|| Answer::no("[PRIVACYREQUIRED] passwords are taken only after STARTTLS"))
     }
 
-    fn log_in_as(&mut self, user: Option<crate::mail::Address>) -> Answer {
-        let Some(user) = user else {
+    fn log_in_as(&mut self, user: Option<(Address, Option<Timestamp>)>) -> Answer {
+        let Some((user, expires_at)) = user else {
             self.login_failures += 1;
             if self.login_failures >= LOGIN_FAILURES_MAX {
                 self.bye("too many failed logins");
             }
-            return Answer::no("[AUTHENTICATIONFAILED] invalid credentials");
+            return Answer::no(match self.manner {
+                Manner::Plain => "[AUTHENTICATIONFAILED] invalid credentials",
+                Manner::Google => "[AUTHENTICATIONFAILED] Invalid credentials (Failure)",
+                Manner::Microsoft => "AUTHENTICATE failed.",
+            });
         };
-        self.enter(user);
+        if let Err(words) = self.enter(user, expires_at) {
+            if self.manner == Manner::Microsoft {
+                self.bye(&words);
+            }
+            return Answer::No(words);
+        }
         Answer::Ok(format!("[CAPABILITY {}] logged in", self.capabilities()))
     }
 }

@@ -4,6 +4,7 @@
 
 use std::{io, time::Duration};
 
+use jiff::Timestamp;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -67,6 +68,17 @@ pub(in crate::sandbox) async fn serve(
     Ok(())
 }
 
+/// Waits until that moment; for ever when there is none.
+async fn until(moment: Option<Timestamp>) {
+    match moment {
+        None => std::future::pending().await,
+        Some(moment) => {
+            let left = moment.duration_since(Timestamp::now());
+            sleep(Duration::try_from(left).unwrap_or(Duration::ZERO)).await;
+        }
+    }
+}
+
 #[derive(PartialEq, Eq)]
 enum Ended {
     Closed,
@@ -107,6 +119,7 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
                         count => session.receive(buffer.get(..count).unwrap_or_default()),
                     },
                 },
+                () = until(session.expires_at()) => session.expire(),
                 changed = around.changes.changed() => match changed {
                     Ok(()) => session.changed(),
                     Err(_) => return Ok(Ended::Closed),

@@ -12,17 +12,21 @@ use imap_types::{
 };
 
 use crate::sandbox::{
+    allowance,
     ledger::{Extent, Fetched},
     mailbox::{FlagChange, StoredMail},
 };
 
 use super::{
-    section,
-    session::{Answer, Session},
+    google, section,
+    session::{Answer, Session, Step},
     structure,
     view::{Expunges, Stale},
     wire::{self, Numbers},
 };
+
+/// What is asked of each message, by the standard and beyond it.
+type Items<'a> = (&'a [MessageDataItemName<'static>], &'a [google::Item]);
 
 /// A FETCH that is being answered.
 pub(super) struct FetchJob {
@@ -30,6 +34,7 @@ pub(super) struct FetchJob {
     /// Sequence number and UID of the messages still to come.
     targets: VecDeque<(u32, u32)>,
     items: Vec<MessageDataItemName<'static>>,
+    google: Vec<google::Item>,
     expunges: Expunges,
 }
 
@@ -61,7 +66,11 @@ impl Session {
         }
         let targets = self.targets(set, by_uid, (since, vanished))?;
         let expunges = if by_uid { Expunges::Tell } else { Expunges::Hold };
-        self.set_fetch(FetchJob { tag: tag.to_owned(), targets, items, expunges });
+        let google = std::mem::take(&mut self.google.items);
+        let mut names_uid = false;
+        // Gmail's own items were taken out of the command in favour of UIDs.
+        items.retain(|item| *item != MessageDataItemName::Uid || !std::mem::replace(&mut names_uid, true));
+        self.set_fetch(FetchJob { tag: tag.to_owned(), targets, items, google, expunges });
         Ok(Answer::Pending)
     }
 
@@ -97,14 +106,17 @@ impl Session {
         match job.targets.pop_front() {
             None => self.finish(&job.tag, job.expunges, Answer::ok("fetched")),
             Some((sequence, uid)) => {
-                self.fetch_one(sequence, uid, &job.items);
-                self.set_fetch(job);
+                self.fetch_one(sequence, uid, (&job.items, &job.google));
+                if !self.then.contains(&Step::Close) {
+                    self.set_fetch(job);
+                }
             }
         }
     }
 
     /// A message that another client has expunged meanwhile is passed over.
-    fn fetch_one(&mut self, sequence: u32, uid: u32, items: &[MessageDataItemName<'static>]) {
+    fn fetch_one(&mut self, sequence: u32, uid: u32, asked: Items<'_>) {
+        let (items, google) = asked;
         let Some(view) = &self.view else { return };
         let sees = view.writable && items.iter().any(marks_seen);
         let (user, name) = (view.user.clone(), view.mailbox.clone());
@@ -112,10 +124,13 @@ impl Session {
             view.open(world).ok()?.find(uid)?;
             let seen = ["\\Seen".to_owned()];
             let newly = sees
-                && world.mailbox_mut(&user, &name).is_ok_and(|own| own.store(uid, FlagChange::Add, &seen));
-            Some((view.open(world).ok()?.find(uid)?.clone(), newly))
+                && world.flag(&user, (&name, uid), (FlagChange::Add, &seen)).is_ok_and(|changed| changed);
+            let mail = view.open(world).ok()?.find(uid)?.clone();
+            let ids = mail.google.filter(|_| google.contains(&google::Item::Labels));
+            let labels = ids.zip(world.user(&user).ok()).map(|(ids, user)| user.labels(ids.message, &name));
+            Some((mail, newly, labels.unwrap_or_default()))
         });
-        let Some((mail, newly_seen)) = found else { return };
+        let Some((mail, newly_seen, labels)) = found else { return };
         let before = self.output.len();
         self.output.extend_from_slice(format!("* {sequence} FETCH (").as_bytes());
         let flags = newly_seen.then_some(&MessageDataItemName::Flags).filter(|flags| !items.contains(flags));
@@ -125,8 +140,15 @@ impl Session {
             }
             write_item(&mail, item, &mut self.output);
         }
+        for item in google {
+            self.output.push(b' ');
+            google::write_item(*item, &mail, &labels, &mut self.output);
+        }
         self.output.extend_from_slice(b")\r\n");
         let octets = self.output.len() - before;
+        if !self.provider.has_room_to_read(&user, octets) {
+            return self.bye(allowance::too_much_read(self.manner));
+        }
         if let Some(extent) = items.iter().filter_map(extent).max() {
             let fetched = Fetched { session: self.number, user, mailbox: name, uid, extent, octets };
             self.provider.with(|world| world.ledger.fetch(fetched));

@@ -10,6 +10,8 @@ use imap_types::{
 use crate::{
     mail::Address,
     sandbox::{
+        behaviour::Manner,
+        labels,
         mailbox::Mailbox,
         state::{SandboxError, World},
     },
@@ -44,6 +46,10 @@ impl Session {
         }
         let Some(user) = self.user.clone() else { return Answer::bad("log in first") };
         let special_use = self.extensions.special_use && verb == "LIST";
+        if self.manner == Manner::Google && matches(pattern.as_bytes(), labels::PARENT.as_bytes()) {
+            let line = format!("* {verb} (\\HasChildren \\Noselect) \"/\" \"{}\"\r\n", labels::PARENT);
+            self.output.extend_from_slice(line.as_bytes());
+        }
         let (provider, output) = (&self.provider, &mut self.output);
         provider.with(|world| {
             let Ok(user) = world.user(&user) else { return };

@@ -5,8 +5,10 @@
 
 mod append;
 mod auth;
+mod dispatch;
 mod driver;
 mod fetch;
+mod google;
 mod heard;
 mod input;
 mod mailboxes;

@@ -8,6 +8,7 @@ use jiff::{civil::Date, tz::TimeZone};
 use crate::sandbox::mailbox::{StoredMail, header_fields};
 
 use super::{
+    google,
     session::{Answer, Session},
     view::Stale,
     wire::Numbers,
@@ -19,6 +20,8 @@ struct Candidate<'a> {
     mail: &'a StoredMail,
     /// What `*` means: the last sequence number and the last UID.
     last: (u32, u32),
+    /// What a keyword that stands for an item of Gmail's says.
+    google: &'a dyn Fn(&str, &StoredMail) -> Option<bool>,
 }
 
 impl Session {
@@ -32,9 +35,13 @@ impl Session {
         let last = view.pairs().last().unwrap_or_default();
         let (hits, highest) = self.provider.with(|world| {
             let mailbox = view.open(world)?;
+            let google = |keyword: &str, mail: &StoredMail| {
+                let labels = world.all_labels(&view.user, mail);
+                google::matches(keyword, &self.google.keys, mail, &labels)
+            };
             let known = view.pairs().filter_map(|(sequence, uid)| Some((sequence, mailbox.find(uid)?)));
             let found = known.filter(|(sequence, mail)| {
-                let candidate = Candidate { sequence: *sequence, mail, last };
+                let candidate = Candidate { sequence: *sequence, mail, last, google: &google };
                 keys.iter().all(|key| candidate.matches(key))
             });
             let hits: Vec<(u32, u64)> = found
@@ -97,7 +104,11 @@ impl Candidate<'_> {
             SearchKey::Draft => has("\\Draft"),
             SearchKey::Flagged => has("\\Flagged"),
             SearchKey::Seen => has("\\Seen"),
-            SearchKey::Keyword(word) => has(word.as_ref()),
+            SearchKey::Keyword(word) => {
+                let word: &str = word.as_ref();
+                let asked = word.starts_with("X-GM-").then(|| (self.google)(word, self.mail)).flatten();
+                asked.or_else(|| has(word))
+            }
             SearchKey::Unanswered => lacks("\\Answered"),
             SearchKey::Undeleted => lacks("\\Deleted"),
             SearchKey::Undraft => lacks("\\Draft"),

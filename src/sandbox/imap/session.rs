@@ -8,20 +8,24 @@ use imap_codec::{
     CommandCodec, IdleDoneCodec,
     decode::{Decoder, IdleDoneDecodeError},
 };
-use imap_types::command::{Command, CommandBody};
+use imap_types::command::Command;
+use jiff::Timestamp;
 
 use crate::{
     mail::Address,
     sandbox::{
-        behaviour::{self, Act, Extensions, Service},
+        allowance,
+        behaviour::{self, Act, Extensions, Farewell, Manner, Service},
         ledger::Said,
-        provider::Provider,
+        provider::{Place, Provider},
     },
 };
 
 use super::{
     auth::Sasl,
+    dispatch,
     fetch::FetchJob,
+    google::{self, Asked},
     heard::Heard,
     input::{Frame, Input},
     view::{Enabled, Expunges, Stale, View},
@@ -33,6 +37,9 @@ const LITERAL_BYTES_MAX_UNAUTHENTICATED: usize = 8 * 1024;
 pub(super) const LOGIN_FAILURES_MAX: u32 = 3;
 /// Output is handed over in pieces of about this size, so that a FETCH of everything takes no memory of its own.
 const OUTPUT_BYTES_PIECE: usize = 64 * 1024;
+
+/// How long a connection is kept that nothing is heard or said on any more.
+const SILENCE: Duration = Duration::from_hours(24);
 
 /// What protects the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +109,7 @@ pub struct Session {
     pub(super) number: u64,
     pub(super) security: Security,
     pub(super) extensions: Extensions,
+    pub(super) manner: Manner,
     pub(super) user: Option<Address>,
     pub(super) login_failures: u32,
     pub(super) enabled: Enabled,
@@ -119,6 +127,12 @@ pub struct Session {
     /// Octets that may still go out before the connection drops.
     pub(super) cut: Option<usize>,
     kicks: u64,
+    /// What the command at hand asks for beyond the codec.
+    pub(super) google: Asked,
+    /// Among the sessions of its user.
+    place: Option<Place>,
+    /// When the token runs out that let it in.
+    expires_at: Option<Timestamp>,
 }
 
 impl Session {
@@ -130,6 +144,7 @@ impl Session {
             number: provider.with(|world| world.next_session()),
             security,
             extensions: provider.behaviour(None).extensions,
+            manner: provider.behaviour(None).manner,
             user: None,
             login_failures: 0,
             enabled: Enabled::default(),
@@ -143,6 +158,9 @@ impl Session {
             linger: None,
             cut: None,
             kicks: 0,
+            google: Asked::default(),
+            place: None,
+            expires_at: None,
         };
         session.greet();
         session
@@ -150,6 +168,10 @@ impl Session {
 
     /// Takes what the client sent. Not while `step` has something else to say than `Input`.
     pub fn receive(&mut self, bytes: &[u8]) {
+        // What was ended is not asked any more, however the news and the command overtook each other.
+        if let Some(farewell) = self.farewell() {
+            self.part(farewell);
+        }
         self.input.receive(bytes);
     }
 
@@ -161,14 +183,45 @@ impl Session {
 
     /// Something changed in the provider: pushes it to an idling client, and ends the session of a kicked user.
     pub fn changed(&mut self) {
-        let user = self.user.clone();
-        let kicks =
-            self.provider.with(|world| user.and_then(|user| world.user(&user).ok().map(|user| user.kicks)));
-        if kicks.is_some_and(|kicks| kicks != self.kicks) {
-            self.bye("[UNAVAILABLE] the administrator ended this session");
+        if let Some(farewell) = self.farewell() {
+            self.part(farewell);
         } else if matches!(self.mode, Mode::Idle(_)) {
             self.sync(Expunges::Tell);
         }
+    }
+
+    /// How this session was ended; told once.
+    fn farewell(&mut self) -> Option<Farewell> {
+        let address = self.user.as_ref()?;
+        let (kicks, farewell) =
+            self.provider.with(|world| world.user(address).ok().map(|user| (user.kicks, user.farewell)))?;
+        let is_news = mem::replace(&mut self.kicks, kicks) != kicks;
+        is_news.then_some(farewell)
+    }
+
+    fn part(&mut self, farewell: Farewell) {
+        match farewell {
+            Farewell::Bye => return self.bye("[UNAVAILABLE] the administrator ended this session"),
+            Farewell::Drop => {}
+            Farewell::Silence => self.then.push_back(Step::Hold(SILENCE)),
+        }
+        self.fetch = None;
+        self.then.push_back(Step::Close);
+    }
+
+    /// When the session ends because its token does.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
+    }
+
+    /// Ends the session of a token that has run out.
+    pub fn expire(&mut self) {
+        self.expires_at = None;
+        self.bye(match self.manner {
+            Manner::Microsoft => "Session invalidated - AccessTokenExpired",
+            Manner::Google | Manner::Plain => "Session expired, please login again.",
+        });
     }
 
     /// Ends the session from the server's side.
@@ -281,14 +334,18 @@ impl Session {
         }
     }
 
-    fn execute(&mut self, bytes: &[u8]) {
-        let Heard { tag, .. } = Heard::read(bytes);
-        if let Some(answer) = self.extended_list(bytes) {
+    fn execute(&mut self, whole: &[u8]) {
+        let Heard { tag, .. } = Heard::read(whole);
+        if let Some(answer) = self.extended_list(whole) {
             return self.finish(&tag, Expunges::Tell, answer);
         }
+        let taken = google::take_out(whole).filter(|_| self.manner == Manner::Google);
+        let (bytes, asked) = taken.map_or((None, Asked::default()), |(plain, asked)| (Some(plain), asked));
+        self.google = asked;
+        let bytes = bytes.as_deref().unwrap_or(whole);
         match CommandCodec::default().decode(bytes) {
             Ok(([], Command { body, .. })) => {
-                let expunges = expunges(&body);
+                let expunges = dispatch::expunges(&body);
                 let answer = self.answer(&tag, body).unwrap_or_else(|Stale| self.stale());
                 self.finish(&tag, expunges, answer);
             }
@@ -296,93 +353,7 @@ impl Session {
         }
     }
 
-    fn answer(&mut self, tag: &str, body: CommandBody<'_>) -> Result<Answer, Stale> {
-        match body {
-            CommandBody::Capability => {
-                let line = format!("* CAPABILITY {}\r\n", self.capabilities());
-                self.output.extend_from_slice(line.as_bytes());
-                Ok(Answer::ok("done"))
-            }
-            CommandBody::Noop | CommandBody::Check => Ok(Answer::ok("done")),
-            CommandBody::Id { .. } => {
-                self.output.extend_from_slice(b"* ID (\"name\" \"Mailweave sandbox\")\r\n");
-                Ok(Answer::ok("done"))
-            }
-            CommandBody::Logout => {
-                self.bye("good-bye");
-                Ok(Answer::ok("done"))
-            }
-            CommandBody::StartTLS => Ok(self.start_tls(tag)),
-            CommandBody::Login { username, password } => {
-                Ok(self.log_in(username.as_ref(), password.declassify().as_ref()))
-            }
-            CommandBody::Authenticate { mechanism, initial_response } => {
-                let initial = initial_response.as_ref().map(|secret| &**secret.declassify());
-                Ok(self.authenticate(tag, &mechanism, initial))
-            }
-            _ if self.user.is_none() => Ok(Answer::bad("log in first")),
-            CommandBody::Idle if self.extensions.idle => Ok(self.idle(tag)),
-            other => self.answer_authenticated(tag, other),
-        }
-    }
-
-    fn answer_authenticated(&mut self, tag: &str, body: CommandBody<'_>) -> Result<Answer, Stale> {
-        let Some(user) = self.user.clone() else { return Ok(Answer::bad("log in first")) };
-        Ok(match body {
-            CommandBody::Select { mailbox, parameters } => self.select(&user, &mailbox, (true, parameters)),
-            CommandBody::Examine { mailbox, parameters } => self.select(&user, &mailbox, (false, parameters)),
-            CommandBody::Enable { capabilities } => self.enable(capabilities.as_ref()),
-            CommandBody::List { reference, mailbox_wildcard } => {
-                self.list(&reference, &mailbox_wildcard, "LIST")
-            }
-            CommandBody::Lsub { reference, mailbox_wildcard } => {
-                self.list(&reference, &mailbox_wildcard, "LSUB")
-            }
-            CommandBody::Status { mailbox, item_names } => self.status(&user, &mailbox, &item_names),
-            CommandBody::Append { mailbox, flags, date, message } => {
-                self.append(&mailbox, &flags, (date, message))
-            }
-            CommandBody::Create { mailbox } => self.create(&user, &mailbox),
-            CommandBody::Delete { mailbox } => self.delete(&user, &mailbox),
-            CommandBody::Rename { from, to } => self.rename(&user, &from, &to),
-            CommandBody::Subscribe { mailbox } => self.subscribe(&user, &mailbox, true),
-            CommandBody::Unsubscribe { mailbox } => self.subscribe(&user, &mailbox, false),
-            CommandBody::Namespace => {
-                self.output.extend_from_slice(b"* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n");
-                Answer::ok("done")
-            }
-            _ if self.view.is_none() => Answer::bad("select a mailbox first"),
-            other => return self.answer_selected(tag, other),
-        })
-    }
-
-    fn answer_selected(&mut self, tag: &str, body: CommandBody<'_>) -> Result<Answer, Stale> {
-        match body {
-            CommandBody::Fetch { sequence_set, macro_or_item_names, uid, modifiers } => {
-                self.start_fetch((tag, uid), &sequence_set, macro_or_item_names, &modifiers)
-            }
-            CommandBody::Search { criteria, uid, .. } => self.search(criteria.as_ref(), uid),
-            CommandBody::Store { sequence_set, kind, response, flags, uid, modifiers } => {
-                self.store((&sequence_set, uid), (kind, &flags), response, &modifiers)
-            }
-            CommandBody::Copy { sequence_set, mailbox, uid } => self.copy((&sequence_set, uid), &mailbox),
-            CommandBody::Move { sequence_set, mailbox, uid } if self.extensions.r#move => {
-                self.r#move((&sequence_set, uid), &mailbox)
-            }
-            CommandBody::Expunge => self.expunge(None),
-            CommandBody::ExpungeUid { sequence_set } if self.extensions.uidplus => {
-                self.expunge(Some(&sequence_set))
-            }
-            CommandBody::Close => self.close(),
-            CommandBody::Unselect => {
-                self.view = None;
-                Ok(Answer::ok("closed"))
-            }
-            _ => Ok(Answer::bad("that command is unknown here")),
-        }
-    }
-
-    fn start_tls(&mut self, tag: &str) -> Answer {
+    pub(super) fn start_tls(&mut self, tag: &str) -> Answer {
         if self.security != Security::StartTls {
             return Answer::bad("TLS is on already or not offered");
         }
@@ -391,7 +362,7 @@ impl Session {
         Answer::Pending
     }
 
-    fn idle(&mut self, tag: &str) -> Answer {
+    pub(super) fn idle(&mut self, tag: &str) -> Answer {
         self.output.extend_from_slice(b"+ idling\r\n");
         self.mode = Mode::Idle(tag.to_owned());
         self.sync(Expunges::Tell);
@@ -421,15 +392,28 @@ impl Session {
         self.fetch.take()
     }
 
-    /// The session is this user's from now on.
-    pub(super) fn enter(&mut self, user: Address) {
+    /// The session is this user's from now on; or the provider's words why it is not.
+    pub(super) fn enter(&mut self, user: Address, expires_at: Option<Timestamp>) -> Result<(), String> {
         let provider = self.provider.clone();
+        self.manner = provider.behaviour(Some(&user)).manner;
+        if let Some(left) = provider.throttled_for(&user) {
+            return Err(allowance::throttled_imap(self.manner, left));
+        }
+        let Some(place) = provider.enter(&user, Service::Imap) else {
+            return Err(allowance::too_many_connections(self.manner).to_owned());
+        };
+        if provider.has_read_too_much(&user) {
+            return Err(allowance::too_much_read(self.manner).to_owned());
+        }
+        self.place = Some(place);
+        self.expires_at = expires_at;
         let (most, behaviour) =
             (provider.with(|world| world.limits.message_bytes_max), provider.behaviour(Some(&user)));
         self.kicks = provider.with(|world| world.user(&user).map(|user| user.kicks).unwrap_or_default());
         self.extensions = behaviour.extensions;
         self.input.literal_bytes_max = most;
         self.user = Some(user);
+        Ok(())
     }
 
     /// Tells what changed, then completes the command.
@@ -469,14 +453,5 @@ impl Session {
         self.output.extend_from_slice(format!("* BYE {text}\r\n").as_bytes());
         self.fetch = None;
         self.then.push_back(Step::Close);
-    }
-}
-
-fn expunges(body: &CommandBody<'_>) -> Expunges {
-    match body {
-        CommandBody::Fetch { uid: false, .. }
-        | CommandBody::Store { uid: false, .. }
-        | CommandBody::Search { uid: false, .. } => Expunges::Hold,
-        _ => Expunges::Tell,
     }
 }

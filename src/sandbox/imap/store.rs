@@ -32,6 +32,9 @@ impl Session {
         response: StoreResponse,
         modifiers: &[StoreModifier],
     ) -> Result<Answer, Stale> {
+        if let Some(labels) = self.google.labels.take() {
+            return self.store_labels(chosen, labels);
+        }
         let unchanged_since = modifiers.first().map(|StoreModifier::UnchangedSince(mod_seq)| *mod_seq);
         if unchanged_since.is_some() && !self.extensions.condstore {
             return Ok(Answer::bad("CONDSTORE is not offered"));
@@ -53,16 +56,18 @@ impl Session {
             // What others did is told first, so that afterwards only this command's changes are left untold.
             view.sync(world, (Expunges::Hold, enabled), output)?;
             let targets = view.chosen(chosen.0, chosen.1);
-            let mailbox = world.mailbox_mut(&view.user, &view.mailbox).map_err(|_| Stale)?;
             let mut modified = Vec::new();
             for (sequence, uid) in targets {
-                let Some(mail) = mailbox.find(uid) else { continue };
+                let Some(mail) = view.open(world)?.find(uid) else { continue };
                 if unchanged_since.is_some_and(|limit| mail.mod_seq > limit) {
                     modified.push(if chosen.1 { uid } else { sequence });
                 } else {
-                    mailbox.store(uid, kind, &flags);
-                    let mail =
-                        mailbox.find(uid).filter(|_| response == StoreResponse::Answer || enabled.condstore);
+                    let place = (view.mailbox.as_str(), uid);
+                    world.flag(&view.user, place, (kind, &flags)).map_err(|_| Stale)?;
+                    let mail = view
+                        .open(world)?
+                        .find(uid)
+                        .filter(|_| response == StoreResponse::Answer || enabled.condstore);
                     if let Some(mail) = mail {
                         let mut items = Vec::new();
                         if chosen.1 || enabled.qresync {
@@ -80,7 +85,7 @@ impl Session {
                     }
                 }
             }
-            view.told_all(mailbox);
+            view.told_all(world)?;
             Ok(modified)
         })?;
         Ok(match modified.is_empty() {
@@ -136,9 +141,7 @@ impl Session {
                     let Some(mail) = world.mailbox(&view.user, &view.mailbox)?.find(uid).cloned() else {
                         continue;
                     };
-                    let copy =
-                        Arrival { raw: mail.raw, flags: mail.flags, internal_date: mail.internal_date };
-                    made.push(world.append(&view.user, &name, copy)?);
+                    made.push(world.append(&view.user, &name, Arrival::copy_of(&mail))?);
                     from.push(uid);
                 }
                 Ok((uid_validity, from, made))

@@ -80,8 +80,9 @@ impl View {
     }
 
     /// Marks the flags of today as told: the command at hand has sent them itself.
-    pub(super) fn told_all(&mut self, mailbox: &Mailbox) {
-        self.told = mailbox.highest_mod_seq;
+    pub(super) fn told_all(&mut self, world: &World) -> Result<(), Stale> {
+        self.told = self.open(world)?.highest_mod_seq;
+        Ok(())
     }
 
     /// Writes untagged responses for all that changed since the last time.

@@ -10,10 +10,11 @@ use secrecy::ExposeSecret;
 use crate::{
     mail::{Address, Envelope, Recipient, ReversePath},
     sandbox::{
+        allowance::{self, Over},
         behaviour::{SaveSent, Service},
         header,
         mailbox::SpecialUse,
-        provider::Provider,
+        provider::{Place, Provider},
         state::{Arrival, SandboxError, World},
     },
     smtp::{AuthOutcome, Credentials, Handler, Reply, SessionInfo, received_field},
@@ -29,6 +30,10 @@ pub(in crate::sandbox) struct Desk {
     provider: Provider,
     service: Service,
     relay: Relay,
+    /// Among the sessions of its user that hand in mail.
+    place: Option<Place>,
+    /// Recipients of the transaction at hand.
+    recipients: u32,
 }
 
 /// Where a recipient's mail goes.
@@ -42,7 +47,38 @@ enum Destination {
 
 impl Desk {
     pub(in crate::sandbox) fn new(provider: &Provider, service: Service, relay: &Relay) -> Self {
-        Self { provider: provider.clone(), service, relay: relay.clone() }
+        Self { provider: provider.clone(), service, relay: relay.clone(), place: None, recipients: 0 }
+    }
+
+    /// Whether the user of a submission may begin a transaction; or the provider's refusal.
+    fn begin(&mut self, session: &SessionInfo) -> Result<(), Reply> {
+        let Some(user) = session.authenticated.as_deref().and_then(|user| Address::parse(user).ok()) else {
+            return Ok(());
+        };
+        self.recipients = 0;
+        if self.service == Service::Submission && self.provider.throttled_for(&user).is_some() {
+            return Err(allowance::throttled_smtp(self.provider.behaviour(Some(&user)).manner));
+        }
+        if self.service == Service::Submission && self.place.is_none() {
+            self.place = self.provider.enter(&user, self.service);
+            if self.place.is_none() {
+                let manner = self.provider.behaviour(Some(&user)).manner;
+                return Err(allowance::refusal(manner, Over::Submissions));
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a recipient of the transaction.
+    fn count(&mut self, session: &SessionInfo) -> Result<(), Reply> {
+        let user = session.authenticated.as_deref().and_then(|user| Address::parse(user).ok());
+        let behaviour = self.provider.behaviour(user.as_ref());
+        let most = behaviour.allowance.recipients_per_message.filter(|_| self.service == Service::Submission);
+        if most.is_some_and(|most| self.recipients >= most) {
+            return Err(allowance::refusal(behaviour.manner, Over::RecipientsPerMessage));
+        }
+        self.recipients = self.recipients.saturating_add(1);
+        Ok(())
     }
 
     fn destination(&self, to: &Address) -> Destination {
@@ -115,14 +151,16 @@ impl Handler for Desk {
     async fn mail(&mut self, session: &SessionInfo, from: &ReversePath, _: Option<u64>) -> Reply {
         let is_own = from.address().map(Address::key) == session.authenticated.as_deref();
         if self.service == Service::Mx || is_own || self.provider.behaviour(None).any_sender {
-            return Reply::sender_ok();
+            return self.begin(session).err().unwrap_or_else(Reply::sender_ok);
         }
         Reply::new(553, [5, 7, 1], "Sender address rejected: not owned by user")
     }
 
-    async fn rcpt(&mut self, _: &SessionInfo, to: &Recipient) -> Reply {
+    async fn rcpt(&mut self, session: &SessionInfo, to: &Recipient) -> Reply {
         match self.destination(&to.address) {
-            Destination::Local | Destination::Remote(_) => Reply::recipient_ok(),
+            Destination::Local | Destination::Remote(_) => {
+                self.count(session).err().unwrap_or_else(Reply::recipient_ok)
+            }
             Destination::NoUser => Reply::no_such_recipient(),
             Destination::NoRoute if self.service == Service::Mx => {
                 Reply::new(550, [5, 7, 1], "Relaying denied")
@@ -135,6 +173,12 @@ impl Handler for Desk {
         let (now, serial) = (jiff::Timestamp::now(), self.provider.with(|world| world.next_serial()));
         let trace = received_field(session, envelope.smtputf8, HOSTNAME, &format!("sandbox-{serial}"), now);
         let traced = header::with(&trace, &message);
+        let user = session.authenticated.as_deref().and_then(|user| Address::parse(user).ok());
+        if let Some(user) = user.filter(|_| self.service == Service::Submission)
+            && let Err(over) = self.provider.charge(&user, envelope.recipients.len())
+        {
+            return allowance::refusal(self.provider.behaviour(Some(&user)).manner, over);
+        }
         let result = match envelope.reverse_path.address() {
             Some(sender) if self.service == Service::Submission => {
                 self.submit(sender, (&envelope, serial), &traced)
@@ -151,9 +195,14 @@ impl Handler for Desk {
     async fn authenticate(&mut self, _: &SessionInfo, credentials: Credentials) -> AuthOutcome {
         let user = self.provider.with(|world: &mut World| match &credentials {
             Credentials::Password { username, password } => world.log_in(username, password.expose_secret()),
-            Credentials::Token { username, token } => {
-                world.log_in_with_token(username.as_deref(), token.expose_secret())
-            }
+            Credentials::Token { username, token } => world
+                .log_in_with_token(
+                    Service::Submission,
+                    username.as_deref(),
+                    token.expose_secret(),
+                    jiff::Timestamp::now(),
+                )
+                .map(|(user, _)| user),
         });
         match user {
             Some(user) => AuthOutcome::Accepted { identity: user.key().to_owned() },

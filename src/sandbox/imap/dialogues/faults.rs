@@ -2,7 +2,7 @@
 //!
 //! Not here: the same for sending (`sandbox::tests`).
 
-use super::{SELECT, World, ann, check_fault, check_in, drain, provider};
+use super::{GREETING, LOGIN, SELECT, World, ann, check_fault, check_in, drain, provider};
 use crate::sandbox::{
     behaviour::{Act, Behaviour, Extensions, Service, Trigger},
     imap::session::{Security, Session},
@@ -36,6 +36,22 @@ fn what_is_switched_off_is_not_understood() {
         S: * ENABLED
         S: 5 OK done",
     );
+}
+
+#[test]
+fn a_session_ends_without_a_word_or_is_dead_and_open() {
+    for (how, last) in [("hang up", ""), ("silence", "S: (hold 86400s)\n")] {
+        check_in(
+            World::default(),
+            &format!(
+                "{GREETING}{LOGIN}{SELECT}
+                C: 1 IDLE
+                S: + idling
+                ! {how}
+                {last}S: (closed)"
+            ),
+        );
+    }
 }
 
 #[test]

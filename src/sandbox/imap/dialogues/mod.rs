@@ -5,6 +5,7 @@
 
 mod changes;
 mod faults;
+mod google;
 mod login;
 mod mailboxes;
 mod messages;
@@ -15,7 +16,12 @@ use jiff::Timestamp;
 use super::session::{Security, Session, Step};
 use crate::{
     mail::Address,
-    sandbox::{behaviour::Behaviour, mailbox::FlagChange, provider::Provider, state::Limits},
+    sandbox::{
+        behaviour::{Behaviour, Farewell},
+        mailbox::FlagChange,
+        provider::Provider,
+        state::Limits,
+    },
 };
 
 fn ann() -> Address {
@@ -46,6 +52,8 @@ fn happen(provider: &Provider, what: &str) {
         }
         ["bump"] => drop(provider.bump_uid_validity(&ann(), "INBOX").unwrap()),
         ["kick"] => provider.kick(&ann()).unwrap(),
+        ["silence"] => provider.end_sessions(&ann(), Farewell::Silence).unwrap(),
+        ["hang", "up"] => provider.end_sessions(&ann(), Farewell::Drop).unwrap(),
         ["token", token] => provider.set_token(&ann(), Some(token)).unwrap(),
         other => panic!("{other:?}"),
     }
