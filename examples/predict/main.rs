@@ -1,0 +1,76 @@
+//! Reads a set of mail the way the gateway does and writes what it understood, a JSON object a line, for a scoring program.
+//!
+//! `cargo run --release --example predict -- SET FOLDER [NEGATIVES]`; sets: mime, replies, bounces, autoreply, forwards. Not
+//! here: any knowledge of a single file, and the scoring.
+
+mod mail_sets;
+
+use std::{
+    env, fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let (set, folder, negatives) = match arguments.as_slice() {
+        [set, folder] => (set, folder, None),
+        [set, folder, negatives] => (set, folder, Some(negatives)),
+        _ => bail!("usage: predict SET FOLDER [NEGATIVES]"),
+    };
+    let folder = Path::new(folder);
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let predict: fn(&Path, &[u8]) -> Value = match set.as_str() {
+        "mime" => mail_sets::mime,
+        "replies" => mail_sets::reply,
+        "bounces" => mail_sets::bounce,
+        "autoreply" => mail_sets::autoreply,
+        "forwards" => mail_sets::forward,
+        other => bail!("there is no set {other:?}"),
+    };
+    write_all(&mut out, folder, "", predict)?;
+    if let Some(negatives) = negatives {
+        write_all(&mut out, Path::new(negatives), "neg/", predict)?;
+    }
+    Ok(out.flush()?)
+}
+
+/// One line for each message below a folder, named by its path from there.
+fn write_all(
+    out: &mut impl io::Write,
+    folder: &Path,
+    prefix: &str,
+    predict: fn(&Path, &[u8]) -> Value,
+) -> Result<()> {
+    for path in messages(folder)? {
+        let raw = fs::read(&path).with_context(|| path.display().to_string())?;
+        let name = path.strip_prefix(folder)?.display().to_string();
+        let mut line = predict(&path, &raw);
+        if let Some(fields) = line.as_object_mut() {
+            fields.insert("file".to_owned(), json!(format!("{prefix}{name}")));
+        }
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+/// What may be a message: files with the extensions that mail has in such collections.
+fn messages(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(messages(&path)?);
+        } else if ["eml", "txt", "html", "mbox"]
+            .iter()
+            .any(|known| path.extension().is_some_and(|is| is == *known))
+        {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
