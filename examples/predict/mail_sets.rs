@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use mailweave::mail::{
-    Automatic, DeliveryReport, Message, Party,
+    Automatic, DeliveryReport, Mention, Message, Party, forward,
     reply::{split_reply, visible_text},
     sanitise::html_to_text,
 };
@@ -51,9 +51,22 @@ pub fn autoreply(_: &Path, raw: &[u8]) -> Value {
     json!({ "auto": Message::parse(raw).summary.automatic == Automatic::AutoReply })
 }
 
-pub fn forward(path: &Path, raw: &[u8]) -> Value {
-    let _ = (path, raw);
-    json!({ "forwarded": false })
+pub fn forward(path: &Path, raw: &[u8], subject: Option<&str>) -> Value {
+    let found = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("txt" | "html") => forward::in_text(&text_of(path, raw), subject.unwrap_or_default()),
+        _ => forward::read(&Message::parse(raw), raw),
+    };
+    let Some(found) = found else { return json!({ "forwarded": false }) };
+    let address = |one: &Mention| one.address.as_ref().map(ToString::to_string);
+    json!({
+        "forwarded": true,
+        "from_address": found.from.as_ref().and_then(address),
+        "from_name": found.from.as_ref().and_then(|from| from.name.clone()),
+        "subject": found.subject,
+        "to": found.to.iter().filter_map(address).collect::<Vec<_>>(),
+        "cc": found.cc.iter().filter_map(address).collect::<Vec<_>>(),
+        "body": found.body, "comment": found.comment,
+    })
 }
 
 fn people(parties: &[Party]) -> Vec<(String, String)> {

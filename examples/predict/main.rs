@@ -6,6 +6,7 @@
 mod mail_sets;
 
 use std::{
+    collections::HashMap,
     env, fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -23,12 +24,15 @@ fn main() -> Result<()> {
     };
     let folder = Path::new(folder);
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let predict: fn(&Path, &[u8]) -> Value = match set.as_str() {
-        "mime" => mail_sets::mime,
-        "replies" => mail_sets::reply,
-        "bounces" => mail_sets::bounce,
-        "autoreply" => mail_sets::autoreply,
-        "forwards" => mail_sets::forward,
+    let subjects = outer_subjects(folder)?;
+    let predict: Predict<'_> = match set.as_str() {
+        "mime" => &|_, path, raw| mail_sets::mime(path, raw),
+        "replies" => &|_, path, raw| mail_sets::reply(path, raw),
+        "bounces" => &|_, path, raw| mail_sets::bounce(path, raw),
+        "autoreply" => &|_, path, raw| mail_sets::autoreply(path, raw),
+        "forwards" => {
+            &|name, path, raw| mail_sets::forward(path, raw, subjects.get(name).map(String::as_str))
+        }
         other => bail!("there is no set {other:?}"),
     };
     write_all(&mut out, folder, "", predict)?;
@@ -38,17 +42,27 @@ fn main() -> Result<()> {
     Ok(out.flush()?)
 }
 
+/// From a message's name, path and bytes.
+type Predict<'a> = &'a dyn Fn(&str, &Path, &[u8]) -> Value;
+
+/// The subjects of messages of which the folder holds only the text, by name: its list gives them beside.
+fn outer_subjects(folder: &Path) -> Result<HashMap<String, String>> {
+    let list = fs::read_to_string(folder.join("truth.jsonl")).unwrap_or_default();
+    let mut subjects = HashMap::new();
+    for line in list.lines().filter(|line| !line.trim().is_empty()) {
+        let entry: Value = serde_json::from_str(line)?;
+        let field = |name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
+        subjects.extend(field("file").zip(field("outer_subject")));
+    }
+    Ok(subjects)
+}
+
 /// One line for each message below a folder, named by its path from there.
-fn write_all(
-    out: &mut impl io::Write,
-    folder: &Path,
-    prefix: &str,
-    predict: fn(&Path, &[u8]) -> Value,
-) -> Result<()> {
+fn write_all(out: &mut impl io::Write, folder: &Path, prefix: &str, predict: Predict<'_>) -> Result<()> {
     for path in messages(folder)? {
         let raw = fs::read(&path).with_context(|| path.display().to_string())?;
         let name = path.strip_prefix(folder)?.display().to_string();
-        let mut line = predict(&path, &raw);
+        let mut line = predict(&name, &path, &raw);
         if let Some(fields) = line.as_object_mut() {
             fields.insert("file".to_owned(), json!(format!("{prefix}{name}")));
         }

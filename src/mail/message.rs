@@ -197,6 +197,19 @@ impl Readable {
     }
 }
 
+/// The first message that is attached whole (message/rfc822 or message/global).
+#[must_use]
+pub(super) fn forwarded_part(raw: &[u8]) -> Option<Bytes> {
+    let read = || {
+        let parts = Parts::read(raw);
+        let is_message =
+            |part: &Part<'_>| matches!(part.content_type.essence(), "message/rfc822" | "message/global");
+        let found = parts.leaves().find(|(_, part)| is_message(part));
+        found.map(|(_, part)| Bytes::from(part.decoded().into_owned()))
+    };
+    panic::catch_unwind(read).ok().flatten()
+}
+
 fn attachment_parts<'p, 'a>(parts: &'p Parts<'a>, readable: &Readable) -> impl Iterator<Item = &'p Part<'a>> {
     parts.leaves().filter(|(index, _)| !readable.parts.contains(index)).map(|(_, part)| part)
 }

@@ -3,6 +3,11 @@
 //! Not here: HTML (`sanitise::html_to_text` first). Linear, and right for the common clients in seven languages; where a
 //! text is ambiguous, more is kept rather than less.
 
+use super::{
+    Address,
+    quoted_header::{Mention, plain},
+};
+
 /// Text looked at; nobody writes more above a quote.
 const TEXT_BYTES_MAX: usize = 200 * 1024;
 /// Lines over which a client may wrap `On …, … wrote:`.
@@ -165,8 +170,44 @@ fn is_answered_inline(lines: &[&str]) -> bool {
     lines.iter().take(3).any(|line| is_quote(line))
 }
 
+/// Whom an attribution names: the address in it with the words about it that are no date.
+pub(super) fn attribution_author(lines: &[&str]) -> Option<Mention> {
+    let joined = lines.iter().map(|line| plain(line)).collect::<Vec<_>>().join(" ");
+    let (at, end) = address_span(&joined)?;
+    let address = Address::parse(joined.get(at..end)?).ok()?;
+    let before = joined.get(..at)?.trim_end_matches(['<', '(', ' ', '"', '\u{a0}']);
+    Some(Mention { name: name_before(before), address: Some(address) })
+}
+
+/// Where the address stands.
+fn address_span(text: &str) -> Option<(usize, usize)> {
+    let at = text.find('@')?;
+    let is_edge =
+        |c: char| c.is_whitespace() || matches!(c, '<' | '>' | '(' | ')' | '"' | ',' | ';' | '[' | ']' | ':');
+    let start = text.get(..at)?.rfind(is_edge).map_or(0, |edge| edge + 1);
+    let end = text.get(at..)?.find(is_edge).map_or(text.len(), |edge| at + edge);
+    Some((start, end))
+}
+
+/// The quoted words before an address, else the words since the last comma, digit or verb.
+fn name_before(text: &str) -> Option<String> {
+    const QUOTES: [char; 6] = ['"', '„', '“', '”', '«', '»'];
+    let text = text.trim();
+    if let Some(inner) = text.strip_suffix(QUOTES).and_then(|text| Some(text.get(text.rfind(QUOTES)?..)?)) {
+        let name = inner.trim_matches(|c: char| QUOTES.contains(&c) || c.is_whitespace());
+        return (!name.is_empty()).then(|| name.to_owned());
+    }
+    let text = text.get(text.rfind(QUOTES).map_or(0, |at| text.ceil_char_boundary(at + 1))..)?;
+    let is_end = |c: char| c.is_ascii_digit() || matches!(c, ',' | ':' | '.');
+    let words = text.get(text.rfind(is_end).map_or(0, |at| at + 1)..)?;
+    let verbs = ["schrieb", "skrev", "schreef", "użytkownik", "používateľ", "uživatel"];
+    let name: Vec<&str> =
+        words.split_whitespace().skip_while(|word| verbs.contains(&word.to_lowercase().as_str())).collect();
+    (!name.is_empty()).then(|| name.join(" "))
+}
+
 /// How many lines an attribution at the start takes.
-fn attribution_len(lines: &[&str]) -> Option<usize> {
+pub(super) fn attribution_len(lines: &[&str]) -> Option<usize> {
     let first = lines.first()?.trim();
     if first.is_empty() || is_quote(first) {
         return None;
