@@ -13,11 +13,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mailweave::{
     core::{
         ids::{Id as _, WorkspaceId},
-        inbound::{Door, Intake},
+        inbound::{Door, Fingerprint, Intake},
         job::Job,
         route::{Route, RouteTarget},
     },
@@ -96,7 +96,8 @@ async fn run(
                 let mut waited = Vec::new();
                 while next.fetch_add(1, Ordering::Relaxed) < messages {
                     let (door, raw) = (door(workspace)?, message(&body));
-                    let fingerprint = *blake3::hash(&raw).as_bytes();
+                    let hash = *blake3::hash(&raw).as_bytes();
+                    let fingerprint = Fingerprint { hash, kept: SignedDuration::from_hours(24) };
                     let intake = Intake { workspace, door, raw, fingerprint };
                     let started = Instant::now();
                     store.take_in(intake, mint(), Timestamp::now()).await?;

@@ -46,8 +46,17 @@ pub enum Command {
     Event(Noun<EventVerb>),
     /// Webhooks: where events are posted to
     Webhook(Noun<WebhookVerb>),
+    /// Limits: how much a user may have synced and send, and how many accounts there may be
+    Limit(Noun<LimitVerb>),
+    /// Why a mail is in the CRM or not: by its Message-ID, an address on it, or a msg_… id
+    ///
+    /// Exits 0 when something was decided, 1 when nothing is known or the gateway could not be asked, 2 when the command
+    /// line is wrong.
+    Why(Why),
     /// Decisions: why a message was synced, skipped, deferred or held
     Decision(Noun<DecisionVerb>),
+    /// The policy: what is synced and how, of the workspace or of a user
+    Policy(Noun<PolicyVerb>),
     /// The smarthost: the workspace's own SMTP provider
     Smarthost(Noun<SmarthostVerb>),
 }
@@ -95,7 +104,7 @@ pub struct Client {
 
 #[derive(Debug, Subcommand)]
 pub enum KeyVerb {
-    /// Mint an API key in the store itself, and print it once
+    /// Mint an API key and print its secret once: in the store itself, or with an API key through the API
     Create(KeyCreate),
     /// List the keys, without their secrets
     List(List),
@@ -127,6 +136,10 @@ pub enum UserVerb {
     Create(Create),
     /// Change a user
     Update(Update),
+    /// Remove a user whose accounts are disconnected
+    Delete(One),
+    /// How much of what a user writes to contacts is in the CRM: --query days=30
+    Coverage(Within),
 }
 
 #[derive(Debug, Subcommand)]
@@ -141,6 +154,12 @@ pub enum ContactVerb {
     Update(Update),
     /// Remove a contact
     Delete(One),
+    /// Show the contact that has this id in the CRM
+    ByExternalId(One),
+    /// Add or replace the contact that has this id in the CRM
+    Upsert(Update),
+    /// Add or replace many contacts: a JSON object a line
+    Import(Create),
     /// The messages that concern a contact, newest first
     Timeline(Within),
 }
@@ -155,11 +174,19 @@ pub enum AccountVerb {
     Create(Create),
     /// Change address, servers or credentials without disconnecting
     Update(Update),
-    /// Look for new mail now
+    /// How an account is doing
+    Status(One),
+    /// Look for new mail now, and compare mailboxes with the server
     Sync(One),
+    /// Whether an account's mailboxes have been read without a gap
+    Completeness(One),
     /// The error log of an account
     Errors(Within),
-    /// Disconnect an account: --data '{"history":"keep"}' or "erase"
+    /// Read and send nothing until it is resumed
+    Pause(One),
+    /// Go on with an account that was paused, or stopped because it had failed for too long
+    Resume(One),
+    /// Disconnect an account, and keep or erase what it brought: --data '{"history":"keep"}', or nothing where policy says
     Disconnect(Update),
 }
 
@@ -171,6 +198,12 @@ pub enum ConversationVerb {
     Get(One),
     /// The messages of a conversation, newest first
     Messages(Within),
+    /// Merge another conversation with this one: --data '{"conversation_id":"cnv_…"}'
+    Merge(Update),
+    /// Put messages into a conversation of their own: --data '{"message_ids":["msg_…"]}'
+    Split(Update),
+    /// Undo a merge or a split, by the rep_… id in its answer
+    Undo(One),
 }
 
 #[derive(Debug, Subcommand)]
@@ -179,6 +212,8 @@ pub enum MessageVerb {
     Get(One),
     /// The message as it came, byte by byte
     Raw(One),
+    /// The content of an attachment
+    Attachment(Attachment),
     /// Send a message
     Send(Create),
 }
@@ -187,6 +222,8 @@ pub enum MessageVerb {
 pub enum EventVerb {
     /// List events, oldest first
     List(Events),
+    /// Print events as they happen, as server-sent events, until Ctrl-C
+    Stream(Follow),
 }
 
 #[derive(Debug, Subcommand)]
@@ -205,12 +242,75 @@ pub enum WebhookVerb {
     Test(One),
     /// Post events of the past once more
     Replay(Update),
+    /// Give an endpoint a new secret; the old one holds for another day
+    RotateSecret(One),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LimitVerb {
+    /// Show the limits that hold, of the workspace or a user, with where each comes from
+    Get(OfUser),
+    /// Set them, null for none: --data '{"sent_per_day":500}'
+    Set(LimitSet),
+    /// How much of his limits a user has used
+    Usage(One),
 }
 
 #[derive(Debug, Subcommand)]
 pub enum DecisionVerb {
-    /// List decisions, newest first: --query rfc822_message_id=…, address=…, account_id=…, verdict=…
+    /// List decisions, newest first: --query rfc822_message_id=…, own_message_id=…, address=…, account_id=…, verdict=…
     List(List),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyVerb {
+    /// Show the policy, with where each value comes from
+    Get(Whose),
+    /// Choose it: a preset, and settings that differ from it
+    Set(PolicySet),
+    /// What another policy would have made of an account's last days, beside the one in force. Nothing is stored
+    Simulate(Simulate),
+}
+
+#[derive(Debug, Args)]
+pub struct Simulate {
+    /// The account's id
+    #[arg(long, value_name = "ID")]
+    pub account: String,
+    /// How many days back
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=90))]
+    pub days: u16,
+    /// The preset
+    #[arg(long)]
+    pub preset: String,
+    /// A setting that differs from it, such as match=all; lists and tables as JSON; may be given several times
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub settings: Vec<(String, String)>,
+    /// Another preset to compare with, in place of the policy in force
+    #[arg(long, value_name = "PRESET")]
+    pub against: Option<String>,
+    /// A setting that differs from that one
+    #[arg(long = "against-set", value_name = "NAME=VALUE", value_parser = name_and_value, requires = "against")]
+    pub against_settings: Vec<(String, String)>,
+    /// Print the API's answer as it is
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PolicySet {
+    #[command(flatten)]
+    pub whose: Whose,
+    #[command(flatten)]
+    pub body: Create,
+}
+
+/// Of the workspace, unless a user is named.
+#[derive(Debug, Args)]
+pub struct Whose {
+    /// The user's id
+    #[arg(long, value_name = "ID")]
+    pub user: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -245,6 +345,22 @@ pub enum Scope {
     Admin,
 }
 
+/// What was decided about a mail.
+#[derive(Debug, Args)]
+pub struct Why {
+    #[command(flatten)]
+    pub client: Client,
+    /// A Message-ID, an address, or a msg_… id
+    #[arg(value_name = "MESSAGE-ID|ADDRESS")]
+    pub about: String,
+    /// Print the API's answer as it is
+    #[arg(long)]
+    pub json: bool,
+    /// Decisions at most, newest first
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub limit: u32,
+}
+
 /// One page of a list.
 #[derive(Debug, Default, Args)]
 pub struct List {
@@ -259,23 +375,53 @@ pub struct List {
     pub filters: Vec<(String, String)>,
 }
 
+/// Which events.
 #[derive(Debug, Args)]
-pub struct Events {
-    /// Only events after this one: a number or an id
-    #[arg(long)]
+pub struct Follow {
+    /// Only events after the one with this id
+    #[arg(long, value_name = "EVENT")]
     pub after: Option<String>,
     /// Only these types; commas divide
     #[arg(long)]
     pub types: Option<String>,
-    /// Events in the answer at most
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=200))]
-    pub limit: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct Events {
+    #[command(flatten)]
+    pub which: Follow,
+    #[command(flatten)]
+    pub list: List,
+}
+
+#[derive(Debug, Args)]
+pub struct Attachment {
+    /// The message's id
+    pub id: String,
+    /// The attachment's id
+    pub attachment: String,
 }
 
 #[derive(Debug, Args)]
 pub struct One {
     /// Its id
     pub id: String,
+}
+
+/// Of the workspace, or of one of its users.
+#[derive(Debug, Args)]
+pub struct OfUser {
+    /// The user's id
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LimitSet {
+    #[command(flatten)]
+    pub of: OfUser,
+    #[command(flatten)]
+    pub body: Create,
 }
 
 /// A list that belongs to one thing.
@@ -306,8 +452,8 @@ pub struct Update {
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), &'static str> {
-    let (name, value) = text.split_once('=').ok_or("a filter is NAME=VALUE")?;
-    if name.is_empty() { Err("a filter is NAME=VALUE") } else { Ok((name.to_owned(), value.to_owned())) }
+    let (name, value) = text.split_once('=').ok_or("it is written NAME=VALUE")?;
+    if name.is_empty() { Err("it is written NAME=VALUE") } else { Ok((name.to_owned(), value.to_owned())) }
 }
 
 #[cfg(test)]
@@ -365,6 +511,17 @@ mod tests {
         for line in ["list --query email", "list --limit 0", "list --limit 201", "get", "messages x"] {
             assert!(parse(&format!("mailweave contact {line}")).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn why_tells_its_exit_codes() {
+        let Ok(Cli { command: Command::Why(why) }) = parse("mailweave why <1@x.example> --workspace acme")
+        else {
+            panic!("why")
+        };
+        assert_eq!((why.about.as_str(), why.json, why.limit), ("<1@x.example>", false, 20));
+        let help = Cli::command().find_subcommand_mut("why").unwrap().render_long_help().to_string();
+        assert!(help.contains("Exits 0"), "{help}");
     }
 
     #[test]

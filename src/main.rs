@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use mailweave::{
     app,
-    cli::{Cli, Command, KeyVerb, Noun},
+    cli::{Cli, Command, KeyVerb, Noun, PolicyVerb},
 };
 
 /// Mail makes many small allocations that live on other threads than they began on.
@@ -40,8 +40,12 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         Command::Audit(arg) => app::audit::run(arg.config.as_deref()).await,
         Command::Health(health) => app::health::run(&health.url).await,
         Command::Key(Noun { client, verb: KeyVerb::Create(order) }) => {
-            app::key::create(client.workspace.as_deref(), &order).await.map(|()| true)
+            app::key::create(&client, order).await.map(|()| true)
         }
+        Command::Policy(Noun { client, verb: PolicyVerb::Simulate(order) }) => {
+            app::simulate::run(&client, order).await.map(|()| true)
+        }
+        Command::Why(why) => app::why::run(why).await,
         noun => app::client::run(noun).await.map(|()| true),
     }
 }

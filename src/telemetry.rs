@@ -1,14 +1,14 @@
 //! What the gateway tells about itself: log lines on stderr, metrics in Prometheus's format.
 //!
-//! Not here: what is logged or counted. Whoever does the work says so, with the names below for metrics.
+//! Not here: what is logged or counted. Whoever does the work says so, under one of the names below.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     sync::{
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
@@ -19,13 +19,18 @@ use tracing_subscriber::{
 use crate::config::{LogFormat, LogLevel};
 
 /// Overrides the configured level: `info,mailweave::imap=debug`.
-pub const LOG_VARIABLE: &str = "MAILWEAVE_LOG";
+const LOG_VARIABLE: &str = "MAILWEAVE_LOG";
 
 /// Lines waiting for stderr. When a reader of our stderr stalls, further lines are dropped and counted: logging never
 /// holds mail up.
 const LINES_WAITING_MAX: usize = 8192;
 /// Longest line kept, in octets; a peer's text must not fill the log (it is cut where it is logged, too).
 const LINE_BYTES_MAX: usize = 64 * 1024;
+/// How long the end of the process waits for lines to be written out. A reader of our stderr that has stalled must not keep
+/// a gateway whose work is done from ending.
+const WRITE_OUT_MAX: Duration = Duration::from_secs(1);
+/// How often a full channel is tried again within that time.
+const WRITE_OUT_STEP: Duration = Duration::from_millis(10);
 
 static LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -42,46 +47,57 @@ pub enum TelemetryError {
     Metrics(#[from] BuildError),
 }
 
-/// Keeps the log's writer alive; dropping it writes out what waits.
+/// Keeps the log's writer alive; dropping it writes out what waits, for a second at most.
+///
+/// Not `tracing_appender::non_blocking`: when its channel is full at the end it prints to stdout, which in `2>&1 | less` is
+/// the very pipe that has stalled.
 #[derive(Debug)]
 #[must_use = "lines are lost when it is dropped early"]
 pub struct LogGuard {
-    writer: Option<JoinHandle<()>>,
     lines: SyncSender<Line>,
+    /// Says nothing, but is cut off when the writer has ended.
+    ended: Receiver<()>,
 }
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        // Blocks only while a full channel drains; when the writer is gone there is nothing to wait for.
-        let ended = self.lines.send(Line::End);
-        if let (Ok(()), Some(writer)) = (ended, self.writer.take()) {
-            drop(writer.join());
+        let deadline = Instant::now() + WRITE_OUT_MAX;
+        while let Err(TrySendError::Full(_)) = self.lines.try_send(Line::End) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            std::thread::sleep(WRITE_OUT_STEP);
         }
+        // Either it ends in time, or somebody reads too slowly to be waited for.
+        let _ = self.ended.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
-/// Sends all events to stderr. `filter` is the value of [`LOG_VARIABLE`], if it is set.
+/// Sends all events to stderr, filtered by `MAILWEAVE_LOG` if it is set, else by the level.
 ///
 /// # Errors
 /// A filter that cannot be read, or a second call.
-pub fn init_log(
-    level: LogLevel,
-    format: LogFormat,
-    filter: Option<&str>,
-) -> Result<LogGuard, TelemetryError> {
-    let filter = match filter.filter(|text| !text.trim().is_empty()) {
-        Some(text) => EnvFilter::try_new(text)?,
-        None => EnvFilter::try_new(default_filter(level))?,
-    };
-    let (lines, waiting) = sync_channel(LINES_WAITING_MAX);
-    let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_out(&waiting));
-    let guard = LogGuard { writer: Some(writer.map_err(TelemetryError::Thread)?), lines: lines.clone() };
+pub fn init_log(level: LogLevel, format: LogFormat) -> Result<LogGuard, TelemetryError> {
+    let asked = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.trim().is_empty());
+    let filter = EnvFilter::try_new(asked.unwrap_or_else(|| default_filter(level)))?;
+    let (lines, guard) = start_writer(io::stderr()).map_err(TelemetryError::Thread)?;
     let base = tracing_subscriber::registry().with(filter);
     match format {
-        LogFormat::Text => base.with(text_layer(Lines(lines), io::stderr().is_terminal())).try_init()?,
-        LogFormat::Json => base.with(json_layer(Lines(lines))).try_init()?,
+        LogFormat::Text => base.with(text_layer(lines, io::stderr().is_terminal())).try_init()?,
+        LogFormat::Json => base.with(json_layer(lines)).try_init()?,
     }
     Ok(guard)
+}
+
+/// A thread that alone waits for `out`.
+fn start_writer(out: impl io::Write + Send + 'static) -> io::Result<(Lines, LogGuard)> {
+    let (lines, waiting) = sync_channel(LINES_WAITING_MAX);
+    let (alive, ended) = sync_channel::<()>(0);
+    std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+        write_out(&waiting, out);
+        drop(alive);
+    })?;
+    Ok((Lines(lines.clone()), LogGuard { lines, ended }))
 }
 
 /// The wire is shown at trace alone, and libraries speak only from warnings up: their debug output may hold addresses.
@@ -116,11 +132,10 @@ enum Line {
     End,
 }
 
-fn write_out(waiting: &Receiver<Line>) {
-    let mut stderr = io::stderr();
+fn write_out(waiting: &Receiver<Line>, mut out: impl io::Write) {
     while let Ok(Line::Text(text)) = waiting.recv() {
         // Nobody is left to tell when stderr is closed.
-        if stderr.write_all(&text).is_err() {
+        if out.write_all(&text).is_err() {
             return;
         }
     }
@@ -216,43 +231,51 @@ impl Metric {
     }
 }
 
-macro_rules! metrics_list {
-    ($($constant:ident: $kind:ident, $name:literal, $help:literal;)*) => {
-        $(#[doc = $help] pub const $constant: &str = $name;)*
-        /// Every metric there is.
-        pub const METRICS: &[Metric] = &[$(Metric { name: $name, kind: Kind::$kind, help: $help }),*];
-    };
+const fn counter(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, help }
 }
 
-metrics_list! {
-    LOG_LINES_DROPPED: Counter, "mailweave_log_lines_dropped_total", "Log lines lost because nobody read stderr";
-    SMTP_CONNECTIONS: Gauge, "mailweave_smtp_connections", "Open SMTP connections (listener)";
-    SMTP_SESSIONS: Counter, "mailweave_smtp_sessions_total", "SMTP sessions by how they ended (listener, outcome)";
-    SMTP_REFUSALS: Counter, "mailweave_smtp_refusals_total", "Refused SMTP commands (listener, code)";
-    SMTP_ACCEPT_SECONDS: Histogram, "mailweave_smtp_accept_seconds", "From a message's final dot to its 250 (listener)";
-    MESSAGES: Counter, "mailweave_messages_total", "Messages seen (via, verdict)";
-    ACCOUNTS: Gauge, "mailweave_accounts", "Accounts this node follows (state)";
-    ACCOUNT_ERRORS: Counter, "mailweave_account_errors_total", "Failures of accounts (code)";
-    IMAP_CONNECTIONS: Gauge, "mailweave_imap_connections", "Open connections to the users' providers";
-    SYNC_ROUNDS: Counter, "mailweave_sync_rounds_total", "Looks at a mailbox (outcome)";
-    SYNC_ROUND_SECONDS: Histogram, "mailweave_sync_round_seconds", "How long a look at a mailbox took";
-    JOBS_WAITING: Gauge, "mailweave_jobs_waiting", "Jobs that are queued (kind)";
-    JOB_OLDEST_SECONDS: Gauge, "mailweave_job_oldest_seconds", "How long the most overdue job has been due";
-    JOBS: Counter, "mailweave_jobs_total", "Jobs performed (kind, outcome)";
-    JOB_SECONDS: Histogram, "mailweave_job_seconds", "How long a job took (kind)";
-    WEBHOOK_POSTS: Counter, "mailweave_webhook_posts_total", "Events posted to the CRM (outcome)";
-    HTTP_REQUESTS: Counter, "mailweave_http_requests_total", "API requests (route, status)";
-    HTTP_REQUEST_SECONDS: Histogram, "mailweave_http_request_seconds", "How long an API request took (route)";
-    STORE_COMMIT_SECONDS: Histogram, "mailweave_store_commit_seconds", "How long a durable commit took";
-    STORE_FREE_BYTES: Gauge, "mailweave_store_free_bytes", "Space left where the store lives";
-    TOKEN_REFRESHES: Counter, "mailweave_token_refreshes_total", "OAuth tokens asked for (provider, outcome)";
-    LEASES_LOST: Counter, "mailweave_leases_lost_total", "Accounts given up because another node took them";
-    TLS_EXPIRES_SECONDS: Gauge, "mailweave_tls_expires_seconds", "Until the gateway's own certificate expires";
+const fn gauge(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, help }
 }
+
+const fn seconds(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram, help }
+}
+
+const LOG_LINES_DROPPED: &str = "mailweave_log_lines_dropped_total";
+
+/// Every metric there is. The layers that record them know nothing of this module and write the names out: a test passes a
+/// mail through a gateway and compares what it shows with this list.
+pub const METRICS: &[Metric] = &[
+    counter("mailweave_smtp_connections_total", "SMTP connections (listener)"),
+    counter("mailweave_smtp_connections_refused_total", "SMTP connections beyond a limit (listener)"),
+    counter("mailweave_smtp_messages_received_total", "Messages received to their end (listener)"),
+    seconds("mailweave_smtp_accept_seconds", "From a message's final dot to our answer (listener)"),
+    counter("mailweave_messages_total", "Messages decided on (via, verdict)"),
+    gauge("mailweave_accounts", "Accounts of all nodes (state)"),
+    counter("mailweave_account_errors_total", "Failures of accounts (code)"),
+    gauge("mailweave_jobs_waiting", "Jobs of all nodes that are not done (kind)"),
+    gauge("mailweave_job_oldest_seconds", "How long the most overdue job of all nodes has been due"),
+    counter("mailweave_jobs_total", "Jobs performed (kind, outcome)"),
+    seconds("mailweave_job_seconds", "How long a job took (kind)"),
+    counter("mailweave_webhook_posts_total", "Events posted to the CRM (outcome)"),
+    counter("mailweave_http_requests_total", "API requests (route, status)"),
+    seconds("mailweave_http_request_seconds", "How long an API request took (route)"),
+    seconds(
+        "mailweave_store_commit_seconds",
+        "How long a durable commit took, waiting for its turn included",
+    ),
+    gauge("mailweave_tls_expires_seconds", "Until the gateway's own certificate ends"),
+    counter(LOG_LINES_DROPPED, "Log lines lost because nobody read stderr"),
+];
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::{
+        io::Write as _,
+        sync::{Arc, Mutex, mpsc},
+    };
 
     use super::*;
 
@@ -296,6 +319,45 @@ mod tests {
         );
     }
 
+    /// What stderr is while nobody reads it: each write waits until the other end is dropped.
+    struct Stalled(Receiver<()>);
+
+    impl io::Write for Stalled {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_waits_is_written_out_at_the_end() {
+        let sink = Sink::default();
+        let (lines, guard) = start_writer(sink.clone()).unwrap();
+        for _ in 0..1000 {
+            lines.make_writer().write_all(b"line\n").unwrap();
+        }
+        drop(guard);
+        assert_eq!(sink.0.lock().unwrap().len(), 5000);
+    }
+
+    #[test]
+    fn a_reader_that_has_stalled_does_not_keep_the_process_from_ending() {
+        for count in [1, 2 * LINES_WAITING_MAX] {
+            let (reader, stalled) = mpsc::channel();
+            let (lines, guard) = start_writer(Stalled(stalled)).unwrap();
+            for _ in 0..count {
+                lines.make_writer().write_all(b"line\n").unwrap();
+            }
+            let begun = Instant::now();
+            drop(guard);
+            assert!(begun.elapsed() < 10 * WRITE_OUT_MAX, "{count} lines: {:?}", begun.elapsed());
+            drop(reader);
+        }
+    }
+
     #[test]
     fn lines_beyond_what_may_wait_are_dropped_and_counted() {
         let (sender, waiting) = sync_channel(1);
@@ -304,7 +366,7 @@ mod tests {
         for _ in 0..3 {
             lines.make_writer().write_all(b"line\n").unwrap();
         }
-        assert_eq!(LINES_DROPPED.load(Ordering::Relaxed) - before, 2);
+        assert!(LINES_DROPPED.load(Ordering::Relaxed) - before >= 2);
         assert!(matches!(waiting.try_recv(), Ok(Line::Text(text)) if text == b"line\n"));
     }
 

@@ -18,7 +18,6 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("core", &["mail"]),
     ("smtp", &["mail"]),
     ("imap", &["mail"]),
-    ("mailauth", &["mail"]),
     ("store", &["mail", "core"]),
     ("queue", &["core", "store"]),
     ("coord", &["core"]),
@@ -35,17 +34,34 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 const FLOW: &[&str] =
-    &["mail", "core", "net", "smtp", "imap", "mailauth", "store", "queue", "coord", "webhook", "account"];
-const ON_FLOW: &[&str] = &[
-    "mail", "core", "net", "smtp", "imap", "mailauth", "store", "queue", "coord", "webhook", "account",
-    "flow",
-];
+    &["mail", "core", "net", "smtp", "imap", "store", "queue", "coord", "webhook", "account"];
+const ON_FLOW: &[&str] =
+    &["mail", "core", "net", "smtp", "imap", "store", "queue", "coord", "webhook", "account", "flow"];
 
 /// The composition root and the entry points see everything.
-const ROOTS: &[&str] = &["app", "demo", "main", "lib"];
+const ROOTS: &[&str] = &["app", "main", "lib"];
 
-/// Where SQL may stand.
+/// Where SQL may stand, and the crate that speaks it.
 const SQL_MODULES: &[&str] = &["store", "queue"];
+const SQL_CRATE: &str = "sqlx";
+
+/// Where time, chance and everything outside are arguments (invariant 1).
+const PURE_MODULES: &[&str] = &["mail", "core"];
+/// What reaches outside: crates, parts of `std` (addresses as values are none of it), types and keywords.
+const IMPURE_WORDS: &[&str] = &[
+    "tokio",
+    "rand",
+    "async",
+    "Instant",
+    "SystemTime",
+    "TcpListener",
+    "TcpStream",
+    "UdpSocket",
+    "ToSocketAddrs",
+];
+const IMPURE_STD: &[&str] = &["env", "fs", "process", "thread"];
+/// Reads the clock: `Timestamp::now()`, `Zoned::now()`, `Uuid::now_v7()`.
+const CLOCK: &[&str] = &["::now()", "::now_v7()"];
 
 const LINES_MAX: usize = 500;
 const NAMES_FORBIDDEN: &[&str] = &["utils", "util", "helpers", "helper", "common", "manager", "misc"];
@@ -125,13 +141,40 @@ fn faults(file: &File<'_>) -> Vec<String> {
     if bare.code.contains(".unwrap()") {
         faults.push("unwraps outside tests".to_owned());
     }
-    if !SQL_MODULES.contains(&file.module())
-        && let Some(sql) = bare.strings.iter().find(|text| is_sql(text))
-    {
+    if PURE_MODULES.contains(&file.module()) {
+        faults.extend(purity_faults(&bare.code));
+    }
+    if !SQL_MODULES.contains(&file.module()) {
+        faults.extend(sql_faults(&bare));
+    }
+    faults
+}
+
+fn purity_faults(code: &str) -> Vec<String> {
+    let words = words(code);
+    let used = IMPURE_WORDS.iter().filter(|word| words.contains(**word)).map(|word| (*word).to_owned());
+    let heads = heads_after(code, "std::");
+    let std = IMPURE_STD.iter().filter(|name| heads.contains(**name)).map(|name| format!("std::{name}"));
+    let clock = CLOCK.iter().filter(|call| code.contains(**call)).map(|call| (*call).to_owned());
+    let outside = used.chain(std).chain(clock);
+    outside.map(|what| format!("uses {what}, but what is outside is an argument here")).collect()
+}
+
+fn sql_faults(bare: &Bare) -> Vec<String> {
+    let mut faults = Vec::new();
+    if words(&bare.code).contains(SQL_CRATE) {
+        faults.push(format!("uses {SQL_CRATE}, which only store and queue do"));
+    }
+    if let Some(sql) = bare.strings.iter().find(|text| is_sql(text)) {
         let start: String = sql.trim().chars().take(40).collect();
         faults.push(format!("speaks SQL (\"{start}\"), which only store and queue do"));
     }
     faults
+}
+
+/// Every identifier and keyword.
+fn words(code: &str) -> BTreeSet<&str> {
+    code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect()
 }
 
 fn layer_faults(module: &str, code: &str) -> Vec<String> {
@@ -142,16 +185,16 @@ fn layer_faults(module: &str, code: &str) -> Vec<String> {
         return vec![format!("belongs to no layer: add {module} to LAYERS and to docs/ARCHITECTURE.md")];
     };
     let ours = |used: &&String| LAYERS.iter().any(|(name, _)| name == used) || ROOTS.contains(&used.as_str());
-    let used = modules_used(code);
+    let used = heads_after(code, "crate::");
     let forbidden =
         used.iter().filter(ours).filter(|used| *used != module && !allowed.contains(&used.as_str()));
     forbidden.map(|used| format!("uses crate::{used}, but {module} may use only {allowed:?}")).collect()
 }
 
-/// The top-level modules named by `crate::x` and `use crate::{x::…, y::{…}}`.
-fn modules_used(code: &str) -> BTreeSet<String> {
+/// The names that follow a root: of `crate::` in `crate::x` and `use crate::{x::…, y::{…}}` it is x and y.
+fn heads_after(code: &str, root: &str) -> BTreeSet<String> {
     let mut used = BTreeSet::new();
-    for after in code.split("crate::").skip(1) {
+    for after in code.split(root).skip(1) {
         match after.strip_prefix('{') {
             Some(group) => used.extend(heads_of_group(group)),
             None => used.extend(identifier(after)),
@@ -301,16 +344,53 @@ fn the_house_rules_hold() {
     assert!(all.is_empty(), "\n{}\n", all.join("\n"));
 }
 
+/// The top-level modules that have a layer, by what `src/` holds.
+fn modules_there() -> BTreeSet<String> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let names = fs::read_dir(src).expect("src can be listed").map(|entry| {
+        let name = entry.expect("src can be listed").file_name().to_string_lossy().into_owned();
+        name.trim_end_matches(".rs").to_owned()
+    });
+    names.filter(|name| !ROOTS.contains(&name.as_str())).collect()
+}
+
 #[test]
-fn the_layers_name_only_what_exists_in_the_list() {
+fn every_module_has_a_layer_and_every_layer_its_module() {
+    let layers: BTreeSet<String> = LAYERS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(layers, modules_there());
     for (module, allowed) in LAYERS {
         for used in *allowed {
-            assert!(
-                LAYERS.iter().any(|(name, _)| name == used),
-                "{module} may use {used}, which is no layer"
-            );
+            assert!(layers.contains(*used), "{module} may use {used}, which is no layer");
         }
     }
+}
+
+/// The words in backticks.
+fn quoted(text: &str) -> BTreeSet<String> {
+    text.split('`').skip(1).step_by(2).flat_map(str::split_whitespace).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_table_in_the_documentation_is_this_list() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ARCHITECTURE.md"));
+    let text = text.expect("docs/ARCHITECTURE.md can be read");
+    let mut told = BTreeSet::new();
+    for line in text.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, layer, modules, _, knows, _] = cells.as_slice() else { continue };
+        for module in quoted(modules) {
+            // From L3 on the table says "all of the above" in words.
+            if ["L0", "L1", "L2"].contains(layer) {
+                let allowed = LAYERS.iter().find(|(name, _)| *name == module).map(|(_, allowed)| *allowed);
+                let allowed: BTreeSet<String> =
+                    allowed.into_iter().flatten().map(|name| (*name).to_owned()).collect();
+                assert_eq!(quoted(knows), allowed, "what {module} knows");
+            }
+            told.insert(module);
+        }
+    }
+    let expect: BTreeSet<String> = modules_there().into_iter().chain(["app".to_owned()]).collect();
+    assert_eq!(told, expect);
 }
 
 /// The checks' own tests: a checker that finds nothing is indistinguishable from a clean house.
@@ -421,6 +501,33 @@ mod the_checker {
             "//! X.\nconst Q: &[&str] = &[\"SELECT INBOX\", \"DELETE Drafts\", \"delete\", \"update the mailbox\", \"create an account\"];\n",
             &[],
         );
+    }
+
+    #[test]
+    fn catches_the_crate_that_speaks_sql_outside_the_store() {
+        check("http/x.rs", "//! X.\nuse sqlx::query;\n", &["uses sqlx"]);
+        check("flow/x.rs", "//! X.\nfn f() { sqlx::query(\"\"); }\n", &["uses sqlx"]);
+        check("queue/x.rs", "//! X.\nuse sqlx::PgPool;\n", &[]);
+    }
+
+    #[test]
+    fn catches_what_reaches_outside_in_pure_modules() {
+        for (code, what) in [
+            ("use tokio::sync::Mutex;", "tokio"),
+            ("use std::{fmt, fs::File};", "std::fs"),
+            ("fn f() { std::env::var(x) }", "std::env"),
+            ("fn f() { Timestamp::now() }", "::now()"),
+            ("fn f() { Uuid::now_v7() }", "::now_v7()"),
+            ("fn f() -> u8 { rand::random() }", "rand"),
+            ("async fn f() {}", "async"),
+            ("use std::net::TcpStream;", "TcpStream"),
+        ] {
+            for module in ["mail", "core"] {
+                check(&format!("{module}/x.rs"), &format!("//! X.\n{code}\n"), &[what]);
+            }
+            check("flow/x.rs", &format!("//! X.\n{code}\n"), &[]);
+        }
+        check("mail/x.rs", "//! X.\nuse std::{net::IpAddr, time::Duration};\nfn f(now: Timestamp) {}\n", &[]);
     }
 
     #[test]

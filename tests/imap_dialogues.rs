@@ -367,6 +367,96 @@ async fn many_statuses_take_one_round_trip() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_look_from_idle_to_idle_takes_three_round_trips() {
+    dialogue(
+        &[
+            "S: * PREAUTH [CAPABILITY IMAP4rev1 IDLE] hi",
+            "C: a1 IDLE",
+            "S: + go on",
+            "WAIT",
+            "C: DONE",
+            "S: a1 OK done",
+            "C: a2 NOOP",
+            "C: a3 STATUS \"INBOX\" (MESSAGES UIDNEXT UIDVALIDITY)",
+            "C: a4 STATUS \"gone\" (MESSAGES UIDNEXT UIDVALIDITY)",
+            "C: a5 STATUS \"Sent\" (MESSAGES UIDNEXT UIDVALIDITY)",
+            "S: * STATUS Sent (UIDNEXT 5)",
+            "S: a5 OK in its own order",
+            "S: * 4 EXISTS",
+            "S: a2 OK done",
+            "S: a4 NO [NONEXISTENT] no",
+            "S: * STATUS INBOX (UIDNEXT 42)",
+            "S: a3 OK done",
+            "C: a6 IDLE",
+            "S: + go on",
+        ],
+        |stream| async {
+            let mut client = connect(stream).await;
+            let wait = Duration::from_secs(30);
+            // Less than the script's pause: it is the look that ends IDLE, not the server.
+            let event = client.idle(Instant::now() + Duration::from_secs(10)).await.expect("silence");
+            assert_eq!(event, IdleEvent::Timeout);
+            let names =
+                ["inbox", "gone", "Sent"].map(|name| MailboxName::new(name.as_bytes()).expect("a name"));
+            let answers = client.poll(&names).await.expect("answers");
+            let [Ok(first), Err(second), Ok(third)] = &answers[..] else { panic!("{answers:?}") };
+            assert_eq!((first.uid_next, third.uid_next), (Some(uid(42)), Some(uid(5))));
+            assert_eq!(second.kind(), Kind::Refused);
+            assert_eq!(client.take_news().arrived, Some(4));
+            client.idle(Instant::now() + wait).await.expect("silence");
+        },
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_flight_every_answer_belongs_to_one_command_and_comes_once() {
+    let check = async |answers: &[&str], fault: Fault| {
+        let mut script = vec![
+            "S: * PREAUTH [CAPABILITY IMAP4rev1] hi",
+            "C: a1 NOOP",
+            "C: a2 STATUS \"INBOX\" (MESSAGES UIDNEXT UIDVALIDITY)",
+        ];
+        script.extend(answers);
+        dialogue(&script, |stream| async move {
+            let mut client = connect(stream).await;
+            let error = client.poll(&[inbox()]).await.expect_err("not to be trusted");
+            assert!(matches!(error, Error::Protocol(found) if found == fault), "{error:?}");
+            assert!(matches!(client.noop().await, Err(Error::Protocol(Fault::Abandoned))));
+        })
+        .await;
+    };
+    check(&["S: a1 OK", "S: a1 OK again"], Fault::UnknownTag).await;
+    check(&["S: a1 OK", "S: a3 OK of what is to come"], Fault::UnknownTag).await;
+    check(&["S: a0 NO of what was"], Fault::UnknownTag).await;
+    check(&["S: b2 OK"], Fault::UnknownTag).await;
+    check(&["S: a2 OK", "S: + go on"], Fault::UnexpectedContinuation).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_noop_is_an_error_and_the_flight_is_over() {
+    dialogue(
+        &[
+            "S: * PREAUTH [CAPABILITY IMAP4rev1] hi",
+            "C: a1 NOOP",
+            "C: a2 STATUS \"INBOX\" (MESSAGES UIDNEXT UIDVALIDITY)",
+            "S: a1 NO [UNAVAILABLE] not now",
+            "S: * STATUS INBOX (UIDNEXT 42)",
+            "S: a2 OK",
+            "C: a3 NOOP",
+            "S: a3 OK",
+        ],
+        |stream| async {
+            let mut client = connect(stream).await;
+            let error = client.poll(&[inbox()]).await.expect_err("refused");
+            assert_eq!(error.kind(), Kind::BackOff(None));
+            client.noop().await.expect("the connection goes on");
+        },
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn headers_come_once_each_and_only_those_asked_for() {
     dialogue(
         &[

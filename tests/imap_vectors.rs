@@ -1,11 +1,14 @@
 //! The IMAP client against a corpus of what servers really send and what attackers would: each vector is judged in code.
 //!
-//! Not here: the corpus. It lies beside the repository where it is at hand; without it these tests say so and pass.
+//! Not here: the corpus (`corpus`).
 
 #![allow(clippy::indexing_slicing, reason = "in a test a panic is an answer")]
 
-use std::{collections::BTreeSet, future::Future, path::PathBuf, time::Duration};
+mod corpus;
 
+use std::{collections::BTreeSet, future::Future, time::Duration};
+
+use corpus::{id, octets, vectors};
 use mailweave::imap::{
     Body, Chosen, Client, Criterion, Deadlines, Error, Fault, HeaderExtent, IdleEvent, Insecurity, Kind,
     Limits, ListedMailbox, MailboxName, Result, Uid, UidSet, choose,
@@ -15,27 +18,6 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex},
     time::Instant,
 };
-
-struct Vector {
-    id: String,
-    bytes: Vec<u8>,
-}
-
-/// Reads a corpus file; bytes are written as the characters U+0000 to U+00FF.
-fn vectors(file: &str) -> Vec<Vector> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora/hostile/vectors").join(file);
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        println!("not judged: there is no {}", path.display());
-        return Vec::new();
-    };
-    let parse = |line: &str| -> Vector {
-        let vector: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        let text = |key: &str| vector[key].as_str().expect("a string").to_owned();
-        let bytes = text("bytes").chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect();
-        Vector { id: text("id"), bytes }
-    };
-    text.lines().map(parse).collect()
-}
 
 const OFFERED: &str = "IMAP4rev1 IDLE CONDSTORE X-GM-EXT-1 ESEARCH COMPRESS=DEFLATE STARTTLS";
 
@@ -178,7 +160,8 @@ async fn starttls(greeting: &[u8], answer: &[u8]) -> (Option<Error>, Vec<String>
 #[tokio::test(start_paused = true)]
 async fn every_vector_of_servers_ends_as_it_should() {
     let mut unjudged = BTreeSet::new();
-    for Vector { id, bytes } in vectors("imap_server.jsonl") {
+    for vector in vectors("imap_server") {
+        let (id, bytes) = (id(&vector), octets(&vector));
         let name = id.trim_start_matches("imap_server/");
         println!("{name}");
         let judged = judge_status(name, &bytes).await
@@ -186,7 +169,7 @@ async fn every_vector_of_servers_ends_as_it_should() {
             || judge_idle(name, &bytes).await
             || judge_rest(name, &bytes).await;
         if !judged {
-            unjudged.insert(id);
+            unjudged.insert(id.to_owned());
         }
     }
     assert!(unjudged.is_empty(), "{unjudged:?}");
@@ -378,7 +361,8 @@ async fn judge_rest(name: &str, bytes: &[u8]) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_that_came_before_tls_is_used_after_it() {
-    for Vector { id, bytes } in vectors("starttls.jsonl") {
+    for vector in vectors("starttls") {
+        let (id, bytes) = (id(&vector), octets(&vector));
         println!("{id}");
         match id.trim_start_matches("starttls/") {
             "imap-client-resp-inject" => {

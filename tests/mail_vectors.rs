@@ -1,6 +1,6 @@
 //! Reads the hostile vectors for addresses, headers and MIME, where the checkout has them beside it, and judges each.
 //!
-//! Not here: the vectors themselves. Where they are absent the tests say so and pass.
+//! Not here: the vectors themselves (`corpus`).
 
 #![allow(
     clippy::unwrap_used,
@@ -9,32 +9,13 @@
     reason = "every function here is part of a test"
 )]
 
-use std::path::PathBuf;
+mod corpus;
 
+use corpus::{id, octets, vectors};
 use mailweave::mail::{
     Address, Defect, HeaderBlock, HeaderSummary, Kind, Message, Party, address_list, sanitise, surgery,
 };
 use serde_json::Value;
-
-/// The vectors of one file, or `None` when this checkout stands alone.
-fn vectors(file: &str) -> Option<Vec<Value>> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora/hostile/vectors").join(file);
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        println!("{file}: not present, nothing checked");
-        return None;
-    };
-    Some(
-        text.lines()
-            .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect(),
-    )
-}
-
-/// Each character of `bytes` is one byte.
-fn bytes_of(vector: &Value) -> Vec<u8> {
-    vector["bytes"].as_str().unwrap().chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect()
-}
 
 fn pairs(parties: &[Party]) -> Vec<(String, String)> {
     parties.iter().map(|p| (p.name.clone().unwrap_or_default(), p.address.key().to_owned())).collect()
@@ -79,9 +60,9 @@ fn origin(got: &[Party]) -> String {
 
 #[test]
 fn addresses_are_read_as_the_vectors_say() {
-    for vector in vectors("address.jsonl").unwrap_or_default() {
-        let id = vector["id"].as_str().unwrap();
-        let got = address_list::parse(&bytes_of(&vector));
+    for vector in vectors("address") {
+        let id = id(&vector);
+        let got = address_list::parse(&octets(&vector));
         assert!(judge_address(id, &got, &vector["expect"]), "{id}: {got:?}, expected {}", vector["expect"]);
     }
 }
@@ -136,9 +117,9 @@ fn repeated_addresses() -> Vec<u8> {
 
 #[test]
 fn headers_are_read_as_the_vectors_say() {
-    for vector in vectors("header.jsonl").unwrap_or_default() {
-        let (id, expect) = (vector["id"].as_str().unwrap(), vector["expect"].as_str().unwrap());
-        let raw = bytes_of(&vector);
+    for vector in vectors("header") {
+        let (id, expect) = (id(&vector), vector["expect"].as_str().unwrap());
+        let raw = octets(&vector);
         let summary = HeaderSummary::read(&raw);
         assert!(judge_header(id, &raw, expect), "{id}: expected {expect}, got {summary:?}");
     }
@@ -189,9 +170,9 @@ fn judge_mime(id: &str, message: &Message) -> bool {
 
 #[test]
 fn mime_is_read_as_the_vectors_say() {
-    for vector in vectors("mime.jsonl").unwrap_or_default() {
-        let id = vector["id"].as_str().unwrap();
-        let message = Message::parse(&bytes_of(&vector));
+    for vector in vectors("mime") {
+        let id = id(&vector);
+        let message = Message::parse(&octets(&vector));
         assert!(judge_mime(id, &message), "{id}: expected {}, got {message:?}", vector["expect"]);
     }
 }

@@ -106,6 +106,30 @@ fn every_dialogue_goes_as_written_however_it_is_cut() {
     assert!(played >= 10, "{played} dialogues found");
 }
 
+#[test]
+fn errors_are_forgiven_to_whoever_brings_mail_and_the_last_refusal_is_said_before_good_bye() {
+    let mut peer = Peer::new("mx", false);
+    peer.say(b"HELO a\r\n");
+    let refused = |peer: &mut Peer, times: usize| {
+        peer.lines();
+        peer.say("RCPT TO:<unknown@gw.example>\r\n".repeat(times).as_bytes());
+        peer.lines()
+    };
+    // A mailing over one connection: more refusals in all than are suffered in a row.
+    for _ in 0..3 {
+        peer.say(b"MAIL FROM:<a@b.example>\r\n");
+        let lines = refused(&mut peer, 19);
+        assert!(lines.len() == 19 && lines.iter().all(|line| line.starts_with("550 5.1.1")), "{lines:?}");
+        peer.say(b"RCPT TO:<t@gw.example>\r\nDATA\r\n");
+        peer.say(b"x\r\n.\r\n");
+        assert!(peer.lines().last().unwrap().starts_with("250 2.0.0"));
+    }
+    peer.say(b"MAIL FROM:<a@b.example>\r\n");
+    let lines = refused(&mut peer, 30);
+    assert!(lines.len() == 21 && lines[..20].iter().all(|line| line.starts_with("550 5.1.1")), "{lines:?}");
+    assert!(lines[20].starts_with("421 4.7.0") && peer.closed);
+}
+
 proptest::proptest! {
     /// Any sequence of commands, in any segments, leaves the session in a state it knows: it answers each line at most once
     /// in a code of RFC 5321, delivers nothing without a recipient, and never panics.
@@ -130,7 +154,8 @@ proptest::proptest! {
         }
         let replies = peer.lines();
         let ends = replies.iter().filter(|line| line.as_bytes().get(3) == Some(&b' ')).count();
-        proptest::prop_assert!(ends <= said.matches('\n').count() + 1, "{replies:?}");
+        // The greeting, and the good-bye after too many errors, answer no line.
+        proptest::prop_assert!(ends <= said.matches('\n').count() + 2, "{replies:?}");
         for line in &replies {
             let code: u16 = line[..3].parse().unwrap();
             proptest::prop_assert!((200..560).contains(&code), "{line}");

@@ -24,8 +24,8 @@ use mailweave::{
     mail::{Address, Envelope, Recipient, ReversePath},
     net::{Certificates, Dialer, Egress, Resolver, Security, Stream, Target, bind, client_config},
     smtp::{
-        AuthOutcome, Channel, Client, ClientError, Credentials, Handler, Limits, ListenerKind, Mechanism,
-        Outcome, Reply, Server, SessionInfo, Stage, Timeouts, Transmission,
+        AuthOutcome, Capacity, Channel, Client, ClientError, Credentials, Handler, Limits, ListenerKind,
+        Mechanism, Outcome, Reply, Server, SessionInfo, Stage, Timeouts, Transmission,
     },
 };
 use tokio::{
@@ -90,10 +90,10 @@ struct World {
 
 impl World {
     fn start(kind: ListenerKind, limits: Limits) -> Self {
-        Self::start_with(kind, limits, Keeper::default())
+        Self::start_with(kind, Capacity::new(limits), Keeper::default())
     }
 
-    fn start_with(kind: ListenerKind, limits: Limits, keeper: Keeper) -> Self {
+    fn start_with(kind: ListenerKind, capacity: Capacity, keeper: Keeper) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
@@ -106,9 +106,8 @@ impl World {
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let handler = keeper.clone();
-        let mechanisms = vec![Mechanism::Plain, Mechanism::Login, Mechanism::XOAuth2, Mechanism::OAuthBearer];
-        let server = Server::new("gw.example", limits, Some(tls), move |_, _| handler.clone())
-            .with_mechanisms(mechanisms);
+        let mechanisms = [Mechanism::Plain, Mechanism::Login, Mechanism::XOAuth2, Mechanism::OAuthBearer];
+        let server = Server::new("gw.example", &mechanisms, capacity, Some(tls), move |_, _| handler.clone());
         let shutdown = CancellationToken::new();
         let stopped = tokio::spawn(Arc::new(server).run(listener, kind, shutdown.clone()));
         Self { address, keeper, dialer, shutdown, stopped }
@@ -211,7 +210,7 @@ async fn nothing_is_delivered_before_the_final_dot() {
     else {
         panic!("refused")
     };
-    assert_eq!(pending.recipients_taken(), 1);
+    assert_eq!(pending.refusals(), [None]);
     drop(pending);
     assert!(!client.is_usable());
     assert!(matches!(client.reset().await, Err(ClientError::Broken)));
@@ -299,8 +298,7 @@ async fn whoever_talks_first_is_hung_up_on() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_are_told_so_and_places_come_free() {
-    let world =
-        World::start(ListenerKind::Mx, Limits { connections_per_address_max: 2, ..Limits::default() });
+    let world = World::start(ListenerKind::Mx, Limits { connections_per_client_max: 2, ..Limits::default() });
     let mut held = vec![world.raw().await, world.raw().await];
     for peer in &mut held {
         assert!(line_of(peer).await.starts_with("220"));
@@ -311,12 +309,46 @@ async fn connections_beyond_the_limit_are_told_so_and_places_come_free() {
 }
 
 #[tokio::test]
+async fn listeners_with_one_capacity_count_together_and_leave_a_part_to_submission() {
+    let capacity =
+        Capacity::new(Limits { connections_max: 3, submission_reserve_percent: 34, ..Limits::default() });
+    let mx = World::start_with(ListenerKind::Mx, capacity.clone(), Keeper::default());
+    let submission = World::start_with(ListenerKind::Submission, capacity, Keeper::default());
+    let mut one = mx.raw().await;
+    let mut two = submission.raw().await;
+    assert!(line_of(&mut one).await.starts_with("220") && line_of(&mut two).await.starts_with("220"));
+    assert!(to_the_end(&mut mx.raw().await).await.starts_with("421 4.7.0"));
+    assert!(line_of(&mut submission.raw().await).await.starts_with("220"));
+}
+
+#[tokio::test]
+async fn whoever_looks_for_recipients_is_sent_away_over_all_connections() {
+    let limits = Limits { unknown_recipients_max: 20, ..Limits::default() };
+    let world = World::start(ListenerKind::Mx, limits);
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        let mut peer = world.raw().await;
+        line_of(&mut peer).await;
+        peer.write_all(b"HELO a\r\nMAIL FROM:<a@b.example>\r\n").await.unwrap();
+        let guesses = "RCPT TO:<unknown@c.example>\r\n".repeat(10) + "QUIT\r\n";
+        peer.write_all(guesses.as_bytes()).await.unwrap();
+        let said = to_the_end(&mut peer).await;
+        answers.extend(said.lines().skip(2).map(|line| line[..3].to_owned()));
+    }
+    let expect = [vec!["550"; 10], vec!["221"], vec!["550"; 10], vec!["221"], vec!["421"]].concat();
+    assert_eq!(answers, expect);
+    // Those that exist are answered no differently: else one good guess in between would tell.
+    let mut peer = world.raw().await;
+    line_of(&mut peer).await;
+    peer.write_all(b"HELO a\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@c.example>\r\n").await.unwrap();
+    let said = to_the_end(&mut peer).await;
+    assert!(said.lines().last().unwrap().starts_with("421 4.7.0"), "{said}");
+    assert!(world.kept().is_empty());
+}
+
+#[tokio::test]
 async fn silence_and_dribble_end_with_421() {
-    let limits = Limits {
-        command_timeout: Duration::from_millis(80),
-        data_grace: Duration::from_millis(80),
-        ..Limits::default()
-    };
+    let limits = Limits { command_timeout: Duration::from_millis(80), ..Limits::default() };
     let world = World::start(ListenerKind::Mx, limits);
     // One octet after the other never makes a command.
     let mut peer = world.raw().await;
@@ -329,7 +361,10 @@ async fn silence_and_dribble_end_with_421() {
     });
     assert!(line_of(&mut reading).await.starts_with("421 4.4.2"));
     dribble.abort();
-    // Nor a message, although each octet comes in good time.
+    assert!(world.kept().is_empty());
+    // Nor a message, although each octet comes in good time. Commands have all the time in the world: a busy machine may take it.
+    let limits = Limits { data_grace: Duration::from_millis(80), ..Limits::default() };
+    let world = World::start(ListenerKind::Mx, limits);
     let mut peer = world.raw().await;
     line_of(&mut peer).await;
     peer.write_all(b"HELO a\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@c.example>\r\nDATA\r\n").await.unwrap();
@@ -351,7 +386,7 @@ async fn silence_and_dribble_end_with_421() {
 async fn shutdown_ends_idle_sessions_and_waits_for_the_work_in_hand() {
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let keeper = Keeper { gate: Some(Arc::clone(&gate)), ..Keeper::default() };
-    let world = World::start_with(ListenerKind::Mx, Limits::default(), keeper.clone());
+    let world = World::start_with(ListenerKind::Mx, Capacity::new(Limits::default()), keeper.clone());
     let mut idle = world.raw().await;
     line_of(&mut idle).await;
     let mut client = world.client().await;
@@ -403,7 +438,8 @@ async fn scripted(stream: DuplexStream, lines: Vec<String>, octets: usize) -> St
     heard
 }
 
-/// Sends one message through a scripted server. What the client made of it, and what it said.
+/// Sends one message through a scripted server, on a clock that stands still while either has something to do. What the
+/// client made of it, and what it said.
 async fn against(lines: &[&str]) -> (Result<Vec<Outcome>, ClientError>, String) {
     let mut last = None;
     for octets in [1, usize::MAX] {
@@ -428,7 +464,7 @@ async fn against(lines: &[&str]) -> (Result<Vec<Outcome>, ClientError>, String) 
     last.unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_plain_old_server_is_served_in_lock_step() {
     let (outcomes, heard) = against(&[
         "220 hi\r\n",
@@ -448,7 +484,7 @@ async fn a_plain_old_server_is_served_in_lock_step() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn before_the_dot_everything_odd_means_not_sent() {
     let hello = ["220 hi\r\n", "250 hi\r\n"];
     for script in [
@@ -471,7 +507,7 @@ async fn before_the_dot_everything_odd_means_not_sent() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn after_the_dot_everything_odd_means_unknown() {
     let start = ["220 hi\r\n", "250 hi\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n", ""];
     for last in ["354 more\r\n", "nonsense\r\n", "250-never ends", ""] {
@@ -487,7 +523,7 @@ async fn after_the_dot_everything_odd_means_unknown() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn refusals_of_the_message_are_the_recipients() {
     let (outcomes, heard) = against(&["220 hi\r\n", "250 hi\r\n", "550 5.7.1 no\r\n"]).await;
     assert!(matches!(&outcomes.unwrap()[..], [Outcome::Refused(_)]));
@@ -584,7 +620,8 @@ async fn a_cancelled_command_leaves_the_connection_out_of_use() {
 
 #[tokio::test]
 async fn an_idle_session_is_small() {
-    let server = Arc::new(Server::new("gw.example", Limits::default(), None, |_, _| Keeper::default()));
+    let capacity = Capacity::new(Limits::default());
+    let server = Arc::new(Server::new("gw.example", &[], capacity, None, |_, _| Keeper::default()));
     let (ours, _theirs) = duplex(64);
     let session =
         server.serve(ours, "192.0.2.1:1".parse().unwrap(), ListenerKind::Mx, CancellationToken::new());

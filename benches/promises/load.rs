@@ -147,10 +147,12 @@ fn message(bytes: usize, number: usize, body: &str) -> String {
     let mut text = format!(
         "Message-ID: <{id}@bench.example>\r\nDate: Sun, 1 Nov 2026 10:00:00 +0000\r\n\
          From: Ann Lee <ann@crm.example>\r\nTo: Customer <customer{correspondent}@prospect.example>\r\n\
-         Subject: Offer {number}\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
+         Subject: Offer {number}\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\
+         Offer {number} of {id}\r\n"
     );
     let room = bytes.saturating_sub(text.len());
-    text.push_str(body.get(..room).unwrap_or(body));
+    // A line end cut in half would be a bare CR, which no server takes.
+    text.push_str(body.get(..room).unwrap_or(body).trim_end_matches(['\r', '\n']));
     text.push_str("\r\n.\r\n");
     text
 }

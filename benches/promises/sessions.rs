@@ -34,9 +34,9 @@ pub async fn idle(table: &mut Table) -> Result<()> {
 /// Memory of one of so many sessions. The first few are not counted: they bring what is there only once.
 async fn each(server: &Server, address: SocketAddr, count: usize) -> Result<f64> {
     let first = open(address, 10).await?;
-    let before = usage::memory(server);
+    let before = usage::memory(server)?;
     let sessions = open(address, count).await?;
-    let used = usage::memory(server) - before;
+    let used = usage::memory(server)? - before;
     drop((first, sessions));
     Ok(used / as_f64(count))
 }

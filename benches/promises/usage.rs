@@ -4,6 +4,8 @@
 
 use std::{fs, time::Duration};
 
+use anyhow::{Context, Result};
+
 use crate::support::server::Server;
 
 /// The kernel's unit of times in `/proc/PID/stat`: USER_HZ, 100 on every Linux.
@@ -35,12 +37,19 @@ fn exact(pid: u32) -> Option<Duration> {
     schedule.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// Memory in KiB, what is shared divided among those who share it.
-pub fn memory(server: &Server) -> f64 {
-    let of_process = |pid: u32| {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        line.split_whitespace().next()?.parse::<f64>().ok()
-    };
-    server.processes().into_iter().filter_map(of_process).sum()
+/// Memory in KiB that belongs to no file, what is shared divided among those who share it. Pages of files (the program, the
+/// database) come and go as the kernel likes.
+///
+/// # Errors
+/// When this kernel does not tell it (it does from Linux 5.4 on).
+pub fn memory(server: &Server) -> Result<f64> {
+    let rollup = |pid: u32| fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok();
+    // Who has ended meanwhile uses none.
+    server.processes().into_iter().filter_map(rollup).map(|rollup| anonymous(&rollup)).sum()
+}
+
+fn anonymous(rollup: &str) -> Result<f64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()).context("no Pss_Anon in smaps_rollup")?;
+    Ok(kib.parse()?)
 }

@@ -8,10 +8,14 @@ create table workspaces (
     name        text not null,
     timezone    text not null,
     preset      text not null,
+    -- Settings that differ from the preset's, as JSON.
+    overrides   text not null default '{}',
     -- The number of the newest event: the journal is gap-free because this row serialises it.
     event_seq   bigint not null default 0,
     -- Raised by every change of policy; decisions name the version that applied.
     policy_version bigint not null default 1,
+    -- Set when it is to be erased: from then on there is no such workspace.
+    erasing_at  bigint,
     created_at  bigint not null
 );
 
@@ -39,9 +43,13 @@ create table users (
     email       text not null,
     name        text,
     role        text not null,
+    -- The user's own preset, when he has one, and his settings that differ from the workspace's.
+    preset      text,
+    overrides   text not null default '{}',
     created_at  bigint not null,
     primary key (workspace, id)
 );
+create index users_recent on users (workspace, created_at, id);
 
 -- Every address of a user, the primary one included, in lower case.
 create table user_addresses (
@@ -74,12 +82,15 @@ create table contacts (
     assigned_user_id uuid,
     external_id text,
     created_by  text not null,
-    related     text not null default '[]',
     metadata    text not null default '{}',
     created_at  bigint not null,
+    -- When somebody last changed it; null of one that is as it was made.
+    changed_at  bigint,
     primary key (workspace, id),
     constraint contacts_external_id_unique unique (workspace, external_id)
 );
+create index contacts_recent on contacts (workspace, created_at, id);
+create index contacts_assigned on contacts (workspace, assigned_user_id, id) where assigned_user_id is not null;
 
 create table contact_addresses (
     workspace   uuid not null,
@@ -93,6 +104,17 @@ create table contact_addresses (
 );
 create index contact_addresses_contact on contact_addresses (workspace, contact);
 
+-- A deal's additional people. Whoever is deleted is related to nobody any more.
+create table contact_relations (
+    workspace   uuid not null,
+    contact     uuid not null,
+    related     uuid not null,
+    primary key (workspace, contact, related),
+    foreign key (workspace, contact) references contacts (workspace, id) on delete cascade,
+    foreign key (workspace, related) references contacts (workspace, id) on delete cascade
+);
+create index contact_relations_related on contact_relations (workspace, related);
+
 create table accounts (
     workspace   uuid not null references workspaces (id),
     id          uuid not null,
@@ -101,7 +123,8 @@ create table accounts (
     -- Hosts, ports and security as JSON; the credentials sealed under the account's own key.
     settings    text not null,
     credentials bytea not null,
-    key_id      uuid not null,
+    -- Null once the account is erased, and its key destroyed.
+    key_id      uuid,
     state       text not null,
     state_since bigint not null,
     detail      text,
@@ -111,6 +134,14 @@ create table accounts (
     next_attempt_at bigint,
     progress    text,
     connected_at bigint not null,
+    -- How often it was given what may be another mailbox.
+    generation  bigint not null default 0,
+    -- Since when nothing has gone well; null while all is.
+    failing_since bigint,
+    -- What its provider said when it refused the login for sending; null while it takes mail.
+    sending_refused text,
+    -- Of an account that is to be erased: what was removed so far, as JSON.
+    receipt     text,
     -- The fence: raised on each change of owner, compared by every write of the worker.
     epoch       bigint not null default 0,
     lease_owner text,
@@ -119,6 +150,17 @@ create table accounts (
     constraint accounts_email_unique unique (workspace, email),
     foreign key (workspace, user_id) references users (workspace, id),
     foreign key (workspace, key_id) references content_keys (workspace, id)
+);
+create index accounts_recent on accounts (workspace, connected_at, id);
+-- Who is free, longest first, over all workspaces.
+create index accounts_lease on accounts (lease_until, id);
+create index accounts_waiting on accounts (workspace, connected_at, id) where state = 'waiting_for_quota';
+
+-- Keyed hashes of all addresses that accounts have had: also those of accounts and users that are gone.
+create table account_addresses (
+    workspace   uuid not null references workspaces (id),
+    hash        bytea not null,
+    primary key (workspace, hash)
 );
 
 create table account_errors (
@@ -138,6 +180,7 @@ create table mailboxes (
     account     uuid not null,
     name        bytea not null,
     role        text not null,
+    -- Here as elsewhere the server's, and above its 32 bits the account's generation.
     uid_validity bigint not null,
     -- Every UID up to this one has been consumed; never passes an unconsumed one.
     last_uid    bigint not null,
@@ -147,6 +190,11 @@ create table mailboxes (
     backfill_done bigint not null default 0,
     backfill_total bigint not null default 0,
     checked_at  bigint not null,
+    -- When what the server has was last compared with what was taken note of, and how many messages that were; how many
+    -- in all had been passed over and were taken in by it.
+    compared_at bigint,
+    compared    bigint not null default 0,
+    healed      bigint not null default 0,
     primary key (workspace, account, name),
     foreign key (workspace, account) references accounts (workspace, id) on delete cascade
 );
@@ -162,6 +210,8 @@ create table routes (
     conversation uuid,
     -- Whose answers this reply address takes, in lower case.
     participant text,
+    -- Whom they are for when the participant is the user himself, in lower case; else they are for the user.
+    counterpart text,
     created_at  bigint not null,
     expires_at  bigint,
     primary key (workspace, id),
@@ -191,7 +241,7 @@ create table inbound (
     -- Which door, which routes, which principal, and the envelope, as JSON.
     door        text not null,
     received_at bigint not null,
-    -- pending, filed, held
+    -- pending, filed, held, dropped
     state       text not null,
     -- The message it became part of.
     message     uuid,
@@ -213,6 +263,28 @@ create table conversations (
 );
 create index conversations_recent on conversations (workspace, last_message_at, id);
 create index conversations_merged on conversations (workspace, merged_into);
+create index conversations_contact on conversations (workspace, contact);
+
+-- What a hand did to conversations, and what undoing it takes, as JSON.
+create table conversation_repairs (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    -- The one that went on, and the one that ended or began.
+    conversation uuid not null,
+    other       uuid not null,
+    body        text not null,
+    at          bigint not null,
+    undone_at   bigint,
+    primary key (workspace, id)
+);
+
+-- Conversations that a hand has parted, each pair in both orders: no mail joins them again.
+create table conversation_partings (
+    workspace   uuid not null references workspaces (id),
+    conversation uuid not null,
+    other       uuid not null,
+    primary key (workspace, conversation, other)
+);
 
 create table messages (
     workspace   uuid not null references workspaces (id),
@@ -243,6 +315,10 @@ create table messages (
     foreign key (workspace, conversation) references conversations (workspace, id)
 );
 create index messages_conversation on messages (workspace, conversation, sent_at, id);
+-- The conversations a user has written in.
+create index messages_author on messages (workspace, author_id, conversation) where author_role = 'user';
+-- Copies without a Message-ID are recognised by their content alone. There are few.
+create index messages_without_id on messages (workspace, identity) where rfc822_id is null;
 
 -- Every id a message is known by: its own, and those that a provider gave it on the wire.
 create table message_ids (
@@ -265,7 +341,7 @@ create table message_contacts (
     foreign key (workspace, contact) references contacts (workspace, id) on delete cascade
 );
 create index message_contacts_timeline on message_contacts (workspace, contact, sent_at, message);
-create index message_contacts_message on message_contacts (workspace, message);
+create index message_contacts_message on message_contacts (workspace, message, contact);
 
 create table sightings (
     workspace   uuid not null,
@@ -280,10 +356,14 @@ create table sightings (
     -- How a capture was addressed: {"recipient": …, "field": "bcc"|"to"|"cc"}.
     detail      text,
     at          bigint not null,
+    -- Whose account or address it was.
+    user_id     uuid,
     primary key (workspace, message, origin),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade
 );
 create unique index sightings_uid on sightings (workspace, account, mailbox, uid_validity, uid) where account is not null;
+-- What a user may see of his own.
+create index sightings_user on sightings (workspace, user_id, message) where user_id is not null;
 
 -- The threading index: two messages belong together when they share a key (core::threading).
 create table thread_keys (
@@ -294,6 +374,21 @@ create table thread_keys (
 );
 create index thread_keys_conversation on thread_keys (workspace, conversation);
 
+-- The index of subjects, where policy lets them join conversations (core::subject): of mail that is no answer without
+-- references `reach` is null.
+create table subject_keys (
+    workspace   uuid not null,
+    message     uuid not null,
+    -- Keyed hash of the base subject and the people.
+    key         bytea not null,
+    sent_at     bigint not null,
+    -- Microseconds before and after within which it is joined with others.
+    reach       bigint,
+    primary key (workspace, message),
+    foreign key (workspace, message) references messages (workspace, id) on delete cascade
+);
+create index subject_keys_met on subject_keys (workspace, key, sent_at);
+
 -- The journal the CRM reads. Gap-free per workspace.
 create table events (
     workspace   uuid not null references workspaces (id),
@@ -301,11 +396,13 @@ create table events (
     id          uuid not null,
     type        text not null,
     conversation uuid,
+    message     uuid,
     created_at  bigint not null,
     data        text not null,
     primary key (workspace, seq),
     constraint events_id_unique unique (workspace, id)
 );
+create index events_type on events (workspace, type, seq);
 
 create table webhooks (
     workspace   uuid not null references workspaces (id),
@@ -319,6 +416,8 @@ create table webhooks (
     disabled_at bigint,
     disabled_reason text,
     failing_since bigint,
+    -- What the last failed post came to.
+    last_failure text,
     created_at  bigint not null,
     primary key (workspace, id)
 );
@@ -333,7 +432,9 @@ create table jobs (
     head        bigint not null,
     body        text not null,
     run_at      bigint not null,
+    -- Claims, and of them those that were settled as failed.
     attempt     bigint not null default 0,
+    failures    bigint not null default 0,
     leased_until bigint,
     created_at  bigint not null
 );
@@ -368,12 +469,13 @@ create table submissions (
     next_attempt_at bigint,
     dot_intent_at bigint,
     detail      text,
-    -- none, wanted, filed (by the provider), appended
+    -- none, wanted, queued (a job looks after it), filed (by the provider), appended
     sent_copy   text not null default 'none',
     primary key (workspace, message),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade
 );
 create index submissions_state on submissions (workspace, state, accepted_at);
+create index submissions_account on submissions (workspace, account, accepted_at);
 
 create table submission_recipients (
     workspace   uuid not null,
@@ -381,10 +483,16 @@ create table submission_recipients (
     address     text not null,
     notify      text not null default '"default"',
     original    text,
+    -- named, bcc, copy: what policy adds is told of apart.
+    role        text not null default 'named',
     state       text not null,
     code        bigint,
     status      text,
     text        text,
+    -- Final dots whose answer was lost.
+    doubts      bigint not null default 0,
+    -- What a held recipient waits for: way_out, doubt, poison.
+    held_for    text,
     primary key (workspace, message, address),
     foreign key (workspace, message) references submissions (workspace, message) on delete cascade
 );
@@ -413,10 +521,17 @@ create table decisions (
     mailbox     bytea,
     uid_validity bigint,
     uid         bigint,
+    -- Whose account or address the mail came to, or who handed it in.
+    user_id     uuid,
+    -- When the mail was written: it may be decided on much later.
+    written_at  bigint,
     primary key (workspace, id)
 );
 create index decisions_recent on decisions (workspace, at, id);
+create index decisions_verdict on decisions (workspace, verdict, at, id);
+create index decisions_account on decisions (workspace, account, at, id);
 create index decisions_message on decisions (workspace, message);
+create index decisions_deferred on decisions (workspace, account, at, id) where verdict = 'deferred';
 create unique index decisions_uid on decisions (workspace, account, mailbox, uid_validity, uid) where account is not null;
 
 create table decision_hashes (
@@ -424,7 +539,7 @@ create table decision_hashes (
     -- Keyed hash of a Message-ID the mail has or names, or of an address in it.
     hash        bytea not null,
     decision    uuid not null,
-    -- id, reference, address
+    -- id, reference, author, address
     role        text not null,
     primary key (workspace, hash, decision),
     foreign key (workspace, decision) references decisions (workspace, id) on delete cascade
@@ -440,4 +555,62 @@ create table idempotency_keys (
     body        text not null,
     created_at  bigint not null,
     primary key (workspace, route, key)
+);
+-- A request that makes a workspace is looked for before there is one.
+create index idempotency_keys_request on idempotency_keys (route, key);
+create index idempotency_keys_age on idempotency_keys (created_at);
+
+-- The CRM's own keys for what it hands in over SMTP: one key is one order, in however many parts it comes.
+create table order_keys (
+    workspace   uuid not null references workspaces (id),
+    -- The key, hashed with who uses it.
+    name        bytea not null,
+    -- What is said under it, hashed.
+    content     bytea not null,
+    -- What it became, once that is filed.
+    message     uuid,
+    created_at  bigint not null,
+    primary key (workspace, name)
+);
+create index order_keys_created on order_keys (created_at);
+
+-- What an admin allows the workspace or a user, as JSON.
+create table limits (
+    workspace   uuid not null references workspaces (id),
+    -- The workspace itself, or a user of it.
+    subject     uuid not null,
+    body        text not null,
+    primary key (workspace, subject)
+);
+
+-- What a user sent and what his accounts brought, counted by quarters of an hour in the transaction of the fact itself.
+create table usage_counts (
+    workspace   uuid not null references workspaces (id),
+    user_id     uuid not null,
+    -- synced, sent_messages, sent_recipients, answers
+    counted     text not null,
+    slot        bigint not null,
+    used        bigint not null,
+    primary key (workspace, user_id, counted, slot)
+);
+create index usage_counts_slot on usage_counts (slot);
+
+-- Limits that the CRM was told of as nearly or wholly used, until they are found to have room again.
+create table quota_levels (
+    workspace   uuid not null references workspaces (id),
+    subject     uuid not null,
+    quota       text not null,
+    level       text not null,
+    check_at    bigint not null,
+    primary key (workspace, subject, quota)
+);
+create index quota_levels_check on quota_levels (check_at);
+
+-- Until when an account's provider takes no more of its mail, by its own word.
+create table send_rests (
+    workspace   uuid not null,
+    account     uuid not null,
+    until       bigint not null,
+    primary key (workspace, account),
+    foreign key (workspace, account) references accounts (workspace, id) on delete cascade
 );

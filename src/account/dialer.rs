@@ -26,6 +26,22 @@ const SMTP_PORTS: [u16; 4] = [25, 465, 587, 2525];
 /// From the first packet to a session that is logged in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What a provider's server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    Imap,
+    Smtp,
+}
+
+impl Protocol {
+    fn ports(self) -> &'static [u16] {
+        match self {
+            Self::Imap => &IMAP_PORTS,
+            Self::Smtp => &SMTP_PORTS,
+        }
+    }
+}
+
 /// Dials providers by the rules of egress.
 #[derive(Debug, Clone)]
 pub struct ProviderDialer {
@@ -50,6 +66,14 @@ impl ProviderDialer {
     #[must_use]
     pub fn net(&self) -> &net::Dialer {
         &self.net
+    }
+
+    /// Connects to a server of this protocol as a session would, and hangs up: no login is tried, nothing is said.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn reach(&self, endpoint: &Endpoint, protocol: Protocol) -> Result<(), net::DialError> {
+        self.net.dial(target(endpoint, protocol.ports())).await.map(drop)
     }
 
     /// Opens an IMAP session and logs in.

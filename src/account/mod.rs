@@ -5,7 +5,7 @@
 mod dialer;
 mod trouble;
 
-pub use dialer::{ImapClient, ProviderDialer, SmtpClient};
+pub use dialer::{ImapClient, Protocol, ProviderDialer, SmtpClient};
 pub use trouble::Trouble;
 
 use crate::{

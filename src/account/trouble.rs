@@ -1,14 +1,17 @@
-//! What went wrong with a provider, in variants by what it means for the account, each with words for the user.
+//! What went wrong with an account, mostly with its provider, in variants by what it means for the account, each with words for the user.
 //!
-//! Not here: what to do about it (`worker`), and the exact texts that presets want for the same causes.
+//! Not here: what to do about it (`worker`), and the words for its kind (`core::account_cause`).
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::{
-    core::account::{AccountError, AccountState},
-    imap,
+    core::{
+        account::{AccountError, AccountState},
+        account_cause::Cause,
+    },
+    imap::{self, ResponseCode},
     net::DialError,
     smtp::{ClientError, Stage},
 };
@@ -22,6 +25,12 @@ pub enum Trouble {
     Insecure(String),
     #[error("the server refused the login: {0}")]
     Credentials(String),
+    #[error("the provider has taken back its permission: {0}")]
+    Revoked(String),
+    #[error("the provider does not offer this access to the account: {0}")]
+    NotEnabled(String),
+    #[error("the account's login cannot be read any more")]
+    LostLogin,
     #[error("the provider asks us to wait: {text}")]
     Throttled { text: String, wait: Option<Duration> },
     #[error("the server does not keep to the protocol: {0}")]
@@ -32,6 +41,9 @@ pub enum Trouble {
     NoSentMailbox,
     #[error("the server has given the same mail other ids again and again")]
     UnstableIds,
+    /// Our fault, not the provider's.
+    #[error("what is stored of the account or its mail cannot be read")]
+    Unreadable,
 }
 
 impl Trouble {
@@ -41,30 +53,44 @@ impl Trouble {
         match self {
             Self::Unreachable(_) => "unreachable",
             Self::Insecure(_) => "insecure",
-            Self::Credentials(_) => "credentials",
+            Self::Credentials(_) | Self::LostLogin => "credentials",
+            Self::Revoked(_) => "revoked",
+            Self::NotEnabled(_) => "not_enabled",
             Self::Throttled { .. } => "throttled",
             Self::Misbehaving(_) => "misbehaving",
             Self::Refused(_) => "refused",
             Self::NoSentMailbox => "no_sent_mailbox",
             Self::UnstableIds => "ids_unstable",
+            Self::Unreadable => "unreadable",
         }
     }
 
-    /// What the reader can do about it.
+    /// What the reader can do about it: what helps against this, and against all of its kind.
     #[must_use]
-    pub fn advice(&self) -> &'static str {
-        match self {
-            Self::Unreachable(_) => {
-                "Check host and port. If the provider is down, nothing needs doing: we keep trying."
+    pub fn advice(&self) -> String {
+        match (self.remedy(), Cause::of(self.code()).map_or("", Cause::recommendation)) {
+            ("", kind) => kind.to_owned(),
+            (own, kind) if self.state() == AccountState::ReauthRequired => format!("{kind} {own}"),
+            (own, _) if matches!(self, Self::Throttled { .. } | Self::UnstableIds | Self::NoSentMailbox) => {
+                own.to_owned()
             }
+            (own, kind) => format!("{own} {kind}"),
+        }
+    }
+
+    /// What helps against this alone; empty where that is what helps against its kind.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "Check host and port, and whether the provider is up.",
             Self::Insecure(_) => {
                 "Choose the security the server offers, and see that its certificate names its host."
             }
-            Self::Credentials(_) => {
-                "Update the account's credentials. Many providers want an app password here."
-            }
+            Self::Credentials(_) => "Many providers want an app password here.",
+            Self::Revoked(_) | Self::NotEnabled(_) | Self::Unreadable => "",
+            Self::LostLogin => "Enter the account's credentials again.",
             Self::Throttled { .. } => "Nothing needs doing: we go on when the provider lets us.",
-            Self::Misbehaving(_) => "Tell the provider. We keep trying, at longer intervals.",
+            Self::Misbehaving(_) => "Tell the provider.",
             Self::Refused(_) => {
                 "See what the server says; the provider's administrator may have to allow this access."
             }
@@ -75,14 +101,37 @@ impl Trouble {
         }
     }
 
+    /// What the reader can do once nobody tries again by himself.
+    #[must_use]
+    pub fn advice_when_stopped(&self) -> String {
+        let remedy = match self {
+            // Their remedy is to wait for us.
+            Self::Throttled { .. } | Self::UnstableIds => "",
+            _ => self.remedy(),
+        };
+        match remedy {
+            "" => "Resume the account to have it tried again.".to_owned(),
+            remedy => format!("{remedy} Then resume the account."),
+        }
+    }
+
     /// The state an account is in after this.
     #[must_use]
     pub fn state(&self) -> AccountState {
         match self {
-            Self::Credentials(_) => AccountState::ReauthRequired,
+            Self::Credentials(_) | Self::Revoked(_) | Self::NotEnabled(_) | Self::LostLogin => {
+                AccountState::ReauthRequired
+            }
             Self::Throttled { .. } => AccountState::Throttled,
             _ => AccountState::Error,
         }
+    }
+
+    /// When the provider wants to be asked again, if it says so.
+    #[must_use]
+    pub fn resumes_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let Self::Throttled { wait: Some(wait), .. } = self else { return None };
+        Some(now.saturating_add(*wait).unwrap_or(Timestamp::MAX))
     }
 
     /// A line for the account's error log.
@@ -92,7 +141,7 @@ impl Trouble {
             at,
             code: self.code().into(),
             message: self.to_string(),
-            advice: self.advice().into(),
+            advice: self.advice(),
             count: 1,
         }
     }
@@ -112,14 +161,46 @@ impl From<DialError> for Trouble {
 impl From<imap::Error> for Trouble {
     fn from(error: imap::Error) -> Self {
         let text = error.to_string();
+        let is_revoked = matches!(
+            &error,
+            imap::Error::Auth { code: Some(ResponseCode::AuthorizationFailed | ResponseCode::Expired), .. }
+        );
         match error.kind() {
             _ if matches!(error, imap::Error::Insecure(_)) => Self::Insecure(text),
             imap::Kind::Transient => Self::Unreachable(text),
-            imap::Kind::Credentials => Self::Credentials(text),
+            imap::Kind::Credentials => refused_login(text, is_revoked),
             imap::Kind::BackOff(wait) => Self::Throttled { text, wait },
             imap::Kind::Misbehaving => Self::Misbehaving(text),
+            imap::Kind::Refused if matches!(error, imap::Error::Auth { .. }) => refused_login(text, false),
             imap::Kind::Refused => Self::Refused(text),
         }
+    }
+}
+
+/// Words in lower case by which providers say that the password may be right and the access is not offered: Gmail and Dovecot of
+/// IMAP, Exchange Online of either protocol, and of addresses that have no mailbox.
+const NOT_ENABLED: [&str; 7] = [
+    "not enabled for imap",
+    "imap access is disabled",
+    "imap is disabled",
+    "smtpclientauthentication is disabled",
+    "basic authentication is disabled",
+    "authenticated but not connected",
+    "mailbox does not exist",
+];
+/// The same of a permission that was there once.
+const REVOKED: [&str; 3] = ["revoked", "accesstokenexpired", "invalid_grant"];
+
+/// What a refused login means: a wrong password, unless the server says more.
+fn refused_login(text: String, is_revoked: bool) -> Trouble {
+    let lower = text.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|words| lower.contains(words));
+    if says(&NOT_ENABLED) {
+        Trouble::NotEnabled(text)
+    } else if is_revoked || says(&REVOKED) {
+        Trouble::Revoked(text)
+    } else {
+        Trouble::Credentials(text)
     }
 }
 
@@ -135,12 +216,137 @@ impl From<ClientError> for Trouble {
                 Self::Insecure(text)
             }
             ClientError::Refused { stage: Stage::Auth, reply } if reply.is_permanent() => {
-                Self::Credentials(text)
+                refused_login(text, false)
             }
             ClientError::Refused { reply, .. } if reply.is_transient() => {
                 Self::Throttled { text, wait: None }
             }
             _ => Self::Refused(text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imap::ServerText;
+
+    /// What a refused LOGIN comes to.
+    fn login(code: Option<ResponseCode>, text: &str) -> Trouble {
+        imap::Error::Auth { code, text: ServerText::new(text.as_bytes()), detail: None }.into()
+    }
+
+    #[track_caller]
+    fn check(trouble: &Trouble, state: AccountState, text: &str, advice: &[&str]) {
+        let entry = trouble.entry(Timestamp::UNIX_EPOCH);
+        assert_eq!((trouble.state(), Cause::of(&entry.code).unwrap().text()), (state, text), "{trouble}");
+        for words in advice {
+            assert!(entry.advice.contains(words), "{words:?} in {:?}", entry.advice);
+        }
+    }
+
+    #[test]
+    fn keap_27_access_denied_when_the_password_changed() {
+        let text = "Access denied for this account.";
+        let advice = ["If the password has changed", "allows access"];
+        for trouble in [
+            login(None, "nope"),
+            login(Some(ResponseCode::AuthenticationFailed), "Invalid credentials"),
+            login(None, "Application-specific password required"),
+            Trouble::LostLogin,
+        ] {
+            check(&trouble, AccountState::ReauthRequired, text, &advice);
+        }
+    }
+
+    #[test]
+    fn keap_28_authorization_revoked() {
+        let text = "Authorization has been revoked for this account";
+        let advice = ["Allow access at the provider", "whoever runs this gateway"];
+        for trouble in [
+            login(Some(ResponseCode::AuthorizationFailed), "no"),
+            login(Some(ResponseCode::Expired), "no"),
+            login(None, "Token has been expired or revoked"),
+        ] {
+            check(&trouble, AccountState::ReauthRequired, text, &advice);
+        }
+    }
+
+    #[test]
+    fn keap_29_email_not_enabled() {
+        let text = "Email is not enabled for this account";
+        for words in [
+            "Your account is not enabled for IMAP use. Please visit your settings (Failure)",
+            "User is authenticated but not connected.",
+        ] {
+            check(&login(None, words), AccountState::ReauthRequired, text, &["spelling", "provider offers"]);
+        }
+    }
+
+    #[test]
+    fn keap_32_anything_else_that_keeps_mail_from_being_read() {
+        let text = "Unknown error reading email from provider, please check again later";
+        let advice = ["We try again", "whoever runs this gateway"];
+        for trouble in [
+            Trouble::Unreachable("x".into()),
+            Trouble::Insecure("x".into()),
+            Trouble::Misbehaving("x".into()),
+            Trouble::Refused("x".into()),
+        ] {
+            check(&trouble, AccountState::Error, text, &advice);
+        }
+        let throttled = Trouble::Throttled { text: "x".into(), wait: None };
+        check(&throttled, AccountState::Throttled, text, &["go on"]);
+    }
+
+    #[test]
+    fn keap_33_anything_else_that_keeps_mail_from_being_filed() {
+        let text = "Unknown error importing email, please try again later";
+        check(
+            &Trouble::Unreadable,
+            AccountState::Error,
+            text,
+            &["We try again", "whoever runs this gateway"],
+        );
+    }
+
+    #[test]
+    fn who_stopped_trying_says_what_it_takes_and_promises_nothing() {
+        let text = || "x".to_owned();
+        let all = [
+            Trouble::Throttled { text: text(), wait: None },
+            Trouble::UnstableIds,
+            Trouble::Unreachable(text()),
+            Trouble::Refused(text()),
+            Trouble::NoSentMailbox,
+        ];
+        for trouble in all {
+            let advice = trouble.advice_when_stopped();
+            assert!(advice.to_lowercase().contains("resume the account"), "{advice}");
+            assert!(
+                !["Nothing", "We try", "we go on", "we look"].iter().any(|no| advice.contains(no)),
+                "{advice}"
+            );
+        }
+    }
+
+    #[test]
+    fn keap_34_every_trouble_is_of_a_kind() {
+        let kinds = [
+            ("credentials", Cause::AccessDenied),
+            ("revoked", Cause::Revoked),
+            ("not_enabled", Cause::NotEnabled),
+            ("unreachable", Cause::Reading),
+            ("unreadable", Cause::Importing),
+        ];
+        for (code, kind) in kinds {
+            assert_eq!(Cause::of(code), Some(kind), "{code}");
+        }
+        let answers = [(401, Some(Cause::CrmRefuses)), (410, Some(Cause::CrmGone)), (500, None)];
+        for (status, kind) in answers {
+            assert_eq!(Cause::of_answer(status), kind, "{status}");
+        }
+        // Good news and news of the provider's are no errors.
+        assert_eq!(["mail_passed_over", "provider_alert"].map(Cause::of), [None, None]);
     }
 }

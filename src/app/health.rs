@@ -25,7 +25,8 @@ pub async fn run(url: &Url) -> anyhow::Result<bool> {
 /// Whether it is ready, and its own word for how it is.
 pub(super) async fn ask(url: &Url) -> anyhow::Result<(bool, String)> {
     net::install_provider();
-    let http = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+    // A container is given its host's proxy, which has no way to this loopback.
+    let http = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
     let response = http.get(url.join("/readyz")?).send().await.map_err(reqwest::Error::without_url)?;
     let status = response.status();
     let answer: Option<serde_json::Value> = response.json().await.ok();

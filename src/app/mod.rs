@@ -6,11 +6,17 @@ pub mod audit;
 pub mod check;
 pub mod client;
 pub mod demo;
+mod development;
 pub mod health;
 pub mod key;
+mod measure;
 mod parts;
+mod refusal;
 mod serve;
+pub mod simulate;
 mod stored;
+pub mod why;
+mod x509;
 
 pub use parts::{StartError, gateway, master_key};
 pub use serve::serve;
@@ -29,10 +35,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{Config, Role},
     flow::{Gateway, MxHandler, submit::SubmissionHandler},
-    http, net,
-    smtp::{self, ListenerKind},
+    http,
+    net::{self, Certificates},
+    smtp::{self, ListenerKind, Mechanism},
     worker,
 };
+
+/// How submission listeners let clients log in: by the secret of an API key.
+const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
 
 /// Where a running gateway listens: the ports are real ones, also where the configuration said 0.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +57,7 @@ pub struct Addresses {
 pub struct Running {
     pub gateway: Gateway,
     pub addresses: Addresses,
+    certificates: Option<Arc<Certificates>>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -64,6 +75,7 @@ impl Running {
         let mut running = Self {
             gateway,
             addresses: Addresses::default(),
+            certificates: parts::certificates(config)?,
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -101,36 +113,30 @@ impl Running {
     }
 
     fn listen_smtp(&mut self, config: &Config) -> Result<(), StartError> {
-        let certificates = parts::certificates(config)?;
-        if let Some(certificates) = &certificates {
-            let watch = Arc::clone(certificates).watch(config.tls.reload, self.shutdown.clone());
-            self.tasks.spawn(watch);
+        let Some(certificates) = self.certificates.clone() else { return Ok(()) };
+        let watch = Arc::clone(&certificates).watch(config.tls.reload, self.shutdown.clone());
+        self.tasks.spawn(watch);
+        if let Some(development) = parts::development(config) {
+            self.tasks.spawn(development.keep(self.shutdown.clone()));
         }
-        let tls = certificates.map(|c| c.server_config(&[b"smtp"])).transpose()?;
-        let has_tls = tls.is_some();
-        let (hostname, limits) = (self.gateway.settings.hostname.clone(), parts::smtp_limits(config));
+        let tls = certificates.server_config(&[b"smtp"])?;
+        let (hostname, capacity) = (self.gateway.settings.hostname.clone(), parts::smtp_capacity(config));
         if config.has_role(Role::Mx) {
             let gateway = self.gateway.clone();
             let factory = move |_, _| MxHandler::new(gateway.clone());
-            let server = Arc::new(smtp::Server::new(&hostname, limits.clone(), tls.clone(), factory));
+            let server =
+                Arc::new(smtp::Server::new(&hostname, &[], capacity.clone(), Some(tls.clone()), factory));
             self.addresses.mx =
                 self.serve_smtp(&server, &config.smtp.mx.listen, (ListenerKind::Mx, "smtp.mx.listen"))?;
         }
         if config.has_role(Role::Submission) {
             let gateway = self.gateway.clone();
             let factory = move |_, _| SubmissionHandler::new(gateway.clone());
-            let server = Arc::new(smtp::Server::new(&hostname, limits, tls, factory));
+            let server = Arc::new(smtp::Server::new(&hostname, &MECHANISMS, capacity, Some(tls), factory));
             let kind = (ListenerKind::Submission, "smtp.submission.listen");
             self.addresses.submission = self.serve_smtp(&server, &config.smtp.submission.listen, kind)?;
-            if has_tls {
-                let kind = (ListenerKind::Submissions, "smtp.submissions.listen");
-                self.addresses.submissions =
-                    self.serve_smtp(&server, &config.smtp.submissions.listen, kind)?;
-            } else {
-                tracing::warn!(
-                    "without [tls] nobody can log in to submit mail: set tls.certificate and tls.private_key"
-                );
-            }
+            let kind = (ListenerKind::Submissions, "smtp.submissions.listen");
+            self.addresses.submissions = self.serve_smtp(&server, &config.smtp.submissions.listen, kind)?;
         }
         Ok(())
     }
@@ -151,9 +157,18 @@ impl Running {
     }
 
     fn work(&self, config: &Config) {
+        if config.coordination.url.is_some() {
+            self.tasks.spawn(worker::wake::tell(self.gateway.clone(), self.shutdown.clone()));
+        }
+        if config.has_role(Role::Http) {
+            let certificates = self.certificates.clone();
+            self.tasks.spawn(measure::run(self.gateway.clone(), certificates, self.shutdown.clone()));
+        }
         if config.has_role(Role::Jobs) {
             self.tasks.spawn(worker::jobs::run(self.gateway.clone(), self.shutdown.clone()));
             self.tasks.spawn(worker::upkeep::run(self.gateway.clone(), self.shutdown.clone()));
+            self.tasks.spawn(worker::quotas::run(self.gateway.clone(), self.shutdown.clone()));
+            self.tasks.spawn(worker::wake::hear(self.gateway.clone(), self.shutdown.clone()));
         }
         if config.has_role(Role::Accounts) {
             self.tasks.spawn(worker::accounts::run(self.gateway.clone(), self.shutdown.clone()));

@@ -6,16 +6,18 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use secrecy::ExposeSecret;
 
+use super::development::{Development, DevelopmentError};
 use crate::{
     account::ProviderDialer,
     config::{self, Config},
     coord::{Coord, CoordError},
     core::attribution::OurDomains,
-    flow::{Gateway, Settings, sync::Followers},
+    flow::{self, Gateway, LoopBrake, Settings, sync::Followers},
     http::{ApiState, HostRule},
     imap,
     net::{self, Certificates, Egress, Resolver, Target},
@@ -39,12 +41,16 @@ pub enum StartError {
     Store(#[from] OpenError),
     #[error("cannot use the master key (secrets.master_key_file)")]
     MasterKey(#[from] MasterKeyError),
+    #[error("there is a store and no master key at {} (secrets.master_key_file): put your copy of it there", .0.display())]
+    MasterKeyGone(PathBuf),
     #[error(
         "PostgreSQL needs secrets.master_key_file: make 32 random bytes and keep them apart from the database"
     )]
     MasterKeyMissing,
     #[error("cannot use the certificate (tls.certificate, tls.private_key, egress.ca_file)")]
     Tls(#[from] net::TlsError),
+    #[error("cannot make a development certificate (node.data_dir, or set tls.certificate)")]
+    Development(#[from] DevelopmentError),
     #[error("cannot use the name servers (dns.servers)")]
     Dns(#[from] net::ResolverError),
     #[error("cannot make the client for webhooks (egress.ca_file)")]
@@ -64,6 +70,27 @@ pub enum StartError {
 /// # Errors
 /// Names the option that is at fault.
 pub async fn gateway(config: &Config) -> Result<Gateway, StartError> {
+    let (store, loop_key) = store(config).await?;
+    assemble(config, store, loop_key)
+}
+
+/// Everything else around a store that is open.
+pub(super) fn assemble(config: &Config, store: Store, loop_key: [u8; 32]) -> Result<Gateway, StartError> {
+    let (dialer, tls) = net_dialer(config)?;
+    Ok(Gateway {
+        queue: Queue::new(store.clone()),
+        coord: coordination(config)?,
+        dialer: provider_dialer(config, dialer.clone()),
+        webhooks: Poster::new(webhook_resolver(dialer), &tls)?,
+        followers: Followers::new(LOGINS_AT_ONCE),
+        brake: LoopBrake::default(),
+        settings: Arc::new(settings(config, loop_key)),
+        store,
+    })
+}
+
+/// The store, made with its data directory and its master key when this is the first start; and the key of the loop mark.
+pub(super) async fn store(config: &Config) -> Result<(Store, [u8; 32]), StartError> {
     let data_dir = &config.node.data_dir;
     std::fs::create_dir_all(data_dir)
         .map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
@@ -74,24 +101,13 @@ pub async fn gateway(config: &Config) -> Result<Gateway, StartError> {
         blob_dir: data_dir.join("blobs"),
         master_key,
     };
-    let store = Store::open(&options).await?;
-    let tls = net::client_config(config.egress.ca_file.as_deref())?;
-    let dialer = net_dialer(config, Arc::clone(&tls))?;
-    Ok(Gateway {
-        queue: Queue::new(store.clone()),
-        coord: coordination(config)?,
-        dialer: provider_dialer(config, dialer.clone()),
-        webhooks: Poster::new(webhook_resolver(dialer), &tls)?,
-        followers: Followers::new(LOGINS_AT_ONCE),
-        settings: Arc::new(settings(config, loop_key)),
-        store,
-    })
+    Ok((Store::open(&options).await?, loop_key))
 }
 
 /// The key that seals all others: read from its file, or made on the first start beside the embedded store.
 ///
 /// # Errors
-/// When it cannot be read or made, or PostgreSQL is used without one.
+/// When it cannot be read or made, is gone from beside a store, or PostgreSQL is used without one.
 pub fn master_key(config: &Config) -> Result<MasterKey, StartError> {
     let file = config.master_key_file();
     if file.exists() {
@@ -100,8 +116,13 @@ pub fn master_key(config: &Config) -> Result<MasterKey, StartError> {
     if config.is_postgres() {
         return Err(StartError::MasterKeyMissing);
     }
+    // A new key would be of no use to what was sealed under the old one.
+    if config.embedded_file().is_some_and(|store| store.exists()) {
+        return Err(StartError::MasterKeyGone(file));
+    }
+    let made = MasterKey::create(&file)?;
     tracing::info!("made a master key: without it the store cannot be read, so keep a copy in a safe place");
-    Ok(MasterKey::create(&file)?)
+    Ok(made)
 }
 
 fn coordination(config: &Config) -> Result<Coord, StartError> {
@@ -109,17 +130,21 @@ fn coordination(config: &Config) -> Result<Coord, StartError> {
     Ok(url.map(|url| Coord::redis(url.expose_secret())).transpose()?.unwrap_or_else(Coord::local))
 }
 
-fn net_dialer(config: &Config, tls: Arc<rustls::ClientConfig>) -> Result<net::Dialer, StartError> {
+fn net_dialer(config: &Config) -> Result<(net::Dialer, Arc<rustls::ClientConfig>), StartError> {
+    let tls = net::client_config(config.egress.ca_file.as_deref())?;
     let servers: Vec<SocketAddr> = config.dns.servers.iter().map(|server| server.0).collect();
     let egress = Egress::new(config.egress.allow.clone());
-    Ok(net::Dialer::new(Resolver::new(&servers)?, egress, tls, config.egress.connect_timeout))
+    let resolver = Resolver::new(&servers)?;
+    Ok((net::Dialer::new(resolver, egress, Arc::clone(&tls), config.egress.connect_timeout), tls))
+}
+
+/// What dials providers and smarthosts.
+pub(super) fn dialer(config: &Config) -> Result<ProviderDialer, StartError> {
+    Ok(provider_dialer(config, net_dialer(config)?.0))
 }
 
 /// Accounts that log in at the same time: a start with thousands of them must not look like an attack.
 const LOGINS_AT_ONCE: usize = 20;
-
-/// Ports of public hosts that events may be posted to.
-const WEBHOOK_PORTS: [u16; 1] = [443];
 
 /// Finds an endpoint's addresses by the rules of egress.
 fn webhook_resolver(dialer: net::Dialer) -> Resolve {
@@ -130,18 +155,18 @@ fn webhook_resolver(dialer: net::Dialer) -> Resolve {
 }
 
 async fn vetted(dialer: &net::Dialer, asked: &Asked) -> Result<Vec<SocketAddr>, net::DialError> {
-    // The port is the URL's; the rule here is about addresses.
-    let target = Target { host: &asked.host, port: 443, security: net::Security::Tls, ports: &WEBHOOK_PORTS };
+    // Only addresses are judged here: whoever asks for the port of public endpoints, or any other, says so by `inside`.
+    let target = Target { host: &asked.host, port: 443, security: net::Security::Tls, ports: &[443] };
     let addresses = dialer.resolve(target).await?;
     let by_name = addresses.iter().all(|address| dialer.egress().is_allowed_by_name(address.ip()));
-    if asked.plain && !by_name { Err(net::DialError::Forbidden) } else { Ok(addresses) }
+    if asked.inside && !by_name { Err(net::DialError::Forbidden) } else { Ok(addresses) }
 }
 
-/// Hosts that the operator allows by name may be reached without TLS.
+/// Hosts that the operator allows by name may be reached without TLS, and on any port.
 fn plain_hosts(dialer: net::Dialer) -> HostRule {
     HostRule::new(move |host| {
         let dialer = dialer.clone();
-        Box::pin(async move { vetted(&dialer, &Asked { host, plain: true }).await.is_ok() })
+        Box::pin(async move { vetted(&dialer, &Asked { host, inside: true }).await.is_ok() })
     })
 }
 
@@ -159,6 +184,7 @@ fn provider_dialer(config: &Config, dialer: net::Dialer) -> ProviderDialer {
 fn settings(config: &Config, loop_key: [u8; 32]) -> Settings {
     let domain = |domain: &Option<config::DomainName>| domain.as_ref().map(ToString::to_string);
     Settings {
+        node: config.node.name.clone().unwrap_or_else(|| hostname(config)),
         hostname: hostname(config),
         ours: OurDomains { capture: domain(&config.domains.capture), reply: domain(&config.domains.reply) },
         loop_key,
@@ -175,21 +201,47 @@ fn settings(config: &Config, loop_key: [u8; 32]) -> Settings {
 
 /// The name in EHLO, Received and Message-IDs: as configured, else our capture domain, which at least exists.
 fn hostname(config: &Config) -> String {
-    let capture = || config.domains.capture.as_ref().map(ToString::to_string);
-    config.smtp.hostname.clone().or_else(capture).unwrap_or_else(|| "localhost".to_owned())
+    let name = config.smtp.hostname.as_ref().or(config.domains.capture.as_ref());
+    name.map_or_else(|| "localhost".to_owned(), ToString::to_string)
 }
 
-/// The listeners' certificate, if one is configured.
+/// What makes a certificate when none is configured.
+pub(super) fn development(config: &Config) -> Option<Development> {
+    Some(Development::new(config.development_authority()?, hostname(config)))
+}
+
+/// The SMTP listeners' certificate: the one configured, else a development certificate. `None` when nothing listens.
 pub(super) fn certificates(config: &Config) -> Result<Option<Arc<Certificates>>, StartError> {
-    match (&config.tls.certificate, &config.tls.private_key) {
-        (Some(certificate), Some(key)) => Ok(Some(Certificates::load(certificate, key)?)),
-        _ => Ok(None),
+    if let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.private_key) {
+        return Ok(Some(Certificates::load(certificate, key)?));
     }
+    let Some(development) = development(config) else { return Ok(None) };
+    development.ensure(flow::now())?;
+    Ok(Some(Certificates::load(&development.pair(), &development.pair())?))
 }
 
-pub(super) fn smtp_limits(config: &Config) -> smtp::Limits {
+/// Of `shutdown_grace`, what is kept for closing the store when the last straggler has been cut off.
+const CLOSING_TIME: Duration = Duration::from_secs(3);
+
+/// How long the listeners let work in hand go on: a little less than `serve` waits for them, or one slow client would keep
+/// the store from being closed in order.
+fn grace_of_parts(config: &Config) -> Duration {
+    let grace = config.node.shutdown_grace;
+    grace.saturating_sub(CLOSING_TIME.min(grace / 4))
+}
+
+/// One for all SMTP listeners.
+pub(super) fn smtp_capacity(config: &Config) -> smtp::Capacity {
+    smtp::Capacity::new(smtp_limits(config))
+}
+
+/// How often the largest message fits into the shared memory: handling one takes up to five times its size.
+const LARGEST_AT_ONCE: u64 = 16;
+
+fn smtp_limits(config: &Config) -> smtp::Limits {
     let smtp = &config.smtp;
     let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let defaults = smtp::Limits::default();
     smtp::Limits {
         message_bytes_max: smtp.message_bytes_max.0,
         recipients_max: count(smtp.recipients_max),
@@ -197,9 +249,13 @@ pub(super) fn smtp_limits(config: &Config) -> smtp::Limits {
         command_timeout: smtp.idle_timeout,
         data_time_max: smtp.data_timeout,
         connections_max: count(smtp.connections_max),
-        connections_per_address_max: count(smtp.connections_per_client_max),
-        shutdown_grace: config.node.shutdown_grace,
-        ..smtp::Limits::default()
+        connections_per_client_max: count(smtp.connections_per_client_max),
+        shutdown_grace: grace_of_parts(config),
+        // Else a raised message_bytes_max would be promised by SIZE and never be kept.
+        buffered_bytes_max: defaults
+            .buffered_bytes_max
+            .max(smtp.message_bytes_max.0.saturating_mul(LARGEST_AT_ONCE)),
+        ..defaults
     }
 }
 
@@ -218,5 +274,31 @@ pub(super) fn api_state(
         public_url: config.http.public_url.clone(),
         plain_hosts: plain_hosts(gateway_dialer),
         message_bytes_max: usize::try_from(config.smtp.message_bytes_max.0).unwrap_or(usize::MAX),
+        shutdown_grace: grace_of_parts(config),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(variables: &[(&str, &str)]) -> smtp::Limits {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        smtp_limits(&Config::read(None, variables.collect::<Vec<_>>()).unwrap().config)
+    }
+
+    #[test]
+    fn what_the_operator_sets_for_a_client_holds_for_each_of_its_addresses() {
+        assert_eq!(limits(&[]).connections_per_client_max, 50);
+        let raised = [("MAILWEAVE__SMTP__CONNECTIONS_PER_CLIENT_MAX", "500")];
+        assert_eq!(limits(&raised).connections_per_client_max, 500);
+    }
+
+    #[test]
+    fn there_is_memory_for_some_of_the_largest_messages_whatever_their_size() {
+        for size in ["1MiB", "36MiB", "200MiB"] {
+            let limits = limits(&[("MAILWEAVE__SMTP__MESSAGE_BYTES_MAX", size)]);
+            assert!(limits.buffered_bytes_max >= LARGEST_AT_ONCE * limits.message_bytes_max, "{size}");
+        }
     }
 }

@@ -20,7 +20,7 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 pub async fn serve(config: Option<&Path>) -> anyhow::Result<()> {
     let loaded = Config::load(config)?;
     let config = loaded.config;
-    let _log = telemetry::init_log(config.log.level, config.log.format, None)?;
+    let _log = telemetry::init_log(config.log.level, config.log.format)?;
     for note in &loaded.notes {
         tracing::info!("{note}");
     }
@@ -29,7 +29,7 @@ pub async fn serve(config: Option<&Path>) -> anyhow::Result<()> {
     let render = metrics.clone();
     let running = Running::start(&config, Arc::new(move || telemetry::render(&render))).await?;
     let at = running.addresses.clone();
-    tracing::info!(event = "ready", http = ?at.http, mx = ?at.mx, submission = ?at.submission, submissions = ?at.submissions, "ready");
+    tracing::info!(event = "ready", node = running.gateway.settings.node, http = ?at.http, mx = ?at.mx, submission = ?at.submission, submissions = ?at.submissions, "ready");
     let failed = wait(&running, &metrics).await?;
     tracing::info!("shutting down: finishing the work in hand");
     let stopped = tokio::time::timeout(config.node.shutdown_grace, running.stop()).await;

@@ -1,8 +1,8 @@
-//! Opens the store that is there, for commands that look at it: nothing is made that was not there before.
+//! Opens the store that is there, for commands that look at it: nothing is made, and the tables stay as they are.
 //!
 //! Not here: the gateway's own start (`parts`), which makes what is missing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use secrecy::ExposeSecret as _;
 
@@ -27,13 +27,13 @@ pub enum StoredError {
     Open(#[source] OpenError),
 }
 
-/// Opens it. Its tables are brought up to date with this release, as `serve` would do.
+/// Opens it, if its tables are this release's.
 ///
 /// # Errors
 /// [`StoredError`], by what the operator does next.
 pub async fn open(config: &Config) -> Result<Store, StoredError> {
     let url = config.store_url();
-    if let Some(path) = embedded_file(config)
+    if let Some(path) = config.embedded_file()
         && !path.exists()
     {
         return Err(StoredError::None(path));
@@ -47,15 +47,8 @@ pub async fn open(config: &Config) -> Result<Store, StoredError> {
         blob_dir: config.node.data_dir.join("blobs"),
         master_key: MasterKey::load(&key_file)?,
     };
-    Store::open(&options).await.map_err(|error| match error {
+    Store::open_as_it_is(&options).await.map_err(|error| match error {
         OpenError::InUse(lock) => StoredError::InUse(lock),
         other => StoredError::Open(other),
     })
-}
-
-/// The embedded database's file; `None` with PostgreSQL.
-pub fn embedded_file(config: &Config) -> Option<PathBuf> {
-    let url = config.store_url();
-    let path = url.expose_secret().strip_prefix("sqlite://")?;
-    Some(Path::new(path.split('?').next().unwrap_or(path)).to_owned())
 }

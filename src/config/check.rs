@@ -38,6 +38,9 @@ fn storage(config: &Config, fault: &mut Report<'_>) {
     if !store.expose_secret().starts_with("sqlite://") && !config.is_postgres() {
         fault("store.url", "is no database we know", "write sqlite://PATH or postgres://USER@HOST/NAME");
     }
+    if config.embedded_file().is_some_and(|file| file.to_string_lossy().contains('?')) {
+        fault("store.url", "has a part after ?, which SQLite's url has not", "write sqlite://PATH alone");
+    }
     if config.is_postgres() && config.secrets.master_key_file.is_none() {
         let advice = "name a file that every node has, outside the database and its backups";
         fault("secrets.master_key_file", "is required with postgres", advice);
@@ -124,7 +127,6 @@ fn limits(config: &Config, fault: &mut Report<'_>) {
         ("sync.poll", config.sync.poll),
         ("sync.progress_timeout", config.sync.progress_timeout),
         ("sync.command_timeout", config.sync.command_timeout),
-        ("webhooks.timeout", config.webhooks.timeout),
     ];
     for (key, _) in spans.iter().filter(|(_, span)| span.is_zero()) {
         fault(key, "is no time at all", "leave it out to have the default");
@@ -166,17 +168,12 @@ fn notes(config: &Config) -> Vec<String> {
     if config.has_role(Role::Mx) && config.domains.reply.is_none() {
         notes.push("domains.reply is not set: replies are not relayed until it is.".to_owned());
     }
-    if config.tls.certificate.is_none() && (config.has_role(Role::Mx) || config.has_role(Role::Submission)) {
-        notes.push(
-            "tls.certificate is not set: no listener offers TLS, so nobody can log in to submit mail."
-                .to_owned(),
-        );
-    }
-    if config.http.public_url.is_none()
-        && config.has_role(Role::Http)
-        && !config.http.listen.ip().is_loopback()
-    {
-        notes.push("http.public_url is not set: links to this gateway name its listen address.".to_owned());
+    if let Some(authority) = config.development_authority() {
+        notes.push(format!(
+            "tls.certificate is not set: the SMTP listeners show one of a development authority, which clients must be told \
+             to trust: {}.",
+            authority.display()
+        ));
     }
     notes
 }

@@ -17,8 +17,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 pub use reader::{Fault, Origin};
 pub use sections::{
-    Blobs, Coordination, Dns, Domains, Egress, Http, Log, Node, Oauth, OauthProvider, Outbound, Secrets,
-    Smtp, SmtpMx, SmtpSubmission, SmtpSubmissions, Store, Sync, Tls, Webhooks,
+    Blobs, Coordination, Dns, Domains, Egress, Http, Listener, Log, Node, Oauth, OauthProvider, Outbound,
+    Secrets, Smtp, Store, Sync, Tls,
 };
 pub use value::{
     Bytes, DomainName, Endpoint, LogFormat, LogLevel, NameServer, Role, Security, parse_duration,
@@ -28,6 +28,8 @@ use self::reader::Reader;
 
 /// Read when `--config` names no other.
 pub const DEFAULT_FILE: &str = "config/mailweave.toml";
+/// The development authority's certificate, in the data directory.
+const DEVELOPMENT_AUTHORITY: &str = "development-ca.pem";
 /// Overrides `http.admin_key`.
 pub const ADMIN_KEY_VARIABLE: &str = "MAILWEAVE_ADMIN_KEY";
 /// Shortest administrator's key, in characters.
@@ -49,7 +51,6 @@ pub struct Config {
     pub dns: Dns,
     pub sync: Sync,
     pub outbound: Outbound,
-    pub webhooks: Webhooks,
     pub log: Log,
     pub oauth: Oauth,
 }
@@ -154,7 +155,6 @@ impl Config {
             dns: reader.section("dns"),
             sync: reader.section("sync"),
             outbound: reader.section("outbound"),
-            webhooks: reader.section("webhooks"),
             log: reader.section("log"),
             oauth: reader.section("oauth"),
         }
@@ -174,25 +174,27 @@ impl Config {
         ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme))
     }
 
+    /// The embedded database's file; `None` with PostgreSQL.
+    #[must_use]
+    pub fn embedded_file(&self) -> Option<PathBuf> {
+        self.store_url().expose_secret().strip_prefix("sqlite://").map(PathBuf::from)
+    }
+
     /// Where the master key is, or is created on first start: as given, else beside the SQLite file.
     #[must_use]
     pub fn master_key_file(&self) -> PathBuf {
-        let url = self.store_url();
-        let beside = || {
-            let file = url
-                .expose_secret()
-                .strip_prefix("sqlite://")
-                .map(|rest| rest.split('?').next().unwrap_or(rest));
-            file.and_then(|file| Path::new(file).parent()).unwrap_or(&self.node.data_dir).join("master.key")
-        };
+        let file = self.embedded_file();
+        let beside =
+            || file.as_deref().and_then(Path::parent).unwrap_or(&self.node.data_dir).join("master.key");
         self.secrets.master_key_file.clone().unwrap_or_else(beside)
     }
 
-    /// What browsers and OAuth providers reach the pages by, without a slash at the end.
+    /// What clients must trust to use the SMTP listeners: the development authority's certificate, made at start when no
+    /// certificate is configured. `None` when one is, or when this node listens for no SMTP.
     #[must_use]
-    pub fn public_url(&self) -> String {
-        let given = self.http.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
-        given.unwrap_or_else(|| format!("http://{}", self.http.listen))
+    pub fn development_authority(&self) -> Option<PathBuf> {
+        let listens = self.has_role(Role::Mx) || self.has_role(Role::Submission);
+        (listens && self.tls.certificate.is_none()).then(|| self.node.data_dir.join(DEVELOPMENT_AUTHORITY))
     }
 
     #[must_use]

@@ -9,9 +9,10 @@ use std::{
 };
 
 use secrecy::SecretString;
+use serde::Deserialize as _;
 use toml::{
-    Spanned, Value,
-    de::{DeTable, DeValue},
+    Value,
+    de::{DeTable, DeValue, ValueDeserializer},
 };
 
 use super::{ConfigError, value::Setting};
@@ -95,11 +96,9 @@ impl Reader {
             path: path.to_owned(),
             message: error.to_string(),
         };
-        let values: toml::Table = toml::from_str(text).map_err(syntax)?;
-        let spans = DeTable::parse(text).map_err(syntax)?;
+        let table = DeTable::parse(text).map_err(syntax)?.into_inner();
         let place = Place { file: path.display().to_string(), text };
-        self.add_table("", &values, Some((spans.get_ref(), &place)));
-        Ok(())
+        self.add_table("", table, &place).map_err(syntax)
     }
 
     /// Adds the overrides among environment variables, and complains of those that look meant as one.
@@ -120,30 +119,38 @@ impl Reader {
         }
     }
 
-    fn add_table(&mut self, prefix: &str, table: &toml::Table, spans: Option<(&DeTable<'_>, &Place<'_>)>) {
+    fn add_table(
+        &mut self,
+        prefix: &str,
+        table: DeTable<'_>,
+        place: &Place<'_>,
+    ) -> Result<(), toml::de::Error> {
         for (name, value) in table {
-            let key = join(prefix, name);
-            let spanned = spans.and_then(|(table, place)| Some((find(table, name)?, place)));
-            let origin = spanned.map_or(Origin::Nowhere, |((start, _), place)| place.at(start));
-            match value {
-                Value::Table(inner) => {
-                    self.tables.insert(key.clone(), origin);
-                    let inner_spans =
-                        spanned.and_then(|((_, value), place)| Some((value.as_table()?, place)));
-                    self.add_table(&key, inner, inner_spans);
+            let key = join(prefix, name.get_ref());
+            let origin = place.at(name.span().start);
+            if matches!(value.get_ref(), DeValue::Table(_)) {
+                self.tables.insert(key.clone(), origin);
+                if let DeValue::Table(inner) = value.into_inner() {
+                    self.add_table(&key, inner, place)?;
                 }
-                leaf => {
-                    self.given.insert(key, Given { raw: Raw::Typed(leaf.clone()), origin });
-                }
+            } else {
+                let value = Value::deserialize(ValueDeserializer::from(value))?;
+                self.given.insert(key, Given { raw: Raw::Typed(value), origin });
             }
         }
+        Ok(())
     }
 
     /// Reads the part under `name`.
     pub fn section<S: Section>(&mut self, name: &str) -> S {
+        self.within(name, S::read)
+    }
+
+    /// Reads with every name below `name`.
+    pub fn within<T>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let outer = std::mem::take(&mut self.prefix);
         self.prefix = join(&outer, name);
-        let section = S::read(self);
+        let section = read(self);
         self.prefix = outer;
         section
     }
@@ -163,7 +170,7 @@ impl Reader {
     pub fn setting<T: Setting>(&mut self, name: &str, default: T) -> T {
         let key = join(&self.prefix, name);
         self.known.insert(key.clone());
-        let Some(given) = self.take(&key) else { return default };
+        let Some(given) = self.given.remove(&key) else { return default };
         let read = match &given.raw {
             Raw::Typed(value) => T::from_value(value),
             Raw::Text(text) => T::from_text(text),
@@ -219,26 +226,6 @@ impl Reader {
         None
     }
 
-    /// A table may stand where one value is read whole, such as `imap = { host = …, port = … }`.
-    fn take(&mut self, key: &str) -> Option<Given> {
-        if let Some(given) = self.given.remove(key) {
-            return Some(given);
-        }
-        let origin = self.tables.get(key)?.clone();
-        let start = format!("{key}.");
-        let inner: Vec<String> = self.given.keys().filter(|path| path.starts_with(&start)).cloned().collect();
-        let mut table = toml::Table::new();
-        for path in inner {
-            let Given { raw, .. } = self.given.remove(&path)?;
-            let value = match raw {
-                Raw::Typed(value) => value,
-                Raw::Text(text) => Value::String(text),
-            };
-            table.insert(path.strip_prefix(&start)?.to_owned(), value);
-        }
-        Some(Given { raw: Raw::Typed(Value::Table(table)), origin })
-    }
-
     /// The full paths of every option there is, of those parts that have been read.
     #[cfg(test)]
     pub fn known(&self) -> &BTreeSet<String> {
@@ -255,8 +242,7 @@ impl Reader {
         }
         for (key, origin) in tables {
             let start = format!("{key}.");
-            let exists =
-                self.known.contains(&key) || self.known.iter().any(|known| known.starts_with(&start));
+            let exists = self.known.iter().any(|known| known.starts_with(&start));
             if !exists && !left.keys().any(|path| path.starts_with(&start)) {
                 let (problem, advice) = self.explain_unknown(&key);
                 self.fault(origin, &key, problem, advice);
@@ -272,6 +258,9 @@ impl Reader {
                 "is a table of options, not one value".to_owned(),
                 format!("write its options under [{key}]"),
             );
+        }
+        if self.known.contains(key) {
+            return ("is one value, not a table of options".to_owned(), format!("write {key} = …"));
         }
         let advice = match self.nearest(key) {
             Some(nearest) => format!("did you mean {nearest}?"),
@@ -338,9 +327,4 @@ impl Place<'_> {
         let line = 1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
         Origin::Line { file: self.file.clone(), line }
     }
-}
-
-fn find<'t, 'i>(table: &'t DeTable<'i>, name: &str) -> Option<(usize, &'t DeValue<'i>)> {
-    let entry = |(key, value): (&Spanned<_>, &'t Spanned<DeValue<'i>>)| (key.span().start, value.get_ref());
-    table.iter().find(|(key, _)| key.get_ref().as_ref() == name).map(entry)
 }

@@ -23,14 +23,11 @@ const fn hours(count: u64) -> Duration {
     minutes(count * 60)
 }
 
-fn everywhere(port: u16) -> Vec<SocketAddr> {
-    vec![SocketAddr::from(([0, 0, 0, 0], port))]
-}
-
 /// `[node]`: this process among those of the installation.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// Shown in logs and to the other nodes; the host's name when not set.
+    /// Said in the line that tells that the node is ready, and beside the accounts that it works; `smtp.hostname` when not
+    /// set.
     pub name: Option<String>,
     pub data_dir: PathBuf,
     pub roles: Vec<Role>,
@@ -67,7 +64,7 @@ impl Section for Store {
 pub struct Coordination {
     /// `redis://…`; `None`: within this process.
     pub url: Option<SecretString>,
-    /// How long a node that has fallen silent keeps its accounts and the jobs it has in hand.
+    /// How long a node that has fallen silent keeps the jobs it has in hand. Its accounts it keeps for half a minute.
     pub lease: Duration,
 }
 
@@ -106,7 +103,7 @@ impl Section for Secrets {
 /// `[tls]`: the gateway's own certificate, for all of its SMTP listeners.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// PEM, the chain after the certificate itself. `None`: no listener offers TLS, and nobody can log in to submit mail.
+    /// PEM, the chain after the certificate itself. `None`: one of a development authority in the data directory.
     pub certificate: Option<PathBuf>,
     /// PEM.
     pub private_key: Option<PathBuf>,
@@ -141,7 +138,7 @@ impl Section for Domains {
 #[derive(Debug, Clone)]
 pub struct Smtp {
     /// Said in greetings, Received fields and Message-IDs; the capture domain when not set.
-    pub hostname: Option<String>,
+    pub hostname: Option<DomainName>,
     pub message_bytes_max: Bytes,
     /// RCPT commands that count in one transaction.
     pub recipients_max: u32,
@@ -155,9 +152,12 @@ pub struct Smtp {
     pub idle_timeout: Duration,
     /// Longest DATA transfer.
     pub data_timeout: Duration,
-    pub mx: SmtpMx,
-    pub submission: SmtpSubmission,
-    pub submissions: SmtpSubmissions,
+    /// Mail from the world, to capture and reply addresses.
+    pub mx: Listener,
+    /// Mail from the CRM, STARTTLS before AUTH.
+    pub submission: Listener,
+    /// Mail from the CRM, TLS from the first octet.
+    pub submissions: Listener,
 }
 
 impl Section for Smtp {
@@ -171,54 +171,31 @@ impl Section for Smtp {
             errors_max: reader.setting("errors_max", 20),
             idle_timeout: reader.setting("idle_timeout", minutes(5)),
             data_timeout: reader.setting("data_timeout", minutes(30)),
-            mx: reader.section("mx"),
-            submission: reader.section("submission"),
-            submissions: reader.section("submissions"),
+            mx: reader.within("mx", |reader| Listener::read(reader, 25)),
+            submission: reader.within("submission", |reader| Listener::read(reader, 587)),
+            submissions: reader.within("submissions", |reader| Listener::read(reader, 465)),
         }
     }
 }
 
-/// `[smtp.mx]`: mail from the world, to capture and reply addresses.
+/// `[smtp.mx]`, `[smtp.submission]`, `[smtp.submissions]`.
 #[derive(Debug, Clone)]
-pub struct SmtpMx {
+pub struct Listener {
     pub listen: Vec<SocketAddr>,
 }
 
-impl Section for SmtpMx {
-    fn read(reader: &mut Reader) -> Self {
-        Self { listen: reader.setting("listen", everywhere(25)) }
+impl Listener {
+    /// On every IPv4 address and the registered port unless told otherwise.
+    fn read(reader: &mut Reader, port: u16) -> Self {
+        Self { listen: reader.setting("listen", vec![SocketAddr::from(([0, 0, 0, 0], port))]) }
     }
 }
 
-/// `[smtp.submission]`: mail from the CRM, STARTTLS before AUTH.
-#[derive(Debug, Clone)]
-pub struct SmtpSubmission {
-    pub listen: Vec<SocketAddr>,
-}
-
-impl Section for SmtpSubmission {
-    fn read(reader: &mut Reader) -> Self {
-        Self { listen: reader.setting("listen", everywhere(587)) }
-    }
-}
-
-/// `[smtp.submissions]`: mail from the CRM, TLS from the first octet.
-#[derive(Debug, Clone)]
-pub struct SmtpSubmissions {
-    pub listen: Vec<SocketAddr>,
-}
-
-impl Section for SmtpSubmissions {
-    fn read(reader: &mut Reader) -> Self {
-        Self { listen: reader.setting("listen", everywhere(465)) }
-    }
-}
-
-/// `[http]`: the API and the pages.
+/// `[http]`: the API.
 #[derive(Debug, Clone)]
 pub struct Http {
     pub listen: SocketAddr,
-    /// What browsers and OAuth providers reach it by; `None`: `http://` and the listen address.
+    /// What callers reach it by. With `https://`, answers tell browsers to come over TLS alone (RFC 6797).
     pub public_url: Option<Url>,
     /// The instance administrator's API key, at least 32 characters.
     pub admin_key: Option<SecretString>,
@@ -312,19 +289,6 @@ impl Section for Outbound {
             sent_copy_wait: reader.setting("sent_copy_wait", seconds(20)),
             reconcile: reader.setting("reconcile", vec![seconds(30), minutes(5), hours(1)]),
         }
-    }
-}
-
-/// `[webhooks]`: events on their way to the CRM.
-#[derive(Debug, Clone)]
-pub struct Webhooks {
-    /// Within which the endpoint must have answered 2xx.
-    pub timeout: Duration,
-}
-
-impl Section for Webhooks {
-    fn read(reader: &mut Reader) -> Self {
-        Self { timeout: reader.setting("timeout", seconds(15)) }
     }
 }
 

@@ -267,6 +267,11 @@ fn options_that_contradict_each_other_are_mistakes() {
         &["store.url: is no database we know; write sqlite://PATH or postgres://USER@HOST/NAME"],
     );
     check_faults(
+        "[store]\nurl = \"sqlite:///srv/m.db?mode=rwc\"\n",
+        &[],
+        &["store.url: has a part after ?, which SQLite's url has not; write sqlite://PATH alone"],
+    );
+    check_faults(
         "[blobs]\nurl = \"s3://bucket/mail\"\n",
         &[],
         &[
@@ -283,8 +288,20 @@ fn options_that_contradict_each_other_are_mistakes() {
 #[test]
 fn what_is_seldom_meant_is_noted() {
     let notes = read("", &[]).unwrap().notes;
-    assert!(notes.iter().any(|note| note.starts_with("domains.capture is not set")), "{notes:?}");
+    for (option, word) in
+        [("domains.capture", "capture addresses"), ("tls.certificate", "data/development-ca.pem")]
+    {
+        assert!(notes.iter().any(|note| note.starts_with(option) && note.contains(word)), "{notes:?}");
+    }
     assert_eq!(read("[node]\nroles = [\"jobs\"]\n", &[]).unwrap().notes, Vec::<String>::new());
+}
+
+#[test]
+fn a_development_certificate_is_for_listeners_that_were_given_none() {
+    let authority = |text: &str| config(text, &[]).development_authority();
+    assert_eq!(authority(""), Some("data/development-ca.pem".into()));
+    assert_eq!(authority("[tls]\ncertificate = \"c.pem\"\nprivate_key = \"k.pem\"\n"), None);
+    assert_eq!(authority("[node]\nroles = [\"jobs\", \"http\"]\n"), None);
 }
 
 #[test]
@@ -294,27 +311,102 @@ fn the_store_and_the_master_key_lie_in_the_data_directory_unless_told_otherwise(
     assert_eq!(default.master_key_file(), Path::new("data/master.key"));
     let moved = config("[node]\ndata_dir = \"/var/lib/mailweave\"\n", &[]);
     assert_eq!(moved.store_url().expose_secret(), "sqlite:///var/lib/mailweave/mailweave.db");
-    let apart = config("[store]\nurl = \"sqlite:///srv/mail/m.db?mode=rwc\"\n", &[]);
+    let apart = config("[store]\nurl = \"sqlite:///srv/mail/m.db\"\n", &[]);
     assert_eq!(apart.master_key_file(), Path::new("/srv/mail/master.key"));
 }
 
 #[test]
-fn a_server_of_a_provider_may_be_a_text_or_a_table() {
-    let table = "[oauth.google]\nclient_id = \"x\"\nimap = { host = \"127.0.0.1\", port = 1143, security = \"none\" }\n[oauth.google.smtp]\nhost = \"s.example\"\nport = 465\n";
-    let google = config(table, &[]).oauth.0.remove("google").unwrap();
+fn a_server_of_a_provider_is_one_text() {
+    let google = "[oauth.google]\nclient_id = \"x\"\nimap = \"none://127.0.0.1:1143\"\n";
+    let google = config(google, &[]).oauth.0.remove("google").unwrap();
     assert_eq!(google.imap, Endpoint::parse("none://127.0.0.1:1143"));
-    assert_eq!(google.smtp, Endpoint::parse("tls://s.example:465"));
     check_faults(
-        "[oauth.google]\nclient_id = \"x\"\nimap = { host = \"h.example\" }\n",
+        "[oauth.google]\nclient_id = \"x\"\nimap = \"h.example\"\n",
         &[],
         &[
-            "test.toml:3: oauth.google.imap: wants a server: \"imap.example.com:993\", \"starttls://imap.example.com:143\", or { host, port, security }",
+            "test.toml:3: oauth.google.imap: wants a server: \"imap.example.com:993\" or \"starttls://imap.example.com:143\"",
         ],
+    );
+    check_faults(
+        "[smtp.hostname]\n",
+        &[],
+        &["test.toml:1: smtp.hostname: is one value, not a table of options; write smtp.hostname = …"],
     );
 }
 
 #[test]
 fn a_file_that_is_not_toml_or_not_there_is_an_error() {
-    assert!(matches!(read("[smtp", &[]), Err(ConfigError::Syntax { .. })));
+    for text in ["[smtp", "[smtp]\n[smtp]\n", "[smtp]\nrecipients_max = 99999999999999999999\n"] {
+        assert!(matches!(read(text, &[]), Err(ConfigError::Syntax { .. })), "{text}");
+    }
     assert!(matches!(Config::load(Some(Path::new("/nonexistent/m.toml"))), Err(ConfigError::Missing { .. })));
+}
+
+/// Every `pub name: Type,` of a text, by the struct it stands in.
+fn members(text: &str) -> Vec<(&str, &str, &str)> {
+    let (mut inside, mut members) = ("", Vec::new());
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("pub struct ").and_then(|rest| rest.strip_suffix(" {")) {
+            inside = name;
+        }
+        if let Some((name, kind)) = line.strip_prefix("    pub ").and_then(|rest| rest.split_once(": ")) {
+            members.push((inside, name, kind.trim_end_matches(',')));
+        }
+    }
+    members
+}
+
+/// What the sources outside the configuration say, without comments.
+fn code_elsewhere(directory: &Path) -> String {
+    let mut code = String::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("src/config") {
+            code += &code_elsewhere(&path);
+        } else if path.is_file() {
+            let text = std::fs::read_to_string(&path).unwrap();
+            code.extend(text.lines().filter(|line| !line.trim_start().starts_with("//")));
+        }
+    }
+    code
+}
+
+/// `[oauth.…]` is told to be read and used by nothing yet; `blobs.url` is refused unless it is empty.
+const USED_BY_NOTHING_YET: [&str; 2] = ["OauthProvider", "Blobs"];
+
+#[test]
+fn every_option_does_something() {
+    let (root, sections) = (include_str!("mod.rs"), include_str!("sections.rs"));
+    let code = code_elsewhere(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let sections = members(sections);
+    let names = members(root).into_iter().chain(sections.clone()).map(|(_, name, kind)| (kind, name));
+    let names: std::collections::BTreeMap<&str, &str> = names.collect();
+    let mut unused = Vec::new();
+    for (section, name, kind) in &sections {
+        let is_option = !names.contains_key(kind) || !sections.iter().any(|(inside, ..)| inside == kind);
+        if !is_option || USED_BY_NOTHING_YET.contains(section) {
+            continue;
+        }
+        let Some(prefix) = names.get(section) else { continue };
+        // Where a rule spans options the configuration answers for them: `store_url()`, `has_role()`.
+        let by_rule = ["store.url", "node.roles", "secrets.master_key_file"];
+        let option = format!("{prefix}.{name}");
+        if !code.contains(&option) && !by_rule.contains(&option.as_str()) {
+            unused.push(option);
+        }
+    }
+    assert!(names.len() > 20 && unused.is_empty(), "nothing reads {unused:?}");
+}
+
+#[test]
+fn the_name_in_greetings_is_a_host_name() {
+    let named = config("[smtp]\nhostname = \"MX.Example.com\"", &[]).smtp.hostname;
+    assert_eq!(named.unwrap().as_str(), "mx.example.com");
+    for text in ["a b", "mx.example.com>", "<mx", "mx\\r\\nexample", "[192.0.2.1]", "mx..example"] {
+        let Err(ConfigError::Faults(faults)) = read(&format!("[smtp]\nhostname = \"{text}\""), &[]) else {
+            panic!("{text} was taken")
+        };
+        assert_eq!(faults.len(), 1, "{text}");
+        assert!(faults[0].to_string().contains("smtp.hostname"), "{}", faults[0]);
+    }
 }

@@ -169,26 +169,10 @@ impl Endpoint {
         };
         let (host, port) = rest.rsplit_once(':')?;
         let port: u16 = port.parse().ok().filter(|port| *port != 0)?;
-        Self::from_parts(host, port, security)
-    }
-
-    fn from_parts(host: &str, port: u16, security: Option<Security>) -> Option<Self> {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let known = bare.parse::<std::net::IpAddr>().is_ok() || canonical_domain(bare).is_some();
         let security = security.unwrap_or_else(|| usual_security(port));
         known.then(|| Self { host: bare.to_owned(), port, security })
-    }
-
-    fn from_table(table: &toml::Table) -> Option<Self> {
-        if table.keys().any(|key| !["host", "port", "security"].contains(&key.as_str())) {
-            return None;
-        }
-        let port = u16::try_from(table.get("port")?.as_integer()?).ok().filter(|port| *port != 0)?;
-        let given = match table.get("security") {
-            Some(value) => Some(security(value.as_str()?)?),
-            None => None,
-        };
-        Self::from_parts(table.get("host")?.as_str()?, port, given)
     }
 }
 
@@ -281,6 +265,11 @@ from_string!(NameServer, "an IP address, with a port unless it is 53", |text| {
     let alone = || text.parse().ok().map(|ip| SocketAddr::new(ip, 53));
     text.parse().ok().or_else(alone).map(NameServer)
 });
+from_string!(
+    Endpoint,
+    "a server: \"imap.example.com:993\" or \"starttls://imap.example.com:143\"",
+    Endpoint::parse
+);
 from_string!(Role, "one of mx, submission, accounts, jobs, http", |text| Role::ALL
     .into_iter()
     .find(|role| role.name() == text));
@@ -320,20 +309,6 @@ impl Setting for u32 {
     }
     fn from_value(value: &Value) -> Option<Self> {
         value.as_integer().and_then(|number| Self::try_from(number).ok())
-    }
-}
-
-impl Setting for Endpoint {
-    fn wanted() -> String {
-        "a server: \"imap.example.com:993\", \"starttls://imap.example.com:143\", or { host, port, security }"
-            .to_owned()
-    }
-    fn from_value(value: &Value) -> Option<Self> {
-        match value {
-            Value::String(text) => Self::parse(text),
-            Value::Table(table) => Self::from_table(table),
-            _ => None,
-        }
     }
 }
 
@@ -432,17 +407,9 @@ mod tests {
         check("imap.example.com:143", server("imap.example.com", 143, Security::StartTls));
         check("none://127.0.0.1:10143", server("127.0.0.1", 10_143, Security::None));
         check("tls://[::1]:993", server("::1", 993, Security::Tls));
-        check(
-            "{ host = \"h.example\", port = 587, security = \"starttls\" }",
-            server("h.example", 587, Security::StartTls),
-        );
-        for text in [
-            "imap.example.com",
-            "imap.example.com:0",
-            "ssl://h.example:1",
-            "a b:1",
-            "{ host = \"h\", port = 1, tls = true }",
-        ] {
+        for text in
+            ["imap.example.com", "imap.example.com:0", "ssl://h.example:1", "a b:1", "{ host = \"h\" }"]
+        {
             check::<Endpoint>(text, None);
         }
     }

@@ -18,11 +18,22 @@ use tokio::sync::watch;
 /// Topics kept before those that nobody listens to any more are cleared away.
 const TOPICS_KEPT: usize = 256;
 
-/// Why coordination could not be set up. A Redis that does not answer is no error.
+/// Why coordination could not be set up, or looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum CoordError {
     #[error("the coordination url is not a redis:// url")]
     Url(#[source] ::redis::RedisError),
+    /// Only of [`ping`]: a Redis that does not answer keeps nothing from starting.
+    #[error("Redis does not answer")]
+    Unreachable(#[source] ::redis::RedisError),
+}
+
+/// Asks the Redis at this url once whether it is there and lets us in. Waits some seconds at most.
+///
+/// # Errors
+/// [`CoordError`].
+pub async fn ping(url: &str) -> Result<(), CoordError> {
+    redis::ping(url).await
 }
 
 /// Carries wake-ups. Clones share everything.

@@ -39,6 +39,12 @@ pub(super) fn start(url: &str, topics: &Arc<Topics>) -> Result<Publisher, CoordE
     Ok(Publisher(sender))
 }
 
+pub(super) async fn ping(url: &str) -> Result<(), CoordError> {
+    let client = Client::open(url).map_err(CoordError::Url)?;
+    let mut connection = connect(&client).await.map_err(CoordError::Unreachable)?;
+    redis::cmd("PING").query_async::<()>(&mut connection).await.map_err(CoordError::Unreachable)
+}
+
 /// Ends when the last `Coord` is gone.
 async fn pass_on(client: Client, mut queue: mpsc::Receiver<String>) {
     let mut connection: Option<MultiplexedConnection> = None;

@@ -1,10 +1,11 @@
 //! A user's own account at a mail provider: where it is, how to log in, and how it is doing.
 //!
-//! Not here: talking to the provider (`account`, `imap`, `smtp`) and the words a preset has for each state.
+//! Not here: talking to the provider (`account`, `imap`, `smtp`).
 
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::ids::{AccountId, UserId};
 use crate::mail::Address;
@@ -44,7 +45,7 @@ pub enum Credentials {
 }
 
 /// The state of an account, as the contract names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccountState {
     Connecting,
@@ -63,11 +64,69 @@ pub enum AccountState {
 }
 
 impl AccountState {
-    /// Whether a worker should hold a session for an account in this state.
+    /// Those in which a worker should hold a session for an account.
+    pub const WORKED: [Self; 6] = [
+        Self::Connecting,
+        Self::AwaitingFirstMail,
+        Self::Active,
+        Self::Backfilling,
+        Self::Throttled,
+        Self::Error,
+    ];
+
+    /// Whether it is one of [`Self::WORKED`].
     #[must_use]
     pub fn is_worked(self) -> bool {
-        use AccountState::{Active, AwaitingFirstMail, Backfilling, Connecting, Error, Throttled};
-        matches!(self, Connecting | AwaitingFirstMail | Active | Backfilling | Throttled | Error)
+        Self::WORKED.contains(&self)
+    }
+
+    /// Every state, in the order of the contract.
+    pub const ALL: [Self; 13] = [
+        Self::Connecting,
+        Self::AwaitingFirstMail,
+        Self::Active,
+        Self::Backfilling,
+        Self::Throttled,
+        Self::Error,
+        Self::ReauthRequired,
+        Self::Stopped,
+        Self::WaitingForQuota,
+        Self::Paused,
+        Self::Disconnected,
+        Self::Erasing,
+        Self::Erased,
+    ];
+
+    /// Whether nobody may log in to it any more, for its user has taken it away.
+    #[must_use]
+    pub fn is_gone(self) -> bool {
+        matches!(self, Self::Disconnected | Self::Erasing | Self::Erased)
+    }
+
+    /// Whether what it brought is erased or about to be: nothing revives it.
+    #[must_use]
+    pub fn is_erased(self) -> bool {
+        matches!(self, Self::Erasing | Self::Erased)
+    }
+
+    /// The word that the contract has for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::AwaitingFirstMail => "awaiting_first_mail",
+            Self::Active => "active",
+            Self::Backfilling => "backfilling",
+            Self::Throttled => "throttled",
+            Self::Error => "error",
+            Self::ReauthRequired => "reauth_required",
+            Self::Stopped => "stopped",
+            Self::WaitingForQuota => "waiting_for_quota",
+            Self::Paused => "paused",
+            Self::Disconnected => "disconnected",
+            Self::Erasing => "erasing",
+            Self::Erased => "erased",
+        }
     }
 }
 
@@ -94,6 +153,44 @@ pub struct AccountStatus {
     pub progress: Option<Progress>,
 }
 
+/// A system's own word and colour for an account's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Label {
+    pub label: String,
+    pub color: String,
+}
+
+/// A status in the words of the policy that applies to the account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelledStatus {
+    pub status: AccountStatus,
+    pub label: Label,
+}
+
+impl LabelledStatus {
+    /// As the contract shows it, in the API and in events alike.
+    #[must_use]
+    pub fn data(&self) -> Value {
+        let Self { status, label } = self;
+        let mut data = json!({
+            "state": status.state,
+            "label": label.label,
+            "color": label.color,
+            "since": status.since,
+            "detail": status.detail,
+            "advice": status.advice,
+            "last_synced_at": status.last_synced_at,
+            "last_checked_at": status.last_checked_at,
+            "next_attempt_at": status.next_attempt_at,
+        });
+        if let (Some(members), Some(progress)) = (data.as_object_mut(), status.progress) {
+            members.insert("progress".into(), json!(progress));
+        }
+        data
+    }
+}
+
 /// An account without its credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -102,8 +199,67 @@ pub struct Account {
     pub email: Address,
     pub settings: AccountSettings,
     pub status: AccountStatus,
+    /// What its provider said when it refused the login for sending: until somebody acts it is read and nothing leaves by it.
+    pub sending_refused: Option<String>,
     /// Mail that arrived at the provider before this was there before us: it is filed but not announced.
     pub connected_at: Timestamp,
+    /// How often it was given what may be another mailbox: UIDs of the former mean nothing in it.
+    pub generation: u32,
+}
+
+impl Account {
+    /// The status as it is shown. What is read without trouble has room to say that nothing can be sent.
+    #[must_use]
+    pub fn shown_status(&self) -> AccountStatus {
+        let status = self.status.clone();
+        match &self.sending_refused {
+            Some(said) if status.state.is_worked() && status.detail.is_none() => AccountStatus {
+                detail: Some(format!("Mail is read, and none can be sent: {said}")),
+                advice: Some(
+                    "Have the provider allow it to send, then resume the account; or give it another login."
+                        .to_owned(),
+                ),
+                ..status
+            },
+            _ => status,
+        }
+    }
+}
+
+/// What erasing an account has removed so far: counts alone, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub requested_at: Timestamp,
+    /// `None` while it goes on.
+    pub erased_at: Option<Timestamp>,
+    /// Messages that nobody else had seen.
+    pub messages: u64,
+    /// Octets of these, as they came.
+    pub bytes: u64,
+    /// Messages that were seen elsewhere too, and stay.
+    pub messages_kept: u64,
+    /// Conversations of which nothing was left.
+    pub conversations: u64,
+    /// Contacts that its mail had made and that nothing else speaks for.
+    pub contacts: u64,
+    pub decisions: u64,
+}
+
+impl Receipt {
+    /// Of an account that is to be erased.
+    #[must_use]
+    pub fn begun(requested_at: Timestamp) -> Self {
+        Self {
+            requested_at,
+            erased_at: None,
+            messages: 0,
+            bytes: 0,
+            messages_kept: 0,
+            conversations: 0,
+            contacts: 0,
+            decisions: 0,
+        }
+    }
 }
 
 /// One line of an account's error log; the same code again raises `count`.
@@ -116,6 +272,38 @@ pub struct AccountError {
     pub count: i64,
 }
 
+/// What comparing a followed mailbox with its server has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Comparison {
+    pub mailbox: Vec<u8>,
+    /// The last time; `None` when it never was.
+    pub at: Option<Timestamp>,
+    /// Messages compared then.
+    pub messages: u64,
+    /// Messages that had been passed over and were taken in after all, ever.
+    pub healed: u64,
+}
+
+/// How much of what a user wrote to contacts is in the CRM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coverage {
+    /// Mails, as far as they were seen.
+    pub sent: u64,
+    /// Those of them that are filed.
+    pub captured: u64,
+    /// Those of them of which a copy came to a capture address.
+    pub by_capture_address: u64,
+}
+
+impl Coverage {
+    /// The share of what was sent that is filed; `None` when nothing was sent.
+    #[must_use]
+    pub fn share(&self) -> Option<f64> {
+        let thousandths = self.captured.saturating_mul(1000).checked_div(self.sent)?;
+        u32::try_from(thousandths).ok().map(|thousandths| f64::from(thousandths) / 1000.0)
+    }
+}
+
 /// What a mailbox is for, which decides how its mail is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -126,10 +314,30 @@ pub enum MailboxRole {
     All,
 }
 
+/// What UIDs are valid under: the UIDVALIDITY that the server tells, 0 without one, and above its 32 bits the account's
+/// generation. Two providers may well give two mailboxes of one name the same UIDVALIDITY.
+#[must_use]
+pub fn era(generation: u32, uid_validity: u32) -> u64 {
+    u64::from(generation) << u32::BITS | u64::from(uid_validity)
+}
+
+/// The account's generation in an era.
+#[must_use]
+pub fn generation_of(era: u64) -> u32 {
+    u32::try_from(era >> u32::BITS).expect("the upper half of 64 bits has 32")
+}
+
+/// The server's part of an era.
+#[must_use]
+pub fn uid_validity_of(era: u64) -> u32 {
+    u32::try_from(era & u64::from(u32::MAX)).expect("the lower half of 64 bits has 32")
+}
+
 /// How far a mailbox has been read (RFC 9051 section 2.3.1.1: a UID means nothing without its UIDVALIDITY).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    pub uid_validity: u32,
+    /// An [`era`].
+    pub uid_validity: u64,
     /// Every UID up to this one has been consumed.
     pub last_uid: u32,
     /// HIGHESTMODSEQ when last read, or 0.
@@ -157,10 +365,23 @@ pub struct Backfill {
 }
 
 /// One message's place at a provider.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MailboxUid {
     pub account: AccountId,
     pub mailbox: Vec<u8>,
-    pub uid_validity: u32,
+    /// An [`era`].
+    pub uid_validity: u64,
     pub uid: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_said_as_it_is_stored() {
+        for state in AccountState::ALL {
+            assert_eq!(json!(state), state.as_str());
+        }
+    }
 }

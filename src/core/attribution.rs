@@ -2,13 +2,13 @@
 //!
 //! Not here: whether it belongs into the CRM (`core::policy`), and whether its sender is who he says (a later matter).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     ids::{ContactId, UserId},
     message::{Author, ContactRole, Direction, Parties},
 };
-use crate::mail::{Address, Automatic, Party};
+use crate::mail::{Address, Automatic, HeaderSummary, Party};
 
 /// Contacts that one message may create; mail to more people than that is no conversation.
 pub const NEW_CONTACTS_MAX: usize = 50;
@@ -25,14 +25,30 @@ impl OurDomains {
     pub fn holds(&self, address: &Address) -> bool {
         [&self.capture, &self.reply].into_iter().flatten().any(|domain| domain == address.domain())
     }
+
+    /// Who is on a message: its header's people without addresses of ours, which belong in nothing we show or send.
+    #[must_use]
+    pub fn parties(&self, summary: &HeaderSummary) -> Parties {
+        let people =
+            |list: &[Party]| list.iter().filter(|party| !self.holds(&party.address)).cloned().collect();
+        Parties {
+            from: people(&summary.from),
+            to: people(&summary.to),
+            cc: people(&summary.cc),
+            bcc: people(&summary.bcc),
+            reply_to: people(&summary.reply_to),
+        }
+    }
 }
 
 /// Who of a message's addresses is known to the workspace.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     pub users: HashMap<Address, UserId>,
-    /// The contact who answers for each address: the first created when several share it.
+    /// The contact who answers for each address, of those whom policy counts as contacts (`core::policy::people`).
     pub contacts: HashMap<Address, KnownContact>,
+    /// Every address that some contact has, whether it counts or not.
+    pub listed: HashSet<Address>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +58,8 @@ pub struct KnownContact {
 }
 
 impl Known {
-    /// The contact behind an address that is no user's: a colleague is never a contact, even when the CRM lists him as one.
     fn contact(&self, address: &Address) -> Option<ContactId> {
-        if self.users.contains_key(address) {
-            None
-        } else {
-            self.contacts.get(address).map(|contact| contact.id)
-        }
+        self.contacts.get(address).map(|contact| contact.id)
     }
 }
 
@@ -108,28 +119,57 @@ fn contacts_of(parties: &Parties, known: &Known) -> Vec<(ContactId, ContactRole)
     contacts
 }
 
-/// The people in To whom a captured message makes contacts of: those the workspace does not know yet, never users, addresses
-/// of ours, or addresses that nobody reads. Mail that nobody wrote makes no contacts at all (invariant 12).
+/// The contact that a conversation is filed under: who wrote its first message, else the first of the contacts in To, else
+/// any. An author who is a contact no more leaves it without one.
+#[must_use]
+pub fn owner(author: &Author, contacts: &[(ContactId, ContactRole)]) -> Option<ContactId> {
+    if let Author::Contact(author) = author {
+        return contacts.iter().map(|(contact, _)| *contact).find(|contact| contact == author);
+    }
+    let first_to = contacts.iter().find(|(_, role)| *role == ContactRole::To);
+    first_to.or_else(|| contacts.first()).map(|(contact, _)| *contact)
+}
+
+/// Whom of the people on it a message makes contacts of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    To,
+    ToCc,
+    Author,
+}
+
+/// The people whom a message makes contacts of: those the workspace does not know yet, never users, addresses of ours, or
+/// addresses that nobody reads. Mail that nobody wrote makes no contacts at all (invariant 12).
 #[must_use]
 pub fn new_contacts<'a>(
     parties: &'a Parties,
     known: &Known,
     ours: &OurDomains,
     automatic: Automatic,
+    whom: Whom,
 ) -> Vec<&'a Party> {
     if automatic != Automatic::No {
         return Vec::new();
     }
     let mut new: Vec<&Party> = Vec::new();
-    for party in &parties.to {
-        let unknown =
-            is_outsider(&party.address, known, ours) && !known.contacts.contains_key(&party.address);
+    for party in people(parties, whom) {
+        let unknown = is_outsider(&party.address, known, ours) && !known.listed.contains(&party.address);
         let doubled = new.iter().any(|seen| seen.address == party.address);
         if unknown && !doubled && !is_unread(&party.address) && new.len() < NEW_CONTACTS_MAX {
             new.push(party);
         }
     }
     new
+}
+
+/// The people of a message who may become contacts, or are matched with contacts instead.
+pub fn people(parties: &Parties, whom: Whom) -> impl Iterator<Item = &Party> {
+    let (from, to, cc) = match whom {
+        Whom::To => (0, usize::MAX, 0),
+        Whom::ToCc => (0, usize::MAX, usize::MAX),
+        Whom::Author => (1, 0, 0),
+    };
+    parties.from.iter().take(from).chain(parties.to.iter().take(to)).chain(parties.cc.iter().take(cc))
 }
 
 /// Addresses by whose very name nobody reads what is sent there.
@@ -164,18 +204,18 @@ mod tests {
         ContactId::from_uuid(Uuid::from_u128(n))
     }
 
-    /// Ann and Ben work here, Cora and Dan are contacts; the CRM also lists Ben as a contact.
+    /// Ann and Ben work here, Cora and Dan are contacts; the CRM also lists Ben as a contact, who by policy is none.
     fn known() -> Known {
         let address = |text: &str| Address::parse(text).unwrap();
         let entry = |n| KnownContact { id: contact(n), assigned_user: None };
         Known {
             users: [(address("ann@us.example"), user(1)), (address("ben@us.example"), user(2))].into(),
-            contacts: [
-                (address("cora@out.example"), entry(3)),
-                (address("dan@out.example"), entry(4)),
-                (address("ben@us.example"), entry(5)),
-            ]
-            .into(),
+            contacts: [(address("cora@out.example"), entry(3)), (address("dan@out.example"), entry(4))]
+                .into(),
+            listed: ["cora@out.example", "dan@out.example", "ben@us.example", "eva@out.example"]
+                .into_iter()
+                .map(address)
+                .collect(),
         }
     }
 
@@ -215,13 +255,28 @@ mod tests {
     }
 
     #[test]
+    fn a_conversation_is_filed_under_its_author_else_the_first_addressed() {
+        use ContactRole::{Cc, From, To};
+        let list = |list: &[(u128, ContactRole)]| -> Vec<_> {
+            list.iter().map(|(n, role)| (contact(*n), *role)).collect()
+        };
+        let (user, cora) = (Author::User(user(1)), Author::Contact(contact(3)));
+        assert_eq!(owner(&cora, &list(&[(4, To), (3, From)])), Some(contact(3)));
+        assert_eq!(owner(&user, &list(&[(3, Cc), (4, To)])), Some(contact(4)));
+        assert_eq!(owner(&Author::Other, &list(&[(3, Cc)])), Some(contact(3)));
+        assert_eq!(owner(&user, &[]), None);
+        // She has been deleted since.
+        assert_eq!(owner(&cora, &list(&[(4, To)])), None);
+    }
+
+    #[test]
     fn mail_among_users_is_internal_and_names_no_contact() {
         let to_capture = parties("ann@us.example", &["ben@us.example", "x@bcc.us.example"], &[]);
         check(&to_capture, Direction::Internal, &Author::User(user(1)), &[]);
     }
 
     #[test]
-    fn a_captured_message_makes_contacts_of_the_unknown_people_in_to() {
+    fn a_message_makes_contacts_of_the_unknown_people_whom_policy_names() {
         let to = [
             "new@out.example",
             "NEW@out.example",
@@ -229,13 +284,16 @@ mod tests {
             "ben@us.example",
             "x@bcc.us.example",
             "no-reply@out.example",
+            "eva@out.example",
         ];
         let captured = parties("ann@us.example", &to, &["cc@out.example"]);
-        let names = |automatic| {
-            let new = new_contacts(&captured, &known(), &ours(), automatic);
+        let names = |automatic, whom| {
+            let new = new_contacts(&captured, &known(), &ours(), automatic, whom);
             new.iter().map(|party| party.address.to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(names(Automatic::No), ["new@out.example"]);
-        assert_eq!(names(Automatic::AutoReply), [""; 0]);
+        assert_eq!(names(Automatic::No, Whom::To), ["new@out.example"]);
+        assert_eq!(names(Automatic::No, Whom::ToCc), ["new@out.example", "cc@out.example"]);
+        assert_eq!(names(Automatic::No, Whom::Author), [""; 0], "a user is no contact");
+        assert_eq!(names(Automatic::AutoReply, Whom::ToCc), [""; 0]);
     }
 }

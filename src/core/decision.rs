@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     account::MailboxUid,
-    ids::{AccountId, DecisionId, MessageKey},
+    ids::{AccountId, DecisionId, MessageKey, UserId},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,17 +36,24 @@ pub struct NewDecision {
     pub via: &'static str,
     pub message: Option<MessageKey>,
     pub seen_at: Option<MailboxUid>,
+    /// Whose address it came to, or who handed it in. Mail of an account is its user's in any case.
+    pub user: Option<UserId>,
+    /// When it was written, as far as that is known.
+    pub written_at: Option<Timestamp>,
     /// Hashes by which the decision is found: of the ids the mail has and names, and of its addresses.
     pub hashes: Vec<DecisionHash>,
 }
 
 /// What a decision's hash was made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HashRole {
     /// The mail's own Message-ID.
     Id,
     /// A Message-ID it names in In-Reply-To or References.
     Reference,
+    /// An address in From, of mail that no machine wrote for somebody.
+    Author,
     Address,
 }
 
@@ -56,6 +63,7 @@ impl HashRole {
         match self {
             Self::Id => "id",
             Self::Reference => "reference",
+            Self::Author => "author",
             Self::Address => "address",
         }
     }
@@ -67,8 +75,8 @@ pub struct DecisionHash {
     pub hash: [u8; 16],
 }
 
-/// A decision as it is read back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A decision as it is read back, from the store or from the API's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Decision {
     pub id: DecisionId,
     pub at: Timestamp,
@@ -77,7 +85,8 @@ pub struct Decision {
     pub reason: String,
     pub preset: String,
     pub policy_version: i64,
-    pub message: Option<MessageKey>,
-    pub account: Option<AccountId>,
+    pub message_id: Option<MessageKey>,
+    pub account_id: Option<AccountId>,
+    /// As in [`NewDecision`].
     pub via: String,
 }

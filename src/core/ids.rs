@@ -96,6 +96,9 @@ id!(ApiKeyId, "key");
 id!(DecisionId, "dec");
 id!(AttachmentId, "att");
 id!(
+    /// What a hand did to conversations, which can be undone.
+    RepairId, "rep");
+id!(
     /// A route into the gateway: a capture or reply address.
     RouteId, "rte");
 

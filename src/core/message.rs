@@ -78,6 +78,18 @@ pub struct AttachmentSummary {
     pub sha256: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_id: Option<String>,
+    /// Set when policy kept its content out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<SkippedFile>,
+}
+
+/// Why a file's content is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedFile {
+    /// `attachments_off`, `type` or `too_large`.
+    pub reason: String,
+    /// The octets it might have had.
+    pub limit: Option<u64>,
 }
 
 /// One way a message was seen.

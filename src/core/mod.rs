@@ -5,6 +5,7 @@
 pub mod ids;
 
 pub mod account;
+pub mod account_cause;
 pub mod inbound;
 pub mod message;
 pub mod people;
@@ -12,13 +13,20 @@ pub mod route;
 pub mod submission;
 pub mod webhook;
 
+pub mod allowance;
 pub mod attribution;
+pub mod copies;
+pub mod limits;
+pub mod origin;
 pub mod policy;
 pub mod relay;
 pub mod retry;
+pub mod subject;
 pub mod sync_plan;
 pub mod threading;
 
 pub mod decision;
 pub mod event;
+pub mod explanation;
 pub mod job;
+pub mod question;

@@ -21,6 +21,18 @@ pub struct Workspace {
     pub created_at: Timestamp,
 }
 
+/// Longest slug, in characters: it is a login name for SMTP too.
+pub const SLUG_CHARS_MAX: usize = 63;
+
+/// Whether a text can be a workspace's slug: lower-case letters, digits and inner hyphens.
+#[must_use]
+pub fn is_slug(text: &str) -> bool {
+    (1..=SLUG_CHARS_MAX).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {

@@ -16,31 +16,35 @@ const WEBHOOK: [u64; 9] =
 const SUBMISSION: [u64; 8] =
     [MINUTE, 3 * MINUTE, 10 * MINUTE, 20 * MINUTE, 40 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR];
 
-/// Waits before Sent is searched again for a message whose fate is uncertain.
-const RECONCILE: [u64; 3] = [30 * SECOND, 5 * MINUTE, HOUR];
-
 /// Waits before a message that could not be filed is tried again; after them it is held as poison.
 const FILING: [u64; 3] = [SECOND, 10 * SECOND, MINUTE];
 
 /// Longest wait between two tries to connect an account, in seconds.
 const CONNECT_SECONDS_MAX: u64 = 10 * MINUTE;
 
-/// The wait after the `attempt`-th failed post (the first is 1), or `None` when the endpoint is to be given up.
+/// The wait after an event's `failures`-th failed post (the first is 1), or `None` when the endpoint is to be given up.
+///
+/// It is given up when an event has been tried to the end of the schedule and the endpoint has taken nothing else for as
+/// long either: `failing` is the time since the first failure after its last success. An event that an endpoint cannot
+/// digest while it takes all others is posted again every day.
 #[must_use]
-pub fn webhook(attempt: u32, jitter: f64) -> Option<Duration> {
-    nth(&WEBHOOK, attempt).map(|seconds| spread(seconds, jitter))
+pub fn webhook(failures: u32, failing: Duration, jitter: f64) -> Option<Duration> {
+    if let Some(seconds) = nth(&WEBHOOK, failures) {
+        return Some(spread(seconds, jitter));
+    }
+    let left = webhook_lifetime().checked_sub(failing).filter(|left| !left.is_zero())?;
+    Some(spread(WEBHOOK.last().copied().unwrap_or(HOUR), jitter).min(left))
+}
+
+/// How long an endpoint may take nothing before it is given up.
+fn webhook_lifetime() -> Duration {
+    Duration::from_secs(WEBHOOK.iter().sum())
 }
 
 /// The wait after the `attempt`-th deferral; the last one repeats until the submission's lifetime ends.
 #[must_use]
 pub fn submission(attempt: u32, jitter: f64) -> Duration {
     spread(nth(&SUBMISSION, attempt).or(SUBMISSION.last().copied()).unwrap_or(HOUR), jitter)
-}
-
-/// The wait before the `attempt`-th search for an uncertain message, or `None` when it is to be sent again.
-#[must_use]
-pub fn reconcile(attempt: u32) -> Option<Duration> {
-    nth(&RECONCILE, attempt).map(Duration::from_secs)
 }
 
 /// The wait after the `attempt`-th failure to file a message, or `None` when it is to be held.
@@ -71,9 +75,28 @@ mod tests {
 
     #[test]
     fn a_webhook_is_tried_for_about_three_days() {
-        let waits: Vec<_> = (1..).map_while(|attempt| webhook(attempt, 0.5)).collect();
-        let hours = waits.iter().sum::<Duration>().as_secs() / HOUR;
-        assert_eq!((waits.len(), hours), (9, 75));
+        for (jitter, tries) in [(0.5, 9), (0.0, 10), (1.0, 9)] {
+            let (mut failing, mut failures) = (Duration::ZERO, 1);
+            while let Some(wait) = webhook(failures, failing, jitter) {
+                failing += wait;
+                failures += 1;
+            }
+            let hours = failing.as_secs() / HOUR;
+            assert_eq!(failures - 1, tries, "{jitter}");
+            assert!((75..=91).contains(&hours), "{jitter}: {hours}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_not_given_up_before_its_time_nor_for_one_event() {
+        let hours = |count| Duration::from_secs(count * HOUR);
+        // Long failing, yet this event has been tried once: the gateway was not running in between.
+        assert!(webhook(1, hours(500), 0.5).is_some());
+        // It takes others: the event that it does not take comes every day.
+        assert_eq!(webhook(10, Duration::ZERO, 0.5), Some(hours(24)));
+        assert_eq!(webhook(1000, hours(1), 0.5), Some(hours(24)));
+        assert_eq!(webhook(10, hours(60), 0.5).map(|wait| wait.as_secs() / HOUR), Some(15));
+        assert_eq!(webhook(10, hours(76), 0.5), None);
     }
 
     #[test]
@@ -89,7 +112,5 @@ mod tests {
     fn what_cannot_be_filed_is_held_after_three_tries() {
         assert!(filing(3).is_some());
         assert_eq!(filing(4), None);
-        assert_eq!(reconcile(4), None);
-        assert_eq!(webhook(0, 0.5), None);
     }
 }

@@ -26,8 +26,17 @@ pub struct Route {
 pub enum RouteTarget {
     /// Files what this user sends a copy of.
     Capture { user: UserId },
+    /// Tells this user, and nobody else, what was decided about the mail that he forwards.
+    Why { user: UserId },
     /// Takes the answers of one participant of one conversation, in which this user takes part without an account.
-    Reply { conversation: ConversationId, participant: Address, user: UserId },
+    Reply {
+        conversation: ConversationId,
+        participant: Address,
+        user: UserId,
+        /// Whom the answers are for when the participant is the user himself; what others answer is for the user.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        counterpart: Option<Address>,
+    },
 }
 
 /// The local part of a capture address: a readable label, then the secret.
@@ -44,6 +53,20 @@ pub fn capture_local_part(label: &str, secret: [u8; 10]) -> String {
 #[must_use]
 pub fn reply_local_part(secret: [u8; 10]) -> String {
     format!("r-{}", letters(secret))
+}
+
+/// What the local part of a capture address ends in where a user asks why.
+const WHY: &str = "+why";
+
+/// The capture address whose owner asks why at this address: `ann-…+why@…` for `ann-…@…`.
+#[must_use]
+pub fn asked_at(address: &Address) -> Option<Address> {
+    let local = address.local();
+    let (owner, end) = local.split_at_checked(local.len().checked_sub(WHY.len())?)?;
+    if owner.is_empty() || !end.eq_ignore_ascii_case(WHY) {
+        return None;
+    }
+    Address::from_parts(owner, address.domain()).ok()
 }
 
 fn letters(secret: [u8; 10]) -> String {
@@ -67,6 +90,22 @@ mod tests {
         assert_eq!(capture_local_part("Ann.Lee", [0; 10]), "annlee-0000000000000000");
         assert_eq!(capture_local_part("…", [255; 10]), "zzzzzzzzzzzzzzzz");
         assert_eq!(reply_local_part([0; 10]).len(), SECRET_LETTERS + 2);
+    }
+
+    #[test]
+    fn a_question_goes_to_a_capture_address_with_why_behind_its_name() {
+        let asked =
+            |text: &str| asked_at(&Address::parse(text).unwrap()).map(|address| address.key().to_owned());
+        assert_eq!(asked("Ann-1+WHY@bcc.example"), Some("ann-1@bcc.example".to_owned()));
+        for other in [
+            "ann-1@bcc.example",
+            "+why@bcc.example",
+            "why@bcc.example",
+            "ann+why-1@bcc.example",
+            "y@b.example",
+        ] {
+            assert_eq!(asked(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! Not here: doing it (`flow::sync`). Servers omit UIDNEXT on SELECT (163.com) or lower it without a new UIDVALIDITY; those
 //! cases are decided here, purely.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::account::{AccountState, Cursor};
+use super::account::{AccountState, Cursor, uid_validity_of};
 
 /// How far a provider's clock may run behind ours before its new mail would be taken for old.
 const CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(2);
@@ -44,7 +44,8 @@ pub enum SyncPlan {
 pub fn plan(cursor: Option<&Cursor>, view: &MailboxView) -> SyncPlan {
     let Some(cursor) = cursor else { return SyncPlan::Baseline };
     // A server without UIDVALIDITY keeps ours: to resync at each look would never end.
-    if view.uid_validity.is_some_and(|validity| validity != 0 && validity != cursor.uid_validity) {
+    let known = uid_validity_of(cursor.uid_validity);
+    if view.uid_validity.is_some_and(|validity| validity != 0 && validity != known) {
         return SyncPlan::Reindex;
     }
     let next = cursor.last_uid.saturating_add(1);
@@ -89,18 +90,23 @@ pub fn resting_state(backfilling: bool, has_mail: bool) -> AccountState {
     }
 }
 
-/// Remembers when an account's UIDs changed.
+/// Remembers when the UIDs of an account's mailboxes changed: each for itself, since a provider that moves an account renews
+/// them all at once.
 #[derive(Debug, Clone, Default)]
-pub struct IdChanges(VecDeque<Timestamp>);
+pub struct IdChanges(BTreeMap<Vec<u8>, VecDeque<Timestamp>>);
 
 impl IdChanges {
-    /// Notes a change. True when there were too many within a day: then leave the account alone for a while.
-    pub fn note(&mut self, now: Timestamp) -> bool {
-        self.0.retain(|at| now.duration_since(*at) < SignedDuration::from_hours(24));
-        self.0.push_back(now);
-        let excess = self.0.len().saturating_sub(ID_CHANGES_A_DAY + 1);
-        self.0.drain(..excess);
-        self.0.len() > ID_CHANGES_A_DAY
+    /// Notes a change. True when the mailbox had too many within a day: then leave the account alone for a while.
+    pub fn note(&mut self, mailbox: &[u8], now: Timestamp) -> bool {
+        self.0.retain(|_, changes| {
+            changes.retain(|at| now.duration_since(*at) < SignedDuration::from_hours(24));
+            !changes.is_empty()
+        });
+        let changes = self.0.entry(mailbox.to_vec()).or_default();
+        changes.push_back(now);
+        let excess = changes.len().saturating_sub(ID_CHANGES_A_DAY + 1);
+        changes.drain(..excess);
+        changes.len() > ID_CHANGES_A_DAY
     }
 }
 
@@ -142,8 +148,18 @@ mod tests {
     #[test]
     fn a_fourth_change_of_uids_within_a_day_is_too_many() {
         let mut changes = IdChanges::default();
-        assert_eq!([0, 10, 20, 30].map(|minute| changes.note(at(minute))), [false, false, false, true]);
-        assert!(!changes.note(at(3 * 24 * 60)));
+        let noted = [0, 10, 20, 30].map(|minute| changes.note(b"INBOX", at(minute)));
+        assert_eq!(noted, [false, false, false, true]);
+        assert!(!changes.note(b"INBOX", at(3 * 24 * 60)));
+    }
+
+    #[test]
+    fn an_account_that_moves_with_all_its_mailboxes_is_not_unstable() {
+        let mut changes = IdChanges::default();
+        let mailboxes: [&[u8]; 5] = [b"INBOX", b"Sent", b"Sent Items", b"Gesendet", b"Outbox"];
+        assert!(mailboxes.iter().all(|mailbox| !changes.note(mailbox, at(0))));
+        changes.note(b"Sent", at(3 * 24 * 60));
+        assert_eq!(changes.0.len(), 1, "what is long ago is forgotten");
     }
 
     #[test]

@@ -119,6 +119,26 @@ pub fn assign(found: &[Found]) -> Assignment {
     }
 }
 
+/// Leaves out of the conversations found those that a hand has parted from where the message belongs: from the one of its
+/// nearest relation, which is the eldest when nothing says which that is. `parted` has each pair in both orders.
+#[must_use]
+pub fn on_one_side(
+    found: &[Found],
+    nearest: Option<ConversationId>,
+    parted: &[(ConversationId, ConversationId)],
+) -> Vec<Found> {
+    let mut found = found.to_vec();
+    // The nearest first, then by age.
+    found.sort_by_key(|found| (Some(found.id) != nearest, found.created_at, found.id));
+    let mut side: Vec<Found> = Vec::with_capacity(found.len());
+    for candidate in found {
+        if !side.iter().any(|member| parted.contains(&(member.id, candidate.id))) {
+            side.push(candidate);
+        }
+    }
+    side
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeSet, HashMap};
@@ -224,6 +244,25 @@ mod tests {
         assert_eq!(assign(&[]), Assignment::Start);
         assert_eq!(assign(&[young, young]), Assignment::Join(id(1)));
         assert_eq!(assign(&[young, old]), Assignment::Merge { keep: id(2), absorb: vec![id(1)] });
+    }
+
+    #[test]
+    fn what_a_hand_has_parted_stays_apart() {
+        let id = |bits| ConversationId::from_uuid(uuid::Uuid::from_u128(bits));
+        let found: Vec<_> =
+            (1..=3).map(|n| Found { id: id(n), created_at: Timestamp::from_second(10).unwrap() }).collect();
+        let both = |one, other| [(id(one), id(other)), (id(other), id(one))];
+        let check = |nearest: Option<u128>, parted: &[(ConversationId, ConversationId)], expect: &[u128]| {
+            let side = on_one_side(&found, nearest.map(id), parted);
+            let expect: Vec<_> = expect.iter().map(|bits| id(*bits)).collect();
+            assert_eq!(side.iter().map(|found| found.id).collect::<Vec<_>>(), expect, "{nearest:?}");
+        };
+        check(Some(2), &[], &[2, 1, 3]);
+        check(Some(2), &both(1, 2), &[2, 3]);
+        check(Some(3), &both(1, 2), &[3, 1]);
+        check(None, &both(1, 2), &[1, 3]);
+        check(Some(9), &both(1, 3), &[1, 2]);
+        check(Some(2), &[both(1, 2), both(2, 3)].concat(), &[2]);
     }
 
     #[test]

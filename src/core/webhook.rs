@@ -18,10 +18,21 @@ pub struct Webhook {
     pub disabled_at: Option<Timestamp>,
     pub disabled_reason: Option<String>,
     pub failing_since: Option<Timestamp>,
+    /// What the last failed post came to, in a word that gives nothing of the network away: `HTTP 500`, `no answer`.
+    pub last_failure: Option<String>,
     pub created_at: Timestamp,
 }
 
+/// What [`Webhook::last_failure`] says before the status of an answer.
+const ANSWERED: &str = "HTTP ";
+
 impl Webhook {
+    /// The status with which the last failed post was answered, if it was.
+    #[must_use]
+    pub fn refusal(&self) -> Option<u16> {
+        self.last_failure.as_deref()?.strip_prefix(ANSWERED)?.parse().ok()
+    }
+
     /// Whether this endpoint wants an event of this type.
     #[must_use]
     pub fn wants(&self, kind: &str) -> bool {

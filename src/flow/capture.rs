@@ -10,9 +10,9 @@ use crate::{
     core::{
         ids::{MessageKey, WorkspaceId},
         inbound::{Door, Intake, fingerprint},
-        route::Route,
+        route::{Route, RouteTarget, asked_at},
     },
-    mail::{Envelope, HeaderBlock, Recipient, ReversePath, loop_mark},
+    mail::{Address, Envelope, HeaderBlock, Recipient, ReversePath, loop_mark},
     smtp::{self, AuthOutcome, Credentials, Reply, SessionInfo},
     store::{self, mint},
 };
@@ -30,6 +30,20 @@ impl MxHandler {
         Self { gateway, routes: Vec::new() }
     }
 
+    /// The live route of an address: one that was made, or a capture address at which its owner asks why.
+    async fn route(&self, address: &Address) -> Result<Option<Route>, store::Error> {
+        let now = super::now();
+        let found = self.gateway.store.live_route(address, now).await?;
+        let Some(capture) = asked_at(address).filter(|_| found.is_none()) else { return Ok(found) };
+        let owner = self.gateway.store.live_route(&capture, now).await?;
+        Ok(owner.and_then(|route| match route.target {
+            RouteTarget::Capture { user } => {
+                Some(Route { address: address.clone(), target: RouteTarget::Why { user }, ..route })
+            }
+            _ => None,
+        }))
+    }
+
     /// Stores the message once for each workspace it is for; all or the sender keeps it.
     async fn take_in(
         &self,
@@ -42,8 +56,10 @@ impl MxHandler {
         for workspace in workspaces(&self.routes) {
             let key = mint();
             let raw = traced(&self.gateway, info, envelope, (key, received_at), message);
-            let routes = self.routes.iter().filter(|route| route.workspace == workspace).cloned().collect();
-            let door = Door::Mx { routes, envelope: envelope.clone(), peer: info.peer.ip().to_string() };
+            let routes: Vec<Route> =
+                self.routes.iter().filter(|route| route.workspace == workspace).cloned().collect();
+            let envelope = own_part(envelope, &routes);
+            let door = Door::Mx { routes, envelope, peer: info.peer.ip().to_string() };
             let intake = Intake { workspace, door, raw, fingerprint };
             let id = self.gateway.store.take_in(intake, key, received_at).await?.id;
             taken = taken.or(Some(id));
@@ -63,6 +79,12 @@ fn workspaces(routes: &[Route]) -> Vec<WorkspaceId> {
     seen
 }
 
+/// The envelope as one workspace may know it: the addresses of others are theirs alone (invariant 14).
+fn own_part(envelope: &Envelope, routes: &[Route]) -> Envelope {
+    let is_own = |recipient: &&Recipient| routes.iter().any(|route| route.address == recipient.address);
+    Envelope { recipients: envelope.recipients.iter().filter(is_own).cloned().collect(), ..envelope.clone() }
+}
+
 impl smtp::Handler for MxHandler {
     async fn mail(&mut self, _info: &SessionInfo, _from: &ReversePath, _declared_size: Option<u64>) -> Reply {
         self.routes.clear();
@@ -70,7 +92,7 @@ impl smtp::Handler for MxHandler {
     }
 
     async fn rcpt(&mut self, _info: &SessionInfo, to: &Recipient) -> Reply {
-        match self.gateway.store.live_route(&to.address, super::now()).await {
+        match self.route(&to.address).await {
             Ok(Some(route)) => {
                 self.routes.push(route);
                 Reply::recipient_ok()
@@ -102,8 +124,7 @@ impl smtp::Handler for MxHandler {
     }
 }
 
-/// The message with our trace field in front. The field never names a recipient: those are addresses that only their
-/// owners may know.
+/// The message with our trace field in front.
 fn traced(
     gateway: &Gateway,
     info: &SessionInfo,
@@ -111,8 +132,8 @@ fn traced(
     (key, now): (MessageKey, Timestamp),
     message: &Bytes,
 ) -> Bytes {
-    let unnamed = Envelope { recipients: Vec::new(), ..envelope.clone() };
-    let field = smtp::received_field(info, &unnamed, &gateway.settings.hostname, &key.to_string(), now);
+    let field =
+        smtp::received_field(info, envelope.smtputf8, &gateway.settings.hostname, &key.to_string(), now);
     [field.as_bytes(), message].concat().into()
 }
 
@@ -127,5 +148,27 @@ pub(super) fn unavailable(error: &store::Error) -> Reply {
     match error {
         store::Error::Full => Reply::no_room(),
         _ => Reply::local_error(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workspace_learns_no_capture_address_of_another() {
+        let address = |text: &str| Address::parse(text).unwrap();
+        let recipients = ["ann-1@bcc.example", "eve-2@bcc.example"].map(|to| Recipient::new(address(to)));
+        let reverse_path = ReversePath::Address(address("ann@acme.example"));
+        let envelope = Envelope { recipients: recipients.to_vec(), ..Envelope::new(reverse_path) };
+        let route = Route {
+            id: mint(),
+            workspace: mint(),
+            address: address("Ann-1@bcc.example"),
+            target: RouteTarget::Capture { user: mint() },
+            expires_at: None,
+        };
+        let own = own_part(&envelope, &[route]);
+        assert_eq!((own.recipients.as_slice(), own.reverse_path), (&recipients[..1], envelope.reverse_path));
     }
 }

@@ -3,26 +3,36 @@
 //! A flow reaches the network first and writes afterwards; it never holds a transaction across a server's answer.
 
 pub mod api_key;
+mod brake;
 mod capture;
+mod copies;
+pub mod erase;
 mod ingest;
+pub mod limits;
 pub mod notify;
+mod policy;
 mod process;
-pub mod relay;
+mod question;
+mod reading;
+mod relay;
+pub mod repair;
 pub mod submit;
 pub mod sync;
 
+pub use brake::LoopBrake;
 pub use capture::MxHandler;
 pub(crate) use ingest::{identity, keys_of_summary, known_people};
+pub use policy::{policy_of, viewer};
 pub use process::{hold_poison, process, repeat};
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     account::ProviderDialer,
     coord::Coord,
-    core::{attribution::OurDomains, policy::Policy},
+    core::attribution::OurDomains,
     queue::Queue,
     store::{self, Store},
     webhook::Poster,
@@ -38,12 +48,15 @@ pub struct Gateway {
     pub webhooks: Poster,
     /// The accounts that this process follows.
     pub followers: sync::Followers,
+    pub brake: LoopBrake,
     pub settings: Arc<Settings>,
 }
 
 /// The operator's settings that flows need, as plain values.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What this node is called where several are at work.
+    pub node: String,
     /// The name we give in EHLO, Received and Message-IDs.
     pub hostname: String,
     pub ours: OurDomains,
@@ -65,14 +78,6 @@ pub struct Settings {
     pub message_bytes_max: u64,
     /// Accounts that this process follows at most.
     pub accounts_max: u32,
-}
-
-impl Gateway {
-    /// The policy of a workspace.
-    #[must_use]
-    pub fn policy(&self) -> Policy {
-        Policy::mailweave()
-    }
 }
 
 /// Why a flow stopped. What to do next is all that differs.
@@ -102,6 +107,12 @@ impl FlowError {
 #[must_use]
 pub fn jitter() -> f64 {
     rand::random()
+}
+
+/// A wait as it is added to a time. One that no time could hold is the longest.
+#[must_use]
+pub(crate) fn signed(wait: Duration) -> SignedDuration {
+    SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)
 }
 
 /// Random bytes for a secret.

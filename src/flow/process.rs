@@ -1,26 +1,30 @@
-//! What happens to a message after its 250: read it once, judge it, file it (docs/flows.md, "Capture" and "Reply").
+//! What happens to a message after its 250: read it once, judge it, file it (docs/flows.md, "Capture" and "Relay").
 //!
 //! Not here: taking it in (`flow::capture`, `flow::submit`) and filing it (`flow::ingest`).
 
+use std::sync::Arc;
+
 use super::{
     FlowError, Gateway,
-    ingest::{self, Announce, Arrival, Ingested, RawBytes},
-    relay, submit,
+    ingest::{self, Announce, Arrival, RawBytes},
+    policy_of, question, reading,
+    relay::{self, Bound},
+    submit::{self, CameTo, Returned},
 };
 use crate::{
     core::{
-        attribution::{self, Attribution, OurDomains},
+        attribution::{self, Attribution, Known},
         decision::{NewDecision, Ruling, Verdict},
-        event::{Event, MessageEvent},
-        ids::MessageKey,
-        inbound::Door,
-        message::{CaptureField, Direction, Parties, Sighting},
-        policy,
+        event::{self, Event, MessageEvent},
+        ids::{MessageKey, UserId},
+        inbound::{Door, Principal},
+        message::{Author, CaptureField, Direction, Parties, Sighting},
+        policy::{self, FileRule, Policy, ThreadStart, settings::Match},
         route::{Route, RouteTarget},
     },
-    mail::{Address, HeaderSummary, Message, Party, ReversePath},
+    mail::{Address, Kind, Message, Party, ReversePath},
     queue::{Leased, Settlement},
-    store::{InboundRow, InboundState, Tx, mint},
+    store::{self, InboundRow, InboundState, SealedBlob, Session, Tx, mint},
 };
 
 /// Files what a listener took in; the job and its effect are settled in one transaction.
@@ -30,11 +34,21 @@ use crate::{
 pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Result<(), FlowError> {
     let row = gateway.store.read(job.workspace).await?.inbound(inbound).await?;
     // Before the transaction begins: everybody else who writes waits for its end.
-    let message = (row.state == InboundState::Pending).then(|| Message::parse(&row.raw));
+    let message = match row.state {
+        InboundState::Pending => Some(reading::read(&row.raw).await),
+        _ => None,
+    };
+    let files = match (&row.door, &message) {
+        (Door::Mx { routes, .. }, Some(message)) => keep_files(gateway, job, &row, (message, routes)).await?,
+        _ => Ok(None),
+    };
     let mut tx = gateway.store.begin(job.workspace).await?;
     if let Some(message) = message {
         match &row.door {
-            Door::Mx { routes, .. } => file_mx(&mut tx, gateway, &row, &message, routes).await?,
+            Door::Mx { routes, envelope, .. } => {
+                let came = (routes.as_slice(), &envelope.reverse_path);
+                take_mx(&mut tx, gateway, (&row, files), &message, came).await?;
+            }
             Door::Submission { order, envelope } => {
                 let accepted = submit::file(
                     &mut tx,
@@ -79,146 +93,337 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
     let mut tx = gateway.store.begin(job.workspace).await?;
     let ruling =
         Ruling { verdict: Verdict::Held, rule: "cannot_be_processed", reason: "It could not be processed." };
-    let decision = NewDecision { ruling, via: "capture", message: None, seen_at: None, hashes: Vec::new() };
-    hold(&mut tx, gateway, inbound, decision).await?;
+    let door = tx.inbound_door(inbound).await?;
+    let user = door.as_ref().and_then(whose);
+    let via = match door {
+        Some(Door::Submission { .. }) => "submission",
+        Some(Door::Mx { routes, .. })
+            if routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. })) =>
+        {
+            "reply"
+        }
+        _ => "capture",
+    };
+    let decision =
+        NewDecision { ruling, via, message: None, seen_at: None, user, written_at: None, hashes: Vec::new() };
+    let policy = policy_of(&mut tx, None).await?;
+    hold(&mut tx, &policy, inbound, decision).await?;
     tx.settle(job, Settlement::Done).await?;
     tx.commit().await?;
     Ok(())
 }
 
+/// What is kept of a captured message instead of its bytes, and the files that are not in it.
+type Cut = (SealedBlob, Vec<(usize, FileRule)>);
+/// None of it when policy keeps no file out; or the ruling by which files keep the message out.
+type Files = Result<Option<Cut>, Ruling>;
+
+async fn keep_files(
+    gateway: &Gateway,
+    job: &Leased,
+    row: &InboundRow,
+    (message, routes): (&Message, &[Route]),
+) -> Result<Files, store::Error> {
+    // An answer goes on to somebody, and that whole.
+    if message.attachments.is_empty() || is_answer(routes) {
+        return Ok(Ok(None));
+    }
+    let (store, workspace) = (&gateway.store, job.workspace);
+    let mut session = store.read(workspace).await?;
+    let user = captured_for(&mut session, routes, message).await?;
+    let policy = policy_of(&mut session, user).await?;
+    drop(session);
+    Ok(match ingest::keep(&policy.settings, message, row.raw.clone()) {
+        Err(ruling) => Err(ruling),
+        Ok(kept) if kept.omitted.is_empty() => Ok(None),
+        Ok(kept) => {
+            let key = store.content_key(workspace, None).await?;
+            Ok(Some((store.seal_blob(workspace, key, &kept.raw).await?, kept.omitted)))
+        }
+    })
+}
+
+/// What came to some addresses of ours, judged.
+struct Judged {
+    /// By which it was judged.
+    policy: Policy,
+    ruling: Ruling,
+    via: &'static str,
+    who: Attribution,
+    known: Known,
+    /// The reply addresses that take it.
+    bound: Vec<Bound>,
+    /// The mail of ours that it reports on.
+    returned: Option<Returned>,
+}
+
+/// Answers what asks, and files the rest.
+async fn take_mx(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    (row, files): (&InboundRow, Files),
+    message: &Message,
+    (routes, reverse_path): (&[Route], &ReversePath),
+) -> Result<(), FlowError> {
+    let (asking, others) = question::part(routes);
+    if !asking.is_empty() {
+        let incoming = question::Incoming { row, message, reverse_path };
+        question::ask(tx, gateway, incoming, (&asking, others.is_empty())).await?;
+    }
+    if others.is_empty() {
+        return Ok(());
+    }
+    file_mx(tx, gateway, (row, files), message, (&others, reverse_path)).await
+}
+
 async fn file_mx(
     tx: &mut Tx,
     gateway: &Gateway,
-    row: &InboundRow,
+    (row, files): (&InboundRow, Files),
     message: &Message,
-    routes: &[Route],
+    (routes, reverse_path): (&[Route], &ReversePath),
 ) -> Result<(), FlowError> {
-    let Door::Mx { envelope, .. } = &row.door else { return Err(FlowError::Obsolete) };
-    let bound = relay::bound(tx, routes).await?;
-    let mut parties = parties(gateway, message);
-    if let Some(bound) = &bound {
-        relay::complete(&mut parties, bound);
-    }
+    let parties = gateway.settings.ours.parties(&message.summary);
     // What is read from here on is what filing changes.
     tx.lock_filing().await?;
-    let known = ingest::known_people(tx, &parties).await?;
-    let who = attribution::attribute(&parties, &known, &gateway.settings.ours);
-    let is_null = envelope.reverse_path == ReversePath::Null;
-    let (ruling, via) = match &bound {
-        // A reply address admits to its conversation, else it is a captured copy.
-        Some(bound) => (judge_reply(&who, &bound.participant), "reply"),
-        None if is_null => (policy::null_reverse_path(), "capture"),
-        None => (judge_capture(gateway, &who, message, routes), "capture"),
-    };
-    if ruling.verdict != Verdict::Synced {
-        return leave(tx, gateway, row, message, (ruling, via)).await;
+    let judged = judge(tx, gateway, (row, message, &parties), (routes, reverse_path)).await?;
+    if judged.ruling.verdict != Verdict::Synced {
+        return leave(tx, (gateway, &judged.policy), row, message, (judged.ruling, judged.via)).await;
     }
-    let arrival = Arrival {
-        key: row.id,
-        message,
-        parties,
-        bytes: RawBytes::Stored { blob: row.blob, size: row.raw.len() },
-        sightings: routes.iter().map(|route| sighting(row.id, route, message)).collect(),
-        received_at: row.received_at,
-        internal_date: None,
-        ruling,
-        via,
-        extra_nodes: Vec::new(),
-        conversation: bound.as_ref().map(|bound| bound.conversation),
-        create_contacts: bound.is_none(),
-        announce: Announce::Now(announcement(via, who.direction)),
-        account: None,
-        known: Some(known),
+    let files = match files {
+        Err(ruling) => return leave(tx, (gateway, &judged.policy), row, message, (ruling, judged.via)).await,
+        Ok(files) => files,
     };
-    let ingested = ingest::ingest(tx, &gateway.settings.ours, &gateway.policy(), arrival).await?;
-    if let (Ingested::Filed(message), Some(bound)) = (&ingested, &bound) {
-        relay::enqueue(tx, message, bound, &envelope.reverse_path).await?;
+    let goes_on = !judged.bound.is_empty() && relay::goes_on(message.kind, reverse_path);
+    let arrival = arrival(gateway, (row, message, parties), routes, (&judged, goes_on), files.as_ref());
+    // Before it is filed: it gets one decision.
+    if goes_on && is_the_crms_own(tx, &arrival).await? {
+        let ruling = policy::sent_already();
+        return leave(tx, (gateway, &judged.policy), row, message, (ruling, judged.via)).await;
     }
-    tx.settle_inbound(row.id, InboundState::Filed, Some(ingested.key())).await?;
+    let key = ingest::ingest(tx, &gateway.settings.ours, &judged.policy, arrival).await?.key();
+    if let Some(returned) = &judged.returned {
+        submit::record_returned(tx, returned, row.received_at).await?;
+    }
+    if goes_on {
+        relay::enqueue(tx, key, &judged.bound, row.received_at).await?;
+    }
+    tx.settle_inbound(row.id, InboundState::Filed, Some(key)).await?;
     Ok(())
 }
 
-fn announcement(via: &str, direction: Direction) -> MessageEvent {
-    if via == "capture" { MessageEvent::Captured } else { ingest::event_for(direction) }
-}
-
-/// What policy says of a copy, by its author and the field that the capture address stood in.
-fn judge_capture(gateway: &Gateway, who: &Attribution, message: &Message, routes: &[Route]) -> Ruling {
-    let field = routes.first().map_or(CaptureField::Bcc, |route| capture_field(&route.address, message));
-    policy::judge_capture(&gateway.policy(), &who.author, field)
-}
-
-/// A reply address takes the answers of the participant it was made for, and of nobody who merely learned it.
-fn judge_reply(who: &Attribution, participant: &Address) -> Ruling {
-    let from = who.author_party.as_ref().map(|party| &party.address);
-    if from == Some(participant) {
-        return Ruling {
-            verdict: Verdict::Synced,
-            rule: "reply_address",
-            reason: "A participant answered to his reply address.",
-        };
+/// What is to be filed, by what was judged of it.
+fn arrival<'a>(
+    gateway: &Gateway,
+    (row, message, mut parties): (&InboundRow, &'a Message, Parties),
+    routes: &[Route],
+    (judged, goes_on): (&Judged, bool),
+    cut: Option<&'a Cut>,
+) -> Arrival<'a> {
+    let Judged { ruling, via, who, known, bound, .. } = judged;
+    let direction = if message.kind == Kind::Bounce {
+        who.direction
+    } else {
+        relay::complete(&mut parties, bound);
+        attribution::attribute(&parties, known, &gateway.settings.ours).direction
+    };
+    let taken = routes.iter().filter(|route| takes(route, bound));
+    Arrival {
+        key: row.id,
+        message,
+        parties,
+        bytes: match cut {
+            Some((sealed, _)) => RawBytes::Sealed(sealed),
+            None => RawBytes::Stored { blob: row.blob, size: row.raw.len() },
+        },
+        omitted: cut.map_or(&[], |(_, omitted)| omitted),
+        sightings: taken.map(|route| sighting(row.id, route, message)).collect(),
+        received_at: row.received_at,
+        internal_date: None,
+        ruling: ruling.clone(),
+        via,
+        extra_nodes: Vec::new(),
+        proven: bound.iter().map(|bound| bound.conversation).collect(),
+        passed_on: None,
+        captured: *via == "capture",
+        copied_for: bound.first().filter(|_| goes_on).map(|bound| bound.user),
+        is_sent: false,
+        announce: announcement((via, goes_on), (&who.author, direction)),
+        account: None,
+        known: Some(known.clone()),
     }
-    Ruling {
-        verdict: Verdict::Held,
-        rule: "reply_from_other_address",
-        reason: "It came to a reply address from somebody other than the participant it belongs to.",
+}
+
+/// Whether it is a copy of what the CRM itself sent: that leaves by its own way, and a copy of it that turns up at a reply
+/// address is for a person to judge.
+async fn is_the_crms_own(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<bool, FlowError> {
+    let Some(original) = ingest::original_of(tx, arrival).await? else { return Ok(false) };
+    let submission = tx.submission(original).await?;
+    Ok(submission.is_some_and(|submission| !matches!(submission.principal, Principal::Participant(_))))
+}
+
+/// A capture address takes every message that is filed, a reply address those of its participant.
+fn takes(route: &Route, bound: &[Bound]) -> bool {
+    matches!(route.target, RouteTarget::Capture { .. })
+        || bound.iter().any(|bound| bound.address == route.address)
+}
+
+/// What a user wrote and we pass on is told of as sent when it was sent.
+fn announcement((via, goes_on): (&str, bool), (author, direction): (&Author, Direction)) -> Announce {
+    match author {
+        Author::User(_) if goes_on => Announce::Later,
+        _ if via == "capture" => Announce::Now(MessageEvent::Captured),
+        _ => Announce::Now(ingest::event_for(direction)),
+    }
+}
+
+/// A reply address admits to its conversation; mail that came to none is a captured copy.
+async fn judge(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    (row, message, parties): (&InboundRow, &Message, &Parties),
+    (routes, reverse_path): (&[Route], &ReversePath),
+) -> Result<Judged, FlowError> {
+    let mut bound = relay::bound(tx, routes).await?;
+    let people: Vec<Address> = parties.addresses().chain(relay::people(&bound)).cloned().collect();
+    let is_answer = is_answer(routes);
+    let user = if is_answer { None } else { captured_for(tx, routes, message).await? };
+    let mut by = policy_of(tx, user).await?;
+    if is_answer {
+        // A reply address knows its participant by each of his addresses.
+        Arc::make_mut(&mut by.settings).matching = Match::All;
+    }
+    let known = ingest::known_among(tx, &people, &by.settings).await?;
+    let who = attribution::attribute(parties, &known, &gateway.settings.ours);
+    let mut returned = None;
+    let (ruling, via) = if is_answer && message.kind == Kind::Bounce {
+        let participants: Vec<Address> = bound.iter().map(|bound| bound.participant.clone()).collect();
+        let report = (&message.summary, row.raw.as_ref());
+        returned = submit::returned(tx, report, CameTo::Participants(&participants)).await?;
+        (policy::delivery_report(), "reply")
+    } else if is_answer {
+        bound.retain(|bound| bound.admits(&who, &known));
+        (judge_answer(gateway, &who, (routes, &bound)).await, "reply")
+    } else if *reverse_path == ReversePath::Null {
+        (policy::null_reverse_path(), "capture")
+    } else {
+        (judge_capture(tx, &by, (&who, parties), message, routes).await?, "capture")
+    };
+    Ok(Judged { policy: by, ruling, via, who, known, bound, returned })
+}
+
+async fn judge_answer(gateway: &Gateway, who: &Attribution, (routes, bound): (&[Route], &[Bound])) -> Ruling {
+    let Some(author) = who.author_party.as_ref().filter(|_| !bound.is_empty()) else {
+        return policy::foreign_answer();
+    };
+    for route in routes.iter().filter(|route| bound.iter().any(|bound| bound.address == route.address)) {
+        if gateway.brake.count(route.id, &author.address).await {
+            return policy::possible_loop();
+        }
+    }
+    policy::answered()
+}
+
+/// What policy says of a copy, by its author and the fields that capture addresses stood in: one that policy allows is enough.
+async fn judge_capture(
+    tx: &mut Tx,
+    by: &Policy,
+    (who, parties): (&Attribution, &Parties),
+    message: &Message,
+    routes: &[Route],
+) -> Result<Ruling, store::Error> {
+    let mut fields = routes.iter().map(|route| capture_field(&route.address, message));
+    let first = fields.next().unwrap_or(CaptureField::Bcc);
+    let allowed = |field: &CaptureField| by.settings.capture_fields.allow(*field);
+    let field = Some(first).filter(allowed).or_else(|| fields.find(allowed)).unwrap_or(first);
+    let thread_known = !by.settings.starts(ThreadStart::Capture) && {
+        let keys = ingest::keys_of_summary(&message.summary, &[], parties, who);
+        !tx.thread_keys_known(&ingest::bytes_of(&keys)).await?.is_empty()
+    };
+    Ok(policy::judge_capture(by, &who.author, field, thread_known))
+}
+
+/// Whether it came to a reply address.
+fn is_answer(routes: &[Route]) -> bool {
+    routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. }))
+}
+
+/// The user whose capture address it came to: its author, if it came to those of several. In whatever order a client names them.
+async fn captured_for(
+    session: &mut Session,
+    routes: &[Route],
+    message: &Message,
+) -> Result<Option<UserId>, store::Error> {
+    let mut users: Vec<UserId> = routes
+        .iter()
+        .filter_map(|route| match route.target {
+            RouteTarget::Capture { user } => Some(user),
+            RouteTarget::Reply { .. } | RouteTarget::Why { .. } => None,
+        })
+        .collect();
+    users.sort_unstable();
+    users.dedup();
+    if let (2.., Some(author)) = (users.len(), message.summary.author()) {
+        let author = session.user_by_address(&author.address).await?.map(|user| user.id);
+        if author.is_some_and(|author| users.contains(&author)) {
+            return Ok(author);
+        }
+    }
+    Ok(users.first().copied())
+}
+
+/// Who handed it in, or to whose address it came; of several the first.
+fn whose(door: &Door) -> Option<UserId> {
+    match door {
+        Door::Submission { order, .. } => Some(order.user),
+        Door::Mx { routes, .. } => routes.first().map(|route| match route.target {
+            RouteTarget::Capture { user } | RouteTarget::Why { user } | RouteTarget::Reply { user, .. } => {
+                user
+            }
+        }),
     }
 }
 
 /// Leaves out what policy skips, and keeps aside what it holds.
 async fn leave(
     tx: &mut Tx,
-    gateway: &Gateway,
+    (gateway, by): (&Gateway, &Policy),
     row: &InboundRow,
     message: &Message,
     (ruling, via): (Ruling, &'static str),
 ) -> Result<(), FlowError> {
-    let hashes = ingest::decision_hashes(tx, &message.summary, &parties(gateway, message)).await?;
-    let decision = NewDecision { ruling, via, message: None, seen_at: None, hashes };
+    let hashes =
+        ingest::decision_hashes(tx, &message.summary, &gateway.settings.ours.parties(&message.summary))
+            .await?;
+    let written_at = Some(ingest::written_at(&message.summary, row.received_at));
+    let user = whose(&row.door);
+    let decision = NewDecision { ruling, via, message: None, seen_at: None, user, written_at, hashes };
     if decision.ruling.verdict == Verdict::Held {
-        return hold(tx, gateway, row.id, decision).await;
+        return hold(tx, by, row.id, decision).await;
     }
-    tx.decide(&decision, ingest::stamp(&gateway.policy()), row.received_at).await?;
+    let id = tx.decide(&decision, ingest::stamp(by), row.received_at).await?;
     tx.settle_inbound(row.id, InboundState::Dropped, None).await?;
+    if tx.is_asked_for(event::MESSAGE_SKIPPED).await? {
+        let rule = decision.ruling.rule.to_owned();
+        tx.announce(&Event::MessageSkipped { decision: id, account: None, rule }, super::now()).await?;
+    }
     Ok(())
 }
 
 /// Keeps a message aside with its reason. `decision` says why; it names the message by the key promised in the 250.
-async fn hold(
-    tx: &mut Tx,
-    gateway: &Gateway,
-    inbound: MessageKey,
-    decision: NewDecision,
-) -> Result<(), FlowError> {
+async fn hold(tx: &mut Tx, by: &Policy, inbound: MessageKey, decision: NewDecision) -> Result<(), FlowError> {
     let (now, reason) = (super::now(), decision.ruling.reason.to_owned());
     let decision = NewDecision { message: Some(inbound), ..decision };
     tx.settle_inbound(inbound, InboundState::Held, None).await?;
-    tx.decide(&decision, ingest::stamp(&gateway.policy()), now).await?;
-    tx.announce(&Event::MessageHeld { message: inbound, reason }, now).await?;
+    let id = tx.decide(&decision, ingest::stamp(by), now).await?;
+    tx.announce(&Event::MessageHeld { message: inbound, decision: Some(id), reason }, now).await?;
     Ok(())
-}
-
-/// Who is on a message: its header's people without our own addresses, which belong in nothing we show or send.
-pub(super) fn parties(gateway: &Gateway, message: &Message) -> Parties {
-    parties_of(&gateway.settings.ours, &message.summary)
-}
-
-/// The same of a header alone.
-pub(super) fn parties_of(ours: &OurDomains, summary: &HeaderSummary) -> Parties {
-    let people = |list: &[Party]| list.iter().filter(|party| !ours.holds(&party.address)).cloned().collect();
-    Parties {
-        from: people(&summary.from),
-        to: people(&summary.to),
-        cc: people(&summary.cc),
-        bcc: people(&summary.bcc),
-        reply_to: people(&summary.reply_to),
-    }
 }
 
 fn sighting(inbound: MessageKey, route: &Route, message: &Message) -> Sighting {
     let recipient = route.address.clone();
     match route.target {
-        RouteTarget::Capture { .. } => {
+        RouteTarget::Capture { .. } | RouteTarget::Why { .. } => {
             let field = capture_field(&recipient, message);
             Sighting::Capture { inbound, recipient, field }
         }

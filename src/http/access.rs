@@ -3,15 +3,14 @@
 //! Runs before a body is read. Not here: which scope a route takes (`route`), and making keys (`keys`).
 //! A workspace of somebody else and one that does not exist cannot be told apart.
 
-use std::sync::Arc;
-
 use axum::{
-    extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
+    extract::{
+        FromRequestParts, MatchedPath, RawPathParams, Request, State, rejection::RawPathParamsRejection,
+    },
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use jiff::SignedDuration;
 use secrecy::ExposeSecret as _;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -19,7 +18,7 @@ use subtle::ConstantTimeEq as _;
 use super::{
     Api,
     problem::Problem,
-    route::{self, BODY_BYTES_MAX, Need, ROUTES, Route},
+    route::{self, Need, ROUTES, Route},
 };
 use crate::{
     core::{
@@ -31,9 +30,6 @@ use crate::{
     store::{self, Session},
 };
 
-/// Knowing when a key was last used to the minute is enough.
-const NOTED_EVERY: SignedDuration = SignedDuration::from_mins(1);
-
 /// A caller in a workspace that he may be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Access {
@@ -41,6 +37,8 @@ pub(super) struct Access {
     pub(super) principal: Principal,
     /// Set when the key is bound to a user: then he acts as that user and no other.
     user: Option<UserId>,
+    /// Whether the key shows him what others see, whatever policy says.
+    is_admin: bool,
 }
 
 impl Access {
@@ -55,6 +53,11 @@ impl Access {
         ))
     }
 
+    /// The user that the key is bound to.
+    pub(super) fn bound_to(&self) -> Option<UserId> {
+        self.user
+    }
+
     /// Whether the caller may act for the whole workspace.
     pub(super) fn act_for_all(&self) -> Result<(), Problem> {
         match self.user {
@@ -66,14 +69,19 @@ impl Access {
     /// Whether the key is still in force, for those who are served for long.
     pub(super) async fn still_holds(&self, session: &mut Session) -> Result<bool, store::Error> {
         match self.principal {
-            Principal::Key(id) => Ok(session.keys().await?.iter().any(|key| key.id == id)),
+            Principal::Key(id) => Ok(session.api_key(id).await?.is_some()),
             Principal::Admin | Principal::Participant(_) => Ok(true),
         }
     }
 
-    /// The workspace, for reading.
-    pub(super) async fn read(&self, api: &Api) -> Result<Session, Problem> {
-        Ok(api.store().read(self.workspace).await?)
+    /// The workspace, for reading: without what is hidden from the user that the key is bound to.
+    pub(super) async fn read(&self, api: &Api) -> Result<Session, store::Error> {
+        let mut session = api.store().read(self.workspace).await?;
+        if let Some(user) = self.user.filter(|_| !self.is_admin) {
+            let viewer = flow::viewer(&mut session, user).await?;
+            session.see_as(viewer);
+        }
+        Ok(session)
     }
 }
 
@@ -98,6 +106,11 @@ impl Permit {
     pub(super) fn of(parts: &Parts) -> Result<Self, Problem> {
         parts.extensions.get().copied().ok_or_else(Problem::internal)
     }
+
+    /// The workspace that the request is for, if it is for one.
+    pub(super) fn workspace(&self) -> Option<WorkspaceId> {
+        self.access.map(|access| access.workspace)
+    }
 }
 
 /// Whose key a request carries.
@@ -110,7 +123,7 @@ enum Caller {
 pub(super) async fn authenticate(
     State(api): State<Api>,
     path: MatchedPath,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -118,29 +131,19 @@ pub(super) async fn authenticate(
         return Ok(no_such_method(path.as_str()));
     };
     let caller = caller(&api, request.headers()).await?;
+    // A path that is no UTF-8 names nothing.
+    let params = params.map_err(|_| Problem::not_found())?;
     let name = params.iter().find(|(key, _)| *key == "ws").map(|(_, value)| value);
     let access = match name {
         Some(name) => Some(enter(&api, &caller, name).await?),
         None => None,
     };
     require(&caller, route.need)?;
-    note_use(&api, &caller);
+    if let Caller::Key(key) = &caller {
+        api_key::note_use(api.store(), key);
+    }
     request.extensions_mut().insert(Permit { route, access });
-    // Large bodies are held whole: few at a time, so that memory stays bounded.
-    let turn = match route.body_bytes_max > BODY_BYTES_MAX && is_large(request.headers()) {
-        true => Some(api.uploads.acquire().await.map_err(|_| Problem::unavailable())?),
-        false => None,
-    };
-    let response = next.run(request).await;
-    drop(turn);
-    Ok(response)
-}
-
-/// Whether a body is longer than most, or does not say how long it is.
-fn is_large(headers: &HeaderMap) -> bool {
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    length.is_none_or(|length| length > BODY_BYTES_MAX)
+    Ok(next.run(request).await)
 }
 
 /// A path that exists, asked for with a method that it does not have (RFC 9110 section 15.5.6).
@@ -189,13 +192,16 @@ async fn enter(api: &Api, caller: &Caller, name: &str) -> Result<Access, Problem
         (Ok(id), Caller::Admin) => {
             api.store().system_read().await?.workspace(id).await?.map(|found| found.id)
         }
+        // No slug holds one, and not every database takes it.
+        (Err(_), _) if name.contains(char::is_control) => None,
         (Err(_), _) => api.store().system_read().await?.workspace_by_slug(name).await?.map(|found| found.id),
     };
     let workspace = found.ok_or_else(Problem::not_found)?;
     match caller {
-        Caller::Admin => Ok(Access { workspace, principal: Principal::Admin, user: None }),
+        Caller::Admin => Ok(Access { workspace, principal: Principal::Admin, user: None, is_admin: true }),
         Caller::Key(key) if key.workspace == workspace => {
-            Ok(Access { workspace, principal: Principal::Key(key.id), user: key.user_id })
+            let (principal, is_admin) = (Principal::Key(key.id), key.allows(Scope::Admin));
+            Ok(Access { workspace, principal, user: key.user_id, is_admin })
         }
         Caller::Key(_) => Err(Problem::not_found()),
     }
@@ -224,27 +230,6 @@ pub(super) fn word(scope: Scope) -> &'static str {
         Scope::Smtp => "smtp",
         Scope::Admin => "admin",
     }
-}
-
-/// Writes down that a key was used, beside the request: a reader does not wait for a writer's turn, and one note at a time
-/// is enough.
-fn note_use(api: &Api, caller: &Caller) {
-    let Caller::Key(key) = caller else { return };
-    let now = flow::now();
-    let recent = key.last_used_at.is_some_and(|used| now.duration_since(used) < NOTED_EVERY);
-    let Some(turn) = Arc::clone(&api.noting).try_acquire_owned().ok().filter(|_| !recent) else { return };
-    let (store, key) = (api.store().clone(), key.clone());
-    tokio::spawn(async move {
-        let noted = async {
-            let mut system = store.system().await?;
-            system.touch_key(&key, now).await?;
-            system.commit().await
-        };
-        if let Err(error) = noted.await {
-            tracing::debug!(error = %error, "the last use of a key could not be noted");
-        }
-        drop(turn);
-    });
 }
 
 #[cfg(test)]

@@ -9,8 +9,12 @@ use utoipa::ToSchema;
 use super::openapi::{AccountStateWord, SecurityWord};
 use crate::{
     core::{
-        account::{Account, AccountError, AccountState, AccountStatus, Endpoint, Progress, Security},
+        account::{
+            Account, AccountError, AccountState, Endpoint, LabelledStatus, Progress, Receipt, Security,
+        },
+        account_cause::Cause,
         ids::{AccountId, UserId},
+        policy::Settings,
     },
     mail::Address,
 };
@@ -31,6 +35,47 @@ pub(super) struct AccountView {
     /// Mail that was at the provider before this is filed without events.
     #[schema(value_type = String, format = DateTime)]
     connected_at: Timestamp,
+    /// What erasing it has removed so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) receipt: Option<ReceiptView>,
+}
+
+/// What erasing an account has removed.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Receipt)]
+pub(super) struct ReceiptView {
+    #[schema(value_type = String, format = DateTime)]
+    requested_at: Timestamp,
+    /// When nothing was left; null while it goes on.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    erased_at: Option<Timestamp>,
+    /// Messages that nobody else had seen.
+    messages: u64,
+    /// Octets of these, as they came.
+    bytes: u64,
+    /// Messages that were seen elsewhere too, and stay.
+    messages_kept: u64,
+    /// Conversations of which nothing was left.
+    conversations: u64,
+    /// Contacts that its mail had made and that nothing else speaks for.
+    contacts: u64,
+    decisions: u64,
+}
+
+impl From<Receipt> for ReceiptView {
+    fn from(receipt: Receipt) -> Self {
+        let Receipt {
+            requested_at,
+            erased_at,
+            messages,
+            bytes,
+            messages_kept,
+            conversations,
+            contacts,
+            decisions,
+        } = receipt;
+        Self { requested_at, erased_at, messages, bytes, messages_kept, conversations, contacts, decisions }
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -56,8 +101,10 @@ struct AuthView {
     kind: &'static str,
 }
 
-impl From<Account> for AccountView {
-    fn from(account: Account) -> Self {
+impl AccountView {
+    /// The account, its status in the words of its user's policy.
+    pub(super) fn new(account: Account, settings: &Settings) -> Self {
+        let status = account.shown_status();
         Self {
             id: account.id,
             user_id: account.user_id,
@@ -65,8 +112,9 @@ impl From<Account> for AccountView {
             imap: account.settings.imap.into(),
             smtp: account.settings.smtp.into(),
             auth: AuthView { kind: "password" },
-            status: account.status.into(),
+            status: settings.labelled(status).into(),
             connected_at: account.connected_at,
+            receipt: None,
         }
     }
 }
@@ -77,10 +125,10 @@ impl From<Account> for AccountView {
 pub(super) struct StatusView {
     #[schema(value_type = AccountStateWord)]
     state: AccountState,
-    /// The state in words to show.
-    label: &'static str,
-    /// `green`, `blue`, `yellow`, `red` or `gray`.
-    color: &'static str,
+    /// The state in words to show, as policy has them.
+    label: String,
+    /// As policy has it; in the presets `green`, `blue`, `yellow`, `red` or `gray`.
+    color: String,
     #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
     /// What happened.
@@ -106,13 +154,12 @@ struct ProgressView {
     total: u64,
 }
 
-impl From<AccountStatus> for StatusView {
-    fn from(status: AccountStatus) -> Self {
-        let (label, color) = words(status.state);
+impl From<LabelledStatus> for StatusView {
+    fn from(LabelledStatus { status, label }: LabelledStatus) -> Self {
         Self {
             state: status.state,
-            label,
-            color,
+            label: label.label,
+            color: label.color,
             since: status.since,
             detail: status.detail,
             advice: status.advice,
@@ -124,25 +171,6 @@ impl From<AccountStatus> for StatusView {
     }
 }
 
-/// The words and colours of the preset `mailweave`.
-fn words(state: AccountState) -> (&'static str, &'static str) {
-    match state {
-        AccountState::Connecting => ("Connecting", "blue"),
-        AccountState::AwaitingFirstMail => ("Waiting for the first mail", "blue"),
-        AccountState::Active => ("Active", "green"),
-        AccountState::Backfilling => ("Reading older mail", "blue"),
-        AccountState::Throttled => ("Slowed down by the provider", "yellow"),
-        AccountState::Error => ("Error", "red"),
-        AccountState::ReauthRequired => ("Log in again", "red"),
-        AccountState::Stopped => ("Stopped", "red"),
-        AccountState::WaitingForQuota => ("Waiting for the limit to lift", "yellow"),
-        AccountState::Paused => ("Paused", "gray"),
-        AccountState::Disconnected => ("Disconnected", "gray"),
-        AccountState::Erasing => ("Being erased", "gray"),
-        AccountState::Erased => ("Erased", "gray"),
-    }
-}
-
 /// One line of the error log.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AccountError)]
@@ -151,6 +179,8 @@ pub(super) struct ErrorView {
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
     code: String,
+    /// The kind of cause, in the words that users of other systems know it by; null of what is no error.
+    title: Option<&'static str>,
     message: String,
     /// What you can do about it.
     advice: String,
@@ -160,6 +190,35 @@ pub(super) struct ErrorView {
 
 impl From<AccountError> for ErrorView {
     fn from(AccountError { at, code, message, advice, count }: AccountError) -> Self {
-        Self { at, code, message, advice, count }
+        let title = Cause::of(&code).map(Cause::text);
+        Self { at, code, title, message, advice, count }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{
+        account::AccountStatus,
+        policy::{Policy, Preset},
+    };
+
+    #[test]
+    fn events_and_the_api_show_a_status_alike() {
+        for state in AccountState::ALL {
+            let status = AccountStatus {
+                state,
+                since: Timestamp::UNIX_EPOCH,
+                detail: Some("It broke.".into()),
+                advice: (state == AccountState::Error).then(|| "Mend it.".into()),
+                last_synced_at: Some(Timestamp::UNIX_EPOCH),
+                last_checked_at: None,
+                next_attempt_at: Some(Timestamp::UNIX_EPOCH),
+                progress: (state == AccountState::Backfilling).then_some(Progress { done: 1, total: 2 }),
+            };
+            let status = Policy::of_preset(Preset::default_preset()).settings.labelled(status);
+            let told = status.data();
+            assert_eq!(serde_json::to_value(StatusView::from(status)).unwrap(), told);
+        }
     }
 }

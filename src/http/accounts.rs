@@ -1,33 +1,41 @@
-//! The users' own accounts at their providers: connected, looked after and disconnected here.
+//! The users' own accounts at their providers: connected, shown and changed here.
 //!
-//! Not here: talking to a provider. The worker does, and what it meets is read in the account's status and error log.
+//! Not here: pausing and disconnecting them (`account_life`), and talking to a provider. The worker does, and what it meets is read in the account's status and error log.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use axum::{Json, extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
 use super::{
     Api,
     access::Access,
     account_input::{AuthInput, EndpointInput, passwords_only},
+    account_life,
     account_view::{AccountView, ErrorView, StatusView},
-    body::{Input, Parameters, PathId},
+    body::{Input, Nothing, Parameters, PathId},
     keys::require_user,
     once::{Answer, Stop},
     openapi::AccountStateWord,
     page::{self, Limit, List},
     problem::Problem,
+    users::ALIASES_MAX,
 };
 use crate::{
     core::{
-        account::{Account, AccountSettings, AccountState, AccountStatus, Credentials},
-        event::{AccountEvent, Event},
+        account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials},
         ids::{AccountId, Id as _, UserId},
+        policy::{Settings, settings::ConnectRole},
     },
-    flow,
+    flow::{self, Gateway},
     mail::Address,
-    store::{AccountFilter, PageKey, Tx, mint},
+    store::{AccountFilter, PageKey, Session, Tx, mint},
 };
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -37,7 +45,6 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(status))
         .routes(routes!(errors))
         .routes(routes!(sync))
-        .routes(routes!(disconnect))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -69,7 +76,16 @@ impl NewAccount {
         let now = flow::now();
         let status = connecting(now);
         Ok((
-            Account { id: mint(), user_id: self.user_id, email, settings, status, connected_at: now },
+            Account {
+                id: mint(),
+                user_id: self.user_id,
+                email,
+                settings,
+                status,
+                sending_refused: None,
+                connected_at: now,
+                generation: 0,
+            },
             credentials,
         ))
     }
@@ -83,7 +99,7 @@ fn own_address(api: &Api, email: Address) -> Result<Address, Problem> {
 }
 
 /// Nothing is known yet but that the worker is to log in.
-fn connecting(since: jiff::Timestamp) -> AccountStatus {
+pub(super) fn connecting(since: jiff::Timestamp) -> AccountStatus {
     AccountStatus {
         state: AccountState::Connecting,
         since,
@@ -96,19 +112,51 @@ fn connecting(since: jiff::Timestamp) -> AccountStatus {
     }
 }
 
-/// Connect an account. The answer comes before the first login: read the status, or wait for `account.connected`.
+/// Connect an account. Its address becomes one of the user's own. The answer comes before the first login: read the status, or wait for `account.connected`. One more
+/// than there may be is in `waiting_for_quota`, and is connected by itself when there is a place.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts", tag = "accounts", operation_id = "create_account",
     request_body = NewAccount, responses((status = 201, body = AccountView)))]
 async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>) -> Result<Response, Stop> {
-    let (account, credentials) = input.value.check(&api).await?;
+    let (mut account, credentials) = input.value.check(&api).await?;
     access.act_as(account.user_id)?;
     let mut work = input.stamp.begin(&api, &access).await?;
     require_user(&mut work, "user_id", account.user_id).await?;
+    require_role(&mut work, &access, account.user_id).await?;
     work.insert_account(&account, &credentials).await?;
+    // Filing before users, as whoever files takes them.
+    work.lock_filing().await?;
+    own_address_of(&mut work, &access, &account).await?;
+    flow::limits::seat(&mut work, &mut account, None).await?;
     let id = account.id;
-    let response = work.finish(Answer::created(&AccountView::from(account))).await?;
+    let shown = shown(&mut work, account).await?;
+    let response = work.finish(Answer::created(&shown)).await?;
     api.look_now(id);
     Ok(response)
+}
+
+/// Whether policy lets the caller connect an account of this user.
+async fn require_role(session: &mut Session, access: &Access, user: UserId) -> Result<(), Problem> {
+    let settings = flow::policy_of(session, Some(user)).await?.settings;
+    let refused = match (&settings.connect_role, access.bound_to()) {
+        (ConnectRole::OnlySelf, None) => true,
+        // A key that is bound to a user acts as that user.
+        (ConnectRole::OnlySelf, Some(_)) | (ConnectRole::Roles(_), None) => false,
+        (ConnectRole::Roles(roles), Some(bound)) => {
+            !session.user(bound).await?.is_some_and(|user| roles.contains(&user.role))
+        }
+    };
+    if refused {
+        let detail = "The policy does not let this key connect an account of this user.";
+        let advice = "See connect_role in the user's policy: \"self\" wants a key that is bound to him.";
+        return Err(Problem::forbidden(detail, advice));
+    }
+    Ok(())
+}
+
+/// An account with its status in the words of its user's policy.
+pub(super) async fn shown(session: &mut Session, account: Account) -> Result<AccountView, Problem> {
+    let settings = flow::policy_of(session, Some(account.user_id)).await?.settings;
+    Ok(AccountView::new(account, &settings))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -136,16 +184,27 @@ async fn list(
 ) -> Result<Json<List<AccountView>>, Problem> {
     let page = page::page(query.limit, query.cursor.as_deref())?;
     let filter = AccountFilter { user: query.user_id, state: query.state };
-    let rows = access.read(&api).await?.accounts(&page, &filter).await?;
+    let mut session = access.read(&api).await?;
+    let rows = session.accounts(&page, &filter).await?;
+    let mut policies: HashMap<UserId, Arc<Settings>> = HashMap::new();
+    for row in &rows {
+        if let Entry::Vacant(entry) = policies.entry(row.user_id) {
+            entry.insert(flow::policy_of(&mut session, Some(row.user_id)).await?.settings);
+        }
+    }
     let key = |row: &Account| PageKey { at: row.connected_at, id: row.id.uuid() };
-    Ok(List::page(rows, query.limit, key, AccountView::from))
+    let view = |row: Account| {
+        let settings = policies.get(&row.user_id).expect("each row's user was asked for");
+        AccountView::new(row, settings)
+    };
+    Ok(List::page(rows, query.limit, key, view))
 }
 
-async fn find(api: &Api, access: &Access, id: AccountId) -> Result<Account, Problem> {
-    access.read(api).await?.account(id).await?.ok_or_else(Problem::not_found)
+pub(super) async fn find(session: &mut Session, id: AccountId) -> Result<Account, Problem> {
+    session.account(id).await?.ok_or_else(Problem::not_found)
 }
 
-/// Show an account.
+/// Show an account. Of one that is being erased, or was, `receipt` says what was removed.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/accounts/{id}", tag = "accounts", operation_id = "get_account",
     responses((status = 200, body = AccountView)))]
 async fn show(
@@ -153,7 +212,11 @@ async fn show(
     access: Access,
     PathId(id): PathId<AccountId>,
 ) -> Result<Json<AccountView>, Problem> {
-    Ok(Json(find(&api, &access, id).await?.into()))
+    let mut session = access.read(&api).await?;
+    let account = find(&mut session, id).await?;
+    let mut view = shown(&mut session, account).await?;
+    view.receipt = session.receipt(id).await?.map(Into::into);
+    Ok(Json(view))
 }
 
 /// How an account is doing.
@@ -164,21 +227,42 @@ async fn status(
     access: Access,
     PathId(id): PathId<AccountId>,
 ) -> Result<Json<StatusView>, Problem> {
-    Ok(Json(find(&api, &access, id).await?.status.into()))
+    let mut session = access.read(&api).await?;
+    let account = find(&mut session, id).await?;
+    Ok(Json(shown(&mut session, account).await?.status))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Paging {
+    /// 1 to 200; 50 when left out.
+    #[serde(default)]
+    #[param(value_type = Option<u32>)]
+    limit: Limit,
+    cursor: Option<String>,
 }
 
 /// The error log, latest first: one line for each kind of error.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/accounts/{id}/errors", tag = "accounts",
-    operation_id = "list_account_errors", responses((status = 200, body = List<ErrorView>)))]
+    operation_id = "list_account_errors", params(Paging), responses((status = 200, body = List<ErrorView>)))]
 async fn errors(
     State(api): State<Api>,
     access: Access,
     PathId(id): PathId<AccountId>,
+    Parameters(query): Parameters<Paging>,
 ) -> Result<Json<List<ErrorView>>, Problem> {
     let mut session = access.read(&api).await?;
     session.account(id).await?.ok_or_else(Problem::not_found)?;
     let errors = session.account_errors(id).await?;
-    Ok(List::whole(errors.into_iter().map(ErrorView::from).collect()))
+    List::cut(errors, (query.limit, query.cursor.as_deref()), place, ErrorView::from)
+}
+
+/// A line has no id of its own: its code is unique within the log.
+fn place(error: &AccountError) -> PageKey {
+    let mut id = [0; 16];
+    blake3::Hasher::new().update(error.code.as_bytes()).finalize_xof().fill(&mut id);
+    PageKey { at: error.at, id: Uuid::from_bytes(id) }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -191,8 +275,13 @@ struct AccountPatch {
     auth: Option<AuthInput>,
 }
 
-/// Give an account a new address, new servers or a new login, without disconnecting it. A disconnected account is connected
-/// again by a new login.
+/// Give an account a new address, new servers or a new login, without disconnecting it. A new host needs the login in the
+/// same request. A disconnected account is connected again by a new login; a paused one stays paused.
+///
+/// A new address with a new login is another mailbox: from now on its mail is followed and no longer that of the former, what
+/// lies there already is read as when an account is connected. With a key of the workspace the address becomes one of the
+/// user's own, unless somebody else has it. Another host or user name may be another mailbox too: what lies there is compared,
+/// and what is not known is read.
 #[utoipa::path(patch, path = "/v1/workspaces/{ws}/accounts/{id}", tag = "accounts",
     operation_id = "update_account", request_body = AccountPatch, responses((status = 200, body = AccountView)))]
 async fn change(
@@ -201,7 +290,7 @@ async fn change(
     PathId(id): PathId<AccountId>,
     input: Input<AccountPatch>,
 ) -> Result<Json<AccountView>, Problem> {
-    let old = find(&api, &access, id).await?;
+    let old = find(&mut access.read(&api).await?, id).await?;
     access.act_as(old.user_id)?;
     let AccountPatch { email, imap, smtp, auth } = input.value;
     let imap = match imap {
@@ -215,33 +304,101 @@ async fn change(
     let email = email.map(|email| own_address(&api, email)).transpose()?;
     let credentials = auth.map(AuthInput::check).transpose()?;
     let mut tx = api.store().begin(access.workspace).await?;
-    let mut account = tx.account(id).await?.ok_or_else(Problem::not_found)?;
-    if !account.status.state.is_worked() && credentials.is_none() {
-        require_login(account.status.state)?;
+    let mut account = tx.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
+    account_life::require_not_erased(account.status.state)?;
+    if credentials.is_some() {
+        require_role(&mut tx, &access, account.user_id).await?;
     }
+    let old_settings = account.settings.clone();
+    let old_email = account.email.clone();
     account.email = email.unwrap_or(account.email);
     account.settings.imap = imap.unwrap_or(account.settings.imap);
     account.settings.smtp = smtp.unwrap_or(account.settings.smtp);
+    if credentials.is_none() {
+        require_login(account.status.state)?;
+        require_login_for_new_hosts(&old_settings, &account.settings)?;
+    }
     tx.update_account_settings(id, &account.email, &account.settings).await?;
+    account.sending_refused = None;
+    let is_renamed = old_email.key() != account.email.key();
+    if is_renamed {
+        tx.lock_filing().await?;
+        own_address_of(&mut tx, &access, &account).await?;
+    }
     if let Some(credentials) = &credentials {
+        if is_renamed {
+            move_to(&mut tx, &mut account).await?;
+        } else if may_be_another(&mut tx, &account, (&old_settings, credentials)).await? {
+            tx.begin_generation(id).await?;
+        }
         tx.replace_credentials(id, credentials).await?;
     }
-    restart(&mut tx, &mut account).await?;
+    if matches!(account.status.state, AccountState::Paused | AccountState::WaitingForQuota) {
+        tx.fence_account(id).await?;
+    } else {
+        restart(&mut tx, &api.gateway, &mut account).await?;
+    }
+    let shown = shown(&mut tx, account).await?;
     tx.commit().await?;
     api.look_now(id);
-    Ok(Json(account.into()))
+    Ok(Json(shown))
+}
+
+/// Makes an account's address one of its user's own: what he writes by it is his, and he is no stranger in what is written to it.
+/// Only where the workspace asks for it: who acts as himself alone does not decide who he is. One that is known as somebody
+/// else's is not his.
+pub(super) async fn own_address_of(tx: &mut Tx, access: &Access, account: &Account) -> Result<(), Problem> {
+    if access.act_for_all().is_err() {
+        return Ok(());
+    }
+    let (users, contacts) = tx.people_among(std::slice::from_ref(&account.email)).await?;
+    let user = tx.user_to_change(account.user_id).await?;
+    let is_free = users.is_empty() && contacts.is_empty();
+    if let Some(mut user) = user.filter(|user| is_free && user.aliases.len() < ALIASES_MAX) {
+        user.aliases.push(account.email.clone());
+        tx.update_user(&user).await?;
+    }
+    Ok(())
+}
+
+/// Has another mailbox followed from now on.
+async fn move_to(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
+    account.connected_at = flow::now();
+    account.status.last_checked_at = None;
+    tx.move_account(account.id, account.connected_at).await?;
+    Ok(())
+}
+
+/// Whether a new login may lead to another mailbox: at another host, or of another user there. Of an account that was
+/// disconnected nobody knows any more whose it was.
+async fn may_be_another(
+    tx: &mut Tx,
+    account: &Account,
+    (old, new): (&AccountSettings, &Credentials),
+) -> Result<bool, Problem> {
+    let Credentials::Password { username, .. } = new;
+    let was = match tx.credentials(account.id).await {
+        Ok(was) => was,
+        Err(error) if error.is_lasting() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let is_same = was.is_some_and(|Credentials::Password { username: was, .. }| was == *username);
+    Ok(!is_same || old.imap.host != account.settings.imap.host)
+}
+
+/// The stored login goes to the hosts it was given for and to no other: whoever may change accounts could else have it sent
+/// to a host of his own, and read what no answer shows.
+fn require_login_for_new_hosts(old: &AccountSettings, new: &AccountSettings) -> Result<(), Problem> {
+    if old.imap.host == new.imap.host && old.smtp.host == new.smtp.host {
+        return Ok(());
+    }
+    Err(Problem::invalid("auth", "A new host needs the login in the same request.")
+        .advice("Send auth as well."))
 }
 
 /// What was disconnected or refused by the provider has no login left that could work.
 fn require_login(state: AccountState) -> Result<(), Problem> {
-    let lost = matches!(
-        state,
-        AccountState::Disconnected
-            | AccountState::ReauthRequired
-            | AccountState::Erasing
-            | AccountState::Erased
-    );
-    if lost {
+    if matches!(state, AccountState::Disconnected | AccountState::ReauthRequired) {
         return Err(
             Problem::invalid("auth", "The account has no login that works.").advice("Send auth as well.")
         );
@@ -250,24 +407,26 @@ fn require_login(state: AccountState) -> Result<(), Problem> {
 }
 
 /// Has the worker begin anew with what was changed: whoever works the account now writes nothing more.
-async fn restart(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
-    let AccountStatus { last_synced_at, last_checked_at, .. } = account.status;
+pub(super) async fn restart(tx: &mut Tx, gateway: &Gateway, account: &mut Account) -> Result<(), Problem> {
+    let AccountStatus { state: was, last_synced_at, last_checked_at, .. } = account.status;
     account.status = AccountStatus { last_synced_at, last_checked_at, ..connecting(flow::now()) };
     tx.set_account_status(account.id, &account.status).await?;
+    flow::limits::seat(tx, account, Some(was)).await?;
     tx.fence_account(account.id).await?;
+    account.sending_refused = None;
+    tx.refuse_sending(account.id, None).await?;
+    // What was held while nobody could log in goes out now.
+    flow::submit::release_held(tx, gateway, Some(account.user_id)).await?;
     Ok(())
 }
-
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 #[derive(Serialize, ToSchema)]
 struct Looking {
     status: StatusView,
 }
 
-/// Look for new mail now, without waiting for the next poll.
+/// Look for new mail now, without waiting for the next poll, and compare what the server has with what was taken note of.
+/// `GET …/completeness` tells what was found.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts/{id}/sync", tag = "accounts",
     operation_id = "sync_account", responses((status = 202, body = Looking)))]
 async fn sync(
@@ -276,81 +435,15 @@ async fn sync(
     PathId(id): PathId<AccountId>,
     input: Input<Nothing>,
 ) -> Result<Response, Stop> {
-    let Nothing {} = input.value;
     let mut work = input.stamp.begin(&api, &access).await?;
     let account = work.account(id).await?.ok_or_else(Problem::not_found)?;
     access.act_as(account.user_id)?;
     if !account.status.state.is_worked() {
-        let advice = "Connect it again: PATCH the account with auth.";
-        return Err(
-            Problem::conflict("account_not_connected", "The account is not connected.", advice).into()
-        );
+        return Err(account_life::not_worked(account.status.state).into());
     }
-    let response = work.finish(Answer::accepted(&Looking { status: account.status.into() })).await?;
+    let status = shown(&mut work, account).await?.status;
+    let response = work.finish(Answer::accepted(&Looking { status })).await?;
     api.look_now(id);
+    flow::sync::compare_now(&api.gateway.coord, id);
     Ok(response)
-}
-
-/// What becomes of the mail that came through the account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum History {
-    Keep,
-    Erase,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Disconnection {
-    history: History,
-}
-
-/// Disconnect an account: its login is forgotten and it is asked no more. What it brought stays (`keep`).
-#[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts/{id}/disconnect", tag = "accounts",
-    operation_id = "disconnect_account", request_body = Disconnection, responses((status = 200, body = AccountView)))]
-async fn disconnect(
-    State(api): State<Api>,
-    access: Access,
-    PathId(id): PathId<AccountId>,
-    input: Input<Disconnection>,
-) -> Result<Response, Stop> {
-    let mut work = input.stamp.begin(&api, &access).await?;
-    let mut account = work.account(id).await?.ok_or_else(Problem::not_found)?;
-    access.act_as(account.user_id)?;
-    if input.value.history == History::Erase {
-        let refused = Problem::invalid("history", "This release cannot erase what an account brought.");
-        return Err(refused.advice("Use \"keep\"; DELETE on the workspace erases everything in it.").into());
-    }
-    if account.status.state != AccountState::Disconnected {
-        forget(&mut work, &mut account).await?;
-    }
-    let response = work.finish(Answer::ok(&AccountView::from(account))).await?;
-    api.look_now(id);
-    Ok(response)
-}
-
-async fn forget(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
-    let now = flow::now();
-    account.status = AccountStatus {
-        state: AccountState::Disconnected,
-        since: now,
-        detail: None,
-        advice: Some("Connect it again with a new login when it is wanted.".into()),
-        next_attempt_at: None,
-        progress: None,
-        ..account.status.clone()
-    };
-    tx.set_account_status(account.id, &account.status).await?;
-    // The key stays, since it seals the account's mail too; the login itself goes.
-    let nothing = Credentials::Password { username: String::new(), password: String::new().into() };
-    tx.replace_credentials(account.id, &nothing).await?;
-    tx.fence_account(account.id).await?;
-    let event = Event::Account {
-        what: AccountEvent::Disconnected,
-        account: account.id,
-        state: AccountState::Disconnected,
-        detail: None,
-    };
-    tx.announce(&event, now).await?;
-    Ok(())
 }

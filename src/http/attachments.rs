@@ -5,7 +5,7 @@
 use axum::{
     extract::{FromRequestParts, State},
     http::{HeaderMap, HeaderValue, header, request::Parts},
-    response::IntoResponse,
+    response::Response,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -13,8 +13,9 @@ use super::{
     Api,
     access::Access,
     body::{self, PathId},
-    messages,
+    download::{self, NAMELESS, SMALL_BYTES_MAX, disposition},
     problem::Problem,
+    stored_message,
 };
 use crate::{
     core::ids::{AttachmentId, MessageKey},
@@ -42,8 +43,6 @@ const SAFE_TYPES: [&str; 17] = [
     "video/webm",
 ];
 const OCTETS: &str = "application/octet-stream";
-/// The name of a file that has none.
-const NAMELESS: &str = "attachment";
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(download))
@@ -69,72 +68,44 @@ async fn download(
     access: Access,
     PathId(id): PathId<MessageKey>,
     PathAttachment(attachment): PathAttachment,
-) -> Result<impl IntoResponse, Problem> {
-    let mut session = access.read(&api).await?;
-    let message = messages::find(&mut session, id).await?;
+) -> Result<Response, Problem> {
+    let message = stored_message::find(&mut access.read(&api).await?, id).await?;
     let found = message.attachments.into_iter().find(|summary| summary.id == attachment);
     let summary = found.ok_or_else(Problem::not_found)?;
-    let turn = api.readers.acquire().await.map_err(|_| Problem::unavailable())?;
-    let raw = session.blob(message.blob).await?;
+    if summary.skipped.is_some() {
+        return Err(Problem::not_found()
+            .code("attachment_skipped")
+            .detail("Policy kept this attachment out of the CRM.")
+            .advice("Ask the user for it: the mail in his own mailbox has it."));
+    }
+    let place = match summary.size > SMALL_BYTES_MAX {
+        true => Some(api.downloads.wait(access.workspace).await?),
+        false => None,
+    };
+    let reading = api.readers.wait(access.workspace).await?;
+    let raw = stored_message::content(&api, access.workspace, message.blob).await?;
     let index = usize::try_from(summary.index).map_err(|_| Problem::internal())?;
-    let content = tokio::task::spawn_blocking(move || Message::attachment_bytes(&raw, index)).await;
-    drop(turn);
+    let content = tokio::task::spawn_blocking(move || {
+        let content = Message::attachment_bytes(&raw, index);
+        // Given back when the work ends, also when nobody waits for it any more.
+        drop((raw, reading));
+        content
+    });
+    let content = content.await;
     let content = content.map_err(|_| Problem::internal())?.ok_or_else(Problem::not_found)?;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(told_type(&summary.content_type)));
     headers.insert(header::CONTENT_DISPOSITION, disposition(summary.filename.as_deref().unwrap_or(NAMELESS)));
-    Ok((headers, content))
+    Ok(download::answer(headers, content, place))
 }
 
 fn told_type(content_type: &str) -> &'static str {
     SAFE_TYPES.iter().find(|safe| content_type.eq_ignore_ascii_case(safe)).copied().unwrap_or(OCTETS)
 }
 
-/// `Content-Disposition` of a file to be saved (RFC 6266), its name in the plain form for all and in the extended form
-/// (RFC 8187) for those whose name is not ASCII.
-pub(super) fn disposition(filename: &str) -> HeaderValue {
-    let plain: String = filename
-        .chars()
-        .map(|c| if c.is_ascii_graphic() && !"\"\\%/;".contains(c) || c == ' ' { c } else { '_' })
-        .collect();
-    let plain = if plain.trim().is_empty() { NAMELESS } else { plain.trim() };
-    let mut value = format!("attachment; filename=\"{plain}\"");
-    if plain != filename {
-        value.push_str("; filename*=UTF-8''");
-        for byte in filename.bytes() {
-            if byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&byte) {
-                value.push(char::from(byte));
-            } else {
-                value.push_str(&format!("%{byte:02X}"));
-            }
-        }
-    }
-    HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("attachment"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn check(filename: &str, want: &str) {
-        assert_eq!(disposition(filename).to_str().unwrap(), want);
-    }
-
-    #[test]
-    fn file_names_cannot_leave_their_quotes() {
-        check("plan.pdf", "attachment; filename=\"plan.pdf\"");
-        check(
-            "Plán č. 1.pdf",
-            "attachment; filename=\"Pl_n _. 1.pdf\"; filename*=UTF-8''Pl%C3%A1n%20%C4%8D.%201.pdf",
-        );
-        check("a\"; x=\"b", "attachment; filename=\"a__ x=_b\"; filename*=UTF-8''a%22%3B%20x%3D%22b");
-        check(
-            "a\r\nSet-Cookie: b",
-            "attachment; filename=\"a__Set-Cookie: b\"; filename*=UTF-8''a%0D%0ASet-Cookie%3A%20b",
-        );
-        check("", "attachment; filename=\"attachment\"; filename*=UTF-8''");
-    }
 
     #[test]
     fn what_could_run_is_told_as_octets() {

@@ -9,12 +9,12 @@ use axum::{
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use futures_util::StreamExt as _;
-use serde::de::DeserializeOwned;
+use futures_util::{Stream, StreamExt as _};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::{access::Permit, once::Stamp, problem::Problem};
+use super::{Api, access::Permit, once::Stamp, places::Place, problem::Problem, route::BODY_BYTES_MAX};
 
 /// Objects and lists within each other; ours have four.
 const DEPTH_MAX: usize = 64;
@@ -22,9 +22,19 @@ const DEPTH_MAX: usize = 64;
 const PARSED_HERE_BYTES_MAX: usize = 256 * 1024;
 /// How long a body may pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Octets a second that a body brings on the whole, and how long it may be slower.
+const RATE_MIN: u64 = 8 * 1024;
+const SLOW_MAX: Duration = Duration::from_secs(30);
+/// The same of a large body while other large ones wait for a place: 50 MiB then take under four minutes, and a handful of
+/// slow connections deny nobody else's.
+const RATE_MIN_WANTED: u64 = 256 * 1024;
+/// How often it is looked whether any do; several times while one waits.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How much more of a body that is too large is read before it is answered, in octets, and how long that may take.
 const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(10);
+/// Who sends nothing for this long listens.
+const LINGER_PAUSE: Duration = Duration::from_secs(2);
 /// Longest query string, in octets.
 const QUERY_BYTES_MAX: usize = 8 * 1024;
 
@@ -32,27 +42,33 @@ const QUERY_BYTES_MAX: usize = 8 * 1024;
 pub(super) struct Input<T> {
     pub(super) value: T,
     pub(super) stamp: Stamp,
+    /// Of a large body, until the request is served.
+    _place: Option<Place>,
 }
 
-impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Input<T> {
+/// The body of a request that says all in its path: none, or an empty object.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Api> for Input<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let permit = Permit::of(&parts)?;
-        let bytes = read(body, &parts.headers, permit.route.body_bytes_max).await?;
+        let (bytes, place) = read(api, &parts, body).await?;
         let stamp = Stamp::of(&parts, &bytes)?;
         // A request that says nothing needs no body.
         if bytes.is_empty() {
-            return Ok(Self { value: from_slice(b"{}")?, stamp });
+            return Ok(Self { value: from_slice(b"{}")?, stamp, _place: place });
         }
         require_type(&parts.headers, "application/json")?;
         if bytes.len() <= PARSED_HERE_BYTES_MAX {
-            return Ok(Self { value: from_slice(&bytes)?, stamp });
+            return Ok(Self { value: from_slice(&bytes)?, stamp, _place: place });
         }
         // Long enough to hold up everything else on this thread.
         let value = tokio::task::spawn_blocking(move || from_slice(&bytes)).await;
-        Ok(Self { value: value.map_err(|_| Problem::internal())??, stamp })
+        Ok(Self { value: value.map_err(|_| Problem::internal())??, stamp, _place: place })
     }
 }
 
@@ -60,41 +76,80 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for In
 pub(super) struct Lines {
     pub(super) bytes: Bytes,
     pub(super) stamp: Stamp,
+    /// Of a large body, until the request is served.
+    _place: Option<Place>,
 }
 
-impl<S: Send + Sync> FromRequest<S> for Lines {
+impl FromRequest<Api> for Lines {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let permit = Permit::of(&parts)?;
         require_type(&parts.headers, "application/x-ndjson")?;
-        let bytes = read(body, &parts.headers, permit.route.body_bytes_max).await?;
+        let (bytes, place) = read(api, &parts, body).await?;
         let stamp = Stamp::of(&parts, &bytes)?;
-        Ok(Self { bytes, stamp })
+        Ok(Self { bytes, stamp, _place: place })
     }
 }
 
-/// Reads a body of at most this many octets.
-async fn read(body: Body, headers: &HeaderMap, bytes_max: usize) -> Result<Bytes, Problem> {
-    let declared =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+/// Reads a body of at most as many octets as the route takes. A large one is held whole, and needs a place before it is.
+async fn read(api: &Api, parts: &Parts, body: Body) -> Result<(Bytes, Option<Place>), Problem> {
+    let permit = Permit::of(parts)?;
+    let bytes_max = permit.route.body_bytes_max;
+    let declared = parts.headers.get(header::CONTENT_LENGTH);
+    let declared = declared.and_then(|value| value.to_str().ok()?.parse::<usize>().ok()).unwrap_or_default();
     let mut chunks = body.into_data_stream();
-    if declared.is_some_and(|length| length > bytes_max) {
+    if declared > bytes_max {
         discard(chunks, bytes_max + LINGER_BYTES_MAX).await;
         return Err(Problem::too_large(bytes_max));
     }
-    let mut bytes = Vec::with_capacity(declared.unwrap_or_default());
-    while let Some(chunk) = timeout(PAUSE_MAX, chunks.next()).await.map_err(|_| incomplete())? {
-        let chunk = chunk.map_err(|_| incomplete())?;
+    let (mut bytes, mut place, mut length) = (Vec::new(), None, declared);
+    let started = Instant::now();
+    loop {
+        if length > BODY_BYTES_MAX && place.is_none() {
+            place = match wait_for_place(api, permit).await {
+                Ok(place) => Some(place),
+                Err(problem) => {
+                    discard(chunks, LINGER_BYTES_MAX).await;
+                    return Err(problem);
+                }
+            };
+            bytes.reserve_exact(length - bytes.len());
+        }
+        let Some(chunk) = next(&mut chunks, (bytes.len(), started), place.as_ref()).await? else { break };
         if bytes.len() + chunk.len() > bytes_max {
             drop(bytes);
             discard(chunks, LINGER_BYTES_MAX).await;
             return Err(Problem::too_large(bytes_max));
         }
         bytes.extend_from_slice(&chunk);
+        length = length.max(bytes.len());
     }
-    Ok(bytes.into())
+    Ok((bytes.into(), place))
+}
+
+async fn wait_for_place(api: &Api, permit: Permit) -> Result<Place, Problem> {
+    api.uploads.wait(permit.workspace().ok_or_else(Problem::internal)?).await
+}
+
+/// The next piece of a body that has brought so many octets since it began; `None` at its end.
+async fn next(
+    chunks: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin),
+    (received, started): (usize, Instant),
+    place: Option<&Place>,
+) -> Result<Option<Bytes>, Problem> {
+    let paused = Instant::now();
+    loop {
+        let rate = if place.is_some_and(Place::is_wanted) { RATE_MIN_WANTED } else { RATE_MIN };
+        let earned = Duration::from_secs(received as u64 / rate);
+        let late = (SLOW_MAX + earned).saturating_sub(started.elapsed());
+        let left = late.min(PAUSE_MAX.saturating_sub(paused.elapsed()));
+        match timeout(left.min(LOOK_EVERY), chunks.next()).await {
+            Ok(chunk) => return chunk.transpose().map_err(|_| incomplete()),
+            Err(_) if left <= LOOK_EVERY => return Err(incomplete()),
+            Err(_) => {}
+        }
+    }
 }
 
 fn incomplete() -> Problem {
@@ -106,7 +161,7 @@ fn incomplete() -> Problem {
 async fn discard(mut chunks: BodyDataStream, bytes_max: usize) {
     let reading = async {
         let mut left = bytes_max;
-        while let Some(Ok(chunk)) = chunks.next().await {
+        while let Ok(Some(Ok(chunk))) = timeout(LINGER_PAUSE, chunks.next()).await {
             match left.checked_sub(chunk.len()) {
                 Some(rest) => left = rest,
                 None => return,
@@ -219,6 +274,9 @@ fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let mut fields = Map::new();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty())
     {
+        if value.contains(char::is_control) {
+            return Err(Problem::invalid(name, "It holds control characters."));
+        }
         if fields.insert(name.clone().into_owned(), Value::String(value.into_owned())).is_some() {
             return Err(Problem::invalid(name, "The parameter is given twice."));
         }
@@ -246,15 +304,23 @@ pub(super) async fn path_param<T: std::str::FromStr, S: Send + Sync>(
 ) -> Result<T, Problem> {
     let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| Problem::not_found())?;
     let text = params.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
+    // No id holds a control character, and not every database takes one.
+    let text = text.filter(|text| !text.contains(char::is_control));
     text.and_then(|text| text.parse().ok()).ok_or_else(Problem::not_found)
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream;
     use serde::Deserialize;
 
     use super::*;
-    use crate::{core::ids::ContactId, http::page::Limit, mail::Address};
+    use crate::{
+        core::ids::{ContactId, WorkspaceId},
+        http::{page::Limit, places::Places},
+        mail::Address,
+        store::mint,
+    };
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -305,6 +371,45 @@ mod tests {
         assert!(!problem.detail.contains("hunter2"), "{}", problem.detail);
     }
 
+    /// How long a large body that brings so many octets a second may go on; `None` when it may for an hour.
+    async fn lasts(octets: usize, is_wanted: bool) -> Option<Duration> {
+        let places = Places::new(1, 1);
+        let place = places.wait(mint::<WorkspaceId>()).await.unwrap();
+        let others = tokio::spawn(async move {
+            if !is_wanted {
+                return;
+            }
+            loop {
+                drop(places.wait(mint::<WorkspaceId>()).await);
+            }
+        });
+        tokio::task::yield_now().await;
+        let dripping = stream::unfold((), |()| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok(Bytes::from(vec![b' '; octets])), ()))
+        });
+        let (mut body, mut received, started) = (Box::pin(dripping), 0, Instant::now());
+        while started.elapsed() < Duration::from_secs(3600) {
+            match next(&mut body, (received, started), Some(&place)).await {
+                Ok(chunk) => received += chunk.unwrap().len(),
+                Err(_) => {
+                    others.abort();
+                    return Some(started.elapsed());
+                }
+            }
+        }
+        None
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_keeps_its_place_only_while_nobody_waits_for_one() {
+        const KIB: usize = 1024;
+        assert_eq!(lasts(16 * KIB, false).await, None);
+        assert!(lasts(4 * KIB, false).await.unwrap() < Duration::from_secs(90));
+        assert!(lasts(16 * KIB, true).await.unwrap() < Duration::from_secs(40));
+        assert_eq!(lasts(512 * KIB, true).await, None);
+    }
+
     #[test]
     fn depth_is_bounded_whatever_stands_in_texts() {
         let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
@@ -334,6 +439,8 @@ mod tests {
             ("contact_id=con_1", "contact_id"),
             ("q=1", "q"),
             ("limit=1&limit=2", "limit"),
+            ("contact_id=%00", "contact_id"),
+            ("limit=1%0a", "limit"),
         ] {
             assert_eq!(from_query::<Filter>(query).unwrap_err().param.as_deref(), Some(param), "{query}");
         }

@@ -4,7 +4,7 @@
 //! an import holds nobody up; with an `Idempotency-Key` each group is done once, and a repeated import goes on where the
 //! first was cut off. Not here: checking one contact (`contacts`).
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Json, body::Bytes, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -13,7 +13,7 @@ use super::{
     Api,
     access::Access,
     body::{self, Lines},
-    contacts::{NewContact, replacing, require_references},
+    contacts::{self, NewContact, References, replaced, replacing},
     once::{self, Answer, Stamp},
     problem::Problem,
 };
@@ -25,6 +25,10 @@ use crate::{
 
 /// Lines written in one transaction: few enough that others hardly wait.
 const GROUP_LINES: usize = 200;
+/// Lines of one import: each group of them is a transaction, and with an `Idempotency-Key` an answer that is kept.
+const LINES_MAX: usize = 100_000;
+/// Longest line, in octets: four times what a contact's metadata may have.
+const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Lines that are reported as wrong, in all; the counts go on.
 const ERRORS_MAX: usize = 1000;
 
@@ -70,26 +74,27 @@ impl Imported {
 }
 
 /// Import contacts, a line of JSON each (`application/x-ndjson`), in the form in which one is added. A contact with the same
-/// `external_id` is replaced; without one, the contact that has the address as its primary one.
+/// `external_id` is replaced, or the one with this primary address that has none yet; without an `external_id`, the contact that
+/// has the address as its primary one.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/contacts/import", tag = "contacts",
     operation_id = "import_contacts",
     request_body(content = String, content_type = "application/x-ndjson", description = "A contact a line."),
     responses((status = 200, body = Imported)))]
 async fn import(State(api): State<Api>, access: Access, lines: Lines) -> Result<Json<Imported>, Problem> {
-    let numbered: Vec<(u64, &[u8])> = (1..)
-        .zip(lines.bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii))
-        .filter(|(_, line)| !line.is_empty())
-        .collect();
+    check_count(&lines.bytes)?;
+    let mut numbered = numbered(&lines.bytes);
     let mut imported = Imported::default();
-    for (number, group) in numbered.chunks(GROUP_LINES).enumerate() {
+    for number in 0.. {
+        // One group at a time: a list of all lines may be far larger than the body.
+        let group: Vec<_> = numbered.by_ref().take(GROUP_LINES).collect();
+        if group.is_empty() {
+            break;
+        }
         let stamp = lines.stamp.part(number);
-        let part = match import_group(&api, &access, &stamp, group).await {
-            // Somebody else added one of them at the same moment: now it is there to be replaced.
-            Err(problem)
-                if problem.status == StatusCode::CONFLICT && problem.code != "idempotency_mismatch" =>
-            {
-                import_group(&api, &access, &stamp, group).await?
-            }
+        let group = read_group(&api, group).await?;
+        let part = match import_group(&api, &access, &stamp, &group).await {
+            // Somebody else added or deleted one of them at the same moment: now that is seen.
+            Err(problem) if was_overtaken(&problem) => import_group(&api, &access, &stamp, &group).await?,
             part => part?,
         };
         imported.add(part);
@@ -97,11 +102,54 @@ async fn import(State(api): State<Api>, access: Access, lines: Lines) -> Result<
     Ok(Json(imported))
 }
 
+/// Refuses an import of too many lines before the first of them is written.
+fn check_count(bytes: &[u8]) -> Result<(), Problem> {
+    let ends = bytes.iter().filter(|byte| **byte == b'\n').count();
+    let unended = usize::from(bytes.last().is_some_and(|last| *last != b'\n'));
+    if ends + unended <= LINES_MAX {
+        return Ok(());
+    }
+    let problem = Problem::invalid("body", format!("An import has at most {LINES_MAX} lines."));
+    Err(problem.advice("Send it in several requests."))
+}
+
+/// The lines that hold anything, with their numbers.
+fn numbered(bytes: &Bytes) -> impl Iterator<Item = (u64, Bytes)> + Send {
+    (1..)
+        .zip(bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii))
+        .filter(|(_, line)| !line.is_empty())
+        .map(|(number, line)| (number, bytes.slice_ref(line)))
+}
+
+fn was_overtaken(problem: &Problem) -> bool {
+    let overtaken = [StatusCode::CONFLICT, StatusCode::NOT_FOUND].contains(&problem.status);
+    overtaken && problem.code != "idempotency_mismatch"
+}
+
+/// A line and what it says, or what is wrong with it.
+type Line = (u64, Result<Contact, Problem>);
+
+/// Reads lines before the transaction begins, on a thread of their own: whoever writes meanwhile does not wait for JSON.
+async fn read_group(api: &Api, group: Vec<(u64, Bytes)>) -> Result<Vec<Line>, Problem> {
+    let api = api.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        group.into_iter().map(|(number, line)| (number, read_line(&api, &line))).collect()
+    });
+    reading.await.map_err(|_| Problem::internal())
+}
+
+fn read_line(api: &Api, line: &[u8]) -> Result<Contact, Problem> {
+    if line.len() > LINE_BYTES_MAX {
+        return Err(Problem::invalid("body", format!("The line is longer than {LINE_BYTES_MAX} bytes.")));
+    }
+    body::from_slice::<NewContact>(line)?.check(api, CreatedBy::Import)
+}
+
 async fn import_group(
     api: &Api,
     access: &Access,
     stamp: &Stamp,
-    group: &[(u64, &[u8])],
+    group: &[Line],
 ) -> Result<Imported, Problem> {
     let mut tx = api.store().begin(access.workspace).await?;
     if let Some(request) = stamp.request() {
@@ -115,10 +163,15 @@ async fn import_group(
         }
     }
     let mut imported = Imported::default();
-    for (line, json) in group {
-        match import_line(api, &mut tx, json).await? {
-            Ok(true) => imported.created += 1,
-            Ok(false) => imported.updated += 1,
+    let contacts: Vec<&Contact> = group.iter().filter_map(|(_, read)| read.as_ref().ok()).collect();
+    let references = References::of(&mut tx, &contacts).await?;
+    for (line, read) in group {
+        match read.as_ref().map_err(Problem::clone).and_then(|contact| {
+            references.require(contact)?;
+            Ok(contact)
+        }) {
+            Ok(contact) if write(&mut tx, contact).await? => imported.created += 1,
+            Ok(_) => imported.updated += 1,
             Err(problem) => imported.fail(*line, &problem),
         }
     }
@@ -130,40 +183,27 @@ async fn import_group(
     Ok(imported)
 }
 
-/// Writes one line: true when the contact is new. The inner problem is the line's own; the outer one ends the import.
-async fn import_line(api: &Api, tx: &mut Tx, json: &[u8]) -> Result<Result<bool, Problem>, Problem> {
-    let read = body::from_slice::<NewContact>(json).and_then(|new| new.check(api, CreatedBy::Import));
-    let contact = match read {
-        Ok(contact) => contact,
-        Err(problem) => return Ok(Err(problem)),
+/// Writes one contact. True when it is new.
+async fn write(tx: &mut Tx, contact: &Contact) -> Result<bool, Problem> {
+    let Some(old) = known(tx, contact).await? else {
+        contacts::add(tx, contact).await?;
+        return Ok(true);
     };
-    if let Err(problem) = require_references(tx, &contact).await {
-        // A reference that leads nowhere is the line's fault; a store out of reach is not.
-        return if problem.status.is_server_error() { Err(problem) } else { Ok(Err(problem)) };
-    }
-    match known(tx, &contact).await? {
-        Some(old) => {
-            // A line without the CRM's id says nothing about it.
-            let external_id = contact.external_id.clone().or_else(|| old.external_id.clone());
-            let contact = Contact { external_id, ..replacing(old, contact) };
-            tx.update_contact(&contact, flow::now()).await?;
-        }
-        None => {
-            tx.insert_contact(&contact).await?;
-            return Ok(Ok(true));
-        }
-    }
-    Ok(Ok(false))
+    // A line without the CRM's id says nothing about it.
+    let external_id = contact.external_id.clone().or_else(|| old.external_id.clone());
+    let contact = Contact { external_id, ..replacing(old, contact.clone()) };
+    tx.update_contact(&contact, flow::now()).await?;
+    Ok(false)
 }
 
 async fn known(tx: &mut Tx, contact: &Contact) -> Result<Option<Contact>, Problem> {
-    if let Some(id) = &contact.external_id {
-        return Ok(tx.contact_by_external_id(id).await?);
+    if contact.external_id.is_some() {
+        return Ok(replaced(tx, contact).await?);
     }
     let addresses = [contact.email.clone()];
     let found = tx.contacts_among(&addresses, AddressMatch::Primary).await?.remove(&contact.email);
     match found {
-        Some(found) => Ok(tx.contact(found.contact).await?),
+        Some(found) => Ok(tx.contact_to_change(found.contact).await?),
         None => Ok(None),
     }
 }

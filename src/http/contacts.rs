@@ -2,14 +2,15 @@
 //!
 //! Not here: who becomes a contact by writing or being written to (`core::policy`), and importing many (`contact_import`).
 
+use std::collections::HashSet;
+
 use axum::{
     Json,
     extract::{FromRequestParts, State},
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -18,8 +19,8 @@ use super::{
     Api,
     access::Access,
     body::{self, Input, Parameters, PathId},
+    contact_view::{ContactView, OneContact},
     field::{self, Patch},
-    keys::require_user,
     message_view::{MessageView, Reader},
     once::{Answer, Stop},
     openapi::CreatedByWord,
@@ -28,12 +29,13 @@ use super::{
 };
 use crate::{
     core::{
+        event::{ContactEvent, Event},
         ids::{ContactId, Id as _, UserId},
         people::{Contact, CreatedBy},
     },
     flow,
     mail::Address,
-    store::{self, ContactFilter, PageKey, Session, mint},
+    store::{self, ContactFilter, PageKey, Session, Tx, mint},
 };
 
 /// Addresses of one contact besides the first.
@@ -50,49 +52,6 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(put, show_by_external_id))
         .routes(routes!(show, change, delete))
         .routes(routes!(timeline))
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = Contact)]
-pub(super) struct ContactView {
-    #[schema(value_type = String)]
-    id: ContactId,
-    /// The primary address.
-    #[schema(value_type = String, format = Email)]
-    email: Address,
-    name: Option<String>,
-    #[schema(value_type = Vec<String>)]
-    other_emails: Vec<Address>,
-    #[schema(value_type = Option<String>)]
-    assigned_user_id: Option<UserId>,
-    /// The CRM's own id.
-    external_id: Option<String>,
-    /// A deal's additional people.
-    #[schema(value_type = Vec<String>)]
-    related_contact_ids: Vec<ContactId>,
-    #[schema(value_type = Object)]
-    metadata: Value,
-    #[schema(value_type = CreatedByWord)]
-    created_by: CreatedBy,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-}
-
-impl From<Contact> for ContactView {
-    fn from(contact: Contact) -> Self {
-        Self {
-            id: contact.id,
-            email: contact.email,
-            name: contact.name,
-            other_emails: contact.other_emails,
-            assigned_user_id: contact.assigned_user_id,
-            external_id: contact.external_id,
-            related_contact_ids: contact.related_contact_ids,
-            metadata: contact.metadata,
-            created_by: contact.created_by,
-            created_at: contact.created_at,
-        }
-    }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -162,28 +121,64 @@ fn checked(api: &Api, contact: Contact) -> Result<Contact, Problem> {
     Ok(contact)
 }
 
-/// Whom a contact refers to must be of the workspace.
-pub(super) async fn require_references(session: &mut Session, contact: &Contact) -> Result<(), Problem> {
-    if let Some(user) = contact.assigned_user_id {
-        require_user(session, "assigned_user_id", user).await?;
-    }
-    for (index, id) in contact.related_contact_ids.iter().enumerate() {
-        if session.contact(*id).await?.is_none() {
-            let param = format!("related_contact_ids[{index}]");
-            return Err(Problem::invalid(param, "There is no such contact in this workspace."));
-        }
-    }
-    Ok(())
+/// Those whom some contacts refer to and who are of the workspace.
+pub(super) struct References {
+    users: HashSet<UserId>,
+    contacts: HashSet<ContactId>,
 }
 
-/// Add a contact.
+impl References {
+    /// Looks all of them up at once, however many contacts there are.
+    pub(super) async fn of(session: &mut Session, referring: &[&Contact]) -> Result<Self, store::Error> {
+        let users: Vec<_> = referring.iter().filter_map(|contact| contact.assigned_user_id).collect();
+        let contacts: Vec<_> =
+            referring.iter().flat_map(|contact| &contact.related_contact_ids).copied().collect();
+        Ok(Self {
+            users: session.users_present(&users).await?,
+            contacts: session.contacts_present(&contacts).await?,
+        })
+    }
+
+    /// Whom a contact refers to must be of the workspace.
+    pub(super) fn require(&self, contact: &Contact) -> Result<(), Problem> {
+        if contact.assigned_user_id.is_some_and(|user| !self.users.contains(&user)) {
+            let detail = "There is no such user in this workspace.";
+            return Err(Problem::invalid("assigned_user_id", detail));
+        }
+        match contact.related_contact_ids.iter().position(|id| !self.contacts.contains(id)) {
+            None => Ok(()),
+            Some(index) => {
+                let param = format!("related_contact_ids[{index}]");
+                Err(Problem::invalid(param, "There is no such contact in this workspace."))
+            }
+        }
+    }
+}
+
+async fn require_references(session: &mut Session, contact: &Contact) -> Result<(), Problem> {
+    References::of(session, &[contact]).await?.require(contact)
+}
+
+/// Writes a new contact and tells of it.
+pub(super) async fn add(tx: &mut Tx, contact: &Contact) -> Result<(), store::Error> {
+    tx.insert_contact(contact).await?;
+    let event = Event::Contact {
+        what: ContactEvent::Created,
+        contact: contact.id,
+        email: contact.email.clone(),
+        message: None,
+    };
+    tx.announce(&event, flow::now()).await.map(drop)
+}
+
+/// Add a contact. Several may have one address: the first created answers for it.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/contacts", tag = "contacts", operation_id = "create_contact",
     request_body = NewContact, responses((status = 201, body = ContactView)))]
 async fn create(State(api): State<Api>, access: Access, input: Input<NewContact>) -> Result<Response, Stop> {
     let contact = input.value.check(&api, CreatedBy::Api)?;
     let mut work = input.stamp.begin(&api, &access).await?;
     require_references(&mut work, &contact).await?;
-    work.insert_contact(&contact).await?;
+    add(&mut work, &contact).await?;
     work.finish(Answer::created(&ContactView::from(contact))).await
 }
 
@@ -222,14 +217,15 @@ async fn list(
 
 /// Show a contact.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/contacts/{id}", tag = "contacts", operation_id = "get_contact",
-    responses((status = 200, body = ContactView)))]
+    responses((status = 200, body = OneContact)))]
 async fn show(
     State(api): State<Api>,
     access: Access,
     PathId(id): PathId<ContactId>,
-) -> Result<Json<ContactView>, Problem> {
-    let contact = access.read(&api).await?.contact(id).await?;
-    contact.map(|contact| Json(contact.into())).ok_or_else(Problem::not_found)
+) -> Result<Json<OneContact>, Problem> {
+    let mut session = access.read(&api).await?;
+    let contact = session.contact(id).await?;
+    OneContact::read(&mut session, contact).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -290,7 +286,7 @@ async fn change(
     input: Input<ContactPatch>,
 ) -> Result<Json<ContactView>, Problem> {
     let mut tx = api.store().begin(access.workspace).await?;
-    let old = tx.contact(id).await?.ok_or_else(Problem::not_found)?;
+    let old = tx.contact_to_change(id).await?.ok_or_else(Problem::not_found)?;
     let contact = input.value.apply(&api, old)?;
     require_references(&mut tx, &contact).await?;
     tx.update_contact(&contact, flow::now()).await?;
@@ -325,17 +321,19 @@ impl<S: Send + Sync> FromRequestParts<S> for ExternalId {
 
 /// Show the contact with the CRM's own id.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/contacts/by-external-id/{external_id}", tag = "contacts",
-    operation_id = "get_contact_by_external_id", responses((status = 200, body = ContactView)))]
+    operation_id = "get_contact_by_external_id", responses((status = 200, body = OneContact)))]
 async fn show_by_external_id(
     State(api): State<Api>,
     access: Access,
     ExternalId(id): ExternalId,
-) -> Result<Json<ContactView>, Problem> {
-    let contact = access.read(&api).await?.contact_by_external_id(&id).await?;
-    contact.map(|contact| Json(contact.into())).ok_or_else(Problem::not_found)
+) -> Result<Json<OneContact>, Problem> {
+    let mut session = access.read(&api).await?;
+    let contact = session.contact_by_external_id(&id).await?;
+    OneContact::read(&mut session, contact).await
 }
 
-/// Add or replace the contact with the CRM's own id. What is left out is cleared.
+/// Add or replace the contact with the CRM's own id. What is left out is cleared. When no contact has the id, the one that has
+/// the address as its primary one and no id of the CRM's yet (a captured message made it, say) gets it, and stays what it was.
 #[utoipa::path(put, path = "/v1/workspaces/{ws}/contacts/by-external-id/{external_id}", tag = "contacts",
     operation_id = "upsert_contact", request_body = NewContact,
     responses((status = 200, body = ContactView), (status = 201, body = ContactView)))]
@@ -388,10 +386,7 @@ impl From<Upsert> for Problem {
 
 async fn upsert(api: &Api, access: &Access, contact: Contact) -> Result<(StatusCode, Contact), Upsert> {
     let mut tx = api.store().begin(access.workspace).await?;
-    let old = match &contact.external_id {
-        Some(id) => tx.contact_by_external_id(id).await?,
-        None => None,
-    };
+    let old = replaced(&mut tx, &contact).await?;
     require_references(&mut tx, &contact).await?;
     let put = match old {
         Some(old) => {
@@ -400,12 +395,21 @@ async fn upsert(api: &Api, access: &Access, contact: Contact) -> Result<(StatusC
             (StatusCode::OK, contact)
         }
         None => {
-            tx.insert_contact(&contact).await?;
+            add(&mut tx, &contact).await?;
             (StatusCode::CREATED, contact)
         }
     };
     tx.commit().await?;
     Ok(put)
+}
+
+/// The contact that one with an id of the CRM's takes the place of.
+pub(super) async fn replaced(tx: &mut Tx, contact: &Contact) -> Result<Option<Contact>, store::Error> {
+    let Some(id) = &contact.external_id else { return Ok(None) };
+    match tx.contact_to_replace(id).await? {
+        Some(old) => Ok(Some(old)),
+        None => tx.contact_to_adopt(&contact.email).await,
+    }
 }
 
 /// The new contact in the place of the old one.
@@ -437,5 +441,5 @@ async fn timeline(
     let mut session = access.read(&api).await?;
     session.contact(id).await?.ok_or_else(Problem::not_found)?;
     let rows = session.timeline(id, &page).await?;
-    Reader::new(&api, &mut session).page(rows, query.limit).await
+    Reader::new(&api, session).page(rows, query.limit).await
 }

@@ -1,7 +1,7 @@
 //! Conversations: the messages that belong together.
 //!
 //! An id that was merged away keeps answering, with `merged_into`. Not here: finding what belongs together
-//! (`core::threading`).
+//! (`core::threading`), and putting conversations right by hand (`repairs`).
 
 use axum::{Json, extract::State};
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ use crate::{
         ids::{ContactId, ConversationId, Id as _, UserId},
         message::Conversation,
     },
-    store::{ConversationFilter, PageKey, Session},
+    store::{ConversationFilter, Page, PageKey, Session},
 };
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -31,7 +31,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Conversation)]
-struct ConversationView {
+pub(super) struct ConversationView {
     #[schema(value_type = String)]
     id: ConversationId,
     subject: Option<String>,
@@ -46,7 +46,7 @@ struct ConversationView {
     /// The conversation that stands for this one since they were merged; everything else here is that one's.
     #[schema(value_type = Option<String>)]
     merged_into: Option<ConversationId>,
-    /// A conversation that this one names but has no right to join.
+    /// A conversation that this one names but has no right to join, or that it was split from.
     #[schema(value_type = Option<String>)]
     related_to: Option<ConversationId>,
 }
@@ -95,13 +95,38 @@ async fn list(
 ) -> Result<Json<List<ConversationView>>, Problem> {
     let page = page::page(query.limit, query.cursor.as_deref())?;
     let filter = ConversationFilter { contact: query.contact_id, user: query.user_id, subject: query.q };
-    let rows = access.read(&api).await?.conversations(&page, &filter).await?;
+    let mut session = access.read(&api).await?;
+    let rows = match filter.subject.is_some() || filter.user.is_some() || session.hides() {
+        true => {
+            drop(session);
+            search(&api, &access, page, filter).await?
+        }
+        false => session.conversations(&page, &filter).await?,
+    };
     let key = |row: &Conversation| PageKey { at: row.last_message_at, id: row.id.uuid() };
     Ok(List::page(rows, query.limit, key, ConversationView::from))
 }
 
+/// Reads a list for which many conversations may have to be looked at. It runs to its end also when its caller is gone,
+/// since the database does: until then it has its place.
+async fn search(
+    api: &Api,
+    access: &Access,
+    page: Page,
+    filter: ConversationFilter,
+) -> Result<Vec<Conversation>, Problem> {
+    let place = api.searches.wait(access.workspace).await?;
+    let mut session = access.read(api).await?;
+    let searching = tokio::spawn(async move {
+        let found = session.conversations(&page, &filter).await;
+        drop((session, place));
+        found
+    });
+    Ok(searching.await.map_err(|_| Problem::internal())??)
+}
+
 /// A conversation as callers see it: one that was merged shows what stands for it now, under its own id.
-async fn find(session: &mut Session, id: ConversationId) -> Result<Conversation, Problem> {
+pub(super) async fn find(session: &mut Session, id: ConversationId) -> Result<Conversation, Problem> {
     let found = session.conversation(id).await?.ok_or_else(Problem::not_found)?;
     if found.merged_into.is_none() {
         return Ok(found);
@@ -146,5 +171,5 @@ async fn messages(
     let page = page::page(query.limit, query.cursor.as_deref())?;
     let mut session = access.read(&api).await?;
     let rows = session.conversation_messages(id, &page).await?;
-    Reader::new(&api, &mut session).page(rows, query.limit).await
+    Reader::new(&api, session).page(rows, query.limit).await
 }

@@ -63,8 +63,8 @@ impl From<Decision> for DecisionView {
             reason: decision.reason,
             preset: decision.preset,
             policy_version: decision.policy_version,
-            message_id: decision.message,
-            account_id: decision.account,
+            message_id: decision.message_id,
+            account_id: decision.account_id,
             via: decision.via,
         }
     }
@@ -78,6 +78,10 @@ struct Listing {
     #[serde(default, deserialize_with = "message_id")]
     #[param(value_type = Option<String>)]
     rfc822_message_id: Option<MessageId>,
+    /// The Message-ID of the mail itself: of mail that only names it, nothing is listed.
+    #[serde(default, deserialize_with = "message_id")]
+    #[param(value_type = Option<String>)]
+    own_message_id: Option<MessageId>,
     /// An address in From, To, Cc or Bcc.
     #[param(value_type = Option<String>)]
     address: Option<Address>,
@@ -99,7 +103,8 @@ fn message_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Messa
     MessageId::parse(&text).map(Some).ok_or_else(|| de::Error::custom("not a Message-ID"))
 }
 
-/// List decisions, newest first.
+/// List decisions, newest first. A key that is bound to a user is told of all that was filed, and of what was not only what
+/// came to the user's own accounts and addresses.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/decisions", tag = "decisions", operation_id = "list_decisions",
     params(Listing), responses((status = 200, body = List<DecisionView>)))]
 async fn list(
@@ -114,10 +119,13 @@ async fn list(
     let id = query.rfc822_message_id.as_ref().map(|id| hasher.hash(id.as_str()));
     let address = query.address.as_ref().map(|address| hasher.hash(address.key()));
     let filter = DecisionFilter {
-        hashes: [id, address].into_iter().flatten().collect(),
+        hashes: id.into_iter().collect(),
+        address,
+        own_id: query.own_message_id.as_ref().map(|id| hasher.hash(id.as_str())),
         account: query.account_id,
         verdict: query.verdict,
         message: query.message_id,
+        told: access.bound_to(),
     };
     let rows = session.decisions(&page, &filter).await?;
     let key = |row: &Decision| PageKey { at: row.at, id: row.id.uuid() };

@@ -37,6 +37,8 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 const EVENTS_AT_ONCE: u32 = 100;
 /// How long a stream relies on being woken: other nodes' events are found by looking.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a stream rests after a look: commits of all workspaces wake it, and each look takes a connection to the database.
+const LOOK_REST: Duration = Duration::from_millis(100);
 /// A comment keeps proxies from closing a quiet stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How often the key is looked at again: a revoked one follows the journal no longer than this.
@@ -81,11 +83,10 @@ async fn follow(
         (None, None) => session.last_seq().await?,
     };
     drop(session);
-    let woken = api.store().announced();
+    let looks = Looks::new(api.store().announced());
     let until = Instant::now() + STREAM_LASTS;
-    let check_at = Instant::now() + CHECK_EVERY;
-    let waiting = VecDeque::new();
-    let follower = Follower { api, access, types, after, until, woken, waiting, check_at, _place: place };
+    let (waiting, check_at) = (VecDeque::new(), Instant::now() + CHECK_EVERY);
+    let follower = Follower { api, access, types, after, until, looks, waiting, check_at, _place: place };
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response = Sse::new(follower.into_stream()).keep_alive(keep_alive).into_response();
     response.headers_mut().insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
@@ -99,7 +100,7 @@ struct Follower {
     types: Option<Vec<String>>,
     after: i64,
     until: Instant,
-    woken: watch::Receiver<u64>,
+    looks: Looks,
     waiting: VecDeque<JournalEntry>,
     check_at: Instant,
     _place: Place,
@@ -121,8 +122,7 @@ impl Follower {
                 self.after = entry.seq;
                 return Some(entry);
             }
-            // Marked before looking: what is written after the look wakes us.
-            self.woken.mark_unchanged();
+            self.looks.begin();
             match self.look().await {
                 Ok(()) if !self.waiting.is_empty() => continue,
                 Ok(()) => {}
@@ -136,7 +136,7 @@ impl Follower {
     }
 
     async fn look(&mut self) -> Result<(), store::Error> {
-        let mut session = self.api.store().read(self.access.workspace).await?;
+        let mut session = self.access.read(&self.api).await?;
         if Instant::now() >= self.check_at {
             self.check_at = Instant::now() + CHECK_EVERY;
             if !self.access.still_holds(&mut session).await? {
@@ -147,10 +147,11 @@ impl Follower {
         if newest <= self.after {
             return Ok(());
         }
-        let entries = session.journal(self.after, self.types.as_deref(), EVENTS_AT_ONCE).await?;
-        // Nothing that was asked for lies before the newest: it need not be looked for again.
+        let types = self.types.as_deref();
+        let (entries, reached) = events::read(&mut session, self.after, types, EVENTS_AT_ONCE).await?;
+        // Nothing that was asked for lies before: it need not be looked for again.
         if entries.is_empty() {
-            self.after = newest;
+            self.after = reached.unwrap_or(newest);
         }
         self.waiting.extend(entries);
         Ok(())
@@ -158,18 +159,92 @@ impl Follower {
 
     /// False when the stream is to end.
     async fn wait(&mut self) -> bool {
-        let look_at = (Instant::now() + LOOK_EVERY).min(self.until);
         tokio::select! {
-            () = self.api.shutdown.cancelled() => return false,
+            () = self.api.shutdown.cancelled() => false,
+            () = self.looks.wait(self.until) => Instant::now() < self.until,
+        }
+    }
+}
+
+/// When the journal is looked at.
+struct Looks {
+    woken: watch::Receiver<u64>,
+    began_at: Instant,
+}
+
+impl Looks {
+    fn new(woken: watch::Receiver<u64>) -> Self {
+        Self { woken, began_at: Instant::now() }
+    }
+
+    /// To be called before a look: what is written after it wakes us.
+    fn begin(&mut self) {
+        self.woken.mark_unchanged();
+        self.began_at = Instant::now();
+    }
+
+    /// Waits until it is time for the next look, or for the end. Dropping it loses nothing.
+    async fn wait(&mut self, until: Instant) {
+        let look_at = (Instant::now() + LOOK_EVERY).min(until);
+        tokio::select! {
             // A closed channel means that nobody will wake us: then we look by ourselves.
             Ok(()) = self.woken.changed() => {}
             () = tokio::time::sleep_until(look_at) => {}
         }
-        Instant::now() < self.until
+        tokio::time::sleep_until(self.began_at + LOOK_REST).await;
     }
 }
 
 fn show(view: &EventView) -> sse::Event {
     let text = serde_json::to_string(view).expect("an event has text keys and no serialiser that fails");
     sse::Event::default().id(view.id.to_string()).event(&view.kind).data(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long the next look is waited for, to the timer's millisecond.
+    async fn waited(looks: &mut Looks) -> Duration {
+        let started = Instant::now();
+        looks.wait(started + STREAM_LASTS).await;
+        Duration::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_rests_while_nothing_happens_and_between_commits_and_wakes_at_once_after_a_pause() {
+        let (commits, woken) = watch::channel(0);
+        let mut looks = Looks::new(woken);
+        looks.begin();
+        assert_eq!(waited(&mut looks).await, LOOK_EVERY);
+        // Commits of whomever, one after the other.
+        for commit in 1..=3 {
+            looks.begin();
+            commits.send_replace(commit);
+            assert_eq!(waited(&mut looks).await, LOOK_REST);
+        }
+        looks.begin();
+        tokio::time::advance(LOOK_REST * 2).await;
+        commits.send_replace(4);
+        assert_eq!(waited(&mut looks).await, Duration::ZERO);
+        // What was written during the look is not overlooked.
+        looks.begin();
+        commits.send_replace(5);
+        tokio::time::advance(LOOK_REST * 2).await;
+        assert_eq!(waited(&mut looks).await, Duration::ZERO);
+        // Without anybody to wake it, it looks by itself.
+        drop(commits);
+        looks.begin();
+        assert_eq!(waited(&mut looks).await, LOOK_EVERY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_ends_waits_no_longer() {
+        let (_commits, woken) = watch::channel(0);
+        let mut looks = Looks::new(woken);
+        looks.begin();
+        let until = Instant::now() + LOOK_REST * 3;
+        looks.wait(until).await;
+        assert!(Instant::now() < until + Duration::from_millis(5));
+    }
 }

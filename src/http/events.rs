@@ -21,7 +21,7 @@ use crate::{
         event::{EVENT_TYPES, JournalEntry},
         ids::{EventId, WorkspaceId},
     },
-    store::Session,
+    store::{self, Session},
 };
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -95,6 +95,29 @@ pub(super) async fn position(session: &mut Session, param: &str, text: &str) -> 
     })
 }
 
+/// Looks into the journal for one page or one event of a stream, where much is hidden. Then the caller asks again.
+const LOOKS_MAX: usize = 20;
+
+/// At most this many events that the caller may see, and how far the journal was read when it is not read to its end.
+pub(super) async fn read(
+    session: &mut Session,
+    after: i64,
+    types: Option<&[String]>,
+    limit: u32,
+) -> Result<(Vec<JournalEntry>, Option<i64>), store::Error> {
+    let (mut entries, mut after) = (Vec::new(), after);
+    for _ in 0..LOOKS_MAX {
+        let wanted = limit.saturating_sub(u32::try_from(entries.len()).unwrap_or(limit));
+        entries.extend(session.journal(after, types, wanted).await?);
+        let Some(reach) = session.journal_reach(after) else { return Ok((entries, None)) };
+        if entries.len() >= limit as usize || reach >= session.last_seq().await? {
+            return Ok((entries, None));
+        }
+        after = reach;
+    }
+    Ok((entries, Some(after)))
+}
+
 /// Read the journal, oldest first.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/events", tag = "events", operation_id = "list_events",
     params(Listing), responses((status = 200, body = List<EventView>)))]
@@ -112,10 +135,11 @@ async fn list(
         (_, Some(cursor)) => position(&mut session, "cursor", cursor).await?,
     };
     let limit = query.limit.0;
-    let mut entries = session.journal(after, types.as_deref(), limit + 1).await?;
+    let (mut entries, reached) = read(&mut session, after, types.as_deref(), limit + 1).await?;
     let more = entries.len() > limit as usize;
     entries.truncate(limit as usize);
-    let next_cursor = entries.last().filter(|_| more).map(|entry| page::encode_number(entry.seq));
+    let last = entries.last().filter(|_| more).map(|entry| entry.seq);
+    let next_cursor = last.or(reached).map(page::encode_number);
     let items = entries.into_iter().map(|entry| EventView::of(access.workspace, entry)).collect();
     Ok(Json(List { items, next_cursor }))
 }

@@ -5,26 +5,26 @@
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api,
     access::Access,
-    body::{Input, PathId},
+    body::{Input, Parameters, PathId},
     field::{self, NAME_CHARS_MAX},
     once::{Answer, Stop},
     openapi::ScopeWord,
-    page::List,
+    page::{self, Limit, List},
     problem::Problem,
 };
 use crate::{
     core::{
-        ids::{ApiKeyId, UserId},
+        ids::{ApiKeyId, Id as _, UserId},
         people::{ApiKey, Scope},
     },
     flow::{self, api_key},
-    store::{Session, mint},
+    store::{PageKey, Session, mint},
 };
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -72,7 +72,7 @@ struct NewKey {
     /// At least one. `admin` includes all others.
     #[schema(value_type = Vec<ScopeWord>)]
     scopes: Vec<Scope>,
-    /// Binds the key to a user.
+    /// Binds the key to a user: it sends as him alone, and shows what he may see of the mail (`visibility`).
     #[schema(value_type = Option<String>)]
     user_id: Option<UserId>,
 }
@@ -118,12 +118,29 @@ pub(super) async fn require_user(session: &mut Session, param: &str, user: UserI
     }
 }
 
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Listing {
+    /// 1 to 200; 50 when left out.
+    #[serde(default)]
+    #[param(value_type = Option<u32>)]
+    limit: Limit,
+    cursor: Option<String>,
+}
+
 /// List the keys, newest first, without their secrets.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/keys", tag = "keys", operation_id = "list_keys",
-    responses((status = 200, body = List<KeyView>)))]
-async fn list(State(api): State<Api>, access: Access) -> Result<Json<List<KeyView>>, Problem> {
-    let keys = access.read(&api).await?.keys().await?;
-    Ok(List::whole(keys.into_iter().map(KeyView::from).collect()))
+    params(Listing), responses((status = 200, body = List<KeyView>)))]
+async fn list(
+    State(api): State<Api>,
+    access: Access,
+    Parameters(query): Parameters<Listing>,
+) -> Result<Json<List<KeyView>>, Problem> {
+    let page = page::page(query.limit, query.cursor.as_deref())?;
+    let rows = access.read(&api).await?.keys(&page).await?;
+    let key = |row: &ApiKey| PageKey { at: row.created_at, id: row.id.uuid() };
+    Ok(List::page(rows, query.limit, key, KeyView::from))
 }
 
 /// Revoke a key, at once.
@@ -135,7 +152,7 @@ async fn revoke(
     PathId(id): PathId<ApiKeyId>,
 ) -> Result<StatusCode, Problem> {
     let mut tx = api.store().begin(access.workspace).await?;
-    let key = tx.keys().await?.into_iter().find(|key| key.id == id).ok_or_else(Problem::not_found)?;
+    let key = tx.api_key(id).await?.ok_or_else(Problem::not_found)?;
     match key.user_id {
         Some(user) => access.act_as(user)?,
         None => access.act_for_all()?,

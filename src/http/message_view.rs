@@ -14,12 +14,17 @@ use super::{
     openapi::{AuthorRoleWord, ContactRoleWord, DirectionWord, KindWord, SubmissionStateWord, ViaWord},
     page::{self, Limit, List},
     problem::Problem,
+    stored_message,
 };
 use crate::{
     core::{
-        ids::{AccountId, AttachmentId, ContactId, ConversationId, Id as _, MessageKey},
-        message::{AttachmentSummary, Author, ContactRole, Direction, Sighting, SightingRow, StoredMessage},
-        submission::{RecipientState, Submission, SubmissionState},
+        account::uid_validity_of,
+        ids::{AccountId, AttachmentId, ContactId, ConversationId, Id as _, MessageKey, WorkspaceId},
+        message::{
+            AttachmentSummary, Author, ContactRole, Direction, Sighting, SightingRow, SkippedFile,
+            StoredMessage,
+        },
+        submission::{RecipientRole, RecipientState, Submission, SubmissionState},
     },
     imap::MailboxName,
     mail::{Address, Kind, Message, MessageId, Party, reply, sanitise},
@@ -28,6 +33,8 @@ use crate::{
 
 /// Octets of text on one page of messages: then the page ends, however many were asked for.
 const PAGE_TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Octets of messages that are read for one page, with everything attached to them; one is read however large it is.
+const PAGE_RAW_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Message)]
@@ -68,6 +75,9 @@ pub(super) struct MessageView {
     /// Of a message that is or was on its way out.
     #[serde(skip_serializing_if = "Option::is_none")]
     delivery: Option<DeliveryView>,
+    /// What policy sends of it to others: they are none of its recipients.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    copies: Vec<CopyView>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -122,12 +132,26 @@ struct AttachmentView {
     /// What `cid:` links of the HTML name.
     #[serde(skip_serializing_if = "Option::is_none")]
     content_id: Option<String>,
+    /// Set when policy kept the content out of the CRM: it cannot be had here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<SkippedView>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = SkippedAttachment)]
+struct SkippedView {
+    /// `attachments_off`, `type` or `too_large`.
+    reason: String,
+    /// The octets that an attachment may have.
+    limit: Option<u64>,
 }
 
 impl From<AttachmentSummary> for AttachmentView {
     fn from(attachment: AttachmentSummary) -> Self {
-        let AttachmentSummary { id, index: _, filename, content_type, size, sha256, content_id } = attachment;
-        Self { id, filename, content_type, size, sha256, content_id }
+        let AttachmentSummary { id, index: _, filename, content_type, size, sha256, content_id, skipped } =
+            attachment;
+        let skipped = skipped.map(|SkippedFile { reason, limit }| SkippedView { reason, limit });
+        Self { id, filename, content_type, size, sha256, content_id, skipped }
     }
 }
 
@@ -170,14 +194,14 @@ impl From<SightingRow> for SightingView {
             account_id: Some(seen.account),
             mailbox: Some(mailbox_name(&seen.mailbox)),
             uid: Some(seen.uid),
-            uidvalidity: Some(seen.uid_validity),
+            uidvalidity: Some(uid_validity_of(seen.uid_validity)),
             at,
         }
     }
 }
 
 /// As the user knows the mailbox; bytes that are no name of any kind are shown as far as they are text.
-fn mailbox_name(name: &[u8]) -> String {
+pub(super) fn mailbox_name(name: &[u8]) -> String {
     MailboxName::new(name).map_or_else(|| String::from_utf8_lossy(name).into_owned(), |name| name.display())
 }
 
@@ -210,8 +234,24 @@ struct RecipientView {
     text: Option<String>,
 }
 
+#[derive(Serialize, ToSchema)]
+#[schema(as = CopyDelivery)]
+struct CopyView {
+    /// `bcc` of mail that leaves (`always_bcc`), `copy` of an answer (`reply_copies`, `reply_copy_assigned`).
+    #[schema(value_type = String)]
+    role: RecipientRole,
+    #[serde(flatten)]
+    recipient: RecipientView,
+}
+
+impl From<RecipientState> for CopyView {
+    fn from(state: RecipientState) -> Self {
+        Self { role: state.role, recipient: state.into() }
+    }
+}
+
 impl From<RecipientState> for RecipientView {
-    fn from(RecipientState { recipient, state, code, status: _, text }: RecipientState) -> Self {
+    fn from(RecipientState { recipient, state, code, text, .. }: RecipientState) -> Self {
         Self { address: recipient.address, state, code, text }
     }
 }
@@ -219,9 +259,18 @@ impl From<RecipientState> for RecipientView {
 impl From<Submission> for DeliveryView {
     fn from(submission: Submission) -> Self {
         let next_attempt_at = submission.next_attempt_at.filter(|_| !submission.state.is_final());
-        let recipients = submission.recipients.into_iter().map(RecipientView::from).collect();
+        let named = submission.recipients.into_iter().filter(RecipientState::is_named);
+        let recipients = named.map(RecipientView::from).collect();
         Self { state: submission.state, recipients, next_attempt_at, detail: submission.detail }
     }
+}
+
+/// How a message fares, and the copies of it. One that is sent to nobody but as a copy is not on its way.
+fn fates(submission: Option<Submission>) -> (Option<DeliveryView>, Vec<CopyView>) {
+    let Some(submission) = submission else { return (None, Vec::new()) };
+    let copies = submission.recipients.iter().filter(|state| !state.is_named()).cloned();
+    let copies = copies.map(CopyView::from).collect();
+    (submission.names_anybody().then(|| DeliveryView::from(submission)), copies)
 }
 
 /// What is read from the raw bytes.
@@ -253,40 +302,44 @@ struct Context {
     submissions: HashMap<MessageKey, Submission>,
 }
 
-/// Reads messages for showing.
+/// Reads messages for showing: their rows first, and then, without a connection to the database, their bytes one by one.
 pub(super) struct Reader<'a> {
     api: &'a Api,
-    session: &'a mut Session,
+    session: Session,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(api: &'a Api, session: &'a mut Session) -> Self {
+    pub(super) fn new(api: &'a Api, session: Session) -> Self {
         Self { api, session }
     }
 
-    pub(super) async fn one(mut self, row: StoredMessage) -> Result<MessageView, Problem> {
+    pub(super) async fn one(self, row: StoredMessage) -> Result<MessageView, Problem> {
+        let (api, workspace) = (self.api, self.session.workspace());
         let mut context = self.context(std::slice::from_ref(&row)).await?;
-        let content = self.content(&row).await?;
+        let content = content(api, workspace, &row).await?;
         Ok(view(row, content, &mut context))
     }
 
     /// A page of messages, out of rows of which one more than the page holds were read.
     pub(super) async fn page(
-        mut self,
+        self,
         mut rows: Vec<StoredMessage>,
         limit: Limit,
     ) -> Result<Json<List<MessageView>>, Problem> {
+        let (api, workspace) = (self.api, self.session.workspace());
         let limit = limit.0 as usize;
         let mut more = rows.len() > limit;
         rows.truncate(limit);
         let mut context = self.context(&rows).await?;
-        let (mut items, mut text, mut last) = (Vec::with_capacity(rows.len()), 0, None);
+        let (mut items, mut text, mut raw, mut last) = (Vec::with_capacity(rows.len()), 0, 0, None);
         for row in rows {
-            if text >= PAGE_TEXT_BYTES_MAX {
+            raw += row.size;
+            let is_full = text >= PAGE_TEXT_BYTES_MAX || raw > PAGE_RAW_BYTES_MAX;
+            if is_full && !items.is_empty() {
                 more = true;
                 break;
             }
-            let content = self.content(&row).await?;
+            let content = content(api, workspace, &row).await?;
             text += content.len();
             last = Some(PageKey { at: row.sent_at, id: row.id.uuid() });
             items.push(view(row, content, &mut context));
@@ -295,7 +348,8 @@ impl<'a> Reader<'a> {
         Ok(Json(List { items, next_cursor }))
     }
 
-    async fn context(&mut self, rows: &[StoredMessage]) -> Result<Context, Problem> {
+    /// What stands in rows; then the connection is given back.
+    async fn context(mut self, rows: &[StoredMessage]) -> Result<Context, Problem> {
         let keys: Vec<MessageKey> = rows.iter().map(|row| row.id).collect();
         Ok(Context {
             contacts: self.session.message_contacts(&keys).await?,
@@ -303,26 +357,31 @@ impl<'a> Reader<'a> {
             submissions: self.session.submissions(&keys).await?,
         })
     }
+}
 
-    /// The text of a message; nothing when its bytes were erased.
-    async fn content(&mut self, row: &StoredMessage) -> Result<Content, Problem> {
-        let turn = self.api.readers.acquire().await.map_err(|_| Problem::unavailable())?;
-        let raw = match self.session.blob(row.blob).await {
-            Ok(raw) => raw,
-            Err(store::Error::Missing) => return Ok(Content::default()),
-            Err(error) => return Err(error.into()),
-        };
-        // A large message takes long enough to hold up everything else on this thread.
-        let content = tokio::task::spawn_blocking(move || Content::read(&raw)).await;
-        drop(turn);
-        content.map_err(|_| Problem::internal())
-    }
+/// The text of a message; nothing when its bytes were erased.
+async fn content(api: &Api, workspace: WorkspaceId, row: &StoredMessage) -> Result<Content, Problem> {
+    let place = api.readers.wait(workspace).await?;
+    let raw = match stored_message::content(api, workspace, row.blob).await {
+        Ok(raw) => raw,
+        Err(store::Error::Missing) => return Ok(Content::default()),
+        Err(error) => return Err(error.into()),
+    };
+    // A large message takes long enough to hold up everything else on this thread.
+    let reading = tokio::task::spawn_blocking(move || {
+        let content = Content::read(&raw);
+        // Given back when the work ends, also when nobody waits for it any more.
+        drop((raw, place));
+        content
+    });
+    reading.await.map_err(|_| Problem::internal())
 }
 
 fn view(row: StoredMessage, content: Content, context: &mut Context) -> MessageView {
     let author_wrote = matches!(row.author, Author::User(_));
     let contacts = context.contacts.remove(&row.id).unwrap_or_default();
     let sightings = context.sightings.remove(&row.id).unwrap_or_default();
+    let (delivery, copies) = fates(context.submissions.remove(&row.id));
     MessageView {
         id: row.id,
         conversation_id: row.conversation,
@@ -343,13 +402,88 @@ fn view(row: StoredMessage, content: Content, context: &mut Context) -> MessageV
         attachments: row.attachments.into_iter().map(AttachmentView::from).collect(),
         contacts: contacts.into_iter().map(|(id, role)| ContactPart { id, role }).collect(),
         sightings: sightings.into_iter().map(SightingView::from).collect(),
-        delivery: context.submissions.remove(&row.id).map(DeliveryView::from),
+        delivery,
+        copies,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::{
+        core::message::{Conversation, Parties},
+        http::testing,
+        store::{Page, mint, testing::World},
+    };
+
+    /// A workspace with one message.
+    async fn a_message(world: &World) -> StoredMessage {
+        let workspace = world.workspace().await;
+        let raw = axum::body::Bytes::from_static(b"Subject: Hello\r\n\r\nHello.\r\n");
+        let key = world.store.content_key(workspace, None).await.unwrap();
+        let sealed = world.store.seal_blob(workspace, key, &raw).await.unwrap();
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        let conversation = Conversation {
+            id: mint(),
+            subject: None,
+            contact: None,
+            created_at: Timestamp::UNIX_EPOCH,
+            last_message_at: Timestamp::UNIX_EPOCH,
+            message_count: 1,
+            merged_into: None,
+            related_to: None,
+        };
+        tx.insert_conversation(&conversation).await.unwrap();
+        let message = StoredMessage {
+            id: mint(),
+            identity: [1; 32],
+            rfc822_id: None,
+            conversation: conversation.id,
+            direction: Direction::Inbound,
+            kind: Kind::Mail,
+            author: Author::Other,
+            author_party: None,
+            subject: None,
+            parties: Parties::default(),
+            in_reply_to: None,
+            attachments: Vec::new(),
+            defects: Vec::new(),
+            sent_at: Timestamp::UNIX_EPOCH,
+            received_at: Timestamp::UNIX_EPOCH,
+            size: raw.len() as u64,
+            blob: tx.put_sealed_blob(sealed).await.unwrap(),
+        };
+        tx.insert_message(&message).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        message
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_to_read_a_message_keeps_no_connection_from_others() {
+        let world = World::sqlite().await;
+        let message = a_message(&world).await;
+        let workspace =
+            world.store.system_read().await.unwrap().workspaces(&Page::new(1, None)).await.unwrap()[0].id;
+        let api = testing::api(world.store.clone());
+        let mut sessions = Vec::new();
+        for _ in 0..4 {
+            sessions.push(world.store.read(workspace).await.unwrap());
+        }
+        // All connections are taken, and all places to read in, so that the page waits.
+        let places = [api.readers.take(workspace).unwrap(), api.readers.take(workspace).unwrap()];
+        let last = sessions.pop().unwrap();
+        let page = tokio::spawn({
+            let api = api.clone();
+            async move { Reader::new(&api, last).page(vec![message], Limit(1)).await }
+        });
+        let free = tokio::time::timeout(Duration::from_secs(8), world.store.read(workspace)).await;
+        assert!(free.expect("a connection is free").is_ok());
+        drop((places, sessions));
+        let Json(page) = page.await.unwrap().unwrap();
+        assert_eq!(page.items[0].text.as_deref(), Some("Hello.\n"));
+    }
 
     #[test]
     fn text_is_read_from_the_bytes_and_html_is_made_safe() {

@@ -6,35 +6,23 @@ use axum::{
     Json,
     extract::State,
     http::{HeaderMap, header},
-    response::IntoResponse,
+    response::Response,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api,
     access::Access,
-    attachments::disposition,
     body::PathId,
+    download::{self, SMALL_BYTES_MAX, disposition},
     message_view::{MessageView, Reader},
     problem::Problem,
+    stored_message::{content, find},
 };
-use crate::{
-    core::{ids::MessageKey, message::StoredMessage},
-    store::Session,
-};
+use crate::core::ids::MessageKey;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(show)).routes(routes!(raw))
-}
-
-/// The message with this id, or the one that it turned out to be a copy of after a listener had accepted it.
-pub(super) async fn find(session: &mut Session, id: MessageKey) -> Result<StoredMessage, Problem> {
-    if let Some(message) = session.message(id).await? {
-        return Ok(message);
-    }
-    let became =
-        session.inbound_head(id).await?.and_then(|head| head.message).ok_or_else(Problem::not_found)?;
-    session.message(became).await?.ok_or_else(Problem::not_found)
 }
 
 /// Show a message.
@@ -47,7 +35,7 @@ async fn show(
 ) -> Result<Json<MessageView>, Problem> {
     let mut session = access.read(&api).await?;
     let message = find(&mut session, id).await?;
-    Ok(Json(Reader::new(&api, &mut session).one(message).await?))
+    Ok(Json(Reader::new(&api, session).one(message).await?))
 }
 
 /// The exact bytes of a message.
@@ -58,12 +46,15 @@ async fn raw(
     State(api): State<Api>,
     access: Access,
     PathId(id): PathId<MessageKey>,
-) -> Result<impl IntoResponse, Problem> {
-    let mut session = access.read(&api).await?;
-    let message = find(&mut session, id).await?;
-    let bytes = session.blob(message.blob).await?;
+) -> Result<Response, Problem> {
+    let message = find(&mut access.read(&api).await?, id).await?;
+    let place = match message.size > SMALL_BYTES_MAX {
+        true => Some(api.downloads.wait(access.workspace).await?),
+        false => None,
+    };
+    let bytes = content(&api, access.workspace, message.blob).await?;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("message/rfc822"));
     headers.insert(header::CONTENT_DISPOSITION, disposition(&format!("{}.eml", message.id)));
-    Ok((headers, bytes))
+    Ok(download::answer(headers, bytes, place))
 }

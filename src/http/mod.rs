@@ -8,21 +8,26 @@
 
 mod access;
 mod account_input;
+mod account_life;
 mod account_view;
 mod accounts;
 mod attachments;
 mod body;
 mod connection;
 mod contact_import;
+mod contact_view;
 mod contacts;
 mod conversations;
+mod coverage;
 mod decisions;
+mod download;
 mod event_stream;
 mod events;
 mod field;
 mod health;
 mod host;
 mod keys;
+mod limits;
 mod message_view;
 mod messages;
 mod observe;
@@ -30,10 +35,16 @@ mod once;
 mod openapi;
 mod page;
 mod places;
+mod policy;
 mod problem;
+mod repairs;
 mod route;
 mod send;
+mod simulation;
 mod smarthost;
+mod stored_message;
+#[cfg(test)]
+mod testing;
 mod users;
 mod webhooks;
 mod workspaces;
@@ -49,7 +60,7 @@ use std::{
 
 use axum::{Router, middleware};
 use secrecy::SecretString;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -60,16 +71,26 @@ use crate::{
     store::Store,
 };
 
-/// Large bodies held at the same time, in all: with 50 MiB each, and as much again while they are read.
+/// Large bodies held at the same time, in all and for one workspace: with 50 MiB each, and as much again while they are read.
 const UPLOADS_MAX: usize = 4;
+const UPLOADS_EACH_MAX: usize = 2;
 /// Messages being read for showing at the same time: each may be as large as a message can be.
 const READERS_MAX: usize = 4;
-/// Event streams open at the same time, in all and for one workspace.
+const READERS_EACH_MAX: usize = 2;
+/// Large answers that clients are taking at the same time, each as large as a message can be.
+const DOWNLOADS_MAX: usize = 8;
+const DOWNLOADS_EACH_MAX: usize = 2;
+/// Lists that are searched at the same time: each reads all that a workspace has, on one of the connections that look up
+/// recipients, logins and keys for everybody.
+const SEARCHES_MAX: usize = 2;
+const SEARCHES_EACH_MAX: usize = 1;
+/// Policies simulated at the same time: each is one more session with a provider, and holds thousands of headers. One for each
+/// workspace, so that no provider has two of one account.
+const SIMULATIONS_MAX: usize = 3;
+const SIMULATIONS_EACH_MAX: usize = 1;
+/// Event streams open at the same time.
 const STREAMS_MAX: usize = 256;
 const STREAMS_EACH_MAX: usize = 32;
-/// How long answers in hand may take after shutdown has begun.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// What the API works with, as the composition root has built it.
 pub struct ApiState {
     pub gateway: Gateway,
@@ -85,6 +106,8 @@ pub struct ApiState {
     pub plain_hosts: HostRule,
     /// Longest message that may be sent, in octets.
     pub message_bytes_max: usize,
+    /// How long answers in hand may take after shutdown has begun.
+    pub shutdown_grace: Duration,
 }
 
 /// What every handler has.
@@ -95,11 +118,12 @@ pub(crate) struct Shared {
     state: ApiState,
     /// Whether callers come over TLS, as far as the operator said so.
     is_https: bool,
-    uploads: Semaphore,
-    readers: Arc<Semaphore>,
+    uploads: Places,
+    readers: Places,
+    downloads: Places,
+    searches: Places,
+    simulations: Places,
     streams: Places,
-    /// Held while the use of a key is noted.
-    noting: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -123,10 +147,12 @@ impl Api {
         Self(Arc::new(Shared {
             state,
             is_https,
-            uploads: Semaphore::new(UPLOADS_MAX),
-            readers: Arc::new(Semaphore::new(READERS_MAX)),
+            uploads: Places::new(UPLOADS_MAX, UPLOADS_EACH_MAX),
+            readers: Places::new(READERS_MAX, READERS_EACH_MAX),
+            downloads: Places::new(DOWNLOADS_MAX, DOWNLOADS_EACH_MAX),
+            searches: Places::new(SEARCHES_MAX, SEARCHES_EACH_MAX),
+            simulations: Places::new(SIMULATIONS_MAX, SIMULATIONS_EACH_MAX),
             streams: Places::new(STREAMS_MAX, STREAMS_EACH_MAX),
-            noting: Arc::new(Semaphore::new(1)),
             shutdown,
         }))
     }
@@ -143,13 +169,14 @@ impl Api {
 
 /// Answers requests on this listener until `shutdown`, then finishes those in hand.
 pub async fn serve(listener: TcpListener, state: ApiState, shutdown: CancellationToken) {
+    let grace = state.shutdown_grace;
     let routes = router(Api::new(state, shutdown.clone()));
     let service = routes.into_make_service_with_connect_info::<Connection>();
     let listener = connection::Bounded::new(listener);
     let serving = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let late = async {
         shutdown.cancelled().await;
-        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
+        tokio::time::sleep(grace).await;
     };
     tokio::select! {
         // Accepting never fails for good, so neither does serving.
@@ -180,15 +207,21 @@ fn resources() -> OpenApiRouter<Api> {
         .merge(contacts::router())
         .merge(contact_import::router())
         .merge(accounts::router())
+        .merge(account_life::router())
+        .merge(limits::router())
         .merge(conversations::router())
+        .merge(repairs::router())
         .merge(messages::router())
         .merge(attachments::router())
         .merge(send::router())
+        .merge(policy::router())
+        .merge(simulation::router())
         .merge(smarthost::router())
         .merge(webhooks::router())
         .merge(events::router())
         .merge(event_stream::router())
         .merge(decisions::router())
+        .merge(coverage::router())
 }
 
 async fn unknown() -> Problem {

@@ -104,7 +104,7 @@ fn add_parameters(path: &str, method: &str, parameters: &mut Vec<Value>) {
             "name": name, "in": "path", "required": true, "description": description, "schema": { "type": "string" },
         }));
     }
-    if method == "post" {
+    if method == "post" && path != route::SIMULATE {
         parameters.push(json!({
             "name": "Idempotency-Key", "in": "header", "required": false,
             "description": "At most 255 characters. The same key with the same body repeats the answer; with another it is refused (409).",
@@ -140,6 +140,7 @@ words! {
     SecurityWord as Security: Tls Starttls None;
     AccountStateWord as AccountState: Connecting AwaitingFirstMail Active Backfilling Throttled Error ReauthRequired
         Stopped WaitingForQuota Paused Disconnected Erasing Erased;
+    SourceWord as PolicySource: Default Preset Workspace User;
     VerdictWord as Verdict: Synced Skipped Deferred Held;
     DirectionWord as Direction: Inbound Outbound Internal;
     KindWord as Kind: Mail AutoReply Bounce Invitation Forward;
@@ -148,6 +149,7 @@ words! {
     ViaWord as Via: Capture Submission Api Account Reply;
     SubmissionStateWord as SubmissionState: Queued Sending Sent Deferred Uncertain Bounced Held Cancelled;
     ClassWord as SendClass: Individual Bulk Workflow;
+    SentUnitWord as SentUnit: Recipients Messages;
 }
 
 #[cfg(test)]

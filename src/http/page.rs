@@ -30,6 +30,24 @@ pub(super) struct List<T> {
 }
 
 impl<T> List<T> {
+    /// A page of a list that was read whole, because it is bounded and short.
+    pub(super) fn cut<R>(
+        mut rows: Vec<R>,
+        (limit, cursor): (Limit, Option<&str>),
+        key: impl Fn(&R) -> PageKey,
+        show: impl Fn(R) -> T,
+    ) -> Result<Json<Self>, Problem> {
+        let place = |row: &R| {
+            let PageKey { at, id } = key(row);
+            (at, id)
+        };
+        rows.sort_by_key(|row| std::cmp::Reverse(place(row)));
+        if let Some(PageKey { at, id }) = cursor.map(decode).transpose()? {
+            rows.retain(|row| place(row) < (at, id));
+        }
+        Ok(Self::page(rows, limit, key, show))
+    }
+
     /// A list that has one page.
     pub(super) fn whole(items: Vec<T>) -> Json<Self> {
         Json(Self { items, next_cursor: None })
@@ -132,6 +150,22 @@ mod tests {
         }
         let row = encode(PageKey { at: Timestamp::UNIX_EPOCH, id: Uuid::nil() });
         assert_eq!(decode_number(&row), None);
+    }
+
+    #[test]
+    fn a_list_read_whole_is_shown_by_pages_too() {
+        let key = |n: &u32| PageKey { at: Timestamp::UNIX_EPOCH, id: Uuid::from_u128(u128::from(*n)) };
+        let (mut shown, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let rows = vec![2_u32, 5, 1, 4, 3];
+            let Json(page) = List::cut(rows, (Limit(2), cursor.as_deref()), key, |n| n).unwrap();
+            shown.push(page.items);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(shown, [vec![5, 4], vec![3, 2], vec![1]]);
     }
 
     #[test]

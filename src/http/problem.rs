@@ -150,13 +150,19 @@ impl Problem {
     }
 
     #[must_use]
+    pub(super) fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    #[must_use]
     pub(super) fn advice(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
         self.advice = advice.into();
         self
     }
 
     #[must_use]
-    fn after(mut self, seconds: u32) -> Self {
+    pub(super) fn after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
     }

@@ -45,6 +45,9 @@ const SEND: Need = Need::Scope(Scope::Send);
 const ADMIN: Need = Need::Scope(Scope::Admin);
 const INSTANCE: Need = Need::Instance;
 
+/// Stores nothing: what it is asked once more it does once more.
+pub(super) const SIMULATE: &str = "/v1/workspaces/{ws}/policy/simulate";
+
 /// Reading shows no secrets; writing changes people, accounts and endpoints; whoever may mint keys or choose the way mail
 /// leaves is an administrator.
 pub const ROUTES: &[Route] = &[
@@ -59,7 +62,14 @@ pub const ROUTES: &[Route] = &[
     route(Method::POST, "/v1/workspaces/{ws}/users", WRITE),
     route(Method::GET, "/v1/workspaces/{ws}/users", READ),
     route(Method::GET, "/v1/workspaces/{ws}/users/{id}", READ),
+    route(Method::GET, "/v1/workspaces/{ws}/users/{id}/coverage", READ),
     route(Method::PATCH, "/v1/workspaces/{ws}/users/{id}", WRITE),
+    route(Method::DELETE, "/v1/workspaces/{ws}/users/{id}", WRITE),
+    route(Method::GET, "/v1/workspaces/{ws}/policy", READ),
+    route(Method::PUT, "/v1/workspaces/{ws}/policy", ADMIN),
+    route(Method::POST, SIMULATE, ADMIN),
+    route(Method::GET, "/v1/workspaces/{ws}/users/{id}/policy", READ),
+    route(Method::PUT, "/v1/workspaces/{ws}/users/{id}/policy", ADMIN),
     route(Method::POST, "/v1/workspaces/{ws}/contacts", WRITE),
     route(Method::GET, "/v1/workspaces/{ws}/contacts", READ),
     upload("/v1/workspaces/{ws}/contacts/import", WRITE),
@@ -75,11 +85,22 @@ pub const ROUTES: &[Route] = &[
     route(Method::PATCH, "/v1/workspaces/{ws}/accounts/{id}", WRITE),
     route(Method::GET, "/v1/workspaces/{ws}/accounts/{id}/status", READ),
     route(Method::GET, "/v1/workspaces/{ws}/accounts/{id}/errors", READ),
+    route(Method::GET, "/v1/workspaces/{ws}/accounts/{id}/completeness", READ),
     route(Method::POST, "/v1/workspaces/{ws}/accounts/{id}/sync", WRITE),
+    route(Method::POST, "/v1/workspaces/{ws}/accounts/{id}/pause", WRITE),
+    route(Method::POST, "/v1/workspaces/{ws}/accounts/{id}/resume", WRITE),
     route(Method::POST, "/v1/workspaces/{ws}/accounts/{id}/disconnect", WRITE),
+    route(Method::GET, "/v1/workspaces/{ws}/limits", READ),
+    route(Method::PUT, "/v1/workspaces/{ws}/limits", ADMIN),
+    route(Method::GET, "/v1/workspaces/{ws}/users/{id}/limits", READ),
+    route(Method::PUT, "/v1/workspaces/{ws}/users/{id}/limits", ADMIN),
+    route(Method::GET, "/v1/workspaces/{ws}/users/{id}/usage", READ),
     route(Method::GET, "/v1/workspaces/{ws}/conversations", READ),
     route(Method::GET, "/v1/workspaces/{ws}/conversations/{id}", READ),
     route(Method::GET, "/v1/workspaces/{ws}/conversations/{id}/messages", READ),
+    route(Method::POST, "/v1/workspaces/{ws}/conversations/{id}/merge", WRITE),
+    route(Method::POST, "/v1/workspaces/{ws}/conversations/{id}/split", WRITE),
+    route(Method::POST, "/v1/workspaces/{ws}/repairs/{id}/undo", WRITE),
     upload("/v1/workspaces/{ws}/messages", SEND),
     route(Method::GET, "/v1/workspaces/{ws}/messages/{id}", READ),
     route(Method::GET, "/v1/workspaces/{ws}/messages/{id}/raw", READ),

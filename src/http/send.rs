@@ -4,9 +4,8 @@
 
 use std::collections::HashSet;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{body::Bytes, extract::State, http::StatusCode, response::Response};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,27 +15,31 @@ use super::{
     Api,
     access::Access,
     body::Input,
-    field, messages,
+    field,
     once::{Answer, Stamp, Stop, Work},
     openapi::{ClassWord, SubmissionStateWord},
     problem::Problem,
+    stored_message,
 };
 use crate::{
     core::{
-        ids::{ConversationId, Id as _, MessageKey, UserId},
-        inbound::{SendClass, SendOrder},
+        ids::{ConversationId, MessageKey, UserId},
+        inbound::{Exit, SendClass, SendOrder},
+        origin::Origin,
         people::User,
+        policy::Settings,
         submission::SubmissionState,
     },
     flow::{
         self, FlowError,
-        submit::{self, Handed, HandedBytes},
+        submit::{self, Additions, Handed, HandedBytes, HandsIn, Refusal, Sender},
     },
     mail::{
         Address, Draft, DraftAttachment, Envelope, HeaderSummary, Message, MessageId, Party, Recipient,
         ReversePath, reply_references,
     },
-    store::{Page, Session, mint},
+    smtp,
+    store::{Page, SealedBlob, Session, mint},
 };
 
 /// Recipients of one message, in all its fields.
@@ -219,6 +222,7 @@ async fn send(State(api): State<Api>, access: Access, input: Input<NewMessage>) 
         class: asked.class,
         conversation: asked.conversation_id,
         api: true,
+        key: None,
     };
     // The same request again is answered as it was, whatever has changed since.
     input.stamp.require_new(&api, &access).await?;
@@ -238,12 +242,12 @@ struct Outgoing {
     key: MessageKey,
     order: SendOrder,
     envelope: Envelope,
-    raw: Bytes,
+    bytes: SealedBlob,
     message: Message,
     received_at: Timestamp,
 }
 
-/// Does all that can be done before the transaction: whoever writes meanwhile does not wait for MIME.
+/// Does all that can be done before the transaction: whoever writes meanwhile does not wait for MIME, nor for a seal.
 async fn prepare(
     api: &Api,
     access: &Access,
@@ -255,15 +259,30 @@ async fn prepare(
     let user = session.user(order.user).await?;
     let user =
         user.ok_or_else(|| Problem::invalid("from_user_id", "There is no such user in this workspace."))?;
-    require_exit(api, &mut session, &order).await?;
+    require_content(&mut session, order.user, &wanted).await?;
+    let sender = Sender { user: order.user, from: &user.email, class: order.class };
+    let settings = flow::policy_of(&mut session, Some(order.user)).await?.settings;
+    let exit = require_exit(api, &mut session, sender, &settings).await?;
+    let additions =
+        Additions::read(&mut session, &api.gateway.settings.ours, (order.user, order.class)).await?;
+    let people = [&wanted.to, &wanted.cc, &wanted.bcc].into_iter().flatten().map(|party| &party.address);
+    let recipients = people.clone().count() + additions.beside(people);
+    let hands_in = HandsIn { user: order.user, class: order.class, exit, recipients };
+    require_room(&mut session, hands_in, &settings).await?;
     let parent = parent(&mut session, order.conversation, answers).await?;
     drop(session);
     let (key, received_at) = (mint(), flow::now());
     let order = SendOrder { conversation: parent.conversation, ..order };
     let mut envelope = wanted.envelope(&user);
-    let draft = wanted.draft(user, parent, message_id(api, key)?, received_at);
+    let flow::Settings { loop_key, hostname, .. } = &*api.gateway.settings;
+    let origin = Origin { secret: loop_key, workspace: access.workspace, sender: &user.email };
+    // Fixed at acceptance, from the key it is accepted under.
+    let message_id = submit::sent_message_id(origin, key, hostname);
+    let received = smtp::received_over_http(hostname, &origin.trace(key), received_at);
+    let draft = wanted.draft(user, parent, message_id, received_at);
     let written = tokio::task::spawn_blocking(move || {
-        let raw = draft.compose().into_bytes();
+        let written = additions.applied(draft.compose().into_bytes());
+        let raw = Bytes::from([received.as_bytes(), &written].concat());
         let message = Message::parse(&raw);
         (raw, message)
     });
@@ -274,7 +293,9 @@ async fn prepare(
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail, advice));
     }
     envelope.eight_bit = !raw.is_ascii();
-    Ok(Outgoing { key, order, envelope, raw, message, received_at })
+    let content_key = api.store().content_key(access.workspace, None).await?;
+    let bytes = api.store().seal_blob(access.workspace, content_key, &raw).await?;
+    Ok(Outgoing { key, order, envelope, bytes, message, received_at })
 }
 
 impl Outgoing {
@@ -284,7 +305,7 @@ impl Outgoing {
         let handed = Handed {
             key: self.key,
             message: &self.message,
-            bytes: HandedBytes::InHand(&self.raw),
+            bytes: HandedBytes::Sealed(&self.bytes),
             order: &self.order,
             envelope: &self.envelope,
             received_at: self.received_at,
@@ -299,12 +320,50 @@ impl Outgoing {
     }
 }
 
-async fn require_exit(api: &Api, session: &mut Session, order: &SendOrder) -> Result<(), Problem> {
-    if submit::choose_exit(session, &api.gateway, order).await?.is_ok() {
+/// Where policy wants mail to say something, it has a subject and a text.
+async fn require_content(session: &mut Session, user: UserId, wanted: &Wanted) -> Result<(), Problem> {
+    if !flow::policy_of(session, Some(user)).await?.settings.require_content {
         return Ok(());
     }
-    let detail = "The user has no connected account, and the workspace has no smarthost.";
-    let advice = "Connect an account of the user, or set a smarthost.";
+    let is_blank = |text: &Option<String>| text.as_ref().is_none_or(|text| text.trim().is_empty());
+    if wanted.subject.trim().is_empty() {
+        return Err(Problem::invalid("subject", "By this workspace's policy a message needs a subject."));
+    }
+    if is_blank(&wanted.text) && is_blank(&wanted.html) {
+        return Err(Problem::invalid("text", "By this workspace's policy a message needs a text."));
+    }
+    Ok(())
+}
+
+/// Where policy lets mail over a limit fail, it is not even taken.
+async fn require_room(session: &mut Session, hands_in: HandsIn, settings: &Settings) -> Result<(), Problem> {
+    let Err(full) = submit::admit(session, hands_in, settings).await? else { return Ok(()) };
+    let wait = full.until.duration_since(flow::now()).as_secs().saturating_add(1);
+    let seconds = u32::try_from(wait).unwrap_or(if wait < 0 { 1 } else { u32::MAX });
+    Err(Problem::limited(format!("The message is not taken: {}.", full.text()), seconds))
+}
+
+async fn require_exit(
+    api: &Api,
+    session: &mut Session,
+    sender: Sender<'_>,
+    settings: &Settings,
+) -> Result<Exit, Problem> {
+    let refusal = match submit::choose_exit(session, &api.gateway, sender, settings).await? {
+        Ok(exit) => return Ok(exit),
+        Err(refusal) => refusal,
+    };
+    let advice = match &refusal {
+        Refusal::ForeignDomain(domain) => {
+            format!("Connect an account of the user, or add {domain} to the smarthost's from_domains.")
+        }
+        Refusal::SmarthostAlone | Refusal::SmarthostAloneFor(_) => {
+            "Set a smarthost that sends for the user's domain, or change bulk_route or workflow_route of the policy."
+                .to_owned()
+        }
+        _ => "Connect an account of the user, or set a smarthost.".to_owned(),
+    };
+    let detail = format!("The message cannot leave: {refusal}.");
     Err(Problem::invalid("from_user_id", detail).code("no_way_out").advice(advice))
 }
 
@@ -330,7 +389,7 @@ async fn parent(
         (Some(id), _) => {
             let missing =
                 Problem::invalid("reply_to_message_id", "There is no such message in this workspace.");
-            Some(messages::find(session, id).await.map_err(|problem| named(problem, missing))?)
+            Some(stored_message::find(session, id).await.map_err(|problem| named(problem, missing))?)
         }
         (None, Some(id)) => session.conversation_messages(id, &Page::new(1, None)).await?.pop(),
         (None, None) => None,
@@ -344,12 +403,6 @@ async fn parent(
     }
     let summary = HeaderSummary::read(&session.blob(answered.blob).await?);
     Ok(Parent { conversation: conversation.or(Some(answered.conversation)), summary: Some(summary) })
-}
-
-/// Fixed at acceptance, from the key it was accepted under.
-fn message_id(api: &Api, key: MessageKey) -> Result<MessageId, Problem> {
-    let id = format!("{}@{}", key.uuid().simple(), api.gateway.settings.hostname);
-    MessageId::parse(&id).ok_or_else(Problem::internal)
 }
 
 impl Wanted {

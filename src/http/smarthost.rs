@@ -53,7 +53,7 @@ struct NewSmarthost {
     username: String,
     #[schema(value_type = String, format = Password)]
     password: SecretString,
-    /// The domains it may send for; at most 200.
+    /// The domains it may send for; at most 200. What users without an account write leaves from the reply domain.
     from_domains: Vec<String>,
 }
 
@@ -121,6 +121,8 @@ async fn put(
     let (smarthost, credentials) = input.value.check(&api).await?;
     let mut tx = api.store().begin(access.workspace).await?;
     tx.put_smarthost(&smarthost, &credentials, flow::now()).await?;
+    // What was held for want of it goes out now.
+    flow::submit::release_held(&mut tx, &api.gateway, None).await?;
     let shown = view(&mut tx).await?;
     tx.commit().await?;
     Ok(Json(shown))

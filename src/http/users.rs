@@ -2,7 +2,9 @@
 //!
 //! Not here: their accounts at providers (`accounts`).
 
-use axum::{Json, extract::State, response::Response};
+use std::collections::BTreeSet;
+
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -11,6 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     access::Access,
+    accounts::own_address_of,
     body::{Input, Parameters, PathId},
     field::{self, Patch},
     once::{Answer, Stop},
@@ -20,20 +23,24 @@ use super::{
 };
 use crate::{
     core::{
+        account::{Account, AccountState},
         ids::{Id as _, UserId},
         people::{Role, User},
         route::{Route, RouteTarget, capture_local_part},
     },
     flow,
     mail::Address,
-    store::{PageKey, Tx, mint},
+    store::{AccountFilter, Page, PageKey, Tx, mint},
 };
 
 /// Addresses of one person besides the first.
-const ALIASES_MAX: usize = 50;
+pub(super) const ALIASES_MAX: usize = 50;
+/// Accounts that are looked at when a user is changed or deleted; who has more is asked to disconnect them one by one all the
+/// same.
+const ACCOUNTS_LOOKED_AT: u32 = 200;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(show, change))
+    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(show, change, delete))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -140,11 +147,28 @@ struct Listing {
     /// The user with this address, primary or alias.
     #[param(value_type = Option<String>)]
     email: Option<Address>,
+    /// `false`: those who have no account, or none that is not disconnected; `true`: the others.
+    #[param(value_type = Option<bool>)]
+    connected: Option<Whether>,
     /// 1 to 200; 50 when left out.
     #[serde(default)]
     #[param(value_type = Option<u32>)]
     limit: Limit,
     cursor: Option<String>,
+}
+
+/// A parameter is text, whatever it says.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Whether {
+    True,
+    False,
+}
+
+impl From<Whether> for bool {
+    fn from(whether: Whether) -> Self {
+        matches!(whether, Whether::True)
+    }
 }
 
 /// List the users, newest first.
@@ -161,7 +185,7 @@ async fn list(
         let found = session.user_by_address(email).await?;
         return Ok(List::whole(found.into_iter().map(UserView::from).collect()));
     }
-    let rows = session.users(&page).await?;
+    let rows = session.users(&page, query.connected.map(bool::from)).await?;
     let key = |row: &User| PageKey { at: row.created_at, id: row.id.uuid() };
     Ok(List::page(rows, query.limit, key, UserView::from))
 }
@@ -196,6 +220,14 @@ struct UserPatch {
 }
 
 impl UserPatch {
+    /// Whether it changes what the user is taken for: his addresses, by which he may send and is known, or his role.
+    fn changes_identity(&self, old: &User) -> bool {
+        let role = self.role.as_set().is_some_and(|role| *role != old.role);
+        let email = self.email.as_set().is_some_and(|email| *email != old.email);
+        let set = |list: &[Address]| list.iter().cloned().collect::<BTreeSet<_>>();
+        role || email || set(&self.aliases.clone().apply_list(old.aliases.clone())) != set(&old.aliases)
+    }
+
     fn apply(self, api: &Api, old: User) -> Result<User, Problem> {
         let user = User {
             email: self.email.apply_required("email", old.email)?,
@@ -218,14 +250,52 @@ async fn change(
     input: Input<UserPatch>,
 ) -> Result<Json<UserView>, Problem> {
     let mut tx = api.store().begin(access.workspace).await?;
-    let old = tx.user(id).await?.ok_or_else(Problem::not_found)?;
+    let old = tx.user_to_change(id).await?.ok_or_else(Problem::not_found)?;
     access.act_as(id)?;
-    // Who acts as himself alone does not decide what he is.
-    if input.value.role.as_set().is_some_and(|role| *role != old.role) {
+    // Who acts as himself alone does not decide who he is.
+    if input.value.changes_identity(&old) {
         access.act_for_all()?;
     }
     let user = input.value.apply(&api, old)?;
     tx.update_user(&user).await?;
+    // What is sent from his accounts stays his, whatever his other addresses.
+    for account in tx.accounts(&Page::new(ACCOUNTS_LOOKED_AT, None), &accounts_of(id)).await? {
+        if is_connected(&account) {
+            own_address_of(&mut tx, &access, &account).await?;
+        }
+    }
+    let user = tx.user(id).await?.ok_or_else(Problem::not_found)?;
     tx.commit().await?;
     Ok(Json(user.into()))
+}
+
+fn accounts_of(user: UserId) -> AccountFilter {
+    AccountFilter { user: Some(user), state: None }
+}
+
+fn is_connected(account: &Account) -> bool {
+    !matches!(account.status.state, AccountState::Disconnected | AccountState::Erased)
+}
+
+/// Delete a user, with his keys and his capture address. His accounts have to be disconnected first; messages stay. What an
+/// account brought and was kept is the workspace's from then on and can be erased with that alone: to have it erased, choose
+/// that before.
+#[utoipa::path(delete, path = "/v1/workspaces/{ws}/users/{id}", tag = "users", operation_id = "delete_user",
+    responses((status = 204, description = "The user is deleted.")))]
+async fn delete(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<UserId>,
+) -> Result<StatusCode, Problem> {
+    let mut tx = api.store().begin(access.workspace).await?;
+    tx.user_to_change(id).await?.ok_or_else(Problem::not_found)?;
+    access.act_for_all()?;
+    let accounts = tx.accounts(&Page::new(ACCOUNTS_LOOKED_AT, None), &accounts_of(id)).await?;
+    if accounts.iter().any(is_connected) {
+        let advice = "Disconnect his accounts first, and choose what becomes of their mail: it cannot be erased later.";
+        return Err(Problem::conflict("user_has_accounts", "The user has connected accounts.", advice));
+    }
+    tx.delete_user(id).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
 }

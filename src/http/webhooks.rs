@@ -8,36 +8,37 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api,
     access::Access,
-    body::{Input, PathId},
+    body::{Input, Nothing, Parameters, PathId},
     events,
     field::Patch,
     host,
     once::{Answer, Stop},
-    page::List,
+    page::{Limit, List},
     problem::Problem,
 };
 use crate::{
     core::{
         account::Security,
-        event::{EVENT_TYPES, Event},
-        ids::{EventId, WebhookId},
+        account_cause::Cause,
+        event::{EVENT_TYPES, Event, JournalEntry},
+        ids::{EventId, Id as _, WebhookId},
         webhook::Webhook,
     },
     flow,
-    store::{Tx, mint},
+    store::{PageKey, Tx, mint},
 };
 
 const URL_CHARS_MAX: usize = 2048;
 /// Random octets in a secret (Standard Webhooks: 24 to 64).
 const SECRET_BYTES: usize = 32;
 /// Events posted again by one request.
-const REPLAY_EVENTS_MAX: u32 = 1000;
+const REPLAY_EVENTS_MAX: u32 = 200;
 /// Endpoints of one workspace.
 const WEBHOOKS_MAX: usize = 50;
 
@@ -62,17 +63,36 @@ struct WebhookView {
     #[schema(value_type = Option<String>, format = DateTime)]
     disabled_at: Option<Timestamp>,
     disabled_reason: Option<String>,
+    /// Nothing was taken since then.
     #[schema(value_type = Option<String>, format = DateTime)]
     failing_since: Option<Timestamp>,
+    /// What the last failed post came to, while it fails: `HTTP` and a status, or `no answer`.
+    #[schema(example = "HTTP 500")]
+    last_failure: Option<String>,
+    /// The kind of cause, in the words that users of other systems know it by, where the answer says as much.
+    #[schema(example = "Access denied for this app")]
+    title: Option<&'static str>,
+    /// What you can do about it.
+    advice: Option<&'static str>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
 
 impl From<Webhook> for WebhookView {
     fn from(webhook: Webhook) -> Self {
-        let Webhook { id, url, events, secrets: _, disabled_at, disabled_reason, failing_since, created_at } =
-            webhook;
-        Self { id, url, events, disabled_at, disabled_reason, failing_since, created_at }
+        let cause = webhook.refusal().and_then(Cause::of_answer);
+        Self {
+            title: cause.map(Cause::text),
+            advice: cause.map(Cause::recommendation),
+            id: webhook.id,
+            url: webhook.url,
+            events: webhook.events,
+            disabled_at: webhook.disabled_at,
+            disabled_reason: webhook.disabled_reason,
+            failing_since: webhook.failing_since,
+            last_failure: webhook.last_failure,
+            created_at: webhook.created_at,
+        }
     }
 }
 
@@ -94,7 +114,7 @@ struct NewWebhook {
     events: Option<Vec<String>>,
 }
 
-/// An address that may be posted to: TLS unless the operator allows the host, no login in it.
+/// An address that may be posted to: TLS and port 443 unless the operator allows the host, no login in it.
 async fn checked_url(api: &Api, text: &str) -> Result<String, Problem> {
     let refused = |detail: &'static str| Problem::invalid("url", detail);
     if text.chars().count() > URL_CHARS_MAX {
@@ -109,6 +129,10 @@ async fn checked_url(api: &Api, text: &str) -> Result<String, Problem> {
     }
     let host = host::host("url", url.host_str().ok_or_else(|| refused("It names no host."))?)?;
     let security = match url.scheme() {
+        "https" if url.port().is_some() && !api.plain_hosts.allows(&host).await => {
+            let advice = "Leave the port out, or have the operator add the host's address to [egress].allow.";
+            return Err(refused("Events are posted to port 443 alone.").advice(advice));
+        }
         "https" => Security::Tls,
         "http" => Security::None,
         _ => return Err(refused("It must begin with https://.")),
@@ -160,6 +184,7 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewWebhook>
         disabled_at: None,
         disabled_reason: None,
         failing_since: None,
+        last_failure: None,
         created_at: now,
     };
     work.insert_webhook(&webhook).await?;
@@ -167,12 +192,28 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewWebhook>
     work.finish(Answer::created_secret(&view)).await
 }
 
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Listing {
+    /// 1 to 200; 50 when left out.
+    #[serde(default)]
+    #[param(value_type = Option<u32>)]
+    limit: Limit,
+    cursor: Option<String>,
+}
+
 /// List the endpoints, newest first.
 #[utoipa::path(get, path = "/v1/workspaces/{ws}/webhooks", tag = "webhooks", operation_id = "list_webhooks",
-    responses((status = 200, body = List<WebhookView>)))]
-async fn list(State(api): State<Api>, access: Access) -> Result<Json<List<WebhookView>>, Problem> {
+    params(Listing), responses((status = 200, body = List<WebhookView>)))]
+async fn list(
+    State(api): State<Api>,
+    access: Access,
+    Parameters(query): Parameters<Listing>,
+) -> Result<Json<List<WebhookView>>, Problem> {
     let webhooks = access.read(&api).await?.webhooks(flow::now()).await?;
-    Ok(List::whole(webhooks.into_iter().map(WebhookView::from).collect()))
+    let key = |row: &Webhook| PageKey { at: row.created_at, id: row.id.uuid() };
+    List::cut(webhooks, (query.limit, query.cursor.as_deref()), key, WebhookView::from)
 }
 
 /// Show an endpoint.
@@ -195,7 +236,8 @@ struct WebhookPatch {
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     events: Patch<Vec<String>>,
-    /// False posts to it again, true stops it.
+    /// True stops it; false posts to it again, beginning with what still waits for it. What happened while it was disabled,
+    /// and what fell due then, is not posted by itself: `replay` with `after` brings it.
     disabled: Option<bool>,
 }
 
@@ -216,15 +258,18 @@ async fn change(
     };
     let now = flow::now();
     let mut tx = api.store().begin(access.workspace).await?;
-    let old = tx.webhook(id, now).await?.ok_or_else(Problem::not_found)?;
+    let old = tx.webhook_to_change(id, now).await?.ok_or_else(Problem::not_found)?;
     let events = match events {
         Patch::Set(events) => Some(checked_events(events)?),
         other => other.apply(old.events),
     };
+    let is_moved = url.as_ref().is_some_and(|url| *url != old.url);
     tx.update_webhook(id, url.as_deref().unwrap_or(&old.url), events.as_deref()).await?;
     match disabled {
-        Some(false) => tx.enable_webhook(id).await?,
+        Some(false) => tx.enable_webhook(id, now).await?,
         Some(true) => drop(tx.disable_webhook(id, "It was disabled over the API.", now).await?),
+        // What failed at the former address says nothing of this one.
+        None if is_moved && old.disabled_at.is_none() => tx.retry_webhook(id, now).await?,
         None => {}
     }
     let webhook = tx.webhook(id, now).await?.ok_or_else(Problem::not_found)?;
@@ -257,10 +302,6 @@ async fn enabled(tx: &mut Tx, id: WebhookId, now: Timestamp) -> Result<Webhook, 
     Ok(webhook)
 }
 
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
 #[derive(Serialize, ToSchema)]
 struct Pinged {
     /// The `webhook-id` of the post.
@@ -277,7 +318,7 @@ async fn test(
     PathId(id): PathId<WebhookId>,
     input: Input<Nothing>,
 ) -> Result<Response, Stop> {
-    let Nothing {} = input.value;
+    access.act_for_all()?;
     let now = flow::now();
     let mut work = input.stamp.begin(&api, &access).await?;
     enabled(&mut work, id, now).await?;
@@ -290,7 +331,7 @@ async fn test(
 struct Replay {
     /// Every event after this one (an id or a cursor of the journal) that the endpoint asks for.
     after: Option<String>,
-    /// These events, whatever the endpoint asks for; at most 1000.
+    /// These events, whatever the endpoint asks for; at most 200.
     #[schema(value_type = Option<Vec<String>>)]
     event_ids: Option<Vec<EventId>>,
 }
@@ -299,11 +340,11 @@ struct Replay {
 struct Replayed {
     /// How many events will be posted again.
     queued: u64,
-    /// When there are more than one request takes: pass it as `after` to go on.
+    /// When more may follow than the 200 events that one request looks at: pass it as `after` to go on.
     next_after: Option<String>,
 }
 
-/// Post past events to an endpoint again, with the ids and bodies they had.
+/// Post past events to an endpoint again, with the ids and bodies they had, and what waits for it already before them.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/webhooks/{id}/replay", tag = "webhooks",
     operation_id = "replay_webhook", request_body = Replay, responses((status = 202, body = Replayed)))]
 async fn replay(
@@ -312,6 +353,7 @@ async fn replay(
     PathId(id): PathId<WebhookId>,
     input: Input<Replay>,
 ) -> Result<Response, Stop> {
+    access.act_for_all()?;
     let now = flow::now();
     let mut work = input.stamp.begin(&api, &access).await?;
     let webhook = enabled(&mut work, id, now).await?;
@@ -337,11 +379,13 @@ async fn replay_after(
     let entries = tx.journal(after, None, REPLAY_EVENTS_MAX).await?;
     let more = entries.len() >= REPLAY_EVENTS_MAX as usize;
     let next_after = entries.last().filter(|_| more).map(|entry| entry.id.to_string());
-    let mut queued = 0;
-    for entry in entries.iter().filter(|entry| webhook.wants(&entry.kind)) {
-        queued += u64::from(tx.deliver_again(webhook.id, entry.seq, now).await?);
-    }
-    Ok(Replayed { queued, next_after })
+    let own = webhook.id.to_string();
+    let is_for_it = |entry: &JournalEntry| {
+        webhook.wants(&entry.kind) && entry.pings().is_none_or(|endpoint| endpoint == own)
+    };
+    let wanted: Vec<_> = entries.into_iter().filter(is_for_it).collect();
+    tx.deliver_again(webhook.id, &wanted, now).await?;
+    Ok(Replayed { queued: wanted.len() as u64, next_after })
 }
 
 async fn replay_these(
@@ -351,20 +395,17 @@ async fn replay_these(
     now: Timestamp,
 ) -> Result<Replayed, Problem> {
     super::field::at_most("event_ids", ids, REPLAY_EVENTS_MAX as usize)?;
-    let mut seqs = Vec::with_capacity(ids.len());
+    let mut entries = Vec::with_capacity(ids.len());
     for (index, id) in ids.iter().enumerate() {
         let missing =
             || Problem::invalid(format!("event_ids[{index}]"), "There is no such event in this workspace.");
-        seqs.push(tx.seq_of(*id).await?.ok_or_else(missing)?);
+        entries.push(tx.event(*id).await?.ok_or_else(missing)?);
     }
     // In the order in which they happened, whatever order they were named in.
-    seqs.sort_unstable();
-    seqs.dedup();
-    let mut queued = 0;
-    for seq in seqs {
-        queued += u64::from(tx.deliver_again(webhook.id, seq, now).await?);
-    }
-    Ok(Replayed { queued, next_after: None })
+    entries.sort_unstable_by_key(|entry| entry.seq);
+    entries.dedup_by_key(|entry| entry.seq);
+    tx.deliver_again(webhook.id, &entries, now).await?;
+    Ok(Replayed { queued: entries.len() as u64, next_after: None })
 }
 
 /// Replace the secret. For a day the old one signs too, so that receivers can change over.
@@ -377,7 +418,6 @@ async fn rotate_secret(
     input: Input<Nothing>,
 ) -> Result<Response, Stop> {
     access.act_for_all()?;
-    let Nothing {} = input.value;
     let now = flow::now();
     let mut work = input.stamp.begin(&api, &access).await?;
     let webhook = work.webhook(id, now).await?.ok_or_else(Problem::not_found)?;

@@ -25,15 +25,12 @@ use super::{
 use crate::{
     core::{
         ids::{Id as _, WorkspaceId},
-        people::Workspace,
-        policy::DEFAULT_PRESET,
+        people::{SLUG_CHARS_MAX, Workspace, is_slug},
+        policy::{BadSetting, DEFAULT_PRESET, Preset},
     },
     flow,
     store::{self, Idempotency, InstanceRequest, PageKey, WorkspaceChange, mint},
 };
-
-/// Longest slug: it is a login name for SMTP too.
-const SLUG_CHARS_MAX: usize = 63;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(show, change, erase))
@@ -91,12 +88,8 @@ impl NewWorkspace {
 }
 
 fn slug(text: &str) -> Result<String, Problem> {
-    let fits = (1..=SLUG_CHARS_MAX).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-');
     let detail = format!("A slug is 1 to {SLUG_CHARS_MAX} lower-case letters, digits and inner hyphens.");
-    fits.then(|| text.to_owned()).ok_or_else(|| Problem::invalid("slug", detail))
+    is_slug(text).then(|| text.to_owned()).ok_or_else(|| Problem::invalid("slug", detail))
 }
 
 fn timezone(text: &str) -> Result<String, Problem> {
@@ -108,11 +101,10 @@ fn timezone(text: &str) -> Result<String, Problem> {
 }
 
 fn preset(text: &str) -> Result<String, Problem> {
-    let known = text == DEFAULT_PRESET;
-    let advice = format!("This release has one preset: \"{DEFAULT_PRESET}\".");
-    known
-        .then(|| text.to_owned())
-        .ok_or_else(|| Problem::invalid("preset", "There is no such preset.").advice(advice))
+    match Preset::named(text) {
+        Some(preset) => Ok(preset.name.to_owned()),
+        None => Err(Problem::invalid("preset", BadSetting::Preset(text.to_owned()).to_string())),
+    }
 }
 
 /// Make a workspace.
@@ -202,11 +194,11 @@ async fn change(
 ) -> Result<Json<WorkspaceView>, Problem> {
     access.act_for_all()?;
     let patch = input.value;
-    patch.preset.as_deref().map(preset).transpose()?;
     let change = WorkspaceChange {
         name: patch.name.map(|name| field::line("name", &name, NAME_CHARS_MAX)).transpose()?,
         slug: patch.slug.as_deref().map(slug).transpose()?,
         timezone: patch.timezone.as_deref().map(timezone).transpose()?,
+        preset: patch.preset.as_deref().map(preset).transpose()?,
     };
     let mut system = api.store().system().await?;
     system.update_workspace(access.workspace, &change).await?;
@@ -215,17 +207,14 @@ async fn change(
     Ok(Json(workspace.into()))
 }
 
-/// Erase a workspace and everything in it, for good.
+/// Erase a workspace and everything in it, for good. It is gone, and what it sealed unreadable, when this is answered; its rows
+/// are deleted right after.
 #[utoipa::path(delete, path = "/v1/workspaces/{ws}", tag = "workspaces", operation_id = "delete_workspace",
     responses((status = 204, description = "It is erased.")))]
 async fn erase(State(api): State<Api>, access: Access) -> Result<StatusCode, Problem> {
-    let mut system = api.store().system().await?;
-    system.delete_workspace(access.workspace).await?;
-    system.commit().await?;
-    if let Err(error) = api.store().scrub().await {
-        // The rows are gone; what the log still holds of them goes with its next checkpoint.
-        tracing::warn!(error = %error, "the log could not be emptied after a workspace was erased");
-    }
+    let mut tx = api.store().begin(access.workspace).await?;
+    flow::erase::begin(&mut tx, flow::now()).await?;
+    tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

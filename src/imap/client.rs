@@ -153,6 +153,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
+    /// Runs commands that do not depend on one another: in one flight, unless one has to wait for the server in the middle.
+    /// One outcome for each, in the order given, whatever the order of the answers; `take` is as in `run`.
+    pub(super) async fn run_all(
+        &mut self,
+        commands: &[Command],
+        mut take: impl FnMut(Response) -> Option<Response>,
+    ) -> Result<Vec<Result<Done>>> {
+        let free = self.capabilities.free_literal_bytes_max();
+        if commands.iter().any(|command| command.waits(free)) {
+            return self.run_each(commands, take).await;
+        }
+        self.prepare().await?;
+        let allowance = Allowance::plain(&self.limits);
+        let mut flight = Vec::with_capacity(commands.len());
+        for command in commands {
+            flight.push((self.write(command, allowance, &mut take).await?, None));
+        }
+        self.flush().await?;
+        while flight.iter().any(|(_, outcome)| outcome.is_none()) {
+            match self.step(&mut take).await? {
+                Step::Tagged(tag, done) => {
+                    let open = flight.iter_mut().find(|(sent, outcome)| *sent == tag && outcome.is_none());
+                    open.ok_or(Fault::UnknownTag)?.1 = Some(done);
+                }
+                Step::Continuation(_) => return Err(Fault::UnexpectedContinuation.into()),
+            }
+        }
+        self.state = State::Ready;
+        Ok(flight.into_iter().filter_map(|(_, outcome)| outcome).collect())
+    }
+
+    /// The same, one after another.
+    async fn run_each(
+        &mut self,
+        commands: &[Command],
+        mut take: impl FnMut(Response) -> Option<Response>,
+    ) -> Result<Vec<Result<Done>>> {
+        let mut outcomes = Vec::with_capacity(commands.len());
+        for command in commands {
+            match self.run(command.clone(), &mut take).await {
+                Err(error) if !error.connection_lives() => return Err(error),
+                outcome => outcomes.push(outcome),
+            }
+        }
+        Ok(outcomes)
+    }
+
     /// Ends an IDLE under way and makes sure that no earlier command is still being answered.
     pub(super) async fn prepare(&mut self) -> Result<()> {
         self.end_idle().await?;
@@ -162,8 +209,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Writes a command, asking before each literal that is not free. From here on the client is busy.
+    /// Sends a command, asking before each literal that is not free. From here on the client is busy.
     pub(super) async fn send(
+        &mut self,
+        command: &Command,
+        allowance: Allowance,
+        take: &mut impl FnMut(Response) -> Option<Response>,
+    ) -> Result<Tag> {
+        let tag = self.write(command, allowance, take).await?;
+        self.flush().await?;
+        Ok(tag)
+    }
+
+    /// Like `send`, but what follows its last literal goes out with the next flush.
+    async fn write(
         &mut self,
         command: &Command,
         allowance: Allowance,
@@ -181,7 +240,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
         }
         self.out.extend_from_slice(b"\r\n");
-        self.flush().await?;
         Ok(tag)
     }
 

@@ -5,13 +5,13 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    client::{Client, Done, State},
+    client::{Client, Done},
     code::ResponseCode,
     command::Command,
-    error::{Error, Fault, Result},
+    error::{Error, Result},
     framing::Allowance,
     mailbox::{ListedMailbox, MailboxName, MailboxStatus},
-    response::{Response, Status, Tag},
+    response::{Response, Status},
     uid::{ModSeq, Uid, UidSet, UidValidity},
 };
 
@@ -134,90 +134,56 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub async fn status(&mut self, names: &[MailboxName]) -> Result<Vec<Result<MailboxStatus>>> {
         let mut answers = Vec::with_capacity(names.len());
         for batch in names.chunks(STATUS_PIPELINE) {
-            self.status_batch(batch, &mut answers).await?;
+            answers.extend(self.status_after(None, batch).await?);
         }
         Ok(answers)
     }
 
-    async fn status_batch(
-        &mut self,
-        names: &[MailboxName],
-        answers: &mut Vec<Result<MailboxStatus>>,
-    ) -> Result<()> {
-        let asked: Vec<_> = names.iter().map(|name| (name, self.status_command(name))).collect();
-        let free = self.capabilities.free_literal_bytes_max();
-        if !asked.iter().any(|(_, command)| command.waits(free)) {
-            return self.status_pipelined(asked, answers).await;
-        }
-        for (name, command) in asked {
-            let mut found = None;
-            let outcome = self.run(command, |response| take_status(response, name, &mut found)).await;
-            answers.push(status_answer(outcome, found)?);
-        }
-        Ok(())
+    /// `noop` and `status` in one round trip.
+    ///
+    /// # Errors
+    /// Those of `noop`, and what ends the connection.
+    pub async fn poll(&mut self, names: &[MailboxName]) -> Result<Vec<Result<MailboxStatus>>> {
+        let (first, rest) = names.split_at_checked(STATUS_PIPELINE).unwrap_or((names, &[]));
+        let mut answers = self.status_after(Some(Command::new("NOOP")), first).await?;
+        answers.extend(self.status(rest).await?);
+        Ok(answers)
     }
 
-    async fn status_pipelined(
+    /// One flight of them, behind another command if there is one.
+    async fn status_after(
         &mut self,
-        asked: Vec<(&MailboxName, Command)>,
-        answers: &mut Vec<Result<MailboxStatus>>,
-    ) -> Result<()> {
-        self.prepare().await?;
-        let mut waiting = Vec::with_capacity(asked.len());
-        for (name, command) in asked {
-            let tag = self.send(&command, Allowance::plain(&self.limits), &mut Some).await?;
-            waiting.push(Asked { tag, name, found: None, outcome: None });
-        }
-        while waiting.iter().any(|asked| asked.outcome.is_none()) {
-            match self.next_response().await? {
-                Response::Tagged(tag, status) => {
-                    let outcome = self.outcome(status);
-                    if let Some(asked) = waiting.iter_mut().find(|asked| Some(asked.tag) == tag) {
-                        asked.outcome = Some(outcome);
+        before: Option<Command>,
+        names: &[MailboxName],
+    ) -> Result<Vec<Result<MailboxStatus>>> {
+        let others = usize::from(before.is_some());
+        let asked: Vec<Command> =
+            before.into_iter().chain(names.iter().map(|name| self.status_command(name))).collect();
+        let mut found: Vec<Option<MailboxStatus>> = vec![None; names.len()];
+        let take = |response| match response {
+            Response::MailboxStatus(status) => {
+                let mut open = names.iter().zip(&mut found).filter(|(_, found)| found.is_none());
+                match open.find(|(name, _)| **name == status.name) {
+                    Some((_, found)) => {
+                        *found = Some(status);
+                        None
                     }
-                }
-                Response::Continuation(_) => return Err(Fault::UnexpectedContinuation.into()),
-                response => {
-                    let mut open = waiting.iter_mut().filter(|asked| asked.found.is_none());
-                    let left = open
-                        .try_fold(response, |left, asked| take_status(left, asked.name, &mut asked.found));
-                    left.map_or(Ok(()), |response| self.absorb(response))?;
+                    None => Some(Response::MailboxStatus(status)),
                 }
             }
+            other => Some(other),
+        };
+        let mut outcomes = self.run_all(&asked, take).await?;
+        for outcome in outcomes.drain(..others) {
+            outcome?;
         }
-        self.state = State::Ready;
-        for Asked { found, outcome, .. } in waiting {
-            answers.extend(outcome.map(|outcome| status_answer(outcome, found)).transpose()?);
-        }
-        Ok(())
+        outcomes.into_iter().zip(found).map(|(outcome, found)| status_answer(outcome, found)).collect()
     }
 
     fn status_command(&self, name: &MailboxName) -> Command {
         let command = Command::new("STATUS").raw(" ").mailbox(name).raw(" (MESSAGES UIDNEXT UIDVALIDITY");
         let command = if self.capabilities.condstore() { command.raw(" HIGHESTMODSEQ") } else { command };
         command.raw(")")
-    }
-}
-
-/// A STATUS on its way.
-struct Asked<'n> {
-    tag: Tag,
-    name: &'n MailboxName,
-    found: Option<MailboxStatus>,
-    outcome: Option<Result<Done>>,
-}
-
-fn take_status(
-    response: Response,
-    name: &MailboxName,
-    found: &mut Option<MailboxStatus>,
-) -> Option<Response> {
-    match response {
-        Response::MailboxStatus(status) if status.name == *name => {
-            *found = Some(status);
-            None
-        }
-        other => Some(other),
     }
 }
 

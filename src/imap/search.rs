@@ -27,8 +27,9 @@ pub enum Criterion<'a> {
     Since(Date),
     /// Messages with this Message-ID.
     MessageId(&'a MessageId),
-    /// Messages whose provider keeps this Message-ID in a field of its own, having replaced it.
-    OriginalId { field: &'static str, id: &'a MessageId },
+    /// Messages received on this day or later whose provider keeps this Message-ID in a field of its own, having replaced
+    /// it. No server has an index of such fields: the day keeps it from reading the whole mailbox.
+    OriginalId { field: &'static str, id: &'a MessageId, since: Date },
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
@@ -43,8 +44,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             Criterion::All => command.raw(" ALL"),
             Criterion::Uids(uids) => command.raw(" UID ").uids(uids),
             Criterion::Since(date) => command.raw(" SINCE ").date(date),
-            Criterion::MessageId(id) => by_id(command, "Message-ID", id),
-            Criterion::OriginalId { field, id } => by_id(command, field, id),
+            Criterion::MessageId(id) => charset(command, id).by_id("Message-ID", id),
+            Criterion::OriginalId { field, id, since } => {
+                charset(command, id).raw(" SINCE ").date(since).by_id(field, id)
+            }
         };
         let allowance = Allowance { line: self.limits.uid_line_bytes_max, ..Allowance::plain(&self.limits) };
         // Some servers leave SEARCH out when nothing matches.
@@ -73,8 +76,13 @@ impl Command {
         // Digits, letters and hyphens: quoting leaves it as it is.
         self.string(format_date(date).as_bytes())
     }
+
+    fn by_id(self, field: &'static str, id: &MessageId) -> Self {
+        self.raw(" HEADER ").raw(field).raw(" ").string(format!("<{id}>").as_bytes())
+    }
 }
-fn by_id(command: Command, field: &'static str, id: &MessageId) -> Command {
-    let charset = if id.as_str().is_ascii() { "" } else { " CHARSET UTF-8" };
-    command.raw(charset).raw(" HEADER ").raw(field).raw(" ").string(format!("<{id}>").as_bytes())
+
+/// It goes before every key (RFC 9051 section 6.4.4).
+fn charset(command: Command, id: &MessageId) -> Command {
+    command.raw(if id.as_str().is_ascii() { "" } else { " CHARSET UTF-8" })
 }

@@ -55,12 +55,6 @@ impl Automatic {
         ];
         rules.into_iter().find(|(_, matches)| matches(header)).map_or(Self::No, |(kind, _)| kind)
     }
-
-    /// RFC 3834 section 2: nothing automatic may answer such mail. `reverse_path_null` is what SMTP's MAIL FROM said.
-    #[must_use]
-    pub fn must_not_be_answered(self, reverse_path_null: bool) -> bool {
-        reverse_path_null || self != Self::No
-    }
 }
 
 fn precedence(header: &HeaderBlock<'_>, value: &str) -> bool {
@@ -191,12 +185,5 @@ mod tests {
             Automatic::Bounce,
         );
         check("Return-Path: <>\r\nFrom: ann@x.example\r\nSubject: Away", Automatic::AutoReply);
-    }
-
-    #[test]
-    fn a_null_reverse_path_silences_even_mail_without_marks() {
-        assert!(Automatic::No.must_not_be_answered(true));
-        assert!(!Automatic::No.must_not_be_answered(false));
-        assert!(Automatic::List.must_not_be_answered(false));
     }
 }

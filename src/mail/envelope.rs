@@ -69,12 +69,6 @@ impl Notify {
     pub fn on_success(self) -> bool {
         matches!(self, Self::On { success: true, .. })
     }
-
-    /// Whether a delay is to be reported.
-    #[must_use]
-    pub fn on_delay(self) -> bool {
-        matches!(self, Self::On { delay: true, .. })
-    }
 }
 
 /// One `RCPT TO`.

@@ -129,12 +129,6 @@ impl<'a> HeaderBlock<'a> {
         &self.defects
     }
 
-    /// Where the fields begin: behind a byte order mark or an mbox `From ` line, else 0.
-    #[must_use]
-    pub fn start_offset(&self) -> usize {
-        self.start
-    }
-
     /// Where the fields end: at the empty line, or where the body begins when there is none.
     #[must_use]
     pub fn end_offset(&self) -> usize {

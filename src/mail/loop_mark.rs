@@ -17,9 +17,16 @@ pub fn mark(key: &[u8; 32], message: &str) -> String {
 /// Whether a header carries a mark made with this key.
 #[must_use]
 pub fn is_ours(header: &HeaderBlock<'_>, key: &[u8; 32]) -> bool {
-    header.all(FIELD).any(|field| {
+    marked(header, key).is_some()
+}
+
+/// The message that this is a copy of, passed on by us: what a mark made with this key names.
+#[must_use]
+pub fn marked(header: &HeaderBlock<'_>, key: &[u8; 32]) -> Option<String> {
+    header.all(FIELD).find_map(|field| {
         let text = field.text();
-        text.trim().split_once(' ').is_some_and(|(message, mac)| mac.trim() == proof(key, message))
+        let (message, mac) = text.trim().split_once(' ')?;
+        (mac.trim() == proof(key, message)).then(|| message.to_owned())
     })
 }
 
@@ -39,6 +46,9 @@ mod tests {
         };
         assert!(carries(&mark(&[7; 32], "msg_1")));
         assert!(!carries(&mark(&[8; 32], "msg_1")));
+        let header = format!("{FIELD}: msg_2 forged\r\n{FIELD}: {}\r\n\r\n", mark(&[7; 32], "msg_1"));
+        let found = marked(&HeaderBlock::scan(header.as_bytes()), &[7; 32]);
+        assert_eq!(found.as_deref(), Some("msg_1"));
         assert!(!carries("msg_1"));
         assert!(!carries(""));
     }

@@ -183,6 +183,28 @@ impl Message {
         panic::catch_unwind(read).ok().flatten()
     }
 
+    /// The message without the content of these attachments, by their [`Attachment::index`]. All else stays as it is, their
+    /// headers too; of a message that cannot be cut nothing stays.
+    #[must_use]
+    pub fn without_attachments(raw: &[u8], omitted: &[usize]) -> Bytes {
+        let cut = || {
+            let parts = Parts::read(raw);
+            let readable = Readable::of(&parts);
+            let (mut rest, mut from) = (Vec::with_capacity(raw.len()), 0);
+            for (index, part) in attachment_parts(&parts, &readable).enumerate() {
+                // A body is a piece of the message itself.
+                let start = part.body.as_ptr().addr().checked_sub(raw.as_ptr().addr());
+                if let Some(start) = start.filter(|_| omitted.contains(&index) && !part.body.is_empty()) {
+                    rest.extend_from_slice(raw.get(from..start).unwrap_or_default());
+                    from = start.saturating_add(part.body.len());
+                }
+            }
+            rest.extend_from_slice(raw.get(from..).unwrap_or_default());
+            Bytes::from(rest)
+        };
+        panic::catch_unwind(cut).unwrap_or_default()
+    }
+
     /// The text, made from the HTML where there is only that.
     #[must_use]
     pub fn readable_text(&self) -> Option<String> {
@@ -328,6 +350,35 @@ mod tests {
         assert_eq!(message.text.as_deref(), text, "{raw:?}");
         let names: Vec<_> = message.attachments.iter().map(|a| a.filename.as_deref()).collect();
         assert_eq!(names, attachments, "{raw:?}");
+    }
+
+    #[test]
+    fn files_are_cut_out_and_everything_else_stays() {
+        let part = |name: &str, body: &str| {
+            format!(
+                "--b\r\nContent-Type: application/pdf; name={name}\r\nContent-Transfer-Encoding: base64\r\n\r\n{body}\r\n"
+            )
+        };
+        let message = |first: &str, second: &str| {
+            format!(
+                "{HEAD}Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nHello\r\n{}{}--b--\r\nend\r\n",
+                part("a.pdf", first),
+                part("b.pdf", second)
+            )
+        };
+        let raw = message("c2VjcmV0", "b3BlbiE=");
+        let without = |omitted: &[usize]| Message::without_attachments(raw.as_bytes(), omitted);
+        assert_eq!(without(&[]), raw.as_bytes());
+        assert_eq!(without(&[0]), message("", "b3BlbiE=").as_bytes());
+        assert_eq!(without(&[1, 0]), message("", "").as_bytes());
+        let read = Message::parse(&without(&[0]));
+        let shown: Vec<_> =
+            read.attachments.iter().map(|file| (file.filename.as_deref(), file.size)).collect();
+        assert_eq!(shown, [(Some("a.pdf"), 0), (Some("b.pdf"), 5)]);
+        assert_eq!(read.text.as_deref(), Some("Hello"));
+        let only = format!("{HEAD}Content-Type: application/pdf\r\n\r\nsecret");
+        let rest = Message::without_attachments(only.as_bytes(), &[0]);
+        assert_eq!(rest, format!("{HEAD}Content-Type: application/pdf\r\n\r\n"));
     }
 
     #[test]

@@ -31,8 +31,6 @@ pub struct ReportedRecipient {
     pub diagnostic: Option<String>,
     /// Whose words those are.
     pub remote_mta: Option<String>,
-    /// Until when a delayed message is tried.
-    pub retry_until: Option<Timestamp>,
 }
 
 /// A delivery report to be written.
@@ -96,21 +94,13 @@ pub fn compose_report(report: &NewReport<'_>) -> RawMessage {
     written(builder.body(MimePart::new(content_type, parts)))
 }
 
-/// The gravest action decides.
-fn gravest(report: &NewReport<'_>) -> Action {
-    let order = [Action::Failed, Action::Delayed, Action::Relayed, Action::Expanded, Action::Delivered];
-    order
-        .into_iter()
-        .find(|action| report.recipients.iter().any(|r| r.action == *action))
-        .unwrap_or(Action::Failed)
+/// What is reported is settled: delivered, or not.
+fn has_failed(report: &NewReport<'_>) -> bool {
+    report.recipients.iter().any(|reported| reported.action == Action::Failed)
 }
 
 fn subject(report: &NewReport<'_>) -> &'static str {
-    match gravest(report) {
-        Action::Failed => "Your message could not be delivered",
-        Action::Delayed => "Your message is delayed",
-        Action::Relayed | Action::Expanded | Action::Delivered => "Your message was delivered",
-    }
+    if has_failed(report) { "Your message could not be delivered" } else { "Your message was delivered" }
 }
 
 fn explanation(report: &NewReport<'_>, host: &str) -> String {
@@ -124,9 +114,6 @@ fn explanation(report: &NewReport<'_>, host: &str) -> String {
             reported.action.as_str(),
             reported.status
         ));
-    }
-    if gravest(report) == Action::Delayed {
-        text.push_str("\r\nYou need not do anything: we keep trying.\r\n");
     }
     text
 }
@@ -164,9 +151,6 @@ fn recipient_fields(reported: &ReportedRecipient) -> String {
     if let Some(said) = &reported.diagnostic {
         fields.push_str(&format!("Diagnostic-Code: smtp; {}\r\n", printable(said)));
     }
-    if let Some(until) = reported.retry_until.filter(|_| reported.action == Action::Delayed) {
-        fields.push_str(&format!("Will-Retry-Until: {}\r\n", Date::new(until.as_second()).to_rfc822()));
-    }
     fields
 }
 
@@ -186,7 +170,7 @@ fn printable(text: &str) -> String {
 fn returned<'a>(report: &NewReport<'_>) -> MimePart<'a> {
     let original =
         normalise_line_ends(remove_fields(report.original, |name| name.eq_ignore_ascii_case("Bcc")));
-    let wants_full = report.envelope.ret == Some(Return::Full) && gravest(report) == Action::Failed;
+    let wants_full = report.envelope.ret == Some(Return::Full) && has_failed(report);
     let (kind, content) = if wants_full && !has_overlong_line(&original) {
         ("message/rfc822", original)
     } else {
@@ -210,7 +194,7 @@ fn header_of(original: &Bytes) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{DeliveryReport, Kind, Message, ReversePath, surgery::has_lone_line_end};
+    use crate::mail::{Automatic, DeliveryReport, Kind, Message, ReversePath, surgery::has_lone_line_end};
 
     fn report(ret: Option<Return>, original: &str) -> RawMessage {
         let address = Address::parse("bob@y.example").unwrap();
@@ -230,7 +214,6 @@ mod tests {
                 status: "5.1.1".parse().unwrap(),
                 diagnostic: Some("550 no\r\nAction: delivered".to_owned()),
                 remote_mta: Some("mx.y.example".to_owned()),
-                retry_until: None,
             }],
             message_id: &MessageId::parse("r@gw.example").unwrap(),
             date: Timestamp::from_second(1_743_501_600).unwrap(),
@@ -259,7 +242,7 @@ mod tests {
         assert_eq!(recipient.diagnostic.as_deref(), Some("550 no  Action: delivered"));
         let message = Message::parse(&raw);
         assert_eq!((message.kind, message.defects), (Kind::Bounce, vec![]));
-        assert!(message.summary.automatic.must_not_be_answered(false) && !has_lone_line_end(&raw));
+        assert!(message.summary.automatic != Automatic::No && !has_lone_line_end(&raw));
     }
 
     #[test]

@@ -52,22 +52,6 @@ pub fn set_parties(raw: &[u8], name: &str, parties: &[Party]) -> Bytes {
     assemble(&bare, write_addresses(name, parties), |_| Edit::Keep)
 }
 
-/// Writes a field in the place of the first of its name and drops the others; puts it first when there is none.
-#[must_use]
-pub fn replace_field(raw: &[u8], name: &HeaderName, value: &HeaderText) -> Bytes {
-    let mut replaced = false;
-    let edited = edit(raw, |field| {
-        if !field.is(name.as_str()) {
-            Edit::Keep
-        } else if std::mem::replace(&mut replaced, true) {
-            Edit::Drop
-        } else {
-            Edit::Replace(write_field(name, value))
-        }
-    });
-    if replaced { edited } else { prepend_fields(raw, &[(name.clone(), value.clone())]) }
-}
-
 /// Makes a message fit to leave: without Bcc, our control fields, Return-Path, and without the addresses of ours among its
 /// recipients, which `hidden` tells. A recipient field with nobody left goes.
 #[must_use]
@@ -234,16 +218,6 @@ mod tests {
         let got = remove_fields(raw.as_bytes(), |name| name.eq_ignore_ascii_case("bcc"));
         assert_eq!(text(&got), "A: 1\r\nC: 2\r\n\r\nBcc: body\r\n");
         assert_eq!(text(&remove_fields(b"Bcc: x\r\n\r\nb", |_| true)), "\r\nb");
-    }
-
-    #[test]
-    fn a_replaced_field_keeps_its_place() {
-        let (name, value) = field("b", "new");
-        assert_eq!(
-            text(&replace_field(b"A: 1\r\nB: 2\r\nB: 3\r\nC: 4\r\n\r\n", &name, &value)),
-            "A: 1\r\nb: new\r\nC: 4\r\n\r\n"
-        );
-        assert_eq!(text(&replace_field(b"A: 1\r\n\r\n", &name, &value)), "b: new\r\nA: 1\r\n\r\n");
     }
 
     #[test]

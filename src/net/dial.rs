@@ -14,9 +14,13 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::either::Either;
 
-use super::{Egress, Resolver, ResolverError, Stream};
+use super::{Egress, Resolver, ResolverError};
+
+/// A connected stream: in clear on the left, under TLS on the right.
+pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Longest wait for one of several addresses; the last one may use what is left of the whole.
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -95,7 +99,7 @@ impl Dialer {
         let stream = connect_any(&addresses, deadline).await?;
         stream.set_nodelay(true).map_err(DialError::Connect)?;
         match target.security {
-            Security::Clear => Ok(Stream::Plain(stream)),
+            Security::Clear => Ok(Stream::Left(stream)),
             Security::Tls => timeout_at(deadline, self.handshake(stream, target.host))
                 .await
                 .map_err(|_| DialError::Timeout)?,
@@ -124,8 +128,8 @@ impl Dialer {
     /// [`DialError::Tls`], [`DialError::Name`]; a stream under TLS already is [`DialError::Tls`] too.
     pub async fn secure(&self, stream: Stream, host: &str) -> Result<Stream, DialError> {
         match stream {
-            Stream::Plain(stream) => self.handshake(stream, host).await,
-            Stream::Tls(_) => Err(DialError::Tls(io::ErrorKind::AlreadyExists.into())),
+            Stream::Left(stream) => self.handshake(stream, host).await,
+            Stream::Right(_) => Err(DialError::Tls(io::ErrorKind::AlreadyExists.into())),
         }
     }
 
@@ -134,7 +138,7 @@ impl Dialer {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| DialError::Name)?;
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         let secured = Box::pin(connector.connect(name, stream)).await.map_err(DialError::Tls)?;
-        Ok(Stream::Tls(Box::new(secured)))
+        Ok(Stream::Right(Box::new(secured)))
     }
 }
 
@@ -193,7 +197,7 @@ mod tests {
             );
         }
         let stream = dialer(&["127.0.0.0/8"]).dial(clear("127.0.0.1", port)).await.unwrap();
-        assert_eq!(stream.peer().unwrap().port(), port);
+        assert!(matches!(stream, Stream::Left(stream) if stream.peer_addr().unwrap().port() == port));
     }
 
     #[tokio::test]

@@ -6,12 +6,10 @@ mod dial;
 mod egress;
 mod listen;
 mod resolve;
-mod stream;
 mod tls;
 
-pub use dial::{DialError, Dialer, Security, Target};
+pub use dial::{DialError, Dialer, Security, Stream, Target};
 pub use egress::{Egress, is_public};
 pub use listen::bind;
 pub use resolve::{Resolver, ResolverError};
-pub use stream::Stream;
 pub use tls::{Certificates, TlsError, client_config, install_provider};

@@ -3,7 +3,6 @@
 //! Not here: where handshakes happen (`dial`, and each server's accept loop).
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -71,6 +70,12 @@ impl Certificates {
     pub fn reload(&self) -> Result<(), TlsError> {
         self.current.store(Arc::new(read(&self.certificate, &self.key)?));
         Ok(())
+    }
+
+    /// The certificate in use, without the rest of its chain.
+    #[must_use]
+    pub fn current_der(&self) -> Option<CertificateDer<'static>> {
+        self.current.load().cert.first().map(|certificate| certificate.clone().into_owned())
     }
 
     /// A server configuration that always presents the current certificate. With `alpn` given, clients that offer only other
@@ -149,18 +154,9 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsErr
     ))
 }
 
-/// A file that is not there is told apart from one that is no PEM.
-impl TlsError {
-    /// True when the file named does not exist.
-    #[must_use]
-    pub fn is_missing_file(&self) -> bool {
-        matches!(self, Self::File { source: pem::Error::Io(error), .. } if error.kind() == io::ErrorKind::NotFound)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, io};
 
     use tokio::net::TcpStream;
     use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -238,7 +234,8 @@ mod tests {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let ((certificate, _), (_, key)) = (write_pair(one.path()), write_pair(two.path()));
         assert!(matches!(Certificates::load(&certificate, &key), Err(TlsError::Unusable(_))));
-        assert!(Certificates::load(Path::new("/nowhere.pem"), &key).unwrap_err().is_missing_file());
+        let missing = Certificates::load(Path::new("/nowhere.pem"), &key);
+        assert!(matches!(missing, Err(TlsError::File { .. })), "{missing:?}");
     }
 
     #[tokio::test]

@@ -3,8 +3,10 @@
 //!
 //! Not here: doing them (`flow`), the loops that do (`worker`), and when to try again (`core::retry`).
 
+mod lanes;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::{
     sync::{
@@ -22,7 +24,7 @@ use crate::{
         ids::WorkspaceId,
         job::{Job, JobKind},
     },
-    store::{Error, Row, Store, System, Tx, sql},
+    store::{Enqueued, Error, Row, Store, System, Tx, sql},
 };
 
 /// Most jobs of one claim: what is claimed and not begun waits for nothing while its lease runs out.
@@ -34,6 +36,25 @@ pub struct Queue {
     store: Store,
     /// Which kind is asked for first: no kind with much to do may starve the others.
     turn: Arc<AtomicUsize>,
+    /// Apart from the store's own count, which is told to other nodes: they would tell it back.
+    nudged: watch::Sender<()>,
+}
+
+/// What time it is, by two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// This node's: by it jobs are put off, and by it they fall due.
+    pub here: Timestamp,
+    /// The store's, which all nodes share: by it leases are given and end. By its own, a node whose clock is ahead would end
+    /// every lease of the others.
+    pub leases: Timestamp,
+}
+
+impl From<Timestamp> for Now {
+    /// Both clocks agree.
+    fn from(now: Timestamp) -> Self {
+        Self { here: now, leases: now }
+    }
 }
 
 /// A job to be done by whoever holds this, until the lease ends.
@@ -42,9 +63,21 @@ pub struct Leased {
     pub id: i64,
     pub workspace: WorkspaceId,
     pub job: Job,
-    /// 1 for the first try.
+    /// 1 for the first try. Claims are counted, also those that were cut off or came to nothing.
     pub attempt: u32,
+    /// Of the tries before this one, those that were settled as failed.
+    pub failures: u32,
     pub created_at: Timestamp,
+}
+
+/// The jobs of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    pub kind: JobKind,
+    /// Waiting or in hand.
+    pub jobs: i64,
+    /// When the first of them that could be claimed is due, or was.
+    pub due: Option<Timestamp>,
 }
 
 /// What became of a job.
@@ -55,40 +88,78 @@ pub enum Settlement {
     /// It stays until then. Its lane waits for it if it is of a kind that keeps the order ([`JobKind::keeps_order`]);
     /// else the others go first.
     RetryAt(Timestamp),
+    /// As `RetryAt`, and one more failure is counted: after a few the job is not tried as before.
+    FailedUntil(Timestamp),
 }
 
-/// Hears of new jobs. What was committed by other nodes, or fell due, it does not hear: look again now and then.
-pub struct Listener(watch::Receiver<u64>);
+/// When there is something to claim, by the two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Due {
+    /// When the first job is.
+    pub job: Option<Timestamp>,
+    /// When the first lease ends: its job may then be claimed by others.
+    pub lease: Option<Timestamp>,
+}
+
+impl Due {
+    /// How long until then: nothing if it is past, `None` when there is nothing to wait for.
+    #[must_use]
+    pub fn wait(self, now: impl Into<Now>) -> Option<Duration> {
+        let now = now.into();
+        let until = |due: Option<Timestamp>, now| {
+            Some(Duration::try_from(due?.duration_since(now)).unwrap_or_default())
+        };
+        until(self.job, now.here).into_iter().chain(until(self.lease, now.leases)).min()
+    }
+}
+
+/// Hears of new jobs of some kinds. What fell due it does not hear, nor for certain what other nodes committed: look again
+/// now and then.
+pub struct Listener {
+    enqueued: watch::Receiver<Enqueued>,
+    nudged: watch::Receiver<()>,
+    kinds: &'static [JobKind],
+    seen: Vec<u64>,
+}
 
 impl Queue {
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, turn: Arc::new(AtomicUsize::new(0)) }
+        Self { store, turn: Arc::new(AtomicUsize::new(0)), nudged: watch::Sender::new(()) }
+    }
+
+    /// What time it is, for [`Queue::claim`] and [`Queue::extend`].
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn now(&self) -> Result<Now, Error> {
+        let leases = self.store.clock().await?;
+        Ok(Now { here: Timestamp::now(), leases })
     }
 
     /// Takes up to `max` due jobs of these kinds: of each lane only the first, and not while that one is leased or waits
-    /// for its retry; of jobs without a lane any. Leases that ran out before `now` end first.
+    /// for its retry; of jobs without a lane any. Leases that have run out end first.
     ///
     /// # Errors
     /// When the database is out of reach; then nothing is claimed.
     pub async fn claim(
         &self,
         kinds: &[JobKind],
-        now: Timestamp,
+        now: impl Into<Now>,
         lease: Duration,
         max: usize,
     ) -> Result<Vec<Leased>, Error> {
-        let max = max.min(CLAIM_JOBS_MAX);
-        let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
+        let (max, now) = (max.min(CLAIM_JOBS_MAX), now.into());
+        let until = now.leases.saturating_add(lease).unwrap_or(Timestamp::MAX);
         let mut system = self.store.system().await?;
-        system.end_leases(now).await?;
+        system.end_leases(now.leases).await?;
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut rows = Vec::new();
         for kind in kinds.iter().cycle().skip(first % kinds.len().max(1)).take(kinds.len()) {
             if rows.len() >= max {
                 break;
             }
-            rows.extend(system.lease_due(*kind, now, until, max - rows.len()).await?);
+            rows.extend(system.lease_due(*kind, now.here, until, max - rows.len()).await?);
         }
         system.commit().await?;
         let mut jobs: Vec<_> = rows.iter().filter_map(read).collect();
@@ -96,7 +167,7 @@ impl Queue {
         Ok(jobs)
     }
 
-    /// Keeps a job longer. `false` when somebody else has it by now: stop, and write nothing.
+    /// Keeps a job longer, by the clock of leases. `false` when somebody else has it by now: stop, and write nothing.
     ///
     /// # Errors
     /// When the database is out of reach.
@@ -124,11 +195,11 @@ impl Queue {
         system.commit().await
     }
 
-    /// When the next job of these kinds falls due, or the next lease of any kind ends; `None` when there is neither.
+    /// When the next job of these kinds falls due, and when the next lease of any kind ends.
     ///
     /// # Errors
     /// When the database is out of reach.
-    pub async fn next_due(&self, kinds: &[JobKind]) -> Result<Option<Timestamp>, Error> {
+    pub async fn next_due(&self, kinds: &[JobKind]) -> Result<Due, Error> {
         let mut text =
             "select (select min(leased_until) from jobs where leased_until is not null) as leased".to_owned();
         for number in 1..=kinds.len() {
@@ -138,36 +209,69 @@ impl Queue {
         }
         let query = sql(text).bind_all(kinds.iter().map(|kind| kind.as_str()));
         let row = self.store.system_read().await?.fetch_one(query).await?;
-        let mut due = row.get::<Option<Timestamp>>("leased")?;
+        let mut due = Due { job: None, lease: row.get("leased")? };
         for number in 1..=kinds.len() {
-            let other = row.get::<Option<Timestamp>>(&format!("k{number}"))?;
-            due = due.into_iter().chain(other).min();
+            let other: Option<Timestamp> = row.get(&format!("k{number}"))?;
+            due.job = due.job.into_iter().chain(other).min();
         }
         Ok(due)
     }
 
-    /// Hears of what is committed from now on.
+    /// What there is to do, in all workspaces; kinds without a job are left out.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn backlog(&self) -> Result<Vec<Backlog>, Error> {
+        let query = sql("select kind, count(*) as jobs, \
+             min(case when head = 1 and leased_until is null then run_at end) as due from jobs group by kind");
+        let rows = self.store.system_read().await?.fetch_all(query).await?;
+        let read = |row: &Row| -> Result<Option<Backlog>, Error> {
+            let word: String = row.get("kind")?;
+            let kind = JobKind::ALL.into_iter().find(|kind| kind.as_str() == word);
+            kind.map(|kind| Ok(Backlog { kind, jobs: row.get("jobs")?, due: row.get("due")? })).transpose()
+        };
+        rows.iter().filter_map(|row| read(row).transpose()).collect()
+    }
+
+    /// Hears of the jobs of these kinds that are committed from now on.
     #[must_use]
-    pub fn listen(&self) -> Listener {
-        Listener(self.store.enqueued())
+    pub fn listen(&self, kinds: &'static [JobKind]) -> Listener {
+        let (enqueued, nudged) = (self.store.enqueued(), self.nudged.subscribe());
+        let mut listener = Listener { enqueued, nudged, kinds, seen: Vec::new() };
+        listener.look();
+        listener
     }
 
     /// Tells this node's listeners to look: another node has committed jobs.
     pub fn nudge(&self) {
-        self.store.announce_jobs();
+        self.nudged.send_replace(());
     }
 }
 
 impl Listener {
     /// To be called before looking for jobs: `wait` then misses nothing that comes after.
     pub fn look(&mut self) {
-        self.0.borrow_and_update();
+        self.nudged.borrow_and_update();
+        self.seen = self.counts();
     }
 
     /// Waits for new jobs since the last `look`, `at_most` this long. Dropping it loses nothing.
     pub async fn wait(&mut self, at_most: Duration) {
         // Neither the time nor the end of the store is an error: the caller looks again.
-        let _ = tokio::time::timeout(at_most, self.0.changed()).await;
+        let _ = tokio::time::timeout(at_most, async {
+            while self.counts() == self.seen {
+                tokio::select! {
+                    changed = self.enqueued.changed() => if changed.is_err() { return },
+                    Ok(()) = self.nudged.changed() => return,
+                }
+            }
+        })
+        .await;
+    }
+
+    fn counts(&mut self) -> Vec<u64> {
+        let enqueued = self.enqueued.borrow_and_update();
+        self.kinds.iter().map(|kind| enqueued.get(kind).copied().unwrap_or_default()).collect()
     }
 }
 
@@ -200,7 +304,7 @@ impl Tx {
         .bind(run_at)
         .bind(Timestamp::now());
         self.execute(insert).await?;
-        self.on_commit(Store::announce_jobs);
+        self.wake_workers(job.kind());
         Ok(())
     }
 
@@ -223,6 +327,18 @@ impl Tx {
         if self.execute(hold).await? == 1 { Ok(()) } else { Err(Error::Fenced) }
     }
 
+    /// Writes another body for a job in hand: how far it has come, should its worker not come back.
+    ///
+    /// # Errors
+    /// `Fenced` when the lease ran out and somebody else took the job: the transaction must not be committed.
+    pub async fn rewrite_job(&mut self, leased: &Leased, job: &Job) -> Result<(), Error> {
+        let body = serde_json::to_string(job).map_err(|error| Error::Corrupt(error.to_string()))?;
+        let write = sql("update jobs set body = $4 \
+             where workspace = $1 and id = $2 and attempt = $3 and leased_until is not null");
+        let write = write.bind(self.workspace()).bind(leased.id).bind(leased.attempt).bind(body);
+        if self.execute(write).await? == 1 { Ok(()) } else { Err(Error::Fenced) }
+    }
+
     /// Settles a job in the transaction of what it did.
     ///
     /// # Errors
@@ -230,22 +346,13 @@ impl Tx {
     pub async fn settle(&mut self, leased: &Leased, settlement: Settlement) -> Result<(), Error> {
         match settlement {
             Settlement::Done => self.remove(leased).await,
-            Settlement::RetryAt(at) => self.postpone(leased, at).await,
+            Settlement::RetryAt(at) => self.postpone(leased, at, 0).await,
+            Settlement::FailedUntil(at) => self.postpone(leased, at, 1).await,
         }
     }
 
-    /// Drops every job of a lane, done or not, leased or not.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn clear_lane(&mut self, lane: &str) -> Result<(), Error> {
-        let workspace = self.workspace();
-        // The lane first, as `enqueue` does: two transactions that lock in one order cannot block each other.
-        self.execute(sql("delete from lanes where workspace = $1 and lane = $2").bind(workspace).bind(lane))
-            .await?;
-        self.execute(sql("delete from jobs where workspace = $1 and lane = $2").bind(workspace).bind(lane))
-            .await?;
-        Ok(())
+    fn wake_workers(&mut self, kind: JobKind) {
+        self.on_commit(move |store| store.announce_jobs(&[kind]));
     }
 
     /// Takes the lead of a lane from a job that waits for a later time. True when there was one.
@@ -258,7 +365,8 @@ impl Tx {
 
     async fn remove(&mut self, leased: &Leased) -> Result<(), Error> {
         let workspace = self.workspace();
-        let delete = sql("delete from jobs where workspace = $1 and id = $2 and attempt = $3 returning lane");
+        let delete =
+            sql("delete from jobs where workspace = $1 and id = $2 and attempt = $3 returning lane, head");
         let delete = delete.bind(workspace).bind(leased.id).bind(leased.attempt);
         let row = self.fetch_optional(delete).await?.ok_or(Error::Fenced)?;
         let Some(lane) = row.get::<Option<String>>("lane")? else { return Ok(()) };
@@ -268,22 +376,23 @@ impl Tx {
             let delete = sql("delete from lanes where workspace = $1 and lane = $2");
             return self.execute(delete.bind(workspace).bind(lane)).await.map(drop);
         }
-        self.on_commit(Store::announce_jobs);
-        self.pass_on(&lane, leased.job.kind()).await
+        self.wake_workers(leased.job.kind());
+        // One that was put off while it was still in hand may have lost the lead to another.
+        if row.get::<i64>("head")? == 1 { self.pass_on(&lane, leased.job.kind()).await } else { Ok(()) }
     }
 
-    async fn postpone(&mut self, leased: &Leased, at: Timestamp) -> Result<(), Error> {
+    async fn postpone(&mut self, leased: &Leased, at: Timestamp, failures: u32) -> Result<(), Error> {
         let workspace = self.workspace();
-        let update = sql("update jobs set leased_until = null, run_at = $4 \
-             where workspace = $1 and id = $2 and attempt = $3 returning lane");
-        let update = update.bind(workspace).bind(leased.id).bind(leased.attempt).bind(at);
+        let update = sql("update jobs set leased_until = null, run_at = $4, failures = failures + $5 \
+             where workspace = $1 and id = $2 and attempt = $3 returning lane, head");
+        let update = update.bind(workspace).bind(leased.id).bind(leased.attempt).bind(at).bind(failures);
         let row = self.fetch_optional(update).await?.ok_or(Error::Fenced)?;
         // Whoever sleeps until the lease's end has to wake before it.
-        self.on_commit(Store::announce_jobs);
+        self.wake_workers(leased.job.kind());
+        let leads = row.get::<i64>("head")? == 1;
         match row.get::<Option<String>>("lane")? {
-            Some(lane) if !leased.job.kind().keeps_order() => {
-                let lock = sql("update lanes set jobs = jobs where workspace = $1 and lane = $2");
-                self.execute(lock.bind(workspace).bind(&lane)).await?;
+            Some(lane) if leads && !leased.job.kind().keeps_order() => {
+                self.lock_lane(&lane).await?;
                 let step_back =
                     sql("update jobs set head = 0 where workspace = $1 and lane = $2 and head = 1");
                 self.execute(step_back.bind(workspace).bind(&lane)).await?;
@@ -319,7 +428,7 @@ impl System {
         let text = format!(
             "with over as materialized (select id from jobs where leased_until <= $1{}) \
              update jobs set leased_until = null where id in (select id from over)",
-            self.skip_locked()
+            skip_locked(self.store())
         );
         self.execute(sql(text).bind(now)).await.map(drop)
     }
@@ -337,17 +446,17 @@ impl System {
              (select id from jobs where kind = $1 and run_at <= $2 and leased_until is null and head = 1 \
               order by run_at, id limit $4{}) \
              update jobs set leased_until = $3, attempt = attempt + 1 where id in (select id from due) \
-             returning id, workspace, body, attempt, created_at",
-            self.skip_locked()
+             returning id, workspace, body, attempt, failures, created_at",
+            skip_locked(self.store())
         );
         let max = u32::try_from(max).unwrap_or(u32::MAX);
         self.fetch_all(sql(text).bind(kind.as_str()).bind(now).bind(until).bind(max)).await
     }
+}
 
-    /// Other nodes claim at the same time: none waits for another's rows. SQLite has one writer.
-    fn skip_locked(&self) -> &'static str {
-        if self.store().is_shared() { " for update skip locked" } else { "" }
-    }
+/// Other nodes claim at the same time: none waits for another's rows. SQLite has one writer.
+fn skip_locked(store: &Store) -> &'static str {
+    if store.is_shared() { " for update skip locked" } else { "" }
 }
 
 /// A job that cannot be read was written by a newer release: it stays, and is tried again when its lease ends.
@@ -358,6 +467,7 @@ fn read(row: &Row) -> Option<Leased> {
             workspace: row.id("workspace")?,
             job: row.json("body")?,
             attempt: row.get("attempt")?,
+            failures: row.get("failures")?,
             created_at: row.get("created_at")?,
         })
     })();

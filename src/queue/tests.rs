@@ -80,13 +80,19 @@ both! {
 
     async fn a_job_waits_for_its_time(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
-        assert_eq!(queue.next_due(&JobKind::ALL).await.unwrap(), None);
+        assert_eq!(queue.next_due(&JobKind::ALL).await.unwrap(), Due::default());
         enqueue(&world, workspace, 1, None, at(10)).await;
-        assert_eq!(queue.next_due(&JobKind::ALL).await.unwrap(), Some(at(10)));
-        assert_eq!(queue.next_due(&[JobKind::Submit]).await.unwrap(), None);
+        let due = queue.next_due(&JobKind::ALL).await.unwrap();
+        assert_eq!(due, Due { job: Some(at(10)), lease: None });
+        assert_eq!(due.wait(at(7)), Some(Duration::from_secs(3)));
+        assert_eq!(queue.next_due(&[JobKind::Submit]).await.unwrap(), Due::default());
         assert!(claim(&queue, at(9)).await.is_empty());
         assert_eq!(claim(&queue, at(10)).await.len(), 1);
-        assert_eq!(queue.next_due(&[JobKind::Submit]).await.unwrap(), Some(at(70)), "the lease's end");
+        let due = queue.next_due(&[JobKind::Submit]).await.unwrap();
+        assert_eq!(due, Due { job: None, lease: Some(at(70)) });
+        assert_eq!(due.wait(at(71)), Some(Duration::ZERO));
+        let apart = Now { here: at(1000), leases: at(11) };
+        assert_eq!(due.wait(apart), Some(Duration::from_secs(59)), "leases end by their own clock");
     }
 
     async fn a_lane_is_done_in_order_even_while_its_first_job_waits_for_a_retry(world) {
@@ -108,6 +114,33 @@ both! {
             settle(&world, &next[0], Settlement::Done).await.unwrap();
         }
         assert_eq!((rows(&world, "jobs").await, rows(&world, "lanes").await), (0, 0));
+    }
+
+    async fn a_job_that_waits_can_be_hastened_and_goes_before_others_that_wait(world) {
+        use crate::core::{ids::AccountId, job::JobExit};
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let account: AccountId = mint();
+        let by_account = |number| Job::Submit { message: message(number), exit: JobExit::Account(account) };
+        let by_smarthost = Job::Submit { message: message(3), exit: JobExit::Smarthost };
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        for job in [by_account(1), by_account(2), by_smarthost.clone()] {
+            tx.enqueue_job(&job, at(500)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let claim = async |now| queue.claim(&[JobKind::Submit], now, MINUTE, 9).await.unwrap();
+        assert!(claim(at(0)).await.is_empty());
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        for job in [by_account(2), by_smarthost.clone(), by_account(4)] {
+            tx.hasten_job(&job, at(1)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let jobs: Vec<_> = claim(at(1)).await.into_iter().map(|leased| leased.job).collect();
+        assert_eq!(jobs, [by_account(2), by_smarthost]);
+        // One that somebody is at is left to him.
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.hasten_job(&by_account(2), at(2)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(claim(at(2)).await.is_empty());
     }
 
     async fn where_the_order_is_free_nobody_waits_for_a_job_that_waits_for_its_retry(world) {
@@ -139,7 +172,8 @@ both! {
         assert_eq!(number(&second), 2);
         settle(&world, &second, Settlement::RetryAt(later(200))).await.unwrap();
         assert!(claim(0).await.is_none());
-        assert_eq!(queue.next_due(&[JobKind::Submit]).await.unwrap(), Some(later(200)), "whoever is due first leads");
+        let due = queue.next_due(&[JobKind::Submit]).await.unwrap();
+        assert_eq!(due.job, Some(later(200)), "whoever is due first leads");
         add(3).await;
         add(4).await;
         for expect in [3, 4] {
@@ -198,17 +232,129 @@ both! {
         assert_eq!(numbers(&claim(&queue, at(61)).await), [2]);
     }
 
-    async fn a_cleared_lane_is_empty_and_of_use_again(world) {
+    async fn a_node_whose_clock_is_ahead_takes_nothing_from_the_others(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
-        enqueue(&world, workspace, 1, Some("lane"), at(0)).await;
-        enqueue(&world, workspace, 2, Some("lane"), at(0)).await;
-        let leased = claim(&queue, at(0)).await;
+        let now = queue.now().await.unwrap();
+        enqueue(&world, workspace, 1, None, now.here).await;
+        assert_eq!(numbers(&queue.claim(&[JobKind::Process], now, MINUTE, 9).await.unwrap()), [1]);
+        let ahead = async |minutes: i64| {
+            let here = Timestamp::now() + jiff::SignedDuration::from_mins(minutes);
+            Now { here, ..queue.now().await.unwrap() }
+        };
+        let claimed = queue.claim(&[JobKind::Process], ahead(60).await, MINUTE, 9).await.unwrap();
+        assert!(claimed.is_empty(), "the lease goes on");
+        // What a node puts off by its own clock it finds due by its own clock.
+        enqueue(&world, workspace, 2, None, ahead(60).await.here).await;
+        assert!(queue.claim(&[JobKind::Process], queue.now().await.unwrap(), MINUTE, 9).await.unwrap().is_empty());
+        assert_eq!(numbers(&queue.claim(&[JobKind::Process], ahead(61).await, MINUTE, 9).await.unwrap()), [2]);
+    }
+
+    async fn jobs_that_wait_for_a_later_time_can_be_hastened(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let account = mint();
+        let lane = crate::core::job::refetch_lane(account);
+        let add = async |run_at| {
+            let job = Job::Refetch { account, decision: mint() };
+            let mut tx = world.store.begin(workspace).await.unwrap();
+            tx.enqueue_job(&job, run_at).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        let now = Timestamp::now();
+        for minutes in [60, 30, 90] {
+            add(now + jiff::SignedDuration::from_mins(minutes)).await;
+        }
         let mut tx = world.store.begin(workspace).await.unwrap();
-        tx.clear_lane("lane").await.unwrap();
+        tx.hasten("another lane", now).await.unwrap();
         tx.commit().await.unwrap();
-        assert!(matches!(settle(&world, &leased[0], Settlement::Done).await, Err(Error::Fenced)));
-        enqueue(&world, workspace, 3, Some("lane"), at(0)).await;
-        assert_eq!(numbers(&claim(&queue, at(0)).await), [3]);
+        assert!(queue.claim(&[JobKind::Refetch], now, MINUTE, 9).await.unwrap().is_empty());
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.hasten(&lane, now).await.unwrap();
+        tx.commit().await.unwrap();
+        for _ in 0..3 {
+            let claimed = queue.claim(&[JobKind::Refetch], now, MINUTE, 9).await.unwrap();
+            assert_eq!(claimed.len(), 1, "one of a lane at a time");
+            settle(&world, &claimed[0], Settlement::Done).await.unwrap();
+        }
+    }
+
+    async fn a_lane_that_rests_is_asked_by_one_job_at_a_time(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let now = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).unwrap();
+        let later = |seconds| now + jiff::SignedDuration::from_secs(seconds);
+        let account = mint();
+        for number in 1..=3 {
+            let job = Job::SaveSent { message: message(number), account };
+            let mut tx = world.store.begin(workspace).await.unwrap();
+            tx.enqueue_job(&job, now).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        let claim = async |at: i64| queue.claim(&[JobKind::SaveSent], later(at), MINUTE, 9).await.unwrap();
+        let first = claim(0).await;
+        assert_eq!(first.len(), 1);
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.rest_lane(&first[0], later(300)).await.unwrap();
+        tx.settle(&first[0], Settlement::RetryAt(later(900))).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(claim(299).await.is_empty(), "the others wait too");
+        let second = claim(300).await;
+        assert!(second.len() == 1 && second[0].id != first[0].id);
+    }
+
+    async fn a_job_that_is_settled_after_it_was_put_off_leaves_its_lane_one_lead(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let now = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).unwrap();
+        let later = |seconds| now + jiff::SignedDuration::from_secs(seconds);
+        let account = mint();
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        for number in 1..=3 {
+            tx.enqueue_job(&Job::SaveSent { message: message(number), account }, now).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let claim = async || queue.claim(&[JobKind::SaveSent], now, MINUTE, 9).await.unwrap();
+        let slow = claim().await;
+        settle(&world, &slow[0], Settlement::RetryAt(later(300))).await.unwrap();
+        let second = claim().await;
+        assert_eq!(second.len(), 1);
+        for settlement in [Settlement::RetryAt(later(400)), Settlement::Done] {
+            settle(&world, &slow[0], settlement).await.unwrap();
+            assert!(claim().await.is_empty(), "the second is in hand");
+        }
+        settle(&world, &second[0], Settlement::Done).await.unwrap();
+        let third = claim().await;
+        settle(&world, &third[0], Settlement::Done).await.unwrap();
+        assert_eq!((rows(&world, "jobs").await, rows(&world, "lanes").await), (0, 0));
+    }
+
+    async fn whether_the_same_job_waits_already_can_be_asked(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        let now = Timestamp::now();
+        let [errand, other] = [mint(), mint()].map(|decision| Job::Refetch { account: mint(), decision });
+        let is_waiting = async |job: &Job| {
+            let mut tx = world.store.begin(workspace).await.unwrap();
+            tx.is_waiting(job).await.unwrap()
+        };
+        assert!(!is_waiting(&errand).await);
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.enqueue_job(&errand, now).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(is_waiting(&errand).await && !is_waiting(&other).await);
+        // What is in hand may have looked already.
+        assert_eq!(queue.claim(&[JobKind::Refetch], now, MINUTE, 9).await.unwrap().len(), 1);
+        assert!(!is_waiting(&errand).await);
+    }
+
+    async fn failures_that_count_are_told_from_tries(world) {
+        let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
+        enqueue(&world, workspace, 1, None, at(0)).await;
+        for (settlement, failures) in
+            [(Settlement::RetryAt(at(0)), 0), (Settlement::FailedUntil(at(0)), 0), (Settlement::RetryAt(at(0)), 1)]
+        {
+            let leased = claim(&queue, at(0)).await;
+            assert_eq!(leased[0].failures, failures);
+            settle(&world, &leased[0], settlement).await.unwrap();
+        }
+        let leased = claim(&queue, at(0)).await;
+        assert_eq!((leased[0].attempt, leased[0].failures), (4, 1));
     }
 
     async fn a_kind_with_much_to_do_does_not_starve_another(world) {
@@ -229,11 +375,13 @@ both! {
 
     async fn a_commit_wakes_who_listens(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
-        let mut listener = queue.listen();
-        listener.look();
+        let mut listener = queue.listen(&[JobKind::Process]);
+        let mut other = queue.listen(&[JobKind::Submit]);
         enqueue(&world, workspace, 1, None, at(0)).await;
         let woken = tokio::time::timeout(MINUTE, listener.wait(2 * MINUTE)).await;
         assert!(woken.is_ok());
+        let asleep = tokio::time::timeout(Duration::from_millis(20), other.wait(MINUTE)).await;
+        assert!(asleep.is_err(), "it was no job of his");
     }
 
     async fn eight_claimers_share_three_hundred_lanes_without_a_double_and_in_order(world) {
@@ -281,7 +429,7 @@ both! {
         };
         let consume = async {
             let mut order = Vec::new();
-            let mut listener = queue.listen();
+            let mut listener = queue.listen(&JobKind::ALL);
             while order.len() < JOBS {
                 listener.look();
                 let claimed = claim(&queue, at(1)).await;

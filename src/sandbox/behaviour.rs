@@ -1,7 +1,7 @@
 //! How the provider behaves: what it announces, what it does to mail it submits, and the faults that a test or the demo
 //! has armed.
 //!
-//! Not here: carrying a fault out. The IMAP session does it by itself, the SMTP side through the wire tap (`fault`).
+//! Not here: carrying a fault out. The IMAP session does it by itself, the SMTP side through the wire tap (`tap`).
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -67,6 +67,8 @@ pub struct Behaviour {
     pub extensions: Extensions,
     /// Counts when the user is added; later changes rename nothing.
     pub mailbox_names: MailboxNames,
+    /// Takes mail from any reverse-path, the null one too, as a smarthost does; else from the login's own address alone.
+    pub any_sender: bool,
 }
 
 impl Behaviour {
@@ -74,6 +76,12 @@ impl Behaviour {
     #[must_use]
     pub fn gmail() -> Self {
         Self { save_sent: SaveSent::AtOnce, ..Self::default() }
+    }
+
+    /// Takes mail from any reverse-path.
+    #[must_use]
+    pub fn smarthost() -> Self {
+        Self { any_sender: true, ..Self::default() }
     }
 
     /// Rewrites Message-IDs, files Sent copies late, and has neither CONDSTORE nor QRESYNC.

@@ -79,11 +79,6 @@ impl Provider {
         self.with(|world| world.user_mut(user).map(|user| user.behaviour = behaviour))
     }
 
-    /// Changes what new users get and what sessions see before they authenticate.
-    pub fn set_default_behaviour(&self, behaviour: Behaviour) {
-        self.with(|world| world.behaviour = behaviour);
-    }
-
     /// The behaviour of an account, or of the provider for someone unknown.
     #[must_use]
     pub fn behaviour(&self, user: Option<&Address>) -> Behaviour {
@@ -163,6 +158,15 @@ impl Provider {
         self.with(|world| world.bump_uid_validity(user, mailbox))
     }
 
+    /// Gives a mailbox this UIDVALIDITY and leaves its messages their UIDs: other providers number from one as well, so that
+    /// two mailboxes may have the same.
+    ///
+    /// # Errors
+    /// `NoUser`, `NoMailbox`.
+    pub fn set_uid_validity(&self, user: &Address, mailbox: &str, uid_validity: u32) -> Result<()> {
+        self.with(|world| world.mailbox_mut(user, mailbox).map(|mailbox| mailbox.uid_validity = uid_validity))
+    }
+
     /// Ends the user's sessions with `* BYE`.
     ///
     /// # Errors
@@ -206,13 +210,6 @@ impl Provider {
     pub fn route(&self, domain: &str, to: SocketAddr) {
         if let Some(domain) = canonical_domain(domain) {
             self.with(|world| world.routes.insert(domain, to));
-        }
-    }
-
-    /// Forgets a route.
-    pub fn unroute(&self, domain: &str) {
-        if let Some(domain) = canonical_domain(domain) {
-            self.with(|world| world.routes.remove(&domain));
         }
     }
 

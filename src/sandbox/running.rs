@@ -143,15 +143,15 @@ async fn bind() -> io::Result<(TcpListener, SocketAddr)> {
 }
 
 /// A listening socket with a bound on what it lets in.
-pub(super) struct Listening {
-    pub(super) listener: TcpListener,
-    pub(super) room: Arc<Semaphore>,
-    pub(super) stop: CancellationToken,
-    pub(super) tasks: TaskTracker,
+struct Listening {
+    listener: TcpListener,
+    room: Arc<Semaphore>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl Listening {
-    pub(super) async fn accept<F: Future<Output = ()> + Send + 'static>(
+    async fn accept<F: Future<Output = ()> + Send + 'static>(
         self,
         serve: impl Fn(TcpStream, SocketAddr) -> F,
     ) {

@@ -1,6 +1,6 @@
 //! A tap in an SMTP connection, sans I/O: sees commands and replies pass, pairs them, and carries out faults between.
 //!
-//! Not here: SMTP itself. The tap stands before our own server (`smtp`) or any other (`fault`) and knows only framing.
+//! Not here: SMTP itself. The tap stands before our own server (`smtp`) and knows only framing.
 
 use std::{collections::VecDeque, mem, time::Duration};
 
@@ -125,11 +125,6 @@ impl Tap {
 
     pub(super) fn server(&mut self, bytes: &[u8]) {
         self.from_server.extend_from_slice(bytes);
-    }
-
-    /// False while a reply must come first; then the client's octets stay where they are.
-    pub(super) fn wants_client(&self) -> bool {
-        !matches!(self.phase, Phase::Start | Phase::Await(_))
     }
 
     /// Whether the message just handed over was refused by a fault. Reading it clears it.

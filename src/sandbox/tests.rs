@@ -12,8 +12,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 use super::{
-    Act, At, Behaviour, Cue, Extensions, FaultProxy, Options, Protocol, Provider, Running, SaveSent,
-    ScriptedPeer, Service, SpecialUse, Then, Tls, Trigger,
+    Act, Behaviour, Extensions, Options, Provider, Running, SaveSent, Service, SpecialUse, Tls, Trigger,
 };
 use crate::{
     imap::{
@@ -279,71 +278,6 @@ async fn faults_strike_at_every_stage_of_a_submission() {
     arm("CONNECT", "421 4.7.0 try again", 1);
     assert!(smtp(running.submission).await.is_err());
     running.stop().await;
-}
-
-#[tokio::test]
-async fn a_proxy_before_any_server_cuts_where_it_is_told() {
-    let running = start(Behaviour::default()).await;
-    let proxy = FaultProxy::start(running.submission, Protocol::Smtp).await.unwrap();
-    proxy.arm(Trigger::next(Service::Submission, "DOT"), Act::Drop);
-    let mut client = smtp(proxy.address).await.unwrap();
-    assert_eq!(submit(&mut client, &ann(), &["bob@customer.test"]).await.unwrap(), [Outcome::Unknown]);
-    assert_eq!(running.provider.messages(&bob(), "INBOX").len(), 0);
-    let mut client = smtp(proxy.address).await.unwrap();
-    let outcomes = submit(&mut client, &ann(), &["bob@customer.test"]).await.unwrap();
-    assert!(matches!(outcomes[..], [Outcome::Accepted { .. }]));
-    proxy.stop().await;
-    let proxy = FaultProxy::start(running.imap, Protocol::Octets).await.unwrap();
-    proxy.arm_at(At::ServerLine { starts: "* FLAGS".into(), nth: 1 }, Then::Cut);
-    let stream = TcpStream::connect(proxy.address).await.unwrap();
-    let mut client = ImapClient::connect(stream, Limits::default(), Deadlines::default()).await.unwrap();
-    client.login("ann@example.test", &SecretString::from("secret")).await.unwrap();
-    assert!(client.select(&MailboxName::inbox(), None).await.is_err());
-    assert!(proxy.passed().borrow().1 > 0);
-    proxy.stop().await;
-    running.stop().await;
-}
-
-#[tokio::test]
-async fn a_held_connection_goes_on_when_released() {
-    let running = start(Behaviour::default()).await;
-    let proxy = FaultProxy::start(running.imap, Protocol::Octets).await.unwrap();
-    proxy.arm_at(At::ToClient(10), Then::Hold);
-    let stream = TcpStream::connect(proxy.address).await.unwrap();
-    let connecting = tokio::spawn(ImapClient::connect(stream, Limits::default(), Deadlines::default()));
-    let mut passed = proxy.passed();
-    timeout(DEADLINE, passed.wait_for(|(_, to_client)| *to_client == 10)).await.unwrap().unwrap();
-    assert!(!connecting.is_finished());
-    // The hold may begin just after the octets were counted, so one release might come too early.
-    let released = async {
-        while !connecting.is_finished() {
-            proxy.release();
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(DEADLINE, released).await.unwrap();
-    assert!(connecting.await.unwrap().is_ok());
-}
-
-#[tokio::test]
-async fn a_scripted_peer_says_what_no_server_would() {
-    let peer = ScriptedPeer::start(vec![
-        Cue::say("* OK [CAPABILITY IMAP4rev1] hello\r\n"),
-        Cue::hear("login"),
-        Cue::say("{tag} OK [CAPABILITY IMAP4rev1] in\r\n"),
-        Cue::hear("select"),
-        Cue::say("* 5 EXISTS\r\nwrong OK never asked\r\n"),
-        Cue::Silence,
-    ])
-    .await
-    .unwrap();
-    let stream = TcpStream::connect(peer.address).await.unwrap();
-    let mut client = ImapClient::connect(stream, Limits::default(), Deadlines::default()).await.unwrap();
-    client.login("a", &SecretString::from("b")).await.unwrap();
-    let refused = client.select(&MailboxName::inbox(), None).await.unwrap_err();
-    assert!(refused.to_string().contains("protocol"), "{refused}");
-    assert!(String::from_utf8_lossy(&peer.heard().borrow()).contains("SELECT"));
-    peer.stop().await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! How many connections a server, one address and one IPv6 /64 may hold, counted over all listeners.
+//! How many connections a server and one client may hold, counted over all listeners.
 //!
 //! Not here: what a refused peer is told (`server`).
 
@@ -12,60 +12,46 @@ use super::{Limits, ListenerKind};
 
 /// The counts. Share one between all listeners of a process.
 #[derive(Debug, Default)]
-pub struct Admission {
+pub(super) struct Admission {
     counts: Mutex<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
     total: usize,
-    addresses: HashMap<IpAddr, usize>,
-    /// By the first 64 bits.
-    prefixes: HashMap<u64, usize>,
+    clients: HashMap<IpAddr, usize>,
 }
 
 /// The right to one connection, given back when dropped.
 #[derive(Debug)]
-pub struct Permit {
+pub(super) struct Permit {
     admission: Arc<Admission>,
-    address: IpAddr,
+    client: IpAddr,
 }
 
 impl Admission {
     /// Takes one connection in, or says that a limit is reached. The share that only submission listeners may use keeps
     /// the CRM's mail flowing while the MX listener is flooded.
     #[must_use]
-    pub fn admit(
+    pub(super) fn admit(
         self: &Arc<Self>,
         address: IpAddr,
         listener: ListenerKind,
         limits: &Limits,
     ) -> Option<Permit> {
-        let address = address.to_canonical();
-        let reserved = limits.connections_max.saturating_mul(limits.submission_reserve_percent) / 100;
-        let total_max =
-            limits.connections_max.saturating_sub(if listener.is_submission() { 0 } else { reserved });
+        let client = client(address);
+        let whole = u64::try_from(limits.connections_max).unwrap_or(u64::MAX);
+        let reserved = if listener.is_submission() { 0 } else { limits.reserved_of(whole) };
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_address = counts.addresses.get(&address).copied().unwrap_or(0);
-        let of_prefix = prefix(address).and_then(|prefix| counts.prefixes.get(&prefix)).copied().unwrap_or(0);
-        let full = counts.total >= total_max
-            || of_address >= limits.connections_per_address_max
-            || of_prefix >= limits.connections_per_prefix_max;
+        let of_client = counts.clients.get(&client).copied().unwrap_or(0);
+        let full = u64::try_from(counts.total).unwrap_or(u64::MAX) >= whole.saturating_sub(reserved)
+            || of_client >= limits.connections_per_client_max;
         if full {
             return None;
         }
         counts.total += 1;
-        *counts.addresses.entry(address).or_default() += 1;
-        if let Some(prefix) = prefix(address) {
-            *counts.prefixes.entry(prefix).or_default() += 1;
-        }
-        Some(Permit { admission: Arc::clone(self), address })
-    }
-
-    /// Connections held now.
-    #[must_use]
-    pub fn held(&self) -> usize {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).total
+        *counts.clients.entry(client).or_default() += 1;
+        Some(Permit { admission: Arc::clone(self), client })
     }
 }
 
@@ -73,28 +59,24 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.admission.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.total = counts.total.saturating_sub(1);
-        release(&mut counts.addresses, self.address);
-        if let Some(prefix) = prefix(self.address) {
-            release(&mut counts.prefixes, prefix);
+        // Entries leave with their last connection: the map holds no more than there are connections.
+        if let Some(count) = counts.clients.get_mut(&self.client) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.clients.remove(&self.client);
+            }
         }
     }
 }
 
-/// Entries leave with their last connection: the maps hold no more than there are connections.
-fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(&key);
+/// Whom an address stands for. In IPv6 that is its /64, which one machine can fill with addresses; loopback is one machine,
+/// not a network somebody was given.
+pub(super) fn client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) if ip != Ipv6Addr::LOCALHOST => {
+            Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into()
         }
-    }
-}
-
-/// The /64 of an IPv6 address. Loopback is one machine, not a network somebody was given.
-fn prefix(address: IpAddr) -> Option<u64> {
-    match address {
-        IpAddr::V6(ip) if ip != Ipv6Addr::LOCALHOST => u64::try_from(u128::from(ip) >> 64).ok(),
-        _ => None,
+        other => other,
     }
 }
 
@@ -104,8 +86,7 @@ mod tests {
 
     fn limits() -> Limits {
         Limits {
-            connections_per_address_max: 2,
-            connections_per_prefix_max: 3,
+            connections_per_client_max: 2,
             connections_max: 5,
             submission_reserve_percent: 20,
             ..Limits::default()
@@ -117,29 +98,34 @@ mod tests {
     }
 
     #[test]
-    fn one_address_and_one_prefix_have_their_share() {
-        let admission = Arc::new(Admission::default());
-        let _one = admit(&admission, "192.0.2.1", ListenerKind::Mx).unwrap();
-        let two = admit(&admission, "::ffff:192.0.2.1", ListenerKind::Mx).unwrap();
-        assert!(admit(&admission, "192.0.2.1", ListenerKind::Mx).is_none());
-        drop(two);
-        assert!(admit(&admission, "192.0.2.1", ListenerKind::Mx).is_some());
-        let held: Vec<_> = ["2001:db8::1", "2001:db8::2", "2001:db8::3"]
-            .map(|a| admit(&admission, a, ListenerKind::Mx).unwrap())
-            .into();
-        assert!(admit(&admission, "2001:db8::4", ListenerKind::Submission).is_none());
-        drop(held);
-        assert!(admit(&admission, "2001:db8::4", ListenerKind::Submission).is_some());
+    fn one_client_has_its_share_by_whatever_addresses() {
+        for addresses in
+            [["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"], ["2001:db8::1", "2001:db8::2", "2001:db8::3"]]
+        {
+            let admission = Arc::new(Admission::default());
+            let [one, two, three] = addresses;
+            let _one = admit(&admission, one, ListenerKind::Mx).unwrap();
+            let two = admit(&admission, two, ListenerKind::Mx).unwrap();
+            assert!(admit(&admission, three, ListenerKind::Submission).is_none());
+            assert!(admit(&admission, "2001:db8:0:1::1", ListenerKind::Mx).is_some());
+            drop(two);
+            assert!(admit(&admission, three, ListenerKind::Submission).is_some());
+        }
     }
 
     #[test]
     fn the_mx_listener_cannot_take_the_last_fifth() {
         let admission = Arc::new(Admission::default());
+        let admit = |address: &str, listener| {
+            let limits = Limits { connections_max: 100, ..limits() };
+            admission.admit(address.parse().unwrap(), listener, &limits)
+        };
         let held: Vec<_> =
-            (1..=4).map(|n| admit(&admission, &format!("192.0.2.{n}"), ListenerKind::Mx).unwrap()).collect();
-        assert!(admit(&admission, "192.0.2.9", ListenerKind::Mx).is_none());
-        assert!(admit(&admission, "192.0.2.9", ListenerKind::Submission).is_some());
+            (1..=80).map(|n| admit(&format!("192.0.2.{n}"), ListenerKind::Mx).unwrap()).collect();
+        assert!(admit("192.0.2.99", ListenerKind::Mx).is_none());
+        assert!(admit("192.0.2.99", ListenerKind::Submission).is_some());
         drop(held);
-        assert_eq!(admission.held(), 0);
+        let counts = admission.counts.lock().unwrap();
+        assert_eq!((counts.total, counts.clients.len()), (0, 0));
     }
 }

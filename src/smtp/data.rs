@@ -3,7 +3,7 @@
 //!
 //! Not here: what the message says. Only `received_fields` looks at content, and only to count hops.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use memchr::{memchr3, memmem};
 
 /// First piece of memory for a message; most mail that people write fits.
@@ -25,7 +25,7 @@ pub enum DataState {
 pub struct DataReader {
     at: At,
     state: DataState,
-    message: BytesMut,
+    message: Vec<u8>,
     bytes_max: u64,
     /// Set once the message is larger than `bytes_max` or was given up; octets are then only scanned.
     discarding: bool,
@@ -51,7 +51,7 @@ impl DataReader {
         Self {
             at: At::LineStart,
             state: DataState::Reading,
-            message: BytesMut::new(),
+            message: Vec::new(),
             bytes_max,
             discarding: false,
         }
@@ -79,16 +79,26 @@ impl DataReader {
         self.discarding
     }
 
+    /// Octets of memory held once so many more have come. Grows by half, so that a large message is copied a few times
+    /// and no more than a third of its memory lies idle.
+    #[must_use]
+    pub fn memory_after(&self, more: usize) -> usize {
+        // A CR that waited for its LF is kept with it.
+        let needed = self.message.len().saturating_add(more).saturating_add(1);
+        let held = self.message.capacity();
+        if needed <= held { held } else { needed.max(held + held / 2).max(FIRST_BYTES) }
+    }
+
     /// Forgets what was read and goes on without keeping anything.
     pub fn discard(&mut self) {
         self.discarding = true;
-        self.message = BytesMut::new();
+        self.message = Vec::new();
     }
 
     /// Takes octets from the peer and returns those that come after the message.
     pub fn receive<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
-        if self.message.capacity() == 0 && !self.discarding {
-            self.message.reserve(FIRST_BYTES.max(bytes.len()));
+        if !self.discarding {
+            self.message.reserve_exact(self.memory_after(bytes.len()) - self.message.len());
         }
         while self.state == DataState::Reading {
             let Some((&first, rest)) = bytes.split_first() else { break };
@@ -114,7 +124,7 @@ impl DataReader {
     /// The message, dots taken off.
     #[must_use]
     pub fn into_message(self) -> Bytes {
-        self.message.freeze()
+        Bytes::from(self.message)
     }
 
     /// Keeps text up to the next octet that may end a line. Whole lines are kept in one piece as long as none starts with a dot.
@@ -239,6 +249,20 @@ mod tests {
         assert_eq!((reader.len(), reader.is_discarding(), reader.state()), (0, true, DataState::Reading));
         assert_eq!(reader.receive(b"x\r\n.\r\nNOOP"), b"NOOP");
         assert_eq!(reader.state(), DataState::Complete);
+    }
+
+    #[test]
+    fn no_more_memory_is_held_than_was_said_before() {
+        let wire = "..x\r\ntext\r\n".repeat(20_000);
+        for piece in [1, 7, 1_000, 16_384] {
+            let mut reader = DataReader::new(u64::MAX);
+            for octets in wire.as_bytes().chunks(piece) {
+                let said = reader.memory_after(octets.len());
+                reader.receive(octets);
+                assert!(reader.message.capacity() <= said);
+            }
+            assert!(reader.message.capacity() <= (reader.len() + piece + 1) * 3 / 2 + FIRST_BYTES);
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub struct Limits {
     pub recipients_max: usize,
     /// Received fields before a message counts as looping.
     pub received_fields_max: usize,
-    /// Errors before the session is closed; a peer in good faith makes a handful.
+    /// Errors since the last message taken before the session is closed; a peer in good faith makes a handful.
     pub errors_max: u32,
     /// Commands that further no mail (NOOP, RSET, EHLO, …) before the session is closed.
     pub idle_commands_max: u32,
@@ -49,16 +49,18 @@ pub struct Limits {
     pub greeting_delay: Duration,
     /// How long a message under way may take to end once shutdown has begun.
     pub shutdown_grace: Duration,
-    /// Messages being received, all sessions together. Above it DATA is answered with 452 4.3.1.
+    /// Memory for messages being received and handled, all sessions together. Above it they are answered with 452 4.3.1.
+    /// Room for four of the largest messages in the hands of handlers at once, one of them submitted.
     pub buffered_bytes_max: u64,
-    /// Connections of one IPv4 or IPv6 address.
-    pub connections_per_address_max: usize,
-    /// Connections of one IPv6 /64, which one machine can fill with addresses.
-    pub connections_per_prefix_max: usize,
+    /// Connections of one client: an IPv4 address, or the IPv6 /64 that one machine can fill with addresses.
+    pub connections_per_client_max: usize,
     /// Connections of all listeners together.
     pub connections_max: usize,
-    /// Per cent of `connections_max` that only submission listeners may use.
-    pub submission_reserve_percent: usize,
+    /// Per cent of `connections_max` and of `buffered_bytes_max` that only submission listeners may use.
+    pub submission_reserve_percent: u8,
+    /// Recipients that do not exist, of one client in an hour, before an MX listener sends it away with 421. A sender in good
+    /// faith mistypes a few; whoever looks for our addresses needs millions.
+    pub unknown_recipients_max: u32,
 }
 
 impl Default for Limits {
@@ -79,12 +81,19 @@ impl Default for Limits {
             linger: Duration::from_secs(5),
             greeting_delay: Duration::ZERO,
             shutdown_grace: Duration::from_secs(30),
-            buffered_bytes_max: 256 * 1024 * 1024,
-            connections_per_address_max: 50,
-            connections_per_prefix_max: 20,
+            buffered_bytes_max: 640 * 1024 * 1024,
+            connections_per_client_max: 50,
             connections_max: 2_000,
             submission_reserve_percent: 20,
+            unknown_recipients_max: 20,
         }
+    }
+}
+
+impl Limits {
+    /// The part of a whole that MX listeners leave to submission.
+    pub(super) fn reserved_of(&self, whole: u64) -> u64 {
+        whole.saturating_mul(u64::from(self.submission_reserve_percent.min(100))) / 100
     }
 }
 
@@ -98,6 +107,7 @@ pub struct Budget {
 #[derive(Debug)]
 pub(super) struct Reservation {
     free: Arc<AtomicU64>,
+    spared: u64,
     bytes: u64,
 }
 
@@ -107,8 +117,9 @@ impl Budget {
         Self { free: Arc::new(AtomicU64::new(bytes)) }
     }
 
-    pub(super) fn open(&self) -> Reservation {
-        Reservation { free: Arc::clone(&self.free), bytes: 0 }
+    /// A reservation that leaves `spared` bytes to others.
+    pub(super) fn open(&self, spared: u64) -> Reservation {
+        Reservation { free: Arc::clone(&self.free), spared, bytes: 0 }
     }
 }
 
@@ -120,10 +131,8 @@ impl Reservation {
     pub(super) fn cover(&mut self, bytes: u64) -> bool {
         let Some(missing) = bytes.checked_sub(self.bytes).filter(|missing| *missing > 0) else { return true };
         let more = missing.next_multiple_of(Self::STEP);
-        let taken = self
-            .free
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(more))
-            .is_ok();
+        let left = |free: u64| free.checked_sub(more).filter(|left| *left >= self.spared);
+        let taken = self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, left).is_ok();
         self.bytes += if taken { more } else { 0 };
         taken
     }
@@ -147,8 +156,8 @@ mod tests {
     #[test]
     fn a_budget_is_never_overdrawn_and_gets_everything_back() {
         let budget = Budget::new(40_000);
-        let mut one = budget.open();
-        let mut two = budget.open();
+        let mut one = budget.open(0);
+        let mut two = budget.open(0);
         assert!(one.cover(1));
         assert!(one.cover(16_384), "the first step covers this much");
         assert!(two.cover(16_000));
@@ -157,5 +166,13 @@ mod tests {
         assert!(two.cover(17_000));
         drop(two);
         assert_eq!(budget.free.load(Ordering::Acquire), 40_000);
+    }
+
+    #[test]
+    fn what_is_spared_is_left_to_those_who_spare_nothing() {
+        let budget = Budget::new(40_000);
+        let mut modest = budget.open(20_000);
+        assert!(modest.cover(16_000) && !modest.cover(17_000));
+        assert!(budget.open(0).cover(16_000));
     }
 }

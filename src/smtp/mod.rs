@@ -8,15 +8,14 @@ mod auth;
 mod client;
 mod command;
 mod data;
+mod guesses;
 mod handler;
 mod limits;
 mod received;
 mod reply;
 mod server;
 mod session;
-mod wire;
 
-pub use admission::{Admission, Permit};
 pub use auth::{Credentials, Mechanism};
 pub use client::{
     Capabilities, Channel, Client, ClientError, Outcome, PendingDot, Stage, Timeouts, Transmission,
@@ -24,7 +23,7 @@ pub use client::{
 pub use data::{DataReader, DataState, received_fields};
 pub use handler::{AuthOutcome, Handler, HandlerFactory, ListenerKind, SessionInfo};
 pub use limits::{AUTH_LINE_BYTES_MAX, Budget, COMMAND_LINE_BYTES_MAX, Limits};
-pub use received::received_field;
+pub use received::{received_field, received_over_http};
 pub use reply::{Enhanced, Reply};
-pub use server::Server;
+pub use server::{Capacity, Server};
 pub use session::{Answer, Question, Session, Settings, Step, Waiting};

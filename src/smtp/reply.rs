@@ -192,9 +192,7 @@ impl fmt::Display for Reply {
     }
 }
 
-fn clean(text: Cow<'_, str>) -> Cow<'static, str>
-where
-{
+fn clean(text: Cow<'_, str>) -> Cow<'static, str> {
     if text.chars().any(char::is_control) {
         return text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().into();
     }

@@ -2,12 +2,17 @@
 //!
 //! Not here: the mailboxes of an account (`store::mailboxes`) and who works it (`store::leases`).
 
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
 use super::{
-    Error, Page, Place, Session, Tx,
+    Error, Page, Place, ReadSystem, Session, Tx,
     columns::{changed, json_text, word},
     credentials,
     sql::{Row, sql},
-    statement::Statement,
+    statement::{LIST_MAX, Statement},
 };
 use crate::{
     core::{
@@ -18,7 +23,7 @@ use crate::{
 };
 
 const COLUMNS: &str = "id, user_id, email, settings, state, state_since, detail, advice, last_synced_at, \
-     last_checked_at, next_attempt_at, progress, connected_at";
+     last_checked_at, next_attempt_at, progress, sending_refused, connected_at, generation";
 
 /// Most lines of an account's error log that are shown: one for each code, and there are not that many codes.
 const ERRORS_MAX: u32 = 200;
@@ -64,10 +69,20 @@ impl Tx {
             .bind(status.progress.as_ref().map(json_text))
             .bind(account.connected_at);
         self.execute(query).await?;
-        Ok(())
+        self.note_account_address(&account.email).await
     }
 
-    /// Changes address and servers of an account that stays connected.
+    /// An address that an account has had stays known as such, whatever becomes of the account and its user.
+    async fn note_account_address(&mut self, email: &Address) -> Result<(), Error> {
+        let hash = self.text_hasher().await?.hash(email.key());
+        let query =
+            sql("insert into account_addresses (workspace, hash) values ($1, $2) on conflict do nothing")
+                .bind(self.workspace())
+                .bind(hash.to_vec());
+        self.execute(query).await.map(drop)
+    }
+
+    /// Changes address and servers of an account that stays connected. Whether it may send is found out anew.
     ///
     /// # Errors
     /// `Missing` when there is no such account, `Conflict` when another has the address.
@@ -77,12 +92,80 @@ impl Tx {
         email: &Address,
         settings: &AccountSettings,
     ) -> Result<(), Error> {
-        let query = sql("update accounts set email = $3, settings = $4 where workspace = $1 and id = $2")
+        let query = sql("update accounts set email = $3, settings = $4, sending_refused = null \
+             where workspace = $1 and id = $2")
+        .bind(self.workspace())
+        .bind(id)
+        .bind(email.key())
+        .bind(json_text(settings));
+        changed(self.execute(query).await?)?;
+        self.note_account_address(email).await
+    }
+
+    /// Notes that the provider refuses the account's login for sending, or with `None` that it may be tried again.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn refuse_sending(&mut self, id: AccountId, said: Option<&str>) -> Result<(), Error> {
+        let query = sql("update accounts set sending_refused = $3 where workspace = $1 and id = $2")
             .bind(self.workspace())
             .bind(id)
-            .bind(email.key())
-            .bind(json_text(settings));
+            .bind(said.map(str::to_owned));
         changed(self.execute(query).await?)
+    }
+
+    /// Takes mail for new that comes from then on.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn set_connected_at(&mut self, id: AccountId, at: Timestamp) -> Result<(), Error> {
+        let query = sql("update accounts set connected_at = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(at);
+        changed(self.execute(query).await?)
+    }
+
+    /// Has an account that fails count as failing since then.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn set_failing_since(&mut self, id: AccountId, at: Timestamp) -> Result<(), Error> {
+        let query = sql("update accounts set failing_since = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(at);
+        changed(self.execute(query).await?)
+    }
+
+    /// Has it borne in mind that what lies behind the account may be another mailbox from now on: the next session compares its
+    /// mailboxes with what is known by the messages, and no UID of before counts.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn begin_generation(&mut self, id: AccountId) -> Result<(), Error> {
+        let query = sql("update accounts set generation = generation + 1 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id);
+        changed(self.execute(query).await?)
+    }
+
+    /// Follows another mailbox under the same account from now on: nothing is read on from where the former one was left.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn move_account(&mut self, id: AccountId, now: Timestamp) -> Result<(), Error> {
+        self.begin_generation(id).await?;
+        let query = sql("update accounts set connected_at = $3, last_checked_at = null \
+             where workspace = $1 and id = $2")
+        .bind(self.workspace())
+        .bind(id)
+        .bind(now);
+        changed(self.execute(query).await?)?;
+        let query = sql("delete from mailboxes where workspace = $1 and account = $2")
+            .bind(self.workspace())
+            .bind(id);
+        self.execute(query).await.map(drop)
     }
 
     /// # Errors
@@ -95,7 +178,8 @@ impl Tx {
         let query = sql("select key_id from accounts where workspace = $1 and id = $2")
             .bind(self.workspace())
             .bind(id);
-        let key = self.fetch_optional(query).await?.ok_or(Error::Missing)?.get("key_id")?;
+        let row = self.fetch_optional(query).await?.ok_or(Error::Missing)?;
+        let key = row.get::<Option<Uuid>>("key_id")?.ok_or(Error::Missing)?;
         let sealed = credentials::seal(self, key, &place(id), credentials).await?;
         let query = sql("update accounts set credentials = $3 where workspace = $1 and id = $2")
             .bind(self.workspace())
@@ -104,11 +188,26 @@ impl Tx {
         changed(self.execute(query).await?)
     }
 
+    /// Forgets what logs in. The account's key stays, since it seals its mail too.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn forget_credentials(&mut self, id: AccountId) -> Result<(), Error> {
+        let query = sql("update accounts set credentials = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(Vec::new());
+        changed(self.execute(query).await?)
+    }
+
+    /// Sets the status. An account fails from its first error until anything else becomes of it.
+    ///
     /// # Errors
     /// `Missing` when there is no such account.
     pub async fn set_account_status(&mut self, id: AccountId, status: &AccountStatus) -> Result<(), Error> {
         let query = sql("update accounts set state = $3, state_since = $4, detail = $5, advice = $6, \
-             last_synced_at = $7, last_checked_at = $8, next_attempt_at = $9, progress = $10 \
+             last_synced_at = $7, last_checked_at = $8, next_attempt_at = $9, progress = $10, \
+             failing_since = case when $3 in ('error', 'throttled') then coalesce(failing_since, $4) end \
              where workspace = $1 and id = $2")
         .bind(self.workspace())
         .bind(id)
@@ -140,6 +239,8 @@ impl Tx {
         .bind(error.count)
         .bind(error.at);
         self.execute(query).await?;
+        let code = error.code.clone();
+        self.on_commit(|_| metrics::counter!("mailweave_account_errors_total", "code" => code).increment(1));
         Ok(())
     }
 }
@@ -152,11 +253,28 @@ impl Session {
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
-    pub async fn account_by_email(&mut self, email: &Address) -> Result<Option<Account>, Error> {
-        let query = sql(format!("select {COLUMNS} from accounts where workspace = $1 and email = $2"))
-            .bind(self.workspace())
-            .bind(email.key());
-        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    /// Those of the addresses that other accounts of the workspace have or had, be they disconnected or deleted since.
+    pub async fn other_accounts_at(
+        &mut self,
+        own: AccountId,
+        addresses: &[Address],
+    ) -> Result<HashSet<Address>, Error> {
+        let (own, hasher) = (self.account(own).await?, self.text_hasher().await?);
+        let others = addresses.iter().filter(|one| own.as_ref().is_none_or(|own| own.email != **one));
+        let by_hash: HashMap<[u8; 16], &Address> = others.map(|one| (hasher.hash(one.key()), one)).collect();
+        let hashes: Vec<[u8; 16]> = by_hash.keys().copied().collect();
+        let mut found = HashSet::new();
+        for some in hashes.chunks(LIST_MAX) {
+            let query = Statement::new("select hash from account_addresses where workspace = ")
+                .arg(self.workspace())
+                .text(" and hash in ")
+                .list(some)
+                .query();
+            for row in self.fetch_all(query).await? {
+                found.extend(by_hash.get(&row.get::<[u8; 16]>("hash")?).map(|address| (*address).clone()));
+            }
+        }
+        Ok(found)
     }
 
     /// Newest first.
@@ -179,7 +297,17 @@ impl Session {
             .bind(id);
         let Some(row) = self.fetch_optional(query).await? else { return Ok(None) };
         let sealed: Vec<u8> = row.get("credentials")?;
-        credentials::open(self, row.get("key_id")?, &place(id), &sealed).await.map(Some)
+        // Of one that was erased there is neither.
+        let key = row.get::<Option<Uuid>>("key_id")?.ok_or(Error::Missing)?;
+        credentials::open(self, key, &place(id), &sealed).await.map(Some)
+    }
+
+    /// Since when an account has failed without anything having gone well in between; `None` when it does not fail.
+    pub async fn failing_since(&mut self, id: AccountId) -> Result<Option<Timestamp>, Error> {
+        let query = sql("select failing_since from accounts where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id);
+        Ok(self.fetch_optional(query).await?.map(|row| row.get("failing_since")).transpose()?.flatten())
     }
 
     /// The error log, latest first.
@@ -213,7 +341,9 @@ fn read(row: &Row) -> Result<Account, Error> {
             next_attempt_at: row.get("next_attempt_at")?,
             progress: row.opt_json("progress")?,
         },
+        sending_refused: row.get("sending_refused")?,
         connected_at: row.get("connected_at")?,
+        generation: row.get("generation")?,
     })
 }
 
@@ -225,4 +355,16 @@ fn read_error(row: &Row) -> Result<AccountError, Error> {
         advice: row.get("advice")?,
         count: row.get("count")?,
     })
+}
+
+impl ReadSystem {
+    /// How many accounts there are in each state, in all workspaces; states without one are left out.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn accounts_by_state(&mut self) -> Result<Vec<(AccountState, i64)>, Error> {
+        let rows =
+            self.fetch_all(sql("select state, count(*) as accounts from accounts group by state")).await?;
+        rows.iter().map(|row| Ok((row.word("state")?, row.get("accounts")?))).collect()
+    }
 }

@@ -1,17 +1,25 @@
-//! Answers that need more than a row of their workspace: those that hold a secret, and those of requests that make one.
+//! Answers that need more than a row of their workspace: those that hold a secret, those of requests that make one, and those
+//! that show what is erased since.
 //!
 //! Not here: the plain case (`store::idempotency`) and which answers are secret (`http`).
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
+use serde_json::Value;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Error, Idempotency, Place, RequestKey, System, Tx, sql::sql};
-use crate::core::ids::WorkspaceId;
+use super::{
+    Error, Idempotency, Place, RequestKey, Session, System, Tx,
+    columns::json_text,
+    sql::{Row, sql},
+};
+use crate::core::ids::{AccountId, WorkspaceId};
 
 /// Begins the stored text of a sealed answer; no JSON begins so.
 const SEALED: &str = "sealed:";
+/// Answers read at once: each is some kilobytes.
+const ANSWERS_AT_ONCE: u32 = 500;
 
 /// An answer as it is kept.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +63,66 @@ impl Tx {
         let plain = Zeroizing::new(self.open_sealed(key, &place(request), &sealed).await?);
         std::str::from_utf8(&plain).map(str::to_owned).map_err(|_| corrupt())
     }
+}
+
+/// What names a kept answer in its workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerName {
+    pub route: String,
+    pub key: String,
+}
+
+impl Session {
+    /// Some answers to merges, splits and what undoes them, after this one, by name. What is no JSON is null.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn answers_to_repairs(
+        &mut self,
+        after: Option<&AnswerName>,
+    ) -> Result<Vec<(AnswerName, Value)>, Error> {
+        let (route, key) = after.map_or(("", ""), |after| (after.route.as_str(), after.key.as_str()));
+        let query = sql(format!(
+            "select route, key, body from idempotency_keys where workspace = $1 and (route, key) > ($2, $3) \
+             and (route like 'POST conversations/%' or route like 'POST repairs/%') order by route, key limit {ANSWERS_AT_ONCE}"
+        ));
+        let query = query.bind(self.workspace()).bind(route).bind(key);
+        self.fetch_all(query).await?.iter().map(read_answer).collect()
+    }
+}
+
+impl Tx {
+    /// The answers to requests to connect this account or to do something to it.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn answers_about(&mut self, account: AccountId) -> Result<Vec<(AnswerName, Value)>, Error> {
+        let query = sql("select route, key, body from idempotency_keys where workspace = $1 \
+             and route like 'POST accounts%' and (route like $2 or body like $3)")
+        .bind(self.workspace())
+        .bind(format!("POST accounts/{account}/%"))
+        .bind(format!("%\"{account}\"%"));
+        self.fetch_all(query).await?.iter().map(read_answer).collect()
+    }
+
+    /// Puts another text in the place of an answer. One that is not kept any more is no error.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn rewrite_answer(&mut self, name: &AnswerName, body: &Value) -> Result<(), Error> {
+        let query =
+            sql("update idempotency_keys set body = $4 where workspace = $1 and route = $2 and key = $3")
+                .bind(self.workspace())
+                .bind(name.route.as_str())
+                .bind(name.key.as_str())
+                .bind(json_text(body));
+        self.execute(query).await.map(drop)
+    }
+}
+
+fn read_answer(row: &Row) -> Result<(AnswerName, Value), Error> {
+    let body = serde_json::from_str(&row.get::<String>("body")?).unwrap_or_default();
+    Ok((AnswerName { route: row.get("route")?, key: row.get("key")? }, body))
 }
 
 impl System {

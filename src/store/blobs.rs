@@ -4,10 +4,11 @@
 
 use std::{
     cell::RefCell,
+    collections::HashSet,
     fs::File,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -40,17 +41,68 @@ pub struct SealedBlob {
     pub(super) inline: Option<Vec<u8>>,
 }
 
+/// Content as it lies on disk, with the key that opens it. Whoever holds this needs no connection to the database.
+pub struct SealedContent {
+    store: Store,
+    workspace: WorkspaceId,
+    id: Uuid,
+    key_id: Uuid,
+    key: Arc<ContentKey>,
+    /// Octets before compression.
+    size: usize,
+    /// `None` when it lies in a file.
+    inline: Option<Vec<u8>>,
+}
+
+impl SealedContent {
+    /// The content, as it was put.
+    ///
+    /// # Errors
+    /// `Corrupt` when it does not open or its file is not there; `Unavailable` when it cannot be read now.
+    pub async fn open(self) -> Result<Bytes, Error> {
+        let Self { store, workspace, id, key_id, key, size, inline } = self;
+        let sealed = match inline {
+            Some(data) => data,
+            None => {
+                let file = store.0.blobs.file(workspace, id);
+                blocking(move || std::fs::read(&file).map_err(|error| unread(&file, error))).await?
+            }
+        };
+        let open = move || {
+            let packed = key.open(workspace, key_id, &Place::new("blobs", "data", id), &sealed)?;
+            let plain = decompress(&packed, size);
+            plain.map(Bytes::from).map_err(|error| Error::Corrupt(format!("a blob does not unpack: {error}")))
+        };
+        if size <= SEALED_HERE_BYTES_MAX { open() } else { blocking(open).await }
+    }
+}
+
 /// Where large content lies: `<directory>/<workspace>/<id>`.
-pub(super) struct BlobDir(PathBuf);
+pub(super) struct BlobDir {
+    root: PathBuf,
+    /// Workspaces whose directory was flushed into the root by this process. That it can be seen proves nothing: whoever has
+    /// just made it may still be flushing.
+    durable: Mutex<HashSet<WorkspaceId>>,
+    /// Files whose rows are gone and that are about to be removed.
+    leaving: Mutex<HashSet<PathBuf>>,
+}
 
 impl BlobDir {
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(directory)?;
-        Ok(Self(directory.to_owned()))
+        make_directory(directory)?;
+        Ok(Self { root: directory.to_owned(), durable: Mutex::default(), leaving: Mutex::default() })
     }
 
     fn directory(&self, workspace: WorkspaceId) -> PathBuf {
-        self.0.join(workspace.uuid().simple().to_string())
+        self.root.join(workspace.uuid().simple().to_string())
+    }
+
+    fn with_durable<T>(&self, look: impl FnOnce(&mut HashSet<WorkspaceId>) -> T) -> T {
+        look(&mut self.durable.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn with_leaving<T>(&self, look: impl FnOnce(&mut HashSet<PathBuf>) -> T) -> T {
+        look(&mut self.leaving.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn file(&self, workspace: WorkspaceId, id: Uuid) -> PathBuf {
@@ -59,14 +111,20 @@ impl BlobDir {
 }
 
 impl SealedBlob {
+    /// Octets before compression.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        u64::try_from(self.size).unwrap_or_default()
+    }
+
     pub(super) fn args(self) -> [Arg; 5] {
         [self.workspace.into(), self.id.into(), self.key.into(), self.size.into(), self.inline.into()]
     }
 }
 
 impl Store {
-    /// Compresses and seals content, and writes it to its file if it is large; whoever holds no transaction yet does
-    /// this first, since it takes time that nobody else should have to wait.
+    /// Compresses and seals content, and writes it to its file if it is large. It takes time that nobody else should have to
+    /// wait: there is no way to do it inside a transaction.
     ///
     /// # Errors
     /// `Missing` without such a key, `Full` and `Failed` from the disk.
@@ -77,15 +135,6 @@ impl Store {
         raw: &Bytes,
     ) -> Result<SealedBlob, Error> {
         let content_key = self.key(workspace, key).await?;
-        self.seal_blob_with(workspace, (key, content_key), raw).await
-    }
-
-    async fn seal_blob_with(
-        &self,
-        workspace: WorkspaceId,
-        (key, content_key): (Uuid, Arc<ContentKey>),
-        raw: &Bytes,
-    ) -> Result<SealedBlob, Error> {
         let id = Uuid::now_v7();
         let raw = raw.clone();
         let size = i64::try_from(raw.len()).unwrap_or(i64::MAX);
@@ -105,8 +154,14 @@ impl Store {
 
     async fn write_file(&self, workspace: WorkspaceId, id: Uuid, sealed: Vec<u8>) -> Result<(), Error> {
         self.0.health.check()?;
-        let directory = self.0.blobs.directory(workspace);
-        let file = self.0.blobs.file(workspace, id);
+        let blobs = &self.0.blobs;
+        if !blobs.with_durable(|durable| durable.contains(&workspace)) {
+            let directory = blobs.directory(workspace);
+            let made = blocking(move || make_directory(&directory)).await;
+            made.map_err(|error| self.disk_error(error))?;
+            blobs.with_durable(|durable| durable.insert(workspace));
+        }
+        let (directory, file) = (blobs.directory(workspace), blobs.file(workspace, id));
         let written = blocking(move || write_durably(&directory, &file, &sealed)).await;
         written.map_err(|error| self.disk_error(error))
     }
@@ -128,7 +183,7 @@ impl Store {
     /// When the directory or the database cannot be read.
     pub async fn sweep_blob_files(&self, age: Duration) -> Result<u64, Error> {
         let mut removed = 0;
-        let mut workspaces = entries(&self.0.blobs.0).await?;
+        let mut workspaces = entries(&self.0.blobs.root).await?;
         while let Some(directory) = next_entry(&mut workspaces).await? {
             let Some(workspace) = uuid_of(&directory).map(WorkspaceId::from_uuid) else { continue };
             let mut files = entries(&directory).await?;
@@ -144,11 +199,37 @@ impl Store {
     /// Removes every file of a workspace that is gone. Forgotten in a crash, they are swept later.
     pub(super) fn remove_blob_files(&self, workspace: WorkspaceId) {
         let directory = self.0.blobs.directory(workspace);
+        self.0.blobs.with_durable(|durable| durable.remove(&workspace));
         drop(tokio::task::spawn_blocking(move || std::fs::remove_dir_all(directory)));
     }
 
+    /// Returns when the files of all content that this process has deleted in a workspace are gone from its disk.
+    ///
+    /// # Errors
+    /// From the disk.
+    pub async fn finish_removals(&self, workspace: WorkspaceId) -> Result<(), Error> {
+        let directory = self.0.blobs.directory(workspace);
+        let leaving: Vec<PathBuf> = self.0.blobs.with_leaving(|leaving| {
+            leaving.iter().filter(|file| file.parent() == Some(&directory)).cloned().collect()
+        });
+        let removed = blocking(move || {
+            for file in leaving {
+                match std::fs::remove_file(file) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            match File::open(directory) {
+                // There never was a large one.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                opened => opened?.sync_all(),
+            }
+        });
+        removed.await.map_err(|error| self.disk_error(error))
+    }
+
     pub(super) fn blob_directory(&self) -> &Path {
-        &self.0.blobs.0
+        &self.0.blobs.root
     }
 
     pub(super) fn blob_file(&self, workspace: WorkspaceId, id: Uuid) -> PathBuf {
@@ -174,49 +255,41 @@ impl Session {
     /// # Errors
     /// `Missing` when it or its key is gone, `Corrupt` when it does not open.
     pub async fn blob(&mut self, id: Uuid) -> Result<Bytes, Error> {
+        self.sealed_content(id).await?.open().await
+    }
+
+    /// The content of a blob, still sealed: opening a large one takes time, in which others need the connection.
+    ///
+    /// # Errors
+    /// `Missing` when it or its key is gone.
+    pub async fn sealed_content(&mut self, id: Uuid) -> Result<SealedContent, Error> {
         let workspace = self.workspace();
         let query = sql("select key_id, size, data from blobs where workspace = $1 and id = $2");
         let row = self.fetch_one(query.bind(workspace).bind(id)).await?;
-        self.open_blob(id, &row).await
+        self.sealed_row(id, &row).await
     }
 
     /// The content of a blob whose row has been read: `key_id`, `size` and `data`.
     pub(super) async fn open_blob(&mut self, id: Uuid, row: &Row) -> Result<Bytes, Error> {
-        let workspace = self.workspace();
-        let (key_id, size) = (row.get::<Uuid>("key_id")?, row.get::<i64>("size")?);
-        let key = self.key(key_id).await?;
-        let sealed = match row.get::<Option<Vec<u8>>>("data")? {
-            Some(data) => data,
-            None => {
-                let file = self.store().0.blobs.file(workspace, id);
-                let read = blocking(move || std::fs::read(file)).await;
-                read.map_err(|error| Error::Corrupt(format!("the file of a blob: {error}")))?
-            }
-        };
-        let size = usize::try_from(size).unwrap_or(0);
-        let open = move || {
-            let packed = key.open(workspace, key_id, &Place::new("blobs", "data", id), &sealed)?;
-            let plain = decompress(&packed, size);
-            plain.map(Bytes::from).map_err(|error| Error::Corrupt(format!("a blob does not unpack: {error}")))
-        };
-        if size <= SEALED_HERE_BYTES_MAX { open() } else { blocking(open).await }
+        self.sealed_row(id, row).await?.open().await
+    }
+
+    async fn sealed_row(&mut self, id: Uuid, row: &Row) -> Result<SealedContent, Error> {
+        let key_id = row.get("key_id")?;
+        Ok(SealedContent {
+            store: self.store().clone(),
+            workspace: self.workspace(),
+            id,
+            key_id,
+            key: self.key(key_id).await?,
+            size: usize::try_from(row.get::<i64>("size")?).unwrap_or(0),
+            inline: row.get("data")?,
+        })
     }
 }
 
 impl Tx {
-    /// Keeps content under this key, and returns the blob's id. Large content is sealed and written to its file while
-    /// the transaction is held: use [`Store::seal_blob`] and [`Tx::put_sealed_blob`] to do that before it begins.
-    ///
-    /// # Errors
-    /// `Missing` without such a key, `Full` and `Failed` from the disk.
-    pub async fn put_blob(&mut self, raw: &Bytes, key: Uuid) -> Result<Uuid, Error> {
-        let content_key = self.key(key).await?;
-        let (store, workspace) = (self.store().clone(), self.workspace());
-        let sealed = store.seal_blob_with(workspace, (key, content_key), raw).await?;
-        self.put_sealed_blob(sealed).await
-    }
-
-    /// Keeps content that was sealed before.
+    /// Keeps content that was sealed before the transaction began ([`Store::seal_blob`]), and returns the blob's id.
     ///
     /// # Errors
     /// When the database is out of reach; `Fenced` when it was sealed for another workspace.
@@ -240,11 +313,30 @@ impl Tx {
              returning case when data is null then 1 else 0 end as in_file");
         let row = self.fetch_optional(delete.bind(workspace).bind(id)).await?;
         if row.map(|row| row.get::<bool>("in_file")).transpose()? == Some(true) {
-            let file = self.store().0.blobs.file(workspace, id);
-            // Forgotten in a crash, the file is swept later.
-            self.on_commit(move |_| drop(tokio::task::spawn_blocking(move || std::fs::remove_file(file))));
+            self.unlink(id);
         }
         Ok(())
+    }
+
+    /// Leaves out what was sealed for this transaction and turned out not to be wanted: once that is committed, its file goes.
+    pub fn leave_sealed(&mut self, blob: &SealedBlob) {
+        if blob.inline.is_none() && blob.workspace == self.workspace() {
+            self.unlink(blob.id);
+        }
+    }
+
+    /// Removes a file once this is committed. Forgotten in a crash, it is swept later.
+    fn unlink(&mut self, id: Uuid) {
+        let file = self.store().0.blobs.file(self.workspace(), id);
+        self.on_commit(move |store| {
+            store.0.blobs.with_leaving(|leaving| leaving.insert(file.clone()));
+            let store = store.clone();
+            drop(tokio::task::spawn_blocking(move || {
+                let removed = std::fs::remove_file(&file);
+                store.0.blobs.with_leaving(|leaving| leaving.remove(&file));
+                removed
+            }));
+        });
     }
 }
 
@@ -253,14 +345,29 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.expect("the work does not panic and is never cancelled")
 }
 
+/// Makes a directory and flushes its entry, also when it was there already.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    match directory.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Why a file could not be read. What is not there, or not readable where it lies on the disk, is missing from the data; too
+/// many open files, say, or a disk that is not mounted, say nothing about it.
+fn unread(file: &Path, error: io::Error) -> Error {
+    let is_mounted = file.parent().is_some_and(Path::is_dir);
+    match error.kind() {
+        io::ErrorKind::NotFound if is_mounted => Error::Corrupt(format!("the file of a blob: {error}")),
+        _ if error.raw_os_error() == Some(EIO) => Error::Corrupt(format!("the file of a blob: {error}")),
+        _ => Error::Unavailable(sqlx::Error::Io(error)),
+    }
+}
+
 /// A rename alone does not survive a power cut on ext4: the directory has to be flushed as well as the file.
 fn write_durably(directory: &Path, file: &Path, content: &[u8]) -> io::Result<()> {
-    if !directory.is_dir() {
-        std::fs::create_dir_all(directory)?;
-        if let Some(parent) = directory.parent() {
-            File::open(parent)?.sync_all()?;
-        }
-    }
     // Named by no uuid: an abandoned one is swept like any leftover.
     let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
     temporary.write_all(content)?;

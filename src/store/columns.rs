@@ -36,6 +36,10 @@ impl Row {
         from_word(&self.get::<String>(name)?).map_err(|_| Error::Corrupt(format!("{name}: an unknown word")))
     }
 
+    pub(crate) fn opt_word<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
+        self.get::<Option<String>>(name)?.map(|_| self.word(name)).transpose()
+    }
+
     pub(crate) fn address(&self, name: &str) -> Result<Address, Error> {
         let text: String = self.get(name)?;
         Address::parse(&text).map_err(|_| Error::Corrupt(format!("{name}: not an address")))

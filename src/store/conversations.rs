@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Error, Page, Session, Tx,
@@ -13,7 +14,7 @@ use super::{
     statement::{LIST_MAX, Statement},
 };
 use crate::core::{
-    ids::{ContactId, ConversationId, Id as _, MessageKey, UserId},
+    ids::{ContactId, ConversationId, Id as _, MessageKey, RouteId, UserId},
     message::Conversation,
 };
 
@@ -41,15 +42,19 @@ pub struct ConversationFilter {
     pub subject: Option<String>,
 }
 
-/// What a merge did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a merge did: what undoing takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Merged {
     /// The conversation that stands.
     pub keep: ConversationId,
     /// The one that redirects there from now on.
     pub absorbed: ConversationId,
-    /// The messages that moved: what undoing takes.
+    /// The messages that moved.
     pub moved: Vec<MessageKey>,
+    /// Conversations that led to the absorbed one and lead on from now on.
+    pub redirects: Vec<ConversationId>,
+    /// The reply addresses that moved.
+    pub routes: Vec<RouteId>,
 }
 
 impl Tx {
@@ -120,7 +125,7 @@ impl Tx {
         conversation: ConversationId,
     ) -> Result<(), Error> {
         let workspace = self.workspace();
-        let mut keys = keys.to_vec();
+        let mut keys = self.kept_keys(keys).await?;
         // All in one order, so that two transactions with the same keys wait for each other and not in a ring.
         keys.sort_unstable();
         keys.dedup();
@@ -130,28 +135,6 @@ impl Tx {
             let query = Statement::new("insert into thread_keys (workspace, key, conversation) values ")
                 .rows(rows)
                 .text(" on conflict (workspace, key) do nothing")
-                .query();
-            self.execute(query).await?;
-        }
-        Ok(())
-    }
-
-    /// Gives keys to a conversation, whoever had them: part of splitting one by hand.
-    pub async fn move_thread_keys(
-        &mut self,
-        keys: &[[u8; 16]],
-        conversation: ConversationId,
-    ) -> Result<(), Error> {
-        let workspace = self.workspace();
-        let mut keys = keys.to_vec();
-        keys.sort_unstable();
-        keys.dedup();
-        for some in keys.chunks(LIST_MAX) {
-            let rows =
-                some.iter().map(|key| -> [Arg; 3] { [workspace.into(), key.into(), conversation.into()] });
-            let query = Statement::new("insert into thread_keys (workspace, key, conversation) values ")
-                .rows(rows)
-                .text(" on conflict (workspace, key) do update set conversation = excluded.conversation")
                 .query();
             self.execute(query).await?;
         }
@@ -195,17 +178,22 @@ impl Tx {
         .bind(absorb);
         changed(self.execute(query).await?)?;
         let query = sql("update conversations set merged_into = $2, message_count = 0 \
-             where workspace = $1 and (id = $3 or merged_into = $3)")
+             where workspace = $1 and (id = $3 or merged_into = $3) returning id")
         .bind(workspace)
         .bind(keep)
         .bind(absorb);
-        self.execute(query).await?;
-        let query = sql("update routes set conversation = $2 where workspace = $1 and conversation = $3")
-            .bind(workspace)
-            .bind(keep)
-            .bind(absorb);
-        self.execute(query).await?;
-        Ok(Some(Merged { keep, absorbed: absorb, moved }))
+        let rows = self.fetch_all(query).await?;
+        let mut redirects = rows.iter().map(|row| row.id("id")).collect::<Result<Vec<_>, _>>()?;
+        redirects.retain(|id| *id != absorb);
+        let query = sql(
+            "update routes set conversation = $2 where workspace = $1 and conversation = $3 returning id",
+        )
+        .bind(workspace)
+        .bind(keep)
+        .bind(absorb);
+        let rows = self.fetch_all(query).await?;
+        let routes = rows.iter().map(|row| row.id("id")).collect::<Result<_, _>>()?;
+        Ok(Some(Merged { keep, absorbed: absorb, moved, redirects, routes }))
     }
 
     /// Moves messages to another conversation, which is a split or the undoing of a merge.
@@ -249,22 +237,35 @@ impl Tx {
         self.recount(&touched).await
     }
 
-    /// Undoes a merge: the conversation stands for itself again, with these messages. Its keys were its own all along.
+    /// Undoes a merge: the absorbed conversation stands for itself again, with the messages, reply addresses and redirects that
+    /// moved and have not moved on since. Its keys were its own all along.
     ///
     /// # Errors
-    /// `Missing` when the conversation was not merged.
-    pub async fn unmerge_conversation(
-        &mut self,
-        id: ConversationId,
-        messages: &[MessageKey],
-    ) -> Result<(), Error> {
+    /// `Missing` when it stands for itself already.
+    pub async fn unmerge_conversation(&mut self, merged: &Merged) -> Result<(), Error> {
         self.hold_threads().await?;
+        let (workspace, absorbed) = (self.workspace(), merged.absorbed);
+        let root = self.root(absorbed).await?;
+        self.lock_conversations(&[root, absorbed]).await?;
         let query = sql("update conversations set merged_into = null \
              where workspace = $1 and id = $2 and merged_into is not null")
-        .bind(self.workspace())
-        .bind(id);
+        .bind(workspace)
+        .bind(absorbed);
         changed(self.execute(query).await?)?;
-        self.refile_messages(messages, id).await
+        let back = |text: &str| Statement::new(text).arg(absorbed).text(" where workspace = ").arg(workspace);
+        for some in merged.redirects.chunks(LIST_MAX) {
+            let query = back("update conversations set merged_into = ").text(" and merged_into = ").arg(root);
+            self.execute(query.text(" and id in ").list(some).query()).await?;
+        }
+        for some in merged.routes.chunks(LIST_MAX) {
+            let query = back("update routes set conversation = ").text(" and conversation = ").arg(root);
+            self.execute(query.text(" and id in ").list(some).query()).await?;
+        }
+        for some in merged.moved.chunks(LIST_MAX) {
+            let query = back("update messages set conversation = ").text(" and conversation = ").arg(root);
+            self.execute(query.text(" and id in ").list(some).query()).await?;
+        }
+        self.recount(&[root, absorbed]).await
     }
 
     /// Makes merges and splits of a workspace follow one another, as all writing does with SQLite: each moves whole
@@ -290,7 +291,7 @@ impl Tx {
         self.fetch_all(query).await.map(drop)
     }
 
-    async fn recount(&mut self, ids: &[ConversationId]) -> Result<(), Error> {
+    pub(super) async fn recount(&mut self, ids: &[ConversationId]) -> Result<(), Error> {
         let query = Statement::new(
             "update conversations set message_count = (select count(*) from messages m \
              where m.workspace = conversations.workspace and m.conversation = conversations.id), \
@@ -310,10 +311,12 @@ impl Tx {
 impl Session {
     /// A conversation as it is stored: a merged one with `merged_into`.
     pub async fn conversation(&mut self, id: ConversationId) -> Result<Option<Conversation>, Error> {
-        let query =
-            sql(format!("select {COLUMNS} from conversations c where c.workspace = $1 and c.id = $2"))
-                .bind(self.workspace())
-                .bind(id);
+        let query = Statement::new(format!("select {COLUMNS} from conversations c where c.workspace = "))
+            .arg(self.workspace())
+            .text(" and c.id = ")
+            .arg(id)
+            .conversation_seen(self.viewer)
+            .query();
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
@@ -338,7 +341,8 @@ impl Session {
         let workspace = self.workspace();
         let mut query = Statement::new(format!("select {COLUMNS} from conversations c where c.workspace = "))
             .arg(workspace)
-            .text(" and c.merged_into is null");
+            .text(" and c.merged_into is null")
+            .among_seen_conversations(workspace, self.viewer);
         if let Some(contact) = filter.contact {
             query = query
                 .text(
@@ -348,21 +352,28 @@ impl Session {
                 .arg(workspace)
                 .text(" and p.contact = ")
                 .arg(contact)
+                .seen(self.viewer)
                 .text(")");
         }
         if let Some(user) = filter.user {
             query = query
+                // Begun at what is the user's: who has little is found without a look at every conversation.
                 .text(
-                    " and exists (select 1 from messages m where m.workspace = c.workspace \
-                     and m.conversation = c.id and ((m.author_role = 'user' and m.author_id = ",
+                    " and c.id in (select m.conversation from messages m where m.author_role = 'user' \
+                     and m.workspace = ",
                 )
+                .arg(workspace)
+                .text(" and m.author_id = ")
                 .arg(user)
                 .text(
-                    ") or exists (select 1 from sightings s join accounts a on a.workspace = s.workspace \
-                     and a.id = s.account where s.workspace = m.workspace and s.message = m.id and a.user_id = ",
+                    " union select m.conversation from accounts a \
+                     join sightings s on s.workspace = a.workspace and s.account = a.id \
+                     join messages m on m.workspace = s.workspace and m.id = s.message where a.workspace = ",
                 )
+                .arg(workspace)
+                .text(" and a.user_id = ")
                 .arg(user)
-                .text(")))");
+                .text(")");
         }
         if let Some(part) = &filter.subject {
             // SQLite folds the case of ASCII alone: what holds other letters is also looked for as it was written.
@@ -379,7 +390,7 @@ impl Session {
 
     /// The conversations that have one of these keys, merged ones as what they were merged into; each once, eldest first.
     pub async fn threads_found(&mut self, keys: &[[u8; 16]]) -> Result<Vec<ConversationRef>, Error> {
-        let mut found = Vec::new();
+        let (keys, mut found) = (self.kept_keys(keys).await?, Vec::new());
         for some in keys.chunks(LIST_MAX) {
             let query = Statement::new(
                 "select distinct r.id, r.created_at from thread_keys k \
@@ -402,18 +413,19 @@ impl Session {
 
     /// Those of the keys that some conversation has: many messages are asked about at once.
     pub async fn thread_keys_known(&mut self, keys: &[[u8; 16]]) -> Result<HashSet<[u8; 16]>, Error> {
-        let mut known = HashSet::new();
+        let (keys, mut known) = (self.index_keys(keys).await?, HashSet::new());
         for some in keys.chunks(LIST_MAX) {
+            let kept: Vec<_> = some.iter().map(|key| key.kept).collect();
             let query = Statement::new("select key from thread_keys where workspace = ")
                 .arg(self.workspace())
                 .text(" and key in ")
-                .list(some)
+                .list(&kept)
                 .query();
             for row in self.fetch_all(query).await? {
-                known.insert(row.get("key")?);
+                known.insert(row.get::<[u8; 16]>("key")?);
             }
         }
-        Ok(known)
+        Ok(keys.iter().filter(|key| known.contains(&key.kept)).map(|key| key.asked).collect())
     }
 }
 

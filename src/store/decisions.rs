@@ -19,9 +19,9 @@ use super::{
 };
 use crate::core::{
     account::MailboxUid,
-    decision::{Decision, NewDecision, Ruling, Verdict},
-    ids::{AccountId, DecisionId, MessageKey},
-    policy::FINAL_RULES,
+    decision::{Decision, HashRole, NewDecision, Ruling, Verdict},
+    ids::{AccountId, DecisionId, MessageKey, UserId},
+    policy::{ANSWERS_OTHER_WORKSPACE, FINAL_RULES, SENT_BY_OTHER_WORKSPACE},
 };
 
 const COLUMNS: &str = "id, at, verdict, rule, reason, preset, policy_version, message, account, via";
@@ -41,9 +41,24 @@ pub struct PolicyStamp<'a> {
 pub struct DecisionFilter {
     /// Of Message-IDs and addresses (`Session::hash_of`): those that have them all.
     pub hashes: Vec<[u8; 16]>,
+    /// Of a Message-ID: those of the mail that has it, and not of mail that only names it.
+    pub own_id: Option<[u8; 16]>,
+    /// Of an address: those of the mail that it is on. An id that is written alike is not meant.
+    pub address: Option<[u8; 16]>,
     pub account: Option<AccountId>,
     pub verdict: Option<Verdict>,
     pub message: Option<MessageKey>,
+    /// What this user may be told: all that was filed, and of the rest what came to him.
+    pub told: Option<UserId>,
+}
+
+/// An id that mail has or names which this workspace sent, or left out for being another's.
+#[derive(Debug, Clone)]
+pub struct TracedId {
+    pub hash: [u8; 16],
+    pub role: HashRole,
+    /// The rule that left it out; `None` of what this workspace sent.
+    pub rule: Option<String>,
 }
 
 /// Hashes ids and addresses of one workspace.
@@ -73,12 +88,14 @@ impl Tx {
         let minted = mint::<DecisionId>();
         let at = decision.seen_at.as_ref();
         let query = sql("insert into decisions (workspace, id, at, verdict, rule, reason, preset, policy_version, \
-             via, message, account, mailbox, uid_validity, uid) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+             via, message, account, mailbox, uid_validity, uid, user_id, written_at) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, \
+             coalesce((select user_id from accounts where workspace = $1 and id = $11), $15), $16) \
              on conflict (workspace, account, mailbox, uid_validity, uid) where account is not null do update set \
              at = excluded.at, verdict = excluded.verdict, rule = excluded.rule, reason = excluded.reason, \
              preset = excluded.preset, policy_version = excluded.policy_version, via = excluded.via, \
-             message = excluded.message returning id")
+             message = excluded.message, user_id = excluded.user_id, written_at = excluded.written_at \
+             returning id")
         .bind(self.workspace())
         .bind(minted)
         .bind(now)
@@ -92,7 +109,9 @@ impl Tx {
         .bind(at.map(|at| at.account))
         .bind(at.map(|at| at.mailbox.as_slice()))
         .bind(at.map(|at| at.uid_validity))
-        .bind(at.map(|at| at.uid));
+        .bind(at.map(|at| at.uid))
+        .bind(decision.user)
+        .bind(decision.written_at);
         let id: DecisionId = self.fetch_one(query).await?.id("id")?;
         if id != minted {
             let query = sql("delete from decision_hashes where workspace = $1 and decision = $2")
@@ -101,6 +120,10 @@ impl Tx {
             self.execute(query).await?;
         }
         self.put_decision_hashes(id, decision).await?;
+        let (via, verdict) = (decision.via, word(&decision.ruling.verdict));
+        self.on_commit(move |_| {
+            metrics::counter!("mailweave_messages_total", "via" => via, "verdict" => verdict).increment(1);
+        });
         Ok(id)
     }
 
@@ -130,9 +153,11 @@ impl Tx {
         &mut self,
         at: &MailboxUid,
         ruling: &Ruling,
+        policy: PolicyStamp<'_>,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        let query = sql("update decisions set at = $6, verdict = $7, rule = $8, reason = $9 \
+        let query = sql("update decisions set at = $6, verdict = $7, rule = $8, reason = $9, preset = $10, \
+             policy_version = $11 \
              where workspace = $1 and account = $2 and mailbox = $3 and uid_validity = $4 and uid = $5")
         .bind(self.workspace())
         .bind(at.account)
@@ -142,22 +167,10 @@ impl Tx {
         .bind(now)
         .bind(word(&ruling.verdict))
         .bind(ruling.rule)
-        .bind(ruling.reason);
+        .bind(ruling.reason)
+        .bind(policy.preset)
+        .bind(policy.version);
         Ok(self.execute(query).await? > 0)
-    }
-
-    /// Forgets hashes, so that no decision is found by what they were made of. Returns how many there were.
-    pub async fn delete_decision_hashes(&mut self, hashes: &[[u8; 16]]) -> Result<u64, Error> {
-        let mut deleted = 0;
-        for some in hashes.chunks(LIST_MAX) {
-            let query = Statement::new("delete from decision_hashes where workspace = ")
-                .arg(self.workspace())
-                .text(" and hash in ")
-                .list(some)
-                .query();
-            deleted += self.execute(query).await?;
-        }
-        Ok(deleted)
     }
 }
 
@@ -182,21 +195,35 @@ impl Session {
     /// Newest first.
     pub async fn decisions(&mut self, page: &Page, filter: &DecisionFilter) -> Result<Vec<Decision>, Error> {
         let workspace = self.workspace();
+        // Few are about one message or person: they are looked up, and not looked for among all.
+        let own_id = filter.own_id.map(|hash| (hash, " = 'id'"));
+        let address = filter.address.map(|hash| (hash, " in ('author', 'address')"));
+        let hashes: Vec<([u8; 16], &str)> =
+            filter.hashes.iter().map(|hash| (*hash, "")).chain(own_id).chain(address).collect();
+        let about: String =
+            (0..hashes.len()).map(|number| format!("decision_hashes h{number} cross join ")).collect();
         let mut query =
-            Statement::new(format!("select {COLUMNS} from decisions where workspace = ")).arg(workspace);
-        for hash in &filter.hashes {
+            Statement::new(format!("select {COLUMNS} from {about}decisions d where d.workspace = "))
+                .arg(workspace);
+        for (number, (hash, roles)) in hashes.into_iter().enumerate() {
             query = query
-                .text(" and id in (select decision from decision_hashes where workspace = ")
+                .text(&format!(" and d.id = h{number}.decision and h{number}.workspace = "))
                 .arg(workspace)
-                .text(" and hash = ")
-                .arg(*hash)
-                .text(")");
+                .text(&format!(" and h{number}.hash = "))
+                .arg(hash);
+            if !roles.is_empty() {
+                query = query.text(&format!(" and h{number}.role{roles}"));
+            }
+        }
+        if let Some(user) = filter.told {
+            query = query.text(" and (d.verdict = 'synced' or d.user_id = ").arg(user).text(")");
         }
         let query = query
-            .given(" and account = ", filter.account)
-            .given(" and verdict = ", filter.verdict.map(|verdict| word(&verdict)))
-            .given(" and message = ", filter.message)
-            .page(page, "at", "id");
+            .given(" and d.account = ", filter.account)
+            .given(" and d.verdict = ", filter.verdict.map(|verdict| word(&verdict)))
+            .given(" and d.message = ", filter.message)
+            .decision_seen(self.viewer)
+            .page(page, "d.at", "d.id");
         self.fetch_all(query).await?.iter().map(read).collect()
     }
 
@@ -205,27 +232,10 @@ impl Session {
         &mut self,
         account: AccountId,
         mailbox: &[u8],
-        uid_validity: u32,
+        uid_validity: u64,
         uids: &[u32],
     ) -> Result<HashSet<u32>, Error> {
-        let mut found = HashSet::new();
-        for some in uids.chunks(LIST_MAX) {
-            let query = Statement::new("select uid from decisions where workspace = ")
-                .arg(self.workspace())
-                .text(" and account = ")
-                .arg(account)
-                .text(" and mailbox = ")
-                .arg(mailbox)
-                .text(" and uid_validity = ")
-                .arg(uid_validity)
-                .text(" and uid in ")
-                .list(some)
-                .query();
-            for row in self.fetch_all(query).await? {
-                found.insert(row.get("uid")?);
-            }
-        }
-        Ok(found)
+        self.uids_at("decisions", (account, mailbox, uid_validity), uids).await
     }
 
     /// The UIDs of a mailbox whose mail has one of these Message-IDs of its own, each with the hash it was found by.
@@ -233,15 +243,14 @@ impl Session {
         &mut self,
         account: AccountId,
         mailbox: &[u8],
-        uid_validity: u32,
+        uid_validity: u64,
         hashes: &[[u8; 16]],
     ) -> Result<Vec<([u8; 16], u32)>, Error> {
         let mut found = Vec::new();
         for some in hashes.chunks(LIST_MAX) {
             let query = Statement::new(
-                "select h.hash, d.uid from decision_hashes h \
-                 join decisions d on d.workspace = h.workspace and d.id = h.decision \
-                 where h.role = 'id' and h.workspace = ",
+                "select h.hash, d.uid from decision_hashes h cross join decisions d \
+                 where d.workspace = h.workspace and d.id = h.decision and h.role = 'id' and h.workspace = ",
             )
             .arg(self.workspace())
             .text(" and h.hash in ")
@@ -261,29 +270,140 @@ impl Session {
         Ok(found)
     }
 
-    /// Where mail lies that was skipped and has one of these ids or names one: it may turn out to belong. Mail left out by
-    /// a rule that nothing changes is not among it.
-    pub async fn skipped_with_ids(&mut self, hashes: &[[u8; 16]]) -> Result<Vec<MailboxUid>, Error> {
+    /// Decisions by which mail was skipped that has one of these ids or names one: it may turn out to belong. Mail left out
+    /// by a rule that nothing changes is not among it.
+    pub async fn skipped_with_ids(
+        &mut self,
+        hashes: &[[u8; 16]],
+    ) -> Result<Vec<(AccountId, DecisionId)>, Error> {
         let mut found = Vec::new();
         for some in hashes.chunks(LIST_MAX) {
             let query = Statement::new(
-                "select distinct d.account, d.mailbox, d.uid_validity, d.uid from decision_hashes h \
-                 join decisions d on d.workspace = h.workspace and d.id = h.decision \
-                 where d.verdict = 'skipped' and d.account is not null and h.role in ('id', 'reference') \
-                 and d.rule not in ",
+                // SQLite would rather read all that was ever skipped: a cross join it does in the order it is written.
+                "select distinct d.account, d.id from decision_hashes h cross join decisions d \
+                 where d.workspace = h.workspace and d.id = h.decision and d.verdict = 'skipped' \
+                 and d.account is not null and h.role in ('id', 'reference') and d.rule not in ",
             )
             .list(&FINAL_RULES)
             .text(" and h.workspace = ")
             .arg(self.workspace())
             .text(" and h.hash in ")
             .list(some)
-            .text(" order by d.account, d.mailbox, d.uid_validity, d.uid")
+            .text(" order by d.id")
             .query();
             for row in self.fetch_all(query).await? {
-                found.extend(read_place(&row)?.filter(|at| !found.contains(at)));
+                let skipped = (row.id("account")?, row.id("id")?);
+                found.extend(Some(skipped).filter(|skipped| !found.contains(skipped)));
             }
         }
         Ok(found)
+    }
+
+    /// Of mail that an account's user was spared: by these hashes of its own ids if it was left out by this rule, each with the
+    /// hash of every person on it; or of the ids it names if it was left out by another, each with that of its author, unless a
+    /// machine wrote it.
+    pub async fn skipped_pairs(
+        &mut self,
+        account: AccountId,
+        (role, rule): (HashRole, &str),
+        hashes: &[[u8; 16]],
+    ) -> Result<HashSet<([u8; 16], [u8; 16])>, Error> {
+        let mut found = HashSet::new();
+        for some in hashes.chunks(LIST_MAX) {
+            let query = Statement::new(
+                "select i.hash as id, p.hash as person from decision_hashes i cross join decisions d \
+                 cross join decision_hashes p where d.workspace = i.workspace and d.id = i.decision \
+                 and p.workspace = d.workspace and p.decision = d.id \
+                 and d.verdict = 'skipped' and i.role = ",
+            )
+            .arg(role.as_str())
+            .text(match role {
+                HashRole::Id => " and p.role in ('author', 'address') and d.rule = ",
+                _ => " and p.role = 'author' and d.rule <> ",
+            })
+            .arg(rule)
+            .text(" and i.workspace = ")
+            .arg(self.workspace())
+            .text(" and i.hash in ")
+            .list(some)
+            .text(" and d.account = ")
+            .arg(account)
+            .query();
+            for row in self.fetch_all(query).await? {
+                found.insert((row.get("id")?, row.get("person")?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those of these hashes of Message-IDs under which mail of an account was decided on before then in a mailbox that it follows
+    /// other than INBOX: one of sent mail.
+    pub async fn sent_before(
+        &mut self,
+        account: AccountId,
+        hashes: &[[u8; 16]],
+        before: Timestamp,
+    ) -> Result<HashSet<[u8; 16]>, Error> {
+        let mut found = HashSet::new();
+        for some in hashes.chunks(LIST_MAX) {
+            let query = Statement::new(
+                "select distinct h.hash from decision_hashes h cross join decisions d \
+                 where d.workspace = h.workspace and d.id = h.decision and h.role = 'id' and h.workspace = ",
+            )
+            .arg(self.workspace())
+            .text(" and h.hash in ")
+            .list(some)
+            .text(" and d.account = ")
+            .arg(account)
+            .text(" and d.at < ")
+            .arg(before)
+            .text(
+                " and not exists (select 1 from mailboxes b where b.workspace = d.workspace \
+                 and b.account = d.account and b.name = d.mailbox and b.role = 'inbox')",
+            )
+            .query();
+            for row in self.fetch_all(query).await? {
+                found.insert(row.get("hash")?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// What is known of mail that has one of these ids, or names one, and was sent from this workspace, or left out for being
+    /// another's.
+    pub async fn traced_ids(&mut self, hashes: &[[u8; 16]]) -> Result<Vec<TracedId>, Error> {
+        let mut found = Vec::new();
+        let elsewhere = [SENT_BY_OTHER_WORKSPACE, ANSWERS_OTHER_WORKSPACE];
+        for some in hashes.chunks(LIST_MAX) {
+            let query = Statement::new(
+                "select distinct h.hash, h.role, case when d.verdict = 'skipped' then d.rule end as rule \
+                 from decision_hashes h cross join decisions d where d.workspace = h.workspace and d.id = h.decision \
+                 and h.role in ('id', 'reference') and (d.via in ('submission', 'api') or d.rule in ",
+            )
+            .list(&elsewhere)
+            .text(") and h.workspace = ")
+            .arg(self.workspace())
+            .text(" and h.hash in ")
+            .list(some)
+            .query();
+            for row in self.fetch_all(query).await? {
+                found.push(TracedId {
+                    hash: row.get("hash")?,
+                    role: row.word("role")?,
+                    rule: row.get("rule")?,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where mail lies today that a decision skipped or put off; `None` when something else has been decided since, or
+    /// nothing.
+    pub async fn skipped_at(&mut self, decision: DecisionId) -> Result<Option<MailboxUid>, Error> {
+        let query = sql("select account, mailbox, uid_validity, uid from decisions \
+             where workspace = $1 and id = $2 and verdict in ('skipped', 'deferred')");
+        let row = self.fetch_optional(query.bind(self.workspace()).bind(decision)).await?;
+        Ok(row.as_ref().map(read_place).transpose()?.flatten())
     }
 }
 
@@ -296,8 +416,8 @@ fn read(row: &Row) -> Result<Decision, Error> {
         reason: row.get("reason")?,
         preset: row.get("preset")?,
         policy_version: row.get("policy_version")?,
-        message: row.opt_id("message")?,
-        account: row.opt_id("account")?,
+        message_id: row.opt_id("message")?,
+        account_id: row.opt_id("account")?,
         via: row.get("via")?,
     })
 }

@@ -17,8 +17,8 @@ pub enum Error {
     /// Try again later.
     #[error("the database cannot do this now")]
     Unavailable(#[source] sqlx::Error),
-    /// Stored data cannot be read. Trying again does not help.
-    #[error("stored data is unreadable: {0}")]
+    /// Stored data cannot be read, or the database refuses this data. Trying again does not help.
+    #[error("data is unreadable, or refused: {0}")]
     Corrupt(String),
     /// No space is left: accept nothing more until there is.
     #[error("the disk is full")]
@@ -45,6 +45,11 @@ pub enum OpenError {
         "the store was written by a newer release (it has migration {0}): upgrade, or restore a backup made before"
     )]
     Newer(i64),
+    /// Only where the tables are not to be touched.
+    #[error(
+        "the store's tables are those of an earlier release (migration {0}): `mailweave serve` of this release brings them up to date, so make a backup first"
+    )]
+    Older(i64),
     #[error("migration {0} differs from the one the store was made with")]
     Altered(i64),
     #[error("the store cannot be opened")]
@@ -56,6 +61,13 @@ pub enum OpenError {
 }
 
 impl Error {
+    /// Whether the data is at fault and not the moment. A conflict, or something missing, may still be a race: one such
+    /// failure says little, several in a row say enough.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        matches!(self, Self::Corrupt(_) | Self::Missing | Self::Conflict { .. })
+    }
+
     /// An error that tells several callers of the one that struck them all.
     pub(super) fn again(&self) -> Self {
         match self {
@@ -95,6 +107,10 @@ impl From<sqlx::Error> for Error {
         if database.is_foreign_key_violation() {
             return Self::Missing;
         }
+        if let Some(code) = database.code().filter(|code| code.starts_with("22") && code.len() == 5) {
+            // Class 22, data exception: the value will be refused again, and what the server says of it may quote it.
+            return Self::Corrupt(format!("the database cannot hold a value ({code})"));
+        }
         let fault = match database.code() {
             Some(code) if database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() => {
                 sqlite_fault(&code)
@@ -109,6 +125,14 @@ impl From<sqlx::Error> for Error {
             Fault::Passing => Self::Unavailable(error),
         }
     }
+}
+
+/// Whether SQLite could not write, but has lost nothing: SQLITE_IOERR_WRITE. A failed flush is another matter.
+pub(super) fn is_failed_write(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some()
+            && error.code().is_some_and(|code| code == "778")
+    })
 }
 
 enum Fault {
@@ -126,8 +150,9 @@ fn sqlite_fault(code: &str) -> Fault {
         (_, 13) | (4874, _) => Fault::Full,
         // SQLITE_IOERR in all its kinds: after a failed fsync the page may be gone from memory and disk alike.
         (_, 10) => Fault::Disk,
-        // SQLITE_CORRUPT and SQLITE_NOTADB.
-        (_, 11 | 26) => Fault::Data,
+        // SQLITE_CORRUPT and SQLITE_NOTADB; and what it refuses to store: SQLITE_TOOBIG, SQLITE_CONSTRAINT (unique and
+        // foreign keys have their own errors) and SQLITE_MISMATCH.
+        (_, 11 | 18 | 19 | 20 | 26) => Fault::Data,
         _ => Fault::Passing,
     }
 }
@@ -138,6 +163,9 @@ fn postgres_fault(code: &str) -> Fault {
         "53100" => Fault::Full,
         "58030" => Fault::Disk,
         "XX001" | "XX002" => Fault::Data,
+        // What it refuses to store: constraints other than unique and foreign keys, and limits of the program (a row too
+        // large for an index).
+        code if ["23", "54"].iter().any(|class| code.starts_with(class)) => Fault::Data,
         _ => Fault::Passing,
     }
 }
@@ -155,7 +183,8 @@ fn constraint(error: &dyn sqlx::error::DatabaseError) -> &'static str {
 }
 
 /// Every unique constraint: its name, and what SQLite says in its place. A test compares this with the schema.
-pub(super) const CONSTRAINTS: [(&str, &str); 42] = [
+pub(super) const CONSTRAINTS: [(&str, &str); 52] = [
+    ("account_addresses_pkey", "account_addresses.workspace, account_addresses.hash"),
     ("account_errors_pkey", "account_errors.workspace, account_errors.account, account_errors.code"),
     ("accounts_email_unique", "accounts.workspace, accounts.email"),
     ("accounts_pkey", "accounts.workspace, accounts.id"),
@@ -166,10 +195,19 @@ pub(super) const CONSTRAINTS: [(&str, &str); 42] = [
         "contact_addresses_pkey",
         "contact_addresses.workspace, contact_addresses.address, contact_addresses.contact",
     ),
+    (
+        "contact_relations_pkey",
+        "contact_relations.workspace, contact_relations.contact, contact_relations.related",
+    ),
     ("contacts_external_id_unique", "contacts.workspace, contacts.external_id"),
     ("contacts_pkey", "contacts.workspace, contacts.id"),
     ("content_keys_owner", "index 'content_keys_owner'"),
     ("content_keys_pkey", "content_keys.workspace, content_keys.id"),
+    (
+        "conversation_partings_pkey",
+        "conversation_partings.workspace, conversation_partings.conversation, conversation_partings.other",
+    ),
+    ("conversation_repairs_pkey", "conversation_repairs.workspace, conversation_repairs.id"),
     ("conversations_pkey", "conversations.workspace, conversations.id"),
     ("decision_hashes_pkey", "decision_hashes.workspace, decision_hashes.hash, decision_hashes.decision"),
     ("decisions_pkey", "decisions.workspace, decisions.id"),
@@ -185,6 +223,7 @@ pub(super) const CONSTRAINTS: [(&str, &str); 42] = [
     ("jobs_lane_head", "jobs.workspace, jobs.lane"),
     ("jobs_pkey", "jobs.id"),
     ("lanes_pkey", "lanes.workspace, lanes.lane"),
+    ("limits_pkey", "limits.workspace, limits.subject"),
     ("mailboxes_pkey", "mailboxes.workspace, mailboxes.account, mailboxes.name"),
     (
         "message_contacts_pkey",
@@ -193,8 +232,11 @@ pub(super) const CONSTRAINTS: [(&str, &str); 42] = [
     ("message_ids_pkey", "message_ids.workspace, message_ids.rfc822_id, message_ids.message"),
     ("messages_identity_unique", "messages.workspace, messages.identity"),
     ("messages_pkey", "messages.workspace, messages.id"),
+    ("order_keys_pkey", "order_keys.workspace, order_keys.name"),
+    ("quota_levels_pkey", "quota_levels.workspace, quota_levels.subject, quota_levels.quota"),
     ("routes_address_unique", "routes.domain, routes.local_part"),
     ("routes_pkey", "routes.workspace, routes.id"),
+    ("send_rests_pkey", "send_rests.workspace, send_rests.account"),
     ("sightings_pkey", "sightings.workspace, sightings.message, sightings.origin"),
     (
         "sightings_uid",
@@ -205,8 +247,13 @@ pub(super) const CONSTRAINTS: [(&str, &str); 42] = [
         "submission_recipients_pkey",
         "submission_recipients.workspace, submission_recipients.message, submission_recipients.address",
     ),
+    ("subject_keys_pkey", "subject_keys.workspace, subject_keys.message"),
     ("submissions_pkey", "submissions.workspace, submissions.message"),
     ("thread_keys_pkey", "thread_keys.workspace, thread_keys.key"),
+    (
+        "usage_counts_pkey",
+        "usage_counts.workspace, usage_counts.user_id, usage_counts.counted, usage_counts.slot",
+    ),
     ("user_addresses_pkey", "user_addresses.workspace, user_addresses.address"),
     ("users_pkey", "users.workspace, users.id"),
     ("vault_pkey", "vault.id"),

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::core::{
     event::{Event, JournalEntry},
-    ids::{ConversationId, EventId, WebhookId},
-    job::Job,
+    ids::{EventId, WebhookId},
+    job::{Job, delivery_lanes},
     webhook::Webhook,
 };
 
@@ -55,7 +55,7 @@ impl Tx {
         let endpoints = if has_endpoints { self.endpoints().await? } else { Vec::new() };
         for (event, entry) in events.iter().zip(&entries) {
             let listeners = listeners(&endpoints, event);
-            self.put_deliveries(&listeners, entry.seq, event.conversation(), now).await?;
+            self.put_deliveries(&listeners, entry, now).await?;
         }
         Ok(entries)
     }
@@ -75,19 +75,20 @@ impl Tx {
     async fn put_entries(&mut self, events: &[Event], entries: &[JournalEntry]) -> Result<(), Error> {
         let workspace = self.workspace();
         for (events, entries) in events.chunks(LIST_MAX).zip(entries.chunks(LIST_MAX)) {
-            let rows = events.iter().zip(entries).map(|(event, entry)| -> [Arg; 7] {
+            let rows = events.iter().zip(entries).map(|(event, entry)| -> [Arg; 8] {
                 [
                     workspace.into(),
                     entry.seq.into(),
                     entry.id.into(),
                     event.kind().into(),
                     event.conversation().into(),
+                    event.message().into(),
                     entry.created_at.into(),
                     json_text(&entry.data).into(),
                 ]
             });
             let query = Statement::new(
-                "insert into events (workspace, seq, id, type, conversation, created_at, data) values ",
+                "insert into events (workspace, seq, id, type, conversation, message, created_at, data) values ",
             )
             .rows(rows)
             .query();
@@ -96,38 +97,47 @@ impl Tx {
         Ok(())
     }
 
-    /// Posts an event of the past once more, if it is still in the journal, whatever the endpoint asked for. True when it is.
+    /// Posts events of the past once more, in this order and whatever the endpoint asked for, behind what waits for it
+    /// already; that is posted now.
     ///
     /// # Errors
-    /// When the database is out of reach.
+    /// `Missing` when the workspace has been deleted.
     pub async fn deliver_again(
         &mut self,
         webhook: WebhookId,
-        seq: i64,
+        entries: &[JournalEntry],
         now: Timestamp,
-    ) -> Result<bool, Error> {
-        let query = sql("select conversation from events where workspace = $1 and seq = $2")
-            .bind(self.workspace())
-            .bind(seq);
-        let Some(row) = self.fetch_optional(query).await? else { return Ok(false) };
-        self.put_deliveries(&[webhook], seq, row.opt_id("conversation")?, now).await?;
-        Ok(true)
+    ) -> Result<(), Error> {
+        // Lanes are locked one after the other, in another order than announcing does: only one may do it at a time.
+        self.lock_filing().await?;
+        for entry in entries {
+            self.put_deliveries(&[webhook], entry, now).await?;
+        }
+        self.hasten_lanes(&delivery_lanes(webhook), now).await
     }
 
     /// Adds the jobs that post an event, always in the order of the endpoints: each locks a lane.
     async fn put_deliveries(
         &mut self,
         webhooks: &[WebhookId],
-        seq: i64,
-        conversation: Option<ConversationId>,
+        entry: &JournalEntry,
         now: Timestamp,
     ) -> Result<(), Error> {
         for webhook in webhooks {
-            let job = Job::Deliver { webhook: *webhook, seq };
-            let lane = job.lane(conversation);
+            let job = Job::Deliver { webhook: *webhook, seq: entry.seq };
+            let lane = job.lane(entry.subject());
             self.enqueue(&job, lane, now).await?;
         }
         Ok(())
+    }
+
+    /// Whether any endpoint names this type: events that are sent on request alone are not written for nobody.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn is_asked_for(&mut self, kind: &str) -> Result<bool, Error> {
+        let endpoints = self.endpoints().await?;
+        Ok(endpoints.iter().any(|(_, asked)| Webhook::asks_for(asked.as_deref(), kind)))
     }
 
     /// Every endpoint that is posted to, with the types it asked for.
@@ -157,17 +167,21 @@ fn entry(seq: i64, event: &Event, now: Timestamp) -> JournalEntry {
 }
 
 impl Session {
-    /// Events after a number, oldest first, of these types or of all.
+    /// Events after a number, oldest first, of these types or of all. Where something is hidden, of the next numbers up to
+    /// [`Session::journal_reach`]: however much is hidden, it costs no more.
     pub async fn journal(
         &mut self,
         after: i64,
         types: Option<&[String]>,
         limit: u32,
     ) -> Result<Vec<JournalEntry>, Error> {
-        let mut query = Statement::new(format!("select {COLUMNS} from events where workspace = "))
+        let reach = self.journal_reach(after);
+        let mut query = Statement::new(format!("select {COLUMNS} from events e where workspace = "))
             .arg(self.workspace())
             .text(" and seq > ")
-            .arg(after);
+            .arg(after)
+            .given(" and seq <= ", reach)
+            .event_seen(self.viewer);
         if let Some(types) = types {
             query = query.text(" and type in ").list(types);
         }
@@ -175,10 +189,23 @@ impl Session {
         self.fetch_all(query).await?.iter().map(read).collect()
     }
 
+    /// How far one look into the journal goes after this number; `None` when it goes to the end.
+    #[must_use]
+    pub fn journal_reach(&self, after: i64) -> Option<i64> {
+        self.hides().then(|| after.saturating_add(i64::from(JOURNAL_ROWS_MAX)))
+    }
+
     pub async fn event_by_seq(&mut self, seq: i64) -> Result<Option<JournalEntry>, Error> {
         let query = sql(format!("select {COLUMNS} from events where workspace = $1 and seq = $2"))
             .bind(self.workspace())
             .bind(seq);
+        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    }
+
+    pub async fn event(&mut self, id: EventId) -> Result<Option<JournalEntry>, Error> {
+        let query = sql(format!("select {COLUMNS} from events where workspace = $1 and id = $2"))
+            .bind(self.workspace())
+            .bind(id);
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 

@@ -5,8 +5,8 @@
 use super::{Error, Session, Tx, sql::sql};
 use crate::core::{
     account::{AccountSettings, AccountState, Credentials, Endpoint},
-    ids::{AccountId, MessageKey, UserId},
-    submission::{Submission, SubmissionState},
+    ids::{AccountId, UserId},
+    submission::Submission,
 };
 use crate::mail::Address;
 
@@ -16,6 +16,8 @@ pub struct AccountAccess {
     pub email: Address,
     pub settings: AccountSettings,
     pub credentials: Credentials,
+    /// The account's, when this was read.
+    pub generation: u32,
 }
 
 /// Where a smarthost is, and what logs in there.
@@ -69,6 +71,7 @@ impl Session {
             email: account.email,
             settings: account.settings,
             credentials,
+            generation: account.generation,
         }))
     }
 
@@ -84,27 +87,6 @@ impl Session {
 }
 
 impl Tx {
-    /// Writes *dot intent*: these recipients are being sent to from now on, and a crash leaves them uncertain.
-    ///
-    /// # Errors
-    /// `Missing` when there is no such submission.
-    pub async fn intend_dot(
-        &mut self,
-        message: MessageKey,
-        addresses: &[Address],
-        now: jiff::Timestamp,
-    ) -> Result<(), Error> {
-        let mut submission = self.submission(message).await?.ok_or(Error::Missing)?;
-        submission.state = SubmissionState::Sending;
-        submission.dot_intent_at = Some(now);
-        for recipient in &mut submission.recipients {
-            if addresses.contains(&recipient.recipient.address) {
-                recipient.state = SubmissionState::Sending;
-            }
-        }
-        self.set_submission(&submission).await
-    }
-
     /// Writes a submission's state and its recipients'.
     ///
     /// # Errors

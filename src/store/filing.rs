@@ -8,6 +8,7 @@ use super::{Error, InboundState, Session, Tx, sql::sql};
 use crate::core::{
     account::MailboxUid,
     ids::{ConversationId, MessageKey},
+    inbound::Door,
     message::{Parties, Sighting, SightingRow},
     submission::SentCopy,
 };
@@ -18,6 +19,8 @@ pub struct SameContent {
     pub message: MessageKey,
     pub conversation: ConversationId,
     pub parties: Parties,
+    /// It came with a Message-ID of its own.
+    pub has_id: bool,
     /// The CRM handed it in for sending.
     pub submitted: bool,
 }
@@ -61,23 +64,6 @@ impl Tx {
         Ok(())
     }
 
-    /// Lets transactions taken in before this time be new ones when they come again. The fingerprint gives way to the row's
-    /// own id, which no transaction has.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn forget_fingerprints(&mut self, before: Timestamp) -> Result<(), Error> {
-        let own = if self.store().is_shared() { "uuid_send(id)" } else { "id" };
-        let query = sql(format!(
-            "update inbound set source_key = {own} where workspace = $1 and received_at < $2 and state <> 'pending' \
-             and source_key <> {own}"
-        ))
-        .bind(self.workspace())
-        .bind(before);
-        self.execute(query).await?;
-        Ok(())
-    }
-
     /// Adds the sighting of a transaction that was repeated: the same door and address, at another time.
     ///
     /// # Errors
@@ -109,19 +95,27 @@ impl Tx {
 }
 
 impl Session {
-    /// Every message with this content (the first half of an identity), under whatever Message-ID.
+    /// Messages with this content (the first half of an identity): all, under whatever Message-ID, or those alone that have
+    /// none. A mailing has one text for thousands, all of which would be read for each of them.
     ///
     /// # Errors
     /// When the database is out of reach.
-    pub async fn messages_by_content(&mut self, content: &[u8; 16]) -> Result<Vec<SameContent>, Error> {
+    pub async fn messages_by_content(
+        &mut self,
+        content: &[u8; 16],
+        without_id: bool,
+    ) -> Result<Vec<SameContent>, Error> {
+        let and = if without_id { "and m.rfc822_id is null " } else { "" };
         let bound = |fill: u8| {
             let mut bound = [fill; 32];
             bound.iter_mut().zip(content).for_each(|(byte, given)| *byte = *given);
             bound
         };
-        let query = sql("select m.id, m.conversation, m.parties, s.message as submitted from messages m \
+        let query = sql(format!(
+            "select m.id, m.conversation, m.parties, m.rfc822_id, s.message as submitted from messages m \
              left join submissions s on s.workspace = m.workspace and s.message = m.id \
-             where m.workspace = $1 and m.identity >= $2 and m.identity <= $3 order by m.id limit 100")
+             where m.workspace = $1 and m.identity >= $2 and m.identity <= $3 {and}order by m.id limit 100"
+        ))
         .bind(self.workspace())
         .bind(bound(0))
         .bind(bound(255));
@@ -130,6 +124,7 @@ impl Session {
                 message: row.id("id")?,
                 conversation: row.id("conversation")?,
                 parties: row.json("parties")?,
+                has_id: row.get::<Option<String>>("rfc822_id")?.is_some(),
                 submitted: row.opt_id::<MessageKey>("submitted")?.is_some(),
             })
         };
@@ -149,5 +144,15 @@ impl Session {
             state: InboundState::parse(&row.get::<String>("state")?)?,
             message: row.opt_id("message")?,
         }))
+    }
+
+    /// By which door a message was taken in; `None` when there is none, or that cannot be read any more.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn inbound_door(&mut self, id: MessageKey) -> Result<Option<Door>, Error> {
+        let query =
+            sql("select door from inbound where workspace = $1 and id = $2").bind(self.workspace()).bind(id);
+        Ok(self.fetch_optional(query).await?.and_then(|row| row.json("door").ok()))
     }
 }

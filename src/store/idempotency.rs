@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 
 use super::{
-    Error, System, Tx,
+    Error, PURGE_ROWS_MAX, System, Tx,
     columns::changed,
     sql::{Row, sql},
 };
@@ -16,7 +16,7 @@ const UNDERWAY: u16 = 0;
 /// What is known of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Idempotency {
-    /// Never made before: it is this caller's to do, and `finish_request` or `abandon_request` ends it.
+    /// Never made before: it is this caller's to do, and `finish_request` ends it, in the transaction that does it: one that is undone was never made.
     Fresh,
     /// The same request is being done by somebody else.
     Underway,
@@ -81,23 +81,18 @@ impl Tx {
         .bind(body);
         changed(self.execute(query).await?)
     }
-
-    /// Forgets a request that came to nothing, so that it may be made again. True when it was underway.
-    pub async fn abandon_request(&mut self, request: RequestKey<'_>) -> Result<bool, Error> {
-        let query = sql("delete from idempotency_keys \
-             where workspace = $1 and route = $2 and key = $3 and status = $4")
-        .bind(self.workspace())
-        .bind(request.route)
-        .bind(request.key)
-        .bind(UNDERWAY);
-        Ok(self.execute(query).await? > 0)
-    }
 }
 
 impl System {
-    /// Forgets the answers to requests made before this time. Returns how many.
+    /// Forgets the answers to requests made before this time, so many at once that nobody waits long for it. Returns how
+    /// many.
     pub async fn purge_requests(&mut self, before: Timestamp) -> Result<u64, Error> {
-        self.execute(sql("delete from idempotency_keys where created_at < $1").bind(before)).await
+        let query = sql("delete from idempotency_keys where (workspace, route, key) in \
+             (select workspace, route, key from idempotency_keys where created_at < $1 \
+             order by created_at limit $2)")
+        .bind(before)
+        .bind(PURGE_ROWS_MAX);
+        self.execute(query).await
     }
 }
 

@@ -13,18 +13,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 use uuid::Uuid;
 
-use super::{Arg, Error, SealedBlob, Session, Store, System, Tx, sql};
+use super::{Arg, Error, ORDER_KEY_USED, SealedBlob, Session, Store, System, Tx, sql};
 use crate::core::{
     ids::{MessageKey, WorkspaceId},
-    inbound::{Door, Intake},
-    job::Job,
+    inbound::{Door, Intake, OrderKey},
+    job::{Job, JobKind},
 };
 
 /// Messages in one transaction.
@@ -40,34 +40,44 @@ const ROWS_AT_ONCE: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
 
 /// For how long after a batch of several the listeners count as busy: some batches' worth of time.
 const BUSY_FOR: Duration = Duration::from_millis(50);
+/// The same after a single message: a sender who has more is back by then.
+const BUSY_FOR_ONE: Duration = Duration::from_millis(3);
 
-/// Whether many listeners have messages to hand in at this moment: work that can wait should let them have the processor.
+/// Whether listeners have messages to hand in at this moment: work that can wait should let them have the processor.
 #[derive(Debug)]
 pub(super) struct Pressure {
     started: Instant,
-    /// Milliseconds from then to the last batch of several messages; 0 before the first.
-    last: AtomicU64,
+    /// Microseconds from then to when they count as idle again.
+    idle_at: AtomicU64,
 }
 
 impl Pressure {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), last: AtomicU64::new(0) }
+        Self { started: Instant::now(), idle_at: AtomicU64::new(0) }
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        micros(self.started.elapsed())
     }
 
-    fn note(&self, messages: usize) {
-        if messages >= GATHERED_MIN {
-            self.last.store(self.now().max(1), Ordering::Relaxed);
-        }
+    /// A batch is about to be written: its senders wait.
+    fn rise(&self) {
+        self.idle_at.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// A batch of so many messages was written.
+    fn ease(&self, messages: usize) {
+        let busy_for = if messages >= GATHERED_MIN { BUSY_FOR } else { BUSY_FOR_ONE };
+        self.idle_at.store(self.now().saturating_add(micros(busy_for)), Ordering::Relaxed);
     }
 
     fn is_high(&self) -> bool {
-        let last = self.last.load(Ordering::Relaxed);
-        last > 0 && Duration::from_millis(self.now().saturating_sub(last)) < BUSY_FOR
+        self.now() < self.idle_at.load(Ordering::Relaxed)
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// What became of a message that was offered.
@@ -125,10 +135,13 @@ pub struct InboundRow {
 }
 
 /// One message ready to be written.
-struct Offer {
+pub(super) struct Offer {
     workspace: WorkspaceId,
     id: MessageKey,
     source_key: [u8; 32],
+    /// For how long the same source key is the same transaction.
+    kept: SignedDuration,
+    order_key: Option<OrderKey>,
     door: String,
     blob: SealedBlob,
     received_at: Timestamp,
@@ -152,7 +165,8 @@ impl Store {
     /// key it gets unless it came before. Dropped while it waits, the message may or may not have been taken.
     ///
     /// # Errors
-    /// Nothing was taken: answer 452 for `Full`, 451 for all else.
+    /// Nothing was taken: `Conflict` with [`ORDER_KEY_USED`] when the order's own key stands for
+    /// another one; answer 452 for `Full`, 451 for all else.
     pub async fn take_in(
         &self,
         intake: Intake,
@@ -160,16 +174,30 @@ impl Store {
         received_at: Timestamp,
     ) -> Result<Taken, Error> {
         self.0.health.check()?;
-        let Intake { workspace, door, raw, fingerprint } = intake;
-        let key = self.workspace_key(workspace).await?;
-        let source_key = source_key(&door, &fingerprint)?;
-        let blob = self.seal_blob(workspace, key, &raw).await?;
-        let door = json(&door)?;
-        let offer = Offer { workspace, id, source_key, door, blob, received_at };
+        let offer = self.offer(intake, id, received_at).await?;
         let (answer, answered) = oneshot::channel();
         let closed = || Error::refused("the store is closed");
         self.0.batcher.0.send((offer, answer)).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
+    }
+
+    /// Seals what the transaction writes, before it begins.
+    pub(super) async fn offer(
+        &self,
+        intake: Intake,
+        id: MessageKey,
+        received_at: Timestamp,
+    ) -> Result<Offer, Error> {
+        let Intake { workspace, door, raw, fingerprint } = intake;
+        let key = self.workspace_key(workspace).await?;
+        let (source_key, kept) = (source_key(&door, &fingerprint.hash)?, fingerprint.kept);
+        let blob = self.seal_blob(workspace, key, &raw).await?;
+        let order_key = match &door {
+            Door::Submission { order, .. } => order.key,
+            Door::Mx { .. } => None,
+        };
+        let door = json(&door)?;
+        Ok(Offer { workspace, id, source_key, kept, order_key, door, blob, received_at })
     }
 }
 
@@ -202,8 +230,9 @@ impl Batches {
                 self.gather(&mut batch, busy).await;
                 let Some(store) = Weak::upgrade(&shared).map(Store) else { return };
                 let written = batch.len();
-                store.0.pressure.note(written);
+                store.0.pressure.rise();
                 store.take_in_batch(std::mem::take(&mut batch)).await;
+                store.0.pressure.ease(written);
                 busy = written + self.0.len();
             }
         });
@@ -227,7 +256,7 @@ impl Batches {
 }
 
 impl Store {
-    /// Whether listeners hand in more than one message at a time at this moment.
+    /// Whether listeners are handing in messages at this moment.
     #[must_use]
     pub fn intake_is_busy(&self) -> bool {
         self.0.pressure.is_high()
@@ -238,14 +267,15 @@ impl Store {
         match self.write_batch(&offers).await {
             Ok(taken) => {
                 for (answer, taken) in answers.into_iter().zip(taken) {
-                    let _ = answer.send(Ok(taken));
+                    let _ = answer.send(taken);
                 }
             }
             // One message can spoil it for all, say of a workspace that is gone: then each is tried alone.
             Err(Error::Missing | Error::Conflict { .. } | Error::Corrupt(_)) if offers.len() > 1 => {
                 for (offer, answer) in offers.iter().zip(answers) {
                     let taken = self.write_batch(std::slice::from_ref(offer)).await;
-                    let _ = answer.send(taken.and_then(|taken| taken.first().copied().ok_or(Error::Missing)));
+                    let _ =
+                        answer.send(taken.and_then(|taken| taken.into_iter().next().ok_or(Error::Missing)?));
                 }
             }
             Err(error) => {
@@ -256,15 +286,32 @@ impl Store {
         }
     }
 
-    async fn write_batch(&self, offers: &[Offer]) -> Result<Vec<Taken>, Error> {
-        let mut system = self.system().await?;
-        let first_time = system.insert_inbound(offers).await?;
+    /// What became of each offer, in their order. An offer whose own key stands for another order is left out, and spoils
+    /// nothing for the others.
+    pub(super) async fn write_batch(&self, offers: &[Offer]) -> Result<Vec<Result<Taken, Error>>, Error> {
+        let mut system = self.system_first().await?;
+        let mut refused = HashSet::new();
+        for (offer, key) in offers.iter().filter_map(|offer| Some((offer, offer.order_key.as_ref()?))) {
+            if !system.claim_order_key(offer.workspace, key, offer.received_at).await? {
+                refused.insert((offer.workspace, offer.id));
+            }
+        }
+        let is_refused = |offer: &Offer| refused.contains(&(offer.workspace, offer.id));
+        let sound: Vec<&Offer> = offers.iter().filter(|offer| !is_refused(offer)).collect();
+        let first_time = system.insert_inbound(&sound).await?;
         let mut taken = Vec::with_capacity(offers.len());
-        let (mut blobs, mut jobs) = (Vec::with_capacity(offers.len()), Vec::with_capacity(offers.len()));
+        let (mut blobs, mut jobs) = (Vec::with_capacity(sound.len()), Vec::with_capacity(sound.len()));
         for offer in offers {
-            let repeated = !first_time.contains(&(offer.workspace, offer.id));
-            let id = if repeated { system.earlier(offer).await? } else { offer.id };
-            taken.push(Taken { id, repeated });
+            if is_refused(offer) {
+                taken.push(Err(Error::Conflict { what: ORDER_KEY_USED }));
+                continue;
+            }
+            let earlier = match first_time.contains(&(offer.workspace, offer.id)) {
+                true => None,
+                false => system.earlier(offer).await?,
+            };
+            let (repeated, id) = (earlier.is_some(), earlier.unwrap_or(offer.id));
+            taken.push(Ok(Taken { id, repeated }));
             let job = if repeated { Job::Repeat { inbound: id } } else { Job::Process { inbound: id } };
             jobs.push((offer, job));
             if !repeated {
@@ -273,7 +320,7 @@ impl Store {
         }
         system.insert_blobs(&blobs).await?;
         system.insert_jobs(&jobs).await?;
-        system.on_commit(Store::announce_jobs);
+        system.on_commit(|store| store.announce_jobs(&[JobKind::Process, JobKind::Repeat]));
         system.commit().await?;
         Ok(taken)
     }
@@ -283,7 +330,7 @@ impl System {
     /// Returns those that were not there yet.
     async fn insert_inbound(
         &mut self,
-        offers: &[Offer],
+        offers: &[&Offer],
     ) -> Result<HashSet<(WorkspaceId, MessageKey)>, Error> {
         static TEXTS: LazyLock<Inserts> = LazyLock::new(|| {
             Inserts::new(
@@ -312,9 +359,23 @@ impl System {
         Ok(inserted)
     }
 
-    async fn earlier(&mut self, offer: &Offer) -> Result<MessageKey, Error> {
-        let query = sql("select id from inbound where workspace = $1 and source_key = $2");
-        self.fetch_one(query.bind(offer.workspace).bind(offer.source_key)).await?.id("id")
+    /// The message that the same transaction brought before. One of long ago gives way: then this is the first, and `None`.
+    async fn earlier(&mut self, offer: &Offer) -> Result<Option<MessageKey>, Error> {
+        let query =
+            sql("select id, state, received_at from inbound where workspace = $1 and source_key = $2");
+        let row = self.fetch_one(query.bind(offer.workspace).bind(offer.source_key)).await?;
+        let id: MessageKey = row.id("id")?;
+        let age = offer.received_at.duration_since(row.get::<Timestamp>("received_at")?);
+        let is_pending = InboundState::parse(&row.get::<String>("state")?)? == InboundState::Pending;
+        if is_pending || age < offer.kept {
+            return Ok(Some(id));
+        }
+        // Its own id in place of the fingerprint: no transaction has that.
+        let own = if self.store().is_shared() { "uuid_send(id)" } else { "id" };
+        let update = format!("update inbound set source_key = {own} where workspace = $1 and id = $2");
+        self.execute(sql(update).bind(offer.workspace).bind(id)).await?;
+        self.insert_inbound(&[offer]).await?;
+        Ok(None)
     }
 
     async fn insert_blobs(&mut self, blobs: &[&SealedBlob]) -> Result<(), Error> {
@@ -397,7 +458,7 @@ impl Session {
 
 impl Tx {
     /// Notes what became of a message taken in. A message that was stored already keeps its own bytes and these are
-    /// deleted; one that was made of these has taken their blob over.
+    /// deleted, unless they are what is to be sent; a message that was made of these has taken their blob over.
     ///
     /// # Errors
     /// `Missing` when there is no such message.
@@ -408,8 +469,9 @@ impl Tx {
         message: Option<MessageKey>,
     ) -> Result<(), Error> {
         let workspace = self.workspace();
-        let query = sql("select i.blob as own, m.blob as kept from inbound i \
+        let query = sql("select i.blob as own, m.blob as kept, s.message as sends from inbound i \
              left join messages m on m.workspace = i.workspace and m.id = $3 \
+             left join submissions s on s.workspace = i.workspace and s.message = $3 and s.blob = i.blob \
              where i.workspace = $1 and i.id = $2");
         let row = self.fetch_one(query.bind(workspace).bind(id).bind(message)).await?;
         let own: Uuid = row.get("own")?;
@@ -417,12 +479,19 @@ impl Tx {
             Some(_) => row.get::<Option<Uuid>>("kept")?.ok_or(Error::Missing)?,
             None => own,
         };
-        if kept != own || state == InboundState::Dropped {
+        let is_sent = row.opt_id::<MessageKey>("sends")?.is_some();
+        if (kept != own && !is_sent) || state == InboundState::Dropped {
             self.delete_blob(own).await?;
         }
         let update =
             sql("update inbound set state = $3, message = $4, blob = $5 where workspace = $1 and id = $2");
         let update = update.bind(workspace).bind(id).bind(state.as_str()).bind(message).bind(kept);
-        self.execute(update).await.map(drop)
+        self.execute(update).await?;
+        if state == InboundState::Dropped {
+            let forget = sql("update inbound set door = $3 where workspace = $1 and id = $2");
+            let forget = forget.bind(workspace).bind(id).bind(json(&Door::forgotten())?);
+            self.execute(forget).await?;
+        }
+        Ok(())
     }
 }

@@ -5,9 +5,10 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Error, ReadSystem, Session, System, Tx,
+    Error, Page, ReadSystem, Session, System, Tx,
     columns::{changed, json_text},
     sql::{Row, sql},
+    statement::Statement,
 };
 use crate::core::{ids::ApiKeyId, people::ApiKey};
 
@@ -44,12 +45,22 @@ impl Tx {
 }
 
 impl Session {
-    /// Every key, newest first: a workspace has few.
-    pub async fn keys(&mut self) -> Result<Vec<ApiKey>, Error> {
-        let query = sql(format!(
-            "select {COLUMNS} from api_keys where workspace = $1 order by created_at desc, id desc"
-        ))
-        .bind(self.workspace());
+    /// The key of this id; `None` once it was revoked.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn api_key(&mut self, id: ApiKeyId) -> Result<Option<ApiKey>, Error> {
+        let query = sql(format!("select {COLUMNS} from api_keys where workspace = $1 and id = $2"))
+            .bind(self.workspace())
+            .bind(id);
+        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    }
+
+    /// Newest first.
+    pub async fn keys(&mut self, page: &Page) -> Result<Vec<ApiKey>, Error> {
+        let query = Statement::new(format!("select {COLUMNS} from api_keys where workspace = "))
+            .arg(self.workspace())
+            .page(page, "created_at", "id");
         self.fetch_all(query).await?.iter().map(read).collect()
     }
 }

@@ -30,6 +30,7 @@ pub struct Leased {
 pub struct Lease<'a> {
     /// Names one run of one process: a restarted worker is another owner.
     pub owner: &'a str,
+    /// By `Store::clock`: nodes' own may be seconds apart.
     pub now: Timestamp,
     pub lasts: SignedDuration,
 }

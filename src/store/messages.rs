@@ -9,14 +9,14 @@ use jiff::Timestamp;
 
 use super::{
     Error, Page, Session, Tx,
-    columns::{json_text, stored_count, word},
+    columns::{changed, json_text, stored_count, word},
     sql::{Arg, Row, sql},
     statement::{LIST_MAX, Statement},
 };
 use crate::{
     core::{
         ids::{ContactId, ConversationId, MessageKey},
-        message::{Author, ContactRole, StoredMessage},
+        message::{Author, ContactRole, Parties, StoredMessage},
     },
     mail::MessageId,
 };
@@ -101,6 +101,18 @@ impl Tx {
         Ok(())
     }
 
+    /// Changes who is on a message: people of whom only a later envelope tells.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such message.
+    pub async fn set_parties(&mut self, message: MessageKey, parties: &Parties) -> Result<(), Error> {
+        let query = sql("update messages set parties = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(message)
+            .bind(json_text(parties));
+        changed(self.execute(query).await?)
+    }
+
     /// Puts a message into the timelines of contacts. A contact that has it already keeps the role it has.
     ///
     /// # Errors
@@ -130,17 +142,12 @@ impl Tx {
 
 impl Session {
     pub async fn message(&mut self, id: MessageKey) -> Result<Option<StoredMessage>, Error> {
-        let query = sql(format!("select {COLUMNS} from messages m where m.workspace = $1 and m.id = $2"))
-            .bind(self.workspace())
-            .bind(id);
-        self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
-    }
-
-    pub async fn message_by_identity(&mut self, identity: &[u8; 32]) -> Result<Option<StoredMessage>, Error> {
-        let query =
-            sql(format!("select {COLUMNS} from messages m where m.workspace = $1 and m.identity = $2"))
-                .bind(self.workspace())
-                .bind(identity);
+        let query = Statement::new(format!("select {COLUMNS} from messages m where m.workspace = "))
+            .arg(self.workspace())
+            .text(" and m.id = ")
+            .arg(id)
+            .seen(self.viewer)
+            .query();
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
@@ -177,17 +184,40 @@ impl Session {
         rows.iter().filter_map(|row| row.opt_message_id("rfc822_id").transpose()).collect()
     }
 
+    /// Every id that one of these messages is known by.
+    pub async fn ids_of_messages(&mut self, messages: &[MessageKey]) -> Result<Vec<MessageId>, Error> {
+        let mut found = Vec::new();
+        for some in messages.chunks(LIST_MAX) {
+            let query = Statement::new("select rfc822_id from message_ids where workspace = ")
+                .arg(self.workspace())
+                .text(" and message in ")
+                .list(some)
+                .query();
+            for row in self.fetch_all(query).await? {
+                found.extend(row.opt_message_id("rfc822_id")?);
+            }
+        }
+        Ok(found)
+    }
+
     /// The messages of a conversation, newest first. A merged conversation answers for the one it was merged into.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such conversation, or all of it is hidden.
     pub async fn conversation_messages(
         &mut self,
         conversation: ConversationId,
         page: &Page,
     ) -> Result<Vec<StoredMessage>, Error> {
+        if self.hides() {
+            self.conversation(conversation).await?.ok_or(Error::Missing)?;
+        }
         let root = self.root(conversation).await?;
         let query = Statement::new(format!("select {COLUMNS} from messages m where m.workspace = "))
             .arg(self.workspace())
             .text(" and m.conversation = ")
             .arg(root)
+            .seen(self.viewer)
             .page(page, "m.sent_at", "m.id");
         self.fetch_all(query).await?.iter().map(read).collect()
     }
@@ -201,6 +231,7 @@ impl Session {
         .arg(self.workspace())
         .text(" and c.contact = ")
         .arg(contact)
+        .seen(self.viewer)
         .page(page, "c.sent_at", "c.message");
         self.fetch_all(query).await?.iter().map(read).collect()
     }

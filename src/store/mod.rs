@@ -31,41 +31,56 @@ mod answers;
 mod audit;
 mod contacts;
 mod conversations;
+mod coverage;
 mod credentials;
 mod decisions;
+mod erase_account;
+mod erasure;
 mod events;
 mod exits;
 mod filing;
+mod held;
 mod idempotency;
 mod keys;
 mod leases;
+mod limits;
 mod lookups;
 mod mailboxes;
 mod messages;
+mod order_keys;
+mod policies;
+mod repairs;
+mod replay;
 mod routes;
 mod sightings;
 mod smarthosts;
+mod subjects;
 mod submissions;
+mod thread_keys;
 mod users;
+mod visibility;
 mod webhooks;
 mod workspaces;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use accounts::AccountFilter;
-pub use answers::{InstanceRequest, KeptAnswer};
+pub use answers::{AnswerName, InstanceRequest, KeptAnswer};
 pub use audit::{AUDIT_ROWS_MAX, QueuedJob, RULES, Rule};
-pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob};
+pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob, SealedContent};
 pub use contacts::{AddressMatch, ContactFilter, ContactMatch};
 pub use conversations::{ConversationFilter, ConversationRef, Merged};
-pub use decisions::{DecisionFilter, PolicyStamp, TextHasher};
+pub use decisions::{DecisionFilter, PolicyStamp, TextHasher, TracedId};
+pub use erase_account::Trace;
 pub use error::{Error, OpenError};
 pub use events::JOURNAL_ROWS_MAX;
 pub use exits::{AccountAccess, SmarthostAccess};
@@ -73,24 +88,35 @@ pub use filing::{InboundHead, SameContent};
 pub use idempotency::{Idempotency, RequestKey};
 pub use intake::{InboundRow, InboundState, Taken};
 pub use leases::{Lease, Leased};
+pub use limits::ToldLevel;
 pub use messages::KnownId;
-pub use page::{Page, PageKey};
+pub use order_keys::ORDER_KEY_USED;
+pub use page::{PURGE_ROWS_MAX, Page, PageKey};
+pub use repairs::Repair;
 pub use sightings::{Renumbering, SightedId};
 pub(crate) use sql::{Arg, Query, Row, placeholders, sql};
-pub use submissions::{SubmissionExit, SubmissionStep};
+pub(crate) use statement::Statement;
+pub use subjects::HashedSubject;
+pub use submissions::SubmissionStep;
 pub(crate) use vault::Place;
 pub use vault::{MasterKey, MasterKeyError};
+pub use visibility::{Sees, Viewer};
 pub use webhooks::OLD_SECRET_LASTS;
 pub use work::{ReadSystem, Session, System, Tx};
 pub use workspaces::WorkspaceChange;
 
-use crate::core::ids::{Id, WorkspaceId};
+use crate::core::{
+    ids::{Id, WorkspaceId},
+    job::JobKind,
+};
 use blobs::BlobDir;
 use health::Health;
 use intake::{Batcher, Pressure};
+use migrate::Tables;
 use sqlite::Embedded;
 use vault::Vault;
 use work::{Link, Work};
+use writer::Rank;
 
 /// Where a store lies and what opens it.
 #[derive(Debug, Clone)]
@@ -101,6 +127,9 @@ pub struct Options {
     pub blob_dir: PathBuf,
     pub master_key: MasterKey,
 }
+
+/// How many commits have brought new jobs of each kind.
+pub(crate) type Enqueued = BTreeMap<JobKind, u64>;
 
 /// The store. Clones share everything.
 #[derive(Clone)]
@@ -114,8 +143,8 @@ pub(crate) struct Shared {
     batcher: Batcher,
     pressure: Pressure,
     routes: lookups::RouteCache,
-    /// Counts commits that brought new jobs.
-    enqueued: watch::Sender<u64>,
+    /// Counts commits that brought new jobs, of each kind.
+    enqueued: watch::Sender<Enqueued>,
     /// Counts commits that brought new events.
     announced: watch::Sender<u64>,
 }
@@ -137,12 +166,30 @@ impl Store {
     /// # Errors
     /// When it is in use by another process, newer than this release, or cannot be read or made.
     pub async fn open(options: &Options) -> Result<Self, OpenError> {
-        let health = Health::new();
+        Self::open_with(options, Tables::Update).await
+    }
+
+    /// Opens a store to look at it: its tables stay as they are.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and [`OpenError::Older`] when this release would have to change them first.
+    pub async fn open_as_it_is(options: &Options) -> Result<Self, OpenError> {
+        Self::open_with(options, Tables::Leave).await
+    }
+
+    async fn open_with(options: &Options, tables: Tables) -> Result<Self, OpenError> {
         let blobs = BlobDir::open(&options.blob_dir)
             .map_err(|source| OpenError::Path { path: options.blob_dir.clone(), source })?;
-        let engine = match parse_url(&options.url)? {
-            Url::Sqlite(path) => Engine::Sqlite(Embedded::open(path, health.clone()).await?),
-            Url::Postgres(url) => Engine::Postgres(postgres::open(url).await?),
+        let url = parse_url(&options.url)?;
+        let health = Health::new(match url {
+            Url::Sqlite(path) => {
+                path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+            }
+            Url::Postgres(_) => &options.blob_dir,
+        });
+        let engine = match url {
+            Url::Sqlite(path) => Engine::Sqlite(Embedded::open(path, health.clone(), tables).await?),
+            Url::Postgres(url) => Engine::Postgres(postgres::open(url, tables).await?),
         };
         let (batcher, batches) = intake::batcher();
         let store = Self(Arc::new(Shared {
@@ -153,7 +200,7 @@ impl Store {
             batcher,
             pressure: Pressure::new(),
             routes: lookups::route_cache(),
-            enqueued: watch::Sender::new(0),
+            enqueued: watch::Sender::new(Enqueued::default()),
             announced: watch::Sender::new(0),
         }));
         if let Err(error) = store.prove_master_key().await {
@@ -172,7 +219,7 @@ impl Store {
     /// # Errors
     /// When the database is out of reach, or the disk has failed.
     pub async fn begin(&self, workspace: WorkspaceId) -> Result<Tx, Error> {
-        Ok(Tx::new(workspace, self.write().await?))
+        Ok(Tx::new(workspace, self.write(Rank::Normal).await?))
     }
 
     /// Opens one workspace for reading. Each statement sees what is committed when it starts.
@@ -188,7 +235,12 @@ impl Store {
     /// # Errors
     /// As [`Store::begin`].
     pub async fn system(&self) -> Result<System, Error> {
-        Ok(System::new(self.write().await?))
+        Ok(System::new(self.write(Rank::Normal).await?))
+    }
+
+    /// As [`Store::system`], before others that wait for the writer.
+    pub(super) async fn system_first(&self) -> Result<System, Error> {
+        Ok(System::new(self.write(Rank::First).await?))
     }
 
     /// Opens all workspaces for reading.
@@ -227,8 +279,21 @@ impl Store {
         }
     }
 
+    /// The clock by which leases are given and end: with PostgreSQL the database's, which all nodes share, since nodes' own
+    /// may be seconds apart.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn clock(&self) -> Result<Timestamp, Error> {
+        if !self.is_shared() {
+            return Ok(Timestamp::now());
+        }
+        let query = sql("select (extract(epoch from clock_timestamp()) * 1000000)::bigint as now");
+        self.system_read().await?.fetch_one(query).await?.get("now")
+    }
+
     /// Changes whenever a commit has brought new jobs.
-    pub(crate) fn enqueued(&self) -> watch::Receiver<u64> {
+    pub(crate) fn enqueued(&self) -> watch::Receiver<Enqueued> {
         self.0.enqueued.subscribe()
     }
 
@@ -243,9 +308,14 @@ impl Store {
         self.0.announced.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Tells whoever waits for jobs to look.
-    pub(crate) fn announce_jobs(&self) {
-        self.0.enqueued.send_modify(|count| *count = count.wrapping_add(1));
+    /// Tells whoever waits for jobs of these kinds to look.
+    pub(crate) fn announce_jobs(&self, kinds: &[JobKind]) {
+        self.0.enqueued.send_modify(|enqueued| {
+            for kind in kinds {
+                let count = enqueued.entry(*kind).or_default();
+                *count = count.wrapping_add(1);
+            }
+        });
     }
 
     /// Whether this is PostgreSQL, where other nodes write too and rows must be locked.
@@ -263,10 +333,10 @@ impl Store {
     }
 
     /// Boxed for the same reason as statements are.
-    async fn write(&self) -> Result<Work, Error> {
+    async fn write(&self, rank: Rank) -> Result<Work, Error> {
         self.0.health.check()?;
         let link = match &self.0.engine {
-            Engine::Sqlite(embedded) => Link::Turn(Box::pin(embedded.writer.turn()).await?),
+            Engine::Sqlite(embedded) => Link::Turn(Box::pin(embedded.writer.turn(rank)).await?),
             Engine::Postgres(pool) => Link::Transaction(Box::pin(pool.begin()).await?),
         };
         Ok(Work::new(self.clone(), link))

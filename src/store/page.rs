@@ -8,6 +8,9 @@ use uuid::Uuid;
 /// Most rows read at once: a page of 200, and the row that tells that another page follows.
 pub const PAGE_ROWS_MAX: u32 = 201;
 
+/// Rows that one transaction of housekeeping changes: some ten milliseconds, for which listeners wait.
+pub const PURGE_ROWS_MAX: u32 = 1_000;
+
 /// Which part of a list to read: newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {

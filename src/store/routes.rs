@@ -6,34 +6,42 @@ use jiff::Timestamp;
 
 use super::{
     Error, ReadSystem, Session, Tx,
-    columns::changed,
     sql::{Row, sql},
 };
 use crate::{
     core::{
-        ids::{ConversationId, RouteId, UserId},
+        ids::{ConversationId, UserId},
         route::{Route, RouteTarget},
     },
     mail::Address,
 };
 
 const COLUMNS: &str =
-    "workspace, id, kind, domain, local_part, user_id, conversation, participant, expires_at";
+    "workspace, id, kind, domain, local_part, user_id, conversation, participant, counterpart, expires_at";
 
 impl Tx {
     /// # Errors
     /// `Conflict` when the address exists, in whatever workspace.
     pub async fn insert_route(&mut self, route: &Route, now: Timestamp) -> Result<(), Error> {
         let (local, domain) = parts(&route.address);
-        let (kind, user, conversation, participant) = match &route.target {
-            RouteTarget::Capture { user } => ("capture", Some(*user), None, None),
-            RouteTarget::Reply { conversation, participant, user } => {
-                ("reply", Some(*user), Some(*conversation), Some(participant.key().to_owned()))
+        let key = |address: &Address| address.key().to_owned();
+        let (kind, user, bound) = match &route.target {
+            // Asking why is no address of its own.
+            RouteTarget::Capture { user } | RouteTarget::Why { user } => ("capture", *user, None),
+            RouteTarget::Reply { conversation, participant, user, counterpart } => {
+                ("reply", *user, Some((*conversation, key(participant), counterpart.as_ref().map(key))))
             }
+        };
+        let (conversation, participant, counterpart) = match bound {
+            Some((conversation, participant, counterpart)) => {
+                (Some(conversation), Some(participant), counterpart)
+            }
+            None => (None, None, None),
         };
         let query =
             sql("insert into routes (workspace, id, kind, domain, local_part, user_id, conversation, \
-             participant, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
+             participant, counterpart, created_at, expires_at) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
             .bind(self.workspace())
             .bind(route.id)
             .bind(kind)
@@ -42,22 +50,11 @@ impl Tx {
             .bind(user)
             .bind(conversation)
             .bind(participant)
+            .bind(counterpart)
             .bind(now)
             .bind(route.expires_at);
         self.execute(query).await?;
         Ok(())
-    }
-
-    /// Ends a route at a time, which may lie ahead: an address that was replaced still takes mail for a while.
-    ///
-    /// # Errors
-    /// `Missing` when there is no such route.
-    pub async fn expire_route(&mut self, id: RouteId, at: Timestamp) -> Result<(), Error> {
-        let query = sql("update routes set expires_at = $3 where workspace = $1 and id = $2")
-            .bind(self.workspace())
-            .bind(id)
-            .bind(at);
-        changed(self.execute(query).await?)
     }
 }
 
@@ -73,44 +70,27 @@ impl Session {
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
-    /// Every capture address a user has had, newest first.
-    pub async fn routes_of(&mut self, user: UserId) -> Result<Vec<Route>, Error> {
-        let query = sql(format!(
-            "select {COLUMNS} from routes where workspace = $1 and user_id = $2 and kind = 'capture' \
-             order by created_at desc, id desc"
-        ))
-        .bind(self.workspace())
-        .bind(user);
-        self.fetch_all(query).await?.iter().map(read).collect()
-    }
-
-    /// The address at which a participant answers a conversation, which may have been merged since.
+    /// The address at which a participant answers a user in a conversation, which may have been merged since. Where the
+    /// participant is the user himself, `counterpart` is whom he answers.
     pub async fn reply_route(
         &mut self,
         conversation: ConversationId,
-        participant: &Address,
+        (participant, counterpart): (&Address, Option<&Address>),
+        user: UserId,
     ) -> Result<Option<Route>, Error> {
         // The oldest: two that a merge brought together must not take turns.
         let query = sql(format!(
-            "select {COLUMNS} from routes where workspace = $1 and participant = $3 and expires_at is null \
+            "select {COLUMNS} from routes where workspace = $1 and participant = $3 and user_id = $4 \
+             and coalesce(counterpart, '') = $5 and expires_at is null \
              and conversation = coalesce((select merged_into from conversations where workspace = $1 and id = $2), $2) \
              order by created_at, id limit 1"
         ))
         .bind(self.workspace())
         .bind(conversation)
-        .bind(participant.key());
+        .bind(participant.key())
+        .bind(user)
+        .bind(counterpart.map_or("", Address::key));
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
-    }
-
-    /// Every live reply address of a conversation, oldest first.
-    pub async fn reply_routes(&mut self, conversation: ConversationId) -> Result<Vec<Route>, Error> {
-        let query = sql(format!(
-            "select {COLUMNS} from routes where workspace = $1 and conversation = $2 and kind = 'reply' \
-             and expires_at is null order by created_at, id"
-        ))
-        .bind(self.workspace())
-        .bind(conversation);
-        self.fetch_all(query).await?.iter().map(read).collect()
     }
 }
 
@@ -130,7 +110,7 @@ impl ReadSystem {
 }
 
 /// Both halves of an address as they are stored: in lower case, the local part quoted where it must be.
-fn parts(address: &Address) -> (&str, &str) {
+pub(super) fn parts(address: &Address) -> (&str, &str) {
     address.key().rsplit_once('@').unwrap_or((address.key(), ""))
 }
 
@@ -148,6 +128,7 @@ fn read(row: &Row) -> Result<Route, Error> {
             conversation: row.opt_id("conversation")?.ok_or_else(gap)?,
             participant: row.opt_address("participant")?.ok_or_else(gap)?,
             user: row.opt_id("user_id")?.ok_or_else(gap)?,
+            counterpart: row.opt_address("counterpart")?,
         },
         _ => return Err(Error::Corrupt("routes: an unknown kind".into())),
     };

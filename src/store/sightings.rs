@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Error, Session, Tx,
     columns::json_text,
+    routes,
     sql::{Arg, Row, sql},
     statement::{LIST_MAX, Statement},
 };
@@ -39,8 +40,8 @@ pub struct Renumbering<'a> {
     pub account: AccountId,
     pub mailbox: &'a [u8],
     /// The former UIDVALIDITY and the present one.
-    pub from: u32,
-    pub to: u32,
+    pub from: u64,
+    pub to: u64,
     /// (former UID, present UID) of every message recognised by its content.
     pub uids: &'a [(u32, u32)],
 }
@@ -55,9 +56,18 @@ impl Tx {
             Sighting::Account(at) => Some(at),
             _ => None,
         };
+        let recipient = match &row.sighting {
+            Sighting::Capture { recipient, .. } | Sighting::Reply { recipient, .. } => {
+                Some(routes::parts(recipient))
+            }
+            _ => None,
+        };
         let query =
             sql("insert into sightings (workspace, message, origin, via, account, mailbox, uid_validity, \
-             uid, detail, at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing")
+             uid, detail, at, user_id) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce(\
+             (select a.user_id from accounts a where a.workspace = $1 and a.id = $5), \
+             (select r.user_id from routes r where r.workspace = $1 and r.domain = $12 and r.local_part = $11))) \
+             on conflict do nothing")
             .bind(self.workspace())
             .bind(message)
             .bind(origin(&row.sighting))
@@ -67,7 +77,9 @@ impl Tx {
             .bind(at.map(|at| at.uid_validity))
             .bind(at.map(|at| at.uid))
             .bind(detail(&row.sighting).as_ref().map(json_text))
-            .bind(row.at);
+            .bind(row.at)
+            .bind(recipient.map(|(local, _)| local))
+            .bind(recipient.map(|(_, domain)| domain));
         Ok(self.execute(query).await? > 0)
     }
 
@@ -151,22 +163,27 @@ impl Session {
         self.fetch_optional(query).await?.map(|row| row.id("message")).transpose()
     }
 
-    /// Whether something was seen at a place in a mailbox.
-    pub async fn sighting_exists(&mut self, at: &MailboxUid) -> Result<bool, Error> {
-        Ok(self.sighted_at(at).await?.is_some())
-    }
-
     /// Those of the UIDs of a mailbox at which something was seen.
     pub async fn sightings_by_uids(
         &mut self,
         account: AccountId,
         mailbox: &[u8],
-        uid_validity: u32,
+        uid_validity: u64,
+        uids: &[u32],
+    ) -> Result<HashSet<u32>, Error> {
+        self.uids_at("sightings", (account, mailbox, uid_validity), uids).await
+    }
+
+    /// Those of the UIDs of a mailbox (of an account, under a UIDVALIDITY) that have a row in this table.
+    pub(super) async fn uids_at(
+        &mut self,
+        table: &'static str,
+        (account, mailbox, uid_validity): (AccountId, &[u8], u64),
         uids: &[u32],
     ) -> Result<HashSet<u32>, Error> {
         let mut found = HashSet::new();
         for some in uids.chunks(LIST_MAX) {
-            let query = Statement::new("select uid from sightings where workspace = ")
+            let query = Statement::new(format!("select uid from {table} where workspace = "))
                 .arg(self.workspace())
                 .text(" and account = ")
                 .arg(account)
@@ -198,7 +215,7 @@ impl Session {
         &mut self,
         account: AccountId,
         mailbox: &[u8],
-        uid_validity: u32,
+        uid_validity: u64,
         ids: &[MessageId],
     ) -> Result<Vec<SightedId>, Error> {
         let mut found = Vec::new();
@@ -232,7 +249,7 @@ impl Session {
         &mut self,
         account: AccountId,
         mailbox: &[u8],
-        uid_validity: u32,
+        uid_validity: u64,
     ) -> Result<Vec<u32>, Error> {
         let query = sql("select uid from sightings where workspace = $1 and account = $2 and mailbox = $3 \
              and uid_validity = $4 union select uid from decisions where workspace = $1 and account = $2 \

@@ -25,7 +25,16 @@ pub(crate) struct Query {
 
 /// Begins a statement. A text that is put together at run time may hold placeholders and words of ours, never data.
 pub(crate) fn sql(text: impl Into<Cow<'static, str>>) -> Query {
-    Query { text: text.into(), args: Vec::new() }
+    let text = text.into();
+    #[cfg(test)]
+    let _ = WRITTEN.try_with(|written| written.borrow_mut().push(text.to_string()));
+    Query { text, args: Vec::new() }
+}
+
+#[cfg(test)]
+tokio::task_local! {
+    /// The text of every statement that is begun, where a test wants to see how it would be run.
+    pub(super) static WRITTEN: std::cell::RefCell<Vec<String>>;
 }
 
 impl Query {
@@ -84,6 +93,7 @@ arg! {
     i64 => Int(value) value;
     i32 => Int(value) i64::from(value);
     u32 => Int(value) i64::from(value);
+    u64 => Int(value) i64::try_from(value).unwrap_or(i64::MAX);
     u16 => Int(value) i64::from(value);
     bool => Int(value) i64::from(value);
     Timestamp => Int(value) value.as_microsecond();

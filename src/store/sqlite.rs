@@ -10,14 +10,14 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions as _, SqlitePool,
+    ConnectOptions as _, Connection as _, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 use super::{
     OpenError,
     health::Health,
-    migrate,
+    migrate::{self, Tables},
     writer::{self, Writer},
 };
 
@@ -37,6 +37,18 @@ const LOG_BYTES_MAX: &str = "67108864";
 const WRITER_CACHE: &str = "-32768";
 const READER_CACHE: &str = "-8192";
 
+/// Keeps other processes out as long as it lives.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child process that is just being started holds a copy of it.
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the lock of the store could not be let go");
+        }
+    }
+}
+
 /// The embedded engine.
 pub(super) struct Embedded {
     pub(super) writer: Writer,
@@ -44,10 +56,15 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    pub(super) async fn open(path: &Path, health: Health) -> Result<Self, OpenError> {
+    pub(super) async fn open(path: &Path, health: Health, tables: Tables) -> Result<Self, OpenError> {
         let lock = prepare(path)?;
         let mut connection = writing(path).connect().await.map_err(OpenError::Database)?;
-        migrate::sqlite(&mut connection).await?;
+        // Whoever is refused must find no file in use when he tries again: a connection that is only dropped lets go of
+        // its files later, on a thread of its own.
+        if let Err(refusal) = migrate::sqlite(&mut connection, tables).await {
+            drop(connection.close().await);
+            return Err(refusal);
+        }
         let writer = writer::start(connection, lock, health);
         // Opened after the writer made the log, which a reading connection may not.
         let readers = SqlitePoolOptions::new()
@@ -56,9 +73,14 @@ impl Embedded {
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_with(reading(path))
-            .await
-            .map_err(OpenError::Database)?;
-        Ok(Self { writer, readers })
+            .await;
+        match readers {
+            Ok(readers) => Ok(Self { writer, readers }),
+            Err(error) => {
+                writer.close().await;
+                Err(OpenError::Database(error))
+            }
+        }
     }
 }
 
@@ -91,7 +113,7 @@ fn reading(path: &Path) -> SqliteConnectOptions {
 }
 
 /// Makes the file, readable by nobody else, and locks its neighbour for as long as the returned handle lives.
-fn prepare(path: &Path) -> Result<File, OpenError> {
+fn prepare(path: &Path) -> Result<Lock, OpenError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| OpenError::Path { path, source }
@@ -111,11 +133,29 @@ fn prepare(path: &Path) -> Result<File, OpenError> {
     }
     // SQLite gives its log and index files the database's own mode.
     private(path).map_err(failed(path))?;
-    Ok(lock)
+    Ok(Lock(lock))
 }
 
 fn lock_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_ends_with_its_holder_also_while_a_child_process_has_a_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mailweave.db");
+        let lock = prepare(&path).unwrap();
+        assert!(matches!(prepare(&path), Err(OpenError::InUse(_))));
+        // As every child has, until it becomes another program.
+        let copy = lock.0.try_clone().unwrap();
+        drop(lock);
+        assert!(prepare(&path).is_ok());
+        drop(copy);
+    }
 }

@@ -14,22 +14,14 @@ use super::{
 };
 use crate::{
     core::{
-        ids::{AccountId, MessageKey},
-        submission::{DsnOrder, RecipientState, SentCopy, Submission, SubmissionState},
+        ids::{AccountId, ConversationId, MessageKey, UserId},
+        submission::{DsnOrder, Hold, RecipientState, SentCopy, Submission, SubmissionState},
     },
-    mail::{MessageId, Recipient, ReversePath},
+    mail::{Address, MessageId, Recipient, ReversePath},
 };
 
 const COLUMNS: &str = "s.message, s.account, s.class, s.reverse_path, s.dsn, s.blob, s.state, s.attempt, \
      s.principal, s.accepted_at, s.next_attempt_at, s.dot_intent_at, s.detail, s.sent_copy";
-
-/// Where a submission leaves from, as a filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SubmissionExit {
-    Any,
-    Account(AccountId),
-    Smarthost,
-}
 
 /// One step of a submission: all that changes as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +34,32 @@ pub struct SubmissionStep {
 }
 
 impl Tx {
+    /// A submission to be changed: whoever files a message, and so may add recipients to this one, waits until this
+    /// transaction ends. What is read here is what stands when it is written.
+    ///
+    /// # Errors
+    /// `Missing` when the workspace has been deleted.
+    pub async fn submission(&mut self, message: MessageKey) -> Result<Option<Submission>, Error> {
+        self.lock_filing().await?;
+        Session::submission(self, message).await
+    }
+
+    /// Writes by which way a submission leaves and since when it is on its way, besides what [`Tx::set_submission`] does.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such submission.
+    pub async fn send_submission_by(&mut self, submission: &Submission) -> Result<(), Error> {
+        let query = sql("update submissions set account = $3, sent_copy = $4, accepted_at = $5 \
+             where workspace = $1 and message = $2")
+        .bind(self.workspace())
+        .bind(submission.message)
+        .bind(submission.account)
+        .bind(word(&submission.sent_copy))
+        .bind(submission.accepted_at);
+        changed(self.execute(query).await?)?;
+        self.set_submission(submission).await
+    }
+
     /// Adds a submission of a stored message, each recipient once.
     ///
     /// # Errors
@@ -79,21 +97,18 @@ impl Tx {
         message: MessageKey,
         step: &SubmissionStep,
     ) -> Result<(), Error> {
-        let query = step_query(self.workspace(), message, step).query();
+        let query = sql(
+            "update submissions set state = $3, attempt = $4, next_attempt_at = $5, dot_intent_at = $6, \
+             detail = $7 where workspace = $1 and message = $2",
+        )
+        .bind(self.workspace())
+        .bind(message)
+        .bind(word(&step.state))
+        .bind(step.attempt)
+        .bind(step.next_attempt_at)
+        .bind(step.dot_intent_at)
+        .bind(step.detail.clone());
         changed(self.execute(query).await?)
-    }
-
-    /// Takes a step if the submission is in this state: of a sender and somebody who cancels, one wins. True when the step
-    /// was taken.
-    pub async fn step_submission(
-        &mut self,
-        message: MessageKey,
-        from: SubmissionState,
-        step: &SubmissionStep,
-    ) -> Result<bool, Error> {
-        let query =
-            step_query(self.workspace(), message, step).text(" and state = ").arg(word(&from)).query();
-        Ok(self.execute(query).await? > 0)
     }
 
     /// Writes how recipients fare; those not named stay as they are.
@@ -109,32 +124,55 @@ impl Tx {
         let mut seen = std::collections::HashSet::new();
         let once: Vec<_> = recipients.iter().filter(|state| seen.insert(&state.recipient.address)).collect();
         for some in once.chunks(LIST_MAX) {
-            let rows = some.iter().map(|state| -> [Arg; 9] {
+            let rows = some.iter().map(|state| -> [Arg; 12] {
                 [
                     workspace.into(),
                     message.into(),
                     state.recipient.address.to_string().into(),
                     json_text(&state.recipient.notify).into(),
                     state.recipient.original.clone().into(),
+                    word(&state.role).into(),
                     word(&state.state).into(),
                     state.code.into(),
                     state.status.clone().into(),
                     state.text.clone().into(),
+                    state.doubts.into(),
+                    state.held_for.as_ref().map(word).into(),
                 ]
             });
             let query = Statement::new(
-                "insert into submission_recipients (workspace, message, address, notify, original, state, code, \
-                 status, text) values ",
+                "insert into submission_recipients (workspace, message, address, notify, original, role, state, code, \
+                 status, text, doubts, held_for) values ",
             )
             .rows(rows)
             .text(
-                " on conflict (workspace, message, address) do update set state = excluded.state, \
-                 code = excluded.code, status = excluded.status, text = excluded.text",
+                " on conflict (workspace, message, address) do update set notify = excluded.notify, \
+                 role = excluded.role, state = excluded.state, code = excluded.code, status = excluded.status, text = excluded.text, \
+                 doubts = excluded.doubts, held_for = excluded.held_for",
             )
             .query();
             self.execute(query).await?;
         }
         Ok(())
+    }
+
+    /// Names a recipient by another address. Whoever adds recipients to the submission waits for it.
+    ///
+    /// # Errors
+    /// `Missing` when he is no recipient of it, `Conflict` when the other address is.
+    pub async fn readdress_recipient(
+        &mut self,
+        message: MessageKey,
+        (from, to): (&Address, &Address),
+    ) -> Result<(), Error> {
+        self.lock_filing().await?;
+        let query = sql("update submission_recipients set address = $4 \
+             where workspace = $1 and message = $2 and address = $3")
+        .bind(self.workspace())
+        .bind(message)
+        .bind(from.to_string())
+        .bind(to.to_string());
+        changed(self.execute(query).await?)
     }
 
     /// # Errors
@@ -187,38 +225,38 @@ impl Session {
         Ok(found)
     }
 
-    /// Submissions in one of these states, longest accepted first.
-    pub async fn submissions_in(
+    /// Submissions of this user, or of everybody, that are held for want of a way out, longest accepted first, behind the
+    /// one accepted then. What was held because it may have been sent already is not among them.
+    pub async fn submissions_held(
         &mut self,
-        states: &[SubmissionState],
-        exit: SubmissionExit,
-        limit: u32,
+        user: Option<UserId>,
+        (after, limit): (Option<(Timestamp, MessageKey)>, u32),
     ) -> Result<Vec<Submission>, Error> {
-        let words: Vec<_> = states.iter().map(word).collect();
-        let mut query = Statement::new(format!("select {COLUMNS} from submissions s where s.workspace = "))
-            .arg(self.workspace())
-            .text(" and s.state in ")
-            .list(&words);
-        query = match exit {
-            SubmissionExit::Any => query,
-            SubmissionExit::Account(account) => query.text(" and s.account = ").arg(account),
-            SubmissionExit::Smarthost => query.text(" and s.account is null"),
-        };
-        let query =
-            query.text(" order by s.accepted_at, s.message limit ").arg(limit.min(LIST_ROWS_MAX)).query();
+        let (at, message) = after.unzip();
+        let query = Statement::new(format!(
+            "select {COLUMNS} from submissions s \
+             join messages m on m.workspace = s.workspace and m.id = s.message where s.workspace = "
+        ))
+        .arg(self.workspace())
+        .text(" and s.state = ")
+        .arg(word(&SubmissionState::Held))
+        .given(" and m.author_role = 'user' and m.author_id = ", user)
+        .text(
+            " and exists (select 1 from submission_recipients r where r.workspace = s.workspace \
+             and r.message = s.message and r.state = ",
+        )
+        .arg(word(&SubmissionState::Held))
+        .text(" and r.held_for = ")
+        .arg(word(&Hold::WayOut))
+        .text(")")
+        .given(" and (s.accepted_at, s.message) > (", at)
+        .given(", ", message)
+        .text(if after.is_some() { ")" } else { "" })
+        .text(" order by s.accepted_at, s.message limit ")
+        .arg(limit.min(LIST_ROWS_MAX))
+        .query();
         let rows = self.fetch_all(query).await?;
         self.complete_submissions(&rows).await
-    }
-
-    /// The submissions an account has still to send, longest accepted first.
-    pub async fn submissions_waiting(
-        &mut self,
-        account: AccountId,
-        limit: u32,
-    ) -> Result<Vec<Submission>, Error> {
-        use SubmissionState::{Deferred, Queued, Sending, Uncertain};
-        let waiting = [Queued, Sending, Deferred, Uncertain];
-        self.submissions_in(&waiting, SubmissionExit::Account(account), limit).await
     }
 
     /// The submission of the message known by this id: how a DSN or a Sent copy finds what it is about. Of several, the
@@ -235,6 +273,33 @@ impl Session {
         Ok(self.complete_submissions(row.as_slice()).await?.pop())
     }
 
+    /// How many messages of a conversation copies were made of since then.
+    pub async fn copied_since(
+        &mut self,
+        conversation: ConversationId,
+        since: Timestamp,
+    ) -> Result<u64, Error> {
+        let query = sql("select count(*) as copied from messages m \
+             join submissions s on s.workspace = m.workspace and s.message = m.id \
+             where m.workspace = $1 and m.conversation = $2 and s.accepted_at >= $3 \
+             and exists (select 1 from submission_recipients r where r.workspace = s.workspace \
+             and r.message = s.message and r.role = 'copy')")
+        .bind(self.workspace())
+        .bind(conversation)
+        .bind(since);
+        self.fetch_one(query).await?.get("copied")
+    }
+
+    /// Whether any mail was handed in for this account to send since then.
+    pub async fn has_sent_by(&mut self, account: AccountId, since: Timestamp) -> Result<bool, Error> {
+        let query = sql("select message from submissions where workspace = $1 and account = $2 \
+             and accepted_at >= $3 limit 1")
+        .bind(self.workspace())
+        .bind(account)
+        .bind(since);
+        Ok(self.fetch_optional(query).await?.is_some())
+    }
+
     /// Adds the recipients to rows of submissions: one statement, however many there are.
     async fn complete_submissions(&mut self, rows: &[Row]) -> Result<Vec<Submission>, Error> {
         let mut submissions: Vec<Submission> = rows.iter().map(read).collect::<Result<_, _>>()?;
@@ -243,8 +308,8 @@ impl Session {
         }
         let keys: Vec<_> = submissions.iter().map(|submission| submission.message).collect();
         let query = Statement::new(
-            "select message, address, notify, original, state, code, status, text from submission_recipients \
-             where workspace = ",
+            "select message, address, notify, original, role, state, code, status, text, doubts, held_for \
+             from submission_recipients where workspace = ",
         )
         .arg(self.workspace())
         .text(" and message in ")
@@ -264,27 +329,6 @@ impl Session {
 
 /// Most submissions that are read at once.
 const LIST_ROWS_MAX: u32 = 1000;
-
-fn step_query(
-    workspace: crate::core::ids::WorkspaceId,
-    message: MessageKey,
-    step: &SubmissionStep,
-) -> Statement {
-    Statement::new("update submissions set state = ")
-        .arg(word(&step.state))
-        .text(", attempt = ")
-        .arg(step.attempt)
-        .text(", next_attempt_at = ")
-        .arg(step.next_attempt_at)
-        .text(", dot_intent_at = ")
-        .arg(step.dot_intent_at)
-        .text(", detail = ")
-        .arg(step.detail.clone())
-        .text(" where workspace = ")
-        .arg(workspace)
-        .text(" and message = ")
-        .arg(message)
-}
 
 fn read(row: &Row) -> Result<Submission, Error> {
     let reverse_path = match row.get::<String>("reverse_path")?.is_empty() {
@@ -317,9 +361,12 @@ fn read_recipient(row: &Row) -> Result<RecipientState, Error> {
             notify: row.json("notify")?,
             original: row.get("original")?,
         },
+        role: row.word("role")?,
         state: row.word("state")?,
         code: row.get("code")?,
         status: row.get("status")?,
         text: row.get("text")?,
+        doubts: row.get("doubts")?,
+        held_for: row.opt_word("held_for")?,
     })
 }

@@ -74,7 +74,7 @@ impl World {
             slug: id.to_string(),
             name: id.to_string(),
             timezone: "UTC".to_owned(),
-            preset: "default".to_owned(),
+            preset: "mailweave".to_owned(),
             policy_version: 1,
             created_at: Timestamp::UNIX_EPOCH,
         };

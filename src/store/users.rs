@@ -2,14 +2,14 @@
 //!
 //! Not here: their accounts (`store::accounts`) and capture addresses (`store::routes`), though a user shows the latter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     Error, Page, Session, Tx,
     columns::{changed, word},
     routes,
     sql::{Row, sql},
-    statement::{LIST_MAX, Statement},
+    statement::Statement,
 };
 use crate::{
     core::{ids::UserId, people::User},
@@ -55,6 +55,27 @@ impl Tx {
         self.put_user_addresses(user).await
     }
 
+    /// Deletes a user with his keys, addresses and disconnected accounts. What he wrote stays, and his contacts are assigned
+    /// to nobody from then on.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such user, or while an account of his is connected.
+    pub async fn delete_user(&mut self, id: UserId) -> Result<(), Error> {
+        for text in [
+            "delete from accounts where workspace = $1 and user_id = $2 and state in ('disconnected', 'erased')",
+            "delete from routes where workspace = $1 and user_id = $2",
+            "delete from limits where workspace = $1 and subject = $2",
+            "delete from usage_counts where workspace = $1 and user_id = $2",
+            "delete from quota_levels where workspace = $1 and subject = $2",
+            "update contacts set assigned_user_id = null where workspace = $1 and assigned_user_id = $2",
+        ] {
+            self.execute(sql(text).bind(self.workspace()).bind(id)).await?;
+        }
+        // Addresses and keys go with the row.
+        let query = sql("delete from users where workspace = $1 and id = $2").bind(self.workspace()).bind(id);
+        changed(self.execute(query).await?)
+    }
+
     async fn put_user_addresses(&mut self, user: &User) -> Result<(), Error> {
         let workspace = self.workspace();
         let mut keys: Vec<_> = [&user.email].into_iter().chain(&user.aliases).map(Address::key).collect();
@@ -90,30 +111,24 @@ impl Session {
         Ok(self.complete_users(row.as_slice()).await?.pop())
     }
 
-    /// Newest first.
-    pub async fn users(&mut self, page: &Page) -> Result<Vec<User>, Error> {
-        let query = Statement::new(format!("select {COLUMNS} from users where workspace = "))
-            .arg(self.workspace())
-            .page(page, "created_at", "id");
-        let rows = self.fetch_all(query).await?;
+    /// Newest first; with `connected` those alone who have an account that is not disconnected, or who have none.
+    pub async fn users(&mut self, page: &Page, connected: Option<bool>) -> Result<Vec<User>, Error> {
+        let mut query = Statement::new(format!("select {COLUMNS} from users where workspace = "));
+        query = query.arg(self.workspace());
+        if let Some(connected) = connected {
+            let not = if connected { "" } else { "not " };
+            query = query
+                .text(&format!(" and id {not}in (select a.user_id from accounts a where a.workspace = "))
+                .arg(self.workspace())
+                .text(" and a.state not in ('disconnected', 'erasing', 'erased'))");
+        }
+        let rows = self.fetch_all(query.page(page, "created_at", "id")).await?;
         self.complete_users(&rows).await
     }
 
-    /// Those of the addresses that are users'.
-    pub async fn users_among(&mut self, addresses: &[Address]) -> Result<HashMap<Address, UserId>, Error> {
-        let mut found = HashMap::new();
-        for some in addresses.chunks(LIST_MAX) {
-            let keys: Vec<_> = some.iter().map(Address::key).collect();
-            let query = Statement::new("select address, user_id from user_addresses where workspace = ")
-                .arg(self.workspace())
-                .text(" and address in ")
-                .list(&keys)
-                .query();
-            for row in self.fetch_all(query).await? {
-                found.insert(row.address("address")?, row.id("user_id")?);
-            }
-        }
-        Ok(found)
+    /// Those of the ids that are users of this workspace.
+    pub async fn users_present(&mut self, ids: &[UserId]) -> Result<HashSet<UserId>, Error> {
+        self.present("users", ids).await
     }
 
     /// Adds aliases and capture addresses to rows of users: two statements, however many there are.

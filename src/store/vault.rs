@@ -276,6 +276,22 @@ impl Store {
         Ok(id)
     }
 
+    /// The key under which content of an account is sealed, or of the workspace itself. An account's is made with the account
+    /// and never again: whoever still has mail of one that is erased could else write it down after all.
+    ///
+    /// # Errors
+    /// `Missing` when the account is erased; when the database is out of reach.
+    pub async fn content_key(
+        &self,
+        workspace: WorkspaceId,
+        account: Option<AccountId>,
+    ) -> Result<Uuid, Error> {
+        if account.is_none() {
+            return self.workspace_key(workspace).await;
+        }
+        self.read(workspace).await?.find_content_key(account).await?.ok_or(Error::Missing)
+    }
+
     pub(super) async fn key(&self, workspace: WorkspaceId, id: Uuid) -> Result<Arc<ContentKey>, Error> {
         match self.0.vault.keys.get(&(workspace, id)).await {
             Some(key) => Ok(key),
@@ -316,6 +332,19 @@ impl Session {
             self.store().0.vault.workspace_keys.insert(workspace, id).await;
         }
         Ok(id)
+    }
+
+    async fn find_content_key(&mut self, account: Option<AccountId>) -> Result<Option<Uuid>, Error> {
+        let workspace = self.workspace();
+        let query = match account {
+            Some(account) => sql("select id from content_keys where workspace = $1 and account = $2")
+                .bind(workspace)
+                .bind(account),
+            None => {
+                sql("select id from content_keys where workspace = $1 and account is null").bind(workspace)
+            }
+        };
+        self.fetch_optional(query).await?.map(|row| row.get("id")).transpose()
     }
 
     pub(super) async fn key(&mut self, id: Uuid) -> Result<Arc<ContentKey>, Error> {
@@ -381,36 +410,36 @@ impl Tx {
         self.find_content_key(account).await?.ok_or(Error::Missing)
     }
 
-    async fn find_content_key(&mut self, account: Option<AccountId>) -> Result<Option<Uuid>, Error> {
-        let workspace = self.workspace();
-        let query = match account {
-            Some(account) => sql("select id from content_keys where workspace = $1 and account = $2")
-                .bind(workspace)
-                .bind(account),
-            None => {
-                sql("select id from content_keys where workspace = $1 and account is null").bind(workspace)
-            }
-        };
-        self.fetch_optional(query).await?.map(|row| row.get("id")).transpose()
-    }
-
-    /// Destroys an account's key: what it sealed stays unreadable for ever, in backups too.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn destroy_content_key(&mut self, account: AccountId) -> Result<(), Error> {
+    /// Destroys an account's key: what it sealed stays unreadable for ever, in backups too once theirs are gone.
+    pub(super) async fn destroy_content_key(&mut self, account: AccountId) -> Result<(), Error> {
         let workspace = self.workspace();
         let Some(id) = self.find_content_key(Some(account)).await? else { return Ok(()) };
-        self.execute(
-            sql("delete from content_keys where workspace = $1 and id = $2").bind(workspace).bind(id),
-        )
-        .await?;
+        let delete = sql("delete from content_keys where workspace = $1 and id = $2");
+        self.execute(delete.bind(workspace).bind(id)).await?;
         self.work.keys.retain(|(name, _)| *name != (workspace, id));
         self.on_commit(move |store| {
             let store = store.clone();
             tokio::spawn(async move { store.0.vault.keys.invalidate(&(workspace, id)).await });
         });
         Ok(())
+    }
+
+    /// Forgets the keys of this workspace, whose rows this transaction has deleted.
+    pub(super) fn forget_content_keys(&mut self) {
+        let workspace = self.workspace();
+        self.work.keys.retain(|((owner, _), _)| *owner != workspace);
+        self.on_commit(move |store| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let vault = &store.0.vault;
+                vault.workspace_keys.invalidate(&workspace).await;
+                let of_it: Vec<_> =
+                    vault.keys.iter().map(|(name, _)| *name).filter(|name| name.0 == workspace).collect();
+                for name in of_it {
+                    vault.keys.invalidate(&name).await;
+                }
+            });
+        });
     }
 
     /// Seals a value for its place.

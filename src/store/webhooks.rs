@@ -13,6 +13,7 @@ use super::{
 };
 use crate::core::{
     ids::{Id as _, WebhookId},
+    job::delivery_lanes,
     webhook::Webhook,
 };
 
@@ -20,7 +21,7 @@ use crate::core::{
 pub const OLD_SECRET_LASTS: SignedDuration = SignedDuration::from_hours(24);
 
 const COLUMNS: &str = "w.id, w.url, w.events, w.secret, w.old_secret, w.old_secret_until, w.disabled_at, \
-     w.disabled_reason, w.failing_since, w.created_at, \
+     w.disabled_reason, w.failing_since, w.last_failure, w.created_at, \
      (select k.id from content_keys k where k.workspace = w.workspace and k.account is null) as key_id";
 
 impl Tx {
@@ -33,7 +34,7 @@ impl Tx {
         let sealed = self.seal_secret(webhook.id, secret).await?;
         let query =
             sql("insert into webhooks (workspace, id, url, events, secret, disabled_at, disabled_reason, \
-             failing_since, created_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+             failing_since, last_failure, created_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
             .bind(self.workspace())
             .bind(webhook.id)
             .bind(webhook.url.as_str())
@@ -42,6 +43,7 @@ impl Tx {
             .bind(webhook.disabled_at)
             .bind(webhook.disabled_reason.clone())
             .bind(webhook.failing_since)
+            .bind(webhook.last_failure.clone())
             .bind(webhook.created_at);
         self.execute(query).await?;
         Ok(())
@@ -85,22 +87,29 @@ impl Tx {
         changed(self.execute(query).await?)
     }
 
-    /// Notes that an endpoint fails. Returns since when: the first failure after the last success counts.
+    /// Notes that an endpoint fails, and how. Returns since when: the first failure after the last success counts.
     ///
     /// # Errors
     /// `Missing` when there is no such endpoint.
-    pub async fn set_webhook_failing(&mut self, id: WebhookId, now: Timestamp) -> Result<Timestamp, Error> {
-        let query = sql("update webhooks set failing_since = coalesce(failing_since, $3) \
+    pub async fn set_webhook_failing(
+        &mut self,
+        id: WebhookId,
+        failure: &str,
+        now: Timestamp,
+    ) -> Result<Timestamp, Error> {
+        let query =
+            sql("update webhooks set failing_since = coalesce(failing_since, $3), last_failure = $4 \
              where workspace = $1 and id = $2 returning failing_since")
-        .bind(self.workspace())
-        .bind(id)
-        .bind(now);
+            .bind(self.workspace())
+            .bind(id)
+            .bind(now)
+            .bind(failure);
         self.fetch_one(query).await?.get("failing_since")
     }
 
     /// Notes that an endpoint works. True when it was failing.
     pub async fn set_webhook_working(&mut self, id: WebhookId) -> Result<bool, Error> {
-        let query = sql("update webhooks set failing_since = null \
+        let query = sql("update webhooks set failing_since = null, last_failure = null \
              where workspace = $1 and id = $2 and failing_since is not null")
         .bind(self.workspace())
         .bind(id);
@@ -123,17 +132,25 @@ impl Tx {
         Ok(self.execute(query).await? > 0)
     }
 
-    /// Posts to an endpoint again, and forgets that it failed.
+    /// Posts to an endpoint again, as [`Tx::retry_webhook`] does. What fell due while it was disabled is gone, and what
+    /// happened then was never queued: the journal has it.
     ///
     /// # Errors
     /// `Missing` when there is no such endpoint.
-    pub async fn enable_webhook(&mut self, id: WebhookId) -> Result<(), Error> {
-        let query =
-            sql("update webhooks set disabled_at = null, disabled_reason = null, failing_since = null \
-             where workspace = $1 and id = $2")
-            .bind(self.workspace())
-            .bind(id);
-        changed(self.execute(query).await?)
+    pub async fn enable_webhook(&mut self, id: WebhookId, now: Timestamp) -> Result<(), Error> {
+        let query = sql(
+            "update webhooks set disabled_at = null, disabled_reason = null where workspace = $1 and id = $2",
+        )
+        .bind(self.workspace())
+        .bind(id);
+        changed(self.execute(query).await?)?;
+        self.retry_webhook(id, now).await
+    }
+
+    /// Forgets that an endpoint failed, and has what waits for it posted now.
+    pub async fn retry_webhook(&mut self, id: WebhookId, now: Timestamp) -> Result<(), Error> {
+        self.set_webhook_working(id).await?;
+        self.hasten_lanes(&delivery_lanes(id), now).await
     }
 
     /// # Errors
@@ -194,6 +211,7 @@ impl Session {
             disabled_at: row.get("disabled_at")?,
             disabled_reason: row.get("disabled_reason")?,
             failing_since: row.get("failing_since")?,
+            last_failure: row.get("last_failure")?,
             created_at: row.get("created_at")?,
         })
     }

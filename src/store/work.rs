@@ -5,12 +5,14 @@
 use std::{
     ops::{Deref, DerefMut},
     sync::Arc,
+    time::Instant,
 };
 
 use sqlx::{PgTransaction, Postgres, Sqlite, pool::PoolConnection};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::{Error, Query, Row, Store, sql::Wire, vault::ContentKey, writer::Turn};
+use super::{Error, Query, Row, Store, sql::Wire, vault::ContentKey, visibility::Viewer, writer::Turn};
 use crate::core::ids::WorkspaceId;
 
 /// A connection for one session or transaction.
@@ -98,7 +100,7 @@ impl Work {
                 Ok(value)
             }
             Err(error) => {
-                let error = self.store.0.health.note(error.into());
+                let error = self.store.0.health.judge(error);
                 if let Link::Turn(turn) = &mut self.link {
                     turn.blame(&error);
                 }
@@ -111,14 +113,25 @@ impl Work {
         if self.spoiled {
             return Err(Error::refused("a statement of this transaction failed"));
         }
+        // In a task of its own: what was begun comes to its end, and what follows is done, also when nobody waits any more.
+        match tokio::spawn(self.commit_whole().in_current_span()).await {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(Error::refused("the process is stopping")),
+        }
+    }
+
+    async fn commit_whole(self) -> Result<(), Error> {
+        let started = Instant::now();
         match self.link {
             Link::Turn(turn) => Box::pin(turn.commit()).await?,
             Link::Transaction(transaction) => {
                 let done = Box::pin(transaction.commit()).await;
-                done.map_err(|error| self.store.0.health.note(error.into()))?;
+                done.map_err(|error| self.store.0.health.judge(error))?;
             }
             Link::Reader(_) | Link::Pooled(_) => {}
         }
+        metrics::histogram!("mailweave_store_commit_seconds").record(started.elapsed().as_secs_f64());
         for (id, key) in self.keys {
             Box::pin(self.store.0.vault.remember(id, key)).await;
         }
@@ -189,6 +202,8 @@ macro_rules! writes {
 /// Reads in one workspace.
 pub struct Session {
     workspace: WorkspaceId,
+    /// From whom something is hidden in what is read.
+    pub(super) viewer: Option<Viewer>,
     pub(super) work: Work,
 }
 
@@ -209,7 +224,7 @@ pub struct System {
 
 impl Session {
     pub(super) fn new(workspace: WorkspaceId, work: Work) -> Self {
-        Self { workspace, work }
+        Self { workspace, viewer: None, work }
     }
 
     #[must_use]

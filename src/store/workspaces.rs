@@ -1,9 +1,9 @@
 //! Workspaces: the one thing that is looked up across tenants by name.
 //!
-//! Not here: what lies in one. Every other verb starts from a session that is bound to a workspace.
+//! Not here: what lies in one, and erasing it (`store::erasure`). Every other verb starts from a session that is bound to a workspace.
 
 use super::{
-    Error, Page, ReadSystem, Session, System, Tx,
+    Error, Page, ReadSystem, Session, System,
     columns::changed,
     sql::{Row, sql},
     statement::Statement,
@@ -12,44 +12,14 @@ use crate::core::{ids::WorkspaceId, people::Workspace};
 
 const COLUMNS: &str = "id, slug, name, timezone, preset, policy_version, created_at";
 
-/// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 28] = [
-    "sightings",
-    "message_contacts",
-    "message_ids",
-    "decision_hashes",
-    "decisions",
-    "submission_recipients",
-    "submissions",
-    "messages",
-    "thread_keys",
-    "conversations",
-    "inbound",
-    "blobs",
-    "events",
-    "webhooks",
-    "jobs",
-    "lanes",
-    "routes",
-    "mailboxes",
-    "account_errors",
-    "accounts",
-    "smarthosts",
-    "content_keys",
-    "idempotency_keys",
-    "contact_addresses",
-    "contacts",
-    "api_keys",
-    "user_addresses",
-    "users",
-];
-
 /// What an update changes; `None` leaves a column as it is.
 #[derive(Debug, Clone, Default)]
 pub struct WorkspaceChange {
     pub name: Option<String>,
     pub slug: Option<String>,
     pub timezone: Option<String>,
+    /// The settings that were chosen beside the preset stay.
+    pub preset: Option<String>,
 }
 
 impl System {
@@ -76,43 +46,33 @@ impl System {
     /// `Conflict` when the slug is taken, `Missing` when there is no such workspace.
     pub async fn update_workspace(&mut self, id: WorkspaceId, change: &WorkspaceChange) -> Result<(), Error> {
         let query = sql("update workspaces set name = coalesce($2, name), slug = coalesce($3, slug), \
-             timezone = coalesce($4, timezone) where id = $1")
+             timezone = coalesce($4, timezone), preset = coalesce($5, preset), policy_version = policy_version \
+             + case when coalesce($5, preset) <> preset then 1 else 0 end where id = $1 and erasing_at is null")
         .bind(id)
         .bind(change.name.clone())
         .bind(change.slug.clone())
-        .bind(change.timezone.clone());
+        .bind(change.timezone.clone())
+        .bind(change.preset.clone());
         changed(self.execute(query).await?)
-    }
-
-    /// Deletes everything of a workspace and the workspace itself, and its files once that is committed. Its keys are gone
-    /// with it, so that a file left behind by a crash cannot be read.
-    ///
-    /// # Errors
-    /// `Missing` when there is no such workspace.
-    pub async fn delete_workspace(&mut self, id: WorkspaceId) -> Result<(), Error> {
-        for table in TABLES {
-            self.execute(sql(format!("delete from {table} where workspace = $1")).bind(id)).await?;
-        }
-        changed(self.execute(sql("delete from workspaces where id = $1").bind(id)).await?)?;
-        self.on_commit(move |store| store.remove_blob_files(id));
-        Ok(())
     }
 }
 
 impl ReadSystem {
     pub async fn workspace(&mut self, id: WorkspaceId) -> Result<Option<Workspace>, Error> {
-        let query = sql(format!("select {COLUMNS} from workspaces where id = $1")).bind(id);
+        let query =
+            sql(format!("select {COLUMNS} from workspaces where id = $1 and erasing_at is null")).bind(id);
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
     pub async fn workspace_by_slug(&mut self, slug: &str) -> Result<Option<Workspace>, Error> {
-        let query = sql(format!("select {COLUMNS} from workspaces where slug = $1")).bind(slug);
+        let query = sql(format!("select {COLUMNS} from workspaces where slug = $1 and erasing_at is null"))
+            .bind(slug);
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
     }
 
     /// Every workspace, newest first.
     pub async fn workspaces(&mut self, page: &Page) -> Result<Vec<Workspace>, Error> {
-        let query = Statement::new(format!("select {COLUMNS} from workspaces where true"));
+        let query = Statement::new(format!("select {COLUMNS} from workspaces where erasing_at is null"));
         self.fetch_all(query.page(page, "created_at", "id")).await?.iter().map(read).collect()
     }
 }
@@ -120,23 +80,9 @@ impl ReadSystem {
 impl Session {
     /// The workspace this session is bound to; `None` once it has been deleted.
     pub async fn this_workspace(&mut self) -> Result<Option<Workspace>, Error> {
-        let query = sql(format!("select {COLUMNS} from workspaces where id = $1")).bind(self.workspace());
+        let query = sql(format!("select {COLUMNS} from workspaces where id = $1 and erasing_at is null"))
+            .bind(self.workspace());
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
-    }
-}
-
-impl Tx {
-    /// Chooses another preset. Returns the policy version that decisions name from now on.
-    ///
-    /// # Errors
-    /// `Missing` when the workspace has been deleted.
-    pub async fn set_preset(&mut self, preset: &str) -> Result<i64, Error> {
-        let query =
-            sql("update workspaces set preset = $2, policy_version = policy_version + 1 where id = $1 \
-             returning policy_version")
-            .bind(self.workspace())
-            .bind(preset);
-        self.fetch_optional(query).await?.ok_or(Error::Missing)?.get("policy_version")
     }
 }
 
@@ -150,23 +96,4 @@ fn read(row: &Row) -> Result<Workspace, Error> {
         policy_version: row.get("policy_version")?,
         created_at: row.get("created_at")?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deleting_a_workspace_reaches_every_table_of_the_schema() {
-        let schema = include_str!("../../migrations/sqlite/0001_ground.sql");
-        let mut tables: Vec<_> = schema
-            .lines()
-            .filter_map(|line| line.strip_prefix("create table ")?.split_whitespace().next())
-            .filter(|table| !["workspaces", "vault"].contains(table))
-            .collect();
-        let mut emptied = TABLES.to_vec();
-        tables.sort_unstable();
-        emptied.sort_unstable();
-        assert_eq!(tables, emptied);
-    }
 }

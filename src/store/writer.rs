@@ -5,7 +5,6 @@
 //! wait for it.
 
 use std::{
-    fs::File,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,6 +19,7 @@ use super::{
     Error,
     health::Health,
     sql::{Wire, sql},
+    sqlite::Lock,
 };
 
 /// Transactions in one group. More would gain little and delay the first too long.
@@ -31,17 +31,28 @@ const WAITING_MAX: usize = 1024;
 /// A transaction that keeps the writer this long has a bug, and everybody is waiting for it.
 const HOLD_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// Who goes before whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rank {
+    /// Somebody outside waits for the commit.
+    First,
+    Normal,
+}
+
 /// Where transactions ask for their turn.
 pub(super) struct Writer {
+    first: mpsc::Sender<Request>,
     requests: mpsc::Sender<Request>,
     commits: Arc<AtomicU64>,
 }
 
 enum Request {
-    Turn(oneshot::Sender<Result<Turn, Error>>),
+    Turn(Rank, Asker),
     Checkpoint(oneshot::Sender<Result<(), Error>>),
     Close(oneshot::Sender<()>),
 }
+
+type Asker = oneshot::Sender<Result<Turn, Error>>;
 
 /// The connection, for the length of one transaction. Dropped without `commit`, the transaction is undone.
 pub(super) struct Turn(Option<Lent>);
@@ -65,10 +76,12 @@ type Member = oneshot::Sender<Result<(), Error>>;
 /// How a turn ended: with somebody waiting for the commit, or to be undone, and because of what.
 type Ending = Result<Member, Option<Error>>;
 
-pub(super) fn start(connection: SqliteConnection, lock: File, health: Health) -> Writer {
+pub(super) fn start(connection: SqliteConnection, lock: Lock, health: Health) -> Writer {
     let (requests, queue) = mpsc::channel(WAITING_MAX);
+    let (first, urgent) = mpsc::channel(WAITING_MAX);
     let commits = Arc::new(AtomicU64::new(0));
     let task = Task {
+        urgent,
         queue,
         connection: Some(Box::new(connection)),
         pending: None,
@@ -77,36 +90,40 @@ pub(super) fn start(connection: SqliteConnection, lock: File, health: Health) ->
         _lock: lock,
     };
     tokio::spawn(task.run());
-    Writer { requests, commits }
+    Writer { first, requests, commits }
 }
 
 impl Writer {
     /// Waits for a turn to write. Giving up waiting costs nobody anything.
-    pub(super) async fn turn(&self) -> Result<Turn, Error> {
-        self.ask(Request::Turn).await?
+    pub(super) async fn turn(&self, rank: Rank) -> Result<Turn, Error> {
+        let requests = if rank == Rank::First { &self.first } else { &self.requests };
+        ask(requests, |asker| Request::Turn(rank, asker)).await?
     }
 
     /// Moves the log into the database and cuts it to nothing: what was deleted is then gone from both.
     pub(super) async fn checkpoint(&self) -> Result<(), Error> {
-        self.ask(Request::Checkpoint).await?
+        ask(&self.requests, Request::Checkpoint).await?
     }
 
     pub(super) async fn close(&self) {
         // An error says that it is closed already.
-        let _ = self.ask(Request::Close).await;
+        let _ = ask(&self.requests, Request::Close).await;
     }
 
     /// Commits so far, each with one flush.
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
     }
+}
 
-    async fn ask<T>(&self, request: fn(oneshot::Sender<T>) -> Request) -> Result<T, Error> {
-        let (answer, answered) = oneshot::channel();
-        let closed = || Error::refused("the store is closed");
-        self.requests.send(request(answer)).await.map_err(|_| closed())?;
-        answered.await.map_err(|_| closed())
-    }
+async fn ask<T>(
+    requests: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, Error> {
+    let (answer, answered) = oneshot::channel();
+    let closed = || Error::refused("the store is closed");
+    requests.send(request(answer)).await.map_err(|_| closed())?;
+    answered.await.map_err(|_| closed())
 }
 
 impl Turn {
@@ -152,6 +169,8 @@ struct Group {
 }
 
 struct Task {
+    /// Of the first rank. They are one task's, which asks again only when it has its answer: nobody else starves.
+    urgent: mpsc::Receiver<Request>,
     queue: mpsc::Receiver<Request>,
     /// Away while it is lent.
     connection: Option<Box<SqliteConnection>>,
@@ -160,14 +179,14 @@ struct Task {
     commits: Arc<AtomicU64>,
     health: Health,
     /// Let go after the connection is closed.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Task {
     async fn run(mut self) {
         while let Some(request) = self.next().await {
             match request {
-                Request::Turn(asker) => self.group(asker).await,
+                Request::Turn(rank, asker) => self.group((rank, asker)).await,
                 Request::Checkpoint(asker) => {
                     let done = self.checkpoint().await;
                     let _ = asker.send(done);
@@ -186,7 +205,11 @@ impl Task {
     async fn next(&mut self) -> Option<Request> {
         match self.pending.take() {
             Some(request) => Some(request),
-            None => self.queue.recv().await,
+            None => tokio::select! {
+                biased;
+                Some(request) = self.urgent.recv() => Some(request),
+                request = self.queue.recv() => request,
+            },
         }
     }
 
@@ -198,8 +221,8 @@ impl Task {
         }
     }
 
-    /// Everything from one BEGIN to its COMMIT.
-    async fn group(&mut self, first: oneshot::Sender<Result<Turn, Error>>) {
+    /// Everything from one BEGIN to its COMMIT, which comes at once when somebody outside waits for it.
+    async fn group(&mut self, (mut rank, first): (Rank, Asker)) {
         if let Err(error) = self.begin().await {
             let _ = first.send(Err(error));
             return;
@@ -216,11 +239,13 @@ impl Task {
             Err(error) => Err(error),
         };
         while outcome.is_ok()
+            && rank == Rank::Normal
             && group.members.len() < GROUP_TRANSACTIONS_MAX
             && started.elapsed() < GROUP_TIME_MAX
         {
             let Some(next) = self.waiting() else { break };
-            outcome = self.turn(next, &mut group).await;
+            rank = next.0;
+            outcome = self.turn(next.1, &mut group).await;
         }
         if outcome.is_ok() {
             outcome = self.commit().await;
@@ -235,9 +260,9 @@ impl Task {
     }
 
     /// The next transaction of the group, if one is waiting already.
-    fn waiting(&mut self) -> Option<oneshot::Sender<Result<Turn, Error>>> {
-        match self.queue.try_recv() {
-            Ok(Request::Turn(asker)) => Some(asker),
+    fn waiting(&mut self) -> Option<(Rank, Asker)> {
+        match self.urgent.try_recv().or_else(|_| self.queue.try_recv()) {
+            Ok(Request::Turn(rank, asker)) => Some((rank, asker)),
             Ok(other) => {
                 self.pending = Some(other);
                 None
@@ -258,11 +283,7 @@ impl Task {
     }
 
     /// Lends the connection to one transaction. An error means that the whole group is lost.
-    async fn turn(
-        &mut self,
-        asker: oneshot::Sender<Result<Turn, Error>>,
-        group: &mut Group,
-    ) -> Result<(), Error> {
+    async fn turn(&mut self, asker: Asker, group: &mut Group) -> Result<(), Error> {
         if asker.is_closed() {
             return Ok(());
         }
@@ -287,7 +308,7 @@ impl Task {
         }
     }
 
-    async fn lend(&mut self, asker: oneshot::Sender<Result<Turn, Error>>) -> Result<Ending, Error> {
+    async fn lend(&mut self, asker: Asker) -> Result<Ending, Error> {
         let Some(connection) = self.connection.take() else { return Err(Error::Failed) };
         let (back, mut returned) = oneshot::channel();
         // An asker that is gone drops the turn, which comes straight back.
@@ -307,7 +328,7 @@ impl Task {
     async fn checkpoint(&mut self) -> Result<(), Error> {
         let Some(connection) = self.connection.as_mut() else { return Err(Error::Failed) };
         let done = Wire::Sqlite(connection).fetch_optional(sql("pragma wal_checkpoint(truncate)")).await;
-        let row = done.map_err(|error| self.health.note(error.into()))?;
+        let row = done.map_err(|error| self.health.judge(error))?;
         match row.map(|row| row.get::<bool>("busy")).transpose()? {
             Some(false) => Ok(()),
             _ => Err(Error::refused("somebody reads a part of the log that is to go")),
@@ -317,6 +338,6 @@ impl Task {
     async fn execute(&mut self, text: &'static str) -> Result<(), Error> {
         let Some(connection) = self.connection.as_mut() else { return Err(Error::Failed) };
         let done = Wire::Sqlite(connection).execute(sql(text)).await;
-        done.map(|_| ()).map_err(|error| self.health.note(error.into()))
+        done.map(|_| ()).map_err(|error| self.health.judge(error))
     }
 }

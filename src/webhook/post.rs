@@ -2,7 +2,7 @@
 //!
 //! Not here: trying again. An endpoint is hostile until it has answered, and after that too.
 
-use std::{error::Error as StdError, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use reqwest::{
@@ -14,11 +14,19 @@ use reqwest::{
 use secrecy::SecretString;
 use url::Host;
 
-use super::{Post, sign};
+use super::{
+    Post,
+    places::{Place, Places, Room},
+    sign,
+};
+use crate::core::ids::{WebhookId, WorkspaceId};
 
 /// From connecting to the last octet of the answer (contract: 2xx within 15 s).
 const POST_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The port of endpoints in public. Others only where the operator allows the address by name: with any port open,
+/// tenants would have a port scanner.
+const PUBLIC_PORT: u16 = 443;
 /// Octets of an answer that are read, so that the connection can serve again; what they say is ignored.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// The longest that an endpoint may ask us to wait; beyond it our own schedule decides.
@@ -34,8 +42,46 @@ pub enum Posted {
     Delivered,
     /// 410: nothing is wanted there any more.
     Gone,
-    /// Anything else: a redirect, an error, silence. `status` is missing when no answer came.
-    Failed { status: Option<u16>, retry_after: Option<Duration> },
+    /// Anything else: a redirect, an error, silence.
+    Failed { failure: Failure, retry_after: Option<Duration> },
+}
+
+/// Why a post failed. Tell tenants no more than `Display` does: the difference is a map of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It answered with this status, which is none of success.
+    Status(u16),
+    /// It must not be posted to: its scheme, its port, one of its addresses.
+    Forbidden,
+    /// No answer within the time.
+    Timeout,
+    /// No connection, no TLS, no HTTP.
+    Broken,
+    /// There is no secret to sign with.
+    Unsigned,
+}
+
+impl Failure {
+    /// For the operator: a word that always is the same for the same cause.
+    #[must_use]
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::Status(_) => "status",
+            Self::Forbidden => "forbidden",
+            Self::Timeout => "timeout",
+            Self::Broken => "broken",
+            Self::Unsigned => "unsigned",
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "HTTP {status}"),
+            _ => f.write_str("no answer"),
+        }
+    }
 }
 
 /// Why nothing can be posted at all.
@@ -45,8 +91,7 @@ pub enum PosterError {
     Client(#[source] reqwest::Error),
 }
 
-/// Finds the addresses of a host, each of them one that may be connected to; an error when one is not. `plain` asks for
-/// those that the operator allows by name, the only ones that may be reached without TLS.
+/// Finds the addresses of a host, each of them one that may be connected to; an error when one is not.
 #[derive(Clone)]
 pub struct Resolve(Arc<dyn Fn(Asked) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>);
 
@@ -55,7 +100,9 @@ pub struct Resolve(Arc<dyn Fn(Asked) -> BoxFuture<'static, io::Result<Vec<Socket
 pub struct Asked {
     /// A name, or an address without brackets.
     pub host: String,
-    pub plain: bool,
+    /// Only addresses that the operator allows by name will do: no others are reached without TLS or on another port than
+    /// 443.
+    pub inside: bool,
 }
 
 impl Resolve {
@@ -65,8 +112,8 @@ impl Resolve {
         Self(Arc::new(resolve))
     }
 
-    fn ask(&self, host: String, plain: bool) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
-        (self.0)(Asked { host, plain })
+    fn ask(&self, host: String, inside: bool) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        (self.0)(Asked { host, inside })
     }
 }
 
@@ -74,12 +121,12 @@ impl Resolve {
 /// cannot lead elsewhere (DNS rebinding).
 struct Vetted {
     resolve: Resolve,
-    plain: bool,
+    inside: bool,
 }
 
 impl reqwest::dns::Resolve for Vetted {
     fn resolve(&self, name: Name) -> Resolving {
-        let asked = self.resolve.ask(name.as_str().to_owned(), self.plain);
+        let asked = self.resolve.ask(name.as_str().to_owned(), self.inside);
         let addresses = asked.map(|found| match found {
             // Port 0 stands for the URL's: only the address was asked for.
             Ok(addresses) => Ok(Box::new(addresses.into_iter().map(|a| SocketAddr::new(a.ip(), 0))) as Addrs),
@@ -89,12 +136,15 @@ impl reqwest::dns::Resolve for Vetted {
     }
 }
 
-/// Posts events. Clones share their connections.
+/// Posts events. Clones share their connections and places.
 #[derive(Clone)]
 pub struct Poster {
     resolve: Resolve,
-    https: Client,
-    http: Client,
+    places: Places,
+    /// For endpoints in public: TLS, on their one port.
+    public: Client,
+    /// For those that the operator allows by name.
+    inside: Client,
 }
 
 impl Poster {
@@ -103,17 +153,22 @@ impl Poster {
     /// # Errors
     /// When the client cannot be made of this.
     pub fn new(resolve: Resolve, tls: &rustls::ClientConfig) -> Result<Self, PosterError> {
-        let client = |plain| client(&resolve, plain, tls).map_err(PosterError::Client);
-        Ok(Self { https: client(false)?, http: client(true)?, resolve })
+        let client = |inside| client(&resolve, inside, tls).map_err(PosterError::Client);
+        Ok(Self { public: client(false)?, inside: client(true)?, resolve, places: Places::default() })
+    }
+
+    /// Takes a place for a post, waiting a moment for it; `None` when there is none.
+    pub async fn place(&self, workspace: WorkspaceId, endpoint: WebhookId, room: Room) -> Option<Place> {
+        self.places.take(workspace, endpoint, room).await
     }
 
     /// Posts one body to one endpoint, signed with every live secret.
     ///
     /// Cancelling it leaves open whether the endpoint has seen the post: it will be posted again.
     pub async fn post(&self, url: &str, secrets: &[SecretString], post: Post<'_>) -> Posted {
-        const FAILED: Posted = Posted::Failed { status: None, retry_after: None };
-        let Some((client, url)) = self.endpoint(url).await else { return FAILED };
-        let Some(signature) = sign(secrets, post) else { return FAILED };
+        let failed = |failure| Posted::Failed { failure, retry_after: None };
+        let Some((client, url)) = self.endpoint(url).await else { return failed(Failure::Forbidden) };
+        let Some(signature) = sign(secrets, post) else { return failed(Failure::Unsigned) };
         let sent = client
             .post(url)
             .header(CONTENT_TYPE, "application/json")
@@ -130,9 +185,10 @@ impl Poster {
                 posted
             }
             Err(error) => {
+                let failure = if error.is_timeout() { Failure::Timeout } else { Failure::Broken };
                 // The url may hold a secret of the endpoint's; without it the error says enough.
                 tracing::debug!(error = %error.without_url(), "a post got no answer");
-                FAILED
+                failed(failure)
             }
         }
     }
@@ -140,8 +196,8 @@ impl Poster {
     /// The client for a url, if it may be posted to. reqwest asks no resolver about an address: that is vetted here.
     async fn endpoint(&self, url: &str) -> Option<(&Client, Url)> {
         let url = Url::parse(url).ok()?;
-        let plain = match url.scheme() {
-            "https" => false,
+        let inside = match url.scheme() {
+            "https" => url.port_or_known_default() != Some(PUBLIC_PORT),
             "http" => true,
             _ => return None,
         };
@@ -151,19 +207,19 @@ impl Poster {
             Host::Ipv6(address) => Some(address.to_string()),
         };
         if let Some(address) = address {
-            self.resolve.ask(address, plain).await.ok()?;
+            self.resolve.ask(address, inside).await.ok()?;
         }
-        Some((if plain { &self.http } else { &self.https }, url))
+        Some((if inside { &self.inside } else { &self.public }, url))
     }
 }
 
-fn client(resolve: &Resolve, plain: bool, tls: &rustls::ClientConfig) -> Result<Client, reqwest::Error> {
+fn client(resolve: &Resolve, inside: bool, tls: &rustls::ClientConfig) -> Result<Client, reqwest::Error> {
     Client::builder()
         .tls_backend_preconfigured(tls.clone())
-        .dns_resolver(Vetted { resolve: resolve.clone(), plain })
+        .dns_resolver(Vetted { resolve: resolve.clone(), inside })
         .no_proxy()
         .redirect(redirect::Policy::none())
-        .https_only(!plain)
+        .https_only(!inside)
         .referer(false)
         .user_agent(USER_AGENT)
         .timeout(POST_TIMEOUT)
@@ -176,7 +232,9 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> Posted {
     match status {
         status if status.is_success() => Posted::Delivered,
         StatusCode::GONE => Posted::Gone,
-        status => Posted::Failed { status: Some(status.as_u16()), retry_after: retry_after(headers) },
+        status => {
+            Posted::Failed { failure: Failure::Status(status.as_u16()), retry_after: retry_after(headers) }
+        }
     }
 }
 

@@ -9,12 +9,13 @@ use std::{collections::HashMap, future::Future, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use tokio::{
     task::{Id, JoinError, JoinSet},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     account::Trouble,
+    coord::Subscription,
     core::{account::AccountState, ids::AccountId, retry},
     flow::{
         self, Gateway,
@@ -31,11 +32,11 @@ const RENEW: Duration = Duration::from_secs(8);
 const GIVE_UP: Duration = Duration::from_secs(20);
 /// How often free accounts are looked for, beside wake-ups.
 const LOOK: Duration = Duration::from_secs(3);
-/// Longest a look at the store may take: a store that hangs must not keep us from giving up.
+/// Longest a look at the store may take: one that hangs must not keep us from trying again.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// Accounts leased at a time.
 const LEASE_MAX: u32 = 200;
-/// How often looks that found nothing are written down.
+/// How often looks are written down.
 const NOTE_LOOKS: Duration = Duration::from_secs(60);
 /// A session that was well for this long and then broke is begun anew without a word.
 const WELL: Duration = Duration::from_secs(60);
@@ -47,34 +48,18 @@ const UNSTABLE_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// Failures that a server's request to wait, or its breaking the protocol, counts as.
 const SEVERE: u32 = 4;
 
-/// States in which an account is worked.
-const WORKED: [AccountState; 6] = [
-    AccountState::Connecting,
-    AccountState::AwaitingFirstMail,
-    AccountState::Active,
-    AccountState::Backfilling,
-    AccountState::Throttled,
-    AccountState::Error,
-];
-
 /// Runs until `shutdown`, then lets every account finish what it has in hand and go.
 pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
     let mut news = sync::news_of_accounts(&gateway.coord);
     let mut crew = Crew::new(gateway, shutdown.child_token());
-    let mut is_called = false;
     while !shutdown.is_cancelled() {
-        // Somebody whose account was changed has fenced us off: look who is still ours.
-        if is_called || crew.renewed.elapsed() >= RENEW {
-            crew.renew().await;
+        let give_up_at = crew.give_up_at();
+        tokio::select! {
+            biased;
+            // Whatever the store is being asked meanwhile, and however long it takes.
+            () = sleep_until(give_up_at) => crew.give_up(),
+            () = crew.turn(&mut news, &shutdown) => {}
         }
-        crew.take_more().await;
-        crew.note_looks().await;
-        is_called = tokio::select! {
-            () = shutdown.cancelled() => false,
-            () = news.wait() => true,
-            () = sleep(LOOK) => false,
-            () = crew.end_of_one() => false,
-        };
     }
     crew.finish().await;
 }
@@ -82,13 +67,15 @@ pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
 /// The accounts at work in this process.
 struct Crew {
     gateway: Gateway,
-    /// Names this run of this process.
+    /// Names the node, and this run of its process.
     owner: String,
     /// Ends every session in order.
     stop: CancellationToken,
     tasks: JoinSet<Leased>,
     at_work: HashMap<AccountId, AtWork>,
     renewed: Instant,
+    /// Somebody whose account was changed has fenced us off: look who is still ours.
+    is_called: bool,
     looks_noted: Instant,
 }
 
@@ -101,38 +88,62 @@ struct AtWork {
 
 impl Crew {
     fn new(gateway: Gateway, stop: CancellationToken) -> Self {
-        let owner = format!("{}/{}", gateway.settings.hostname, uuid::Uuid::now_v7());
+        let owner = format!("{}/{}", gateway.settings.node, uuid::Uuid::now_v7());
         let now = Instant::now();
         let (tasks, at_work) = (JoinSet::new(), HashMap::new());
-        Self { gateway, owner, stop, tasks, at_work, renewed: now, looks_noted: now }
+        Self { gateway, owner, stop, tasks, at_work, renewed: now, is_called: false, looks_noted: now }
     }
 
-    fn lease(&self) -> Lease<'_> {
-        Lease { owner: &self.owner, now: flow::now(), lasts: LEASE }
+    /// Keeps what is ours, takes what is free, and waits for something to do. May be dropped at any time: what was leased
+    /// without our hearing of it is found when leases are renewed.
+    async fn turn(&mut self, news: &mut Subscription, shutdown: &CancellationToken) {
+        if self.is_called || self.renewed.elapsed() >= RENEW {
+            self.renew().await;
+        }
+        self.take_more().await;
+        self.note_looks().await;
+        self.is_called = tokio::select! {
+            () = shutdown.cancelled() => false,
+            () = news.wait() => true,
+            () = sleep(LOOK) => false,
+            () = self.end_of_one() => false,
+        };
+    }
+
+    async fn lease(&self) -> Result<Lease<'_>, store::Error> {
+        Ok(Lease { owner: &self.owner, now: self.gateway.store.clock().await?, lasts: LEASE })
     }
 
     /// Keeps the accounts, and drops those that are no longer ours.
     async fn renew(&mut self) {
         let asked = Instant::now();
-        match within_patience(self.ask_to_keep()).await {
-            Some(kept) => {
-                self.renewed = asked;
-                self.compare(&kept);
-            }
-            None if self.renewed.elapsed() > GIVE_UP => {
-                tracing::error!(
-                    accounts = self.at_work.len(),
-                    "accounts are given up, for they could not be kept in time"
-                );
-                self.at_work.values().for_each(|held| held.lost.cancel());
-            }
-            None => {}
+        if let Some(kept) = within_patience(self.ask_to_keep()).await {
+            self.renewed = asked;
+            self.compare(&kept);
         }
     }
 
+    fn give_up_at(&self) -> Instant {
+        self.renewed + GIVE_UP
+    }
+
+    /// Drops every session, before others begin theirs.
+    fn give_up(&mut self) {
+        if !self.at_work.is_empty() {
+            tracing::error!(
+                accounts = self.at_work.len(),
+                "accounts are given up, for they could not be kept in time"
+            );
+        }
+        self.at_work.values().for_each(|held| held.lost.cancel());
+        // From here on nothing is held that would have to be kept.
+        self.renewed = Instant::now();
+    }
+
     async fn ask_to_keep(&self) -> Result<Vec<Leased>, store::Error> {
+        let lease = self.lease().await?;
         let mut system = self.gateway.store.system().await?;
-        let kept = system.renew_leases(self.lease(), &WORKED).await?;
+        let kept = system.renew_leases(lease, &AccountState::WORKED).await?;
         system.commit().await?;
         Ok(kept)
     }
@@ -171,8 +182,9 @@ impl Crew {
     }
 
     async fn ask_for_more(&self, max: u32) -> Result<Vec<Leased>, store::Error> {
+        let lease = self.lease().await?;
         let mut system = self.gateway.store.system().await?;
-        let taken = system.lease_accounts(self.lease(), &WORKED, max).await?;
+        let taken = system.lease_accounts(lease, &AccountState::WORKED, max).await?;
         system.commit().await?;
         Ok(taken)
     }
@@ -217,8 +229,19 @@ impl Crew {
     /// Waits until every session has ended, keeping the accounts meanwhile, and lets them go.
     async fn finish(mut self) {
         self.stop.cancel();
+        let mut renew_at = self.renewed + RENEW;
         while !self.tasks.is_empty() {
-            tokio::select! { () = self.end_of_one() => {} () = sleep(RENEW) => self.renew().await }
+            let give_up_at = self.give_up_at();
+            let step = async {
+                tokio::select! {
+                    () = self.end_of_one() => {}
+                    () = sleep_until(renew_at) => {
+                        renew_at = Instant::now() + RENEW;
+                        self.renew().await;
+                    }
+                }
+            };
+            tokio::select! { biased; () = sleep_until(give_up_at) => self.give_up(), () = step => {} }
         }
         within_patience(release_all(&self.gateway, &self.owner)).await;
     }
@@ -317,11 +340,17 @@ async fn after(
     (failures, health): (u32, Health),
 ) -> Option<Pause> {
     let own = |length| Some(Pause { length, may_be_cut: true });
+    let unreadable = Trouble::Unreadable;
     let trouble = match failure {
         Failure::Anew => return own(SHORT_PAUSE),
-        Failure::Store(store::Error::Fenced | store::Error::Missing) => {
+        Failure::Store(store::Error::Fenced) => {
             tracing::info!(account = %leased.account, error = %failure, "an account is left to others");
             return None;
+        }
+        // It may still be a race, or the account may be going: whose it is by now shows when it is written down.
+        Failure::Store(error) if error.is_lasting() && retry::filing(failures).is_none() => {
+            tracing::error!(account = %leased.account, error = %error, "an account cannot be worked over its data");
+            &unreadable
         }
         Failure::Store(error) => {
             tracing::warn!(account = %leased.account, error = %error, "an account waits for our store");
@@ -331,13 +360,23 @@ async fn after(
         Failure::Provider(Trouble::Unreachable(_)) if health != Health::Failed && failures == 1 => {
             return own(SHORT_PAUSE);
         }
+        // Nor is it news that a server ended a good session, as when it restarts or loses a mailbox's UIDs.
+        Failure::Provider(trouble @ Trouble::Throttled { wait: None, .. })
+            if health != Health::Failed && failures == 1 =>
+        {
+            return pause(trouble, (failures, health), flow::jitter());
+        }
         Failure::Provider(trouble) => trouble,
     };
     let pause = pause(trouble, (failures, health), flow::jitter());
     let next = pause.as_ref().map(|pause| flow::now().saturating_add(pause.length).unwrap_or(Timestamp::MAX));
     tracing::info!(account = %leased.account, code = trouble.code(), failures, "an account's session ended");
     match Box::pin(sync::record(gateway, leased, trouble, next)).await {
-        Ok(()) => pause,
+        Ok(false) => pause,
+        Ok(true) => {
+            tracing::warn!(account = %leased.account, "an account has failed for too long and is stopped");
+            None
+        }
         Err(store::Error::Fenced | store::Error::Missing) => None,
         Err(error) => {
             tracing::warn!(account = %leased.account, error = %error, "an account's trouble could not be written down");
@@ -351,14 +390,16 @@ fn pause(trouble: &Trouble, (failures, health): (u32, Health), jitter: f64) -> O
     let usual = retry::connection(failures, jitter);
     let long = retry::connection(failures.saturating_add(SEVERE), jitter);
     Some(match trouble {
-        Trouble::Credentials(_) => return None,
+        Trouble::Credentials(_) | Trouble::Revoked(_) | Trouble::NotEnabled(_) | Trouble::LostLogin => {
+            return None;
+        }
         // A server that ends good sessions says so too, as when it restarts: then the usual pause will do.
         Trouble::Throttled { wait, .. } => {
             let own = if health == Health::Failed { long } else { usual };
             Pause { length: wait.unwrap_or(own), may_be_cut: false }
         }
         Trouble::UnstableIds => Pause { length: UNSTABLE_PAUSE, may_be_cut: false },
-        Trouble::Misbehaving(_) => Pause { length: long, may_be_cut: true },
+        Trouble::Misbehaving(_) | Trouble::Unreadable => Pause { length: long, may_be_cut: true },
         _ => Pause { length: usual, may_be_cut: true },
     })
 }
@@ -382,6 +423,10 @@ mod tests {
         check(Trouble::Unreachable(text()), 99, Some((600, true)));
         check(Trouble::Misbehaving(text()), 1, Some((80, true)));
         check(Trouble::Credentials(text()), 1, None);
+        check(Trouble::LostLogin, 1, None);
+        check(Trouble::Revoked(text()), 1, None);
+        check(Trouble::NotEnabled(text()), 1, None);
+        check(Trouble::Unreadable, 4, Some((600, true)));
         let wait = Some(Duration::from_secs(178));
         check(Trouble::Throttled { text: text(), wait }, 1, Some((178, false)));
         check(Trouble::Throttled { text: text(), wait: None }, 1, Some((80, false)));

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{sync::Semaphore, task::JoinError, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         retry,
     },
     flow::{self, FlowError, Gateway},
-    queue::{Leased, Listener, Settlement},
+    queue::{Leased, Settlement},
     store,
 };
 
@@ -22,15 +22,17 @@ use crate::{
 const RENEWALS: u32 = 3;
 /// How long a worker waits for a wake-up before it looks by itself.
 const POLL: Duration = Duration::from_secs(5);
+/// The wait when other nodes were faster to claim what was due.
+const TAKEN_BY_OTHERS: Duration = Duration::from_millis(20);
 /// The wait after a job met a store that was down, or anything else that was not its own fault.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
 
 /// How long filing stands back for busy listeners before it claims again all the same.
 const STAND_BACK: Duration = Duration::from_millis(100);
 /// How often it looks whether they still are.
-const STAND_BACK_STEP: Duration = Duration::from_millis(10);
-/// How long it goes on standing back while they stay busy: a burst is taken in first and filed after, but what never ends is
-/// no burst.
+const STAND_BACK_STEP: Duration = Duration::from_millis(2);
+/// How long it goes on standing back while they stay busy: a burst is taken in first and filed after. What never ends is no
+/// burst: from then on each side has half of the time.
 const STAND_BACK_TOTAL: Duration = Duration::from_secs(5);
 
 /// Kinds of jobs that share workers, so that none waits behind another's slow peers.
@@ -43,12 +45,19 @@ struct Crew {
     yields: bool,
 }
 
-/// Filing works against the store alone, sending against providers, delivering against the CRM.
-const CREWS: [Crew; 3] = [
+/// Filing works against the store alone, sending against providers, delivering against the CRM. What an account's mailboxes
+/// are asked for may wait for the account's own session, and sending does not wait for that.
+const CREWS: [Crew; 4] = [
     Crew { kinds: &[JobKind::Process, JobKind::Repeat], workers: 16, claim_min: 8, yields: true },
     Crew {
-        kinds: &[JobKind::Submit, JobKind::SaveSent, JobKind::Relay, JobKind::Report, JobKind::Refetch],
+        kinds: &[JobKind::Submit, JobKind::Report, JobKind::Explain, JobKind::Erase],
         workers: 64,
+        claim_min: 1,
+        yields: false,
+    },
+    Crew {
+        kinds: &[JobKind::SaveSent, JobKind::Refetch, JobKind::TakeUp],
+        workers: 32,
         claim_min: 1,
         yields: false,
     },
@@ -66,15 +75,15 @@ pub async fn run(gateway: Gateway, shutdown: CancellationToken) {
 
 async fn run_crew(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken) {
     let (free, tasks) = (Arc::new(Semaphore::new(crew.workers)), TaskTracker::new());
-    let mut news = gateway.queue.listen();
-    let mut manners = Manners::default();
+    let mut news = gateway.queue.listen(crew.kinds);
+    let mut manners = Manners::new();
     while !shutdown.is_cancelled() {
         if crew.yields {
             manners.stand_back(&gateway.store).await;
         }
         // Look at the news before the jobs: what is enqueued in between still wakes us.
         news.look();
-        let claimed = claim(gateway, crew, free.available_permits()).await;
+        let (pause, claimed) = look(gateway, crew, free.available_permits()).await;
         let idle = claimed.is_empty();
         for job in claimed {
             let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
@@ -85,7 +94,10 @@ async fn run_crew(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken) 
             });
         }
         if idle {
-            wait(gateway, crew, shutdown, &mut news).await;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = news.wait(pause) => {}
+            }
         } else {
             let enough = u32::try_from(crew.claim_min).unwrap_or(1);
             drop(free.acquire_many(enough).await);
@@ -95,51 +107,58 @@ async fn run_crew(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken) 
     tasks.wait().await;
 }
 
+/// Claims what is due; when that is nothing, says how long to wait for it.
+async fn look(gateway: &Gateway, crew: &Crew, free: usize) -> (Duration, Vec<Leased>) {
+    let claimed = async {
+        let now = gateway.queue.now().await?;
+        // A claim writes, and looking costs next to nothing.
+        match gateway.queue.next_due(crew.kinds).await?.wait(now) {
+            Some(Duration::ZERO) => {
+                let lease = gateway.settings.job_lease;
+                Ok((TAKEN_BY_OTHERS, gateway.queue.claim(crew.kinds, now, lease, free).await?))
+            }
+            wait => Ok((wait.unwrap_or(POLL).min(POLL), Vec::new())),
+        }
+    };
+    claimed.await.unwrap_or_else(|error: store::Error| {
+        tracing::warn!(error = %error, "jobs could not be claimed");
+        (POLL, Vec::new())
+    })
+}
+
 /// Filing and taking in share the processor and the disk. A sender waits for his 250 and the CRM waits for nothing, so
 /// listeners go first, within bounds.
-#[derive(Default)]
 struct Manners {
     busy_since: Option<Instant>,
+    /// When it last went to work.
+    worked_since: Instant,
 }
 
 impl Manners {
+    fn new() -> Self {
+        Self { busy_since: None, worked_since: Instant::now() }
+    }
+
     async fn stand_back(&mut self, store: &store::Store) {
-        let started = Instant::now();
+        let (started, worked) = (Instant::now(), self.worked_since.elapsed());
         while store.intake_is_busy() {
-            let busy_since = *self.busy_since.get_or_insert(started);
-            if busy_since.elapsed() > STAND_BACK_TOTAL || started.elapsed() > STAND_BACK {
-                return;
+            let burst = self.busy_since.get_or_insert(started).elapsed() <= STAND_BACK_TOTAL;
+            let at_most = if burst { STAND_BACK } else { worked.min(STAND_BACK) };
+            if started.elapsed() > at_most {
+                break;
             }
             tokio::time::sleep(STAND_BACK_STEP).await;
         }
-        self.busy_since = None;
-    }
-}
-
-async fn claim(gateway: &Gateway, crew: &Crew, free: usize) -> Vec<Leased> {
-    match gateway.queue.claim(crew.kinds, flow::now(), gateway.settings.job_lease, free).await {
-        Ok(jobs) => jobs,
-        Err(error) => {
-            tracing::warn!(error = %error, "jobs could not be claimed");
-            Vec::new()
+        if !store.intake_is_busy() {
+            self.busy_since = None;
         }
-    }
-}
-
-async fn wait(gateway: &Gateway, crew: &Crew, shutdown: &CancellationToken, news: &mut Listener) {
-    let due = gateway.queue.next_due(crew.kinds).await.ok().flatten();
-    let pause = due.map_or(POLL, |due| {
-        Duration::try_from(due.duration_since(flow::now())).unwrap_or_default().min(POLL)
-    });
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = news.wait(pause) => {}
+        self.worked_since = Instant::now();
     }
 }
 
 /// Runs one job. A panic is a failure of this job alone.
 async fn run_one(gateway: Gateway, job: Leased) {
-    let job = Arc::new(job);
+    let (job, started) = (Arc::new(job), Instant::now());
     let mut work = tokio::spawn(dispatch(gateway.clone(), Arc::clone(&job)));
     let outcome = loop {
         tokio::select! {
@@ -147,19 +166,24 @@ async fn run_one(gateway: Gateway, job: Leased) {
             () = tokio::time::sleep(gateway.settings.job_lease / RENEWALS) => renew(&gateway, &job).await,
         }
     };
+    count(job.job.kind(), &outcome, started);
     let failed = match outcome {
         Ok(Ok(())) => return,
         // Somebody else has the job: whatever we did was undone.
         Ok(Err(FlowError::Store(store::Error::Fenced))) => return,
         Ok(Err(FlowError::Raced)) => settle(&gateway, &job, Settlement::RetryAt(flow::now())).await,
         Ok(Err(FlowError::Obsolete)) => settle(&gateway, &job, Settlement::Done).await,
+        Ok(Err(FlowError::Store(error))) if error.is_lasting() => {
+            tracing::error!(job = job.id, kind = job.job.kind().as_str(), failures = job.failures, error = %error, "a job failed over its data");
+            after_lasting_failure(&gateway, &job).await
+        }
         Ok(Err(error)) => {
             tracing::warn!(job = job.id, kind = job.job.kind().as_str(), attempt = job.attempt, error = %error, "a job failed and will be tried again");
             settle(&gateway, &job, Settlement::RetryAt(flow::now() + RETRY)).await
         }
         Err(panic) => {
             tracing::error!(job = job.id, kind = job.job.kind().as_str(), attempt = job.attempt, error = %panic, "a job panicked");
-            after_panic(&gateway, &job).await
+            after_lasting_failure(&gateway, &job).await
         }
     };
     if let Err(error) = failed {
@@ -168,11 +192,31 @@ async fn run_one(gateway: Gateway, job: Leased) {
     }
 }
 
+fn count(kind: JobKind, outcome: &Result<Result<(), FlowError>, JoinError>, started: Instant) {
+    let outcome = match outcome {
+        Ok(Ok(())) => "done",
+        Ok(Err(FlowError::Obsolete)) => "obsolete",
+        Ok(Err(FlowError::Raced | FlowError::Store(store::Error::Fenced))) => "raced",
+        Ok(Err(_)) => "failed",
+        Err(_) => "panicked",
+    };
+    metrics::counter!("mailweave_jobs_total", "kind" => kind.as_str(), "outcome" => outcome).increment(1);
+    metrics::histogram!("mailweave_job_seconds", "kind" => kind.as_str())
+        .record(started.elapsed().as_secs_f64());
+}
+
 /// Keeps the job of a worker that is slow but alive. One that is too late anyway is fenced when it writes.
 async fn renew(gateway: &Gateway, job: &Leased) {
-    let lease = SignedDuration::try_from(gateway.settings.job_lease).unwrap_or(SignedDuration::MAX);
-    if let Err(error) = gateway.queue.extend(job, flow::now() + lease).await {
-        tracing::warn!(job = job.id, error = %error, "a job's lease could not be renewed");
+    let lease = flow::signed(gateway.settings.job_lease);
+    let extended = async {
+        let now = gateway.queue.now().await?;
+        gateway.queue.extend(job, now.leases + lease).await
+    };
+    match extended.await {
+        Ok(true) => {}
+        // Another worker has it: this one is fenced before its next effect on the outside, and when it writes.
+        Ok(false) => tracing::warn!(job = job.id, "a job was taken over by another worker"),
+        Err(error) => tracing::warn!(job = job.id, error = %error, "a job's lease could not be renewed"),
     }
 }
 
@@ -184,24 +228,46 @@ async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
         Job::SaveSent { message, account } => {
             flow::submit::save_sent(&gateway, &job, *message, *account).await
         }
-        Job::Relay { message, user } => flow::relay::perform(&gateway, &job, *message, *user).await,
         Job::Report { message } => flow::submit::report(&gateway, &job, *message).await,
-        Job::Refetch { at } => flow::sync::refetch(&gateway, &job, at).await,
+        Job::Refetch { account, decision } => flow::sync::refetch(&gateway, &job, *account, *decision).await,
+        Job::TakeUp { account } => flow::sync::take_up(&gateway, &job, *account).await,
+        Job::Explain { question } => flow::submit::explain(&gateway, &job, question).await,
+        Job::Erase => flow::erase::perform(&gateway, &job).await,
+        Job::EraseAccount { account } => flow::erase::perform_account(&gateway, &job, *account).await,
         Job::Deliver { webhook, seq } => flow::notify::deliver(&gateway, &job, *webhook, *seq).await,
     }
 }
 
-/// A message that makes the reader panic again and again is held; anything else waits and comes again.
-async fn after_panic(gateway: &Gateway, job: &Leased) -> Result<(), store::Error> {
-    match (&job.job, retry::filing(job.attempt)) {
-        (Job::Process { inbound }, None) => {
-            flow::hold_poison(gateway, job, *inbound).await.or_else(FlowError::into_store)
+/// What trying again will hardly mend: a message that makes the reader panic, data that cannot be read, or that the database
+/// refuses. After a few tries mail is held with its reason, and what only serves it is given up.
+async fn after_lasting_failure(gateway: &Gateway, job: &Leased) -> Result<(), store::Error> {
+    let failures = job.failures.saturating_add(1);
+    let held = match (&job.job, retry::filing(failures)) {
+        (_, Some(wait)) => return fail(gateway, job, wait).await,
+        (Job::Process { inbound }, None) => flow::hold_poison(gateway, job, *inbound).await,
+        (Job::Submit { message, .. }, None) => flow::submit::hold_poison(gateway, job, *message).await,
+        // An endpoint is owed its events, and whoever had something erased that nothing of it is left: ever more slowly,
+        // until the data is mended or the endpoint given up.
+        (Job::Deliver { .. } | Job::Erase | Job::EraseAccount { .. }, None) => {
+            return fail(gateway, job, retry::submission(failures, flow::jitter())).await;
         }
-        (_, wait) => {
-            let wait = wait.and_then(|wait| SignedDuration::try_from(wait).ok()).unwrap_or(RETRY);
-            settle(gateway, job, Settlement::RetryAt(flow::now() + wait)).await
+        (_, None) => {
+            tracing::error!(job = job.id, kind = job.job.kind().as_str(), "a job is given up");
+            return settle(gateway, job, Settlement::Done).await;
         }
+    };
+    match held {
+        // What would be held cannot be read at all: it stays, and is looked at ever more slowly.
+        Err(FlowError::Store(error)) if error.is_lasting() => {
+            fail(gateway, job, retry::submission(failures, flow::jitter())).await
+        }
+        Err(FlowError::Obsolete) => settle(gateway, job, Settlement::Done).await,
+        held => held.or_else(FlowError::into_store),
     }
+}
+
+async fn fail(gateway: &Gateway, job: &Leased, wait: Duration) -> Result<(), store::Error> {
+    settle(gateway, job, Settlement::FailedUntil(flow::now() + flow::signed(wait))).await
 }
 
 async fn settle(gateway: &Gateway, job: &Leased, settlement: Settlement) -> Result<(), store::Error> {

@@ -2,4 +2,6 @@
 
 pub mod accounts;
 pub mod jobs;
+pub mod quotas;
 pub mod upkeep;
+pub mod wake;

@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::world::ADMIN_KEY;
@@ -53,6 +53,18 @@ impl Api {
         let (status, answer) = self.try_post(path, body, None).await.unwrap();
         assert!(status.is_success(), "{path} answered {status}: {answer}");
         answer
+    }
+
+    /// Changes something, or puts it.
+    ///
+    /// # Panics
+    /// When the answer is no success.
+    pub async fn change(&self, method: Method, path: &str, body: &Value) -> Value {
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        let response = request.bearer_auth(ADMIN_KEY).json(body).send().await.unwrap();
+        let (status, answer) = (response.status(), response.text().await.unwrap());
+        assert!(status.is_success(), "{path} answered {status}: {answer}");
+        serde_json::from_str(&answer).unwrap()
     }
 
     /// One attempt, whatever comes of it.

@@ -57,6 +57,11 @@ impl Gateway {
         Self { at, before, config: config.to_owned(), log, child: None, started: Instant::now() }
     }
 
+    /// What comes before the program on the command line from its next start on.
+    pub fn put_before(&mut self, before: Vec<String>) {
+        self.before = before;
+    }
+
     /// Starts it without waiting for anything.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "it runs already");

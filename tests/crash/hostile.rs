@@ -5,7 +5,6 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -13,8 +12,9 @@ use serde_json::Value;
 use tokio::{io::AsyncReadExt as _, io::AsyncWriteExt as _, task::JoinSet, time::timeout};
 
 use crate::{
+    corpus::vectors,
     load::{Door, Ledger, Load, offer},
-    peer::Peer,
+    peer::{Peer, stuffed},
     proof::{Journal, prove},
     world::{Setup, World, address, contact},
 };
@@ -166,28 +166,35 @@ async fn log_in(world: &World) -> Peer {
     Peer::log_in(world.gateway.at.submission, &world.tls, ("acme", &world.key)).await.unwrap()
 }
 
-/// The shared corpus, which lies beside the repository where it is present.
-fn vectors(name: &str) -> Vec<Value> {
-    let corpus = "../shared/corpora/hostile/vectors";
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(corpus).join(format!("{name}.jsonl"));
-    match std::fs::read_to_string(&path) {
-        Ok(text) => text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
-        Err(_) => {
-            println!("the corpus is not here, {name} was not tried");
-            Vec::new()
-        }
-    }
+/// What hides a second message in the first, and whether it is said before DATA: ours, and the shared corpus's where it is
+/// at hand.
+fn smuggling() -> Vec<(String, bool)> {
+    let second = "MAIL FROM:<admin@victim.example>\r\nRCPT TO:<bcc-x@gw.example>\r\nDATA\r\n\
+         From: admin@victim.example\r\nSubject: smuggled\r\n\r\nsecond\r\n.\r\nQUIT\r\n";
+    let ours = ["\n.\n", "\n.\r\n", "\r.\r", "\r\n.\n", "\r\n.\r\r\n", "\r\n\0.\r\n"].map(|end| {
+        let first = "From: joe@sender.example\r\nTo: x@ok.example\r\nSubject: first\r\n\r\nfirst";
+        (format!("{first}{end}{second}"), false)
+    });
+    let theirs = vectors("smtp_eod");
+    let theirs = theirs.iter().map(|vector| (said(vector), vector["state"] == "after RCPT"));
+    ours.into_iter().chain(theirs).collect()
 }
 
-/// The octets of a vector, each character one, with people who exist here in place of its own: what is smuggled could be
-/// filed and sent.
-fn octets(vector: &Value, first: &str, smuggled: &str) -> Vec<u8> {
-    let text = vector["bytes"].as_str().unwrap();
+/// What a vector says, an octet a character.
+fn said(vector: &Value) -> String {
+    vector["bytes"].as_str().unwrap().to_owned()
+}
+
+/// The octets, each character one, with people who exist here in place of their own: what is smuggled could be filed and
+/// sent.
+fn octets(text: &str, first: &str, smuggled: &str) -> Vec<u8> {
     let text = text
         .replace("joe@sender.example", "ann@acme.example")
         .replace("admin@victim.example", "bea@acme.example")
         .replace("x@ok.example", first)
-        .replace("bcc-x@gw.example", smuggled);
+        .replace("bcc-x@gw.example", smuggled)
+        // It may be taken, and then is not from somebody unknown.
+        .replace("Subject: early", "From: ann@acme.example\r\nSubject: early");
     text.chars().map_while(|octet| u8::try_from(u32::from(octet)).ok()).collect()
 }
 
@@ -219,11 +226,10 @@ async fn play(world: &World, octets: &[u8], early: bool, submission: bool) {
 async fn nothing_smuggled_is_stored_or_sent() {
     let (world, ledger) =
         (World::build(Setup { smtp: "errors_max = 1000", ..Setup::default() }).await, Ledger::default());
-    for vector in vectors("smtp_eod") {
-        let early = vector["state"] == "after RCPT";
-        let captured = octets(&vector, &contact(0), &world.users[1].capture_address);
+    for (text, early) in smuggling() {
+        let captured = octets(&text, &contact(0), &world.users[1].capture_address);
         play(&world, &captured, early, false).await;
-        play(&world, &octets(&vector, &contact(0), &contact(1)), early, true).await;
+        play(&world, &octets(&text, &contact(0), &contact(1)), early, true).await;
     }
     send_normally(&world, &ledger, 0).await;
     let keys: Vec<_> = ledger.accepted().into_iter().map(|accepted| accepted.key).collect();
@@ -239,7 +245,7 @@ async fn nothing_smuggled_is_stored_or_sent() {
         let normal = keys.iter().any(|key| message["id"] == key.as_str());
         assert!(normal || message["author"]["email"] == "ann@acme.example", "{message}");
     }
-    assert!(journal.count("message.held").is_empty(), "nothing was taken for somebody unknown");
+    assert_eq!(journal.events_of("message.held"), [] as [&Value; 0], "taken for somebody unknown");
     let smuggled = |mail: &mailweave::sandbox::StoredMail| {
         mail.header("subject").is_some_and(|s| s.contains("smuggled"))
     };
@@ -254,8 +260,17 @@ async fn nothing_smuggled_is_stored_or_sent() {
 async fn hostile_sessions_leave_nothing_behind() {
     let (world, ledger) = (World::build(Setup::default()).await, Ledger::default());
     let at = world.gateway.at;
-    for (number, vector) in vectors("smtp_session").iter().enumerate() {
-        let octets = octets(vector, &contact(0), &contact(1));
+    let ours = [
+        "VRFY root\r\nEXPN staff\r\nXCLIENT ADDR=127.0.0.1\r\n",
+        "GET / HTTP/1.1\r\nHost: gw.example\r\n\r\n",
+        "MAIL FROM:<>\r\nRCPT TO:<bcc-x@gw.example>\r\nDATA\r\nSubject: early\r\n\r\nx\r\n.\r\n",
+        "MAIL FROM:<joe@sender.example>\r\nRCPT TO:<x@ok.example>\r\nBDAT 9 LAST\r\nsmuggled\n",
+        "AUTH PLAIN AGFubgBzZWNyZXQ=\r\nAUTH LOGIN\r\n*\r\nSTARTTLS\r\nMAIL FROM:<joe@sender.example>\r\n",
+    ];
+    let theirs = vectors("smtp_session");
+    let all = ours.map(str::to_owned).into_iter().chain(theirs.iter().map(said));
+    for (number, text) in all.enumerate() {
+        let octets = octets(&text, &contact(0), &contact(1));
         for to in [at.mx, at.submission, at.submissions] {
             shout(to, origin(number), &octets).await;
             shout(to, origin(number), &[b"EHLO client.example\r\n", octets.as_slice()].concat()).await;
@@ -266,5 +281,24 @@ async fn hostile_sessions_leave_nothing_behind() {
         peer.rest().await;
     }
     send_normally(&world, &ledger, 0).await;
+    prove(&world, &ledger).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_answer_nobody_read_is_taken_once_when_it_comes_again() {
+    let (world, ledger) = (World::build(Setup::default()).await, Ledger::default());
+    let offered = offer(&world.users, (Door::Capture, 8), 0);
+    let to = [offered.user.capture_address.clone()];
+    for _ in 0..5 {
+        let stream = Peer::dial(world.gateway.at.mx, origin(0)).await.unwrap();
+        // Closing resets the connection, whatever is still under way.
+        stream.set_zero_linger().unwrap();
+        let mut peer = Peer::greet(stream).await.unwrap();
+        assert_eq!(peer.begin(&offered.user.email, &to).await.unwrap().code, 354);
+        peer.write(&[stuffed(&offered.raw).as_slice(), b".\r\n"].concat()).await.unwrap();
+    }
+    let mut peer = Peer::connect(world.gateway.at.mx).await.unwrap();
+    let reply = peer.transaction(&offered.user.email, &to, &offered.raw).await.unwrap();
+    ledger.note(&offered, &reply.key());
     prove(&world, &ledger).await;
 }

@@ -4,14 +4,18 @@
 //! Not here: what a power cut does to the disk; SQLite runs with `synchronous=FULL` for that.
 
 use std::{
+    fs,
+    path::Path,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
+use tempfile::TempDir;
+
 use crate::{
     load::Load,
     proof::prove,
-    support::postgres::Postgres,
+    support::{PATIENCE, postgres::Postgres},
     world::{Setup, World},
 };
 
@@ -20,15 +24,16 @@ const LIFE_MAX: Duration = Duration::from_millis(1400);
 /// Every so many starts it is killed before it is up.
 const STILLBORN_EVERY: u32 = 8;
 const START_MAX: Duration = Duration::from_millis(60);
-/// First starts, which make the key and the tables, are cut short at so many moments of this time.
-const FIRST_STARTS: u32 = 12;
-const FIRST_START_MAX: Duration = Duration::from_millis(180);
+/// First starts, which make the key and the tables, are cut short with so many parts of that written.
+const FIRST_STARTS: u64 = 12;
+/// Between two looks at what is written: much shorter than the writing.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Numbers that are the same each time (xorshift64*).
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    fn below(&mut self, limit: Duration) -> Duration {
+    pub fn below(&mut self, limit: Duration) -> Duration {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -43,7 +48,7 @@ async fn survive(setup: Setup, kills: u32) {
     let load = Load::begin(&world);
     let mut starts = Vec::new();
     for number in 0..kills {
-        // The moment of the kill is what is tried here: nothing else is waited for.
+        // The moment of the kill is left to chance on purpose, so that it may be any: these sleeps wait for nothing.
         if number % STILLBORN_EVERY == 3 {
             tokio::time::sleep(chance.below(START_MAX)).await;
         } else {
@@ -86,12 +91,46 @@ async fn on_postgres_too() {
     survive(Setup { store_url: Some(database.url()), lease, ..Setup::default() }, 20).await;
 }
 
+/// Nothing started yet, and the directory its data are to lie in.
+async fn fresh() -> (TempDir, World) {
+    let directory = tempfile::tempdir().unwrap();
+    let setup = Setup { data_dir: Some(directory.path().join("data")), ..Setup::default() };
+    let world = World::empty(setup).await;
+    (directory, world)
+}
+
+/// Octets in all files below a directory.
+fn written(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(of) if of.is_dir() => written(&entry.path()),
+        // A file that is gone by now.
+        found => found.map_or(0, |of| of.len()),
+    };
+    entries.map(size).sum()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_start_may_be_cut_short_at_any_moment() {
-    for step in 0..FIRST_STARTS {
-        let mut world = World::empty(Setup::default()).await;
+    let whole = {
+        let (directory, mut world) = fresh().await;
         world.gateway.start();
-        tokio::time::sleep(FIRST_START_MAX * step / FIRST_STARTS).await;
+        world.gateway.ready().await;
+        written(directory.path())
+    };
+    for step in 0..FIRST_STARTS {
+        let (directory, mut world) = fresh().await;
+        world.gateway.start();
+        let since = Instant::now();
+        // Told by what is written and not by time, of which a busy machine takes more.
+        while written(directory.path()) < whole * step / FIRST_STARTS {
+            assert!(
+                since.elapsed() < PATIENCE,
+                "the first start writes nothing\n{}",
+                world.gateway.log_tail()
+            );
+            tokio::time::sleep(PAUSE).await;
+        }
         world.gateway.kill();
         world.gateway.start();
         world.gateway.ready().await;

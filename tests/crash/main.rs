@@ -9,15 +9,19 @@
     reason = "a test may panic; that is how it fails"
 )]
 
+#[path = "../corpus/mod.rs"]
+mod corpus;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod api;
 mod disk;
+mod erase;
 mod gateway;
 mod hostile;
 mod kill;
 mod load;
+mod midnight;
 mod peer;
 mod proof;
 mod start;

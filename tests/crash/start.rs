@@ -68,6 +68,7 @@ fn a_wrong_option_is_named_with_its_line_and_the_way_out() {
     check(b"[store]\nurl = \"mysql://x\"\n", &[], &["store.url: is no database we know; write sqlite://"]);
     check(b"[http]\nlisten = \"nowhere\"\n", &[], &["http.listen: wants"]);
     check(b"", &[("MAILWEAVE__SMTP__RECIPIENTS_MAX", "x")], &["MAILWEAVE__SMTP__RECIPIENTS_MAX", "wants"]);
+    check(b"", &[("MAILWEAVE_LOG", "info,mailweave=loudly")], &["MAILWEAVE_LOG is no log filter"]);
     check(b"", &[("MAILWEAVE_ADMIN_KEY", "short")], &["http.admin_key: is shorter", "openssl rand -hex 32"]);
     check(
         b"[node]\nroles = []\n[dns]\ntimeout = \"0s\"\n",

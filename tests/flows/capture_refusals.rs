@@ -50,6 +50,7 @@ both! {
         let decisions = world.crm.list(&format!("/decisions?rfc822_message_id={}", letter.id));
         let [decision] = &decisions[..] else { panic!("one decision: {decisions:?}") };
         assert_eq!((text(decision, "verdict"), text(decision, "rule")), ("held", "capture_sender_unknown"));
+        assert_eq!(text(&held["data"], "decision_id"), text(decision, "id"));
         assert_eq!(world.crm.list(&format!("/decisions?address={}", mallory.address)).len(), 1);
         for path in ["/contacts", "/conversations"] {
             assert_eq!(world.crm.list(path), Vec::<serde_json::Value>::new(), "{path}");

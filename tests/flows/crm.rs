@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use crate::support::{PATIENCE, wait_for};
 
 /// A caller with a key, for one workspace.
+#[derive(Clone)]
 pub struct Crm {
     client: reqwest::Client,
     base: String,
@@ -35,6 +36,18 @@ impl Crm {
             key: key.to_owned(),
             slug: slug.to_owned(),
             runtime,
+        }
+    }
+
+    /// The same workspace with another key.
+    pub fn with_key(&self, key: &str) -> Self {
+        let Self { client, base, slug, runtime, .. } = self;
+        Self {
+            client: client.clone(),
+            base: base.clone(),
+            key: key.to_owned(),
+            slug: slug.clone(),
+            runtime: runtime.clone(),
         }
     }
 
@@ -65,6 +78,15 @@ impl Crm {
 
     fn url(&self, path: &str) -> String {
         format!("{}/workspaces/{}{path}", self.base, self.slug)
+    }
+
+    /// What the command line is told of where to ask.
+    pub fn command_line(&self) -> mailweave::cli::Client {
+        mailweave::cli::Client {
+            workspace: Some(self.slug.clone()),
+            url: self.base.trim_end_matches("/v1").parse().unwrap(),
+            api_key: Some(self.key.clone().into()),
+        }
     }
 
     /// The answer to a GET, whatever it is.
@@ -110,9 +132,32 @@ impl Crm {
     }
 
     #[track_caller]
+    pub fn patch(&self, path: &str, body: &Value) -> Value {
+        let answer = self.call(Method::PATCH, self.url(path), Some((body, None)));
+        assert!((200..300).contains(&answer.status), "{path}: {answer:?}");
+        answer.body
+    }
+
+    #[track_caller]
     pub fn delete(&self, path: &str) {
         let answer = self.call(Method::DELETE, self.url(path), None);
         assert_eq!(answer.status, 204, "{path}: {answer:?}");
+    }
+
+    /// A key with these scopes, of one user if so said: its id and its secret.
+    #[track_caller]
+    pub fn key(&self, scopes: &[&str], user: Option<&str>) -> (String, String) {
+        let key = self.post("/keys", &json!({ "name": "CRM", "scopes": scopes, "user_id": user }));
+        (text(&key, "id").to_owned(), text(&key, "secret").to_owned())
+    }
+
+    /// The same CRM with a key of this user's, which reads.
+    #[must_use]
+    pub fn as_user(&self, user: &str) -> Self {
+        let (_, key) = self.key(&["read"], Some(user));
+        let mut crm = self.clone();
+        crm.key = key;
+        crm
     }
 
     /// Every item of a list, page by page.

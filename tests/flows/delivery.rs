@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use mailweave::sandbox::{Act, Behaviour};
+use mailweave::sandbox::{Act, Behaviour, Service, Trigger};
 use serde_json::Value;
 
 use crate::{
@@ -12,13 +12,13 @@ use crate::{
     crm::text,
     letter::Letter,
     sandboxed::Sandboxed,
-    support::{PATIENCE, Person, wait_for},
+    support::{PATIENCE, Person, store::Engine, wait_for},
     world::{World, accepted_id, assert_free_of},
 };
 
 /// A recipient's part of a message's delivery.
 #[track_caller]
-fn recipient<'a>(message: &'a Value, address: &str) -> &'a Value {
+pub fn recipient<'a>(message: &'a Value, address: &str) -> &'a Value {
     let recipients = message["delivery"]["recipients"].as_array().expect("it has recipients");
     recipients.iter().find(|one| one["address"] == address).expect("he is one of them")
 }
@@ -30,6 +30,30 @@ fn told(world: &Sandboxed, message: &str) -> Vec<String> {
 }
 
 both! {
+    fn whom_a_server_has_no_room_for_is_in_another_transaction_at_once(engine) {
+        let world = Sandboxed::start(engine, Behaviour::gmail());
+        let (ann, bob, cora) = (world.user("ann", "Ann Lee"), world.prospect("bob"), world.prospect("cora"));
+        world.connect(&ann);
+        let full = Trigger::next(Service::Submission, "RCPT").containing(&bob.address);
+        world.provider().arm(full, Act::Answer("452 4.5.3 Too many recipients".to_owned()));
+        let message = world.post_message(&ann, &[&bob.address, &cora.address], "Hello");
+        let shown = world.crm.await_delivery(&message, "sent");
+        let id = text(&shown, "rfc822_message_id");
+        for person in [&bob, &cora] {
+            assert_eq!(text(recipient(&shown, &person.address), "state"), "sent");
+            assert_eq!(world.mails(person, "INBOX", id).len(), 1);
+        }
+        assert_eq!(world.crm.events_of("message.deferred"), Vec::<Value>::new());
+
+        // Nobody was beside him: it is his own trouble, and is told.
+        let full = Trigger::always(Service::Submission, "RCPT").containing(&bob.address);
+        world.provider().arm(full, Act::Answer("452 4.2.2 Mailbox full".to_owned()));
+        let message = world.post_message(&ann, &[&bob.address, &cora.address], "Hello");
+        let shown = world.crm.await_delivery(&message, "deferred");
+        assert_eq!(text(recipient(&shown, &cora.address), "state"), "sent");
+        assert_eq!(recipient(&shown, &bob.address)["code"], 452);
+    }
+
     fn recipients_that_are_refused_are_told_apart_and_reported_as_the_crm_asked(engine) {
         let world = World::start(engine);
         let (ann, bob) = (world.user(1, "Ann Lee"), world.customer(1));
@@ -218,14 +242,10 @@ both! {
 /// again under its id.
 #[test]
 fn a_smarthost_that_loses_the_answer_is_asked_again_under_the_same_id() {
-    let world = Sandboxed::start(crate::gateway::Engine::Sqlite, Behaviour::default());
+    let world = Sandboxed::start(Engine::Sqlite, Behaviour::default());
     let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
     world.set_smarthost(&ann.person);
-    let key = world.crm.post("/keys", &serde_json::json!({ "name": "CRM", "scopes": ["smtp"] }));
-    let mut client = crate::support::clients::SmtpClient::connect(world.gateway.submission());
-    client.starttls(&world.authority);
-    let login = Person { address: "acme".to_owned(), password: text(&key, "secret").to_owned() };
-    assert_eq!(client.auth_plain(&login).code, 235);
+    let mut client = world.workspace_client();
     world.arm("DOT", Act::Drop);
     let letter = Letter::new(&ann.person.address, &[&bob.address]).field("X-Mailweave-Class", "bulk");
     let taken = client.send(&ann.person.address, &[&bob.address], &letter.raw()).unwrap();

@@ -1,6 +1,6 @@
 //! Once a conversation is known, answers follow by themselves, from whatever client they are written.
 //!
-//! Not here: how an account is read (`tests/sync.rs`).
+//! Not here: how an account is read (`tests/sync`).
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ struct Thread {
 }
 
 impl Thread {
-    fn start(engine: crate::gateway::Engine) -> Self {
+    fn start(engine: crate::support::store::Engine) -> Self {
         // Polls are rare: what is prompt came by the provider's announcement.
         let world = World::with(engine, |config| config.sync.poll = Duration::from_secs(5));
         let (ann, bob) = (world.user(1, "Ann Lee"), world.customer(1));

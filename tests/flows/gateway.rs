@@ -2,22 +2,29 @@
 //!
 //! Not here: what it is told over the API (`crm`).
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use mailweave::{
-    app::Running,
+    app::{Running, audit},
     config::{Config, DomainName},
-    net,
-    store::MasterKey,
+    net, telemetry,
 };
-use sqlx::{Connection as _, Row as _, SqliteConnection};
+use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::{Connection as _, PgConnection, Row as _, SqliteConnection};
 use tokio::runtime::Runtime;
 
 use crate::{
     crm::Crm,
     support::{
         PATIENCE,
+        clients::SmtpClient,
         postgres::{Database, Postgres},
+        store::Engine,
         tls::Authority,
         wait_for,
     },
@@ -28,13 +35,6 @@ pub const REPLY: &str = "reply.example.test";
 pub const HOSTNAME: &str = "gateway.example.test";
 const ADMIN_KEY: &str = "the-administrators-key-of-these-tests";
 
-/// Which store it works on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    Sqlite,
-    Postgres,
-}
-
 pub struct Gateway {
     running: Option<Running>,
     /// Runs the gateway, and whatever else of a test is asynchronous.
@@ -42,6 +42,18 @@ pub struct Gateway {
     config: Config,
     database: Option<Database<'static>>,
     directory: tempfile::TempDir,
+}
+
+/// Where metrics go once a test records them: there is one recorder in a process.
+static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Has this process record metrics.
+pub fn record_metrics() {
+    METRICS.get_or_init(|| telemetry::init_metrics().unwrap());
+}
+
+fn metrics() -> String {
+    METRICS.get().map(telemetry::render).unwrap_or_default()
 }
 
 impl Gateway {
@@ -52,13 +64,10 @@ impl Gateway {
         drop(tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init());
         net::install_provider();
         let directory = tempfile::Builder::new().prefix("mw-gateway-").tempdir().unwrap();
-        let database = (engine == Engine::Postgres).then(|| Postgres::shared().database());
+        let database = engine.database();
         let mut config = config(&directory.path().join("data"), authority, directory.path());
         if let Some(database) = &database {
-            let key = directory.path().join("master.key");
-            MasterKey::create(&key).unwrap();
-            config.secrets.master_key_file = Some(key);
-            config.store.url = Some(database.url().into());
+            database.keep_data_of(&mut config, directory.path());
         }
         adjust(&mut config);
         let runtime =
@@ -69,7 +78,7 @@ impl Gateway {
     }
 
     fn resume(&mut self) {
-        let started = Running::start(&self.config, Arc::new(String::new));
+        let started = Running::start(&self.config, Arc::new(metrics));
         self.running = Some(self.runtime.block_on(started).unwrap());
     }
 
@@ -79,6 +88,13 @@ impl Gateway {
             let stopped = async { tokio::time::timeout(PATIENCE, running.stop()).await };
             self.runtime.block_on(stopped).expect("the gateway stops in time");
         }
+    }
+
+    /// Stops, and starts with another configuration. Ports change.
+    pub fn restart(&mut self, adjust: impl FnOnce(&mut Config)) {
+        self.stop();
+        adjust(&mut self.config);
+        self.resume();
     }
 
     fn running(&self) -> &Running {
@@ -92,6 +108,13 @@ impl Gateway {
     /// STARTTLS.
     pub fn submission(&self) -> SocketAddr {
         self.running().addresses.submission[0]
+    }
+
+    /// A client of that listener, TLS on, not logged in.
+    pub fn submission_client(&self, authority: &Authority) -> SmtpClient {
+        let mut client = SmtpClient::connect(self.submission());
+        client.starttls(authority);
+        client
     }
 
     /// TLS from the first octet.
@@ -133,16 +156,111 @@ impl Gateway {
         self.running().gateway.queue.nudge();
     }
 
-    fn execute(&self, statement: &'static str) {
+    /// What `/metrics` shows, as text.
+    pub fn metrics(&self) -> String {
+        let http = self.running().addresses.http.expect("the API listens");
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        self.runtime.block_on(async {
+            client.get(format!("http://{http}/metrics")).send().await.unwrap().text().await.unwrap()
+        })
+    }
+
+    /// What an audit of the store finds wrong.
+    pub fn audit(&self) -> Vec<String> {
+        let gateway = &self.running().gateway;
+        let report = self.runtime.block_on(audit::audit(&gateway.store, &gateway.settings.ours)).unwrap();
+        report.lines.into_iter().flat_map(|line| line.found).collect()
+    }
+
+    /// The tables of PostgreSQL that hold a word, be it in bytes.
+    pub fn tables_holding(&self, word: &str) -> Vec<String> {
+        let Some(database) = &self.database else { return Vec::new() };
+        let hex: String = word.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let tables = database.run("select tablename from pg_tables where schemaname = current_schema()");
+        assert!(tables.lines().count() > 20, "{tables}");
+        let holds = |table: &&str| {
+            let found = format!(
+                "select count(*) from {table} t where t::text ilike '%{word}%' or t::text like '%{hex}%'"
+            );
+            database.run(&found).trim() != "0"
+        };
+        tables.lines().filter(holds).map(str::to_owned).collect()
+    }
+
+    /// Does to the database what no caller can, as a failing disk or a crash at the wrong moment would.
+    pub fn execute(&self, statement: &'static str) {
+        self.do_to_database(statement);
+    }
+
+    /// The same with a number at the statement's end.
+    pub fn execute_with(&self, statement: &'static str, number: i64) {
+        self.do_to_database(&format!("{statement}{number}"));
+    }
+
+    fn do_to_database(&self, statement: &str) {
         match &self.database {
             Some(database) => drop(database.run(statement)),
             None => self.runtime.block_on(async {
+                let statement = sqlx::AssertSqlSafe(statement);
                 sqlx::query(statement).execute(&mut self.sqlite().await).await.unwrap();
             }),
         }
     }
 
-    fn count(&self, statement: &str) -> i64 {
+    /// Every row of every table, as text, without what every moment of following an account changes.
+    pub fn dump(&self) -> Vec<String> {
+        const MOMENTARY: [&str; 4] = ["last_checked_at", "lease_owner", "lease_until", "checked_at"];
+        let quoted =
+            |names: &[&str]| names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+        let Some(database) = &self.database else {
+            return self.runtime.block_on(async {
+                let mut connection = self.sqlite().await;
+                let columns = format!(
+                    "select t.name, group_concat('quote(' || c.name || ')', '||'',''||') from sqlite_master t, \
+                     pragma_table_info(t.name) c where t.type = 'table' and c.name not in ({}) group by t.name",
+                    quoted(&MOMENTARY)
+                );
+                let mut lines = Vec::new();
+                for table in sqlx::query(sqlx::AssertSqlSafe(columns)).fetch_all(&mut connection).await.unwrap() {
+                    let (name, values): (String, String) = (table.get(0), table.get(1));
+                    let rows = sqlx::AssertSqlSafe(format!("select {values} from {name} order by 1"));
+                    let rows = sqlx::query(rows).fetch_all(&mut connection).await.unwrap();
+                    lines.extend(rows.iter().map(|row| format!("{name}: {}", row.get::<String, _>(0))));
+                }
+                lines
+            });
+        };
+        let tables = database.run("select tablename from pg_tables where schemaname = current_schema()");
+        let rows = tables.lines().map(|table| {
+            let without = MOMENTARY.map(|name| format!("- '{name}'")).join(" ");
+            let rows =
+                database.run(&format!("select (to_jsonb(t) {without})::text from {table} t order by 1"));
+            format!("{table}: {rows}")
+        });
+        rows.collect()
+    }
+
+    /// Where the gateway keeps what it does not keep in a database.
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.config.node.data_dir
+    }
+
+    /// A connection of a test's own to the database, where that is PostgreSQL.
+    pub fn connection(&self) -> PgConnection {
+        let url = self.database.as_ref().expect("a database with connections").url();
+        self.runtime.block_on(PgConnection::connect(&url)).unwrap()
+    }
+
+    /// Runs a statement on it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn try_on(&self, connection: &mut PgConnection, statement: &'static str) -> Result<(), sqlx::Error> {
+        self.runtime.block_on(sqlx::query(statement).execute(connection)).map(drop)
+    }
+
+    /// What a statement counts.
+    pub fn count(&self, statement: &str) -> i64 {
         match &self.database {
             Some(database) => database.run(statement).parse().unwrap(),
             None => self.runtime.block_on(async {
@@ -193,7 +311,7 @@ fn config(data_dir: &std::path::Path, authority: &Authority, directory: &std::pa
     config.node.data_dir = data_dir.to_owned();
     config.domains.capture = DomainName::parse(CAPTURE);
     config.domains.reply = DomainName::parse(REPLY);
-    config.smtp.hostname = Some(HOSTNAME.to_owned());
+    config.smtp.hostname = DomainName::parse(HOSTNAME);
     config.smtp.mx.listen = vec![loopback];
     config.smtp.submission.listen = vec![loopback];
     config.smtp.submissions.listen = vec![loopback];

@@ -26,14 +26,13 @@ impl Letter {
     pub fn new(from: &str, to: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
         Self {
             id: format!("mail-{number}@clients.example.test"),
             from: from.to_owned(),
             to: to.iter().map(|to| (*to).to_owned()).collect(),
             cc: Vec::new(),
             subject: format!("About number {number}"),
-            date: jiff::fmt::rfc2822::to_string(&now).unwrap(),
+            date: written(jiff::Timestamp::now()),
             more: Vec::new(),
             text: format!("This is what number {number} says.\n"),
         }
@@ -63,6 +62,20 @@ impl Letter {
         self
     }
 
+    #[must_use]
+    pub fn dated(mut self, at: jiff::Timestamp) -> Self {
+        self.date = written(at);
+        self
+    }
+
+    /// Has it written this many days ago.
+    #[must_use]
+    pub fn days_ago(mut self, days: i64) -> Self {
+        let then = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * days);
+        self.date = jiff::fmt::rfc2822::to_string(&then.to_zoned(jiff::tz::TimeZone::UTC)).unwrap();
+        self
+    }
+
     /// Adds a header field.
     #[must_use]
     pub fn field(mut self, name: &str, value: &str) -> Self {
@@ -89,4 +102,8 @@ impl Letter {
         write!(raw, "\n{}", self.text).unwrap();
         raw
     }
+}
+
+fn written(at: jiff::Timestamp) -> String {
+    jiff::fmt::rfc2822::to_string(&at.to_zoned(jiff::tz::TimeZone::UTC)).unwrap()
 }

@@ -17,16 +17,44 @@ mod world;
 
 mod capture;
 mod capture_refusals;
+mod completeness;
+mod copies;
+mod copies_lost;
+mod counts;
 mod delivery;
+mod doubt;
+mod erase;
+mod events;
 mod follow;
+mod handed_in_again;
 mod isolation;
+mod life;
+mod limits;
+mod limits_fail;
+mod limits_presets;
+mod metrics;
+mod people;
+mod poison;
+mod policies;
+mod preset_accounts;
+mod preset_mail;
 mod privacy;
 mod recognise;
 mod relay;
+mod relay_people;
+mod renamed;
+mod repairs;
+mod returned;
+mod shared;
+mod simulate;
+mod subjects;
 mod submission;
 mod submission_refusals;
 mod threads;
+mod visible;
+mod way_out;
 mod webhooks;
+mod why;
 
 /// Runs a test on both engines: `both! { fn name(engine) { … } }`.
 macro_rules! both {
@@ -36,16 +64,16 @@ macro_rules! both {
             #[allow(unused_imports, reason = "not every test needs all that its file imports")]
             use super::*;
 
-            fn run($engine: crate::gateway::Engine) $body
+            fn run($engine: crate::support::store::Engine) $body
 
             #[test]
             fn sqlite() {
-                run(crate::gateway::Engine::Sqlite);
+                run(crate::support::store::Engine::Sqlite);
             }
 
             #[test]
             fn postgres() {
-                run(crate::gateway::Engine::Postgres);
+                run(crate::support::store::Engine::Postgres);
             }
         }
     )*};

@@ -8,6 +8,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use mailweave::core::policy::Preset;
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// Every file below a directory.
-fn files(place: &Path) -> Vec<PathBuf> {
+pub fn files(place: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut places = vec![place.to_owned()];
     while let Some(place) = places.pop() {
@@ -48,7 +49,7 @@ fn forms(word: &str) -> Vec<Vec<u8>> {
 }
 
 /// The files that hold one of these words in one of its forms.
-fn holding(places: &[PathBuf], words: &[&str]) -> Vec<(PathBuf, String)> {
+pub fn holding(places: &[PathBuf], words: &[&str]) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for file in places.iter().flat_map(|place| files(place)) {
         let bytes = fs::read(&file).unwrap_or_default();
@@ -115,5 +116,44 @@ both! {
         assert!(!world.crm.everything().contains(&private));
         let shown = world.crm.messages();
         assert!(text(&shown[0], "text").contains(&in_the_text), "{shown:?}");
+    }
+
+    fn no_preset_lets_what_it_leaves_out_reach_the_disk(engine) {
+        let private = format!("Geheimnis{}", uuid::Uuid::new_v4().simple());
+        let world = World::start(engine);
+        let (ann, bob) = (world.user(1, "Ann Lee"), world.customer(1));
+        world.crm.post("/contacts", &json!({ "email": bob.address }));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        let friend = format!("{private}@friends.example.test");
+        let secret = |from: &str, number: usize| {
+            Letter::new(from, &[&ann.person.address])
+                .id(&format!("{private}.{number}@clients.example.test"))
+                .subject(&format!("{private} in the subject"))
+                .text(&format!("{private} in the text\n"))
+        };
+        let mut number = 0;
+        let mut is_left_out = |policy: &Value, from: &str| {
+            number += 1;
+            let letter = secret(from, number);
+            world.crm.put("/policy", policy);
+            world.dovecot.deliver(&friend, &ann.person, &letter.raw()).unwrap();
+            world.crm.post(&format!("/accounts/{account}/sync"), &json!({}));
+            let path = format!("/decisions?rfc822_message_id={}", letter.id);
+            wait_for(&path, PATIENCE, || world.crm.list(&path).len() == 1);
+            assert_eq!(text(&world.crm.list(&path)[0], "verdict"), "skipped", "{policy} {from}");
+        };
+        for preset in Preset::all() {
+            is_left_out(&json!({ "preset": preset.name }), &friend);
+        }
+        // Mail of a contact, where that begins nothing, or where he is assigned to nobody.
+        for preset in ["kaname-outlook", "kaname-gmail", "highlevel-outlook-labs-off"] {
+            is_left_out(&json!({ "preset": preset }), &bob.address);
+        }
+        is_left_out(&json!({ "overrides": { "create_on": "exchange", "internal_rule": "none" } }), &friend);
+        world.gateway.settle();
+        assert_eq!(holding(&world.gateway.places(), &[&private]), []);
+        assert!(!world.crm.everything().contains(&private));
+        assert_eq!(world.crm.messages().len(), 0);
     }
 }

@@ -53,7 +53,7 @@ struct Company {
 }
 
 impl Company {
-    fn start(engine: crate::gateway::Engine) -> Self {
+    fn start(engine: crate::support::store::Engine) -> Self {
         let world = World::start(engine);
         let (ann, ben) = (world.user(1, "Ann Lee"), world.user(2, "Ben Low"));
         for user in [&ann, &ben] {
@@ -158,5 +158,74 @@ both! {
         types.retain(|kind| kind.starts_with("message."));
         assert_eq!(types, ["message.sent"]);
         assert_eq!(world.crm.messages().len(), 1);
+    }
+
+    fn the_capture_of_mail_that_was_seen_before_makes_its_contacts_once(engine) {
+        let company = Company::start(engine);
+        let (world, ann) = (&company.world, &company.ann);
+        let bob = world.crm.post("/contacts", &serde_json::json!({ "email": "bob@elsewhere.example.test" }));
+        let to = ["bob@elsewhere.example.test", "carl@elsewhere.example.test"];
+        let letter = Letter::new(&ann.person.address, &to);
+        world.dovecot.login(&ann.person).append("Sent", "\\Seen", &letter.raw());
+        let sent = world.crm.await_mail("message.sent", &letter.id);
+        let id = text(&sent["data"], "message_id");
+        let capture = |from: &str| {
+            let mut client = SmtpClient::connect(world.gateway.mx());
+            client.send(from, &[&ann.capture_address], &letter.raw()).unwrap();
+        };
+        capture(&ann.person.address);
+        let created = world.crm.await_event("contact.created", |data| text(data, "email") == to[1]);
+        assert_eq!(created["data"]["message_id"], id);
+        world.crm.await_event("contact.matched", |data| data["contact_id"] == bob["id"]);
+        // In another envelope it is another transaction.
+        capture("ann@elsewhere.example.test");
+        wait_for("three sightings", PATIENCE, || company.sightings(id).len() == 3);
+        world.gateway.settle();
+        // Bob was announced too when the CRM added him, by no message.
+        let by_this_mail = |kind: &str| {
+            let events = world.crm.events_of(kind);
+            events.iter().filter(|event| event["data"]["message_id"] == id).count()
+        };
+        assert_eq!((by_this_mail("contact.created"), by_this_mail("contact.matched")), (1, 1));
+        let decisions = world.crm.list(&format!("/decisions?rfc822_message_id={}", letter.id));
+        let captured = decisions.iter().filter(|decision| decision["rule"] == "captured").count();
+        assert_eq!(captured, 2, "{decisions:?}");
+        let carl = text(&created["data"], "contact_id");
+        assert_eq!(world.crm.list(&format!("/contacts/{carl}/timeline")).len(), 1);
+        assert_eq!(world.crm.messages().len(), 1);
+    }
+
+    fn a_copy_without_a_message_id_is_recognised_in_every_order(engine) {
+        let company = Company::start(engine);
+        let (world, ann) = (&company.world, &company.ann);
+        let bob = world.customer(1);
+        world.crm.post("/contacts", &serde_json::json!({ "email": bob.address }));
+        // The client leaves the id to its server, which has it in none of the copies that the client files.
+        let letters = [1, 2].map(|_| Letter::new(&ann.person.address, &[&bob.address]));
+        let without_id = |letter: &Letter| letter.raw().replace(&format!("Message-ID: <{}>\n", letter.id), "");
+        let file = |letter: &Letter| {
+            drop(world.dovecot.login(&ann.person).append("Sent", "\\Seen", &without_id(letter)));
+        };
+        let capture = |letter: &Letter| {
+            let mut client = SmtpClient::connect(world.gateway.mx());
+            accepted_id(&client.send(&ann.person.address, &[&ann.capture_address], &letter.raw()).unwrap())
+        };
+        let captured = capture(&letters[0]);
+        world.crm.await_mail("message.captured", &letters[0].id);
+        file(&letters[0]);
+        wait_for("the copy in Sent", PATIENCE, || company.sightings(&captured).len() == 2);
+
+        file(&letters[1]);
+        let sent = world.crm.await_event("message.sent", |_| true);
+        capture(&letters[1]);
+        let id = text(&sent["data"], "message_id");
+        wait_for("the captured copy", PATIENCE, || company.sightings(id).len() == 2);
+        // What answers it names the id that its server gave it.
+        let answer = Letter::new(&bob.address, &[&ann.person.address]).answering(&letters[1].id);
+        world.dovecot.deliver(&bob.address, &ann.person, &answer.raw()).unwrap();
+        let received = world.crm.await_mail("message.received", &answer.id);
+        assert_eq!(received["data"]["conversation_id"], sent["data"]["conversation_id"]);
+        world.gateway.settle();
+        assert_eq!(world.crm.messages().len(), 3);
     }
 }

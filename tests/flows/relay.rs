@@ -9,34 +9,41 @@ use crate::{
     crm::text,
     gateway::REPLY,
     letter::Letter,
-    support::{Person, clients::SmtpClient},
+    support::{PATIENCE, Person, clients::SmtpClient, wait_for},
     world::{User, World, assert_free_of},
 };
 
 /// Ann without an account, Bob as a contact, and a first mail of hers from the CRM.
-struct Conversation {
-    world: World,
-    ann: User,
-    bob: Person,
-    id: String,
+pub struct Conversation {
+    pub world: World,
+    pub ann: User,
+    pub bob: Person,
+    pub id: String,
     /// Where Bob's answers go.
-    towards_ann: String,
+    pub towards_ann: String,
     /// The Message-ID of the first mail.
-    first: String,
+    pub first: String,
 }
 
 impl Conversation {
-    fn start(engine: crate::gateway::Engine) -> Self {
+    pub fn start(engine: crate::support::store::Engine) -> Self {
+        Self::with(engine, |_| json!({}))
+    }
+
+    /// The same with what else the first mail says.
+    pub fn with(engine: crate::support::store::Engine, more: impl FnOnce(&World) -> Value) -> Self {
         let world = World::start(engine);
         let (ann, bob) = (world.user(1, "Ann Lee"), world.customer(1));
         world.set_smarthost();
         world.crm.post("/contacts", &json!({ "email": bob.address, "name": "Bob Ray" }));
-        let body = json!({
+        let mut body = json!({
             "from_user_id": ann.id,
             "to": [{ "email": bob.address, "name": "Bob Ray" }],
             "subject": "Ten desks",
             "text": "Here is our offer.",
         });
+        let more = more(&world);
+        body.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
         let sent = world.crm.post("/messages", &body);
         let shown = world.crm.await_delivery(text(&sent, "id"), "sent");
         let first = text(&shown, "rfc822_message_id").to_owned();
@@ -49,21 +56,21 @@ impl Conversation {
     }
 
     /// Bob answers with his own client, and what he wrote is filed.
-    fn bob_answers(&self, letter: &Letter) -> Value {
+    pub fn bob_answers(&self, letter: &Letter) -> Value {
         self.world.client_sends(&self.bob, &[&self.towards_ann], letter);
         let received = self.world.crm.await_mail("message.received", &letter.id);
         assert_eq!(text(&received["data"], "conversation_id"), self.id);
         received
     }
 
-    fn messages(&self) -> Vec<Value> {
+    pub fn messages(&self) -> Vec<Value> {
         self.world.crm.list(&format!("/conversations/{}/messages", self.id))
     }
 }
 
 /// The reply address a mail comes from, under this name.
 #[track_caller]
-fn sender(mail: &str, name: &str) -> String {
+pub fn sender(mail: &str, name: &str) -> String {
     let from = mail.split("\r\nFrom:").nth(1).expect("From").split("\r\n").next().expect("a line");
     assert!(from.contains(name), "{from}");
     let address = from.split('<').nth(1).and_then(|rest| rest.split('>').next()).expect("an address");
@@ -72,11 +79,31 @@ fn sender(mail: &str, name: &str) -> String {
 }
 
 both! {
+    fn what_a_user_writes_by_hand_to_a_reply_address_is_counted(engine) {
+        let conversation = Conversation::start(engine);
+        let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
+        let answer = Letter::new(&format!("Bob Ray <{}>", bob.address), &[towards_ann]).answering(first);
+        conversation.bob_answers(&answer);
+        let towards_bob = sender(&world.await_mail(&ann.person, "INBOX", &answer.id), "Bob Ray");
+        let account = world.connect(ann);
+        world.crm.await_account(&account);
+        let used = || world.crm.get(&format!("/users/{}/usage", ann.id))["sent_per_day"]["used"].as_u64();
+        let before = used().unwrap();
+        let reply = Letter::new(&ann.person.address, &[&towards_bob]).answering(&answer.id);
+        world.client_sends(&ann.person, &[&towards_bob], &reply);
+        world.crm.await_mail("message.sent", &reply.id);
+        assert_eq!(used(), Some(before));
+        world.dovecot.login(&ann.person).append("Sent", "\\Seen", &reply.raw());
+        wait_for("her answer to be counted", PATIENCE, || used() == Some(before + 1));
+    }
+
     fn answers_pass_both_ways_and_neither_side_learns_the_others_address(engine) {
         let conversation = Conversation::start(engine);
         let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
         let answer = Letter::new(&format!("Bob Ray <{}>", bob.address), &[towards_ann])
             .field("Reply-To", &bob.address)
+            .field("X-Authenticated-Sender", &format!("host.example: {}", bob.address))
+            .field("Resent-From", &bob.address)
             .subject("Re: Ten desks")
             .answering(first)
             .text("In oak, please.\n");
@@ -91,6 +118,7 @@ both! {
         assert_free_of(&mail, &[&bob.address, towards_ann]);
 
         let reply = Letter::new(&format!("Ann Lee <{}>", ann.person.address), &[&towards_bob])
+            .field("X-Sender", &ann.person.address)
             .subject("Re: Ten desks")
             .answering(&answer.id)
             .text("Oak it is.\n");
@@ -103,6 +131,13 @@ both! {
         assert_free_of(&mail, &[&ann.person.address, &towards_bob]);
 
         world.gateway.settle();
+        // Bob's answer was received, Ann's was sent, each once.
+        for (id, kind) in [(&answer.id, "message.received"), (&reply.id, "message.sent")] {
+            let about = |event: &&Value| event["data"]["rfc822_message_id"] == id.as_str();
+            let events = world.crm.events();
+            let told: Vec<_> = events.iter().filter(about).map(|event| text(event, "type")).collect();
+            assert_eq!(told, [kind]);
+        }
         let messages = conversation.messages();
         let told: Vec<_> = messages.iter().rev().map(|message| (text(message, "direction"), text(&message["author"], "role"))).collect();
         assert_eq!(told, [("outbound", "user"), ("inbound", "contact"), ("outbound", "user")]);
@@ -141,6 +176,28 @@ both! {
         assert_eq!(conversation.messages().len(), 1);
         assert_eq!(world.dovecot.login(&ann.person).messages("INBOX").len(), 0);
         assert_free_of(&world.crm.everything(), &["Rhabarberkompott", &mallory.address]);
+    }
+
+    fn a_copy_of_the_crms_own_mail_at_a_reply_address_is_held_and_decided_on_once(engine) {
+        let conversation = Conversation::start(engine);
+        let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
+        let sent = text(&conversation.messages()[0], "id").to_owned();
+        let answer = Letter::new(&bob.address, &[towards_ann]).answering(first);
+        conversation.bob_answers(&answer);
+        let towards_bob = sender(&world.await_mail(&ann.person, "INBOX", &answer.id), "");
+        let path = format!("/messages/{sent}");
+        let sightings = world.crm.get(&path)["sightings"].clone();
+        let raw = world.crm.text(&format!("{path}/raw"));
+        SmtpClient::connect(world.gateway.mx()).send(&ann.person.address, &[&towards_bob], &raw).unwrap();
+        world.crm.await_event("message.held", |data| text(data, "reason").contains("the CRM sent this message"));
+        let decisions = world.crm.list(&format!("/decisions?rfc822_message_id={first}"));
+        let mut rules: Vec<_> = decisions.iter().map(|decision| text(decision, "rule")).collect();
+        rules.sort_unstable();
+        // Bob's answer names it too.
+        assert_eq!(rules, ["crm_sent", "reply_address", "sent_by_crm"]);
+        assert_eq!(world.crm.get(&path)["sightings"], sightings);
+        world.gateway.settle();
+        assert_eq!(world.dovecot.login(bob).messages("INBOX").len(), 1);
     }
 
     fn what_we_passed_on_is_not_taken_back(engine) {

@@ -11,11 +11,12 @@ use serde_json::json;
 
 use crate::{
     crm::{Crm, text},
-    gateway::{CAPTURE, Engine, Gateway, REPLY},
+    gateway::{CAPTURE, Gateway, REPLY},
     letter::Letter,
     support::{
         Person,
         clients::{Reply, SmtpClient},
+        store::Engine,
         tls::Authority,
     },
     world::{User, endpoint},
@@ -65,13 +66,7 @@ impl Sandboxed {
 
     /// A user of the workspace with a mailbox here.
     pub fn user(&self, local: &str, name: &str) -> User {
-        let person = self.person(&format!("{local}@{ACME}"));
-        let user = self.crm.post("/users", &json!({ "email": person.address, "name": name }));
-        User {
-            person,
-            id: text(&user, "id").to_owned(),
-            capture_address: text(&user, "capture_address").to_owned(),
-        }
+        User::add(&self.crm, self.person(&format!("{local}@{ACME}")), name)
     }
 
     /// A contact-to-be with a mailbox here.
@@ -80,14 +75,8 @@ impl Sandboxed {
     }
 
     pub fn connect(&self, user: &User) -> String {
-        let account = json!({
-            "user_id": user.id,
-            "email": user.person.address,
-            "imap": endpoint(self.running.imap, "none"),
-            "smtp": endpoint(self.running.submission, "none"),
-            "auth": { "type": "password", "username": user.person.address, "password": user.person.password },
-        });
-        text(&self.crm.post("/accounts", &account), "id").to_owned()
+        let smtp = endpoint(self.running.submission, "none");
+        user.connect(&self.crm, &endpoint(self.running.imap, "none"), &smtp)
     }
 
     /// A workspace's smarthost here, logged in as this person.
@@ -108,12 +97,33 @@ impl Sandboxed {
         self.provider().arm(Trigger::next(Service::Submission, verb), act);
     }
 
+    /// The commands of this verb that a door of the provider has heard.
+    pub fn heard(&self, service: Service, verb: &str) -> Vec<String> {
+        let said = self.provider().said().into_iter();
+        said.filter(|said| said.service == service && said.verb.starts_with(verb))
+            .map(|said| said.line)
+            .collect()
+    }
+
     /// The CRM sends over HTTP as this user; returns the message's id.
     #[track_caller]
     pub fn post_message(&self, user: &User, to: &[&str], subject: &str) -> String {
         let to: Vec<_> = to.iter().map(|email| json!({ "email": email })).collect();
         let message = json!({ "from_user_id": user.id, "to": to, "subject": subject, "text": "Hello." });
         text(&self.crm.post("/messages", &message), "id").to_owned()
+    }
+
+    /// A client on the gateway's submission port, TLS on, not logged in.
+    pub fn submission_client(&self) -> SmtpClient {
+        self.gateway.submission_client(&self.authority)
+    }
+
+    /// The same, logged in as the workspace with a key of its own.
+    pub fn workspace_client(&self) -> SmtpClient {
+        let mut client = self.submission_client();
+        let login = Person { address: "acme".to_owned(), password: self.crm.key(&["smtp"], None).1 };
+        assert_eq!(client.auth_plain(&login).code, 235);
+        client
     }
 
     /// A mail arrives at our MX listener.

@@ -7,14 +7,15 @@ use serde_json::json;
 
 use crate::{
     both,
-    crm::{Crm, text},
-    gateway::Engine,
+    crm::text,
     letter::Letter,
     sandboxed::Sandboxed,
     support::{
         Person,
         clients::{Reply, SmtpClient},
+        store::Engine,
     },
+    world::assert_reply,
 };
 
 const BOB: &str = "bob@prospects.example";
@@ -23,27 +24,10 @@ fn started(engine: Engine) -> Sandboxed {
     Sandboxed::start(engine, Behaviour::default())
 }
 
-fn key(crm: &Crm, scopes: &[&str], user: Option<&str>) -> (String, String) {
-    let key = crm.post("/keys", &json!({ "name": "a key", "scopes": scopes, "user_id": user }));
-    (text(&key, "id").to_owned(), text(&key, "secret").to_owned())
-}
-
-fn connect(world: &Sandboxed) -> SmtpClient {
-    let mut client = SmtpClient::connect(world.gateway.submission());
-    client.starttls(&world.authority);
-    client
-}
-
 fn log_in(world: &Sandboxed, name: &str, secret: &str) -> (SmtpClient, Reply) {
-    let mut client = connect(world);
+    let mut client = world.submission_client();
     let reply = client.auth_plain(&Person { address: name.to_owned(), password: secret.to_owned() });
     (client, reply)
-}
-
-#[track_caller]
-fn assert_reply(reply: &Reply, code: u16, status: &str) {
-    assert_eq!(reply.code, code, "{reply:?}");
-    assert!(reply.text.starts_with(status), "{reply:?}");
 }
 
 both! {
@@ -51,11 +35,11 @@ both! {
         let world = started(engine);
         let (ann, ben) = (world.user("ann", "Ann Lee"), world.user("ben", "Ben Low"));
         let other = world.gateway.crm("other").settle_in();
-        let (_, good) = key(&world.crm, &["smtp"], None);
-        let (_, anns) = key(&world.crm, &["smtp"], Some(&ann.id));
-        let (_, reading) = key(&world.crm, &["read", "write", "send"], None);
-        let (_, foreign) = key(&other, &["smtp"], None);
-        let (id, revoked) = key(&world.crm, &["smtp"], None);
+        let (_, good) = world.crm.key(&["smtp"], None);
+        let (_, anns) = world.crm.key(&["smtp"], Some(&ann.id));
+        let (_, reading) = world.crm.key(&["read", "write", "send"], None);
+        let (_, foreign) = other.key(&["smtp"], None);
+        let (id, revoked) = world.crm.key(&["smtp"], None);
         world.crm.delete(&format!("/keys/{id}"));
 
         let refused = [
@@ -98,7 +82,7 @@ both! {
             world.connect(user);
         }
         world.prospect("bob");
-        let (_, key) = key(&world.crm, &["smtp"], None);
+        let (_, key) = world.crm.key(&["smtp"], None);
         let as_ann = |letter: &Letter| {
             let (mut client, _) = log_in(&world, &ann.person.address, &key);
             client.send(&ann.person.address, &[BOB], &letter.raw())
@@ -132,7 +116,7 @@ both! {
         let world = started(engine);
         let ann = world.user("ann", "Ann Lee");
         world.connect(&ann);
-        let (_, key) = key(&world.crm, &["smtp"], None);
+        let (_, key) = world.crm.key(&["smtp"], None);
         let long = "k".repeat(256);
         let orders = [
             ("X-Mailweave-Class", "urgent"),
@@ -157,7 +141,7 @@ both! {
     fn without_any_way_out_a_message_is_refused_with_the_reason(engine) {
         let world = started(engine);
         let ann = world.user("ann", "Ann Lee");
-        let (_, key) = key(&world.crm, &["smtp"], None);
+        let (_, key) = world.crm.key(&["smtp"], None);
         let (mut client, _) = log_in(&world, &ann.person.address, &key);
         let letter = Letter::new(&ann.person.address, &[BOB]);
         let refused = client.send(&ann.person.address, &[BOB], &letter.raw()).unwrap_err();

@@ -10,10 +10,9 @@ use serde_json::Value;
 use crate::{
     both,
     crm::text,
-    gateway::Engine,
     letter::Letter,
     sandboxed::Sandboxed,
-    support::{PATIENCE, clients::SmtpClient, wait_for},
+    support::{PATIENCE, clients::SmtpClient, store::Engine, wait_for},
     world::{User, accepted_id},
 };
 

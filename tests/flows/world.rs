@@ -12,14 +12,15 @@ use serde_json::{Value, json};
 
 use crate::{
     crm::{Crm, text},
-    gateway::{CAPTURE, Engine, Gateway, REPLY},
+    gateway::{CAPTURE, Gateway, REPLY},
     letter::Letter,
     support::{
         PATIENCE, Person,
         clients::{Reply, SmtpClient},
         dovecot::{Dovecot, Options},
         postfix::{Postfix, Route},
-        server::program,
+        server::{output, program},
+        store::Engine,
         wait_for,
     },
 };
@@ -37,6 +38,28 @@ pub struct User {
     pub person: Person,
     pub id: String,
     pub capture_address: String,
+}
+
+impl User {
+    /// Adds him to a workspace.
+    pub fn add(crm: &Crm, person: Person, name: &str) -> Self {
+        let user = crm.post("/users", &json!({ "email": person.address, "name": name }));
+        let (id, capture_address) = (text(&user, "id").to_owned(), text(&user, "capture_address").to_owned());
+        Self { person, id, capture_address }
+    }
+
+    /// Connects his account with these servers. Returns its id.
+    pub fn connect(&self, crm: &Crm, imap: &Value, smtp: &Value) -> String {
+        let Person { address, password } = &self.person;
+        let account = json!({
+            "user_id": self.id,
+            "email": address,
+            "imap": imap,
+            "smtp": smtp,
+            "auth": { "type": "password", "username": address, "password": password },
+        });
+        text(&crm.post("/accounts", &account), "id").to_owned()
+    }
 }
 
 impl World {
@@ -60,13 +83,7 @@ impl World {
     }
 
     pub fn user_in(&self, crm: &Crm, number: usize, name: &str) -> User {
-        let person = self.dovecot.user(number);
-        let user = crm.post("/users", &json!({ "email": person.address, "name": name }));
-        User {
-            person,
-            id: text(&user, "id").to_owned(),
-            capture_address: text(&user, "capture_address").to_owned(),
-        }
+        User::add(crm, self.dovecot.user(number), name)
     }
 
     /// The contact-to-be of this number.
@@ -80,18 +97,8 @@ impl World {
     }
 
     pub fn connect_in(&self, crm: &Crm, user: &User) -> String {
-        let account = crm.post("/accounts", &self.account(user));
-        text(&account, "id").to_owned()
-    }
-
-    fn account(&self, user: &User) -> Value {
-        json!({
-            "user_id": user.id,
-            "email": user.person.address,
-            "imap": endpoint(self.dovecot.imaps, "tls"),
-            "smtp": endpoint(self.postfix.submission, "starttls"),
-            "auth": { "type": "password", "username": user.person.address, "password": user.person.password },
-        })
+        let smtp = endpoint(self.postfix.submission, "starttls");
+        user.connect(crm, &endpoint(self.dovecot.imaps, "tls"), &smtp)
     }
 
     /// Sets the workspace's smarthost: Postfix, logged in as a user that may send as anybody.
@@ -129,14 +136,12 @@ impl World {
             .arg("--data")
             .arg(format!("@{}", mail.display()))
             .stdin(Stdio::null());
-        crate::support::server::output(&mut command)
+        output(&mut command)
     }
 
     /// A client on the gateway's submission port, TLS on, not logged in.
     pub fn submission_client(&self) -> SmtpClient {
-        let mut client = SmtpClient::connect(self.gateway.submission());
-        client.starttls(&self.dovecot.authority);
-        client
+        self.gateway.submission_client(&self.dovecot.authority)
     }
 
     /// The CRM hands a mail in over SMTP, logged in as this user with this key.
@@ -152,8 +157,7 @@ impl World {
 
     /// A key of the workspace with the scope `smtp`.
     pub fn smtp_key(&self) -> String {
-        let key = self.crm.post("/keys", &json!({ "name": "CRM", "scopes": ["smtp"] }));
-        text(&key, "secret").to_owned()
+        self.crm.key(&["smtp"], None).1
     }
 
     /// Waits until a mail with this Message-ID lies in a mailbox, and returns it as it lies there.
@@ -188,6 +192,11 @@ fn has_id(mail: &str, id: &str) -> bool {
 pub fn accepted_id(reply: &Reply) -> String {
     let id = reply.text.split_whitespace().find(|word| word.starts_with("msg_"));
     id.unwrap_or_else(|| panic!("no id in {reply:?}")).to_owned()
+}
+
+#[track_caller]
+pub fn assert_reply(reply: &Reply, code: u16, status: &str) {
+    assert!(reply.code == code && reply.text.starts_with(status), "{reply:?}");
 }
 
 /// Fails when the text holds any of these words, whatever their case; says which.

@@ -37,7 +37,13 @@ impl<'a> Furnished<'a> {
             caller.post("/webhooks", json!({ "url": "https://crm.example.com/" })).await.expect(201);
         let smarthost = json!({ "host": "smtp.p.example", "port": 587, "security": "tls", "username": "a", "password": "b", "from_domains": ["same.example"] });
         caller.put("/smarthost", smarthost).await.expect(200);
+        let other = caller.send(&user, "carl@same.example", "Another").await;
+        let merge = format!("/conversations/{}/merge", text(&sent, "conversation_id"));
+        let merged =
+            caller.post(&merge, json!({ "conversation_id": other["conversation_id"] })).await.expect(200);
+        let repair = text(&merged, "undo").split('/').nth(5).unwrap().to_owned();
         let ids = vec![
+            ("repairs", repair),
             ("users", user),
             ("contacts", contact),
             ("accounts", text(&caller.get("/accounts").await.items()[0], "id")),
@@ -204,10 +210,40 @@ both! {
         key.patch(&format!("/users/{bob}"), json!({ "name": "x" })).await.refused(403, "forbidden", None);
         key.patch(&format!("/users/{ann}"), json!({ "role": "admin" })).await.refused(403, "forbidden", None);
         key.patch(&format!("/users/{ann}"), json!({ "name": "Ann" })).await.expect(200);
+        // The addresses of a user are those he may send as.
+        for who in [json!({ "aliases": ["ceo@acme.example"] }), json!({ "email": "ceo@acme.example" })] {
+            key.patch(&format!("/users/{ann}"), who).await.refused(403, "forbidden", None);
+        }
+        key.patch(&format!("/users/{ann}"), json!({ "email": "ann@acme.example", "aliases": [] })).await.expect(200);
+        // An address that his account moves to is his only where the workspace says so, and nobody else's.
+        let anns = acme.get(&format!("/accounts?user_id={ann}")).await.items()[0]["id"].as_str().unwrap().to_owned();
+        acme.post("/contacts", json!({ "email": "carl@acme.example" })).await.expect(201);
+        for (caller, email, is_his) in [
+            (&key, "ceo@acme.example", false),
+            (&acme, "carl@acme.example", false),
+            (&acme, "lee@acme.example", true),
+        ] {
+            let moved = json!({ "email": email, "auth": account(&ann, email)["auth"] });
+            caller.patch(&format!("/accounts/{anns}"), moved).await.expect(200);
+            let aliases = acme.get(&format!("/users/{ann}")).await.expect(200)["aliases"].to_string();
+            assert_eq!(aliases.contains(email), is_his, "{email}: {aliases}");
+        }
+        acme.patch(&format!("/users/{ann}"), json!({ "aliases": [] })).await.expect(200);
+        key.delete(&format!("/users/{bob}")).await.refused(403, "forbidden", None);
+        key.delete(&format!("/users/{ann}")).await.refused(403, "forbidden", None);
+        let webhook = acme.post("/webhooks", json!({ "url": "https://crm.example.com/" })).await.expect(201);
+        let webhook = format!("/webhooks/{}", webhook["id"].as_str().unwrap());
+        key.post(&format!("{webhook}/test"), json!({})).await.refused(403, "forbidden", None);
+        key.post(&format!("{webhook}/replay"), json!({ "event_ids": [] })).await.refused(403, "forbidden", None);
         key.post("/keys", json!({ "name": "x", "scopes": ["read"] })).await.refused(403, "forbidden", None);
         key.post("/keys", json!({ "name": "x", "scopes": ["read"], "user_id": bob })).await.refused(403, "forbidden", None);
         key.post("/keys", json!({ "name": "x", "scopes": ["read"], "user_id": ann })).await.expect(201);
         key.post("/users", json!({ "email": "x@y.example" })).await.refused(403, "forbidden", None);
+        let hook = acme.post("/webhooks", json!({ "url": "https://crm.example.com/" })).await.expect(201);
+        for (verb, body) in [("test", json!({})), ("replay", json!({ "event_ids": [] }))] {
+            let path = format!("/webhooks/{}/{verb}", hook["id"].as_str().unwrap());
+            key.post(&path, body).await.refused(403, "forbidden", None);
+        }
         key.get("/conversations").await.expect(200);
     }
 

@@ -1,8 +1,12 @@
 //! Accounts at providers and the smarthost.
 
+use mailweave::{
+    core::job::{Job, JobKind},
+    flow,
+};
 use serde_json::{Value, json};
 
-use crate::server::{account, both};
+use crate::server::{account, account as account_of, both};
 
 both! {
     async fn an_account_is_connected_and_shows_no_login(api) {
@@ -88,13 +92,39 @@ both! {
         acme.patch(&path, json!({ "imap": { "host": "x y", "port": 1, "security": "tls" } })).await.refused(422, "invalid", Some("imap.host"));
     }
 
+    async fn a_stored_login_goes_to_no_new_host(api) {
+        let acme = api.workspace("acme").await;
+        let user = acme.user("ann@acme.example").await;
+        let path = format!("/accounts/{}", acme.account(&user, "ann@acme.example").await);
+        let before = acme.get(&path).await.expect(200);
+        for (server, port) in [("imap", 993), ("smtp", 465)] {
+            let elsewhere = json!({ server: { "host": "mail.attacker.example", "port": port, "security": "tls" } });
+            let answer = acme.patch(&path, elsewhere).await;
+            answer.refused(422, "invalid", Some("auth"));
+            assert!(answer.json()["detail"].as_str().unwrap().contains("new host"));
+        }
+        // One host in the place of the other is new there as well.
+        let swapped = json!({ "imap": { "host": "smtp.example.com", "port": 993, "security": "tls" } });
+        acme.patch(&path, swapped).await.refused(422, "invalid", Some("auth"));
+        assert_eq!(acme.get(&path).await.expect(200), before);
+        let same_host = json!({
+            "email": "ann@new.example",
+            "imap": { "host": "IMAP.example.com", "port": 143, "security": "starttls" },
+        });
+        let changed = acme.patch(&path, same_host).await.expect(200);
+        assert_eq!((&changed["imap"]["host"], &changed["imap"]["port"]), (&json!("imap.example.com"), &json!(143)));
+        let with_login = json!({
+            "smtp": { "host": "smtp.new.example", "port": 465, "security": "tls" },
+            "auth": { "type": "password", "username": "ann", "password": "new" },
+        });
+        assert_eq!(acme.patch(&path, with_login).await.expect(200)["smtp"]["host"], "smtp.new.example");
+    }
+
     async fn a_disconnected_account_keeps_its_history_and_forgets_its_login(api) {
         let acme = api.workspace("acme").await;
         let user = acme.user("ann@acme.example").await;
         let id = acme.account(&user, "ann@acme.example").await;
         let path = format!("/accounts/{id}");
-        let erase = acme.post(&format!("{path}/disconnect"), json!({ "history": "erase" })).await;
-        erase.refused(422, "invalid", Some("history"));
         acme.post(&format!("{path}/disconnect"), json!({})).await.refused(422, "invalid", Some("history"));
         let gone = acme.post(&format!("{path}/disconnect"), json!({ "history": "keep" })).await.expect(200);
         assert_eq!(gone["status"]["state"], "disconnected");
@@ -106,6 +136,62 @@ both! {
         acme.patch(&path, json!({ "email": "ann@new.example" })).await.refused(422, "invalid", Some("auth"));
         let auth = json!({ "auth": { "type": "password", "username": "ann", "password": "new" } });
         assert_eq!(acme.patch(&path, auth).await.expect(200)["status"]["state"], "connecting");
+    }
+
+    async fn an_account_is_paused_and_resumed(api) {
+        let acme = api.workspace("acme").await;
+        let user = acme.user("ann@acme.example").await;
+        let path = format!("/accounts/{}", acme.account(&user, "ann@acme.example").await);
+        let post = async |verb: &str| acme.post(&format!("{path}/{verb}"), json!({})).await;
+        let paused = post("pause").await.expect(200);
+        assert_eq!((&paused["status"]["state"], &paused["status"]["color"]), (&json!("paused"), &json!("gray")));
+        let refused = post("sync").await;
+        refused.refused(409, "account_not_connected", None);
+        assert!(refused.json()["advice"].as_str().unwrap().contains("Resume"));
+        assert_eq!(post("resume").await.expect(200)["status"]["state"], "connecting");
+        assert_eq!(post("resume").await.expect(200)["status"]["state"], "connecting");
+        acme.post(&format!("{path}/disconnect"), json!({ "history": "keep" })).await.expect(200);
+        for verb in ["pause", "resume"] {
+            post(verb).await.refused(409, "account_not_connected", None);
+        }
+    }
+
+    async fn an_erased_account_shows_its_receipt_and_is_never_revived(api) {
+        let acme = api.workspace("acme").await;
+        let user = acme.user("ann@acme.example").await;
+        let path = format!("/accounts/{}", acme.account(&user, "ann.lee@acme.example").await);
+        let disconnect = async |history: &str| acme.post(&format!("{path}/disconnect"), json!({ "history": history })).await;
+        disconnect("keep").await.expect(200);
+        let erasing = disconnect("erase").await.expect(200);
+        assert_eq!(erasing["status"]["state"], "erasing");
+        assert_eq!((&erasing["receipt"]["messages"], &erasing["receipt"]["erased_at"]), (&json!(0), &Value::Null));
+        assert_eq!(disconnect("keep").await.expect(200), erasing);
+        let auth = json!({ "auth": { "type": "password", "username": "ann", "password": "new" } });
+        acme.patch(&path, auth.clone()).await.refused(409, "account_erased", None);
+        // It was told as disconnected once, though it was disconnected before it was erased.
+        assert_eq!(acme.get("/events?types=account.disconnected").await.items().len(), 1);
+
+        let lease = std::time::Duration::from_secs(60);
+        let jobs = api.gateway.queue.claim(&[JobKind::Erase], jiff::Timestamp::now(), lease, 10).await.unwrap();
+        let [job] = &jobs[..] else { panic!("one job: {jobs:?}") };
+        let Job::EraseAccount { account } = job.job else { panic!("{job:?}") };
+        flow::erase::perform_account(&api.gateway, job, account).await.unwrap();
+        // Once more, as after a crash before it was settled, it finds nothing to do.
+        let again = flow::erase::perform_account(&api.gateway, job, account).await;
+        assert!(matches!(again, Err(flow::FlowError::Obsolete)), "{again:?}");
+        assert!(!api.keeps("ann.lee@acme.example"));
+        assert!(!api.keeps("imap.example.com"));
+
+        let erased = acme.get(&path).await.expect(200);
+        assert_eq!((&erased["status"]["state"], &erased["status"]["label"]), (&json!("erased"), &json!("Erased")));
+        assert!(erased["receipt"]["erased_at"].is_string());
+        let told = acme.get("/events?types=account.erased").await.items();
+        assert_eq!((told.len(), &told[0]["data"]["receipt"]), (1, &erased["receipt"]));
+        acme.patch(&path, auth).await.refused(409, "account_erased", None);
+        for verb in ["pause", "resume", "sync"] {
+            acme.post(&format!("{path}/{verb}"), json!({})).await.refused(409, "account_erased", None);
+        }
+        acme.post("/accounts", account_of(&user, "ann.lee@acme.example")).await.expect(201);
     }
 
     async fn the_smarthost_is_set_shown_without_password_and_removed(api) {

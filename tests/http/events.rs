@@ -110,17 +110,23 @@ both! {
             assert_eq!(data["id"], id);
             resumed.push(id);
         }
-        // What happens now arrives at once.
-        let started = std::time::Instant::now();
-        announce(&acme, "now@x.example").await;
-        assert_eq!(stream.next().await.unwrap().2["data"]["email"], "now@x.example");
-        assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
+        // What happens now arrives before anybody would look by himself. Of several the middle one counts: a busy machine may
+        // stop any one.
+        let mut delays = Vec::new();
+        for n in 0..5 {
+            let started = std::time::Instant::now();
+            announce(&acme, &format!("now{n}@x.example")).await;
+            assert_eq!(stream.next().await.unwrap().2["data"]["email"], format!("now{n}@x.example"));
+            delays.push(started.elapsed());
+        }
+        delays.sort_unstable();
+        assert!(delays[2] < Duration::from_millis(900), "{delays:?}");
         // A client that comes back misses nothing.
         let mut again = Reader::open(&acme, "", Some(&resumed[248])).await;
         assert_eq!(again.next().await.unwrap().0, resumed[249]);
-        assert_eq!(again.next().await.unwrap().2["data"]["email"], "now@x.example");
+        assert_eq!(again.next().await.unwrap().2["data"]["email"], "now0@x.example");
         let mut again = Reader::open(&acme, &format!("?after={}", resumed[249]), None).await;
-        assert_eq!(again.next().await.unwrap().2["data"]["email"], "now@x.example");
+        assert_eq!(again.next().await.unwrap().2["data"]["email"], "now0@x.example");
         let unknown = acme.request(Method::GET, "/events/stream").header("Last-Event-ID", "evt_1");
         Answer::of(unknown).await.refused(422, "invalid", Some("Last-Event-ID"));
     }
@@ -182,10 +188,12 @@ both! {
 
     async fn bad_endpoints_are_refused_by_field(api) {
         let acme = api.workspace("acme").await;
-        for url in ["nonsense", "ftp://crm.example.com/", "http://crm.example.com/", "https://user:pw@crm.example.com/", "https://crm.example.com/#x", "file:///etc/passwd", "https://", "https://169.254.169.254/latest", "https://[::1]/", "https://0xa.1/x/"] {
+        for url in ["nonsense", "ftp://crm.example.com/", "http://crm.example.com/", "https://user:pw@crm.example.com/", "https://crm.example.com/#x", "file:///etc/passwd", "https://", "https://169.254.169.254/latest", "https://[::1]/", "https://0xa.1/x/", "https://crm.example.com:6379/"] {
             acme.post("/webhooks", json!({ "url": url })).await.refused(422, "invalid", Some("url"));
         }
-        acme.post("/webhooks", json!({ "url": "http://127.0.0.1:9/hook" })).await.expect(201);
+        for url in ["http://127.0.0.1:9/hook", "https://127.0.0.1:8443/hook", "https://crm.example.com:443/hook"] {
+            acme.post("/webhooks", json!({ "url": url })).await.expect(201);
+        }
         let refused = async |events: Value, param: &str| {
             let body = json!({ "url": "https://crm.example.com/", "events": events });
             acme.post("/webhooks", body).await.refused(422, "invalid", Some(param));
@@ -202,12 +210,52 @@ both! {
         let hook = webhook(&acme).await;
         let path = format!("/webhooks/{hook}/replay");
         let events = acme.get("/events").await.items();
+        // A ping of another endpoint is none of its business.
+        for tested in [&webhook(&acme).await, &hook] {
+            acme.post(&format!("/webhooks/{tested}/test"), json!({})).await.expect(202);
+        }
         let replayed = acme.post(&path, json!({ "after": events[0]["id"] })).await.expect(202);
-        assert_eq!(replayed, json!({ "queued": 2, "next_after": null }));
+        assert_eq!(replayed, json!({ "queued": 3, "next_after": null }));
         let these = json!({ "event_ids": [events[2]["id"], events[0]["id"], events[2]["id"]] });
         assert_eq!(acme.post(&path, these).await.expect(202)["queued"], 2);
         acme.post(&path, json!({})).await.refused(422, "invalid", Some("after"));
         acme.post(&path, json!({ "event_ids": ["evt_01jd0000000000000000000000"] })).await.refused(422, "invalid", Some("event_ids[0]"));
         acme.post(&path, json!({ "after": "evt_01jd0000000000000000000000" })).await.refused(422, "invalid", Some("after"));
+    }
+
+    async fn a_long_past_is_posted_again_page_by_page(api) {
+        let acme = api.workspace("acme").await;
+        for n in 0..205 {
+            announce(&acme, &format!("p{n}@x.example")).await;
+        }
+        let hook = webhook(&acme).await;
+        let path = format!("/webhooks/{hook}/replay");
+        let first: Vec<_> = acme.get("/events?limit=200").await.items().iter().map(|event| event["id"].clone()).collect();
+        let page = acme.post(&path, json!({ "after": first[0] })).await.expect(202);
+        assert_eq!(page["queued"], 200);
+        let rest = acme.post(&path, json!({ "after": page["next_after"] })).await.expect(202);
+        assert_eq!(rest, json!({ "queued": 4, "next_after": null }));
+        let too_many = [&first[..], &first[..1]].concat();
+        acme.post(&path, json!({ "event_ids": too_many })).await.refused(422, "invalid", Some("event_ids"));
+    }
+
+    async fn a_contact_that_is_added_is_announced_and_one_that_is_changed_is_not(api) {
+        let acme = api.workspace("acme").await;
+        let made = acme.post("/contacts", json!({ "email": "Ann@x.example" })).await.expect(201);
+        acme.patch(&format!("/contacts/{}", made["id"].as_str().unwrap()), json!({ "name": "Ann" })).await.expect(200);
+        for status in [201, 200] {
+            let body = json!({ "email": "bob@x.example" });
+            acme.put("/contacts/by-external-id/b", body).await.expect(status);
+        }
+        for _ in 0..2 {
+            let lines = "{\"email\":\"carl@x.example\"}\n{\"email\":\"nonsense\"}\n";
+            let import = acme.request(Method::POST, "/contacts/import").header("Content-Type", "application/x-ndjson");
+            Answer::of(import.body(lines)).await.expect(200);
+        }
+        let events = acme.get("/events").await.items();
+        assert!(events.iter().all(|event| event["type"] == "contact.created"), "{events:?}");
+        let emails: Vec<_> = events.iter().map(|event| event["data"]["email"].as_str().unwrap()).collect();
+        assert_eq!(emails, [made["email"].as_str().unwrap(), "bob@x.example", "carl@x.example"]);
+        assert_eq!(events[0]["data"], json!({ "contact_id": made["id"], "email": made["email"] }));
     }
 }

@@ -81,6 +81,34 @@ both! {
         acme.get(&format!("{path}/attachments/att_01jd0000000000000000000000")).await.refused(404, "not_found", None);
     }
 
+    async fn repairs_that_make_no_sense_are_refused_by_field(api) {
+        let acme = api.workspace("acme").await;
+        let user = acme.sender("ann@acme.example").await;
+        let (one, other) = (acme.send(&user, "a@x.example", "One").await, acme.send(&user, "b@x.example", "Other").await);
+        let path = format!("/conversations/{}", one["conversation_id"].as_str().unwrap());
+        let merge = async |id: &str| acme.post(&format!("{path}/merge"), json!({ "conversation_id": id })).await;
+        let nowhere = "cnv_01jd0000000000000000000000";
+        merge(nowhere).await.refused(422, "invalid", Some("conversation_id"));
+        merge(one["conversation_id"].as_str().unwrap()).await.refused(409, "already_one", Some("conversation_id"));
+        acme.post(&format!("/conversations/{nowhere}/merge"), json!({ "conversation_id": one["conversation_id"] })).await.refused(404, "not_found", None);
+        let split = async |ids: Value| acme.post(&format!("{path}/split"), json!({ "message_ids": ids })).await;
+        split(json!([])).await.refused(422, "invalid", Some("message_ids"));
+        split(json!([one["id"]])).await.refused(422, "invalid", Some("message_ids"));
+        split(json!([one["id"], other["id"]])).await.refused(422, "invalid", Some("message_ids[1]"));
+        split(json!(["msg_01jd0000000000000000000000"])).await.refused(422, "invalid", Some("message_ids[0]"));
+        acme.post(&format!("/conversations/{nowhere}/split"), json!({ "message_ids": [one["id"]] })).await.refused(404, "not_found", None);
+        acme.post("/repairs/rep_01jd0000000000000000000000/undo", json!({})).await.refused(404, "not_found", None);
+        // The same request again is answered as it was.
+        let body = json!({ "conversation_id": other["conversation_id"] });
+        let first = acme.post_once("m", &format!("{path}/merge"), &body).await.expect(200);
+        assert_eq!(acme.post_once("m", &format!("{path}/merge"), &body).await.expect(200), first);
+        let second = json!({ "message_ids": [other["id"], other["id"]] });
+        let apart = acme.post_once("s", &format!("{path}/split"), &second).await.expect(201);
+        assert_eq!(acme.post_once("s", &format!("{path}/split"), &second).await.expect(201), apart);
+        assert_eq!((&apart["subject"], &apart["message_count"]), (&json!("Other"), &json!(1)));
+        assert_eq!(apart["related_to"], one["conversation_id"]);
+    }
+
     async fn an_answer_joins_the_conversation(api) {
         let acme = api.workspace("acme").await;
         let user = acme.sender("ann@acme.example").await;
@@ -182,6 +210,13 @@ both! {
         refused.refused(422, "no_way_out", Some("from_user_id"));
         assert!(refused.json()["advice"].as_str().unwrap().contains("smarthost"));
         let smarthost = json!({ "host": "smtp.provider.example", "port": 587, "security": "starttls", "username": "a", "password": "b", "from_domains": ["acme.example"] });
+        acme.put("/smarthost", smarthost.clone()).await.expect(200);
+        // He writes from a reply address there, and the smarthost is not set to send for that domain.
+        let refused = acme.post("/messages", body.clone()).await;
+        refused.refused(422, "no_way_out", Some("from_user_id"));
+        assert!(refused.json()["advice"].as_str().unwrap().contains("reply.example.com"));
+        let mut smarthost = smarthost;
+        smarthost["from_domains"] = json!(["acme.example", "reply.example.com"]);
         acme.put("/smarthost", smarthost).await.expect(200);
         acme.post("/messages", body).await.expect(202);
     }

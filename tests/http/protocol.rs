@@ -2,8 +2,12 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
-use crate::server::{Answer, both};
+use crate::server::{Answer, Caller, both};
 
 both! {
     async fn probes_and_metrics_need_no_key(api) {
@@ -80,6 +84,49 @@ both! {
         let account = acme.account(&user, "ann@acme.example").await;
         let empty = Answer::of(acme.request(Method::POST, &format!("/accounts/{account}/sync"))).await;
         empty.expect(202);
+    }
+
+    async fn slow_bodies_of_one_tenant_keep_no_other_from_sending(api) {
+        let (acme, other) = (api.workspace("acme").await, api.workspace("other").await);
+        let drip = async |caller: &Caller<'_>| {
+            let mut stream = TcpStream::connect(api.url.strip_prefix("http://").unwrap()).await.unwrap();
+            let head = format!(
+                "POST {}/contacts/import HTTP/1.1\r\nHost: api.example\r\nAuthorization: Bearer {}\r\n\
+                 Content-Type: application/x-ndjson\r\nContent-Length: 40000000\r\n\r\n{{",
+                caller.base, caller.key
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream
+        };
+        let mut dripping = Vec::new();
+        for _ in 0..6 {
+            dripping.push(drip(&acme).await);
+        }
+        // Who finds no place is told so, which shows that others have theirs.
+        let statuses = dripping.iter_mut().map(|stream| {
+            Box::pin(async move {
+                let mut status = [0; 12];
+                stream.read_exact(&mut status).await.map(|_| String::from_utf8_lossy(&status).into_owned())
+            })
+        });
+        let (status, _, _others) = futures_util::future::select_all(statuses).await;
+        assert_eq!(status.unwrap(), "HTTP/1.1 429");
+        let large = format!("{}{{\"email\":\"a@b.example\"}}", " ".repeat(2_000_000));
+        let request = other.request(Method::POST, "/contacts/import").header("Content-Type", "application/x-ndjson");
+        assert_eq!(Answer::of(request.body(large)).await.expect(200)["created"], 1);
+    }
+
+    async fn what_no_database_takes_is_refused_by_both_alike(api) {
+        let acme = api.workspace("acme").await;
+        acme.get("/conversations?q=%00").await.refused(422, "invalid", Some("q"));
+        acme.get("/contacts?external_id=a%00b").await.refused(422, "invalid", Some("external_id"));
+        acme.get("/contacts/by-external-id/a%00b").await.refused(404, "not_found", None);
+        acme.put("/contacts/by-external-id/a%00b", json!({ "email": "a@b.example" })).await.refused(404, "not_found", None);
+        acme.get("/contacts/by-external-id/%ff").await.refused(404, "not_found", None);
+        for path in ["/v1/workspaces/%ff", "/v1/workspaces/a%00b", "/v1/workspaces/%ff/contacts"] {
+            api.admin().get(path).await.refused(404, "not_found", None);
+            Answer::of(api.request(Method::GET, path)).await.refused(401, "unauthorized", None);
+        }
     }
 
     async fn methods_and_paths_that_are_not_there_are_told_so(api) {

@@ -9,17 +9,11 @@ use std::{
 };
 
 use mailweave::{
-    account::ProviderDialer,
-    coord::Coord,
-    core::attribution::OurDomains,
-    flow::{Gateway, Settings, sync::Followers},
+    app,
+    config::{Config, DomainName},
+    flow::Gateway,
     http::{self, ApiState, HostRule},
-    imap,
     net::{self, Egress, Resolver},
-    queue::Queue,
-    smtp,
-    store::{MasterKey, Options, Store},
-    webhook::{Poster, Resolve},
 };
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
@@ -27,7 +21,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::support::postgres::{Database, Postgres};
+use crate::support::{postgres::Database, store::Engine};
 
 pub const ADMIN_KEY: &str = "an-administrators-key-of-more-than-32-characters";
 pub const CAPTURE_DOMAIN: &str = "bcc.example.com";
@@ -72,21 +66,17 @@ pub struct Server {
 
 impl Server {
     pub async fn sqlite() -> Self {
-        let directory = TempDir::new().unwrap();
-        let url = format!("sqlite://{}/mailweave.db", directory.path().display());
-        Self::start(url, directory, None).await
+        Self::start(TempDir::new().unwrap(), None).await
     }
 
     pub async fn postgres() -> Self {
-        let database = tokio::task::spawn_blocking(|| Postgres::shared().database()).await.unwrap();
-        Self::start(database.url(), TempDir::new().unwrap(), Some(database)).await
+        let database = tokio::task::spawn_blocking(|| Engine::Postgres.database()).await.unwrap();
+        Self::start(TempDir::new().unwrap(), database).await
     }
 
-    async fn start(url: String, directory: TempDir, database: Option<Database<'static>>) -> Self {
+    async fn start(directory: TempDir, database: Option<Database<'static>>) -> Self {
         net::install_provider();
-        let master_key = MasterKey::from_bytes([7; 32]);
-        let options = Options { url, blob_dir: directory.path().join("blobs"), master_key };
-        let gateway = gateway(Store::open(&options).await.unwrap());
+        let gateway = app::gateway(&config(&directory, database.as_ref())).await.unwrap();
         let ready = Arc::new(AtomicBool::new(true));
         let loopback = Egress::new(vec!["127.0.0.0/8".parse().unwrap()]);
         let state = ApiState {
@@ -97,6 +87,7 @@ impl Server {
             public_url: None,
             plain_hosts: HostRule::of(Resolver::System, loopback),
             message_bytes_max: 36 * 1024 * 1024,
+            shutdown_grace: Duration::from_secs(30),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -156,40 +147,15 @@ impl Server {
     }
 }
 
-fn gateway(store: Store) -> Gateway {
-    let tls = net::client_config(None).unwrap();
-    let nowhere =
-        Resolve::new(|_| Box::pin(std::future::ready(Err(std::io::ErrorKind::PermissionDenied.into()))));
-    let webhooks = Poster::new(nowhere, &tls).unwrap();
-    let dialer = net::Dialer::new(Resolver::System, Egress::default(), tls, Duration::from_secs(5));
-    let dialer = ProviderDialer::new(
-        dialer,
-        imap::Limits::default(),
-        imap::Deadlines::default(),
-        smtp::Timeouts::default(),
-    );
-    let settings = Settings {
-        hostname: "gateway.example.com".into(),
-        ours: OurDomains { capture: Some(CAPTURE_DOMAIN.into()), reply: Some("reply.example.com".into()) },
-        loop_key: [9; 32],
-        submission_lifetime: Duration::from_secs(3600),
-        reconcile_waits: Vec::new(),
-        sent_copy_wait: Duration::from_secs(60),
-        sync_poll: Duration::from_secs(60),
-        idle_renew: Duration::from_secs(600),
-        message_bytes_max: 36 * 1024 * 1024,
-        accounts_max: 10,
-        job_lease: Duration::from_secs(60),
-    };
-    Gateway {
-        queue: Queue::new(store.clone()),
-        coord: Coord::local(),
-        dialer,
-        webhooks,
-        followers: Followers::new(1),
-        settings: Arc::new(settings),
-        store,
+fn config(directory: &TempDir, database: Option<&Database<'_>>) -> Config {
+    let mut config = Config::default();
+    config.node.data_dir = directory.path().to_owned();
+    config.domains.capture = DomainName::parse(CAPTURE_DOMAIN);
+    config.domains.reply = DomainName::parse("reply.example.com");
+    if let Some(database) = database {
+        database.keep_data_of(&mut config, directory.path());
     }
+    config
 }
 
 /// Somebody with a key, in a workspace.

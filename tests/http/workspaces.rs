@@ -1,5 +1,6 @@
 //! Workspaces and their keys.
 
+use mailweave::{core::job::JobKind, flow};
 use serde_json::json;
 
 use crate::server::both;
@@ -32,9 +33,21 @@ both! {
         acme.contact("carl@customer.example").await;
         acme.send(&user, "carl@customer.example", "Offer").await;
         acme.post("/webhooks", json!({ "url": "https://crm.example.com/hook" })).await.expect(201);
+        let stays = api.workspace("stays").await;
+        stays.contact("carl@customer.example").await;
         assert_eq!(api.admin().delete(&acme.base).await.status, 204);
         acme.get("/users").await.refused(401, "unauthorized", None);
+        api.admin().get(&acme.base).await.refused(404, "not_found", None);
+        api.admin().delete(&acme.base).await.refused(404, "not_found", None);
         api.workspace("acme").await;
+        // What is left of it is a job's to delete, and then nothing of it lies anywhere.
+        let queue = &api.gateway.queue;
+        let lease = std::time::Duration::from_secs(60);
+        let jobs = queue.claim(&[JobKind::Erase], jiff::Timestamp::now(), lease, 10).await.unwrap();
+        let [job] = &jobs[..] else { panic!("one job: {jobs:?}") };
+        flow::erase::perform(&api.gateway, job).await.unwrap();
+        assert!(!api.keeps("ann@acme.example"));
+        assert_eq!(stays.get("/contacts").await.items().len(), 1);
     }
 
     async fn bad_workspaces_are_refused_by_field(api) {
@@ -68,6 +81,27 @@ both! {
         assert_eq!(acme.delete(&path).await.status, 204);
         crm.get("/users").await.refused(401, "unauthorized", None);
         acme.delete(&path).await.refused(404, "not_found", None);
+    }
+
+    async fn keys_are_listed_by_pages(api) {
+        let acme = api.workspace("acme").await;
+        for number in 0..6 {
+            acme.post("/keys", json!({ "name": format!("key {number}"), "scopes": ["read"] })).await.expect(201);
+        }
+        let (mut seen, mut path) = (Vec::new(), "/keys?limit=3".to_owned());
+        loop {
+            let page = acme.get(&path).await.expect(200);
+            let items = page["items"].as_array().unwrap();
+            assert!(items.len() <= 3);
+            seen.extend(items.iter().map(|key| key["name"].as_str().unwrap().to_owned()));
+            let Some(cursor) = page["next_cursor"].as_str() else { break };
+            path = format!("/keys?limit=3&cursor={cursor}");
+        }
+        assert_eq!(seen, ["key 5", "key 4", "key 3", "key 2", "key 1", "key 0", "test"]);
+        for list in ["/keys", "/webhooks"] {
+            acme.get(&format!("{list}?nonsense=1")).await.refused(422, "unknown_field", Some("nonsense"));
+            acme.get(&format!("{list}?cursor=nonsense")).await.refused(422, "invalid", Some("cursor"));
+        }
     }
 
     async fn bad_keys_are_refused_by_field(api) {

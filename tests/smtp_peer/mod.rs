@@ -175,3 +175,52 @@ pub fn unescape(text: &str) -> Vec<u8> {
     }
     octets
 }
+
+/// Every way a stream can be cut in two, and into single octets.
+pub fn cuts(octets: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
+    let halves = (0..octets.len().min(400)).map(|at| {
+        let (left, right) = octets.split_at(at);
+        if left.is_empty() { vec![right] } else { vec![left, right] }
+    });
+    halves.chain([octets.chunks(1).collect()])
+}
+
+/// A session of the MX listener that has been greeted.
+pub fn greeted() -> Peer {
+    let mut peer = Peer::new("mx", false);
+    peer.say(b"EHLO client.example\r\n");
+    peer.lines();
+    peer
+}
+
+/// A session with a recipient.
+pub fn addressed() -> Peer {
+    let mut peer = greeted();
+    peer.say(b"MAIL FROM:<joe@sender.example>\r\nRCPT TO:<x@ok.example>\r\n");
+    assert_eq!(peer.lines().len(), 2);
+    peer
+}
+
+/// A session that has said 354.
+pub fn in_data() -> Peer {
+    let mut peer = addressed();
+    peer.say(b"DATA\r\n");
+    assert!(peer.lines().last().unwrap().starts_with("354"));
+    peer
+}
+
+/// A session under implicit TLS that waits for AUTH.
+pub fn secured() -> Peer {
+    let mut peer = Peer::new("submissions", true);
+    peer.say(b"EHLO client.example\r\n");
+    peer.lines();
+    peer
+}
+
+/// A session on the submission port before STARTTLS.
+pub fn in_clear() -> Peer {
+    let mut peer = Peer::new("submission", true);
+    peer.say(b"EHLO client.example\r\n");
+    peer.lines();
+    peer
+}

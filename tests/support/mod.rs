@@ -15,6 +15,7 @@ pub mod postfix;
 pub mod postgres;
 pub mod redis;
 pub mod server;
+pub mod store;
 pub mod tls;
 
 use std::{

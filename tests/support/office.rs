@@ -2,31 +2,26 @@
 //!
 //! Not here: the provider.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 
 use jiff::Timestamp;
 use mailweave::{
-    account::ProviderDialer,
-    coord::Coord,
+    app,
+    config::{Bytes, Config, DomainName},
     core::{
         account::{Account, AccountSettings, AccountState, AccountStatus, Credentials, Cursor, Endpoint},
-        attribution::OurDomains,
         decision::Decision,
         event::JournalEntry,
-        ids::{AccountId, ContactId, UserId, WorkspaceId},
-        inbound::{Door, Intake, fingerprint},
+        ids::{AccountId, ContactId, MessageKey, UserId, WorkspaceId},
+        inbound::{Door, Intake, Principal, SendClass, SendOrder, fingerprint},
         message::{Sighting, StoredMessage},
         people::{Contact, CreatedBy, Role, User, Workspace},
         route::{Route, RouteTarget},
     },
-    flow::{Gateway, Settings, sync},
-    imap,
+    flow::{Gateway, sync},
     mail::{Address, Envelope, Recipient, ReversePath},
-    net::{Dialer, Egress, Resolver},
-    queue::Queue,
-    smtp,
-    store::{DecisionFilter, MasterKey, Options, Page, Store, mint},
-    webhook::{Poster, Resolve},
+    net,
+    store::{DecisionFilter, Page, mint},
     worker,
 };
 use secrecy::SecretString;
@@ -34,11 +29,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    PATIENCE, Person, eventually,
-    postgres::{Database, Postgres},
-    tls::Authority,
-};
+use super::{PATIENCE, Person, eventually, postgres::Database, store::Engine};
 
 /// A gateway with its workspace.
 pub struct Office {
@@ -53,13 +44,6 @@ pub struct Office {
     pub customer: String,
     imap: Endpoint,
     pub running: Vec<Running>,
-}
-
-/// Which engine keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    Sqlite,
-    Postgres,
 }
 
 /// The workers of one process.
@@ -100,7 +84,8 @@ pub struct Set {
     pub user: Person,
     pub customer: String,
     pub imap: Endpoint,
-    pub authority: Option<Arc<rustls::ClientConfig>>,
+    /// The certificate, in PEM, of the authority that his provider's is from.
+    pub authority: Option<String>,
     pub engine: Engine,
 }
 
@@ -145,47 +130,25 @@ pub async fn next_second() {
     eventually("the next second", PATIENCE, async || Timestamp::now().as_second() > second).await;
 }
 
-fn dialer(tls: Arc<rustls::ClientConfig>) -> ProviderDialer {
-    let egress = Egress::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    let net = Dialer::new(Resolver::new(&[]).unwrap(), egress, tls, Duration::from_secs(10));
-    // No test waits for a default deadline.
-    let deadlines = imap::Deadlines { progress: Duration::from_secs(5), ..imap::Deadlines::default() };
-    ProviderDialer::new(net, imap::Limits::default(), deadlines, smtp::Timeouts::default())
-}
-
-fn no_webhooks(tls: &rustls::ClientConfig) -> Poster {
-    let resolve = Resolve::new(|_| Box::pin(async { Err(std::io::Error::other("there are none")) }));
-    Poster::new(resolve, tls).unwrap()
-}
-
-async fn gateway(url: &str, directory: &Path, tls: Arc<rustls::ClientConfig>) -> Gateway {
-    let options = Options {
-        url: url.to_owned(),
-        blob_dir: directory.join("blobs"),
-        master_key: MasterKey::from_bytes([7; 32]),
-    };
-    let store = Store::open(&options).await.unwrap();
-    Gateway {
-        queue: Queue::new(store.clone()),
-        coord: Coord::local(),
-        webhooks: no_webhooks(&tls),
-        dialer: dialer(tls),
-        followers: sync::Followers::new(20),
-        settings: Arc::new(Settings {
-            hostname: "gateway.example.test".into(),
-            ours: OurDomains { capture: Some("bcc.example.test".into()), reply: None },
-            loop_key: [9; 32],
-            submission_lifetime: Duration::from_secs(60),
-            reconcile_waits: Vec::new(),
-            sent_copy_wait: Duration::from_secs(1),
-            sync_poll: Duration::from_secs(1),
-            idle_renew: Duration::from_secs(540),
-            message_bytes_max: 256 * 1024,
-            accounts_max: 100,
-            job_lease: Duration::from_secs(60),
-        }),
-        store,
-    }
+/// The operator's choices: patient with nobody, so that no test waits for a default deadline.
+fn config(directory: &Path, authority: Option<&str>) -> Config {
+    let mut config = Config::default();
+    config.node.data_dir = directory.to_owned();
+    config.domains.capture = DomainName::parse("bcc.example.test");
+    config.smtp.hostname = DomainName::parse("gateway.example.test");
+    config.smtp.message_bytes_max = Bytes(1024 * 1024);
+    config.egress.allow = vec!["127.0.0.0/8".parse().unwrap()];
+    config.egress.ca_file = authority.map(|pem| {
+        let file = directory.join("ca.pem");
+        std::fs::write(&file, pem).unwrap();
+        file
+    });
+    config.sync.poll = Duration::from_secs(1);
+    config.sync.progress_timeout = Duration::from_secs(5);
+    config.outbound.retry_lifetime = Duration::from_secs(60);
+    config.outbound.sent_copy_wait = Duration::from_secs(1);
+    config.outbound.reconcile = Vec::new();
+    config
 }
 
 fn contact(email: &str) -> Contact {
@@ -218,11 +181,13 @@ fn user(email: &str) -> User {
 impl Office {
     pub async fn open(set: Set) -> Self {
         let directory = TempDir::new().unwrap();
-        let database = (set.engine == Engine::Postgres).then(|| Postgres::shared().database());
-        let embedded = format!("sqlite://{}/mailweave.db", directory.path().display());
-        let url = database.as_ref().map_or(embedded, Database::url);
-        let tls = set.authority.unwrap_or_else(|| Authority::new().client_config());
-        let gateway = gateway(&url, directory.path(), tls).await;
+        let database = set.engine.database();
+        let mut config = config(directory.path(), set.authority.as_deref());
+        if let Some(database) = &database {
+            database.keep_data_of(&mut config, directory.path());
+        }
+        net::install_provider();
+        let gateway = app::gateway(&config).await.unwrap();
         let workspace = workspace(&gateway).await;
         let (user, customer) = (user(&set.user.address), contact(&set.customer));
         let mut tx = gateway.store.begin(workspace).await.unwrap();
@@ -244,20 +209,34 @@ impl Office {
         }
     }
 
+    /// Adds another user, who has no account.
+    pub async fn add_user(&self, email: &str) {
+        let mut tx = self.gateway.store.begin(self.workspace).await.unwrap();
+        tx.insert_user(&user(email)).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
     /// Adds the account with this login, and starts the workers.
     pub async fn connect_with(&mut self, credentials: Credentials) {
+        self.add_account(&credentials).await;
+        self.start();
+    }
+
+    /// Adds the account, with nobody at work.
+    pub async fn add_account(&self, credentials: &Credentials) {
         let account = Account {
             id: self.account,
             user_id: self.user,
             email: address(&self.person.address),
             settings: AccountSettings { imap: self.imap.clone(), smtp: self.imap.clone() },
             status: connecting(),
+            sending_refused: None,
             connected_at: Timestamp::now(),
+            generation: 0,
         };
         let mut tx = self.gateway.store.begin(self.workspace).await.unwrap();
-        tx.insert_account(&account, &credentials).await.unwrap();
+        tx.insert_account(&account, credentials).await.unwrap();
         tx.commit().await.unwrap();
-        self.start();
     }
 
     /// The same with the right login, and waits until the account has been read.
@@ -268,6 +247,13 @@ impl Office {
 
     pub fn start(&mut self) {
         self.running.push(Running::start(&self.gateway));
+    }
+
+    /// Starts workers that do jobs and follow no account, as a process without that role has.
+    pub fn start_jobs(&mut self) {
+        let stop = CancellationToken::new();
+        let tasks = vec![tokio::spawn(worker::jobs::run(self.gateway.clone(), stop.clone()))];
+        self.running.push(Running { stop, tasks });
     }
 
     pub async fn stop(&mut self) {
@@ -413,6 +399,30 @@ impl Office {
         let door = Door::Mx { routes: vec![route], envelope, peer: "192.0.2.1".into() };
         let intake = Intake { workspace: self.workspace, door, raw, fingerprint };
         self.gateway.store.take_in(intake, mint(), Timestamp::now()).await.unwrap();
+    }
+
+    /// Takes in what the CRM hands in for the user, as the submission listener does once it has found a way out. Returns the
+    /// key it is known by.
+    pub async fn hand_in(&self, to: &str, message: &str) -> MessageKey {
+        let mut envelope = Envelope::new(ReversePath::Address(address(&self.person.address)));
+        envelope.recipients.push(Recipient::new(address(to)));
+        let raw = bytes::Bytes::from(message.replace('\n', "\r\n"));
+        let fingerprint = fingerprint(&envelope, &raw);
+        let order = SendOrder {
+            user: self.user,
+            principal: Principal::Admin,
+            class: SendClass::Individual,
+            conversation: None,
+            api: false,
+            key: None,
+        };
+        let intake = Intake {
+            workspace: self.workspace,
+            door: Door::Submission { order, envelope },
+            raw,
+            fingerprint,
+        };
+        self.gateway.store.take_in(intake, mint(), Timestamp::now()).await.unwrap().id
     }
 }
 

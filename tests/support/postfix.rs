@@ -7,7 +7,7 @@ use std::{
     fs,
     io::Write as _,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, SystemTime},
 };
@@ -54,11 +54,10 @@ impl Postfix {
     pub fn start(dovecot: &Dovecot, routes: &[Route]) -> Self {
         output(&mut privileged("true", true));
         let dir = directory("mta");
-        let [mx, submission, submissions, smarthost] = [(); 4].map(|()| free_address());
-        fs::create_dir(dir.join("conf")).unwrap();
-        make_queue(&dir);
-        let certificate = dovecot.authority.issue(&dir, &["localhost", "127.0.0.1"]);
+        let listeners = [(); 4].map(|()| free_address());
         let conf = dir.join("conf");
+        fs::create_dir(&conf).unwrap();
+        let certificate = dovecot.authority.issue(&dir, &["localhost", "127.0.0.1"]);
         let addresses =
             dovecot.people().into_iter().map(|person| person.address).chain([Self::gone(dovecot)]);
         write(
@@ -68,14 +67,9 @@ impl Postfix {
         );
         let line = |route: &Route| format!("{} smtp:[{}]:{}\n", route.domain, route.to.ip(), route.to.port());
         write(&conf, "routes", &routes.iter().map(line).collect::<String>());
-        write(&conf, "main.cf", &main_cf(&dir, dovecot, &certificate));
-        write(&conf, "master.cf", &master_cf([mx, submission, submissions, smarthost]));
-        // The master itself: `postfix start-fg` would put it out of the keeper's reach, after a second's checks of its queue.
-        let master = Path::new(&built_in("daemon_directory")).join("master");
-        let command = vec![master.into(), "-c".into(), conf.into(), "-s".into()];
-        let spec =
-            Spec { name: "postfix", dir, command, signal: "TERM", final_signal: "KILL", as_root: true };
-        let server = Server::start(spec, || accepts(&[mx, submission, submissions, smarthost]));
+        let main = main_cf(&dir, dovecot, &certificate);
+        let server = launch(dir, &main, &doors(listeners), &listeners);
+        let [mx, submission, submissions, smarthost] = listeners;
         Self { server, mx, submission, submissions, smarthost }
     }
 
@@ -110,6 +104,24 @@ impl Postfix {
     }
 }
 
+/// Starts a Postfix whose files are in this directory: `main` is added to main.cf, `doors` to master.cf. It is up when it
+/// listens on all of these addresses.
+///
+/// # Panics
+/// As [`Postfix::start`].
+pub fn launch(dir: PathBuf, main: &str, doors: &str, listeners: &[SocketAddr]) -> Server {
+    let conf = dir.join("conf");
+    fs::create_dir_all(&conf).unwrap();
+    make_queue(&dir);
+    write(&conf, "main.cf", &(places(&dir) + main));
+    write(&conf, "master.cf", &(doors.to_owned() + &services()));
+    // The master itself: `postfix start-fg` would put it out of the keeper's reach, after a second's checks of its queue.
+    let master = Path::new(&built_in("daemon_directory")).join("master");
+    let command = vec![master.into(), "-c".into(), conf.into(), "-s".into()];
+    let spec = Spec { name: "postfix", dir, command, signal: "TERM", final_signal: "KILL", as_root: true };
+    Server::start(spec, || accepts(listeners))
+}
+
 fn accepts(listeners: &[SocketAddr]) -> bool {
     listeners.iter().all(|address| std::net::TcpStream::connect(address).is_ok())
 }
@@ -127,7 +139,7 @@ fn make_queue(dir: &Path) {
         "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved",
         "trace",
     ];
-    let install = |options: &[&str], paths: &[std::path::PathBuf]| {
+    let install = |options: &[&str], paths: &[PathBuf]| {
         output(privileged("install", true).arg("-d").args(options).args(paths));
     };
     let (queue, group) = (dir.join("queue"), built_in("setgid_group"));
@@ -143,11 +155,9 @@ fn built_in(name: &str) -> String {
     output(Command::new(program("postconf")).args(["-d", "-h", name]))
 }
 
-fn main_cf(dir: &Path, dovecot: &Dovecot, certificate: &Certificate) -> String {
-    let (dir, options) = (dir.display(), &dovecot.options);
-    let (domain, customers_domain) = (&options.domain, &options.customers_domain);
-    let (lmtp, sasl) = (dovecot.lmtp.port(), dovecot.sasl_socket.display());
-    let (chain, key) = (certificate.chain.display(), certificate.key.display());
+/// Where its files are, and that it minds nobody else's.
+fn places(dir: &Path) -> String {
+    let dir = dir.display();
     let (daemons, commands, group) =
         (built_in("daemon_directory"), built_in("command_directory"), built_in("setgid_group"));
     format!(
@@ -161,19 +171,31 @@ mail_owner = postfix
 setgid_group = {group}
 maillog_file = {dir}/log/postfix.log
 maillog_file_prefixes = {dir}/log
-myhostname = mail.{domain}
 mydestination =
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
-smtp_host_lookup = native
 smtpd_peername_lookup = no
 mynetworks = 127.0.0.0/8
 alias_maps =
 alias_database =
 local_recipient_maps =
+append_dot_mydomain = no
+smtpd_client_connection_count_limit = 0
+"
+    )
+}
+
+fn main_cf(dir: &Path, dovecot: &Dovecot, certificate: &Certificate) -> String {
+    let (dir, options) = (dir.display(), &dovecot.options);
+    let (domain, customers_domain) = (&options.domain, &options.customers_domain);
+    let (lmtp, sasl) = (dovecot.lmtp.port(), dovecot.sasl_socket.display());
+    let (chain, key) = (certificate.chain.display(), certificate.key.display());
+    format!(
+        "\
+myhostname = mail.{domain}
+smtp_host_lookup = native
 recipient_delimiter = +
 biff = no
-append_dot_mydomain = no
 virtual_mailbox_domains = {domain}, {customers_domain}
 virtual_mailbox_maps = texthash:{dir}/conf/mailboxes
 virtual_transport = lmtp:inet:127.0.0.1:{lmtp}
@@ -194,7 +216,6 @@ smtp_tls_security_level = may
 line_length_limit = 12288
 message_size_limit = 52428800
 mailbox_size_limit = 0
-smtpd_client_connection_count_limit = 0
 smtpd_error_sleep_time = 0
 queue_run_delay = 2s
 minimal_backoff_time = 2s
@@ -203,7 +224,8 @@ maximal_backoff_time = 10s
     )
 }
 
-fn master_cf([mx, submission, submissions, smarthost]: [SocketAddr; 4]) -> String {
+/// What listens for mail, in master.cf.
+fn doors([mx, submission, submissions, smarthost]: [SocketAddr; 4]) -> String {
     const AUTH: &str = "\
 \x20 -o smtpd_sasl_auth_enable=yes
   -o smtpd_client_restrictions=permit_sasl_authenticated,reject
@@ -220,6 +242,11 @@ fn master_cf([mx, submission, submissions, smarthost]: [SocketAddr; 4]) -> Strin
     for (door, tls, sender) in doors {
         write!(text, "{door} inet n - n - - smtpd\n  -o {tls}\n{AUTH}{sender}").expect("a String takes all");
     }
+    text
+}
+
+/// The daemons behind the doors, in master.cf.
+fn services() -> String {
     // Name, who may connect, wake-up time, how many, program. None is confined to the queue: the files they read are elsewhere.
     let services = [
         ("pickup unix", "n", "60", "1", "pickup"),
@@ -236,6 +263,7 @@ fn master_cf([mx, submission, submissions, smarthost]: [SocketAddr; 4]) -> Strin
         ("smtp unix", "-", "-", "-", "smtp"),
         ("relay unix", "-", "-", "-", "smtp"),
         ("lmtp unix", "-", "-", "-", "lmtp"),
+        ("discard unix", "-", "-", "-", "discard"),
         ("error unix", "-", "-", "-", "error"),
         ("retry unix", "-", "-", "-", "error"),
         ("showq unix", "n", "-", "-", "showq"),
@@ -243,8 +271,8 @@ fn master_cf([mx, submission, submissions, smarthost]: [SocketAddr; 4]) -> Strin
         ("scache unix", "-", "-", "1", "scache"),
         ("postlog unix-dgram", "n", "-", "1", "postlogd"),
     ];
-    for (name, private, wake_up, count, program) in services {
-        writeln!(text, "{name} {private} - n {wake_up} {count} {program}").expect("a String takes all");
-    }
-    text
+    let line = |(name, private, wake_up, count, program)| {
+        format!("{name} {private} - n {wake_up} {count} {program}\n")
+    };
+    services.map(line).concat()
 }

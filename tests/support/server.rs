@@ -119,17 +119,29 @@ impl Server {
 
     /// Ends it in order and keeps its files.
     pub fn halt(&mut self) {
+        let processes = self.processes();
         self.release("keep");
+        self.await_end(&processes);
     }
 
     /// Ends it as a power cut would, SIGKILL to all of its processes, and keeps its files.
     pub fn crash(&mut self) {
+        let processes = self.processes();
         if let Some(pid) = self.pid() {
             let status =
                 privileged("kill", self.spec.as_root).args(["-KILL", "--", &format!("-{pid}")]).status();
             assert!(status.is_ok_and(|status| status.success()), "{} cannot be killed", self.spec.name);
         }
         self.release("keep");
+        self.await_end(&processes);
+    }
+
+    /// The keeper waits for the server alone. A child that is still dying holds the listening sockets, and the next server
+    /// finds its ports in use and, at the paths of its sockets, somebody who answers.
+    fn await_end(&self, processes: &[u32]) {
+        wait_for(&format!("every process of {} to end", self.spec.name), PATIENCE, || {
+            !processes.iter().any(|pid| is_alive(*pid))
+        });
     }
 
     /// The ids of the server's processes and all that descend from them.

@@ -8,10 +8,11 @@ use crate::{
         attribution::{self, OurDomains},
         ids::{ConversationId, MessageKey},
         message::{Author, StoredMessage},
+        policy::{Policy, Preset},
         threading::{self, PARTICIPANTS_MAX, ThreadKey, ThreadNode},
     },
     flow,
-    mail::{Address, Message, MessageId},
+    mail::{Address, Kind, Message, MessageId},
     store::{Error, Session},
 };
 
@@ -20,12 +21,17 @@ const PARTICIPANT_GROUPS_MAX: usize = 8;
 
 pub(super) async fn look(session: &mut Session, ours: &OurDomains, report: &mut Report) -> Result<(), Error> {
     let mut after = None;
+    // Where a hand has put messages together or apart, their ids alone do not say what belongs together.
+    let repaired = session.conversations_repaired().await?;
     loop {
         let conversations = session.conversations_by_id(after).await?;
         let Some((last, _)) = conversations.last() else { return Ok(()) };
         after = Some(*last);
         for (conversation, root) in &conversations {
-            look_into(session, (*conversation, *root), ours, report).await?;
+            let grouping = look_into(session, (*conversation, *root), ours, report).await?;
+            if !grouping.holds_together() && !repaired.contains(root) {
+                report.found("threads", conversation);
+            }
         }
     }
 }
@@ -35,7 +41,7 @@ async fn look_into(
     (conversation, root): (ConversationId, ConversationId),
     ours: &OurDomains,
     report: &mut Report,
-) -> Result<(), Error> {
+) -> Result<Grouping, Error> {
     let (mut grouping, mut after) = (Grouping::default(), None);
     loop {
         let mut keys = session.message_keys(conversation, after).await?;
@@ -53,14 +59,15 @@ async fn look_into(
             let nodes = extra_nodes(&message, ids);
             keys_lead_home(session, &stored, (&message, &nodes, root), ours, report).await?;
             // The header of a copy that brought another id is not kept: what else it named is unknown.
-            let by_name = !nodes.is_empty() || session.may_join_by_name(key).await?;
-            grouping.add(&possible_keys(&stored, (&message, &nodes), ours), by_name);
+            // A report joins the conversation of what it reports on, whoever wrote it.
+            let is_report = stored.kind == Kind::Bounce;
+            let by_name = is_report || !nodes.is_empty() || session.may_join_by_name(key).await?;
+            let mut keys = possible_keys(&stored, (&message, &nodes), ours);
+            keys.extend(session.subject_key_of(key).await?.map(ThreadKey));
+            grouping.add(&keys, by_name);
         }
     }
-    if !grouping.holds_together() {
-        report.found("threads", conversation);
-    }
-    Ok(())
+    Ok(grouping)
 }
 
 /// Any order gives the same: each run tries another.
@@ -86,7 +93,9 @@ async fn read(
         report.found("bytes", stored.id);
     }
     let message = Message::parse(&raw);
-    if flow::identity(&message) != stored.identity {
+    // What policy cut out of it is a part of its identity.
+    let is_whole = stored.attachments.iter().all(|attachment| attachment.skipped.is_none());
+    if is_whole && flow::identity(&message) != stored.identity {
         report.found("identity", stored.id);
     }
     Ok(Some(message))
@@ -108,7 +117,9 @@ async fn keys_lead_home(
     ours: &OurDomains,
     report: &mut Report,
 ) -> Result<(), Error> {
-    let known = flow::known_people(session, &stored.parties).await?;
+    // Only who works here bears on keys: whichever contacts count.
+    let settings = Policy::of_preset(Preset::default_preset()).settings;
+    let known = flow::known_people(session, &stored.parties, &settings).await?;
     let mut who = attribution::attribute(&stored.parties, &known, ours);
     if matches!(stored.author, Author::User(_)) {
         // He was a user when it was filed, whatever he is now.
@@ -118,7 +129,10 @@ async fn keys_lead_home(
     let keys = flow::keys_of_summary(&message.summary, nodes, &stored.parties, &who);
     let keys: Vec<[u8; 16]> = keys.iter().map(|key| key.0).collect();
     let roots = session.threads_of_keys(&keys).await?;
-    if (roots.is_empty() && !keys.is_empty()) || roots.iter().any(|found| *found != root) {
+    let strays: Vec<_> = roots.iter().filter(|found| **found != root).collect();
+    // What a message names may lie on the other side of a parting.
+    let parted = if strays.is_empty() { Vec::new() } else { session.parted_from(root).await? };
+    if (roots.is_empty() && !keys.is_empty()) || strays.iter().any(|stray| !parted.contains(stray)) {
         report.found("keys", stored.id);
     }
     Ok(())

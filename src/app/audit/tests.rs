@@ -1,17 +1,14 @@
 //! A store filled by the real flows is in order; whatever is then broken in it is found.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use secrecy::SecretString;
 
 use super::*;
 use crate::{
-    account::ProviderDialer,
-    coord::Coord,
+    app::parts,
+    config::DomainName,
     core::{
         account::{Account, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint, Security},
         ids::{AccountId, ApiKeyId, UserId},
@@ -21,17 +18,12 @@ use crate::{
         route::{Route, RouteTarget},
         webhook::Webhook,
     },
-    flow::{self, Gateway, Settings, sync::Followers},
-    imap,
+    flow::{self, Gateway},
     mail::{Address, Envelope, Recipient, ReversePath},
-    net::{Dialer, Egress, Resolver},
-    queue::Queue,
-    smtp,
     store::{
         mint, sql,
         testing::{World, both},
     },
-    webhook::{Poster, Resolve},
 };
 
 const CAPTURE: &str = "ann-secret@bcc.example";
@@ -46,32 +38,10 @@ fn ours() -> OurDomains {
 
 fn gateway(store: &Store) -> Gateway {
     net::install_provider();
-    let tls = net::client_config(None).unwrap();
-    let dialer = Dialer::new(Resolver::System, Egress::default(), Arc::clone(&tls), Duration::from_secs(1));
-    let nowhere = Resolve::new(|_| Box::pin(std::future::ready(Ok(Vec::new()))));
-    let settings = Settings {
-        hostname: "gw.example".into(),
-        ours: ours(),
-        loop_key: [1; 32],
-        submission_lifetime: Duration::from_secs(60),
-        reconcile_waits: Vec::new(),
-        sent_copy_wait: Duration::ZERO,
-        sync_poll: Duration::from_secs(60),
-        idle_renew: Duration::from_secs(540),
-        message_bytes_max: 1 << 20,
-        accounts_max: 10,
-        job_lease: Duration::from_secs(60),
-    };
-    let (limits, deadlines) = (imap::Limits::default(), imap::Deadlines::default());
-    Gateway {
-        store: store.clone(),
-        queue: Queue::new(store.clone()),
-        coord: Coord::local(),
-        dialer: ProviderDialer::new(dialer, limits, deadlines, smtp::Timeouts::default()),
-        webhooks: Poster::new(nowhere, &tls).unwrap(),
-        followers: Followers::new(1),
-        settings: Arc::new(settings),
-    }
+    let mut config = Config::default();
+    config.domains.capture = ours().capture.as_deref().and_then(DomainName::parse);
+    config.domains.reply = ours().reply.as_deref().and_then(DomainName::parse);
+    parts::assemble(&config, store.clone(), [1; 32]).unwrap()
 }
 
 /// A workspace in which mail is taken in through every door that needs no provider.
@@ -127,6 +97,7 @@ impl Office {
             disabled_at: None,
             disabled_reason: None,
             failing_since: None,
+            last_failure: None,
             created_at: now,
         })
         .await
@@ -151,6 +122,7 @@ impl Office {
             class: SendClass::Individual,
             conversation: None,
             api: false,
+            key: None,
         };
         let envelope = Envelope {
             recipients: vec![Recipient::new(address("dora@out.example"))],
@@ -194,7 +166,9 @@ fn account(user: UserId) -> Account {
             next_attempt_at: None,
             progress: None,
         },
+        sending_refused: None,
         connected_at: flow::now(),
+        generation: 0,
     }
 }
 
@@ -263,6 +237,35 @@ both! {
         assert!(told(&report).lines().filter(|line| line.starts_with("ok ")).count() >= 18);
     }
 
+    async fn what_a_hand_has_put_right_is_in_order(world) {
+        let [office, _] = fill(&world).await;
+        office.process().await;
+        let (now, workspace) = (flow::now(), office.workspace);
+        let found = async |id: &str| {
+            let mut session = world.store.read(workspace).await.unwrap();
+            let id = crate::mail::MessageId::parse(&format!("{id}@us.example")).unwrap();
+            session.messages_by_rfc822_id(&[id]).await.unwrap().pop().unwrap()
+        };
+        let (a, b, c) = (found("a").await, found("b").await, found("c").await);
+        let leaving = flow::repair::read_leaving(&world.store, workspace, &[b.message]).await.unwrap();
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        flow::repair::split(&mut tx, a.conversation, &leaving, now).await.unwrap().unwrap();
+        let merged = flow::repair::merge(&mut tx, a.conversation, c.conversation, now).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        let more = "In-Reply-To: <b@us.example>\r\nReferences: <a@us.example> <b@us.example>\r\n";
+        office.take_in(office.capture(), &mail("h", "ann@us.example", "bob@out.example", more)).await;
+        office.process().await;
+        assert_eq!(found("h").await.conversation, found("b").await.conversation);
+        let report = audited(&world).await;
+        assert!(report.is_clean(), "{}", told(&report));
+        let leaving = flow::repair::read_undoing(&world.store, workspace, merged.undo).await.unwrap();
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        flow::repair::undo(&mut tx, merged.undo, &leaving, now).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        let report = audited(&world).await;
+        assert!(report.is_clean(), "{}", told(&report));
+    }
+
     async fn a_store_with_nothing_in_it_is_in_order(world) {
         let report = audited(&world).await;
         assert!(report.is_clean() && report.workspaces == 0, "{}", told(&report));
@@ -279,7 +282,7 @@ async fn whatever_is_broken_by_a_statement_is_found() {
     );
     let led_astray =
         format!("update thread_keys set conversation = {CONVERSATION_OF_A} where workspace = $1");
-    let sabotage: [(&str, &[&str]); 21] = [
+    let sabotage: [(&str, &[&str]); 22] = [
         (&moved, &["keys", "threads", "counts"]),
         (&led_astray, &["keys"]),
         ("delete from thread_keys where workspace = $1", &["keys"]),
@@ -304,6 +307,10 @@ async fn whatever_is_broken_by_a_statement_is_found() {
         ("update workspaces set event_seq = event_seq + 1 where id = $1", &["journal"]),
         ("update lanes set jobs = jobs + 1 where workspace = $1", &["lanes"]),
         ("update jobs set body = '{}' where workspace = $1", &["jobs", "waiting"]),
+        (
+            "insert into subject_keys select workspace, id, x'07070707070707070707070707070707', sent_at, 86400000000 from messages where workspace = $1",
+            &["subjects"],
+        ),
     ];
     for (statement, expect) in sabotage {
         let world = World::sqlite().await;
@@ -352,9 +359,11 @@ both! {
 
     async fn contents_that_belong_to_nothing_are_found(world) {
         let [one, _] = fill(&world).await;
-        let mut tx = world.store.begin(one.workspace).await.unwrap();
-        let key = tx.content_key(None).await.unwrap();
-        let orphan = tx.put_blob(&Bytes::from_static(b"nobody's"), key).await.unwrap();
+        let store = &world.store;
+        let key = store.content_key(one.workspace, None).await.unwrap();
+        let sealed = store.seal_blob(one.workspace, key, &Bytes::from_static(b"nobody's")).await.unwrap();
+        let mut tx = store.begin(one.workspace).await.unwrap();
+        let orphan = tx.put_sealed_blob(sealed).await.unwrap();
         tx.commit().await.unwrap();
         let report = audited(&world).await;
         check_found(&report, &["blobs"], "a content without a message");

@@ -1,9 +1,10 @@
 //! `mailweave check`: what would go wrong before `serve` does; a line for each finding, with the way out.
 //!
-//! Not here: changing anything. A store that is there is brought up to date with this release, as `serve` would do.
+//! Not here: changing anything. A store of an earlier release is named as such and left alone.
 
-mod certificate;
+pub(in crate::app) mod certificate;
 mod dns;
+mod providers;
 mod stored;
 
 use std::{
@@ -15,16 +16,14 @@ use std::{
 };
 
 use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
 use url::Url;
 
-use super::{
-    health,
-    stored::{StoredError, embedded_file},
-};
+use super::{health, parts, stored::StoredError};
 use crate::{
     config::{Config, ConfigError, Role},
-    net,
-    store::{MasterKey, Store},
+    coord, net,
+    store::{MasterKey, OpenError, Store},
 };
 
 /// How bad a finding is.
@@ -128,11 +127,25 @@ pub async fn look(config: &Config, findings: &mut Findings) {
         }
     }
     dns::look(config, findings).await;
+    coordination(config, findings).await;
     let runs = matches!(opened, Err(StoredError::InUse(_))) || answers(config).await;
     ports(config, runs, findings);
     if let Ok(store) = opened {
-        stored::look(&store, findings).await;
+        // What keeps a dialler from being made has been told by then.
+        let dialer = parts::dialer(config).ok();
+        stored::look(&store, dialer.as_ref(), findings).await;
         store.close().await;
+    }
+}
+
+async fn coordination(config: &Config, findings: &mut Findings) {
+    let Some(url) = &config.coordination.url else { return };
+    match coord::ping(url.expose_secret()).await {
+        Ok(()) => findings.ok("coordination.url", "Redis answers"),
+        Err(error) => {
+            let says = "without it nodes find their work by looking, some seconds later";
+            findings.warning("coordination.url", format!("{}; {says}", chain(&error)));
+        }
     }
 }
 
@@ -174,7 +187,7 @@ fn master_key(config: &Config, findings: &mut Findings) {
             let advice = "make one, the same for every node: head -c 32 /dev/urandom | base64 > FILE && chmod 600 FILE";
             return findings.error(about, format!("{} is not there; {advice}", file.display()));
         }
-        if embedded_file(config).is_some_and(|path| path.exists()) {
+        if config.embedded_file().is_some_and(|path| path.exists()) {
             let says = "is gone, and the store cannot be read without it; put your copy of it there";
             return findings.error(about, format!("{} {says}", file.display()));
         }
@@ -202,11 +215,12 @@ fn store(opened: &Result<Store, StoredError>, config: &Config, findings: &mut Fi
         Ok(_) => findings.ok(about, "opens, and its tables are this release's"),
         Err(StoredError::InUse(lock)) => {
             let says = format!(
-                "is held by a running gateway ({}), so what is in it was not looked at; `mailweave account list` asks the gateway",
+                "is held by a running gateway ({}), so what is in it was not looked at, nor whether providers answer; `mailweave account list` asks the gateway",
                 lock.display()
             );
             findings.warning(about, says);
         }
+        Err(StoredError::Open(error @ OpenError::Older(_))) => findings.warning(about, error.to_string()),
         Err(error @ StoredError::None(_)) => findings.ok(about, error.to_string()),
         // Told by the master key's own finding.
         Err(StoredError::NoMasterKey(_) | StoredError::MasterKey(_)) => {}

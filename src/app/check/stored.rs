@@ -1,22 +1,41 @@
-//! What the stored data tells an operator: how the accounts are, and where events go.
+//! What the stored data tells an operator: how the accounts are, whether their providers answer, and where events go.
 //!
 //! Not here: whether the data is sound (`audit`).
 
 use jiff::Timestamp;
 
-use super::{Findings, chain};
+use super::{Findings, chain, providers::Servers};
 use crate::{
+    account::ProviderDialer,
     core::{account::AccountState, ids::Id as _, people::Workspace},
     store::{Error, Page, PageKey, Store},
 };
 
-pub(super) async fn look(store: &Store, findings: &mut Findings) {
-    if let Err(error) = workspaces(store, findings).await {
+pub(super) async fn look(store: &Store, dialer: Option<&ProviderDialer>, findings: &mut Findings) {
+    let mut servers = Servers::default();
+    let looked = match durability(store, findings).await {
+        Ok(()) => workspaces(store, &mut servers, findings).await,
+        failed => failed,
+    };
+    if let Err(error) = looked {
         findings.error("store", chain(&error));
+    }
+    if let Some(dialer) = dialer {
+        servers.look(dialer, findings).await;
     }
 }
 
-async fn workspaces(store: &Store, findings: &mut Findings) -> Result<(), Error> {
+async fn durability(store: &Store, findings: &mut Findings) -> Result<(), Error> {
+    for setting in store.settings_that_lose_data().await? {
+        let says = format!(
+            "{setting} is off in PostgreSQL: when its machine goes down, mail that was acknowledged can be lost; turn it on"
+        );
+        findings.warning("store", says);
+    }
+    Ok(())
+}
+
+async fn workspaces(store: &Store, servers: &mut Servers, findings: &mut Findings) -> Result<(), Error> {
     let mut after = None;
     loop {
         let page = store.system_read().await?.workspaces(&Page::new(200, after)).await?;
@@ -25,6 +44,7 @@ async fn workspaces(store: &Store, findings: &mut Findings) -> Result<(), Error>
         for workspace in &page {
             accounts(store, workspace, findings).await?;
             webhooks(store, workspace, findings).await?;
+            servers.add_workspace(store, workspace.id).await?;
         }
     }
 }

@@ -5,7 +5,13 @@ use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::{Options, testing::World};
+use crate::{
+    core::{
+        account::{Credentials, Endpoint, Security},
+        submission::Smarthost,
+    },
+    store::{Options, testing::World},
+};
 
 /// A configuration whose files lie in a directory of its own and whose ports are free.
 fn config(directory: &Path, more: &[(&str, &str)]) -> Config {
@@ -68,6 +74,73 @@ async fn a_store_is_opened_and_the_accounts_in_it_are_counted() {
     assert!(!findings.has_error(), "{findings:#?}");
     check(&findings, Level::Ok, "store", "opens");
     assert!(findings.0.iter().any(|finding| finding.says == "no accounts"), "{findings:#?}");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_flush_is_told_of() {
+    // As that of these tests is.
+    let world = World::postgres().await;
+    let key = write_key(world.directory.path(), 0o600).display().to_string();
+    let store = [
+        ("MAILWEAVE__STORE__URL", world.options.url.as_str()),
+        ("MAILWEAVE__SECRETS__MASTER_KEY_FILE", &key),
+    ];
+    let findings = found(&config(world.directory.path(), &store)).await;
+    check(&findings, Level::Warning, "store", "fsync is off in PostgreSQL");
+    assert!(!findings.0.iter().any(|finding| finding.says.contains("full_page_writes")), "{findings:#?}");
+}
+
+#[tokio::test]
+async fn a_store_of_an_earlier_release_is_named_and_left_alone() {
+    let directory = TempDir::new().unwrap();
+    write_key(directory.path(), 0o600);
+    std::fs::write(directory.path().join("mailweave.db"), "").unwrap();
+    for _ in ["once", "and again: the first look made no tables"] {
+        let findings = found(&config(directory.path(), &[])).await;
+        check(&findings, Level::Warning, "store", "an earlier release (migration 0)");
+        assert!(!findings.has_error(), "{findings:#?}");
+    }
+}
+
+#[tokio::test]
+async fn providers_are_dialled_and_those_out_of_reach_are_named() {
+    let world = World::sqlite().await;
+    let there = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for address in [there.local_addr().unwrap(), gone] {
+        let endpoint = Endpoint { host: "127.0.0.1".into(), port: address.port(), security: Security::None };
+        let smarthost = Smarthost { endpoint, from_domains: Vec::new() };
+        let password = Credentials::Password { username: "u".into(), password: "p".to_owned().into() };
+        let mut tx = world.store.begin(world.workspace().await).await.unwrap();
+        tx.put_smarthost(&smarthost, &password, jiff::Timestamp::now()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    write_key(world.directory.path(), 0o600);
+    world.store.close().await;
+    let config = config(world.directory.path(), &[("MAILWEAVE__EGRESS__ALLOW", "127.0.0.0/8")]);
+    let findings = found(&config).await;
+    check(
+        &findings,
+        Level::Ok,
+        "provider",
+        &format!("SMTP {} (no TLS) answers", there.local_addr().unwrap()),
+    );
+    check(
+        &findings,
+        Level::Warning,
+        "provider",
+        &format!("SMTP {gone} (no TLS): the connection was refused"),
+    );
+    assert!(!findings.has_error(), "{findings:#?}");
+}
+
+#[tokio::test]
+async fn a_redis_that_does_not_answer_is_no_error() {
+    let directory = TempDir::new().unwrap();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("redis://{gone}");
+    let findings = found(&config(directory.path(), &[("MAILWEAVE__COORDINATION__URL", &url)])).await;
+    check(&findings, Level::Warning, "coordination.url", "Redis does not answer");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use crate::{
 /// # Errors
 /// When the world cannot be built or the story does not come out.
 pub async fn run() -> anyhow::Result<()> {
-    let _log = telemetry::init_log(LogLevel::Warn, LogFormat::Text, None)?;
+    let _log = telemetry::init_log(LogLevel::Warn, LogFormat::Text)?;
     net::install_provider();
     let metrics = telemetry::init_metrics().context("metrics")?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

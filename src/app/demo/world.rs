@@ -2,10 +2,14 @@
 //!
 //! Not here: what they write to each other (`story`).
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
-use rcgen::CertifiedKey;
 use serde_json::json;
 
 use super::api::{Api, text};
@@ -32,6 +36,8 @@ pub(super) struct World {
     /// The workspace's API key, which is also the password for submission.
     pub key: String,
     pub capture_address: String,
+    /// Whoever submits must trust it.
+    authority: PathBuf,
     directory: tempfile::TempDir,
 }
 
@@ -41,7 +47,9 @@ impl World {
             tempfile::Builder::new().prefix("mailweave-demo-").tempdir().context("temporary directory")?;
         let provider = provider().await?;
         let admin_key = random_key();
-        let gateway = Running::start(&config(directory.path(), &admin_key)?, metrics).await?;
+        let config = config(directory.path(), &admin_key)?;
+        let authority = config.development_authority().context("the listeners have a certificate")?;
+        let gateway = Running::start(&config, metrics).await?;
         let mx = gateway.addresses.mx.first().copied().context("the MX listener has an address")?;
         provider.provider.route(CAPTURE, mx);
         provider.provider.route(REPLY, mx);
@@ -57,6 +65,7 @@ impl World {
             capture_address: text(&user, "/capture_address").to_owned(),
             provider,
             gateway,
+            authority,
             directory,
         })
     }
@@ -93,11 +102,11 @@ impl World {
         println!("Ctrl-C ends it and leaves nothing.");
     }
 
-    /// A TLS client that trusts this world's certificate and no other.
+    /// A TLS client that trusts this world's authority and no other.
     pub(super) fn trusting_tls(&self) -> anyhow::Result<rustls::ClientConfig> {
         use rustls::pki_types::{CertificateDer, pem::PemObject};
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.directory.path().join("certificate.pem"))?)?;
+        roots.add(CertificateDer::from_pem_file(&self.authority)?)?;
         Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
     }
 
@@ -126,35 +135,21 @@ async fn provider() -> anyhow::Result<sandbox::Running> {
 
 fn config(directory: &Path, admin_key: &str) -> anyhow::Result<Config> {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-    let (certificate, private_key) = certificate(directory)?;
     let mut config = Config::default();
     config.node.data_dir = directory.join("data");
     config.domains.capture = DomainName::parse(CAPTURE);
     config.domains.reply = DomainName::parse(REPLY);
-    config.smtp.hostname = Some("gateway.acme.example".to_owned());
+    config.smtp.hostname = DomainName::parse("gateway.acme.example");
     config.smtp.mx.listen = vec![loopback];
     config.smtp.submission.listen = vec![loopback];
     config.smtp.submissions.listen = vec![loopback];
     config.http.listen = loopback;
     config.http.admin_key = Some(admin_key.into());
-    config.tls.certificate = Some(certificate);
-    config.tls.private_key = Some(private_key);
     config.egress.allow = vec!["127.0.0.0/8".parse()?];
     // The real defaults are kinder to providers; here nobody should have to wait.
     config.sync.poll = Duration::from_millis(300);
     config.outbound.sent_copy_wait = Duration::from_secs(2);
     Ok(config)
-}
-
-/// A certificate that nobody trusts, for the submission listeners.
-fn certificate(directory: &Path) -> anyhow::Result<(std::path::PathBuf, std::path::PathBuf)> {
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(names).context("certificate")?;
-    let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
-    std::fs::write(&certificate, cert.pem())?;
-    std::fs::write(&key, signing_key.serialize_pem())?;
-    Ok((certificate, key))
 }
 
 /// The workspace, its user, and the user's account.

@@ -3,16 +3,17 @@
 //! Not here: deciding (`core::policy`).
 
 use super::Arrival;
+use jiff::Timestamp;
+
 use crate::{
     core::{
-        account::MailboxUid,
         decision::{DecisionHash, HashRole, NewDecision},
         ids::MessageKey,
         job::Job,
         message::{Parties, Sighting},
         policy::Policy,
     },
-    mail::HeaderSummary,
+    mail::{Automatic, HeaderSummary, MessageId},
     store::{Error, PolicyStamp, Session, TextHasher, Tx},
 };
 
@@ -32,6 +33,9 @@ pub(super) async fn decide(
         via: arrival.via,
         message: Some(message),
         seen_at,
+        // What is filed everybody may be told of.
+        user: None,
+        written_at: Some(super::sent_at(arrival)),
         hashes,
     };
     tx.decide(&decision, stamp(policy), arrival.received_at).await.map(drop)
@@ -39,7 +43,7 @@ pub(super) async fn decide(
 
 /// The policy as decisions name it.
 pub(in crate::flow) fn stamp(policy: &Policy) -> PolicyStamp<'_> {
-    PolicyStamp { preset: policy.preset, version: policy.version }
+    PolicyStamp { preset: &policy.preset, version: policy.version }
 }
 
 /// The keyed hashes by which a decision about this mail is found.
@@ -62,6 +66,9 @@ pub(in crate::flow) fn hashes_of(
     let mut hashes: Vec<_> = own.map(|id| hashed(HashRole::Id, id.as_str())).collect();
     let named = summary.in_reply_to.iter().chain(&summary.references);
     hashes.extend(named.map(|id| hashed(HashRole::Reference, id.as_str())));
+    // First: of an address that is there twice, what was said first stays. What a machine answers for somebody has no author.
+    let authors = parties.from.iter().filter(|_| summary.automatic == Automatic::No);
+    hashes.extend(authors.map(|party| hashed(HashRole::Author, party.address.key())));
     hashes.extend(parties.addresses().map(|address| hashed(HashRole::Address, address.key())));
     hashes.sort_by_key(|hash| hash.hash);
     hashes.dedup_by_key(|hash| hash.hash);
@@ -71,14 +78,26 @@ pub(in crate::flow) fn hashes_of(
 /// Mail skipped before it was known to belong (the Sent copy of what is captured now, the answer that overtook it) is
 /// fetched again: this message's ids name it, or it names them.
 pub(super) async fn recall_skipped(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<(), Error> {
-    let key = tx.text_hasher().await?;
     let summary = &arrival.message.summary;
     let own = [&summary.message_id, &summary.original_message_id].into_iter().flatten();
-    let ids: Vec<_> =
-        own.chain(&summary.in_reply_to).chain(&summary.references).map(|id| key.hash(id.as_str())).collect();
-    let skipped: Vec<MailboxUid> = tx.skipped_with_ids(&ids).await?;
-    for at in skipped {
-        tx.enqueue_job(&Job::Refetch { at }, arrival.received_at).await?;
+    let ids = own.chain(&summary.in_reply_to).chain(&summary.references);
+    recall_named(tx, ids, arrival.received_at).await
+}
+
+/// The same of mail that bears one of these ids or names one.
+pub(super) async fn recall_named(
+    tx: &mut Tx,
+    ids: impl Iterator<Item = &MessageId>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let key = tx.text_hasher().await?;
+    let ids: Vec<_> = ids.map(|id| key.hash(id.as_str())).collect();
+    for (account, decision) in tx.skipped_with_ids(&ids).await? {
+        let errand = Job::Refetch { account, decision };
+        // Those of an account that is not worked rest, and each message of a conversation would add the same ones.
+        if !tx.is_waiting(&errand).await? {
+            tx.enqueue_job(&errand, now).await?;
+        }
     }
     Ok(())
 }

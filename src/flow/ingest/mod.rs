@@ -2,33 +2,36 @@
 //!
 //! Not here: deciding whether it may come in. Each door has judged before it calls.
 
+mod files;
+mod include;
 mod ledger;
 mod people;
 mod recognise;
 mod thread;
 
+pub(super) use files::{Kept, keep};
+pub(super) use include::include;
 pub(super) use ledger::{decision_hashes, hashes_of, stamp};
 pub(crate) use recognise::identity;
 pub(super) use thread::bytes_of;
 pub(crate) use thread::keys_of_summary;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::FlowError;
+use super::{FlowError, copies};
 use crate::{
     core::{
-        attribution::{self, Attribution, Known, KnownContact, OurDomains},
+        attribution::{self, Attribution, Known, OurDomains},
         decision::Ruling,
         event::{Event, MessageEvent, MessageFact},
-        ids::{AccountId, AttachmentId, ContactId, ConversationId, MessageKey},
+        ids::{AccountId, AttachmentId, ContactId, ConversationId, MessageKey, UserId},
         message::{AttachmentSummary, Direction, Parties, Sighting, SightingRow, StoredMessage},
-        policy::Policy,
-        threading::{self, Assignment, ThreadKey, ThreadNode},
+        policy::{self, FileRule, Policy, Settings},
+        threading::{ThreadKey, ThreadNode},
     },
-    mail::{Address, Attachment, Defect, Message},
-    store::{self, Error, Tx, mint},
+    mail::{Address, Attachment, Defect, HeaderSummary, Message},
+    store::{self, Error, SealedBlob, Tx, mint},
 };
 
 /// A message at the door, judged and ready to be filed.
@@ -48,9 +51,18 @@ pub(super) struct Arrival<'a> {
     pub via: &'static str,
     /// Provider's thread ids, besides the Message-IDs.
     pub extra_nodes: Vec<ThreadNode>,
-    /// A conversation it may join whoever is on it: proven by a reply address, or named by the CRM.
-    pub conversation: Option<ConversationId>,
-    pub create_contacts: bool,
+    /// Conversations it joins whoever is on it: proven by reply addresses, or named by the CRM.
+    pub proven: Vec<ConversationId>,
+    /// The message that its loop mark says it is a copy of, passed on by us.
+    pub passed_on: Option<MessageKey>,
+    /// Attachments whose content policy kept out of the bytes, by their place.
+    pub omitted: &'a [(usize, FileRule)],
+    /// A user sent it to a capture address.
+    pub captured: bool,
+    /// Whose mailbox or reply address it came to, where it may be copied to others: it is news, and no machine's.
+    pub copied_for: Option<UserId>,
+    /// The user whom its From names did send it: he handed it in, or it lies where only what he sends lies.
+    pub is_sent: bool,
     pub announce: Announce,
     pub account: Option<AccountId>,
     /// Who of the parties is known, if the caller has looked since it took the filing lock.
@@ -78,8 +90,8 @@ impl Arrival<'_> {
 pub(super) enum RawBytes<'a> {
     /// On disk since the 250; a new message takes them over.
     Stored { blob: Uuid, size: usize },
-    /// In hand; stored only if the message is new, under the key of this account or the workspace's.
-    InHand { raw: &'a Bytes, account: Option<AccountId> },
+    /// Sealed for this; stored only if the message is new.
+    Sealed(&'a SealedBlob),
 }
 
 /// What became of an arrival.
@@ -120,46 +132,97 @@ pub(super) async fn ingest(
     file(tx, ours, policy, arrival).await
 }
 
-/// Adds what a further copy tells: where it was seen, and the ids it goes by there.
+/// The message that an arrival is a copy of; `None` for a new one.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn original_of(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<Option<MessageKey>, Error> {
+    Ok(recognise::recognise(tx, arrival).await?.map(|(message, _)| message))
+}
+
+/// Adds what a further copy tells: where it was seen, the ids it goes by there, whom it makes contacts of, and where it
+/// belongs.
 async fn add_sightings(
     tx: &mut Tx,
     (ours, policy): (&OurDomains, &Policy),
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
 ) -> Result<Ingested, FlowError> {
+    let is_first_capture = arrival.captured && !is_captured(tx, message).await?;
+    if is_first_capture {
+        meet(tx, (ours, policy), message, arrival).await?;
+    }
     for sighting in &arrival.sightings {
         let row = SightingRow { sighting: sighting.clone(), at: arrival.received_at };
         tx.add_sighting(message, &row).await?;
         if let Sighting::Account(at) = sighting {
             tx.note_sent_copy(message, at).await?;
-            ledger::decide(tx, policy, arrival, message).await?;
         }
     }
-    let conversation = learn_ids(tx, ours, (message, conversation), arrival).await?;
+    ledger::decide(tx, policy, arrival, message).await?;
+    let (conversation, is_renamed) = join_known(tx, (ours, policy), (message, conversation), arrival).await?;
+    if is_first_capture || is_renamed {
+        // Mail that was left out may belong by it, as it would have had this copy come first.
+        ledger::recall_skipped(tx, arrival).await?;
+    }
     Ok(Ingested::Known { message, conversation })
 }
 
-/// Learns the id that a provider gave the message on the wire: answers will name that one.
-async fn learn_ids(
+async fn is_captured(tx: &mut Tx, message: MessageKey) -> Result<bool, Error> {
+    let seen = tx.sightings(&[message]).await?.remove(&message).unwrap_or_default();
+    Ok(seen.iter().any(|row| matches!(row.sighting, Sighting::Capture { .. })))
+}
+
+/// The first capture of a message that was here already makes the contacts that it would have made had it come first.
+async fn meet(
     tx: &mut Tx,
-    ours: &OurDomains,
+    (ours, policy): (&OurDomains, &Policy),
+    message: MessageKey,
+    arrival: &Arrival<'_>,
+) -> Result<(), FlowError> {
+    let mut known = known_people(tx, &arrival.parties, &policy.settings).await?;
+    let created = people::create_contacts(tx, (ours, policy), &mut known, arrival).await?;
+    let who = attribution::attribute(&arrival.parties, &known, ours);
+    let stored = tx.message(message).await?.ok_or(Error::Missing)?;
+    tx.put_message_contacts(message, stored.sent_at, &who.contacts).await?;
+    let events = people::contact_events(&created, (&known, policy), arrival, message);
+    tx.announce_all(&events, arrival.received_at).await?;
+    Ok(())
+}
+
+/// Joins the conversations that this copy proves it belongs to, and learns the id that a provider gave the message on the
+/// wire: answers will name that one. True when there was one to learn.
+async fn join_known(
+    tx: &mut Tx,
+    (ours, policy): (&OurDomains, &Policy),
     (message, conversation): (MessageKey, ConversationId),
     arrival: &Arrival<'_>,
-) -> Result<ConversationId, FlowError> {
-    let Some(id) = &arrival.message.summary.message_id else { return Ok(conversation) };
-    if tx.ids_of_message(message).await?.contains(id) {
-        return Ok(conversation);
+) -> Result<(ConversationId, bool), FlowError> {
+    let mut keys: Vec<ThreadKey> =
+        arrival.proven.iter().filter(|id| **id != conversation).map(of_conversation).collect();
+    let new_id = match &arrival.message.summary.message_id {
+        Some(id) if !tx.ids_of_message(message).await?.contains(id) => Some(id),
+        _ => None,
+    };
+    if keys.is_empty() && new_id.is_none() {
+        return Ok((conversation, false));
     }
-    tx.add_message_id(message, id).await?;
-    let known = known_people(tx, &arrival.parties).await?;
+    let known = known_people(tx, &arrival.parties, &policy.settings).await?;
     let who = attribution::attribute(&arrival.parties, &known, ours);
-    let mut keys = thread::thread_keys(arrival, &who);
+    if let Some(id) = new_id {
+        tx.add_message_id(message, id).await?;
+        keys.extend(thread::thread_keys(arrival, &who));
+    }
     keys.push(ThreadKey::of_conversation(conversation));
-    let found = thread::found(tx, &keys).await?;
-    let (root, events) = thread::join(tx, &found, conversation).await?;
+    let found = thread::found_beside(tx, &keys, conversation).await?;
+    let (root, events) = thread::join(tx, &found).await?.unwrap_or((conversation, Vec::new()));
     tx.put_thread_keys(&bytes_of(&keys), root).await?;
     tx.announce_all(&events, arrival.received_at).await?;
-    Ok(root)
+    Ok((root, new_id.is_some()))
+}
+
+fn of_conversation(id: &ConversationId) -> ThreadKey {
+    ThreadKey::of_conversation(*id)
 }
 
 async fn file(
@@ -170,39 +233,63 @@ async fn file(
 ) -> Result<Ingested, FlowError> {
     let mut known = match arrival.known.take() {
         Some(known) => known,
-        None => known_people(tx, &arrival.parties).await?,
+        None => known_people(tx, &arrival.parties, &policy.settings).await?,
     };
-    let created = if arrival.create_contacts {
-        people::create_contacts(tx, ours, &mut known, &arrival).await?
-    } else {
-        Vec::new()
-    };
+    let created = people::create_contacts(tx, (ours, policy), &mut known, &arrival).await?;
     let who = attribution::attribute(&arrival.parties, &known, ours);
     let mut keys = thread::thread_keys(&arrival, &who);
-    keys.extend(arrival.conversation.map(ThreadKey::of_conversation));
-    let found = thread::found(tx, &keys).await?;
-    let (conversation, mut events) = match threading::assign(&found) {
-        Assignment::Start => thread::start(tx, &arrival, &who).await?,
-        Assignment::Join(id) => (id, Vec::new()),
-        Assignment::Merge { keep, .. } => thread::join(tx, &found, keep).await?,
+    keys.extend(arrival.proven.iter().map(of_conversation));
+    let subject = thread::subject_of(tx, &policy.settings, &arrival).await?;
+    let found = thread::found_for(tx, &keys, subject, (&arrival, &who)).await?;
+    let joined = thread::join(tx, &found).await?;
+    let is_start = joined.is_none();
+    let (conversation, mut events) = match joined {
+        Some(joined) => joined,
+        None => thread::start(tx, &arrival, &who).await?,
     };
     keys.push(ThreadKey::of_conversation(conversation));
     let message = store_message(tx, &arrival, &who, conversation).await?;
-    if !found.is_empty() {
+    if !is_start {
         // A conversation just started was written with its first message counted.
         tx.touch_conversation(message.conversation, message.sent_at).await?;
     }
     write_rows(tx, &arrival, &message, &who, &keys).await?;
+    if let Some(subject) = subject {
+        tx.put_subject(message.id, subject).await?;
+    }
     let contacts: Vec<ContactId> = who.contacts.iter().map(|(contact, _)| *contact).collect();
     if arrival.announce == Announce::Never {
         events.retain(|event| !matches!(event, Event::ConversationCreated { .. }));
     }
-    events.extend(people::contact_events(&created, &known, &arrival, message.id));
+    events.extend(people::contact_events(&created, (&known, policy), &arrival, message.id));
     events.extend(message_event(&arrival, &message, &contacts));
     tx.announce_all(&events, arrival.received_at).await?;
     ledger::decide(tx, policy, &arrival, message.id).await?;
     ledger::recall_skipped(tx, &arrival).await?;
+    copy(tx, ours, &arrival, (&message, &known), !is_start).await?;
     Ok(Ingested::Filed(Box::new(message)))
+}
+
+/// Sends copies of what a contact answers.
+async fn copy(
+    tx: &mut Tx,
+    ours: &OurDomains,
+    arrival: &Arrival<'_>,
+    (stored, known): (&StoredMessage, &Known),
+    joined: bool,
+) -> Result<(), FlowError> {
+    let Some(owner) = arrival.copied_for else { return Ok(()) };
+    let summary = &arrival.message.summary;
+    let author = stored.author_party.as_ref().map(|author| &author.address);
+    let new = copies::NewMessage {
+        stored,
+        owner,
+        contact: author.and_then(|author| known.contacts.get(author)).copied(),
+        automatic: summary.automatic,
+        is_marked: arrival.passed_on.is_some(),
+        answers: joined || !summary.in_reply_to.is_empty() || !summary.references.is_empty(),
+    };
+    copies::enqueue(tx, ours, new, arrival.received_at).await
 }
 
 /// Stores the message and, unless a listener has, its bytes.
@@ -213,11 +300,8 @@ async fn store_message(
     conversation: ConversationId,
 ) -> Result<StoredMessage, FlowError> {
     let (blob, size) = match arrival.bytes {
-        RawBytes::Stored { blob, size } => (blob, size),
-        RawBytes::InHand { raw, account } => {
-            let key = tx.content_key(account).await?;
-            (tx.put_blob(raw, key).await?, raw.len())
-        }
+        RawBytes::Stored { blob, size } => (blob, size as u64),
+        RawBytes::Sealed(bytes) => (tx.put_sealed_blob(bytes.clone()).await?, bytes.size()),
     };
     let message = stored(arrival, who, conversation, (blob, size));
     // Nothing but another node can have stored it since we looked.
@@ -225,21 +309,24 @@ async fn store_message(
     Ok(message)
 }
 
-/// Who of these people the workspace knows.
-pub(crate) async fn known_people(session: &mut store::Session, parties: &Parties) -> Result<Known, Error> {
+/// Who of these people the workspace knows, as its policy counts them.
+pub(crate) async fn known_people(
+    session: &mut store::Session,
+    parties: &Parties,
+    settings: &Settings,
+) -> Result<Known, Error> {
     let addresses: Vec<Address> = parties.addresses().cloned().collect();
-    known_among(session, &addresses).await
+    known_among(session, &addresses, settings).await
 }
 
 /// The same of the people of many messages at once.
-pub(super) async fn known_among(session: &mut store::Session, addresses: &[Address]) -> Result<Known, Error> {
+pub(super) async fn known_among(
+    session: &mut store::Session,
+    addresses: &[Address],
+    settings: &Settings,
+) -> Result<Known, Error> {
     let (users, contacts) = session.people_among(addresses).await?;
-    let known =
-        |found: store::ContactMatch| KnownContact { id: found.contact, assigned_user: found.assigned_user };
-    Ok(Known {
-        users,
-        contacts: contacts.into_iter().map(|(address, found)| (address, known(found))).collect(),
-    })
+    Ok(policy::known(settings, users, contacts))
 }
 
 async fn write_rows(
@@ -267,7 +354,7 @@ fn stored(
     arrival: &Arrival<'_>,
     who: &Attribution,
     conversation: ConversationId,
-    (blob, size): (Uuid, usize),
+    (blob, size): (Uuid, u64),
 ) -> StoredMessage {
     let summary = &arrival.message.summary;
     StoredMessage {
@@ -282,11 +369,16 @@ fn stored(
         subject: summary.subject.clone(),
         parties: arrival.parties.clone(),
         in_reply_to: summary.in_reply_to.first().cloned(),
-        attachments: arrival.message.attachments.iter().map(attachment).collect(),
+        attachments: arrival
+            .message
+            .attachments
+            .iter()
+            .map(|file| attachment(file, arrival.omitted))
+            .collect(),
         defects: arrival.message.defects.iter().map(defect_word).collect(),
         sent_at: sent_at(arrival),
         received_at: arrival.arrived_at(),
-        size: size as u64,
+        size,
         blob,
     }
 }
@@ -295,7 +387,7 @@ fn defect_word(defect: &Defect) -> String {
     serde_json::to_value(defect).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-fn attachment(attachment: &Attachment) -> AttachmentSummary {
+fn attachment(attachment: &Attachment, omitted: &[(usize, FileRule)]) -> AttachmentSummary {
     AttachmentSummary {
         id: mint::<AttachmentId>(),
         index: u32::try_from(attachment.index).unwrap_or(u32::MAX),
@@ -304,13 +396,17 @@ fn attachment(attachment: &Attachment) -> AttachmentSummary {
         size: attachment.size,
         sha256: attachment.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
         content_id: attachment.content_id.clone(),
+        skipped: files::skipped(omitted, attachment.index),
     }
 }
 
-/// The Date field, unless it lies in the future or is absent: then the time of arrival.
 fn sent_at(arrival: &Arrival<'_>) -> Timestamp {
-    let arrived = arrival.arrived_at();
-    arrival.message.summary.date.map_or(arrived, |date| date.min(arrived))
+    written_at(&arrival.message.summary, arrival.arrived_at())
+}
+
+/// The Date field, unless it lies in the future or is absent: then the time of arrival.
+pub(super) fn written_at(summary: &HeaderSummary, arrived: Timestamp) -> Timestamp {
+    summary.date.map_or(arrived, |date| date.min(arrived))
 }
 
 fn message_event(arrival: &Arrival<'_>, message: &StoredMessage, contacts: &[ContactId]) -> Option<Event> {

@@ -5,14 +5,16 @@
 use super::Arrival;
 use crate::{
     core::{
-        attribution::Attribution,
+        attribution::{self, Attribution},
         event::Event,
-        ids::{ContactId, ConversationId},
-        message::{Author, ContactRole, Conversation, Parties},
+        ids::ConversationId,
+        message::{Conversation, Parties, Sighting},
+        policy::Settings,
+        subject::SubjectMark,
         threading::{self, Assignment, Found, ThreadKey, ThreadNode},
     },
     mail::{Address, HeaderSummary, MessageId},
-    store::{Error, Tx, mint},
+    store::{ConversationRef, Error, HashedSubject, Tx, mint},
 };
 
 /// Every thread key of an arrival.
@@ -33,31 +35,110 @@ pub(crate) fn keys_of_summary(
     nodes.extend(
         ids.chain(&summary.in_reply_to).chain(&summary.references).cloned().map(ThreadNode::MessageId),
     );
-    if who.outsiders.is_empty() {
-        let users: Vec<Address> = parties.addresses().cloned().collect();
-        return threading::keys(&nodes, &users);
+    threading::keys(&nodes, &participants(parties, who))
+}
+
+/// The people whose sharing an id connects messages: those outside the workspace, or the users of mail among users.
+fn participants(parties: &Parties, who: &Attribution) -> Vec<Address> {
+    match who.outsiders.is_empty() {
+        true => parties.addresses().cloned().collect(),
+        false => who.outsiders.clone(),
     }
-    threading::keys(&nodes, &who.outsiders)
 }
 
 pub(in crate::flow) fn bytes_of(keys: &[ThreadKey]) -> Vec<[u8; 16]> {
     keys.iter().map(|key| key.0).collect()
 }
 
-/// The conversations that share one of these keys.
-pub(super) async fn found(tx: &mut Tx, keys: &[ThreadKey]) -> Result<Vec<Found>, Error> {
+async fn found(tx: &mut Tx, keys: &[ThreadKey]) -> Result<Vec<Found>, Error> {
     let found = tx.threads_found(&bytes_of(keys)).await?;
-    Ok(found.into_iter().map(|found| Found { id: found.id, created_at: found.created_at }).collect())
+    Ok(found.into_iter().map(as_found).collect())
 }
 
-/// Makes one conversation of those found: the eldest survives. `own` stands when nothing was found.
+fn as_found(found: ConversationRef) -> Found {
+    Found { id: found.id, created_at: found.created_at }
+}
+
+/// By which subject others are found, where policy lets subjects join them.
+pub(super) async fn subject_of(
+    tx: &mut Tx,
+    settings: &Settings,
+    arrival: &Arrival<'_>,
+) -> Result<Option<HashedSubject>, Error> {
+    match SubjectMark::of(settings, &arrival.message.summary, &arrival.parties) {
+        Some(mark) => tx.hashed_subject(&mark).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Conversations none of which a hand has parted from another: these alone mail may join.
+pub(super) struct OneSide(Vec<Found>);
+
+/// The conversations that share one of these keys, where a hand has parted them those on the side of this one.
+pub(super) async fn found_beside(
+    tx: &mut Tx,
+    keys: &[ThreadKey],
+    own: ConversationId,
+) -> Result<OneSide, Error> {
+    let found = found(tx, keys).await?;
+    let parted = partings(tx, &found).await?;
+    Ok(OneSide(threading::on_one_side(&found, Some(own), &parted)))
+}
+
+/// The same for a message that lies in none yet: those on the side of what it answers.
+pub(super) async fn found_for(
+    tx: &mut Tx,
+    keys: &[ThreadKey],
+    subject: Option<HashedSubject>,
+    (arrival, who): (&Arrival<'_>, &Attribution),
+) -> Result<OneSide, Error> {
+    let mut found = found(tx, keys).await?;
+    if let Some(subject) = subject {
+        found.extend(tx.subjects_met(subject).await?.into_iter().map(as_found));
+    }
+    let parted = partings(tx, &found).await?;
+    let nearest = if parted.is_empty() { None } else { nearest(tx, arrival, who).await? };
+    Ok(OneSide(threading::on_one_side(&found, nearest, &parted)))
+}
+
+async fn partings(tx: &mut Tx, found: &[Found]) -> Result<Vec<(ConversationId, ConversationId)>, Error> {
+    if found.len() < 2 {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<_> = found.iter().map(|found| found.id).collect();
+    tx.partings_among(&ids).await
+}
+
+/// The conversation that a message belongs to before all others: the one the CRM names, or that of the message it answers.
+async fn nearest(
+    tx: &mut Tx,
+    arrival: &Arrival<'_>,
+    who: &Attribution,
+) -> Result<Option<ConversationId>, Error> {
+    let summary = &arrival.message.summary;
+    let people = participants(&arrival.parties, who);
+    let own = [&summary.message_id, &summary.original_message_id].into_iter().flatten();
+    let ids = summary.in_reply_to.iter().chain(summary.references.iter().rev()).chain(own);
+    let mut order: Vec<ThreadKey> =
+        ids.flat_map(|id| threading::keys(&[ThreadNode::MessageId(id.clone())], &people)).collect();
+    // A reply address was made for the whole conversation, before it was parted: there the answered message decides.
+    let is_reply = arrival.sightings.iter().any(|sighting| matches!(sighting, Sighting::Reply { .. }));
+    let at = if is_reply { order.len() } else { 0 };
+    let named = arrival.proven.iter().map(|id| ThreadKey::of_conversation(*id));
+    order.splice(at..at, named);
+    let roots = tx.roots_of_keys(&bytes_of(&order)).await?;
+    Ok(order.iter().find_map(|key| roots.get(&key.0).copied()))
+}
+
+/// Makes one conversation of those found: the eldest survives. `None` when nothing was found.
 pub(super) async fn join(
     tx: &mut Tx,
-    found: &[Found],
-    own: ConversationId,
-) -> Result<(ConversationId, Vec<Event>), Error> {
-    let Assignment::Merge { keep, absorb } = threading::assign(found) else {
-        return Ok((found.first().map_or(own, |only| only.id), Vec::new()));
+    OneSide(found): &OneSide,
+) -> Result<Option<(ConversationId, Vec<Event>)>, Error> {
+    let (keep, absorb) = match threading::assign(found) {
+        Assignment::Start => return Ok(None),
+        Assignment::Join(only) => return Ok(Some((only, Vec::new()))),
+        Assignment::Merge { keep, absorb } => (keep, absorb),
     };
     let mut events = Vec::with_capacity(absorb.len());
     for absorbed in absorb {
@@ -66,7 +147,7 @@ pub(super) async fn join(
                 .push(Event::ConversationMerged { conversation: merged.absorbed, merged_into: merged.keep });
         }
     }
-    Ok((keep, events))
+    Ok(Some((keep, events)))
 }
 
 /// Starts a conversation for a message, which it counts already.
@@ -83,7 +164,7 @@ pub(super) async fn start(
     let conversation = Conversation {
         id,
         subject: arrival.message.summary.subject.clone(),
-        contact: owner(who),
+        contact: attribution::owner(&who.author, &who.contacts),
         created_at: arrival.received_at,
         last_message_at: super::sent_at(arrival),
         message_count: 1,
@@ -92,13 +173,4 @@ pub(super) async fn start(
     };
     tx.insert_conversation(&conversation).await?;
     Ok((id, vec![Event::ConversationCreated { conversation: id }]))
-}
-
-/// The contact a conversation is filed under: who wrote, else the first in To, else any.
-fn owner(who: &Attribution) -> Option<ContactId> {
-    if let Author::Contact(contact) = who.author {
-        return Some(contact);
-    }
-    let first_to = who.contacts.iter().find(|(_, role)| *role == ContactRole::To);
-    first_to.or_else(|| who.contacts.first()).map(|(contact, _)| *contact)
 }

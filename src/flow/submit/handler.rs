@@ -6,23 +6,27 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
-use super::{ControlFields, Refusal, choose_exit};
+use super::{Additions, ControlFields, HandsIn, Refusal, Sender, admit, choose_exit};
 use crate::{
     core::{
         ids::{Id, MessageKey, UserId, WorkspaceId},
-        inbound::{Door, Intake, Principal, SendOrder, fingerprint},
+        inbound::{Door, Intake, OrderKey, Principal, SendOrder, submission_fingerprint},
+        limits::Full,
+        origin::Origin,
         people::{ApiKey, Scope},
+        route::{Route, RouteTarget},
     },
     flow::{
-        FlowError, Gateway, api_key,
+        Gateway, api_key,
         capture::{accepted, unavailable},
+        policy_of,
     },
     mail::{
         Address, Envelope, HeaderBlock, HeaderSummary, MessageId, Recipient, ReversePath,
-        ensure_date_and_message_id, surgery,
+        ensure_date_and_message_id, loop_mark, surgery,
     },
     smtp::{self, AuthOutcome, Credentials, Reply, SessionInfo},
-    store::{Error, mint},
+    store::{Error, ORDER_KEY_USED, mint},
 };
 
 /// Answers one connection to a submission listener.
@@ -48,8 +52,21 @@ enum Rejected {
 
 impl From<Error> for Rejected {
     fn from(error: Error) -> Self {
-        Self::Store(error)
+        match error {
+            Error::Conflict { what: ORDER_KEY_USED } => Self::Reply(Reply::new(550, [5, 5, 4], KEY_USED)),
+            other => Self::Store(other),
+        }
     }
+}
+
+const FOREIGN_FROM: &str = "From must be one address, and yours";
+/// Names the field and the way out.
+const KEY_USED: &str = "X-Mailweave-Idempotency-Key was used for another message (From, To, Cc, Subject or text differ): \
+     give each message a key of its own";
+
+/// The time it lifts is in the text (contract, "SMTP"): a client that tries again before is refused again.
+fn over_limit(full: Full) -> Rejected {
+    Rejected::Reply(Reply::new(452, [4, 7, 28], format!("Not now: {}", full.text())))
 }
 
 impl From<Refusal> for Rejected {
@@ -91,49 +108,74 @@ impl SubmissionHandler {
             .login
             .as_ref()
             .ok_or_else(|| Rejected::Reply(Reply::new(530, [5, 7, 0], "Authentication required")))?;
-        let control = ControlFields::read(&HeaderBlock::scan(message))?;
-        let order = self.order(login, message, &control).await?;
-        let mut session = self.gateway.store.read(login.workspace).await?;
-        if let Err(refusal) = choose_exit(&mut session, &self.gateway, &order).await.map_err(store_error)? {
-            return Err(refusal.into());
+        let header = HeaderBlock::scan(message);
+        if loop_mark::is_ours(&header, &self.gateway.settings.loop_key) {
+            return Err(Rejected::Reply(Reply::mail_loop()));
         }
+        let (control, summary) = (ControlFields::read(&header)?, HeaderSummary::of(&header));
+        let body = message.get(header.body_offset()..).unwrap_or_default();
+        let people = envelope.recipients.iter().map(|to| &to.address);
+        let outgoing: Vec<&Address> = people.filter(|to| !self.gateway.settings.ours.holds(to)).collect();
+        let (order, additions) = self.order(login, control, (&summary, body), &outgoing).await?;
         let (key, received_at) = (mint(), super::super::now());
-        let raw = outgoing_bytes(&self.gateway, info, envelope, message, (key, received_at));
-        let fingerprint = submission_fingerprint(&order, envelope, message, &control);
+        let raw = additions.applied(message.clone());
+        let Some(author) = summary.author() else {
+            return Err(Rejected::Reply(Reply::new(550, [5, 7, 1], FOREIGN_FROM)));
+        };
+        let secret = &self.gateway.settings.loop_key;
+        let origin = Origin { secret, workspace: login.workspace, sender: &author.address };
+        let raw = outgoing_bytes(&self.gateway, (info, envelope), &raw, (origin, key, received_at));
+        let fingerprint = submission_fingerprint(order.key.as_ref(), envelope, (&summary, message));
         let door = Door::Submission { order, envelope: envelope.clone() };
         let intake = Intake { workspace: login.workspace, door, raw, fingerprint };
         Ok(self.gateway.store.take_in(intake, key, received_at).await?.id)
     }
 
-    /// Checks the From: the user's own, or with a workspace's key one of its users' (contract, "SMTP").
+    /// Checks that the key still stands, and the From: the user's own, or with a workspace's key one of its users'
+    /// (contract, "SMTP"); and that there is a way out. What is read here is given back before anything is written: whoever
+    /// waits for a commit holds no connection that the commit may need.
     async fn order(
         &self,
         login: &Login,
-        message: &Bytes,
-        control: &ControlFields,
-    ) -> Result<SendOrder, Rejected> {
-        let summary = HeaderSummary::read(message);
-        let foreign = || Rejected::Reply(Reply::new(550, [5, 7, 1], "From must be one address, and yours"));
+        control: ControlFields,
+        (summary, body): (&HeaderSummary, &[u8]),
+        recipients: &[&Address],
+    ) -> Result<(SendOrder, Additions), Rejected> {
+        let foreign = || Rejected::Reply(Reply::new(550, [5, 7, 1], FOREIGN_FROM));
         // One From field with one mailbox, or nobody can say who the author is.
         let [author] = summary.from.as_slice() else { return Err(foreign()) };
         if summary.from_fields != 1 {
             return Err(foreign());
         }
         let mut session = self.gateway.store.read(login.workspace).await?;
+        if !session.api_key(login.key.id).await?.is_some_and(|key| key.allows(Scope::Smtp)) {
+            return Err(Rejected::Reply(Reply::new(421, [4, 7, 0], "The API key is no longer valid")));
+        }
         let user = session.user_by_address(&author.address).await?.map(|user| user.id);
         let user = user.filter(|id| login.user.is_none_or(|bound| bound == *id)).ok_or_else(foreign)?;
         if let Some(conversation) = control.conversation {
             session.conversation(conversation).await?.ok_or(Refusal::Conversation)?;
         }
         let (principal, class) = (Principal::Key(login.key.id), control.class);
-        Ok(SendOrder { user, principal, class, conversation: control.conversation, api: false })
+        let sender = Sender { user, from: &author.address, class };
+        let settings = policy_of(&mut session, Some(user)).await?.settings;
+        let exit = choose_exit(&mut session, &self.gateway, sender, &settings).await??;
+        let additions = Additions::read(&mut session, &self.gateway.settings.ours, (user, class)).await?;
+        let recipients = match recipients.len() {
+            // A capture address alone gets its copy here, and nothing leaves.
+            0 => 0,
+            named => named + additions.beside(recipients.iter().copied()),
+        };
+        let hands_in = HandsIn { user, class, exit, recipients };
+        admit(&mut session, hands_in, &settings).await?.map_err(over_limit)?;
+        let key = control.idempotency_key.map(|key| OrderKey::new((principal, user), &key, (summary, body)));
+        let order = SendOrder { user, principal, class, conversation: control.conversation, api: false, key };
+        Ok((order, additions))
     }
-}
 
-fn store_error(error: FlowError) -> Rejected {
-    match error {
-        FlowError::Store(error) => Rejected::Store(error),
-        FlowError::Obsolete | FlowError::Raced => Rejected::Store(Error::Missing),
+    fn is_own_capture(&self, route: &Route) -> bool {
+        let is_own = self.login.as_ref().is_some_and(|login| login.workspace == route.workspace);
+        is_own && matches!(route.target, RouteTarget::Capture { .. })
     }
 }
 
@@ -141,39 +183,28 @@ fn store_error(error: FlowError) -> Rejected {
 /// addresses of ours gone; every line end CRLF.
 fn outgoing_bytes(
     gateway: &Gateway,
-    info: &SessionInfo,
-    envelope: &Envelope,
+    (info, envelope): (&SessionInfo, &Envelope),
     message: &Bytes,
-    (key, now): (MessageKey, Timestamp),
+    (origin, key, now): (Origin<'_>, MessageKey, Timestamp),
 ) -> Bytes {
     let ours = &gateway.settings.ours;
     let stripped = surgery::strip_for_submission(message, |address| ours.holds(address));
-    let id = own_message_id(key, &gateway.settings.hostname);
+    let hostname = &gateway.settings.hostname;
+    let id = sent_message_id(origin, key, hostname);
     let complete = ensure_date_and_message_id(&surgery::normalise_line_ends(stripped), now, &id);
-    let field = smtp::received_field(info, envelope, &gateway.settings.hostname, &key.to_string(), now);
+    let field = smtp::received_field(info, envelope.smtputf8, hostname, &origin.trace(key), now);
     [field.as_bytes(), &complete].concat().into()
 }
 
-/// The Message-ID of a message that came without one: fixed at acceptance, from the key it was accepted under.
+/// The Message-ID of a message handed in without one.
+pub fn sent_message_id(origin: Origin<'_>, key: MessageKey, hostname: &str) -> MessageId {
+    origin.message_id(key, hostname).unwrap_or_else(|| own_message_id(key, hostname))
+}
+
+/// The Message-ID of what the gateway itself writes.
 pub(in crate::flow) fn own_message_id(key: MessageKey, hostname: &str) -> MessageId {
     let id = format!("{}@{hostname}", key.uuid().simple());
     MessageId::parse(&id).expect("a uuid and a host name hold nothing that an id may not")
-}
-
-/// The same order again: by the CRM's own key when it gave one, else by the transaction itself.
-fn submission_fingerprint(
-    order: &SendOrder,
-    envelope: &Envelope,
-    message: &[u8],
-    control: &ControlFields,
-) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(b"submission").update(order.user.uuid().as_bytes());
-    match &control.idempotency_key {
-        Some(key) => hasher.update(b"key").update(key.as_bytes()),
-        None => hasher.update(b"bytes").update(&fingerprint(envelope, message)),
-    };
-    *hasher.finalize().as_bytes()
 }
 
 impl smtp::Handler for SubmissionHandler {
@@ -182,6 +213,7 @@ impl smtp::Handler for SubmissionHandler {
         match self.log_in(&username, password.expose_secret()).await {
             Ok(Some(login)) => {
                 let identity = login.key.id.to_string();
+                api_key::note_use(&self.gateway.store, &login.key);
                 self.login = Some(login);
                 AuthOutcome::Accepted { identity }
             }
@@ -197,8 +229,16 @@ impl smtp::Handler for SubmissionHandler {
         Reply::sender_ok()
     }
 
-    async fn rcpt(&mut self, _info: &SessionInfo, _to: &Recipient) -> Reply {
-        Reply::recipient_ok()
+    async fn rcpt(&mut self, _info: &SessionInfo, to: &Recipient) -> Reply {
+        if !self.gateway.settings.ours.holds(&to.address) {
+            return Reply::recipient_ok();
+        }
+        // Of ours a capture address of this workspace gets its copy here. Nothing that is said to go to any other would.
+        match self.gateway.store.live_route(&to.address, super::super::now()).await {
+            Ok(Some(route)) if self.is_own_capture(&route) => Reply::recipient_ok(),
+            Ok(_) => Reply::no_such_recipient(),
+            Err(error) => unavailable(&error),
+        }
     }
 
     async fn message(&mut self, info: &SessionInfo, envelope: Envelope, message: Bytes) -> Reply {

@@ -4,22 +4,97 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::{
+    budget, copies,
+    perform::Unsendable,
+    report,
+    way_out::{REFUSED_LOGIN, note_unsent, tell_workers},
+};
 use crate::{
     account::Trouble,
     core::{
         event::{Event, MessageEvent, MessageFact, RecipientFact},
-        ids::MessageKey,
-        job::Job,
+        ids::{AccountId, MessageKey},
+        job::{Job, JobExit},
+        message::Direction,
         policy::AppendSent,
         retry,
-        submission::{RecipientState, SentCopy, Submission, SubmissionState, overall},
+        submission::{Hold, RecipientState, SentCopy, Submission, SubmissionState, overall},
     },
-    flow::{FlowError, Gateway, jitter, now},
-    mail::Address,
+    flow::{FlowError, Gateway, jitter, now, policy_of, signed},
+    mail::{Address, Notify, Recipient},
     queue::{Leased, Settlement},
     smtp::{Outcome, Reply},
-    store::Tx,
+    store::{Error, Tx},
 };
+
+/// How long a lane stands back from a server that cannot be reached or hangs up, before its next message is tried. Each
+/// message has back-off of its own; this is for those that wait behind it.
+const LANE_REST: SignedDuration = SignedDuration::from_mins(5);
+
+/// What a server said to one recipient of a transaction.
+pub(super) struct Fared {
+    /// As we named him to the server.
+    pub asked: Recipient,
+    pub outcome: Outcome,
+    /// The server knows DSN: what it was asked to report is its affair from now on (RFC 3461 section 5.2.2).
+    pub takes_reports: bool,
+}
+
+/// When what is still open is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Those not tried yet at once: others got on, or it was found out that nothing had been sent.
+    AtOnce,
+    BackOff,
+    /// This one alone waits until then.
+    Until(Timestamp),
+    /// The server wants a rest, or needs one: everything that waits for it stands back. Until then, if it said so.
+    Rest(Option<Timestamp>),
+}
+
+/// Writes *dot intent*: what the server refused at RCPT, and that the others are being sent to. From here on a crash means
+/// that nobody knows. It is charged to the user's budget: false, and nothing written, when that has no room for it by now.
+/// Refused to a worker whose lease has run out: another one has the job.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn intent<'a>(
+    gateway: &Gateway,
+    job: &Leased,
+    message: MessageKey,
+    recipients: impl Iterator<Item = (&'a Recipient, &'a Option<Outcome>)> + Send,
+) -> Result<bool, FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    tx.hold_job(job).await?;
+    let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
+    let mut sent_to = 0;
+    for (recipient, refusal) in recipients {
+        sent_to += usize::from(refusal.is_none());
+        for state in states_of(&mut submission, &recipient.address) {
+            if !state.is_open() {
+                // Another job has seen to him meanwhile.
+                return Err(FlowError::Obsolete);
+            }
+            match refusal {
+                Some(refusal) => apply(state, refusal),
+                None => state.state = SubmissionState::Sending,
+            }
+        }
+    }
+    // One moment for both: where the intent is, there is its count.
+    let now = now();
+    if !budget::charge(&mut tx, &submission, sent_to, now).await? {
+        return Ok(false);
+    }
+    if submission.decisive().any(|state| state.state == SubmissionState::Sending) {
+        submission.state = SubmissionState::Sending;
+    }
+    submission.dot_intent_at = Some(now);
+    tx.set_submission(&submission).await?;
+    tx.commit().await?;
+    Ok(true)
+}
 
 /// Records what servers said of some recipients. The job goes on.
 ///
@@ -29,19 +104,49 @@ pub(super) async fn outcomes(
     gateway: &Gateway,
     job: &Leased,
     message: MessageKey,
-    results: &[(Address, Outcome)],
+    fared: &[Fared],
 ) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
     tx.hold_job(job).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
-    for (address, outcome) in results {
-        for state in submission.recipients.iter_mut().filter(|state| state.recipient.address == *address) {
+    budget::give_back(&mut tx, &submission, fared).await?;
+    let others_fit = fared.iter().any(|one| matches!(one.outcome, Outcome::Accepted { .. }));
+    for Fared { asked, outcome, takes_reports } in fared {
+        for state in states_of(&mut submission, &asked.address) {
+            if others_fit && has_no_room(outcome) {
+                leave_for_next(state);
+                continue;
+            }
             apply(state, outcome);
+            let is_taken = matches!(outcome, Outcome::Accepted { .. });
+            if is_taken && *takes_reports && asked.notify.on_success() {
+                // Ours would be a second one.
+                state.recipient.notify = Notify::Never;
+            }
         }
     }
     tx.set_recipients(message, &submission.recipients).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Whether a server had no room for one more recipient. Beside others whom it took he goes in another transaction, without a
+/// pause (RFC 5321 section 4.5.3.1.10). Each takes somebody, so they come to an end; and a server that says so of his mailbox
+/// says it again when nobody is beside him.
+fn has_no_room(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Deferred(reply) if reply.code() == 452)
+}
+
+fn leave_for_next(state: &mut RecipientState) {
+    state.state = SubmissionState::Queued;
+    (state.code, state.status, state.text) = (None, None, None);
+}
+
+fn states_of<'a>(
+    submission: &'a mut Submission,
+    address: &'a Address,
+) -> impl Iterator<Item = &'a mut RecipientState> {
+    submission.recipients.iter_mut().filter(move |state| state.recipient.address == *address)
 }
 
 fn apply(state: &mut RecipientState, outcome: &Outcome) {
@@ -55,6 +160,7 @@ fn apply(state: &mut RecipientState, outcome: &Outcome) {
         Outcome::Unknown => {
             (state.state, state.code, state.status) = (SubmissionState::Uncertain, None, None);
             state.text = Some("The connection was lost before the server answered.".into());
+            state.doubts = state.doubts.saturating_add(1);
         }
     }
 }
@@ -70,59 +176,113 @@ fn set(state: &mut RecipientState, to: SubmissionState, reply: &Reply) {
 ///
 /// # Errors
 /// Those of the store.
-pub(super) async fn settle(gateway: &Gateway, job: &Leased, message: MessageKey) -> Result<(), FlowError> {
+pub(super) async fn settle(
+    gateway: &Gateway,
+    job: &Leased,
+    message: MessageKey,
+    pace: Pace,
+) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
     let submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
-    conclude(&mut tx, gateway, job, submission).await?;
+    conclude(&mut tx, gateway, job, submission, pace).await?;
     tx.commit().await?;
     Ok(())
 }
 
-/// No server could be reached: every open recipient waits.
+/// No session with the server came about: every open recipient waits; for somebody to act, when the login was refused.
 ///
 /// # Errors
 /// Those of the store.
-pub(super) async fn defer_all(
+pub(super) async fn unopened(
     gateway: &Gateway,
     job: &Leased,
     message: MessageKey,
-    trouble: &Trouble,
+    (began, trouble): (Timestamp, &Trouble),
+) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    let account = match job.job {
+        Job::Submit { exit: JobExit::Account(account), .. } => Some(account),
+        _ => None,
+    };
+    // The account before the submission, which locks filing: so does the account's session, or each might wait for the other.
+    let is_refused = match account {
+        Some(account) => note_unsent(&mut tx, account, (began, trouble)).await?,
+        None => false,
+    };
+    let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
+    if is_refused {
+        let (what_for, reason) = (Hold::WayOut, REFUSED_LOGIN);
+        put_aside(&mut submission, &Unsendable { whom: None, what_for, reason });
+    } else {
+        defer(&mut submission, &trouble.recipient_text());
+    }
+    conclude(&mut tx, gateway, job, submission, Pace::Rest(trouble.resumes_at(now()))).await?;
+    tx.commit().await?;
+    if let Some(account) = account.filter(|_| is_refused) {
+        tell_workers(gateway, account);
+    }
+    Ok(())
+}
+
+/// The provider has asked us to stay away: nobody logs in until then.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn rest(
+    gateway: &Gateway,
+    job: &Leased,
+    message: MessageKey,
+    until: Timestamp,
 ) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
-    for state in &mut submission.recipients {
-        if matches!(state.state, SubmissionState::Queued | SubmissionState::Deferred) {
-            state.state = SubmissionState::Deferred;
-            state.text = Some(trouble.recipient_text());
+    defer(&mut submission, "Not sent yet: the provider asks us to wait.");
+    conclude(&mut tx, gateway, job, submission, Pace::Rest(Some(until))).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn defer(submission: &mut Submission, text: &str) {
+    for state in submission.recipients.iter_mut().filter(|state| state.is_open()) {
+        state.state = SubmissionState::Deferred;
+        state.text = Some(text.to_owned());
+    }
+}
+
+/// Nothing can leave, or not to one of them, and time does not mend it: held. The others go on.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn hold(
+    gateway: &Gateway,
+    job: &Leased,
+    message: MessageKey,
+    unsendable: &Unsendable,
+) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
+    put_aside(&mut submission, unsendable);
+    conclude(&mut tx, gateway, job, submission, Pace::AtOnce).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn put_aside(submission: &mut Submission, Unsendable { whom, what_for, reason }: &Unsendable) {
+    let is_meant = |state: &&mut RecipientState| {
+        state.state.is_open() && whom.as_ref().is_none_or(|whom| *whom == state.recipient.address)
+    };
+    for state in submission.recipients.iter_mut().filter(is_meant) {
+        match state.is_in_doubt() {
+            true => leave_in_doubt(state),
+            false => state.hold(*what_for, reason),
         }
     }
-    if let Some(account) = submission.account {
-        tx.log_account_error(account, &trouble.entry(now())).await?;
-    }
-    conclude(&mut tx, gateway, job, submission).await?;
-    tx.commit().await?;
-    Ok(())
+    submission.detail = Some((*reason).to_owned());
 }
 
-/// There is no way out any more: held, for somebody to decide.
-///
-/// # Errors
-/// Those of the store.
-pub(super) async fn give_up(
-    gateway: &Gateway,
-    job: &Leased,
-    message: MessageKey,
-    reason: &str,
-) -> Result<(), FlowError> {
-    let mut tx = gateway.store.begin(job.workspace).await?;
-    let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
-    submission.detail = Some(reason.to_owned());
-    for state in submission.recipients.iter_mut().filter(|state| !state.state.is_final()) {
-        state.state = SubmissionState::Held;
-    }
-    conclude(&mut tx, gateway, job, submission).await?;
-    tx.commit().await?;
-    Ok(())
+/// Holds a recipient to whom the message may have gone: it is not sent again by itself, whatever comes.
+pub(super) fn leave_in_doubt(state: &mut RecipientState) {
+    state.hold(Hold::Doubt, "The server never said whether it took the message: it may have been sent.");
 }
 
 /// Writes a submission's new state with everything that follows from it, and settles the job.
@@ -134,20 +294,34 @@ pub(super) async fn conclude(
     gateway: &Gateway,
     job: &Leased,
     mut submission: Submission,
+    pace: Pace,
 ) -> Result<(), FlowError> {
     let now = now();
     let before = submission.state;
-    expire(&mut submission, now, gateway);
-    submission.attempt = submission.attempt.saturating_add(1);
-    submission.state = overall(&submission.recipients);
-    let next = next_attempt(&submission, gateway, now);
+    if has_expired(gateway, &submission, now) {
+        expire(&mut submission);
+    }
+    submission.state = submission.overall();
+    submission.detail = reason(&submission);
+    let next = next_attempt(&mut submission, gateway, pace, now);
     submission.next_attempt_at = next;
     tx.set_submission(&submission).await?;
-    tx.set_recipients(submission.message, &submission.recipients).await?;
     announce(tx, &submission, before, now).await?;
-    follow_up(tx, gateway, &mut submission, now).await?;
+    copies::tell_lost(tx, &mut submission, now).await?;
+    follow_up(tx, gateway, &submission, now).await?;
+    if let (Pace::Rest(until), Some(next)) = (pace, next) {
+        tx.rest_lane(job, until.unwrap_or(next.min(now + LANE_REST))).await?;
+    }
     tx.settle(job, next.map_or(Settlement::Done, Settlement::RetryAt)).await?;
     Ok(())
+}
+
+/// Why a submission is held: what was written just now, or what holds one of its recipients since before. One that goes on
+/// shows nothing of it.
+fn reason(submission: &Submission) -> Option<String> {
+    let mut held = submission.decisive().filter(|state| state.state == SubmissionState::Held);
+    let holding = held.next().filter(|_| submission.state == SubmissionState::Held)?;
+    submission.detail.clone().or_else(|| holding.text.clone())
 }
 
 /// Writes that a submission is still uncertain; the job is the caller's to settle.
@@ -160,21 +334,21 @@ pub(super) async fn stay_uncertain(
     until: Timestamp,
 ) -> Result<(), FlowError> {
     let before = submission.state;
-    submission.state = SubmissionState::Uncertain;
+    submission.state = submission.overall();
     submission.next_attempt_at = Some(until);
     tx.set_submission(&submission).await?;
-    tx.set_recipients(submission.message, &submission.recipients).await?;
-    announce(tx, &submission, before, now()).await
+    announce(tx, &submission, before, now()).await?;
+    report::queue(tx, &submission, now()).await
 }
 
-/// What could not be delivered within its lifetime bounces (RFC 5321 section 4.5.4.1).
-fn expire(submission: &mut Submission, now: Timestamp, gateway: &Gateway) {
-    let lifetime =
-        SignedDuration::try_from(gateway.settings.submission_lifetime).unwrap_or(SignedDuration::MAX);
-    if now.duration_since(submission.accepted_at) < lifetime {
-        return;
-    }
-    for state in submission.recipients.iter_mut().filter(|state| state.state == SubmissionState::Deferred) {
+/// Whether a submission has been tried for as long as anything is (RFC 5321 section 4.5.4.1).
+pub(super) fn has_expired(gateway: &Gateway, submission: &Submission, now: Timestamp) -> bool {
+    now.duration_since(submission.accepted_at) >= signed(gateway.settings.submission_lifetime)
+}
+
+/// What could not be delivered within its lifetime bounces.
+fn expire(submission: &mut Submission) {
+    for state in submission.recipients.iter_mut().filter(|state| state.is_open()) {
         state.state = SubmissionState::Bounced;
         state.status = Some("4.4.7".into());
         let last = state.text.take().unwrap_or_default();
@@ -182,14 +356,27 @@ fn expire(submission: &mut Submission, now: Timestamp, gateway: &Gateway) {
     }
 }
 
-fn next_attempt(submission: &Submission, gateway: &Gateway, now: Timestamp) -> Option<Timestamp> {
-    let signed = |wait| SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1));
+fn next_attempt(
+    submission: &mut Submission,
+    gateway: &Gateway,
+    pace: Pace,
+    now: Timestamp,
+) -> Option<Timestamp> {
     let untried = submission.recipients.iter().any(|recipient| recipient.state == SubmissionState::Queued);
-    match submission.state {
-        // Nobody has put these off: the connection broke before their turn, or what was uncertain turned out not sent.
-        SubmissionState::Deferred if untried => Some(now),
-        SubmissionState::Deferred => Some(now + signed(retry::submission(submission.attempt, jitter()))),
-        SubmissionState::Uncertain => {
+    // What there is to do: for a copy perhaps, when the message has been sent.
+    let work = overall(&submission.recipients);
+    if work == SubmissionState::Deferred && untried && pace == Pace::AtOnce {
+        // The same attempt goes on: nobody was put off, and nobody is told so.
+        if submission.state == SubmissionState::Deferred {
+            submission.state = SubmissionState::Queued;
+        }
+        return Some(now);
+    }
+    submission.attempt = submission.attempt.saturating_add(1);
+    match (work, pace) {
+        (SubmissionState::Deferred, Pace::Rest(Some(until)) | Pace::Until(until)) => Some(until),
+        (SubmissionState::Deferred, _) => Some(now + signed(retry::submission(submission.attempt, jitter()))),
+        (SubmissionState::Uncertain, _) => {
             gateway.settings.reconcile_waits.first().map(|wait| now + signed(*wait))
         }
         _ => None,
@@ -202,16 +389,69 @@ async fn announce(
     before: SubmissionState,
     now: Timestamp,
 ) -> Result<(), FlowError> {
+    if submission.state == before || !submission.names_anybody() {
+        return Ok(());
+    }
     let what = match submission.state {
-        SubmissionState::Sent => MessageEvent::Sent,
+        SubmissionState::Sent => return tell_sent(tx, submission, now).await,
         SubmissionState::Bounced => MessageEvent::Bounced,
         SubmissionState::Deferred => MessageEvent::Deferred,
         SubmissionState::Uncertain => MessageEvent::Uncertain,
-        _ => return Ok(()),
+        SubmissionState::Held => {
+            // Others were sent to meanwhile, or found to have been.
+            let in_attempt = submission.dot_intent_at >= Some(submission.accepted_at);
+            let has_sent = match before {
+                SubmissionState::Sending | SubmissionState::Uncertain => true,
+                SubmissionState::Queued => in_attempt,
+                _ => false,
+            };
+            if has_sent && any(submission, SubmissionState::Sent) {
+                tell_sent(tx, submission, now).await?;
+            }
+            let reason = submission.detail.clone().unwrap_or_default();
+            tx.announce(&Event::MessageHeld { message: submission.message, decision: None, reason }, now)
+                .await?;
+            return Ok(());
+        }
+        SubmissionState::Queued | SubmissionState::Sending | SubmissionState::Cancelled => return Ok(()),
     };
-    if submission.state == before {
+    tell(tx, submission, what, now).await
+}
+
+/// Tells that it was sent, and before that who will not get it.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn tell_sent(tx: &mut Tx, submission: &Submission, now: Timestamp) -> Result<(), FlowError> {
+    if any(submission, SubmissionState::Bounced) {
+        tell(tx, submission, MessageEvent::Bounced, now).await?;
+    }
+    // What somebody else wrote and we passed on at once was told of when it came: nobody here has sent anything.
+    if submission.attempt <= 1 && is_passed_on(tx, submission).await? {
         return Ok(());
     }
+    tell(tx, submission, MessageEvent::Sent, now).await
+}
+
+fn any(submission: &Submission, state: SubmissionState) -> bool {
+    submission.decisive().any(|recipient| recipient.state == state)
+}
+
+async fn is_passed_on(tx: &mut Tx, submission: &Submission) -> Result<bool, FlowError> {
+    let stored = tx.message(submission.message).await?.ok_or(FlowError::Obsolete)?;
+    Ok(stored.direction == Direction::Inbound)
+}
+
+/// Announces how a submission's recipients fare.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn tell(
+    tx: &mut Tx,
+    submission: &Submission,
+    what: MessageEvent,
+    now: Timestamp,
+) -> Result<(), FlowError> {
     let stored = tx.message(submission.message).await?.ok_or(FlowError::Obsolete)?;
     let contacts =
         tx.message_contacts(&[submission.message]).await?.remove(&submission.message).unwrap_or_default();
@@ -222,54 +462,34 @@ async fn announce(
         account: submission.account,
         rfc822_id: stored.rfc822_id,
         state: Some(submission.state),
-        recipients: submission.recipients.iter().map(fact).collect(),
+        recipients: submission.decisive().cloned().map(RecipientFact::from).collect(),
     };
-    let some_bounced = submission.recipients.iter().any(|state| state.state == SubmissionState::Bounced);
-    if what == MessageEvent::Sent && some_bounced {
-        tx.announce(&Event::Message { what: MessageEvent::Bounced, fact: fact.clone() }, now).await?;
-    }
     tx.announce(&Event::Message { what, fact }, now).await?;
     Ok(())
 }
 
-fn fact(state: &RecipientState) -> RecipientFact {
-    RecipientFact {
-        address: state.recipient.address.clone(),
-        state: state.state,
-        code: state.code,
-        text: state.text.clone(),
-    }
-}
-
-/// The Sent copy once it was sent, the report once nothing is open.
+/// The Sent copy once it was sent, and the report.
 async fn follow_up(
     tx: &mut Tx,
     gateway: &Gateway,
-    submission: &mut Submission,
+    submission: &Submission,
     now: Timestamp,
 ) -> Result<(), FlowError> {
     let sent = submission.recipients.iter().any(|state| state.state == SubmissionState::Sent);
-    let wants_copy =
-        submission.sent_copy == SentCopy::Wanted && gateway.policy().append_sent == AppendSent::Auto;
-    if let (true, true, Some(account)) = (sent, wants_copy, submission.account) {
-        tx.enqueue_job(&Job::SaveSent { message: submission.message, account }, now).await?;
+    let account = submission.account.filter(|_| sent && submission.sent_copy == SentCopy::Wanted);
+    if let Some(account) = account
+        && files_sent_copies(tx, account).await?
+    {
+        // By then the account's own session has seen the provider's copy, if it files one.
+        let run_at = now + signed(gateway.settings.sent_copy_wait);
+        tx.enqueue_job(&Job::SaveSent { message: submission.message, account }, run_at).await?;
         // Queued once, however many recipients are sent to later.
         tx.set_sent_copy(submission.message, SentCopy::Queued).await?;
     }
-    if submission.state.is_final() && !submission.dsn.reported && wants_report(submission) {
-        tx.enqueue_job(&Job::Report { message: submission.message }, now).await?;
-        submission.dsn.reported = true;
-        tx.set_submission(submission).await?;
-    }
-    Ok(())
+    report::queue(tx, submission, now).await
 }
 
-/// Whether the CRM asked to be told by mail. Nothing is ever sent to the null path.
-fn wants_report(submission: &Submission) -> bool {
-    submission.reverse_path.address().is_some()
-        && submission.recipients.iter().any(|state| match state.state {
-            SubmissionState::Bounced => state.recipient.notify.on_failure(),
-            SubmissionState::Sent => state.recipient.notify.on_success(),
-            _ => false,
-        })
+async fn files_sent_copies(tx: &mut Tx, account: AccountId) -> Result<bool, Error> {
+    let user = tx.account(account).await?.map(|account| account.user_id);
+    Ok(policy_of(tx, user).await?.settings.append_sent == AppendSent::Auto)
 }

@@ -2,33 +2,64 @@
 //!
 //! From the null path, to the path that a logged-in client gave, never to anybody else (invariant 12). By the smarthost when
 //! there is one; by the user's own account otherwise, whose provider may refuse the null path: then the events alone tell.
-
-use jiff::SignedDuration;
+//! They tell in any case, so a report whose answer was lost is not sent twice.
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::{
     handler::own_message_id,
-    perform::{Part, send_once, server},
+    way_out::{WayOut, note_unsent, tell_workers, way_out},
 };
 use crate::{
+    account::{Exit as Server, SmtpClient, Trouble},
     core::{
-        ids::MessageKey,
+        ids::{AccountId, MessageKey},
+        job::Job,
         retry,
-        submission::{RecipientState, Submission, SubmissionState},
+        submission::{RecipientState, Submission, SubmissionState, Told},
     },
-    flow::{FlowError, Gateway, jitter, now},
+    flow::{FlowError, Gateway, jitter, now, signed},
     mail::{
         Action, Address, EnhancedStatus, Envelope, NewReport, RawMessage, Recipient, ReportedRecipient,
         ReversePath, compose_report,
     },
     queue::{Leased, Settlement},
-    smtp::Outcome,
-    store::mint,
+    smtp::{Outcome, Transmission},
+    store::{Session, Tx, mint},
 };
 
 /// Tries of one report.
 const TRIES_MAX: u32 = 8;
+
+/// What a report tells.
+struct About {
+    message: MessageKey,
+    told: Vec<Told>,
+}
+
+/// What became of a try.
+enum Tried {
+    /// Taken, refused for good, or nobody knows.
+    Over,
+    /// Until then, if it is known.
+    Deferred(Option<Timestamp>),
+}
+
+/// Queues the report, as soon as there is something to tell: nobody's waits for how others fare. One that waits already tells
+/// of it too.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn queue(tx: &mut Tx, submission: &Submission, now: Timestamp) -> Result<(), FlowError> {
+    // While the attempt goes on, more may come: one report tells it all.
+    let goes_on = matches!(submission.state, SubmissionState::Queued | SubmissionState::Sending);
+    let job = Job::Report { message: submission.message };
+    if !goes_on && submission.has_news() && !tx.is_waiting(&job).await? {
+        tx.enqueue_job(&job, now).await?;
+    }
+    Ok(())
+}
 
 /// Composes and sends the report.
 ///
@@ -38,31 +69,137 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
     let mut session = gateway.store.read(job.workspace).await?;
     let submission = session.submission(message).await?.ok_or(FlowError::Obsolete)?;
     let Some(to) = submission.reverse_path.address().cloned() else { return Err(FlowError::Obsolete) };
-    let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
-    let raw = session.blob(stored.blob).await?;
-    drop(session);
-    let raw = compose(gateway, &submission, &to, raw);
-    let envelope = Envelope { recipients: vec![Recipient::new(to)], ..Envelope::new(ReversePath::Null) };
-    let outcome = send(gateway, job, &submission, &Part { envelope, raw }).await?;
-    let settlement = match outcome {
-        Outcome::Accepted { .. } | Outcome::Refused(_) | Outcome::Unknown => Settlement::Done,
-        Outcome::Deferred(_) if job.attempt >= TRIES_MAX => Settlement::Done,
-        Outcome::Deferred(_) => {
-            let wait = retry::submission(job.attempt, jitter());
-            Settlement::RetryAt(
-                now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1)),
-            )
-        }
+    let news: Vec<_> = submission.recipients.iter().filter(|state| submission.dsn.is_news(state)).collect();
+    if news.is_empty() {
+        return Err(FlowError::Obsolete);
+    }
+    let about = About { message, told: news.iter().map(|state| told(state)).collect() };
+    let Some((account, server)) = server(&mut session, &submission).await? else {
+        drop(session);
+        return settle(gateway, job, &about, Tried::Deferred(None)).await;
     };
+    let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
+    let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
+    drop(session);
+    let recipients: Vec<_> = news.into_iter().map(recipient).collect();
+    let raw = compose(gateway, &submission, (&to, &recipients), raw);
+    let envelope = Envelope { recipients: vec![Recipient::new(to)], ..Envelope::new(ReversePath::Null) };
+    let began = now();
+    let tried = match gateway.dialer.open_submission(&server, &gateway.settings.hostname).await {
+        Ok(client) => send(gateway, job, &about, (client, &envelope, &raw)).await?,
+        Err(trouble) => unopened(gateway, job, account, (began, &trouble)).await?,
+    };
+    settle(gateway, job, &about, tried).await
+}
+
+fn told(state: &RecipientState) -> Told {
+    Told { recipient: state.recipient.address.clone(), state: state.state }
+}
+
+/// By which server, and by whose account if it is no smarthost. `None` while that account may not be logged in to.
+async fn server(
+    session: &mut Session,
+    submission: &Submission,
+) -> Result<Option<(Option<AccountId>, Server)>, FlowError> {
+    for account in [None, submission.account] {
+        if let WayOut::Open(server) = way_out(session, account).await? {
+            return Ok(Some((account, server)));
+        }
+    }
+    Ok(None)
+}
+
+async fn send(
+    gateway: &Gateway,
+    job: &Leased,
+    about: &About,
+    (mut client, envelope, raw): (SmtpClient, &Envelope, &Bytes),
+) -> Result<Tried, FlowError> {
+    let outcomes = match client.send_data(envelope, raw).await {
+        Ok(Transmission::Settled(outcomes)) => outcomes,
+        Ok(Transmission::Pending(pending)) => {
+            intend(gateway, job, about).await?;
+            pending.finish().await
+        }
+        Err(error) => vec![error.outcome()],
+    };
+    if client.is_usable() {
+        client.quit().await;
+    }
+    Ok(match outcomes.first() {
+        Some(Outcome::Deferred(_)) => Tried::Deferred(None),
+        _ => Tried::Over,
+    })
+}
+
+/// What keeps one report from a smarthost keeps those behind it; beside it in the lane may be those of other accounts.
+async fn unopened(
+    gateway: &Gateway,
+    job: &Leased,
+    account: Option<AccountId>,
+    (began, trouble): (Timestamp, &Trouble),
+) -> Result<Tried, FlowError> {
+    tracing::info!(job = job.id, code = trouble.code(), "a report could not be sent yet");
+    let until = trouble.resumes_at(now()).unwrap_or_else(|| usual(job));
     let mut tx = gateway.store.begin(job.workspace).await?;
-    tx.settle(job, settlement).await?;
+    let is_refused = match account {
+        Some(account) => note_unsent(&mut tx, account, (began, trouble)).await?,
+        None => false,
+    };
+    if account.is_none() {
+        tx.rest_lane(job, until).await?;
+    }
+    tx.commit().await?;
+    if let Some(account) = account.filter(|_| is_refused) {
+        tell_workers(gateway, account);
+    }
+    Ok(Tried::Deferred(Some(until)))
+}
+
+fn usual(job: &Leased) -> Timestamp {
+    now() + signed(retry::submission(job.attempt, jitter()))
+}
+
+/// From here on a crash means that nobody knows. Refused to a worker whose lease has run out: another one has the job.
+async fn intend(gateway: &Gateway, job: &Leased, about: &About) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    tx.hold_job(job).await?;
+    let mut submission = tx.submission(about.message).await?.ok_or(FlowError::Obsolete)?;
+    submission.dsn.told.extend_from_slice(&about.told);
+    tx.set_dsn_order(about.message, &submission.dsn).await?;
     tx.commit().await?;
     Ok(())
 }
 
-fn compose(gateway: &Gateway, submission: &Submission, to: &Address, raw: Bytes) -> Bytes {
-    let reported = submission.recipients.iter().filter(|state| wants(state));
-    let recipients: Vec<_> = reported.map(recipient).collect();
+/// Writes what has been told, or will not be told any more. What came to pass meanwhile gets a report of its own.
+async fn settle(gateway: &Gateway, job: &Leased, about: &About, tried: Tried) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    let mut submission = tx.submission(about.message).await?.ok_or(FlowError::Obsolete)?;
+    submission.dsn.told.retain(|told| !about.told.contains(told));
+    let retry_at = match tried {
+        Tried::Deferred(until) if job.attempt < TRIES_MAX => Some(until.unwrap_or_else(|| usual(job))),
+        Tried::Deferred(_) => {
+            tracing::warn!(message = %about.message, "a report is given up: the events have told what it says");
+            None
+        }
+        Tried::Over => None,
+    };
+    if retry_at.is_none() {
+        submission.dsn.told.extend_from_slice(&about.told);
+    }
+    tx.set_dsn_order(about.message, &submission.dsn).await?;
+    tx.settle(job, retry_at.map_or(Settlement::Done, Settlement::RetryAt)).await?;
+    queue(&mut tx, &submission, now()).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn compose(
+    gateway: &Gateway,
+    submission: &Submission,
+    (to, recipients): (&Address, &[ReportedRecipient]),
+    raw: Bytes,
+) -> Bytes {
     let (ret, envelope_id) = (submission.dsn.ret, submission.dsn.envelope_id.clone());
     let envelope = Envelope { ret, envelope_id, ..Envelope::new(submission.reverse_path.clone()) };
     let message_id = own_message_id(mint(), &gateway.settings.hostname);
@@ -71,19 +208,11 @@ fn compose(gateway: &Gateway, submission: &Submission, to: &Address, raw: Bytes)
         to,
         original: &RawMessage(raw),
         envelope: &envelope,
-        recipients: &recipients,
+        recipients,
         message_id: &message_id,
         date: now(),
     };
     compose_report(&report).into_bytes()
-}
-
-fn wants(state: &RecipientState) -> bool {
-    match state.state {
-        SubmissionState::Bounced => state.recipient.notify.on_failure(),
-        SubmissionState::Sent => state.recipient.notify.on_success(),
-        _ => false,
-    }
 }
 
 fn recipient(state: &RecipientState) -> ReportedRecipient {
@@ -96,22 +225,5 @@ fn recipient(state: &RecipientState) -> ReportedRecipient {
         status: status.unwrap_or(EnhancedStatus { class: if sent { 2 } else { 5 }, subject: 0, detail: 0 }),
         diagnostic: state.text.clone(),
         remote_mta: None,
-        retry_until: None,
     }
-}
-
-async fn send(
-    gateway: &Gateway,
-    job: &Leased,
-    submission: &Submission,
-    part: &Part,
-) -> Result<Outcome, FlowError> {
-    let mut session = gateway.store.read(job.workspace).await?;
-    let smarthost = server(&mut session, None).await?;
-    let server = match smarthost {
-        Some(smarthost) => smarthost,
-        None => server(&mut session, submission.account).await?.ok_or(FlowError::Obsolete)?,
-    };
-    drop(session);
-    Ok(send_once(gateway, &server, part).await)
 }

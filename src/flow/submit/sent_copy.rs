@@ -1,38 +1,43 @@
 //! Sees to it that a sent message lies in the user's Sent mailbox once: the provider's copy if it files one, else ours.
 //!
-//! Providers differ and none says which it is, so Sent is searched for the Message-ID for a while before anything is
-//! appended. Running this twice is harmless: the second time finds what the first one left.
+//! Providers differ and none says which it is. The account's own session tells of a copy that the provider filed; only when
+//! it has met none for a while a look is taken, and a copy appended. Running this twice is harmless: the second time finds
+//! what the first one left. Not here: what a session of the account does with mail it meets (`flow::sync`).
 
-use jiff::SignedDuration;
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::way_out::{Access, account_access, rest_over, tell_workers};
 use crate::{
     account::Trouble,
     core::{
-        account::MailboxUid,
-        ids::{AccountId, MessageKey, WorkspaceId},
+        account::{MailboxUid, era},
+        ids::{AccountId, MessageKey},
         message::{Sighting, SightingRow, StoredMessage},
+        retry,
         submission::SentCopy,
     },
-    flow::{FlowError, Gateway, now},
-    imap::{Append, Criterion, Flag, MailboxName},
+    flow::{FlowError, Gateway, jitter, now, signed},
+    imap::{self, Append, Chosen, Criterion, Flag, MailboxName},
     queue::{Leased, Settlement},
-    store::AccountAccess,
+    store::{AccountAccess, Tx},
 };
 
 /// Fields under which providers keep the Message-ID that they replaced.
 const ORIGINAL_ID_FIELDS: [&str; 2] = ["X-Microsoft-Original-Message-ID", "X-Google-Original-Message-ID"];
 
-/// Tries of one copy before it is given up: the message was sent, only its copy is missing.
+/// A copy that was filed cannot have been received longer before the message was sent, whatever the time zones say.
+const CLOCKS: SignedDuration = SignedDuration::from_hours(48);
+
+/// Tries of one copy before it is given up, about a day: the message was sent, only its copy is missing.
 const TRIES_MAX: u32 = 12;
 
-/// Where the copy was found or put.
-enum Copied {
-    Filed(MailboxUid),
-    Appended(Option<MailboxUid>),
-    NotYet,
-}
+/// How long a copy waits for an account that may not be logged in to, and how often that is asked of the store.
+const WAIT_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
+const WAIT: SignedDuration = SignedDuration::from_hours(1);
 
-/// Looks for the copy, and appends one when the provider had time enough and filed none.
+/// Looks for the copy, and appends one when the provider has filed none.
 ///
 /// # Errors
 /// Those of the store.
@@ -47,133 +52,231 @@ pub async fn save_sent(
     if matches!(submission.sent_copy, SentCopy::Filed | SentCopy::Appended) {
         return Err(FlowError::Obsolete);
     }
-    let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
-    let raw = session.blob(stored.blob).await?;
-    drop(session);
-    let waited = now().duration_since(job.created_at) >= signed(gateway.settings.sent_copy_wait);
-    let copied = look_or_append(gateway, (job.workspace, account), &stored, waited.then_some(&raw)).await?;
-    let mut tx = gateway.store.begin(job.workspace).await?;
-    let settlement = match copied {
-        Ok(Copied::Filed(at)) => {
-            note(&mut tx, message, Some(at), SentCopy::Filed).await?;
-            Settlement::Done
-        }
-        Ok(Copied::Appended(at)) => {
-            note(&mut tx, message, at, SentCopy::Appended).await?;
-            Settlement::Done
-        }
-        Ok(Copied::NotYet) => Settlement::RetryAt(now() + pause(job.attempt)),
-        Err(trouble) if job.attempt >= TRIES_MAX => {
-            tx.log_account_error(account, &trouble.entry(now())).await?;
-            Settlement::Done
-        }
-        Err(_) => Settlement::RetryAt(now() + SignedDuration::from_secs(60)),
+    let login = match account_access(&mut session, account).await? {
+        Access::Open(login) => login,
+        Access::Rests(until) => return put_off(gateway, job, until).await,
+        Access::Closed(state) if state.is_gone() => return Err(FlowError::Obsolete),
+        Access::Closed(_) => return put_off(gateway, job, now() + WAIT).await,
     };
-    tx.settle(job, settlement).await?;
+    let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
+    let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
+    drop(session);
+    let began = now();
+    match look_or_append(gateway, job, &login, (account, &stored, raw)).await? {
+        Ok((at, copy)) => {
+            let mut tx = gateway.store.begin(job.workspace).await?;
+            note(&mut tx, message, at, copy).await?;
+            tx.settle(job, Settlement::Done).await?;
+            tx.commit().await?;
+            Ok(())
+        }
+        Err(trouble) => fail(gateway, job, account, (began, &trouble)).await,
+    }
+}
+
+async fn put_off(gateway: &Gateway, job: &Leased, until: Timestamp) -> Result<(), FlowError> {
+    let is_over = now().duration_since(job.created_at) >= WAIT_MAX;
+    if is_over {
+        tracing::warn!(
+            job = job.id,
+            "a sent message has no copy in Sent: its account could not be logged in to"
+        );
+    }
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    tx.settle(job, if is_over { Settlement::Done } else { Settlement::RetryAt(until) }).await?;
     tx.commit().await?;
     Ok(())
 }
 
-/// Soon at first, because most providers file at once, then at longer intervals.
-fn pause(attempt: u32) -> SignedDuration {
-    SignedDuration::from_secs(i64::from(attempt.clamp(1, 8)))
+/// What failed for one copy would fail for those that wait behind it.
+async fn fail(
+    gateway: &Gateway,
+    job: &Leased,
+    account: AccountId,
+    (began, trouble): (Timestamp, &Trouble),
+) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    let usual = now() + signed(retry::submission(job.attempt, jitter()));
+    let (until, is_refused) = rest_over(&mut tx, job, account, (began, trouble), usual).await?;
+    let is_over = job.attempt >= TRIES_MAX;
+    if is_over {
+        tracing::warn!(%account, job = job.id, "a sent message has no copy in Sent: it could not be looked for or appended");
+    }
+    let settlement = if is_over { Settlement::Done } else { Settlement::RetryAt(until) };
+    tx.settle(job, settlement).await?;
+    tx.commit().await?;
+    if is_refused {
+        tell_workers(gateway, account);
+    }
+    Ok(())
 }
 
 async fn note(
-    tx: &mut crate::store::Tx,
+    tx: &mut Tx,
     message: MessageKey,
     at: Option<MailboxUid>,
     copy: SentCopy,
 ) -> Result<(), FlowError> {
-    if let Some(at) = at {
+    // Of an account that is being erased no trace is added any more.
+    let found = match at {
+        Some(at) => {
+            tx.account_to_change(at.account).await?.filter(|a| !a.status.state.is_erased()).map(|_| at)
+        }
+        None => None,
+    };
+    if let Some(at) = found {
         tx.add_sighting(message, &SightingRow { sighting: Sighting::Account(at), at: now() }).await?;
     }
     tx.set_sent_copy(message, copy).await?;
     Ok(())
 }
 
-/// Where a message lies in Sent, or `None`. The inner error is the provider's.
+/// A copy of a sent message that a search has found.
+pub(super) struct Found {
+    at: MailboxUid,
+    /// By an id that the provider replaced: the copy bears another one, which answers will name.
+    is_renamed: bool,
+}
+
+/// Where a message lies in the mailboxes that sent mail is filed in, or `None`.
 ///
 /// # Errors
-/// Those of the store.
-pub(in crate::flow) async fn find(
+/// The provider's.
+pub(super) async fn find(
     gateway: &Gateway,
-    workspace: WorkspaceId,
-    account: AccountId,
-    stored: &StoredMessage,
-) -> Result<Result<Option<MailboxUid>, Trouble>, FlowError> {
-    let found = look_or_append(gateway, (workspace, account), stored, None).await?;
-    Ok(found.map(|copied| match copied {
-        Copied::Filed(at) => Some(at),
-        Copied::Appended(_) | Copied::NotYet => None,
-    }))
+    login: &AccountAccess,
+    (account, stored): (AccountId, &StoredMessage),
+) -> Result<Option<Found>, Trouble> {
+    let (mut client, chosen) = open(gateway, login).await?;
+    let found = search(&mut client, &chosen, ((account, login.generation), stored)).await?;
+    client.logout().await;
+    Ok(found)
 }
 
+/// The inner error is the provider's. Another worker that has the job by now is left the appending.
 async fn look_or_append(
     gateway: &Gateway,
-    (workspace, account): (WorkspaceId, AccountId),
-    stored: &StoredMessage,
-    raw: Option<&bytes::Bytes>,
-) -> Result<Result<Copied, Trouble>, FlowError> {
-    let login =
-        gateway.store.read(workspace).await?.account_access(account).await?.ok_or(FlowError::Obsolete)?;
-    Ok(work(gateway, account, &login, (stored, raw)).await)
-}
-
-async fn work(
-    gateway: &Gateway,
-    account: AccountId,
+    job: &Leased,
     login: &AccountAccess,
-    (stored, raw): (&StoredMessage, Option<&bytes::Bytes>),
-) -> Result<Copied, Trouble> {
-    let mut client = gateway.dialer.open_imap(login).await?;
-    let mailboxes = client.list().await?;
-    let chosen = crate::imap::choose(&mailboxes);
-    let sent = chosen.sent.or(chosen.all).ok_or(Trouble::NoSentMailbox)?;
-    let selected = client.select(&sent, None).await?;
-    let place = |uid: crate::imap::Uid, validity: u32| MailboxUid {
-        account,
-        mailbox: sent.as_bytes().to_vec(),
-        uid_validity: validity,
-        uid: uid.get(),
+    (account, stored, raw): (AccountId, &StoredMessage, Bytes),
+) -> Result<Result<(Option<MailboxUid>, SentCopy), Trouble>, FlowError> {
+    let found = async {
+        let (mut client, chosen) = open(gateway, login).await?;
+        let found = search(&mut client, &chosen, ((account, login.generation), stored)).await?;
+        Ok::<_, Trouble>((client, chosen, found))
     };
-    let validity = selected.uid_validity.map_or(0, crate::imap::UidValidity::get);
-    if let Some(uid) = search(&mut client, stored).await? {
-        client.logout().await;
-        return Ok(Copied::Filed(place(uid, validity)));
-    }
-    let Some(raw) = raw else {
-        client.logout().await;
-        return Ok(Copied::NotYet);
+    let (mut client, chosen) = match found.await {
+        Ok((client, _, Some(copy))) => {
+            client.logout().await;
+            // Of a copy that has got another id no place is noted: the account's session is to meet it, and to learn the id.
+            let at = (!copy.is_renamed).then_some(copy.at);
+            return Ok(Ok((at, SentCopy::Filed)));
+        }
+        Ok((client, chosen, None)) => (client, chosen),
+        Err(trouble) => return Ok(Err(trouble)),
     };
-    let appended = client.append(append(&sent, stored, raw)).await?;
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    tx.hold_job(job).await?;
+    tx.commit().await?;
+    let Some(sent) = chosen.sent.or(chosen.all) else { return Ok(Err(Trouble::NoSentMailbox)) };
+    let copy =
+        Append { mailbox: &sent, flags: &[Flag::Seen], internal_date: Some(stored.sent_at), message: raw };
+    let appended = match client.append(copy).await {
+        Ok(appended) => appended,
+        Err(error) => return Ok(Err(error.into())),
+    };
     client.logout().await;
-    Ok(Copied::Appended(appended.map(|at| place(at.uid, at.uid_validity.get()))))
+    let whose = (account, login.generation);
+    let at = appended.map(|at| place(whose, &sent, (at.uid_validity.get(), at.uid)));
+    Ok(Ok((at, SentCopy::Appended)))
 }
 
-fn append<'a>(sent: &'a MailboxName, stored: &StoredMessage, raw: &'a bytes::Bytes) -> Append<'a> {
-    Append { mailbox: sent, flags: &[Flag::Seen], internal_date: Some(stored.sent_at), message: raw.clone() }
+async fn open(
+    gateway: &Gateway,
+    login: &AccountAccess,
+) -> Result<(crate::account::ImapClient, Chosen), Trouble> {
+    let turn = gateway.followers.login_turn().await;
+    let mut client = gateway.dialer.open_imap(login).await?;
+    drop(turn);
+    let chosen = imap::choose(&client.list().await?);
+    if chosen.sent.is_none() && chosen.all.is_none() {
+        return Err(Trouble::NoSentMailbox);
+    }
+    Ok((client, chosen))
 }
 
-/// By the id we gave, wherever the provider may have put it.
+/// Every mailbox that sent mail may lie in.
+fn searched(chosen: &Chosen) -> impl Iterator<Item = &MailboxName> {
+    chosen.sent.iter().chain(&chosen.other_sent).chain(&chosen.all)
+}
+
 async fn search<S>(
-    client: &mut crate::imap::Client<S>,
-    stored: &StoredMessage,
-) -> Result<Option<crate::imap::Uid>, Trouble>
+    client: &mut imap::Client<S>,
+    chosen: &Chosen,
+    (whose, stored): ((AccountId, u32), &StoredMessage),
+) -> Result<Option<Found>, Trouble>
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Some(id) = &stored.rfc822_id else { return Ok(None) };
-    let originals = ORIGINAL_ID_FIELDS.map(|field| Criterion::OriginalId { field, id });
-    for criterion in [Criterion::MessageId(id)].into_iter().chain(originals) {
-        let found = client.uid_search(criterion).await?;
-        if let Some(uid) = found.last() {
-            return Ok(Some(uid));
+    for mailbox in searched(chosen) {
+        let selected = match client.examine(mailbox, None).await {
+            // Gone since it was listed, or closed to us: the others still count.
+            Err(error) if error.connection_lives() && error.kind() == imap::Kind::Refused => continue,
+            selected => selected?,
+        };
+        let validity = selected.uid_validity.map_or(0, imap::UidValidity::get);
+        if let Some((uid, is_renamed)) = search_one(client, stored).await? {
+            return Ok(Some(Found { at: place(whose, mailbox, (validity, uid)), is_renamed }));
         }
     }
     Ok(None)
 }
 
-fn signed(wait: std::time::Duration) -> SignedDuration {
-    SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)
+/// By the id we gave, wherever the provider may have put it. True when that is where it keeps ids that it replaced.
+async fn search_one<S>(
+    client: &mut imap::Client<S>,
+    stored: &StoredMessage,
+) -> Result<Option<(imap::Uid, bool)>, Trouble>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let Some(id) = &stored.rfc822_id else { return Ok(None) };
+    let since = jiff::tz::Offset::UTC.to_datetime(stored.received_at - CLOCKS).date();
+    let originals = ORIGINAL_ID_FIELDS.map(|field| Criterion::OriginalId { field, id, since });
+    for criterion in [Criterion::MessageId(id)].into_iter().chain(originals) {
+        let is_renamed = matches!(criterion, Criterion::OriginalId { .. });
+        let found = client.uid_search(criterion).await?;
+        if let Some(uid) = found.last() {
+            return Ok(Some((uid, is_renamed)));
+        }
+    }
+    Ok(None)
+}
+
+/// A place in a mailbox of an account, which was logged in to in this generation of it.
+fn place(
+    (account, generation): (AccountId, u32),
+    mailbox: &MailboxName,
+    (uid_validity, uid): (u32, imap::Uid),
+) -> MailboxUid {
+    let uid_validity = era(generation, uid_validity);
+    MailboxUid { account, mailbox: mailbox.as_bytes().to_vec(), uid_validity, uid: uid.get() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_looked_for_wherever_sent_mail_may_lie() {
+        let name = |text| MailboxName::from_display(text).unwrap();
+        let chosen = Chosen {
+            sent: Some(name("Sent")),
+            other_sent: vec![name("Sent Items")],
+            all: Some(name("All Mail")),
+            ..imap::choose(&[])
+        };
+        let searched: Vec<_> = searched(&chosen).map(MailboxName::display).collect();
+        assert_eq!(searched, ["Sent", "Sent Items", "All Mail"]);
+    }
 }

@@ -16,10 +16,13 @@ use crate::{
 const CHUNK_MAX: usize = 100;
 
 impl<S: Wire> Connection<'_, S> {
-    /// Reads one chunk. False when nothing is left.
+    /// Reads one chunk. False when nothing is left, or nothing may be read now.
     pub(super) async fn backfill(&mut self, mailboxes: &mut [Followed]) -> Result<bool, Failure> {
         let open = |mailbox: &&mut Followed| mailbox.backfill.next_uid > 0 && !mailbox.refused;
         let Some(mailbox) = mailboxes.iter_mut().find(open) else { return Ok(false) };
+        if self.history_waits().await? {
+            return Ok(false);
+        }
         if self.selected.as_ref() != Some(&mailbox.name) {
             // Its UIDs may have changed since: then this begins anew.
             self.enter(mailbox).await?;
@@ -39,7 +42,7 @@ impl<S: Wire> Connection<'_, S> {
         };
         let left = if next_uid > 1 { within(&history, 1..=next_uid - 1) } else { UidSet::new() };
         let mut uids: Vec<Uid> = left.iter().rev().take(CHUNK_MAX).collect();
-        let (headers, count) = if uids.is_empty() { Default::default() } else { self.headers(&uids).await? };
+        let (headers, count) = self.headers((&mailbox.name, mailbox.cursor.uid_validity), &uids).await?;
         uids.truncate(count);
         let lowest = uids.last().map_or(0, |uid| uid.get());
         let is_last = lowest <= 1 || within(&left, 1..=lowest - 1).is_empty();

@@ -3,6 +3,8 @@
 //! INBOX and Sent, by SPECIAL-USE and then by name; at Gmail All Mail, which holds both and what was archived before we
 //! looked. Not here: the names (`imap::choose`) and reading.
 
+use jiff::SignedDuration;
+
 use super::{
     Failure,
     connection::{Connection, Followed, Wire, within},
@@ -10,11 +12,18 @@ use super::{
 };
 use crate::{
     account::Trouble,
-    core::account::{AccountError, Backfill, Cursor, FollowedMailbox, MailboxRole},
+    core::{
+        account::{AccountError, Backfill, Cursor, FollowedMailbox, MailboxRole},
+        job::refetch_lane,
+    },
     flow::now,
-    imap::{self, Chosen, Criterion, MailboxName, ModSeq, Selected, ServerText, Uid, UidSet, UidValidity},
+    imap::{self, Chosen, Criterion, MailboxName, ModSeq, Selected, ServerText, Uid, UidSet},
     store::Tx,
 };
+
+/// How long connecting may take. Who could log in only later is connected from then on: what came before is history, all of it
+/// alike, however much of it the first sweep would have found.
+const CONNECTING: SignedDuration = SignedDuration::from_mins(2);
 
 impl<S: Wire> Connection<'_, S> {
     /// Chooses the mailboxes, begins to follow those that are new, and lets go of those that are no longer chosen. The
@@ -23,6 +32,9 @@ impl<S: Wire> Connection<'_, S> {
         let chosen = imap::choose(&self.client.list().await?);
         let wanted = wanted(chosen, self.client.capabilities().gmail());
         let rows = self.read().await?.mailboxes(self.account).await?;
+        if rows.is_empty() && now().duration_since(self.connected_at) > CONNECTING {
+            self.connected_at = now();
+        }
         let (mut followed, mut new) = (Vec::new(), Vec::new());
         for (name, role) in &wanted {
             match rows.iter().find(|row| row.name == name.as_bytes() && row.role == *role) {
@@ -57,7 +69,7 @@ impl<S: Wire> Connection<'_, S> {
             selected => selected?,
         };
         self.selected = Some(name.clone());
-        let cursor = end_of(&selected);
+        let cursor = self.end_of(&selected);
         let history = self.history(cursor.last_uid).await?;
         let next_uid = if history.is_empty() { 0 } else { cursor.last_uid.saturating_add(1) };
         Ok(Some(Followed {
@@ -71,12 +83,22 @@ impl<S: Wire> Connection<'_, S> {
         }))
     }
 
-    /// The mail of the selected mailbox that a backfill reads, up to this UID.
+    /// A cursor behind everything that is there.
+    pub(super) fn end_of(&self, selected: &Selected) -> Cursor {
+        Cursor {
+            uid_validity: self.era_of(selected),
+            last_uid: selected.uid_next.map_or(0, |next| next.get() - Uid::MIN.get()),
+            modseq: selected.highest_modseq.map_or(0, ModSeq::get),
+        }
+    }
+
+    /// The mail of the selected mailbox that a backfill reads, up to this UID. It goes back to the same day whenever it is asked
+    /// for: history that waits for limits takes many days to read, and the oldest of it is as much wanted as on the first.
     pub(super) async fn history(&mut self, last_uid: u32) -> Result<UidSet, Failure> {
-        if self.gateway.policy().backfill.is_zero() || last_uid == 0 {
+        if self.policy.settings.backfill_days == 0 || last_uid == 0 {
             return Ok(UidSet::new());
         }
-        let found = self.search(Criterion::Since(self.horizon(now()))).await?;
+        let found = self.search(Criterion::Since(self.horizon(self.connected_at))).await?;
         Ok(within(&found, 1..=last_uid))
     }
 
@@ -89,6 +111,9 @@ impl<S: Wire> Connection<'_, S> {
         let alerts = self.client.take_alerts();
         let is_followed = |row: &FollowedMailbox| followed.iter().any(|f| f.name.as_bytes() == row.name);
         let mut tx = self.begin().await?;
+        if rows.is_empty() {
+            tx.set_connected_at(self.account, self.connected_at).await?;
+        }
         for row in rows.iter().filter(|row| !is_followed(row)) {
             tx.forget_mailbox(self.account, &row.name).await?;
         }
@@ -122,6 +147,9 @@ impl<S: Wire> Connection<'_, S> {
     pub(super) async fn settle(&mut self) -> Result<(), Failure> {
         let mut tx = self.begin().await?;
         health::settle(&mut tx, self.gateway, self.account, health::Tell::EndOnly).await?;
+        // Errands that were put off until the account could be worked, or its new UIDs were known.
+        tx.hasten(&refetch_lane(self.account), now()).await?;
+        self.resume_put_off(&mut tx, now()).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -131,7 +159,8 @@ fn row_of<'r>(rows: &'r [FollowedMailbox], name: &MailboxName) -> Option<&'r Fol
     rows.iter().find(|row| row.name == name.as_bytes())
 }
 
-fn wanted(chosen: Chosen, gmail: bool) -> Vec<(MailboxName, MailboxRole)> {
+/// The mailboxes that matter.
+pub(super) fn wanted(chosen: Chosen, gmail: bool) -> Vec<(MailboxName, MailboxRole)> {
     if let Some(all) = chosen.all.filter(|_| gmail) {
         return vec![(all, MailboxRole::All)];
     }
@@ -139,15 +168,6 @@ fn wanted(chosen: Chosen, gmail: bool) -> Vec<(MailboxName, MailboxRole)> {
     std::iter::once((chosen.inbox.clone(), MailboxRole::Inbox))
         .chain(sent.map(|name| (name, MailboxRole::Sent)))
         .collect()
-}
-
-/// A cursor behind everything that is there.
-pub(super) fn end_of(selected: &Selected) -> Cursor {
-    Cursor {
-        uid_validity: selected.uid_validity.map_or(0, UidValidity::get),
-        last_uid: selected.uid_next.map_or(0, |next| next.get() - Uid::MIN.get()),
-        modseq: selected.highest_modseq.map_or(0, ModSeq::get),
-    }
 }
 
 #[cfg(test)]

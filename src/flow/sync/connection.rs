@@ -10,18 +10,22 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Failure, Memory};
+use super::{Failure, Memory, judge::Bench};
 use crate::{
     account::{ImapClient, Trouble},
     core::{
-        account::{Account, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid},
-        ids::{AccountId, WorkspaceId},
+        account::{
+            Account, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid, era, generation_of,
+            uid_validity_of,
+        },
+        ids::{AccountId, UserId, WorkspaceId},
+        policy::Policy,
         sync_plan::MailboxView,
     },
-    flow::Gateway,
+    flow::{Gateway, policy_of},
     imap::{
-        self, Client, Criterion, HeaderExtent, MailboxName, MailboxStatus, ModSeq, Resume, Selected, Uid,
-        UidSet, UidValidity,
+        self, Client, Criterion, HeaderExtent, Kind, MailboxName, MailboxStatus, ModSeq, Resume, Selected,
+        Uid, UidSet, UidValidity,
     },
     net::Stream,
     store,
@@ -42,9 +46,14 @@ pub(super) struct Connection<'g, S> {
     pub client: Client<S>,
     pub workspace: WorkspaceId,
     pub account: AccountId,
+    pub user: UserId,
+    /// As it was when it was last asked for: before each look, and before each batch is judged.
+    pub policy: Policy,
     /// The hold on the account; none for a short errand, which its job guards.
     pub lease: Option<store::Leased>,
     pub connected_at: Timestamp,
+    /// The account's, when this session began.
+    pub generation: u32,
     /// When every mailbox had last been looked at.
     pub last_look: Timestamp,
     pub memory: &'g mut Memory,
@@ -100,7 +109,7 @@ impl<'g, S: Wire> Connection<'g, S> {
     pub(super) fn new(
         gateway: &'g Gateway,
         workspace: WorkspaceId,
-        account: &Account,
+        (account, policy): (&Account, Policy),
         client: Client<S>,
         memory: &'g mut Memory,
     ) -> Self {
@@ -109,8 +118,11 @@ impl<'g, S: Wire> Connection<'g, S> {
             client,
             workspace,
             account: account.id,
+            user: account.user_id,
+            policy,
             lease: None,
             connected_at: account.connected_at,
+            generation: account.generation,
             last_look: account.status.last_checked_at.unwrap_or(account.connected_at),
             memory,
             selected: None,
@@ -129,7 +141,8 @@ impl<'g, S: Wire> Connection<'g, S> {
 
     /// Selects a mailbox for reading.
     pub(super) async fn select(&mut self, mailbox: &Followed) -> Result<Selected, imap::Error> {
-        let resume = resume(&mailbox.cursor).filter(|_| !self.memory.plain_select);
+        let is_known = !self.memory.plain_select && !self.is_former(mailbox);
+        let resume = resume(&mailbox.cursor).filter(|_| is_known);
         self.selected = None;
         // Should the answer be more than the client takes, the next session asks for less.
         let with_resume = resume.is_some();
@@ -144,25 +157,58 @@ impl<'g, S: Wire> Connection<'g, S> {
         Ok(selected)
     }
 
+    /// Whether a mailbox was last read before the account was given what may be another of that name.
+    pub(super) fn is_former(&self, mailbox: &Followed) -> bool {
+        generation_of(mailbox.cursor.uid_validity) != self.generation
+    }
+
+    /// What the UIDs of a mailbox that was just opened are valid under.
+    pub(super) fn era_of(&self, selected: &Selected) -> u64 {
+        era(self.generation, selected.uid_validity.map_or(0, UidValidity::get))
+    }
+
     pub(super) async fn search(&mut self, criterion: Criterion<'_>) -> Result<UidSet, Failure> {
-        let found = self.client.uid_search(criterion).await?;
-        if found.len() > MESSAGES_MAX {
-            return Err(Trouble::Misbehaving("it names more messages than a mailbox can hold".into()).into());
+        bounded(self.client.uid_search(criterion).await?)
+    }
+
+    /// The same; `None` when the server will not search, but goes on.
+    pub(super) async fn search_unless_refused(
+        &mut self,
+        criterion: Criterion<'_>,
+    ) -> Result<Option<UidSet>, Failure> {
+        match self.client.uid_search(criterion).await {
+            Err(error) if is_refusal(&error) => Ok(None),
+            found => bounded(found?).map(Some),
         }
-        Ok(found)
     }
 
     pub(super) fn extent(&self) -> HeaderExtent {
         if self.memory.large_headers { HeaderExtent::First(LARGE_HEADER_BYTES) } else { HeaderExtent::Whole }
     }
 
-    pub(super) fn place(&self, mailbox: &MailboxName, uid_validity: u32, uid: Uid) -> MailboxUid {
+    pub(super) fn place(&self, mailbox: &MailboxName, uid_validity: u64, uid: Uid) -> MailboxUid {
         let mailbox = mailbox.as_bytes().to_vec();
         MailboxUid { account: self.account, mailbox, uid_validity, uid: uid.get() }
     }
 
     pub(super) async fn read(&self) -> Result<store::Session, store::Error> {
         self.gateway.store.read(self.workspace).await
+    }
+
+    /// The policy of this moment.
+    pub(super) async fn refresh_policy(&mut self, session: &mut store::Session) -> Result<(), store::Error> {
+        self.policy = policy_of(session, Some(self.user)).await?;
+        Ok(())
+    }
+
+    /// What the account's mail is judged by.
+    pub(super) fn bench(&self) -> Bench<'_> {
+        let (ours, policy) = (&self.gateway.settings.ours, &self.policy);
+        // Servers search by the days of a time zone of their own: a day of doubt is the mail's.
+        let first = self.horizon(self.connected_at).yesterday().unwrap_or(jiff::civil::Date::MIN);
+        let horizon = first.to_zoned(jiff::tz::TimeZone::UTC).map_or(Timestamp::MIN, |day| day.timestamp());
+        let secret = &self.gateway.settings.loop_key;
+        Bench { ours, policy, account: self.account, user: self.user, horizon, secret }
     }
 
     /// Begins a transaction that fails when somebody else has taken the account over.
@@ -176,8 +222,7 @@ impl<'g, S: Wire> Connection<'g, S> {
 
     /// The first day of which the backfill reads mail.
     pub(super) fn horizon(&self, from: Timestamp) -> jiff::civil::Date {
-        let back = jiff::SignedDuration::try_from(self.gateway.policy().backfill).unwrap_or_default();
-        from.saturating_sub(back).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(jiff::tz::TimeZone::UTC).date()
+        days_before(from, self.policy.settings.backfill_days)
     }
 }
 
@@ -191,15 +236,42 @@ impl<'g> Connection<'g, Stream> {
     ) -> Result<Option<Self>, Failure> {
         let mut session = gateway.store.read(workspace).await?;
         let Some(found) = session.account(account).await? else { return Ok(None) };
-        let Some(login) = session.account_access(account).await? else { return Ok(None) };
+        let login = match session.account_access(account).await {
+            // The account itself could be read: it is the login that cannot.
+            Err(error) if error.is_lasting() => {
+                tracing::error!(%account, error = %error, "an account's login cannot be opened");
+                return Err(Trouble::LostLogin.into());
+            }
+            login => login?,
+        };
+        let Some(login) = login else { return Ok(None) };
+        let policy = policy_of(&mut session, Some(found.user_id)).await?;
         drop(session);
         let turn = gateway.followers.login_turn().await;
         let client: ImapClient = gateway.dialer.open_imap(&login).await?;
         drop(turn);
-        let mut connection = Self::new(gateway, workspace, &found, client, memory);
+        let mut connection = Self::new(gateway, workspace, (&found, policy), client, memory);
         connection.greet().await?;
         Ok(Some(connection))
     }
+}
+
+/// The day so many days before a moment, as servers are asked for what came since.
+pub(super) fn days_before(from: Timestamp, days: u16) -> jiff::civil::Date {
+    let back = jiff::SignedDuration::from_hours(i64::from(days) * 24);
+    from.saturating_sub(back).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(jiff::tz::TimeZone::UTC).date()
+}
+
+/// Whether the server will not, and says so, and goes on: asking again gets the same answer.
+pub(super) fn is_refusal(error: &imap::Error) -> bool {
+    error.connection_lives() && matches!(error.kind(), Kind::Refused | Kind::Misbehaving)
+}
+
+fn bounded(found: UidSet) -> Result<UidSet, Failure> {
+    if found.len() > MESSAGES_MAX {
+        return Err(Trouble::Misbehaving("it names more messages than a mailbox can hold".into()).into());
+    }
+    Ok(found)
 }
 
 /// Lets a refusal pass that concerns only what would have been nice to have.
@@ -211,7 +283,8 @@ fn tolerate(outcome: Result<(), imap::Error>) -> Result<(), Failure> {
 }
 
 fn resume(cursor: &Cursor) -> Option<Resume> {
-    Some(Resume { uid_validity: UidValidity::new(cursor.uid_validity)?, modseq: ModSeq::new(cursor.modseq)? })
+    let uid_validity = UidValidity::new(uid_validity_of(cursor.uid_validity))?;
+    Some(Resume { uid_validity, modseq: ModSeq::new(cursor.modseq)? })
 }
 
 pub(super) fn view_of_selected(selected: &Selected) -> MailboxView {

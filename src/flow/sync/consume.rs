@@ -11,38 +11,37 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
     Failure,
-    connection::{Connection, Followed, Wire},
+    connection::{Connection, Followed, Wire, is_refusal},
     headers::Seen,
     health::{self, Tell},
     judge,
+    memory::{Asked, Place},
 };
 use crate::{
     core::{
-        account::{Backfill, Cursor},
-        decision::{NewDecision, Ruling, Verdict},
-        job::Job,
+        account::{Backfill, Cursor, MailboxRole},
+        decision::{Ruling, Verdict},
+        ids::MessageKey,
         message::{Direction, Sighting},
-        policy,
+        policy::{self, FileRule},
         sync_plan::{Way, is_news},
     },
     flow::{
         FlowError,
-        ingest::{self, Announce, Arrival, Ingested, RawBytes},
-        now, process,
+        ingest::{self, Announce, Arrival, Ingested, Kept, RawBytes},
+        now, policy_of, reading, submit,
     },
-    imap::{Body, Error, Kind, MailboxName, Uid},
-    mail::Message,
-    store::{self, Renumbering, TextHasher, Tx, mint},
+    imap::{Body, Error, MailboxName, Uid},
+    mail::{HeaderBlock, Kind, Message, loop_mark},
+    store::{self, Renumbering, SealedBlob, Tx, mint},
 };
 
 /// Bodies gathered before they are filed.
 const BODIES_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What a body is taken for when the server does not say how large it is.
-const BODY_BYTES_GUESS: u64 = 1024 * 1024;
+pub(super) const BODY_BYTES_GUESS: u64 = 1024 * 1024;
 /// How often a transaction is begun again because another node filed the same message at the same moment.
 const RACES_MAX: usize = 5;
-/// Failures of one body in a row after which the message is given up: there are servers that drop the connection over it.
-const BODY_FAILURES_MAX: u32 = 5;
 /// Between two reports of a backfill's progress.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(5);
 
@@ -50,7 +49,7 @@ const PROGRESS_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Batch {
     pub way: Way,
     /// Under which their UIDs are valid.
-    pub uid_validity: u32,
+    pub uid_validity: u64,
     /// In the order in which they are to be consumed.
     pub seen: Vec<Seen>,
     pub unreadable: Vec<Uid>,
@@ -60,8 +59,8 @@ pub(super) struct Batch {
 
 /// Messages recognised in a mailbox whose UIDs have changed.
 pub(super) struct Renumbered {
-    /// The UIDVALIDITY they were known under.
-    pub from: u32,
+    /// The era they were known under.
+    pub from: u64,
     /// Former and present UIDs.
     pub uids: Vec<(u32, u32)>,
 }
@@ -79,8 +78,17 @@ pub(super) struct Whole {
     pub seen: Seen,
     pub ruling: Ruling,
     pub direction: Direction,
-    pub raw: Bytes,
     pub message: Message,
+    /// Its bytes; none where it is left out. A file that is written for what turns out to be a copy is swept.
+    pub bytes: SealedBlob,
+    /// For its files it stays out, unless it turns out to be a copy of what is here already.
+    pub left_out: Option<Ruling>,
+    /// The message that this is a copy of, passed on by us to somebody whose mailbox it lies in.
+    pub passed_on: Option<MessageKey>,
+    /// Attachments whose content policy kept out of the bytes.
+    pub omitted: Vec<(usize, FileRule)>,
+    /// The bytes once more when it is a delivery report: what it is about is looked up when it is filed.
+    pub report: Option<Bytes>,
 }
 
 /// What asking for a body came to.
@@ -91,13 +99,15 @@ pub(super) enum Fetched {
 
 /// What is committed together.
 #[derive(Default)]
-struct Part {
-    filed: Vec<Whole>,
+pub(super) struct Part {
+    pub filed: Vec<Whole>,
     /// Left out by policy.
-    left: Vec<(Seen, Ruling)>,
+    pub left: Vec<(Seen, Ruling)>,
+    /// Belongs, but is more than the user may have synced now.
+    pub put_off: Vec<Seen>,
     /// Would belong, but cannot be had.
-    lost: Vec<(Seen, Ruling)>,
-    unreadable: Vec<Uid>,
+    pub lost: Vec<(Seen, Ruling)>,
+    pub unreadable: Vec<Uid>,
     renumbered: Option<Renumbered>,
     bytes: usize,
     /// The room that the bodies take.
@@ -119,30 +129,48 @@ impl<S: Wire> Connection<'_, S> {
         let seen = self.without_known(&mailbox.name, &mut batch).await?;
         self.consumed += seen.len() as u64;
         let rulings = self.judge(&seen).await?;
+        let mut room = self.room(&mut self.read().await?).await?;
         let context = (batch.way, batch.uid_validity);
         let mut part = Part { unreadable: batch.unreadable, renumbered: batch.renumbered, ..Part::default() };
         for (seen, (ruling, direction)) in seen.into_iter().zip(rulings) {
             let uid = seen.uid;
-            if ruling.verdict != Verdict::Synced {
+            let opens = ruling.verdict != Verdict::Synced && self.may_report_on_us(&seen).await?;
+            if ruling.verdict != Verdict::Synced && !opens {
                 part.left.push((seen, ruling));
                 part.note(uid);
                 continue;
+            }
+            if room.is_full() && !opens && !self.is_known(&mut self.read().await?, &seen).await? {
+                // What is in hand may turn out to take no room, or others may have made some.
+                if !part.filed.is_empty() {
+                    self.commit_so_far(mailbox, context, (&mut part, batch.end)).await?;
+                    room = self.room(&mut self.read().await?).await?;
+                }
+                if room.is_full() {
+                    part.put_off.push(seen);
+                    part.note(uid);
+                    continue;
+                }
             }
             let bytes = seen.size.unwrap_or(BODY_BYTES_GUESS).min(self.gateway.settings.message_bytes_max);
             match self.gateway.followers.room_now(bytes).filter(|_| part.bytes < BODIES_BYTES_MAX) {
                 Some(room) => part.room.push(room),
                 None => {
-                    let end = batch.end.after(mailbox, &part);
-                    self.commit(mailbox, context, std::mem::take(&mut part), end).await?;
+                    self.commit_so_far(mailbox, context, (&mut part, batch.end)).await?;
                     part.room.push(self.gateway.followers.room(bytes).await);
                 }
             }
-            match self.body(&seen).await? {
+            match self.body((&mailbox.name, batch.uid_validity), &seen).await? {
+                Fetched::Not(_) if opens => part.left.push((seen, ruling)),
+                Fetched::Whole(raw) if opens && !self.reports_on_us(&seen, &raw).await? => {
+                    part.left.push((seen, ruling));
+                }
                 Fetched::Not(ruling) => part.lost.push((seen, ruling)),
                 Fetched::Whole(raw) => {
                     part.bytes = part.bytes.saturating_add(raw.len());
-                    let message = Message::parse(&raw);
-                    part.filed.push(Whole { seen, ruling, direction, raw, message });
+                    let ruling = if opens { policy::delivery_report() } else { ruling };
+                    part.filed.push(self.whole(seen, (ruling, direction), raw).await?);
+                    room.take();
                 }
             }
             part.note(uid);
@@ -163,42 +191,92 @@ impl<S: Wire> Connection<'_, S> {
         Ok(seen.into_iter().filter(|message| !known.contains(&message.uid.get())).collect())
     }
 
-    pub(super) async fn judge(&self, seen: &[Seen]) -> Result<Vec<(Ruling, Direction)>, Failure> {
-        let (ours, policy) = (&self.gateway.settings.ours, self.gateway.policy());
+    /// Judges messages by the policy of this moment.
+    pub(super) async fn judge(&mut self, seen: &[Seen]) -> Result<Vec<(Ruling, Direction)>, Failure> {
+        let mut session = self.read().await?;
+        self.refresh_policy(&mut session).await?;
         let seen: Vec<&Seen> = seen.iter().collect();
-        Ok(judge::rulings(&mut self.read().await?, (ours, &policy), &seen).await?)
+        Ok(judge::rulings(&mut session, self.bench(), &seen).await?)
     }
 
     /// Fetches a body. A message that fails again and again is given up, lest it block all that follow.
-    pub(super) async fn body(&mut self, seen: &Seen) -> Result<Fetched, Failure> {
-        if self.memory.failures_of_body(seen.uid) >= BODY_FAILURES_MAX {
+    pub(super) async fn body(&mut self, place: Place<'_>, seen: &Seen) -> Result<Fetched, Failure> {
+        if self.memory.is_given_up(Asked::Body, place, seen.uid) {
+            self.memory.forget_failures(Asked::Body, place, &[seen.uid]);
             return Ok(Fetched::Not(policy::unreadable()));
         }
         let bytes_max = self.gateway.settings.message_bytes_max;
-        let error = match self.client.fetch_body(seen.uid, seen.size, bytes_max).await {
-            Ok(Body::Message(raw)) => return Ok(Fetched::Whole(raw)),
-            Ok(Body::Missing | Body::Placeholder) => return Ok(Fetched::Not(policy::unreadable())),
-            Err(Error::TooLarge { .. }) => return Ok(Fetched::Not(policy::too_large())),
-            Err(error) => error,
+        let fetched = match self.client.fetch_body(seen.uid, seen.size, bytes_max).await {
+            Ok(Body::Message(raw)) => Fetched::Whole(raw),
+            Ok(Body::Missing | Body::Placeholder) => Fetched::Not(policy::unreadable()),
+            Err(Error::TooLarge { .. }) => Fetched::Not(policy::too_large()),
+            Err(error) if is_refusal(&error) => Fetched::Not(policy::unreadable()),
+            Err(error) => {
+                self.memory.note_failure(Asked::Body, place, seen.uid);
+                return Err(error.into());
+            }
         };
-        if error.connection_lives() && matches!(error.kind(), Kind::Refused | Kind::Misbehaving) {
-            return Ok(Fetched::Not(policy::unreadable()));
-        }
-        self.memory.note_failure_of_body(seen.uid);
-        Err(error.into())
+        self.memory.forget_failures(Asked::Body, place, &[seen.uid]);
+        Ok(fetched)
+    }
+
+    /// Reads and seals a message, without the files that policy keeps out. All of it takes time in which nobody else should have to wait, so no transaction is begun yet.
+    pub(super) async fn whole(
+        &self,
+        seen: Seen,
+        (ruling, direction): (Ruling, Direction),
+        raw: Bytes,
+    ) -> Result<Whole, store::Error> {
+        let (store, workspace) = (&self.gateway.store, self.workspace);
+        let message = reading::read(&raw).await;
+        let passed_on = self.passed_on(&raw);
+        let (Kept { raw, omitted }, left_out) = match ingest::keep(&self.policy.settings, &message, raw) {
+            Ok(kept) => (kept, None),
+            // Whether it is a copy is told by the message, not by its bytes.
+            Err(ruling) => (Kept { raw: Bytes::new(), omitted: Vec::new() }, Some(ruling)),
+        };
+        let bytes = match store.content_key(workspace, Some(self.account)).await {
+            Ok(key) => store.seal_blob(workspace, key, &raw).await,
+            Err(error) => Err(error),
+        };
+        // Without its key it is erased, and no more ours to work.
+        let bytes = bytes.map_err(|error| match error {
+            store::Error::Missing => store::Error::Fenced,
+            other => other,
+        })?;
+        let report = (message.kind == Kind::Bounce).then_some(raw);
+        Ok(Whole { seen, ruling, direction, message, bytes, left_out, passed_on, omitted, report })
+    }
+
+    async fn commit_so_far(
+        &mut self,
+        mailbox: &mut Followed,
+        context: (Way, u64),
+        (part, end): (&mut Part, End),
+    ) -> Result<(), Failure> {
+        let end = end.after(mailbox, part);
+        self.commit(mailbox, context, std::mem::take(part), end).await
     }
 
     async fn commit(
         &mut self,
         mailbox: &mut Followed,
-        (way, uid_validity): (Way, u32),
+        (way, uid_validity): (Way, u64),
         part: Part,
         end: End,
     ) -> Result<(), Failure> {
         let told = self.progress_told.is_some_and(|at| at.elapsed() < PROGRESS_PAUSE);
         let tell = if told { Tell::EndOnly } else { Tell::Progress };
         for _ in 0..RACES_MAX {
-            let writing = Writing { name: &mailbox.name, way, uid_validity, part: &part, end, tell };
+            let writing = Writing {
+                name: &mailbox.name,
+                role: mailbox.role,
+                way,
+                uid_validity,
+                part: &part,
+                end,
+                tell,
+            };
             match Box::pin(self.try_commit(writing)).await {
                 Err(FlowError::Raced) => {}
                 Err(error) => return Err(error.into()),
@@ -215,10 +293,15 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     async fn try_commit(&self, writing: Writing<'_>) -> Result<Timestamp, FlowError> {
-        let now = now();
         let Writing { name, part, end, .. } = writing;
         let mut tx = self.begin().await?;
         tx.lock_filing().await?;
+        // A policy that was changed while bodies were fetched holds for what is not filed yet.
+        if policy_of(&mut tx, Some(self.user)).await? != self.policy {
+            return Err(FlowError::Obsolete);
+        }
+        // Not before the lock: whoever waits for it over midnight files on the new day.
+        let now = now();
         if let Some(Renumbered { from, uids }) = &part.renumbered {
             let mailbox = name.as_bytes();
             let to = writing.uid_validity;
@@ -226,17 +309,14 @@ impl<S: Wire> Connection<'_, S> {
             tx.rebind_uid_validity(&renumbering).await?;
         }
         self.leave(&mut tx, writing, now).await?;
-        let mut filed = false;
-        for whole in &part.filed {
-            let arrival = self.arrival(whole, (writing.way, writing.uid_validity), name, now);
-            let ingested = self.ingest(&mut tx, arrival).await?;
-            filed |= matches!(ingested, Ingested::Filed(_));
-        }
-        if filed {
+        if Box::pin(self.file_within_limits(&mut tx, writing, now)).await? {
             health::note_filed(&mut tx, self.account, now).await?;
         }
         match end {
-            End::Cursor(cursor) => tx.advance_cursor(self.account, name.as_bytes(), &cursor, now).await?,
+            End::Cursor(cursor) => {
+                tx.advance_cursor(self.account, name.as_bytes(), &cursor, now).await?;
+                health::recover(&mut tx, self.gateway, self.account, writing.tell).await?;
+            }
             End::Backfill(backfill) => {
                 tx.set_backfill(self.account, name.as_bytes(), &backfill).await?;
                 health::settle(&mut tx, self.gateway, self.account, writing.tell).await?;
@@ -247,55 +327,10 @@ impl<S: Wire> Connection<'_, S> {
         Ok(now)
     }
 
-    /// Writes down what is left out. It comes first: what is filed after it finds what belongs to it and has it fetched.
-    async fn leave(&self, tx: &mut Tx, writing: Writing<'_>, now: Timestamp) -> Result<(), FlowError> {
-        let Part { left, lost, unreadable, .. } = writing.part;
-        if left.is_empty() && lost.is_empty() && unreadable.is_empty() {
-            return Ok(());
-        }
-        let hasher = tx.text_hasher().await?;
-        // A capture may have been filed since we judged, and found no decision of ours to recall. Now nobody else files.
-        let seen: Vec<&Seen> = left.iter().map(|(seen, _)| seen).collect();
-        let policy = self.gateway.policy();
-        let again = judge::rulings(tx, (&self.gateway.settings.ours, &policy), &seen).await?;
-        for ((seen, ruling), (today, _)) in left.iter().zip(again) {
-            self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
-            if today.verdict == Verdict::Synced {
-                let at = self.place(writing.name, writing.uid_validity, seen.uid);
-                tx.enqueue_job(&Job::Refetch { at }, now).await?;
-            }
-        }
-        for (seen, ruling) in lost {
-            self.decide(tx, writing, (seen.uid, Some((seen, &hasher))), (ruling, now)).await?;
-        }
-        for uid in unreadable {
-            self.decide(tx, writing, (*uid, None), (&policy::unreadable(), now)).await?;
-        }
-        Ok(())
-    }
-
-    async fn decide(
-        &self,
-        tx: &mut Tx,
-        writing: Writing<'_>,
-        (uid, seen): (Uid, Option<(&Seen, &TextHasher)>),
-        (ruling, now): (&Ruling, Timestamp),
-    ) -> Result<(), store::Error> {
-        let hashes = seen.map(|(seen, hasher)| ingest::hashes_of(hasher, &seen.summary, &seen.parties));
-        let decision = NewDecision {
-            ruling: ruling.clone(),
-            via: "account",
-            message: None,
-            seen_at: Some(self.place(writing.name, writing.uid_validity, uid)),
-            hashes: hashes.unwrap_or_default(),
-        };
-        tx.decide(&decision, ingest::stamp(&self.gateway.policy()), now).await.map(drop)
-    }
-
     pub(super) fn arrival<'a>(
         &self,
         whole: &'a Whole,
-        (way, uid_validity): (Way, u32),
+        (way, uid_validity): (Way, u64),
         name: &MailboxName,
         now: Timestamp,
     ) -> Arrival<'a> {
@@ -304,16 +339,20 @@ impl<S: Wire> Connection<'_, S> {
         Arrival {
             key: mint(),
             message: &whole.message,
-            parties: process::parties_of(&self.gateway.settings.ours, &whole.message.summary),
-            bytes: RawBytes::InHand { raw: &whole.raw, account: Some(self.account) },
+            parties: self.gateway.settings.ours.parties(&whole.message.summary),
+            bytes: RawBytes::Sealed(&whole.bytes),
             sightings: vec![Sighting::Account(self.place(name, uid_validity, seen.uid))],
             received_at: now,
             internal_date: seen.internal_date,
             ruling: whole.ruling.clone(),
             via: "account",
             extra_nodes: seen.nodes.clone(),
-            conversation: None,
-            create_contacts: false,
+            proven: Vec::new(),
+            passed_on: whole.passed_on,
+            omitted: &whole.omitted,
+            captured: false,
+            copied_for: is_news.then_some(self.user),
+            is_sent: seen.is_sent,
             announce: if is_news {
                 Announce::Now(ingest::event_for(whole.direction))
             } else {
@@ -324,18 +363,39 @@ impl<S: Wire> Connection<'_, S> {
         }
     }
 
-    pub(super) async fn ingest(&self, tx: &mut Tx, arrival: Arrival<'_>) -> Result<Ingested, FlowError> {
-        Box::pin(ingest::ingest(tx, &self.gateway.settings.ours, &self.gateway.policy(), arrival)).await
+    /// The message that our own mark names.
+    fn passed_on(&self, raw: &Bytes) -> Option<MessageKey> {
+        let marked = loop_mark::marked(&HeaderBlock::scan(raw), &self.gateway.settings.loop_key);
+        marked.and_then(|message| message.parse().ok())
+    }
+
+    /// Files a message, and tells what came back if it is a report on that.
+    pub(super) async fn ingest(
+        &self,
+        tx: &mut Tx,
+        whole: &Whole,
+        mut arrival: Arrival<'_>,
+    ) -> Result<Ingested, FlowError> {
+        let returned = self.returned(tx, whole).await?;
+        arrival.proven.extend(returned.as_ref().map(|returned| returned.conversation));
+        let received_at = arrival.received_at;
+        let filing = ingest::ingest(tx, &self.gateway.settings.ours, &self.policy, arrival);
+        let ingested = Box::pin(filing).await?;
+        if let Some(returned) = &returned {
+            submit::record_returned(tx, returned, received_at).await?;
+        }
+        Ok(ingested)
     }
 }
 
 /// One transaction's worth, and where it comes from.
 #[derive(Clone, Copy)]
-struct Writing<'a> {
-    name: &'a MailboxName,
-    way: Way,
-    uid_validity: u32,
-    part: &'a Part,
+pub(super) struct Writing<'a> {
+    pub name: &'a MailboxName,
+    pub role: MailboxRole,
+    pub way: Way,
+    pub uid_validity: u64,
+    pub part: &'a Part,
     end: End,
     tell: Tell,
 }

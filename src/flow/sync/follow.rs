@@ -6,41 +6,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Failure,
+    Failure, Memory,
     connection::{Connection, Followed, Wire},
     followers::Recall,
-    news_of_account,
+    news_of_account, news_of_comparing,
     wait::{Next, Watch},
 };
-use crate::{core::sync_plan::IdChanges, flow::Gateway, imap::Uid, store};
-
-/// What is remembered of an account from one session to the next.
-#[derive(Debug, Default)]
-pub struct Memory {
-    /// Since when the present session, or the last one, had looked at everything once.
-    pub well_since: Option<Instant>,
-    /// QRESYNC once told more than the client takes.
-    pub(super) plain_select: bool,
-    /// There is a header too large to be read whole.
-    pub(super) large_headers: bool,
-    /// IDLE is offered and refused.
-    pub(super) no_idle: bool,
-    pub(super) id_changes: IdChanges,
-    /// When all UIDs were last compared.
-    pub(super) swept_at: Option<Instant>,
-    /// The last message whose body could not be fetched, and how often in a row.
-    body_failures: Option<(Uid, u32)>,
-}
-
-impl Memory {
-    pub(super) fn failures_of_body(&self, uid: Uid) -> u32 {
-        self.body_failures.filter(|(failed, _)| *failed == uid).map_or(0, |(_, count)| count)
-    }
-
-    pub(super) fn note_failure_of_body(&mut self, uid: Uid) {
-        self.body_failures = Some((uid, self.failures_of_body(uid).saturating_add(1)));
-    }
-}
+use crate::{flow::Gateway, store};
 
 /// Follows an account over one session. Returns when `stop` is cancelled, after the work in hand, or when the account is
 /// gone.
@@ -68,19 +40,23 @@ pub(super) async fn attend<S: Wire>(
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
     let (gateway, account) = (connection.gateway, connection.account);
-    let mut watch =
-        Watch::new(gateway.followers.open_desk(account), news_of_account(&gateway.coord, account));
+    let news = (news_of_account(&gateway.coord, account), news_of_comparing(&gateway.coord, account));
+    let mut watch = Watch::new(gateway.followers.open_desk(account), news);
     watch.swept(connection.memory.swept_at);
     let mut mailboxes = Box::pin(begin(connection, &mut watch)).await?;
     connection.memory.well_since = Some(Instant::now());
     while !stop.is_cancelled() {
         let next = if Box::pin(connection.backfill(&mut mailboxes)).await? {
-            watch.desk.recall_now().map_or(Next::Look, Next::Recall)
+            // New mail first, after every chunk; then one of the things that would else wait for the end of history.
+            Box::pin(act(connection, Next::Look, (&mut mailboxes, &mut watch), stop)).await?;
+            watch.next_now()
         } else {
             Box::pin(connection.return_to_first(&mut mailboxes)).await?;
-            connection.wait(&mut watch, stop).await?
+            Some(connection.wait(&mut watch, stop).await?)
         };
-        Box::pin(act(connection, next, (&mut mailboxes, &mut watch), stop)).await?;
+        if let Some(next) = next {
+            Box::pin(act(connection, next, (&mut mailboxes, &mut watch), stop)).await?;
+        }
     }
     Ok(())
 }
@@ -117,8 +93,8 @@ async fn act<S: Wire>(
             connection.heed(mailboxes, news).await?;
             watch.calm(connection.consumed > before, stop).await;
         }
-        Next::Recall(Recall { job, at, done }) => {
-            let outcome = connection.recall(&job, &at).await?;
+        Next::Recall(Recall { job, decision, done, .. }) => {
+            let outcome = connection.recall(&job, decision).await?;
             // Whoever asked may have stopped waiting: the job is settled all the same.
             let _ = done.send(outcome);
         }
@@ -127,10 +103,11 @@ async fn act<S: Wire>(
             watch.renewed(connection.gateway.settings.idle_renew);
         }
         Next::Choose => *mailboxes = begin(connection, watch).await?,
-        Next::Sweep => {
-            connection.sweep(mailboxes).await?;
+        Next::Sweep(span) => {
+            // Noted first: a sweep that fails must not be what every session begins with, and ends by.
             connection.memory.swept_at = Some(Instant::now());
             watch.swept(connection.memory.swept_at);
+            connection.sweep(mailboxes, span).await?;
         }
     }
     Ok(())

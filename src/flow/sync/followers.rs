@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use crate::{
-    core::{account::MailboxUid, ids::AccountId},
+    core::ids::{AccountId, DecisionId},
     flow::FlowError,
     queue, store,
 };
@@ -35,7 +35,9 @@ struct Shared {
 /// Mail to be fetched again over a session that is there already.
 pub(super) struct Recall {
     pub job: queue::Leased,
-    pub at: MailboxUid,
+    pub account: AccountId,
+    /// What left it out says where it lies.
+    pub decision: DecisionId,
     /// Dropped unanswered when the session ends before.
     pub done: oneshot::Sender<Result<(), FlowError>>,
 }
@@ -60,7 +62,7 @@ impl Followers {
     }
 
     /// Waits for a turn to log in, in the order of coming.
-    pub(super) async fn login_turn(&self) -> SemaphorePermit<'_> {
+    pub(in crate::flow) async fn login_turn(&self) -> SemaphorePermit<'_> {
         self.0.logins.acquire().await.expect("the turns are never closed")
     }
 
@@ -83,11 +85,11 @@ impl Followers {
 
     /// Leaves an errand with the account's session. False when there is none here, or it has enough to do.
     pub(super) fn ask(&self, recall: Recall) -> bool {
-        let desk = lock(&self.0.desks).get(&recall.at.account).cloned();
+        let desk = lock(&self.0.desks).get(&recall.account).cloned();
         desk.is_some_and(|desk| desk.try_send(recall).is_ok())
     }
 
-    /// Notes a look that found nothing; it is written down with others'.
+    /// Notes a look; it is written down with others'.
     pub(super) fn note_look(&self, lease: store::Leased, at: Timestamp) {
         lock(&self.0.looks).insert(lease.account, (lease, at));
     }

@@ -6,13 +6,13 @@ use jiff::Timestamp;
 
 use super::{
     Failure,
-    connection::{Connection, Wire},
+    connection::{Connection, Wire, is_refusal},
+    memory::{Asked, Place},
 };
 use crate::{
-    core::{ids::AccountId, message::Parties, threading::ThreadNode},
-    flow::process,
-    imap::{Criterion, Error, Fault, Flag, HeaderItem, Uid, UidSet},
-    mail::HeaderSummary,
+    core::{attribution::OurDomains, ids::AccountId, message::Parties, origin, threading::ThreadNode},
+    imap::{Criterion, Error, Fault, Flag, GmailItems, HeaderItem, Kind, Uid, UidSet},
+    mail::{HeaderBlock, HeaderSummary, content_type::ContentType},
 };
 
 /// Messages whose headers are looked at together, and whose decisions are committed together.
@@ -27,10 +27,16 @@ pub(super) struct Seen {
     pub internal_date: Option<Timestamp>,
     pub size: Option<u64>,
     pub is_draft: bool,
+    /// It lies where only what the user sends lies. In an inbox anybody's From may name him.
+    pub is_sent: bool,
     pub summary: HeaderSummary,
     pub parties: Parties,
     /// The provider's own thread ids.
     pub nodes: Vec<ThreadNode>,
+    /// Its header does not rule out that its body has attachments.
+    pub may_hold_files: bool,
+    /// What may show which workspace sent it.
+    pub traces: Vec<String>,
 }
 
 /// A batch of messages.
@@ -43,19 +49,75 @@ pub(super) struct Headers {
 }
 
 impl<S: Wire> Connection<'_, S> {
-    /// The headers of as many of these UIDs, from the first, as make a batch; and how many of the UIDs those are.
-    pub(super) async fn headers(&mut self, uids: &[Uid]) -> Result<(Headers, usize), Failure> {
-        let mut count = uids.len().min(BATCH_MAX);
+    /// The headers of as many of these UIDs, from the first, as make a batch; and how many of the UIDs those are. One message
+    /// that the server cannot read is found among the others, given up and passed, so that it does not hide them.
+    pub(super) async fn headers(
+        &mut self,
+        place: Place<'_>,
+        uids: &[Uid],
+    ) -> Result<(Headers, usize), Failure> {
+        let uids = uids.get(..BATCH_MAX).unwrap_or(uids);
         loop {
-            let some: UidSet = uids.iter().take(count).copied().collect();
-            match self.headers_of(&some).await {
-                Ok(Some(headers)) => return Ok((headers, count)),
-                Ok(None) => count = (count / 2).max(1),
-                Err(Error::Protocol(Fault::LiteralTooLarge)) if !self.memory.large_headers => {
-                    self.memory.large_headers = true;
-                    return Err(Failure::Anew);
+            let asked: Vec<Uid> = uids.iter().take(self.memory.at_once(place, uids)).copied().collect();
+            if let Some(given_up) = self.given_up(place, &asked) {
+                return Ok((given_up, 1));
+            }
+            match self.headers_of(&asked.iter().copied().collect()).await {
+                Ok(Some(mut headers)) => {
+                    for message in &mut headers.seen {
+                        message.is_sent &= !place.0.is_inbox();
+                    }
+                    self.memory.trust(place, &asked);
+                    self.memory.forget_failures(Asked::Header, place, &asked);
+                    return Ok((headers, asked.len()));
                 }
-                Err(error) => return Err(error.into()),
+                Ok(None) => self.memory.doubt(place, &asked),
+                Err(error) => {
+                    if let Some(unreadable) = self.take_amiss(place, &asked, error)? {
+                        return Ok((unreadable, 1));
+                    }
+                }
+            }
+        }
+    }
+
+    fn given_up(&mut self, place: Place<'_>, asked: &[Uid]) -> Option<Headers> {
+        let [uid] = asked else { return None };
+        self.memory.is_given_up(Asked::Header, place, *uid).then(|| self.unreadable(place, *uid))
+    }
+
+    fn unreadable(&mut self, place: Place<'_>, uid: Uid) -> Headers {
+        self.memory.trust(place, &[uid]);
+        self.memory.forget_failures(Asked::Header, place, &[uid]);
+        Headers { seen: Vec::new(), unreadable: vec![uid] }
+    }
+
+    /// What follows when messages could not be read: one is given up, fewer are asked for (`None`), or the session is over.
+    fn take_amiss(
+        &mut self,
+        place: Place<'_>,
+        asked: &[Uid],
+        error: Error,
+    ) -> Result<Option<Headers>, Failure> {
+        if matches!(error, Error::Protocol(Fault::LiteralTooLarge)) && !self.memory.large_headers {
+            self.memory.large_headers = true;
+            return Err(Failure::Anew);
+        }
+        // Being asked to wait, or to log in again, says nothing of these messages.
+        if matches!(error.kind(), Kind::BackOff(_) | Kind::Credentials) {
+            return Err(error.into());
+        }
+        match asked {
+            [uid] if is_refusal(&error) => Ok(Some(self.unreadable(place, *uid))),
+            // It may pass: the message is given up only when it goes on.
+            [uid] => {
+                self.memory.note_failure(Asked::Header, place, *uid);
+                Err(error.into())
+            }
+            _ => {
+                self.memory.doubt(place, asked);
+                // Fewer at a time, over a new connection where this one is gone.
+                if error.connection_lives() { Ok(None) } else { Err(Failure::Anew) }
             }
         }
     }
@@ -68,9 +130,7 @@ impl<S: Wire> Connection<'_, S> {
         while let Some(item) = fetch.next().await? {
             bytes = bytes.saturating_add(item.header.len());
             if seen.is_empty() || bytes <= HEADERS_BYTES_MAX {
-                let summary = HeaderSummary::read(&item.header);
-                let parties = process::parties_of(ours, &summary);
-                seen.push(read(account, item, summary, parties));
+                seen.push(read(account, ours, &item));
             } else {
                 is_whole = false;
             }
@@ -91,18 +151,59 @@ impl<S: Wire> Connection<'_, S> {
     }
 }
 
-fn read(account: AccountId, item: HeaderItem, summary: HeaderSummary, parties: Parties) -> Seen {
-    let gmail = item.gmail.unwrap_or_default();
+fn read(account: AccountId, ours: &OurDomains, item: &HeaderItem) -> Seen {
+    let header = HeaderBlock::scan(&item.header);
+    let (summary, traces) = (HeaderSummary::of(&header), origin::traces(&header));
+    let parties = ours.parties(&summary);
+    let gmail = item.gmail.as_ref();
     // Gmail shows drafts in All Mail, where not every one has the flag.
-    let is_draft = item.flags.contains(Flag::Draft)
-        || gmail.labels.iter().any(|label| label.eq_ignore_ascii_case(b"\\Draft"));
+    let is_draft =
+        item.flags.contains(Flag::Draft) || gmail.is_some_and(|gmail| has_label(gmail, b"\\Draft"));
+    // All Mail holds both what came and what went.
+    let is_sent = gmail.is_none_or(|gmail| has_label(gmail, b"\\Sent"));
+    let thread = gmail.and_then(|gmail| gmail.thread_id);
     Seen {
         uid: item.uid,
         internal_date: item.internal_date,
         size: item.size,
         is_draft,
-        summary,
+        is_sent,
         parties,
-        nodes: gmail.thread_id.map(|thread| ThreadNode::GmailThread(account, thread)).into_iter().collect(),
+        summary,
+        nodes: thread.map(|thread| ThreadNode::GmailThread(account, thread)).into_iter().collect(),
+        traces,
+        may_hold_files: may_hold_files(&header),
+    }
+}
+
+/// Only a body that is one text, and not sent as a file, surely holds none.
+fn may_hold_files(header: &HeaderBlock<'_>) -> bool {
+    let value = |name| header.first(name).map(|field| ContentType::read(field.value)).unwrap_or_default();
+    let (content, disposition) = (value("Content-Type"), value("Content-Disposition"));
+    let is_text = matches!(content.essence(), "" | "text/plain" | "text/html");
+    !is_text || disposition.essence() == "attachment" || content.parameter("name").is_some()
+}
+
+fn has_label(gmail: &GmailItems, label: &[u8]) -> bool {
+    gmail.labels.iter().any(|one| one.eq_ignore_ascii_case(label))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_tells_when_a_body_surely_holds_no_file() {
+        for (header, expect) in [
+            ("Subject: x\r\n\r\n", false),
+            ("Content-Type: text/plain; charset=utf-8\r\n\r\n", false),
+            ("Content-Type: TEXT/HTML\r\nContent-Disposition: inline\r\n\r\n", false),
+            ("Content-Type: text/plain; name=a.txt\r\n\r\n", true),
+            ("Content-Type: text/plain\r\nContent-Disposition: attachment\r\n\r\n", true),
+            ("Content-Type: multipart/mixed; boundary=b\r\n\r\n", true),
+            ("Content-Type: application/pdf\r\n\r\n", true),
+        ] {
+            assert_eq!(may_hold_files(&HeaderBlock::scan(header.as_bytes())), expect, "{header}");
+        }
     }
 }

@@ -2,21 +2,28 @@
 //!
 //! Not here: when to try again (`worker::accounts`).
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     account::Trouble,
     core::{
-        account::{AccountState, AccountStatus, Progress},
+        account::{Account, AccountError, AccountState, AccountStatus, LabelledStatus, Progress},
         event::{AccountEvent, Event},
         ids::AccountId,
         sync_plan::resting_state,
     },
-    flow::{Gateway, now},
+    flow::{Gateway, now, policy_of, signed, submit},
     store::{Error, Leased, Tx},
 };
 
-/// Writes down what ended a session, and when the next one begins; `None` when it takes the user first.
+/// Longer than any pause between two tries. Whoever has not tried for longer, as when this gateway was off, knows nothing of how
+/// the account fared.
+const UNTRIED: SignedDuration = SignedDuration::from_hours(2);
+
+/// Writes down what ended a session, and when the next one begins; `None` when it takes the user first. True when there is to
+/// be no next one, for the account has failed for as long as policy bears.
 ///
 /// # Errors
 /// Those of the store; `Fenced` when the account is no longer ours.
@@ -25,10 +32,112 @@ pub async fn record(
     lease: Leased,
     trouble: &Trouble,
     next_attempt_at: Option<Timestamp>,
-) -> Result<(), Error> {
-    let (now, id) = (now(), lease.account);
+) -> Result<bool, Error> {
     let mut tx = gateway.store.begin(lease.workspace).await?;
-    tx.check_epoch(id, lease.epoch).await?;
+    tx.check_epoch(lease.account, lease.epoch).await?;
+    let account = tx.account(lease.account).await?.ok_or(Error::Fenced)?;
+    let mut since = tx.failing_since(lease.account).await?;
+    if since.is_some() && was_untried(&account.status, now()) {
+        tx.set_failing_since(lease.account, now()).await?;
+        since = Some(now());
+    }
+    let patience = policy_of(&mut tx, Some(account.user_id)).await?.settings.give_up_after.duration();
+    let ends = next_attempt_at.is_some() && ends_patience(trouble, since, (now(), patience));
+    if ends {
+        give_up(&mut tx, lease.account, trouble).await?;
+    } else {
+        write_down(&mut tx, lease.account, trouble, next_attempt_at).await?;
+    }
+    tx.commit().await?;
+    Ok(ends)
+}
+
+/// Whether the next try came much later than it was to come.
+fn was_untried(status: &AccountStatus, now: Timestamp) -> bool {
+    status.next_attempt_at.is_some_and(|at| now.duration_since(at) >= UNTRIED)
+}
+
+/// Whether an account that fails now has failed for as long as it may. Who has no patience gives it up at the first failure that
+/// its provider speaks of: a network that is away for a moment is nobody's word.
+fn ends_patience(
+    trouble: &Trouble,
+    since: Option<Timestamp>,
+    (now, patience): (Timestamp, Duration),
+) -> bool {
+    match trouble {
+        // Our own fault.
+        Trouble::Unreadable => false,
+        Trouble::Unreachable(_) if patience.is_zero() => false,
+        _ => now.duration_since(since.unwrap_or(now)) >= signed(patience),
+    }
+}
+
+/// Stops an account that has failed for too long: its provider is left alone until somebody has it tried again.
+async fn give_up(tx: &mut Tx, id: AccountId, trouble: &Trouble) -> Result<(), Error> {
+    let now = now();
+    let account = tx.account(id).await?.ok_or(Error::Fenced)?;
+    let advice = trouble.advice_when_stopped();
+    let entry = AccountError { advice: advice.clone(), ..trouble.entry(now) };
+    tx.log_account_error(id, &entry).await?;
+    let status = AccountStatus {
+        state: AccountState::Stopped,
+        since: now,
+        detail: Some(format!("It has failed for too long and is not tried any more: {trouble}")),
+        advice: Some(advice),
+        next_attempt_at: None,
+        progress: None,
+        ..account.status
+    };
+    tx.set_account_status(id, &status).await?;
+    let settings = policy_of(tx, Some(account.user_id)).await?.settings;
+    announce(tx, (id, settings.labelled(status)), AccountEvent::Stopped, now).await
+}
+
+/// Writes down that the provider refused the account's login elsewhere than in its session. The session ends too: nobody
+/// logs in again before the login changes, for providers lock accounts that go on trying.
+///
+/// # Errors
+/// Those of the store; `Fenced` when the account is gone.
+pub(in crate::flow) async fn refuse_login(
+    tx: &mut Tx,
+    account: AccountId,
+    trouble: &Trouble,
+) -> Result<(), Error> {
+    write_down(tx, account, trouble, None).await?;
+    tx.fence_account(account).await.map(drop)
+}
+
+/// Writes down that the provider refused an account's login for sending, by which reading need not end: many offer the one
+/// without the other. Unless it said that it is so, reading logs in anew, once, and finds out whether the login is still good.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::flow) async fn refuse_sending(
+    tx: &mut Tx,
+    mut account: Account,
+    trouble: &Trouble,
+) -> Result<(), Error> {
+    let (now, id) = (now(), account.id);
+    let is_news = account.sending_refused.replace(trouble.to_string()).is_none();
+    tx.refuse_sending(id, account.sending_refused.as_deref()).await?;
+    tx.log_account_error(id, &trouble.entry(now)).await?;
+    if !matches!(trouble, Trouble::NotEnabled(_)) {
+        tx.fence_account(id).await?;
+    }
+    if is_news {
+        let settings = policy_of(tx, Some(account.user_id)).await?.settings;
+        announce(tx, (id, settings.labelled(account.shown_status())), AccountEvent::Error, now).await?;
+    }
+    Ok(())
+}
+
+async fn write_down(
+    tx: &mut Tx,
+    id: AccountId,
+    trouble: &Trouble,
+    next_attempt_at: Option<Timestamp>,
+) -> Result<(), Error> {
+    let now = now();
     let account = tx.account(id).await?.ok_or(Error::Fenced)?;
     tx.log_account_error(id, &trouble.entry(now)).await?;
     let (was, state) = (account.status.state, trouble.state());
@@ -36,7 +145,7 @@ pub async fn record(
         state,
         since: if was == state { account.status.since } else { now },
         detail: Some(trouble.to_string()),
-        advice: Some(trouble.advice().into()),
+        advice: Some(trouble.advice()),
         next_attempt_at,
         ..account.status
     };
@@ -48,10 +157,10 @@ pub async fn record(
         _ => None,
     };
     if let Some(what) = what.filter(|_| was != state) {
-        let event = Event::Account { what, account: id, state, detail: status.detail };
-        tx.announce(&event, now).await?;
+        let settings = policy_of(tx, Some(account.user_id)).await?.settings;
+        announce(tx, (id, settings.labelled(status)), what, now).await?;
     }
-    tx.commit().await
+    Ok(())
 }
 
 /// Until when a provider has asked us to stay away, as an earlier process wrote down.
@@ -73,11 +182,22 @@ pub(super) async fn note_filed(tx: &mut Tx, id: AccountId, now: Timestamp) -> Re
     } else {
         account.status
     };
-    tx.set_account_status(id, &AccountStatus { last_synced_at: Some(now), ..status }).await?;
+    let status = AccountStatus { last_synced_at: Some(now), ..status };
+    tx.set_account_status(id, &status).await?;
     if is_first {
-        announce(tx, id, AccountEvent::Active, AccountState::Active, now).await?;
+        let settings = policy_of(tx, Some(account.user_id)).await?.settings;
+        announce(tx, (id, settings.labelled(status)), AccountEvent::Active, now).await?;
     }
     Ok(())
+}
+
+/// Ends the failing of an account whose mail is being read: what is left to look at may take many sessions.
+pub(super) async fn recover(tx: &mut Tx, gateway: &Gateway, id: AccountId, tell: Tell) -> Result<(), Error> {
+    let account = tx.account(id).await?.ok_or(Error::Fenced)?;
+    match account.status.state {
+        AccountState::Error | AccountState::Throttled => settle(tx, gateway, id, tell).await,
+        _ => Ok(()),
+    }
 }
 
 /// Whether to tell how far the backfill has come; its end is told in any case.
@@ -91,6 +211,7 @@ pub(super) enum Tell {
 pub(super) async fn settle(tx: &mut Tx, gateway: &Gateway, id: AccountId, tell: Tell) -> Result<(), Error> {
     let now = now();
     let account = tx.account(id).await?.ok_or(Error::Fenced)?;
+    let settings = policy_of(tx, Some(account.user_id)).await?.settings;
     let rows = tx.mailboxes(id).await?;
     let progress = rows.iter().fold(Progress { done: 0, total: 0 }, |sum, row| Progress {
         done: sum.done.saturating_add(row.backfill.done),
@@ -111,16 +232,20 @@ pub(super) async fn settle(tx: &mut Tx, gateway: &Gateway, id: AccountId, tell: 
     };
     tx.set_account_status(id, &status).await?;
     if !is_at_rest(was) {
-        announce(tx, id, AccountEvent::Connected, state, now).await?;
+        announce(tx, (id, settings.labelled(status.clone())), AccountEvent::Connected, now).await?;
+        // What was held for want of it goes out now.
+        submit::release_held(tx, gateway, Some(account.user_id)).await?;
     }
-    let is_first_look = last_checked_at.is_none() && !gateway.policy().backfill.is_zero();
+    let is_first_look = last_checked_at.is_none() && settings.backfill_days > 0;
     let ended = !backfilling && (was == AccountState::Backfilling || is_first_look);
     if ended || (backfilling && tell == Tell::Progress) {
-        tx.announce(&Event::Backfill { done: ended, account: id, progress }, now).await?;
+        let event =
+            Event::Backfill { done: ended, account: id, progress, status: settings.labelled(status.clone()) };
+        tx.announce(&event, now).await?;
     }
     let was_waiting = is_at_rest(was) || was == AccountState::Connecting;
     if state == AccountState::Active && was != state && was_waiting {
-        announce(tx, id, AccountEvent::Active, state, now).await?;
+        announce(tx, (id, settings.labelled(status.clone())), AccountEvent::Active, now).await?;
     }
     Ok(())
 }
@@ -132,10 +257,29 @@ fn is_at_rest(state: AccountState) -> bool {
 
 async fn announce(
     tx: &mut Tx,
-    account: AccountId,
+    (account, status): (AccountId, LabelledStatus),
     what: AccountEvent,
-    state: AccountState,
     now: Timestamp,
 ) -> Result<(), Error> {
-    tx.announce(&Event::Account { what, account, state, detail: None }, now).await.map(drop)
+    tx.announce(&Event::Account { what, account, status }, now).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn real_6_shsp_13_an_account_is_given_up_after_the_policys_time() {
+        let at = |hours: i64| Timestamp::from_second(1_760_000_000 + hours * 3600).unwrap();
+        let (none, two_days) = (Duration::ZERO, Duration::from_secs(48 * 3600));
+        let (refused, away) = (Trouble::Refused("x".into()), Trouble::Unreachable("x".into()));
+        for trouble in [&refused, &away] {
+            assert!(!ends_patience(trouble, None, (at(0), two_days)));
+            assert!(!ends_patience(trouble, Some(at(0)), (at(47), two_days)));
+            assert!(ends_patience(trouble, Some(at(0)), (at(48), two_days)));
+        }
+        assert!(ends_patience(&refused, None, (at(0), none)));
+        assert!(!ends_patience(&away, Some(at(0)), (at(99), none)));
+        assert!(!ends_patience(&Trouble::Unreadable, Some(at(0)), (at(99), two_days)));
+    }
 }

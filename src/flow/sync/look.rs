@@ -17,15 +17,18 @@ use crate::{
 };
 
 impl<S: Wire> Connection<'_, S> {
-    /// Looks at every mailbox. Nothing new costs two round trips, however many there are.
+    /// Looks at every mailbox. When nothing is new that is one round trip, and one more to end IDLE before.
     pub(super) async fn look(&mut self, mailboxes: &mut [Followed]) -> Result<(), Failure> {
+        let mut session = self.read().await?;
+        self.refresh_policy(&mut session).await?;
+        drop(session);
+        let names: Vec<MailboxName> = mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
         // RFC 9051 section 6.3.11: STATUS of the selected mailbox need not be fresh (Dovecot's is not), but NOOP makes the
         // server say what came.
-        if self.selected.is_some() {
-            self.client.noop().await?;
-        }
-        let names: Vec<MailboxName> = mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
-        let answers = self.client.status(&names).await?;
+        let answers = match &self.selected {
+            Some(_) => self.client.poll(&names).await?,
+            None => self.client.status(&names).await?,
+        };
         // What was told of the selected mailbox, by whatever command. Opened anew, it shows everything.
         let told = self.selected.clone().filter(|_| self.client.take_news().arrived.is_some());
         for (mailbox, answer) in mailboxes.iter_mut().zip(answers) {
@@ -64,7 +67,8 @@ impl<S: Wire> Connection<'_, S> {
 
     /// Opens a mailbox if it needs something, and does what it needs.
     pub(super) async fn visit(&mut self, mailbox: &mut Followed, view: &MailboxView) -> Result<(), Failure> {
-        if mailbox.refused || plan(Some(&mailbox.cursor), view) == SyncPlan::Nothing {
+        let is_read = !self.is_former(mailbox) && plan(Some(&mailbox.cursor), view) == SyncPlan::Nothing;
+        if mailbox.refused || is_read {
             return Ok(());
         }
         self.enter(mailbox).await
@@ -83,7 +87,11 @@ impl<S: Wire> Connection<'_, S> {
             }
             Err(error) => return Err(error.into()),
         };
-        match plan(Some(&mailbox.cursor), &view_of_selected(&selected)) {
+        let plan = match self.is_former(mailbox) {
+            true => SyncPlan::Reindex,
+            false => plan(Some(&mailbox.cursor), &view_of_selected(&selected)),
+        };
+        match plan {
             SyncPlan::Nothing | SyncPlan::Baseline => {
                 mailbox.cursor.modseq = modseq(&selected, mailbox.cursor);
                 Ok(())
@@ -124,7 +132,7 @@ impl<S: Wire> Connection<'_, S> {
             return Ok(None);
         }
         let uids: Vec<Uid> = left.iter().take(super::headers::BATCH_MAX).collect();
-        let (headers, count) = self.headers(&uids).await?;
+        let (headers, count) = self.headers((&mailbox.name, mailbox.cursor.uid_validity), &uids).await?;
         let last = uids.get(..count).and_then(<[Uid]>::last).map_or(0, |last| last.get());
         let rest =
             if last == u32::MAX { UidSet::new() } else { within(left, last.saturating_add(1)..=u32::MAX) };

@@ -2,28 +2,42 @@
 //! (docs/flows.md, "Sync").
 //!
 //! Read `follow` (one session from login to end), `look` and `wait` (when is something new), `headers`, `judge` and
-//! `consume` (what becomes of it), then `backfill`, `reindex`, `sweep` and `refetch`. Not here: leases and back-off
+//! `consume` (what becomes of it), `left_out`, `quota` (what of it has to wait), then `backfill`, `reindex`, `sweep` and `refetch`, then
+//! `simulate` (what another policy would have made of it). Not here: leases and back-off
 //! (`worker::accounts`), IMAP itself (`imap`), and filing (`flow::ingest`).
 
 mod backfill;
 mod choose;
 mod connection;
 mod consume;
+mod exchange;
 mod follow;
 mod followers;
 mod headers;
 mod health;
 mod judge;
+mod left_out;
 mod look;
+mod memory;
+mod quota;
 mod refetch;
 mod reindex;
+mod reports;
+mod sent_by_hand;
+mod simulate;
+mod survey;
 mod sweep;
+mod tenancy;
 mod wait;
 
-pub use follow::{Memory, follow};
+pub use follow::follow;
 pub use followers::Followers;
 pub use health::{record, resume_at};
+pub(super) use health::{refuse_login, refuse_sending};
+pub use memory::Memory;
+pub use quota::take_up;
 pub use refetch::refetch;
+pub use simulate::{EXAMPLES_MAX, Example, MESSAGES_MAX, Order, Outcome, Refusal, Report, simulate};
 
 use super::FlowError;
 use crate::{
@@ -38,7 +52,7 @@ use crate::{
 pub enum Failure {
     #[error(transparent)]
     Provider(#[from] Trouble),
-    /// `Fenced` and `Missing` mean that the account is no longer ours to work.
+    /// `Fenced` means that the account is no longer ours to work.
     #[error("the store could not take it")]
     Store(#[from] store::Error),
     /// Something was learnt that only a new session can heed: begin one at once.
@@ -80,6 +94,21 @@ pub fn news_of_accounts(coord: &Coord) -> Subscription {
 #[must_use]
 pub fn news_of_account(coord: &Coord, account: AccountId) -> Subscription {
     coord.subscribe(&topic(account))
+}
+
+/// Has an account's mailboxes compared with the server, all since it was connected, when there is time.
+pub fn compare_now(coord: &Coord, account: AccountId) {
+    coord.wake(&comparing(account));
+}
+
+/// Hears that an account's mailboxes are to be compared.
+#[must_use]
+fn news_of_comparing(coord: &Coord, account: AccountId) -> Subscription {
+    coord.subscribe(&comparing(account))
+}
+
+fn comparing(account: AccountId) -> String {
+    format!("compare/{account}")
 }
 
 fn topic(account: AccountId) -> String {

@@ -6,84 +6,134 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
 use super::{
     Failure, Memory,
-    connection::{Connection, Wire},
-    consume::{Fetched, Whole},
+    connection::{Connection, Wire, is_refusal},
+    consume::{BODY_BYTES_GUESS, Fetched, Whole},
     followers::Recall,
+    health,
 };
 use crate::{
+    account::Trouble,
     core::{
-        account::MailboxUid,
+        account::{AccountState, MailboxUid},
         decision::{Ruling, Verdict},
+        ids::{AccountId, DecisionId},
         policy,
         sync_plan::Way,
     },
-    flow::{FlowError, Gateway, now},
-    imap::{Kind, MailboxName, Uid, UidValidity},
-    mail::Message,
+    flow::{
+        FlowError, Gateway,
+        ingest::{self, Ingested},
+        limits::Purse,
+        now,
+        submit::{rest_over, tell_workers},
+    },
+    imap::{MailboxName, Uid},
     queue::{Leased, Settlement},
+    store::Tx,
 };
 
 /// How long the account's own session may take until it comes to an errand.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Tries before mail that cannot be fetched is given up: by then the provider has been away for hours.
-const TRIES_MAX: u32 = 20;
-/// Longest pause between tries, in minutes.
-const PAUSE_MINUTES_MAX: u32 = 30;
+/// Longest pause between tries. There is no last one: mail that belongs is wanted however long its provider is away.
+const PAUSE_MAX: SignedDuration = SignedDuration::from_hours(1);
+/// How long an errand rests for an account that is not worked. Whoever begins to work it has its errands done at once.
+const REST: SignedDuration = SignedDuration::from_hours(6);
 
-/// Judges the mail at a place again, by what is known today, and files it if it belongs.
+/// Judges mail that was left out again, by what is known today, and files it if it belongs.
 ///
 /// # Errors
-/// Those of the store. `Obsolete` when the account is gone.
-pub async fn refetch(gateway: &Gateway, job: &Leased, at: &MailboxUid) -> Result<(), FlowError> {
+/// Those of the store. `Obsolete` when the account is gone, or something else has been decided since.
+pub async fn refetch(
+    gateway: &Gateway,
+    job: &Leased,
+    account: AccountId,
+    decision: DecisionId,
+) -> Result<(), FlowError> {
     let (done, answer) = oneshot::channel();
-    if gateway.followers.ask(Recall { job: job.clone(), at: at.clone(), done }) {
+    if gateway.followers.ask(Recall { job: job.clone(), account, decision, done }) {
         return match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(outcome)) => outcome,
             // Its session has ended, or is busy with a great deal: later.
-            Ok(Err(_)) | Err(_) => put_off(gateway, job).await,
+            Ok(Err(_)) | Err(_) => put_off(gateway, job, soon(job)).await,
         };
     }
-    match Box::pin(over_a_short_session(gateway, job, at)).await {
+    let began = now();
+    match Box::pin(over_a_short_session(gateway, job, account, decision)).await {
         Ok(outcome) => outcome,
         Err(Failure::Store(error)) => Err(error.into()),
-        Err(Failure::Provider(trouble)) => {
-            tracing::info!(account = %at.account, error = %trouble, "mail that belongs could not be fetched yet");
-            put_off(gateway, job).await
-        }
-        Err(Failure::Anew) => put_off(gateway, job).await,
+        Err(Failure::Provider(trouble)) => fail(gateway, job, account, (began, &trouble)).await,
+        Err(Failure::Anew) => put_off(gateway, job, soon(job)).await,
     }
 }
 
 async fn over_a_short_session(
     gateway: &Gateway,
     job: &Leased,
-    at: &MailboxUid,
+    account: AccountId,
+    decision: DecisionId,
 ) -> Result<Result<(), FlowError>, Failure> {
-    let account = gateway.store.read(job.workspace).await?.account(at.account).await?;
-    if !account.is_some_and(|account| account.status.state.is_worked()) {
+    let found = gateway.store.read(job.workspace).await?.account(account).await?;
+    let Some(status) = found.map(|found| found.status) else { return Ok(Err(FlowError::Obsolete)) };
+    if matches!(status.state, AccountState::Erasing | AccountState::Erased) {
         return Ok(Err(FlowError::Obsolete));
     }
+    if !status.state.is_worked() {
+        return Ok(put_off(gateway, job, now() + REST).await);
+    }
+    // The provider asked us to stay away, or is away: the account's own session is the first to try again.
+    if let Some(at) = status.next_attempt_at.filter(|at| *at > now()) {
+        return Ok(put_off(gateway, job, at).await);
+    }
     let mut memory = Memory::default();
-    let opened = Connection::open(gateway, job.workspace, at.account, &mut memory).await?;
+    let opened = Connection::open(gateway, job.workspace, account, &mut memory).await?;
     let Some(mut connection) = opened else { return Ok(Err(FlowError::Obsolete)) };
-    let outcome = connection.recall(job, at).await?;
+    let outcome = connection.recall(job, decision).await?;
     connection.client.logout().await;
     Ok(outcome)
 }
 
-async fn put_off(gateway: &Gateway, job: &Leased) -> Result<(), FlowError> {
-    let minutes = job.attempt.min(PAUSE_MINUTES_MAX);
-    let later = Settlement::RetryAt(now() + SignedDuration::from_mins(i64::from(minutes)));
-    let settlement = if job.attempt < TRIES_MAX { later } else { Settlement::Done };
+/// What failed for one errand would fail for those that wait behind it.
+async fn fail(
+    gateway: &Gateway,
+    job: &Leased,
+    account: AccountId,
+    (began, trouble): (Timestamp, &Trouble),
+) -> Result<(), FlowError> {
+    tracing::info!(%account, error = %trouble, "mail that belongs could not be fetched yet");
     let mut tx = gateway.store.begin(job.workspace).await?;
-    tx.settle(job, settlement).await?;
+    let (until, is_refused) = rest_over(&mut tx, job, account, (began, trouble), soon(job)).await?;
+    tx.settle(job, Settlement::RetryAt(until)).await?;
+    tx.commit().await?;
+    if is_refused {
+        tell_workers(gateway, account);
+    }
+    Ok(())
+}
+
+/// When to try again after something that may pass.
+fn soon(job: &Leased) -> Timestamp {
+    now() + SignedDuration::from_mins(i64::from(job.attempt)).min(PAUSE_MAX)
+}
+
+async fn put_off(gateway: &Gateway, job: &Leased, until: Timestamp) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    tx.settle(job, Settlement::RetryAt(until)).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// A mailbox in which mail was left.
+enum Found {
+    Open,
+    /// The mailbox is followed no more, or has other UIDs and the mail is not among those that were matched.
+    Gone,
+    /// It cannot be opened now, or its new UIDs are not matched yet.
+    Later,
 }
 
 impl<S: Wire> Connection<'_, S> {
@@ -91,63 +141,110 @@ impl<S: Wire> Connection<'_, S> {
     pub(super) async fn recall(
         &mut self,
         job: &Leased,
-        at: &MailboxUid,
+        decision: DecisionId,
     ) -> Result<Result<(), FlowError>, Failure> {
-        let place = MailboxName::new(&at.mailbox).zip(Uid::new(at.uid));
-        let Some((name, uid)) = place else { return Ok(Err(FlowError::Obsolete)) };
-        if !self.is_open(&name, at.uid_validity).await? {
-            return Ok(Err(FlowError::Obsolete));
+        // Its UIDs may have changed since the errand was left: the decision knows where it lies today.
+        let at = self.read().await?.skipped_at(decision).await?;
+        let place = at.as_ref().and_then(|at| MailboxName::new(&at.mailbox).zip(Uid::new(at.uid)));
+        let (Some(at), Some((name, uid))) = (at, place) else { return Ok(Err(FlowError::Obsolete)) };
+        match self.reopen(&name, at.uid_validity).await? {
+            Found::Open => {}
+            Found::Later => return Ok(put_off(self.gateway, job, soon(job)).await),
+            Found::Gone => return Ok(self.leave_again(job, &at, &policy::gone()).await),
         }
-        let (headers, _) = self.headers(&[uid]).await?;
+        let place = (&name, at.uid_validity);
+        let (headers, _) = self.headers(place, &[uid]).await?;
         let Some(seen) = headers.seen.into_iter().next() else {
             let ruling = if headers.unreadable.is_empty() { policy::gone() } else { policy::unreadable() };
-            return Ok(self.leave_again(job, at, &ruling).await);
+            return Ok(self.leave_again(job, &at, &ruling).await);
         };
         let seen = [seen];
         let judged = self.judge(&seen).await?.pop();
         let (Some((ruling, direction)), [seen]) = (judged, seen) else { return Ok(Err(FlowError::Obsolete)) };
         if ruling.verdict != Verdict::Synced {
-            return Ok(self.leave_again(job, at, &ruling).await);
+            return Ok(self.leave_again(job, &at, &ruling).await);
         }
-        match self.body(&seen).await? {
-            Fetched::Not(ruling) => Ok(self.leave_again(job, at, &ruling).await),
+        let mut session = self.read().await?;
+        let purse = Purse::of(&mut session, self.user, now()).await?;
+        let is_over = self.is_over_limit(&mut session, &seen, &purse).await?;
+        drop(session);
+        if is_over {
+            let tx = self.gateway.store.begin(self.workspace).await?;
+            return Ok(self.defer_again(tx, job, (&at, &purse)).await);
+        }
+        // As for all bodies: those in hand at once have a bound, however many errands there are.
+        let bytes = seen.size.unwrap_or(BODY_BYTES_GUESS).min(self.gateway.settings.message_bytes_max);
+        let _room = self.gateway.followers.room(bytes).await;
+        match self.body(place, &seen).await? {
+            Fetched::Not(ruling) => Ok(self.leave_again(job, &at, &ruling).await),
             Fetched::Whole(raw) => {
-                let message = Message::parse(&raw);
-                let whole = Whole { seen, ruling, direction, raw, message };
-                Ok(self.file_again(job, (&name, at.uid_validity), &whole).await)
+                let whole = self.whole(seen, (ruling, direction), raw).await?;
+                Ok(self.file_again(job, &at, &whole).await)
             }
         }
     }
 
-    /// Opens the mailbox unless it is open. False when the place is no more: then so is the errand.
-    async fn is_open(&mut self, name: &MailboxName, uid_validity: u32) -> Result<bool, Failure> {
-        self.selected = None;
-        let selected = match self.client.examine(name, None).await {
-            Err(error) if error.connection_lives() && error.kind() == Kind::Refused => return Ok(false),
-            selected => selected?,
-        };
+    /// Opens a mailbox in which mail lay under this UIDVALIDITY.
+    async fn reopen(&mut self, name: &MailboxName, uid_validity: u64) -> Result<Found, Failure> {
         // Not noted as selected: whoever follows the account opens it anew, and so misses nothing.
-        Ok(selected.uid_validity.map_or(0, UidValidity::get) == uid_validity)
+        self.selected = None;
+        let present = match self.client.examine(name, None).await {
+            Err(error) if is_refusal(&error) => None,
+            selected => Some(self.era_of(&selected?)),
+        };
+        if present == Some(uid_validity) {
+            return Ok(Found::Open);
+        }
+        let rows = self.read().await?.mailboxes(self.account).await?;
+        let followed = rows.iter().find(|row| row.name == name.as_bytes()).map(|row| row.cursor.uid_validity);
+        // What was still there when the UIDs changed has its new place once they are matched.
+        let is_matched = followed.is_none() || followed == present;
+        Ok(if is_matched { Found::Gone } else { Found::Later })
     }
 
     async fn leave_again(&self, job: &Leased, at: &MailboxUid, ruling: &Ruling) -> Result<(), FlowError> {
-        let mut tx = self.gateway.store.begin(self.workspace).await?;
-        tx.revise_decision(at, ruling, now()).await?;
+        let tx = self.gateway.store.begin(self.workspace).await?;
+        self.leave_within(tx, job, at, ruling).await
+    }
+
+    async fn leave_within(
+        &self,
+        mut tx: Tx,
+        job: &Leased,
+        at: &MailboxUid,
+        ruling: &Ruling,
+    ) -> Result<(), FlowError> {
+        tx.revise_decision(at, ruling, ingest::stamp(&self.policy), now()).await?;
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;
         Ok(())
     }
 
-    async fn file_again(
-        &self,
-        job: &Leased,
-        (name, uid_validity): (&MailboxName, u32),
-        whole: &Whole,
-    ) -> Result<(), FlowError> {
+    async fn file_again(&self, job: &Leased, at: &MailboxUid, whole: &Whole) -> Result<(), FlowError> {
         let now = now();
+        let name = MailboxName::new(&at.mailbox).ok_or(FlowError::Obsolete)?;
         let mut tx = self.gateway.store.begin(self.workspace).await?;
-        let arrival = self.arrival(whole, (Way::Live, uid_validity), name, now);
-        self.ingest(&mut tx, arrival).await?;
+        let account = tx.account_to_change(self.account).await?;
+        if account.is_none_or(|account| account.status.state.is_gone()) {
+            return Err(FlowError::Obsolete);
+        }
+        tx.lock_filing().await?;
+        let purse = Purse::of(&mut tx, self.user, now).await?;
+        let arrival = self.arrival(whole, (Way::Live, at.uid_validity), &name, now);
+        if let Some(ruling) = &whole.left_out
+            && ingest::original_of(&mut tx, &arrival).await?.is_none()
+        {
+            return self.leave_within(tx, job, at, ruling).await;
+        }
+        if whole.left_out.is_none() && self.is_over_limit(&mut tx, &whole.seen, &purse).await? {
+            tx.leave_sealed(&whole.bytes);
+            return self.defer_again(tx, job, (at, &purse)).await;
+        }
+        match self.ingest(&mut tx, whole, arrival).await? {
+            Ingested::Filed(_) => purse.count_synced(&mut tx, 1).await?,
+            Ingested::Known { .. } => tx.leave_sealed(&whole.bytes),
+        }
+        health::note_filed(&mut tx, self.account, now).await?;
         tx.settle(job, Settlement::Done).await?;
         tx.commit().await?;
         Ok(())

@@ -11,7 +11,6 @@ use jiff::Timestamp;
 
 use super::{
     Failure,
-    choose::end_of,
     connection::{Connection, Followed, Wire, within},
     consume::{Batch, End, Renumbered},
     headers::{BATCH_MAX, Headers, Seen},
@@ -19,7 +18,7 @@ use super::{
 use crate::{
     account::Trouble,
     core::{
-        account::{Backfill, Cursor},
+        account::{Backfill, Cursor, era, generation_of, uid_validity_of},
         sync_plan::Way,
     },
     flow::now,
@@ -36,8 +35,8 @@ const ERA_BEFORE_NONE: u32 = u32::MAX;
 
 /// What a mailbox was, and is now.
 struct Change {
-    from: u32,
-    to: u32,
+    from: u64,
+    to: u64,
     last_look: Timestamp,
     end: Cursor,
 }
@@ -49,7 +48,7 @@ impl<S: Wire> Connection<'_, S> {
         mailbox: &mut Followed,
         selected: &Selected,
     ) -> Result<(), Failure> {
-        let end = end_of(selected);
+        let end = self.end_of(selected);
         if end.uid_validity == mailbox.cursor.uid_validity {
             self.set_apart(mailbox).await?;
         }
@@ -65,14 +64,16 @@ impl<S: Wire> Connection<'_, S> {
         let mut left = if end.last_uid > 0 { within(&found, 1..=end.last_uid) } else { UidSet::new() };
         while !left.is_empty() {
             let uids: Vec<Uid> = left.iter().take(BATCH_MAX).collect();
-            let (headers, count) = self.headers(&uids).await?;
+            let (headers, count) = self.headers((&mailbox.name, change.to), &uids).await?;
             let done: UidSet = uids.into_iter().take(count).collect();
             let batch = self.matched(mailbox, &change, headers).await?;
             Box::pin(self.consume(mailbox, batch)).await?;
             left = left.difference(&done);
         }
         self.conclude(mailbox, &change).await?;
-        if self.memory.id_changes.note(now()) {
+        // That the account was given another mailbox is nothing its server did.
+        let is_servers = generation_of(change.from) == generation_of(change.to);
+        if is_servers && self.memory.id_changes.note(mailbox.name.as_bytes(), now()) {
             return Err(Trouble::UnstableIds.into());
         }
         Ok(())
@@ -82,7 +83,8 @@ impl<S: Wire> Connection<'_, S> {
     /// the server gives both the same UIDVALIDITY.
     async fn set_apart(&mut self, mailbox: &mut Followed) -> Result<(), Failure> {
         let from = mailbox.cursor.uid_validity;
-        let to = if from == ERA_BEFORE { ERA_BEFORE_NONE } else { ERA_BEFORE };
+        let apart = if uid_validity_of(from) == ERA_BEFORE { ERA_BEFORE_NONE } else { ERA_BEFORE };
+        let to = era(generation_of(from), apart);
         let mut row = mailbox.row();
         row.cursor.uid_validity = to;
         let mut tx = self.begin().await?;
@@ -116,14 +118,14 @@ impl<S: Wire> Connection<'_, S> {
             way: Way::Reindex { last_look: change.last_look },
             uid_validity: change.to,
             seen,
-            unreadable: Vec::new(),
+            unreadable: headers.unreadable,
             renumbered: Some(Renumbered { from: change.from, uids }),
             end: End::Nothing,
         })
     }
 
     /// The UIDs that were matched before we were interrupted.
-    async fn placed(&self, mailbox: &Followed, validity: u32, seen: &[Seen]) -> Result<HashSet<u32>, Error> {
+    async fn placed(&self, mailbox: &Followed, validity: u64, seen: &[Seen]) -> Result<HashSet<u32>, Error> {
         let uids: Vec<u32> = seen.iter().map(|message| message.uid.get()).collect();
         let name = mailbox.name.as_bytes();
         let mut session = self.read().await?;
@@ -136,7 +138,7 @@ impl<S: Wire> Connection<'_, S> {
     async fn candidates(
         &self,
         mailbox: &Followed,
-        validity: u32,
+        validity: u64,
         seen: &[Seen],
     ) -> Result<HashMap<MessageId, BTreeSet<u32>>, Error> {
         let ids: Vec<MessageId> = seen.iter().flat_map(ids_of).cloned().collect();

@@ -12,6 +12,7 @@ use super::{
     Failure,
     connection::{Connection, Followed, Wire},
     followers::{Desk, Recall},
+    sweep::Span,
 };
 use crate::{
     coord::Subscription,
@@ -27,14 +28,18 @@ const CHOOSE_EVERY: Duration = Duration::from_secs(60 * 60);
 const SWEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A server that ends IDLE by itself is not asked again at once.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
-/// The pause after a server has cried for nothing, doubled each time in a row, and how often it is doubled.
+/// The pause after a server has cried for nothing a second time, doubled each further time in a row.
 const VAIN_PAUSE: Duration = Duration::from_millis(100);
-const VAIN_DOUBLINGS_MAX: u32 = 7;
+/// Alarms in a row that count: the longest pause is of 400 ms, so that a reply which comes in it is filed within a second
+/// all the same. A user who tidies up his Sent mailbox is such an alarm, too.
+const VAIN_MAX: u32 = 3;
 
 /// What wakes an account.
 pub(super) struct Watch {
     pub desk: Desk,
     pub news: Subscription,
+    /// Asks for a comparison of all UIDs.
+    compare: Subscription,
     look_at: Instant,
     renew_at: Instant,
     choose_at: Instant,
@@ -53,25 +58,23 @@ pub(super) enum Next {
     Renew,
     /// Choose the mailboxes anew.
     Choose,
-    /// Compare all UIDs.
-    Sweep,
+    /// Compare UIDs.
+    Sweep(Span),
 }
 
 impl Watch {
-    pub(super) fn new(desk: Desk, news: Subscription) -> Self {
+    pub(super) fn new(desk: Desk, (news, compare): (Subscription, Subscription)) -> Self {
         let now = Instant::now();
-        Self { desk, news, look_at: now, renew_at: now, choose_at: now, sweep_at: now, vain: 0 }
+        Self { desk, news, compare, look_at: now, renew_at: now, choose_at: now, sweep_at: now, vain: 0 }
     }
 
     /// Notes a look at every mailbox.
     pub(super) fn looked<S: Wire>(&mut self, connection: &Connection<'_, S>, mailboxes: usize) {
         let settings = &connection.gateway.settings;
+        let pause = connection.policy.settings.poll_pause(settings.sync_poll, jitter());
         let is_watched = connection.can_idle() && (mailboxes == 1 || connection.notified);
-        let wait = if is_watched {
-            settings.sync_poll.saturating_mul(SAFETY_POLLS).min(settings.idle_renew)
-        } else {
-            settings.sync_poll
-        };
+        let wait =
+            if is_watched { pause.saturating_mul(SAFETY_POLLS).min(settings.idle_renew) } else { pause };
         self.look_at = Instant::now() + wait;
     }
 
@@ -95,9 +98,14 @@ impl Watch {
             () if due(self.choose_at) => Some(Next::Choose),
             () if due(self.renew_at) => Some(Next::Renew),
             () if due(self.look_at) => Some(Next::Look),
-            () if due(self.sweep_at) => Some(Next::Sweep),
+            () if due(self.sweep_at) => Some(Next::Sweep(Span::Recent)),
             () => None,
         }
+    }
+
+    /// What is due or has been asked for by now.
+    pub(super) fn next_now(&mut self) -> Option<Next> {
+        self.due().or_else(|| self.desk.recall_now().map(Next::Recall))
     }
 
     /// Keeps a server that cries for nothing from keeping us busy.
@@ -110,7 +118,7 @@ impl Watch {
             let pause = VAIN_PAUSE.saturating_mul(1 << (self.vain - 1));
             tokio::select! { () = stop.cancelled() => {} () = sleep(pause) => {} }
         }
-        self.vain = (self.vain + 1).min(VAIN_DOUBLINGS_MAX);
+        self.vain = (self.vain + 1).min(VAIN_MAX);
     }
 }
 
@@ -118,7 +126,7 @@ impl<S: Wire> Connection<'_, S> {
     /// Asks to be told of every mailbox, where that can be asked. The first is told of by IDLE in any case.
     pub(super) async fn ask_for_notices(&mut self, mailboxes: &[Followed]) -> Result<(), Failure> {
         self.notified = false;
-        if mailboxes.len() < 2 || !self.client.capabilities().has("NOTIFY") {
+        if mailboxes.len() < 2 || !self.policy.settings.push || !self.client.capabilities().has("NOTIFY") {
             return Ok(());
         }
         let names: Vec<MailboxName> = mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
@@ -141,7 +149,7 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     pub(super) fn can_idle(&self) -> bool {
-        !self.memory.no_idle && self.client.capabilities().has("IDLE")
+        self.policy.settings.push && !self.memory.no_idle && self.client.capabilities().has("IDLE")
     }
 
     /// Waits for something to do.
@@ -159,6 +167,7 @@ impl<S: Wire> Connection<'_, S> {
                 biased;
                 () = stop.cancelled() => return Ok(Next::Stop),
                 () = watch.news.wait() => return Ok(Next::Look),
+                () = watch.compare.wait() => return Ok(Next::Sweep(Span::All)),
                 recall = watch.desk.recall() => return Ok(Next::Recall(recall)),
                 event = self.listen(until) => event?,
             };
@@ -188,4 +197,29 @@ impl<S: Wire> Connection<'_, S> {
 /// Flags and deletions concern the user, not the CRM.
 fn tells_of_mail(news: &News) -> bool {
     news.arrived.is_some() || news.overflow || !news.statuses.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{coord::Coord, flow::sync::Followers, store::mint};
+
+    #[tokio::test(start_paused = true)]
+    async fn however_often_a_server_cries_for_nothing_a_reply_does_not_wait_long() {
+        let (coord, stop) = (Coord::local(), CancellationToken::new());
+        let news = (coord.subscribe("account"), coord.subscribe("compare"));
+        let mut watch = Watch::new(Followers::new(1).open_desk(mint()), news);
+        let mut pauses = Vec::new();
+        for _ in 0..20 {
+            let begun = Instant::now();
+            watch.calm(false, &stop).await;
+            pauses.push(begun.elapsed().as_millis());
+        }
+        assert_eq!(pauses[..4], [0, 100, 200, 400]);
+        assert!(pauses[4..].iter().all(|pause| *pause == 400), "{pauses:?}");
+        watch.calm(true, &stop).await;
+        let begun = Instant::now();
+        watch.calm(false, &stop).await;
+        assert!(begun.elapsed().is_zero(), "what brings something ends it");
+    }
 }

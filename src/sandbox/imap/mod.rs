@@ -21,7 +21,6 @@ mod view;
 mod wire;
 
 #[cfg(test)]
-mod dialogue_tests;
+mod dialogues;
 
 pub(super) use driver::serve;
-pub use session::{Security, Session, Step};

@@ -113,8 +113,8 @@ impl Desk {
 
 impl Handler for Desk {
     async fn mail(&mut self, session: &SessionInfo, from: &ReversePath, _: Option<u64>) -> Reply {
-        if self.service == Service::Mx || from.address().map(Address::key) == session.authenticated.as_deref()
-        {
+        let is_own = from.address().map(Address::key) == session.authenticated.as_deref();
+        if self.service == Service::Mx || is_own || self.provider.behaviour(None).any_sender {
             return Reply::sender_ok();
         }
         Reply::new(553, [5, 7, 1], "Sender address rejected: not owned by user")
@@ -133,7 +133,7 @@ impl Handler for Desk {
 
     async fn message(&mut self, session: &SessionInfo, envelope: Envelope, message: Bytes) -> Reply {
         let (now, serial) = (jiff::Timestamp::now(), self.provider.with(|world| world.next_serial()));
-        let trace = received_field(session, &envelope, HOSTNAME, &format!("sandbox-{serial}"), now);
+        let trace = received_field(session, envelope.smtputf8, HOSTNAME, &format!("sandbox-{serial}"), now);
         let traced = header::with(&trace, &message);
         let result = match envelope.reverse_path.address() {
             Some(sender) if self.service == Service::Submission => {

@@ -210,10 +210,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> PendingDot<'_, S> {
-    /// Recipients the server has taken so far.
+    /// What the server said to each recipient, in the order of the envelope; `None` for those it has taken.
     #[must_use]
-    pub fn recipients_taken(&self) -> usize {
-        self.refusals.iter().filter(|refusal| refusal.is_none()).count()
+    pub fn refusals(&self) -> &[Option<Outcome>] {
+        &self.refusals
     }
 
     /// Sends the final dot and waits for the verdict. The outcomes are in the order of the envelope.

@@ -12,7 +12,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::super::{Answer, Handler, Limits, Question, Session, Step, Waiting, wire::Wire};
+use super::{
+    super::{
+        Answer, Handler, Limits, ListenerKind, Question, Reply, Session, Step, Waiting, guesses::Guesses,
+    },
+    Wire,
+};
+use crate::mail::Recipient;
 
 /// Octets of one read. One buffer a thread serves all its sessions: an idle session owns none.
 const READ_BYTES: usize = 16 * 1024;
@@ -25,6 +31,7 @@ pub(super) struct Conversation<'a, H> {
     pub(super) session: Session,
     pub(super) handler: H,
     pub(super) limits: &'a Limits,
+    pub(super) guesses: &'a Guesses,
     pub(super) acceptor: Option<&'a TlsAcceptor>,
     pub(super) shutdown: CancellationToken,
     /// How long to listen before the greeting.
@@ -103,16 +110,20 @@ impl<H: Handler> Conversation<'_, H> {
             () = sleep_until(deadline) => return Heard::TooLate,
         };
         match received {
-            // A peer that sends without end must not outrun its deadline either.
-            Ok(octets) if octets > 0 => {
-                if Instant::now() < deadline {
-                    Heard::Octets
-                } else {
-                    Heard::TooLate
-                }
-            }
+            // A peer that sends without end must outrun neither its deadline nor the end of the server.
+            Ok(octets) if octets > 0 => match () {
+                () if self.has_stopped(grace) => Heard::ShutDown,
+                () if Instant::now() >= deadline => Heard::TooLate,
+                () => Heard::Octets,
+            },
             _ => Heard::Nothing,
         }
+    }
+
+    /// Whether the server has been stopping for this long.
+    fn has_stopped(&mut self, grace: Duration) -> bool {
+        self.shutdown.is_cancelled()
+            && *self.stopping.get_or_insert_with(Instant::now) + grace <= Instant::now()
     }
 
     async fn write<S: AsyncRead + AsyncWrite + Unpin>(
@@ -136,11 +147,16 @@ impl<H: Handler> Conversation<'_, H> {
             Question::Mail { from, declared_size } => {
                 Answer::Reply(Box::pin(self.handler.mail(info, &from, declared_size)).await)
             }
-            Question::Rcpt(recipient) => Answer::Reply(Box::pin(self.handler.rcpt(info, &recipient)).await),
+            Question::Rcpt(recipient) => Answer::Reply(Box::pin(self.rcpt(&recipient)).await),
             Question::Message { envelope, message } => {
-                metrics::counter!("smtp_messages_received_total", "listener" => info.listener.name())
+                let listener = info.listener.name();
+                metrics::counter!("mailweave_smtp_messages_received_total", "listener" => listener)
                     .increment(1);
-                Answer::Reply(Box::pin(self.handler.message(info, envelope, message)).await)
+                let started = Instant::now();
+                let reply = Box::pin(self.handler.message(info, envelope, message)).await;
+                metrics::histogram!("mailweave_smtp_accept_seconds", "listener" => listener)
+                    .record(started.elapsed().as_secs_f64());
+                Answer::Reply(reply)
             }
             Question::Authenticate(credentials) => {
                 Answer::Authentication(Box::pin(self.handler.authenticate(info, credentials)).await)
@@ -148,15 +164,30 @@ impl<H: Handler> Conversation<'_, H> {
         }
     }
 
+    /// Asks about a recipient, but not for a peer of the MX listener who has named too many that do not exist: it hears
+    /// the same of those that do.
+    async fn rcpt(&mut self, recipient: &Recipient) -> Reply {
+        let info = self.session.info();
+        let (client, is_mx) = (info.peer.ip(), info.listener == ListenerKind::Mx);
+        if is_mx && self.guesses.of(client, Instant::now()) >= self.limits.unknown_recipients_max {
+            return Reply::too_many("Too many unknown recipients, try again later");
+        }
+        let reply = self.handler.rcpt(info, recipient).await;
+        if is_mx && reply.is_permanent() {
+            self.guesses.note(client, Instant::now());
+        }
+        reply
+    }
+
     async fn secure<S: AsyncRead + AsyncWrite + Unpin + Send>(&mut self, wire: Wire<S>) -> Option<Wire<S>> {
-        let (Wire::Plain(stream), Some(acceptor)) = (wire, self.acceptor) else { return None };
+        let (Wire::Left(stream), Some(acceptor)) = (wire, self.acceptor) else { return None };
         let handshake = timeout(self.limits.handshake_timeout, Box::pin(acceptor.accept(stream)));
         let Ok(Ok(secured)) = handshake.await else {
             debug!("TLS handshake failed");
             return None;
         };
         self.session.secured();
-        Some(Wire::Tls(Box::new(secured)))
+        Some(Wire::Right(Box::new(secured)))
     }
 
     /// Says good-bye to the transport. A peer we hung up on is listened to a little longer, see `Limits::linger`.

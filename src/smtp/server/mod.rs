@@ -11,14 +11,18 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, debug_span, warn};
 
 use super::{
-    Admission, Budget, HandlerFactory, Limits, ListenerKind, Mechanism, Reply, Session, Settings, wire::Wire,
+    Budget, HandlerFactory, Limits, ListenerKind, Mechanism, Reply, Session, Settings, admission::Admission,
+    guesses::Guesses,
 };
 use conversation::Conversation;
+
+/// A connection before and after TLS. The TLS state is boxed: most idle connections of an MX listener never have one.
+type Wire<S> = Either<S, Box<TlsStream<S>>>;
 
 /// First and longest pause after a failed accept. Out of file descriptors, an accept loop without pause burns a core.
 const ACCEPT_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -34,41 +38,49 @@ struct Guest {
     patience: Duration,
 }
 
-/// Everything that the connections of all listeners share.
+/// What the listeners of a process share: limits, the connections and the memory that count towards them, and who guesses.
+#[derive(Debug, Clone)]
+pub struct Capacity {
+    limits: Limits,
+    budget: Budget,
+    admission: Arc<Admission>,
+    guesses: Arc<Guesses>,
+}
+
+impl Capacity {
+    /// All of it free.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let budget = Budget::new(limits.buffered_bytes_max);
+        Self { limits, budget, admission: Arc::default(), guesses: Arc::default() }
+    }
+}
+
+/// Everything that the connections of some listeners share: those with one kind of handler.
 pub struct Server<F> {
     settings: Arc<Settings>,
     admission: Arc<Admission>,
+    guesses: Arc<Guesses>,
     acceptor: Option<TlsAcceptor>,
     factory: F,
 }
 
 impl<F: HandlerFactory> Server<F> {
-    /// A server that offers STARTTLS (and implicit TLS) if it is given a TLS configuration.
+    /// A server that offers STARTTLS (and implicit TLS) if it is given a TLS configuration, and AUTH by these mechanisms where
+    /// its listeners are for submission.
     #[must_use]
-    pub fn new(hostname: &str, limits: Limits, tls: Option<Arc<rustls::ServerConfig>>, factory: F) -> Self {
-        let budget = Budget::new(limits.buffered_bytes_max);
-        let mechanisms = vec![Mechanism::Plain, Mechanism::Login];
-        let settings =
-            Settings { hostname: hostname.to_owned(), limits, mechanisms, budget, tls: tls.is_some() };
-        Self {
-            settings: Arc::new(settings),
-            admission: Arc::default(),
-            acceptor: tls.map(TlsAcceptor::from),
-            factory,
-        }
-    }
-
-    /// Offers these mechanisms instead of PLAIN and LOGIN.
-    #[must_use]
-    pub fn with_mechanisms(mut self, mechanisms: Vec<Mechanism>) -> Self {
-        self.settings = Arc::new(Settings { mechanisms, ..Settings::clone(&self.settings) });
-        self
-    }
-
-    /// Connections held now, over all listeners.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.admission.held()
+    pub fn new(
+        hostname: &str,
+        mechanisms: &[Mechanism],
+        capacity: Capacity,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        factory: F,
+    ) -> Self {
+        let Capacity { limits, budget, admission, guesses } = capacity;
+        let (hostname, mechanisms, tls_offered) = (hostname.to_owned(), mechanisms.to_vec(), tls.is_some());
+        let settings = Settings { hostname, limits, mechanisms, budget, tls: tls_offered };
+        let acceptor = tls.map(TlsAcceptor::from);
+        Self { settings: Arc::new(settings), admission, guesses, acceptor, factory }
     }
 
     /// Serves one listener until `shutdown`; returns when its last session has ended.
@@ -78,6 +90,8 @@ impl<F: HandlerFactory> Server<F> {
         kind: ListenerKind,
         shutdown: CancellationToken,
     ) {
+        // Shown from the start: whoever watches for a rise has to see where it began.
+        refusals(kind).increment(0);
         let sessions = TaskTracker::new();
         let mut pause = ACCEPT_PAUSES.0;
         loop {
@@ -113,9 +127,9 @@ impl<F: HandlerFactory> Server<F> {
         sessions: &TaskTracker,
     ) {
         let kind = guest.kind;
-        metrics::counter!("smtp_connections_total", "listener" => kind.name()).increment(1);
+        metrics::counter!("mailweave_smtp_connections_total", "listener" => kind.name()).increment(1);
         let Some(permit) = self.admission.admit(guest.peer.ip(), kind, &self.settings.limits) else {
-            metrics::counter!("smtp_connections_refused_total", "listener" => kind.name()).increment(1);
+            refusals(kind).increment(1);
             turn_away(stream, kind);
             return;
         };
@@ -126,8 +140,7 @@ impl<F: HandlerFactory> Server<F> {
         let (server, shutdown) = (Arc::clone(self), shutdown.clone());
         let span = debug_span!("smtp.session", listener = kind.name(), peer = %guest.peer);
         let session = async move {
-            let talks_early = has_spoken(&stream);
-            let patience = if talks_early { EARLY_TALK_READ } else { Duration::ZERO };
+            let patience = patience(&stream, kind);
             server.serve_guest(stream, Guest { patience, ..guest }, shutdown).await;
             drop(permit);
         };
@@ -157,13 +170,13 @@ impl<F: HandlerFactory> Server<F> {
                     debug!("TLS handshake failed");
                     return;
                 };
-                Wire::Tls(Box::new(secured))
+                Wire::Right(Box::new(secured))
             }
             (None, true) => {
                 warn!("no certificate is configured for the listener with implicit TLS");
                 return;
             }
-            _ => Wire::Plain(stream),
+            _ => Wire::Left(stream),
         };
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let session = Session::new(Arc::clone(&self.settings), peer, kind, implicit);
@@ -173,6 +186,7 @@ impl<F: HandlerFactory> Server<F> {
             session,
             handler,
             limits,
+            guesses: &self.guesses,
             acceptor: self.acceptor.as_ref(),
             shutdown,
             patience,
@@ -181,6 +195,18 @@ impl<F: HandlerFactory> Server<F> {
         .run(wire)
         .await;
     }
+}
+
+/// How long to listen to a peer before the greeting. Under implicit TLS what lies in the socket is the handshake, which is
+/// the peer's to begin.
+fn patience(stream: &TcpStream, kind: ListenerKind) -> Duration {
+    let talks_early = kind != ListenerKind::Submissions && has_spoken(stream);
+    if talks_early { EARLY_TALK_READ } else { Duration::ZERO }
+}
+
+/// Connections turned away because one limit or another was reached.
+fn refusals(kind: ListenerKind) -> metrics::Counter {
+    metrics::counter!("mailweave_smtp_connections_refused_total", "listener" => kind.name())
 }
 
 /// Whether octets of the peer lie in the socket already. Asked of the kernel through a duplicate: the runtime learns of
@@ -200,5 +226,27 @@ fn turn_away(stream: TcpStream, kind: ListenerKind) {
     // The socket is fresh, so its send buffer takes this at once; if not, the peer sees the connection close.
     if let Err(error) = stream.into_std().and_then(|mut stream| stream.write_all(&wire)) {
         debug!(%error, "could not say 421");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_who_must_wait_for_the_greeting_can_talk_too_early() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        for kind in [ListenerKind::Mx, ListenerKind::Submission, ListenerKind::Submissions] {
+            assert_eq!(patience(&stream, kind), Duration::ZERO, "{kind:?}: nothing was said");
+        }
+        client.write_all(b"x").await.unwrap();
+        stream.peek(&mut [0]).await.unwrap();
+        assert_eq!(patience(&stream, ListenerKind::Mx), EARLY_TALK_READ);
+        assert_eq!(patience(&stream, ListenerKind::Submission), EARLY_TALK_READ);
+        assert_eq!(patience(&stream, ListenerKind::Submissions), Duration::ZERO, "that is its ClientHello");
     }
 }

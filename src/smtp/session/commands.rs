@@ -195,7 +195,10 @@ impl Session {
             self.fault(Reply::new(554, [5, 5, 1], "No valid recipients"));
             return;
         }
-        let reservation = self.settings.budget.open();
+        let limits = &self.settings.limits;
+        let is_submission = self.info.listener.is_submission();
+        let spared = if is_submission { 0 } else { limits.reserved_of(limits.buffered_bytes_max) };
+        let reservation = self.settings.budget.open(spared);
         let reader = DataReader::new(self.settings.limits.message_bytes_max);
         self.say(&Reply::bare(354, "End with CRLF.CRLF"));
         self.phase = Phase::Data(Box::new(Incoming {

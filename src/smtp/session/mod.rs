@@ -20,6 +20,9 @@ use super::{
 };
 use crate::mail::{Envelope, Recipient, ReversePath};
 
+/// What handling a message takes beside the message itself: the copy that is kept, that copy compressed, and sealed.
+const COPIES_IN_HAND: u64 = 3;
+
 /// What all sessions of a server share.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -237,7 +240,8 @@ impl Session {
             (Phase::Asked(Asked::Message(reservation)), Answer::Reply(reply)) => {
                 drop(reservation);
                 if reply.is_positive() {
-                    self.tally.idle_commands = 0;
+                    // Guesses at passwords are not made good by mail.
+                    self.tally = Tally { auth_failures: self.tally.auth_failures, ..Tally::default() };
                 }
                 self.say_or_fault(reply);
             }
@@ -363,15 +367,21 @@ impl Session {
 
     /// The final dot is here: ask the handler, unless the reply is already certain.
     fn take_message(&mut self) -> Option<Step> {
-        let Phase::Data(incoming) = std::mem::replace(&mut self.phase, Phase::Command) else { return None };
+        let Phase::Data(mut incoming) = std::mem::replace(&mut self.phase, Phase::Command) else {
+            return None;
+        };
         if incoming.answered {
             return None;
         }
         let transaction = self.transaction.take();
+        if incoming.no_room || !incoming.reader.is_discarding() && !incoming.has_room_for_handling() {
+            self.aborted = true;
+            self.say(&Reply::no_room());
+            return None;
+        }
         if incoming.reader.is_discarding() {
             self.aborted = true;
-            let reply = if incoming.no_room { Reply::no_room() } else { Reply::too_large() };
-            self.fault(reply);
+            self.fault(Reply::too_large());
             return None;
         }
         let message = incoming.reader.into_message();
@@ -400,13 +410,13 @@ impl Session {
         }
     }
 
-    /// An error reply, or the last one this peer gets.
+    /// An error reply, and good-bye if there were too many. The reply itself is said first: a peer that hears 421 in place
+    /// of a refusal comes back with what was refused.
     fn fault(&mut self, reply: Reply) {
+        self.say(&reply);
         self.tally.errors = self.tally.errors.saturating_add(1);
         if self.tally.errors >= self.settings.limits.errors_max {
             self.close_with(&Reply::too_many("Too many errors"));
-        } else {
-            self.say(&reply);
         }
     }
 
@@ -432,8 +442,8 @@ impl Incoming {
     fn receive<'a>(&mut self, octets: &'a [u8]) -> &'a [u8] {
         let size = u64::try_from(octets.len()).unwrap_or(u64::MAX);
         self.received = self.received.saturating_add(size);
-        let kept = u64::try_from(self.reader.len()).unwrap_or(u64::MAX);
-        if !self.reader.is_discarding() && !self.reservation.cover(kept.saturating_add(size)) {
+        let memory = u64::try_from(self.reader.memory_after(octets.len())).unwrap_or(u64::MAX);
+        if !self.reader.is_discarding() && !self.reservation.cover(memory) {
             self.no_room = true;
             self.reader.discard();
         }
@@ -442,5 +452,12 @@ impl Incoming {
             self.reservation.release();
         }
         rest
+    }
+
+    /// Reserves what the handler will need for the whole message.
+    fn has_room_for_handling(&mut self) -> bool {
+        let size = u64::try_from(self.reader.len()).unwrap_or(u64::MAX);
+        let memory = u64::try_from(self.reader.memory_after(0)).unwrap_or(u64::MAX);
+        self.reservation.cover(memory.saturating_add(size.saturating_mul(COPIES_IN_HAND)))
     }
 }

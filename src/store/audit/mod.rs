@@ -10,11 +10,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 pub use rules::{RULES, Rule};
 
-use self::rules::{REFERENCES, Shown};
+use self::rules::{COUNTED_SINCE, REFERENCES, Shown};
 use super::{
     Engine, Error, Session, Store,
     columns::json_text,
@@ -27,8 +28,11 @@ use crate::core::{
     ids::{AccountId, ContactId, ConversationId, DecisionId, Id, MessageKey, UserId, WorkspaceId},
     inbound::Door,
     job::{Job, JobKind},
+    limits::{WINDOW_MAX, slot_of},
 };
 
+/// How far back counts are looked at: as far as any limit looks.
+const COUNTED: SignedDuration = WINDOW_MAX;
 /// Rows of one page.
 pub const AUDIT_ROWS_MAX: u32 = 500;
 
@@ -89,11 +93,14 @@ impl Session {
     /// # Errors
     /// When the database is out of reach.
     pub async fn breaches(&mut self, rule: &Rule, limit: u32) -> Result<Vec<String>, Error> {
-        let query = sql(format!("{} limit {limit}", rule.text)).bind(self.workspace());
+        let since = slot_of(Timestamp::now() - COUNTED).as_microsecond().to_string();
+        let text = rule.text.replace(COUNTED_SINCE, &since);
+        let query = sql(format!("{text} limit {limit}")).bind(self.workspace());
         let show = |row: &super::Row| -> Result<String, Error> {
             Ok(match rule.shown {
                 Shown::Conversation => row.id::<ConversationId>("id")?.to_string(),
                 Shown::Message => row.id::<MessageKey>("id")?.to_string(),
+                Shown::User => row.id::<UserId>("id")?.to_string(),
                 Shown::Blob => format!("blob {}", row.get::<Uuid>("id")?),
                 Shown::Text => row.get("id")?,
             })
@@ -164,7 +171,7 @@ impl Session {
     /// # Errors
     /// When the database is out of reach.
     pub async fn threads_of_keys(&mut self, keys: &[[u8; 16]]) -> Result<Vec<ConversationId>, Error> {
-        let mut roots = Vec::new();
+        let (keys, mut roots) = (self.kept_keys(keys).await?, Vec::new());
         for some in keys.chunks(super::statement::LIST_MAX) {
             let query = Statement::new(
                 "select coalesce(c.merged_into, c.id) as root from thread_keys k \

@@ -7,6 +7,7 @@
 pub(super) enum Shown {
     Conversation,
     Message,
+    User,
     /// A text of ours that holds ids alone.
     Text,
     Blob,
@@ -19,9 +20,13 @@ pub struct Rule {
     /// The rule as a sentence.
     pub says: &'static str,
     pub(super) shown: Shown,
-    /// Returns the `id` of every row that breaks it in workspace `$1`.
+    /// Returns the `id` of every row that breaks it in workspace `$1`. [`COUNTED_SINCE`] stands for the moment since which
+    /// everything that was counted is still there, in microseconds.
     pub(super) text: &'static str,
 }
+
+/// See [`Rule::text`].
+pub(super) const COUNTED_SINCE: &str = ":counted_since";
 
 /// Every rule that SQL alone can check. Several may have one name: then they are one rule, looked at from several sides.
 pub const RULES: &[Rule] = &[
@@ -45,6 +50,19 @@ pub const RULES: &[Rule] = &[
         text: "select m.id from messages m \
              left join conversations c on c.workspace = m.workspace and c.id = m.conversation \
              where m.workspace = $1 and (c.id is null or c.merged_into is not null)",
+    },
+    Rule {
+        name: "subjects",
+        says: "messages that meet by their subjects lie in one conversation, unless a hand has parted them",
+        shown: Shown::Message,
+        text: "select m.id from subject_keys a \
+             join subject_keys s on s.workspace = a.workspace and s.key = a.key \
+             and s.sent_at between a.sent_at - a.reach and a.sent_at + a.reach \
+             join messages m on m.workspace = a.workspace and m.id = a.message \
+             join messages o on o.workspace = s.workspace and o.id = s.message \
+             where a.workspace = $1 and a.reach is not null and m.conversation <> o.conversation \
+             and not exists (select 1 from conversation_partings p where p.workspace = m.workspace \
+             and p.conversation = m.conversation and p.other = o.conversation)",
     },
     Rule {
         name: "redirects",
@@ -112,12 +130,12 @@ pub const RULES: &[Rule] = &[
         text: "select s.message as id from submissions s where s.workspace = $1 and ( \
              s.state not in ('queued', 'sending', 'sent', 'deferred', 'uncertain', 'bounced', 'held', 'cancelled') \
              or (s.state in ('sent', 'bounced', 'cancelled') and exists (select 1 from submission_recipients r \
-              where r.workspace = s.workspace and r.message = s.message \
+              where r.workspace = s.workspace and r.message = s.message and r.role = 'named' \
               and r.state in ('queued', 'sending', 'deferred', 'uncertain'))) \
              or (s.state = 'sent' and not exists (select 1 from submission_recipients r \
               where r.workspace = s.workspace and r.message = s.message and r.state = 'sent')) \
              or (s.state = 'bounced' and exists (select 1 from submission_recipients r \
-              where r.workspace = s.workspace and r.message = s.message and r.state = 'sent')) \
+              where r.workspace = s.workspace and r.message = s.message and r.role = 'named' and r.state = 'sent')) \
              or (s.state = 'sending' and s.dot_intent_at is null))",
     },
     Rule {
@@ -140,6 +158,52 @@ pub const RULES: &[Rule] = &[
         shown: Shown::Text,
         text: "select 'event ' || cast(w.event_seq as text) as id from workspaces w where w.id = $1 and w.event_seq <> \
              coalesce((select max(e.seq) from events e where e.workspace = w.id), 0)",
+    },
+    Rule {
+        name: "limits",
+        says: "no count of what a user sent or had synced in the last day is below what is stored of it",
+        shown: Shown::User,
+        // Each of these left by the user's account, or by the smarthost as mail to one person, and none was passed on:
+        // with its last intent it was counted in that slot.
+        text: "select t.user_id as id from (select m.author_id as user_id, \
+             s.dot_intent_at - s.dot_intent_at % 900000000 as slot, count(*) as truth \
+             from submissions s join messages m on m.workspace = s.workspace and m.id = s.message \
+             where s.workspace = $1 and s.dot_intent_at >= :counted_since and m.author_role = 'user' \
+             and s.principal not like '{\"participant\"%' and (s.class = 'individual' \
+             or (s.account is not null and s.sent_copy in ('queued', 'filed', 'appended'))) group by 1, 2) t \
+             join users u on u.workspace = $1 and u.id = t.user_id \
+             left join usage_counts c on c.workspace = $1 and c.user_id = t.user_id and c.slot = t.slot \
+             and c.counted = 'sent_messages' where coalesce(c.used, 0) < t.truth",
+    },
+    Rule {
+        name: "limits",
+        says: "",
+        shown: Shown::User,
+        // Not by slots: some of a message's recipients may have had it with an earlier intent than the last.
+        text: "select t.user_id as id from (select m.author_id as user_id, count(*) as truth \
+             from submissions s join messages m on m.workspace = s.workspace and m.id = s.message \
+             join submission_recipients r on r.workspace = s.workspace and r.message = s.message \
+             where s.workspace = $1 and m.received_at >= :counted_since and m.author_role = 'user' \
+             and s.principal not like '{\"participant\"%' and s.class = 'individual' \
+             and r.state in ('sending', 'uncertain', 'sent') group by 1) t \
+             join users u on u.workspace = $1 and u.id = t.user_id where t.truth > \
+             (select coalesce(sum(c.used), 0) from usage_counts c where c.workspace = $1 \
+              and c.user_id = t.user_id and c.counted = 'sent_recipients' and c.slot >= :counted_since)",
+    },
+    Rule {
+        name: "limits",
+        says: "",
+        shown: Shown::User,
+        // What an account was the first to show was filed then; unless another account that showed it before was erased.
+        text: "select t.user_id as id from (select a.user_id, s.at - s.at % 900000000 as slot, \
+             count(distinct s.message) as truth from sightings s \
+             join accounts a on a.workspace = s.workspace and a.id = s.account \
+             where s.workspace = $1 and s.via = 'account' and s.at >= :counted_since \
+             and not exists (select 1 from sightings o where o.workspace = s.workspace and o.message = s.message \
+              and o.at < s.at) and not exists (select 1 from accounts e where e.workspace = s.workspace \
+              and e.state in ('erasing', 'erased') and e.state_since >= :counted_since) group by 1, 2) t \
+             left join usage_counts c on c.workspace = $1 and c.user_id = t.user_id and c.slot = t.slot \
+             and c.counted = 'synced' where coalesce(c.used, 0) < t.truth",
     },
     Rule {
         name: "lanes",
@@ -199,6 +263,8 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("api_keys", "user_id", "users"),
     ("contacts", "assigned_user_id", "users"),
     ("contact_addresses", "contact", "contacts"),
+    ("contact_relations", "contact", "contacts"),
+    ("contact_relations", "related", "contacts"),
     ("accounts", "user_id", "users"),
     ("accounts", "key_id", "content_keys"),
     ("account_errors", "account", "accounts"),
@@ -211,6 +277,10 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("conversations", "contact", "contacts"),
     ("conversations", "merged_into", "conversations"),
     ("conversations", "related_to", "conversations"),
+    ("conversation_repairs", "conversation", "conversations"),
+    ("conversation_repairs", "other", "conversations"),
+    ("conversation_partings", "conversation", "conversations"),
+    ("conversation_partings", "other", "conversations"),
     ("messages", "conversation", "conversations"),
     ("messages", "author_id", "users"),
     ("messages", "author_id", "contacts"),
@@ -220,17 +290,29 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("message_contacts", "message", "messages"),
     ("sightings", "message", "messages"),
     ("sightings", "account", "accounts"),
+    ("sightings", "user_id", "users"),
     ("thread_keys", "conversation", "conversations"),
+    ("subject_keys", "message", "messages"),
     ("events", "conversation", "conversations"),
+    ("events", "message", "messages"),
+    // Mail that is held was filed nowhere.
+    ("events", "message", "inbound"),
     ("submissions", "message", "messages"),
     ("submissions", "account", "accounts"),
     ("submissions", "blob", "blobs"),
     ("submission_recipients", "message", "messages"),
     ("smarthosts", "key_id", "content_keys"),
+    ("order_keys", "message", "messages"),
     ("decisions", "message", "messages"),
     ("decisions", "message", "inbound"),
     ("decisions", "account", "accounts"),
+    ("decisions", "user_id", "users"),
     ("decision_hashes", "decision", "decisions"),
+    // Or the workspace itself.
+    ("limits", "subject", "users"),
+    ("usage_counts", "user_id", "users"),
+    ("quota_levels", "subject", "users"),
+    ("send_rests", "account", "accounts"),
 ];
 
 #[cfg(test)]

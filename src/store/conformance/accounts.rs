@@ -26,7 +26,6 @@ both! {
         tx.commit().await.unwrap();
         let mut read = place.read().await;
         assert_eq!(read.account(account.id).await.unwrap().as_ref(), Some(&account));
-        assert_eq!(read.account_by_email(&address("ANN@example.com")).await.unwrap().as_ref(), Some(&account));
         assert_eq!(secret_of(&read.credentials(account.id).await.unwrap().unwrap()), "first");
         assert!(read.credentials(mint()).await.unwrap().is_none());
         drop(read);

@@ -3,10 +3,13 @@
 //! Not here: the engines themselves (grouped commits, locks, sealing), which have tests beside them.
 
 mod accounts;
+mod erase;
 mod isolation;
 mod journal;
+mod limits;
 mod outbound;
 mod people;
+mod policies;
 mod sync;
 mod threads;
 
@@ -179,7 +182,9 @@ fn an_account(user: UserId, email: &str) -> Account {
             next_attempt_at: None,
             progress: None,
         },
+        sending_refused: None,
         connected_at: at(1),
+        generation: 0,
     }
 }
 
@@ -192,7 +197,7 @@ fn secret_of(credentials: &Credentials) -> &str {
     password.expose_secret()
 }
 
-fn a_mailbox(name: &str, uid_validity: u32) -> FollowedMailbox {
+fn a_mailbox(name: &str, uid_validity: u64) -> FollowedMailbox {
     FollowedMailbox {
         name: name.as_bytes().to_vec(),
         role: MailboxRole::Inbox,
@@ -239,7 +244,7 @@ fn a_message(conversation: ConversationId, sent_at: i64) -> StoredMessage {
     }
 }
 
-fn place_in(account: AccountId, mailbox: &str, uid_validity: u32, uid: u32) -> MailboxUid {
+fn place_in(account: AccountId, mailbox: &str, uid_validity: u64, uid: u32) -> MailboxUid {
     MailboxUid { account, mailbox: mailbox.as_bytes().to_vec(), uid_validity, uid }
 }
 
@@ -252,6 +257,7 @@ fn a_webhook(events: Option<&[&str]>) -> Webhook {
         disabled_at: None,
         disabled_reason: None,
         failing_since: None,
+        last_failure: None,
         created_at: at(3),
     }
 }

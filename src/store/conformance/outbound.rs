@@ -1,14 +1,16 @@
 //! Submissions and the smarthost.
 
 use super::{
-    super::{SubmissionExit, SubmissionStep, testing::both},
+    super::{SubmissionStep, testing::both},
     *,
 };
 use crate::{
     core::{
         ids::MessageKey,
         inbound::{Principal, SendClass},
-        submission::{DsnOrder, RecipientState, SentCopy, Smarthost, Submission, SubmissionState},
+        submission::{
+            DsnOrder, Hold, RecipientState, SentCopy, Smarthost, Submission, SubmissionState, Told,
+        },
     },
     mail::{Notify, Recipient, Return, ReversePath},
 };
@@ -19,7 +21,7 @@ pub(super) fn a_submission(message: MessageKey, account: Option<AccountId>, acce
         account,
         class: SendClass::Individual,
         reverse_path: ReversePath::Address(address("Ann@example.com")),
-        dsn: DsnOrder { ret: Some(Return::Headers), envelope_id: Some("e1".into()), reported: false },
+        dsn: DsnOrder { ret: Some(Return::Headers), envelope_id: Some("e1".into()), ..DsnOrder::default() },
         principal: Principal::Key(mint()),
         blob: Some(uuid::Uuid::now_v7()),
         state: SubmissionState::Queued,
@@ -37,7 +39,7 @@ fn recipient(text: &str) -> RecipientState {
     let notify = Notify::On { success: true, failure: true, delay: false };
     let recipient =
         Recipient { notify, original: Some("rfc822;carl".into()), ..Recipient::new(address(text)) };
-    RecipientState { recipient, state: SubmissionState::Queued, code: None, status: None, text: None }
+    RecipientState::new(recipient, SubmissionState::Queued)
 }
 
 fn step(state: SubmissionState) -> SubmissionStep {
@@ -70,8 +72,12 @@ both! {
         let carl = &mut submission.recipients[0];
         (carl.state, carl.code) = (SubmissionState::Deferred, Some(450));
         (carl.status, carl.text) = (Some("4.7.1".into()), Some("later".into()));
+        (carl.doubts, carl.recipient.notify) = (1, Notify::Never);
         tx.set_recipients(message.id, &submission.recipients[..1]).await.unwrap();
-        submission.dsn.reported = true;
+        submission.dsn.told = vec![Told {
+            recipient: submission.recipients[0].recipient.address.clone(),
+            state: SubmissionState::Bounced,
+        }];
         tx.set_dsn_order(message.id, &submission.dsn).await.unwrap();
         submission.sent_copy = SentCopy::Appended;
         tx.set_sent_copy(message.id, SentCopy::Appended).await.unwrap();
@@ -99,46 +105,39 @@ both! {
         missing(place.tx().await.insert_submission(&a_submission(mint(), None, 3)).await);
     }
 
-    async fn of_a_sender_and_somebody_who_cancels_one_wins(world) {
-        let place = Place::new(&world).await;
-        let conversation = place.conversation(1).await;
-        let message = place.message(conversation, 2).await.id;
-        let mut tx = place.tx().await;
-        tx.insert_submission(&a_submission(message, None, 3)).await.unwrap();
-        let (queued, sending) = (SubmissionState::Queued, SubmissionState::Sending);
-        assert!(tx.step_submission(message, queued, &step(sending)).await.unwrap());
-        assert!(!tx.step_submission(message, queued, &step(SubmissionState::Cancelled)).await.unwrap());
-        assert_eq!(tx.submission(message).await.unwrap().unwrap().state, sending);
-    }
-
-    async fn what_waits_is_listed_longest_waiting_first(world) {
+    async fn what_is_held_for_want_of_a_way_out_is_listed_and_what_may_have_been_sent_is_not(world) {
         let place = Place::new(&world).await;
         let conversation = place.conversation(1).await;
         let account = mint();
         let mut keys = Vec::new();
-        for (accepted, exit, state) in [
-            (30, Some(account), SubmissionState::Queued),
-            (10, Some(account), SubmissionState::Uncertain),
-            (20, None, SubmissionState::Queued),
-            (5, Some(account), SubmissionState::Sent),
-            (1, Some(mint()), SubmissionState::Queued),
+        for (accepted, exit, state, held_for) in [
+            (30, Some(account), SubmissionState::Held, Some(Hold::WayOut)),
+            (10, Some(account), SubmissionState::Held, Some(Hold::WayOut)),
+            (20, None, SubmissionState::Held, Some(Hold::WayOut)),
+            (5, Some(account), SubmissionState::Held, Some(Hold::Doubt)),
+            (6, Some(account), SubmissionState::Held, Some(Hold::Poison)),
+            (1, Some(account), SubmissionState::Queued, None),
+            (2, Some(mint()), SubmissionState::Held, Some(Hold::WayOut)),
         ] {
             let message = place.message(conversation, accepted).await.id;
+            let mut submission = Submission { state, ..a_submission(message, exit, accepted) };
+            for recipient in &mut submission.recipients {
+                (recipient.state, recipient.held_for) = (state, held_for);
+            }
             let mut tx = place.tx().await;
-            let submission = Submission { state, ..a_submission(message, exit, accepted) };
             tx.insert_submission(&submission).await.unwrap();
             tx.commit().await.unwrap();
             keys.push(message);
         }
         let mut read = place.read().await;
         let keys_of = |found: Vec<Submission>| found.iter().map(|one| one.message).collect::<Vec<_>>();
-        assert_eq!(keys_of(read.submissions_waiting(account, 9).await.unwrap()), [keys[1], keys[0]]);
-        assert_eq!(keys_of(read.submissions_waiting(account, 1).await.unwrap()), [keys[1]]);
-        let queued = [SubmissionState::Queued];
-        let found = read.submissions_in(&queued, SubmissionExit::Smarthost, 9).await.unwrap();
-        assert_eq!(keys_of(found), [keys[2]]);
-        let found = read.submissions_in(&queued, SubmissionExit::Any, 9).await.unwrap();
-        assert_eq!(keys_of(found), [keys[4], keys[2], keys[0]]);
+        let all = keys_of(read.submissions_held(None, (None, 9)).await.unwrap());
+        assert_eq!(all, [keys[6], keys[1], keys[2], keys[0]]);
+        let first = read.submissions_held(None, (None, 1)).await.unwrap();
+        let after = first.last().map(|last| (last.accepted_at, last.message));
+        assert_eq!(keys_of(first), [keys[6]]);
+        assert_eq!(keys_of(read.submissions_held(None, (after, 2)).await.unwrap()), [keys[1], keys[2]]);
+        assert_eq!(keys_of(read.submissions_held(Some(mint()), (None, 9)).await.unwrap()), []);
     }
 
     async fn a_workspace_has_one_smarthost(world) {

@@ -43,10 +43,6 @@ both! {
         missing(system.update_workspace(mint(), &change).await);
         system.commit().await.unwrap();
 
-        let mut tx = store.begin(acme.id).await.unwrap();
-        assert_eq!(tx.set_preset("keap").await.unwrap(), 2);
-        let now = tx.this_workspace().await.unwrap().unwrap();
-        assert_eq!((now.preset.as_str(), now.policy_version), ("keap", 2));
     }
 
     async fn a_slug_is_given_once(world) {
@@ -89,7 +85,7 @@ both! {
         let mut tx = place.tx().await;
         tx.insert_key(&key, &[1; 32]).await.unwrap();
         tx.insert_key(&bound, &[2; 32]).await.unwrap();
-        let listed: HashSet<_> = tx.keys().await.unwrap().into_iter().map(|key| (key.id, key.user_id)).collect();
+        let listed: HashSet<_> = tx.keys(&all()).await.unwrap().into_iter().map(|key| (key.id, key.user_id)).collect();
         assert_eq!(listed, HashSet::from([(key.id, None), (bound.id, Some(user))]));
         tx.commit().await.unwrap();
 
@@ -121,19 +117,12 @@ both! {
             let found = tx.user_by_address(&address(text)).await.unwrap();
             assert_eq!(found.map(|user| user.id), Some(ann.id), "{text}");
         }
-        let asked = [address("ann@example.com"), address("A.Lee@example.com"), address("bob@example.com")];
-        let among = tx.users_among(&asked).await.unwrap();
-        assert_eq!(among.get(&asked[0]), Some(&ann.id));
-        assert_eq!(among.get(&asked[1]), Some(&ann.id));
-        assert_eq!(among.len(), 2);
-        assert!(tx.users_among(&[]).await.unwrap().is_empty());
-
         ann.aliases = vec![address("ann.lee@example.com")];
         ann.role = Role::Admin;
         ann.name = None;
         tx.update_user(&ann).await.unwrap();
-        assert_eq!(tx.users(&all()).await.unwrap(), [ann.clone()]);
-        assert_eq!(tx.user_by_address(&asked[1]).await.unwrap(), None);
+        assert_eq!(tx.users(&all(), None).await.unwrap(), [ann.clone()]);
+        assert_eq!(tx.user_by_address(&address("A.Lee@example.com")).await.unwrap(), None);
         missing(tx.update_user(&a_user("x@example.com")).await);
     }
 
@@ -152,7 +141,7 @@ both! {
         tx.insert_user(&bob).await.unwrap();
         bob.aliases = vec![address("ann@example.com")];
         assert_eq!(conflict(tx.update_user(&bob).await), "user_addresses_pkey");
-        assert_eq!(place.read().await.users(&all()).await.unwrap().len(), 1);
+        assert_eq!(place.read().await.users(&all(), None).await.unwrap().len(), 1);
         assert!(place.read().await.user(ann).await.unwrap().is_some());
     }
 
@@ -161,12 +150,12 @@ both! {
         let mut carl = a_contact("Carl@x.example", 5);
         carl.other_emails = vec![address("c@x.example")];
         carl.external_id = Some("42".into());
-        carl.related_contact_ids = vec![mint()];
         let mut dora = a_contact("dora@x.example", 6);
         dora.created_by = CreatedBy::Capture;
+        carl.related_contact_ids = vec![dora.id];
         let mut tx = place.tx().await;
-        tx.insert_contact(&carl).await.unwrap();
         tx.insert_contact(&dora).await.unwrap();
+        tx.insert_contact(&carl).await.unwrap();
         assert_eq!(tx.contact(carl.id).await.unwrap().as_ref(), Some(&carl));
         assert_eq!(tx.contact_by_external_id("42").await.unwrap().as_ref(), Some(&carl));
         let filters = [
@@ -203,6 +192,73 @@ both! {
         missing(tx.delete_contact(carl.id).await);
     }
 
+    async fn a_deleted_contact_is_named_by_nobody(world) {
+        let place = Place::new(&world).await;
+        let (mut carl, dora) = (a_contact("carl@x.example", 5), a_contact("dora@x.example", 6));
+        carl.related_contact_ids = vec![dora.id];
+        let conversation = Conversation { contact: Some(dora.id), ..a_conversation(1) };
+        let mut tx = place.tx().await;
+        tx.insert_contact(&dora).await.unwrap();
+        tx.insert_contact(&carl).await.unwrap();
+        tx.insert_conversation(&conversation).await.unwrap();
+        tx.delete_contact(dora.id).await.unwrap();
+        assert_eq!(tx.contact(carl.id).await.unwrap().unwrap().related_contact_ids, []);
+        assert_eq!(tx.conversation(conversation.id).await.unwrap().unwrap().contact, None);
+        missing(tx.insert_contact(&Contact { id: mint(), related_contact_ids: vec![dora.id], ..carl.clone() }).await);
+    }
+
+    async fn a_deleted_user_leaves_what_he_wrote(world) {
+        let place = Place::new(&world).await;
+        let account = place.account("ann@example.com").await;
+        let mut tx = place.tx().await;
+        let owned = tx.account(account).await.unwrap().unwrap();
+        let ann = owned.user_id;
+        let carl = Contact { assigned_user_id: Some(ann), ..a_contact("carl@x.example", 5) };
+        tx.insert_contact(&carl).await.unwrap();
+        tx.insert_key(&a_key(place.id, Some(ann)), &[1; 32]).await.unwrap();
+        let route = a_route(&place, "ann-abc@bcc.example", RouteTarget::Capture { user: ann });
+        tx.insert_route(&route, at(1)).await.unwrap();
+        tx.put_mailbox(account, &a_mailbox("INBOX", 1)).await.unwrap();
+        tx.commit().await.unwrap();
+        missing(place.tx().await.delete_user(ann).await);
+
+        let mut tx = place.tx().await;
+        let gone = AccountStatus { state: AccountState::Disconnected, ..owned.status };
+        tx.set_account_status(account, &gone).await.unwrap();
+        tx.delete_user(ann).await.unwrap();
+        missing(tx.delete_user(ann).await);
+        assert_eq!(tx.contact(carl.id).await.unwrap().unwrap().assigned_user_id, None);
+        assert_eq!(tx.users(&all(), None).await.unwrap(), []);
+        assert_eq!(tx.keys(&all()).await.unwrap(), []);
+        assert!(tx.account(account).await.unwrap().is_none());
+        tx.commit().await.unwrap();
+        assert_eq!(world.store.system_read().await.unwrap().route(&route.address, at(2)).await.unwrap(), None);
+    }
+
+    async fn of_two_who_adopt_a_contact_one_does(world) {
+        let place = Place::new(&world).await;
+        let (first, second) = (a_contact("jane@x.example", 5), a_contact("jane@x.example", 6));
+        let mut tx = place.tx().await;
+        tx.insert_contact(&second).await.unwrap();
+        tx.insert_contact(&first).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = place.tx().await;
+        let jane = tx.contact_to_adopt(&address("Jane@x.example")).await.unwrap().unwrap();
+        assert_eq!(jane.id, first.id);
+        let other = {
+            let (store, workspace) = (place.store.clone(), place.id);
+            tokio::spawn(async move {
+                let mut tx = store.begin(workspace).await.unwrap();
+                tx.contact_to_adopt(&address("jane@x.example")).await.unwrap().map(|found| found.id)
+            })
+        };
+        tx.update_contact(&Contact { external_id: Some("1".into()), ..jane }, at(7)).await.unwrap();
+        tx.commit().await.unwrap();
+        // PostgreSQL skips a row that no longer fits once the lock is had; SQLite begins after the first has ended.
+        let found = other.await.unwrap();
+        assert!(found.is_none() || found == Some(second.id), "{found:?}");
+    }
+
     async fn the_first_created_contact_answers_for_a_shared_address(world) {
         let place = Place::new(&world).await;
         let office = address("office@x.example");
@@ -228,19 +284,17 @@ both! {
         let place = Place::new(&world).await;
         let ann = place.user("ann@example.com").await;
         let target = RouteTarget::Capture { user: ann };
-        let (first, second) =
-            (a_route(&place, "Ann-abc@bcc.example", target.clone()), a_route(&place, "ann-def@bcc.example", target));
+        let first = a_route(&place, "Ann-abc@bcc.example", target.clone());
+        let first = Route { expires_at: Some(at(100)), ..first };
+        let second = a_route(&place, "ann-def@bcc.example", target);
         let mut tx = place.tx().await;
         tx.insert_route(&first, at(1)).await.unwrap();
-        assert_eq!(tx.capture_route(ann).await.unwrap().as_ref(), Some(&first));
+        // It takes mail for a while, and is shown to nobody any more.
+        assert_eq!(tx.capture_route(ann).await.unwrap(), None);
         tx.insert_route(&second, at(2)).await.unwrap();
-        tx.expire_route(first.id, at(100)).await.unwrap();
         assert_eq!(tx.capture_route(ann).await.unwrap().as_ref(), Some(&second));
         let shown = tx.user(ann).await.unwrap().unwrap().capture_address;
         assert_eq!(shown, Some(second.address.clone()));
-        let ids: Vec<_> = tx.routes_of(ann).await.unwrap().iter().map(|route| route.id).collect();
-        assert_eq!(ids, [second.id, first.id]);
-        missing(tx.expire_route(mint(), at(0)).await);
         tx.commit().await.unwrap();
 
         let mut system = world.store.system_read().await.unwrap();
@@ -280,14 +334,34 @@ both! {
             assert_eq!(message.conversation, conversation);
             tx.commit().await.unwrap();
         }
-        let mut system = world.store.system().await.unwrap();
-        system.delete_workspace(gone.id).await.unwrap();
-        missing(system.delete_workspace(gone.id).await);
-        system.commit().await.unwrap();
+        let slug = gone.read().await.this_workspace().await.unwrap().unwrap().slug;
+        let mut tx = gone.tx().await;
+        for number in 0..1100 {
+            tx.insert_contact(&a_contact("many@x.example", number)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let mut tx = gone.tx().await;
+        missing(tx.end_erasure().await);
+        drop(tx);
+        let mut tx = gone.tx().await;
+        tx.begin_erasure(at(9)).await.unwrap();
+        missing(tx.begin_erasure(at(9)).await);
+        tx.commit().await.unwrap();
+        // For everybody who asks it is gone at once, and its name is free.
         assert_eq!(gone.read().await.this_workspace().await.unwrap(), None);
-        assert!(gone.read().await.users(&all()).await.unwrap().is_empty());
+        assert_eq!(world.store.workspace_named(&slug).await.unwrap(), None);
+        assert_eq!(world.store.workspace_named(&gone.id.to_string()).await.unwrap(), None);
+        assert_eq!(world.store.system_read().await.unwrap().workspaces(&all()).await.unwrap().len(), 1);
+        missing(gone.tx().await.end_erasure().await);
+        world.store.erase_rows(gone.id).await.unwrap();
+        let mut tx = gone.tx().await;
+        tx.end_erasure().await.unwrap();
+        tx.commit().await.unwrap();
+        missing(gone.tx().await.end_erasure().await);
+        assert!(gone.read().await.users(&all(), None).await.unwrap().is_empty());
+        assert!(gone.read().await.contacts(&all(), &ContactFilter::default()).await.unwrap().is_empty());
         let mut read = stays.read().await;
-        assert_eq!(read.users(&all()).await.unwrap().len(), 1);
+        assert_eq!(read.users(&all(), None).await.unwrap().len(), 1);
         assert_eq!(read.last_seq().await.unwrap(), 1);
         assert_eq!(read.webhooks(at(4)).await.unwrap().len(), 1);
     }

@@ -1,11 +1,12 @@
 //! What following an account asks of the store: what is known at a place, under an id, by a key; and who looked when.
 
 use super::{
-    super::{DecisionFilter, Lease, Leased, PolicyStamp, testing::both},
+    super::{DecisionFilter, Lease, Leased, PolicyStamp, Renumbering, testing::both},
     *,
 };
 use crate::core::{
     decision::{DecisionHash, HashRole, NewDecision, Ruling, Verdict},
+    ids::DecisionId,
     message::{Sighting, SightingRow},
     policy,
 };
@@ -16,16 +17,18 @@ fn skipped(rule: &'static str) -> Ruling {
     Ruling { verdict: Verdict::Skipped, rule, reason: "because" }
 }
 
-async fn leave(tx: &mut Tx, at: &MailboxUid, rule: &'static str, id: &str) {
+async fn leave(tx: &mut Tx, at: &MailboxUid, rule: &'static str, id: &str) -> DecisionId {
     let hash = tx.hash_of(id).await.unwrap();
     let decision = NewDecision {
         ruling: skipped(rule),
         via: "account",
         message: None,
         seen_at: Some(at.clone()),
+        user: None,
+        written_at: None,
         hashes: vec![DecisionHash { role: HashRole::Id, hash }],
     };
-    tx.decide(&decision, POLICY, self::at(1)).await.unwrap();
+    tx.decide(&decision, POLICY, self::at(1)).await.unwrap()
 }
 
 both! {
@@ -56,16 +59,27 @@ both! {
         let account = place.account("ann@example.com").await;
         let mut tx = place.tx().await;
         let (one, other) = (place_in(account, "INBOX", 7, 5), place_in(account, "INBOX", 7, 6));
-        leave(&mut tx, &one, "no_contact", "one@x.example").await;
+        let decision = leave(&mut tx, &one, "no_contact", "one@x.example").await;
         let hash = tx.hash_of("one@x.example").await.unwrap();
-        assert_eq!(tx.skipped_with_ids(&[hash]).await.unwrap(), std::slice::from_ref(&one));
-        assert!(tx.revise_decision(&one, &policy::gone(), at(9)).await.unwrap());
-        assert!(!tx.revise_decision(&other, &policy::gone(), at(9)).await.unwrap());
+        assert_eq!(tx.skipped_with_ids(&[hash]).await.unwrap(), [(account, decision)]);
+        assert!(tx.revise_decision(&one, &policy::gone(), POLICY, at(9)).await.unwrap());
+        assert!(!tx.revise_decision(&other, &policy::gone(), POLICY, at(9)).await.unwrap());
         let decisions = tx.decisions(&all(), &DecisionFilter::default()).await.unwrap();
         assert_eq!((decisions[0].rule.as_str(), decisions[0].at), ("gone_at_provider", at(9)));
         // Mail that is gone is not looked for again.
         assert!(tx.skipped_with_ids(&[hash]).await.unwrap().is_empty());
         assert_eq!(tx.decided_with_ids(account, b"INBOX", 7, &[hash]).await.unwrap(), [(hash, 5)]);
+    }
+
+    async fn skipped_mail_is_found_where_it_lies_after_its_uids_have_changed(world) {
+        let place = Place::new(&world).await;
+        let account = place.account("ann@example.com").await;
+        let mut tx = place.tx().await;
+        let decision = leave(&mut tx, &place_in(account, "INBOX", 7, 5), "no_contact", "one@x.example").await;
+        let renumbering = Renumbering { account, mailbox: b"INBOX", from: 7, to: 9, uids: &[(5, 50)] };
+        tx.rebind_uid_validity(&renumbering).await.unwrap();
+        assert_eq!(tx.skipped_at(decision).await.unwrap(), Some(place_in(account, "INBOX", 9, 50)));
+        assert_eq!(tx.skipped_at(mint()).await.unwrap(), None);
     }
 
     async fn thread_keys_are_asked_for_many_messages_at_once(world) {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::core::{
     ids::{Id as _, MessageKey},
-    message::{AttachmentSummary, CaptureField, ContactRole, Sighting, SightingRow},
+    message::{AttachmentSummary, CaptureField, ContactRole, Sighting, SightingRow, SkippedFile},
     route::{Route, RouteTarget},
 };
 
@@ -34,13 +34,13 @@ both! {
             size: 5,
             sha256: "00".into(),
             content_id: None,
+            skipped: Some(SkippedFile { reason: "too_large".into(), limit: Some(4) }),
         }];
         let mut tx = place.tx().await;
         assert_eq!(tx.insert_message(&message).await.unwrap(), Some(conversation));
         let copy = StoredMessage { id: mint(), ..message.clone() };
         assert_eq!(tx.insert_message(&copy).await.unwrap(), None);
         assert_eq!(tx.message(message.id).await.unwrap().as_ref(), Some(&message));
-        assert_eq!(tx.message_by_identity(&message.identity).await.unwrap().as_ref(), Some(&message));
         assert_eq!(tx.message(copy.id).await.unwrap(), None);
         missing(tx.insert_message(&a_message(mint(), 3)).await);
     }
@@ -150,8 +150,6 @@ both! {
         assert!(tx.sightings_by_uids(account, b"INBOX", 2, &uids).await.unwrap().is_empty());
         assert!(tx.sightings_by_uids(account, b"Sent", 1, &uids).await.unwrap().is_empty());
         assert!(tx.sightings_by_uids(account, b"INBOX", 1, &[]).await.unwrap().is_empty());
-        assert!(tx.sighting_exists(&place_in(account, "INBOX", 1, 700)).await.unwrap());
-        assert!(!tx.sighting_exists(&place_in(account, "INBOX", 1, 701)).await.unwrap());
     }
 
     async fn a_new_uid_validity_makes_nothing_new(world) {
@@ -181,7 +179,7 @@ both! {
             let again = seen(Sighting::Account(place_in(account, "INBOX", 2, present)), 3);
             assert!(!tx.add_sighting(keys[&was], &again).await.unwrap());
         }
-        assert!(!tx.sighting_exists(&place_in(account, "INBOX", 1, 1)).await.unwrap());
+        assert_eq!(tx.sighted_at(&place_in(account, "INBOX", 1, 1)).await.unwrap(), None);
         assert_eq!(tx.sightings(&[keys[&1]]).await.unwrap()[&keys[&1]].len(), 1);
     }
 
@@ -290,48 +288,83 @@ both! {
         assert_eq!(others.iter().map(|other| other.id).collect::<Vec<_>>(), [elder], "the first to have it");
         let found = tx.threads_found(&[key(3), key(1)]).await.unwrap();
         assert_eq!(found.iter().map(|found| found.id).collect::<Vec<_>>(), [elder, younger]);
-        tx.move_thread_keys(&[key(2), key(4)], younger).await.unwrap();
-        let found = tx.threads_found(&[key(2), key(4)]).await.unwrap();
-        assert_eq!(found.iter().map(|found| found.id).collect::<Vec<_>>(), [younger]);
+        // Only keys that the one has go to the other.
+        tx.carry_thread_keys(&[key(2), key(3), key(4)], elder, younger).await.unwrap();
+        let roots = tx.roots_of_keys(&[key(1), key(2), key(3), key(4)]).await.unwrap();
+        assert_eq!(roots, HashMap::from([(key(1), elder), (key(2), younger), (key(3), younger)]));
     }
 
     async fn a_merge_moves_the_reply_addresses_and_can_be_undone(world) {
         let place = Place::new(&world).await;
         let (keep, absorbed) = (place.conversation(1).await, place.conversation(2).await);
         let (stays, moves) = (place.message(keep, 10).await, place.message(absorbed, 20).await);
-        let carl = address("Carl@x.example");
+        let (carl, ann) = (address("Carl@x.example"), place.user("ann@us.example").await);
         let route = Route {
             id: mint(),
             workspace: place.id,
             address: address("r-abc@reply.example"),
-            target: RouteTarget::Reply { conversation: absorbed, participant: carl.clone(), user: place.user("ann@us.example").await },
+            target: RouteTarget::Reply { conversation: absorbed, participant: carl.clone(), user: ann, counterpart: None },
             expires_at: None,
         };
         let mut tx = place.tx().await;
         tx.put_thread_keys(&[key(2)], absorbed).await.unwrap();
         tx.insert_route(&route, at(1)).await.unwrap();
-        assert_eq!(tx.reply_route(absorbed, &carl).await.unwrap().as_ref(), Some(&route));
-        assert_eq!(tx.reply_route(keep, &carl).await.unwrap(), None);
+        assert_eq!(tx.reply_route(absorbed, (&carl, None), ann).await.unwrap().as_ref(), Some(&route));
+        assert_eq!(tx.reply_route(keep, (&carl, None), ann).await.unwrap(), None);
+        // Another user's, or the user's own towards somebody, would be others.
+        assert_eq!(tx.reply_route(absorbed, (&carl, None), mint()).await.unwrap(), None);
+        assert_eq!(tx.reply_route(absorbed, (&carl, Some(&carl)), ann).await.unwrap(), None);
         let merged = tx.merge_conversations(keep, absorbed).await.unwrap().unwrap();
         for id in [keep, absorbed] {
-            let found = tx.reply_route(id, &address("carl@X.example")).await.unwrap().unwrap();
+            let found = tx.reply_route(id, (&address("carl@X.example"), None), ann).await.unwrap().unwrap();
             assert_eq!(found.id, route.id);
         }
         missing(tx.refile_messages(&[stays.id], absorbed).await);
-        tx.unmerge_conversation(absorbed, &merged.moved).await.unwrap();
-        missing(tx.unmerge_conversation(keep, &[]).await);
+        tx.unmerge_conversation(&merged).await.unwrap();
+        assert_eq!(tx.reply_route(absorbed, (&carl, None), ann).await.unwrap().as_ref(), Some(&route));
+        assert_eq!(tx.reply_route(keep, (&carl, None), ann).await.unwrap(), None);
+        missing(tx.unmerge_conversation(&merged).await);
         drop(tx);
 
         let mut tx = place.tx().await;
         tx.put_thread_keys(&[key(2)], absorbed).await.unwrap();
         let merged = tx.merge_conversations(keep, absorbed).await.unwrap().unwrap();
-        tx.unmerge_conversation(absorbed, &merged.moved).await.unwrap();
+        tx.unmerge_conversation(&merged).await.unwrap();
         for (id, message) in [(keep, &stays), (absorbed, &moves)] {
             let found = tx.conversation(id).await.unwrap().unwrap();
             assert_eq!((found.merged_into, found.message_count, found.last_message_at), (None, 1, message.sent_at));
             assert_eq!(tx.message(message.id).await.unwrap().unwrap().conversation, id);
         }
         assert_eq!(tx.threads_found(&[key(2)]).await.unwrap()[0].id, absorbed);
+    }
+
+    async fn parted_conversations_are_known_by_all_that_lead_to_them(world) {
+        let place = Place::new(&world).await;
+        let ids = [place.conversation(1).await, place.conversation(2).await, place.conversation(3).await];
+        let mut tx = place.tx().await;
+        tx.part_conversations(ids[0], ids[2]).await.unwrap();
+        tx.part_conversations(ids[2], ids[0]).await.unwrap();
+        assert_eq!(tx.parted_from(ids[2]).await.unwrap(), [ids[0]]);
+        assert_eq!(tx.partings_among(&ids).await.unwrap(), [(ids[0], ids[2]), (ids[2], ids[0])]);
+        tx.merge_conversations(ids[1], ids[2]).await.unwrap().unwrap();
+        assert_eq!(tx.parted_from(ids[0]).await.unwrap(), [ids[1]]);
+        assert_eq!(tx.parted_from(ids[1]).await.unwrap(), [ids[0]]);
+        // Whoever joins them by hand ends the parting.
+        tx.merge_conversations(ids[0], ids[1]).await.unwrap().unwrap();
+        assert_eq!(tx.parted_from(ids[0]).await.unwrap(), []);
+    }
+
+    async fn undoing_a_merge_gives_back_what_led_to_the_absorbed(world) {
+        let place = Place::new(&world).await;
+        let ids = [place.conversation(1).await, place.conversation(2).await, place.conversation(3).await];
+        let mut tx = place.tx().await;
+        tx.merge_conversations(ids[1], ids[2]).await.unwrap().unwrap();
+        let merged = tx.merge_conversations(ids[0], ids[1]).await.unwrap().unwrap();
+        assert_eq!(merged.redirects, [ids[2]]);
+        tx.unmerge_conversation(&merged).await.unwrap();
+        for (id, root) in [(ids[0], ids[0]), (ids[1], ids[1]), (ids[2], ids[1])] {
+            assert_eq!(tx.root(id).await.unwrap(), root);
+        }
     }
 
     async fn messages_filed_while_conversations_merge_are_not_left_behind(world) {

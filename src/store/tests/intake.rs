@@ -4,19 +4,19 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::{
     core::{
         ids::{Id as _, MessageKey, RouteId, UserId, WorkspaceId},
-        inbound::{Door, Intake, Principal, SendClass, SendOrder, fingerprint},
+        inbound::{Door, Fingerprint, Intake, OrderKey, Principal, SendClass, SendOrder, fingerprint},
         job::Job,
         route::{Route, RouteTarget},
     },
     mail::{Address, Envelope, Recipient, ReversePath},
     store::{
-        Error, InboundState, Taken, mint, sql,
+        Error, InboundState, ORDER_KEY_USED, Taken, mint, sql,
         testing::{World, both},
     },
 };
@@ -124,6 +124,7 @@ both! {
             class,
             conversation: None,
             api: false,
+            key: None,
         };
         let submission = Door::Submission { order: order(SendClass::Bulk), envelope: envelope("ann@crm.example") };
         let same = Door::Submission { order: order(SendClass::Individual), envelope: envelope("ann@crm.example") };
@@ -141,6 +142,79 @@ both! {
             repeated.push(take_in(&world, intake).await.unwrap().repeated);
         }
         assert_eq!(repeated, [false, false, false, false, false, true]);
+    }
+
+    async fn what_was_said_long_ago_and_comes_again_is_said_again(world) {
+        let workspace = world.workspace().await;
+        let said_at = |minute: i64| {
+            let intake = intake(workspace, "your daily figures are ready");
+            let kept = SignedDuration::from_mins(15);
+            let intake = Intake { fingerprint: Fingerprint { kept, ..intake.fingerprint }, ..intake };
+            let at = Timestamp::from_second(1_000_000 + minute * 60).unwrap();
+            world.store.take_in(intake, mint(), at)
+        };
+        let first = said_at(0).await.unwrap().id;
+        assert_eq!(said_at(14).await.unwrap(), Taken { id: first, repeated: true });
+        // Nobody has looked at it yet: it cannot have been sent.
+        assert_eq!(said_at(16).await.unwrap(), Taken { id: first, repeated: true });
+        let blob = world.store.read(workspace).await.unwrap().inbound(first).await.unwrap().blob;
+        let message = file(&world, workspace, blob).await;
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        tx.settle_inbound(first, InboundState::Filed, Some(message)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(said_at(14).await.unwrap(), Taken { id: first, repeated: true });
+        let second = said_at(15).await.unwrap();
+        assert!(!second.repeated && second.id != first);
+        assert_eq!(said_at(16).await.unwrap(), Taken { id: second.id, repeated: true });
+        assert_eq!(count(&world, "inbound").await, 2);
+    }
+
+    async fn a_key_stands_for_one_order(world) {
+        let (workspace, other) = (world.workspace().await, world.workspace().await);
+        let keyed = |workspace, content: u8, raw: &str| {
+            let order = SendOrder {
+                user: UserId::from_uuid(Uuid::from_u128(6)),
+                principal: Principal::Admin,
+                class: SendClass::Individual,
+                conversation: None,
+                api: false,
+                key: Some(OrderKey { name: [7; 32], content: [content; 32] }),
+            };
+            let door = Door::Submission { order, envelope: envelope("ann@crm.example") };
+            take_in(&world, offer(workspace, door, Bytes::from(raw.to_owned())))
+        };
+        let key = OrderKey { name: [7; 32], content: [1; 32] };
+        let first = keyed(workspace, 1, "a").await.unwrap();
+        let part = keyed(workspace, 1, "another part").await.unwrap();
+        assert!(!part.repeated && part.id != first.id);
+        assert!(keyed(workspace, 1, "a").await.unwrap().repeated);
+        keyed(other, 2, "a").await.unwrap();
+        // The order that is refused is written by nobody, and those beside it by their own.
+        let offers = (0..20).map(|number| {
+            let content = if number % 10 == 9 { 2 } else { 1 };
+            keyed(workspace, content, &format!("part {number}"))
+        });
+        for (number, taken) in join_all(offers).await.into_iter().enumerate() {
+            match taken {
+                Err(Error::Conflict { what }) => assert_eq!((number % 10, what), (9, ORDER_KEY_USED)),
+                taken => assert!(taken.is_ok() && number % 10 != 9, "{number}: {taken:?}"),
+            }
+        }
+        assert_eq!(count(&world, "inbound").await, 21);
+
+        let blob = world.store.read(workspace).await.unwrap().inbound(first.id).await.unwrap().blob;
+        let message = file(&world, workspace, blob).await;
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        assert_eq!(tx.ordered_message(&key).await.unwrap(), None);
+        tx.note_ordered_message(&key, message).await.unwrap();
+        assert_eq!(tx.ordered_message(&key).await.unwrap(), Some(message));
+        tx.commit().await.unwrap();
+        assert_eq!(world.store.read(other).await.unwrap().ordered_message(&key).await.unwrap(), None);
+        let mut system = world.store.system().await.unwrap();
+        assert_eq!(system.purge_order_keys(Timestamp::now() - SignedDuration::from_hours(1)).await.unwrap(), 0);
+        assert_eq!(system.purge_order_keys(Timestamp::now() + SignedDuration::from_hours(1)).await.unwrap(), 2);
+        system.commit().await.unwrap();
+        keyed(workspace, 2, "the key is free").await.unwrap();
     }
 
     async fn many_at_once_are_each_taken_once(world) {
@@ -209,6 +283,63 @@ both! {
         let row = world.store.read(workspace).await.unwrap().inbound(second).await.unwrap();
         assert_eq!((row.blob, row.raw), (blob, Bytes::from("first")));
         assert_eq!(count(&world, "blobs").await, 1);
+    }
+
+    async fn bytes_that_are_to_be_sent_are_kept_beside_the_messages_own(world) {
+        let workspace = world.workspace().await;
+        let first = take_in(&world, intake(workspace, "first")).await.unwrap().id;
+        let second = take_in(&world, intake(workspace, "second")).await.unwrap().id;
+        let mut read = world.store.read(workspace).await.unwrap();
+        let own = read.inbound(first).await.unwrap().blob;
+        let sent = read.inbound(second).await.unwrap().blob;
+        drop(read);
+        let message = file(&world, workspace, own).await;
+        let mut tx = world.store.begin(workspace).await.unwrap();
+        let insert = sql("insert into submissions (workspace, message, class, reverse_path, blob, state, principal, \
+             accepted_at) values ($1, $2, 'individual', '', $3, 'queued', '\"admin\"', 0)");
+        tx.execute(insert.bind(workspace).bind(message).bind(sent)).await.unwrap();
+        tx.settle_inbound(second, InboundState::Filed, Some(message)).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut read = world.store.read(workspace).await.unwrap();
+        assert_eq!(read.blob(sent).await.unwrap(), "second");
+        assert_eq!(read.inbound(second).await.unwrap().raw, "first");
+    }
+
+    async fn a_key_of_another_order_spoils_no_batch(world) {
+        let workspace = world.workspace().await;
+        let ordered = |name: u8, content: u8, raw: &str| {
+            let order = SendOrder {
+                user: UserId::from_uuid(Uuid::from_u128(6)),
+                principal: Principal::Admin,
+                class: SendClass::Bulk,
+                conversation: None,
+                api: false,
+                key: Some(OrderKey { name: [name; 32], content: [content; 32] }),
+            };
+            let door = Door::Submission { order, envelope: envelope("ann@crm.example") };
+            offer(workspace, door, Bytes::from(raw.to_owned()))
+        };
+        take_in(&world, ordered(1, 1, "first")).await.unwrap();
+        let intakes = [
+            intake(workspace, "a"),
+            ordered(1, 2, "under the first one's key"),
+            ordered(2, 1, "b"),
+            ordered(2, 2, "under a key taken beside it"),
+            intake(workspace, "c"),
+        ];
+        let mut offers = Vec::new();
+        for intake in intakes {
+            offers.push(world.store.offer(intake, mint(), Timestamp::now()).await.unwrap());
+        }
+        // One transaction for all of them.
+        let taken = world.store.write_batch(&offers).await.unwrap();
+        let is_taken: Vec<bool> = taken.iter().map(Result::is_ok).collect();
+        assert_eq!(is_taken, [true, false, true, false, true]);
+        for refused in taken.into_iter().filter_map(Result::err) {
+            assert!(matches!(refused, Error::Conflict { what: ORDER_KEY_USED }), "{refused:?}");
+        }
+        assert_eq!((count(&world, "inbound").await, count(&world, "blobs").await), (4, 4));
+        assert_eq!(jobs(&world).await.len(), 4);
     }
 
     async fn a_held_message_keeps_its_bytes(world) {

@@ -2,5 +2,6 @@
 
 mod engine;
 mod intake;
+mod plans;
 mod schema;
 mod sealing;

@@ -56,6 +56,36 @@ async fn both_engines_have_the_same_tables_and_columns() {
     assert!(sqlite.len() > 200);
 }
 
+/// The words in which the two dialects differ: PostgreSQL's, and SQLite's for the same.
+const DIALECTS: [(&str, &str); 7] = [
+    ("uuid", "blob"),
+    ("bytea", "blob"),
+    ("bigint generated always as identity primary key", "integer primary key autoincrement"),
+    ("bigint", "integer"),
+    ("coalesce(account, '00000000-0000-0000-0000-000000000000')", "ifnull(account, x'')"),
+    (") strict, without rowid;", ");"),
+    (") strict;", ");"),
+];
+
+/// Keys, references, checks and indexes too, which the columns do not tell.
+#[test]
+fn the_two_schemas_are_the_same_line_by_line() {
+    let lines = |text: &str| {
+        let mut text: String =
+            text.lines().filter(|line| !line.starts_with("--")).flat_map(|line| [line, "\n"]).collect();
+        for (one, other) in DIALECTS {
+            text = text.replace(one, other);
+        }
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let sqlite = lines(include_str!("../../../migrations/sqlite/0001_ground.sql"));
+    let postgres = lines(include_str!("../../../migrations/postgres/0001_ground.sql"));
+    for (number, (one, other)) in (1..).zip(sqlite.iter().zip(&postgres)) {
+        assert_eq!(one, other, "statement line {number}");
+    }
+    assert_eq!(sqlite.len(), postgres.len());
+}
+
 #[tokio::test]
 async fn every_unique_constraint_has_its_name() {
     let known: BTreeSet<String> = CONSTRAINTS.iter().map(|(name, _)| (*name).to_owned()).collect();
@@ -99,8 +129,23 @@ both! {
              values (999, 'of next year', true, '\\x00', 0)";
         world.store.close().await;
         execute_raw(&world, text).await;
-        let refused = Store::open(&world.options).await.err();
-        assert!(matches!(refused, Some(OpenError::Newer(999))), "{refused:?}");
+        for refused in [Store::open(&world.options).await, Store::open_as_it_is(&world.options).await] {
+            assert!(matches!(refused.err(), Some(OpenError::Newer(999))));
+        }
+        execute_raw(&world, "delete from _sqlx_migrations where version = 999").await;
+        let again = Store::open(&world.options).await;
+        assert!(again.is_ok(), "what was refused has let go of everything: {:?}", again.err());
+    }
+
+    async fn looking_at_a_store_brings_no_tables_up_to_date(world) {
+        world.store.close().await;
+        Store::open_as_it_is(&world.options).await.unwrap().close().await;
+        execute_raw(&world, "delete from _sqlx_migrations").await;
+        let refused = Store::open_as_it_is(&world.options).await.err();
+        assert!(matches!(refused, Some(OpenError::Older(0))), "{refused:?}");
+        execute_raw(&world, "drop table _sqlx_migrations").await;
+        let refused = Store::open_as_it_is(&world.options).await.err();
+        assert!(matches!(refused, Some(OpenError::Older(0))), "{refused:?}");
     }
 
     async fn a_store_made_with_another_master_key_is_refused(world) {
@@ -108,7 +153,8 @@ both! {
         let mut options = world.options.clone();
         options.master_key = MasterKey::from_bytes([8; 32]);
         assert!(matches!(Store::open(&options).await.err(), Some(OpenError::MasterKey)));
-        assert!(Store::open(&world.options).await.is_ok());
+        let again = Store::open(&world.options).await;
+        assert!(again.is_ok(), "what was refused has let go of everything: {:?}", again.err());
     }
 }
 
@@ -165,6 +211,24 @@ async fn a_second_process_is_refused_until_the_first_has_closed() {
     let again = Store::open(&world.options).await.unwrap();
     assert!(world.store.system().await.is_err(), "the closed one stays closed");
     again.close().await;
+}
+
+/// What a session of a newly opened store works with, when the database says this.
+async fn synchronous_commit(world: &World, of_database: &str) -> String {
+    let name = world.options.url.rsplit('/').find_map(|part| part.split_once("?host=")).unwrap().0;
+    execute_raw(world, &format!("alter database {name} set synchronous_commit to '{of_database}'")).await;
+    let store = Store::open(&world.options).await.unwrap();
+    let query = sql("select current_setting('synchronous_commit') as value");
+    let value = store.system_read().await.unwrap().fetch_one(query).await.unwrap().get("value").unwrap();
+    store.close().await;
+    value
+}
+
+#[tokio::test]
+async fn a_commit_waits_for_the_disk_whatever_the_database_says() {
+    let world = World::postgres().await;
+    assert_eq!(synchronous_commit(&world, "off").await, "on");
+    assert_eq!(synchronous_commit(&world, "remote_apply").await, "remote_apply");
 }
 
 #[tokio::test]

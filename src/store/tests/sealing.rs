@@ -27,9 +27,16 @@ fn noise(len: usize) -> Bytes {
 }
 
 async fn put(world: &World, workspace: WorkspaceId, raw: &Bytes) -> Uuid {
+    put_under(world, workspace, None, raw).await
+}
+
+async fn put_under(world: &World, workspace: WorkspaceId, account: Option<AccountId>, raw: &Bytes) -> Uuid {
     let mut tx = world.store.begin(workspace).await.unwrap();
-    let key = tx.content_key(None).await.unwrap();
-    let id = tx.put_blob(raw, key).await.unwrap();
+    let key = tx.content_key(account).await.unwrap();
+    tx.commit().await.unwrap();
+    let sealed = world.store.seal_blob(workspace, key, raw).await.unwrap();
+    let mut tx = world.store.begin(workspace).await.unwrap();
+    let id = tx.put_sealed_blob(sealed).await.unwrap();
     tx.commit().await.unwrap();
     id
 }
@@ -122,13 +129,10 @@ both! {
     async fn what_a_destroyed_key_sealed_is_unreadable(world) {
         let workspace = world.workspace().await;
         let account: AccountId = mint();
-        let mut tx = world.store.begin(workspace).await.unwrap();
-        let key = tx.content_key(Some(account)).await.unwrap();
-        let id = tx.put_blob(&Bytes::from("erased"), key).await.unwrap();
-        tx.commit().await.unwrap();
+        let id = put_under(&world, workspace, Some(account), &Bytes::from("erased")).await;
         assert_eq!(blob(&world, workspace, id).await.unwrap(), "erased");
         let mut tx = world.store.begin(workspace).await.unwrap();
-        tx.destroy_content_key(account).await.unwrap();
+        tx.begin_erasure(jiff::Timestamp::now()).await.unwrap();
         tx.commit().await.unwrap();
         let gone = wait_for(async || matches!(blob(&world, workspace, id).await, Err(Error::Missing)));
         assert!(gone.await);
@@ -163,6 +167,19 @@ both! {
         assert!(wait_for(async || files(&world.options.blob_dir).is_empty()).await);
     }
 
+    async fn content_is_sealed_while_somebody_else_writes(world) {
+        let (workspace, account) = (world.workspace().await, mint());
+        put_under(&world, workspace, Some(account), &Bytes::from("first")).await;
+        let tx = world.store.begin(workspace).await.unwrap();
+        let sealed = async {
+            let key = world.store.content_key(workspace, Some(account)).await.unwrap();
+            world.store.seal_blob(workspace, key, &noise(3_000_000)).await.unwrap()
+        };
+        let sealed = tokio::time::timeout(Duration::from_secs(20), sealed).await.unwrap();
+        assert_eq!((sealed.size(), files(&world.options.blob_dir).len()), (3_000_000, 1));
+        drop(tx);
+    }
+
     async fn a_blob_sealed_for_one_workspace_is_not_put_into_another(world) {
         let (workspace, other) = (world.workspace().await, world.workspace().await);
         let key = world.store.workspace_key(workspace).await.unwrap();
@@ -174,9 +191,10 @@ both! {
     async fn only_files_without_a_row_are_swept_and_only_old_ones(world) {
         let workspace = world.workspace().await;
         let kept = put(&world, workspace, &noise(400_000)).await;
+        let key = world.store.content_key(workspace, None).await.unwrap();
+        let sealed = world.store.seal_blob(workspace, key, &noise(400_000)).await.unwrap();
         let mut tx = world.store.begin(workspace).await.unwrap();
-        let key = tx.content_key(None).await.unwrap();
-        tx.put_blob(&noise(400_000), key).await.unwrap();
+        tx.put_sealed_blob(sealed).await.unwrap();
         drop(tx);
         std::fs::write(world.options.blob_dir.join(workspace.uuid().simple().to_string()).join(".tmpX"), "x").unwrap();
         assert_eq!(files(&world.options.blob_dir).len(), 3);

@@ -96,7 +96,11 @@ async fn post(url: &str) -> Posted {
 
 #[track_caller]
 fn failed(status: u16) -> Posted {
-    Posted::Failed { status: Some(status), retry_after: None }
+    Posted::Failed { failure: Failure::Status(status), retry_after: None }
+}
+
+const fn without_answer(failure: Failure) -> Posted {
+    Posted::Failed { failure, retry_after: None }
 }
 
 #[tokio::test]
@@ -124,7 +128,8 @@ async fn only_2xx_is_success_and_410_is_the_end() {
     assert_eq!(post(&broken.url()).await, failed(500));
     let busy = Endpoint::answering("HTTP/1.1 429 Busy\r\nretry-after: 90\r\ncontent-length: 0\r\n\r\n").await;
     let wait = Some(Duration::from_secs(90));
-    assert_eq!(post(&busy.url()).await, Posted::Failed { status: Some(429), retry_after: wait });
+    let expect = Posted::Failed { failure: Failure::Status(429), retry_after: wait };
+    assert_eq!(post(&busy.url()).await, expect);
 }
 
 #[tokio::test]
@@ -144,11 +149,15 @@ async fn a_forbidden_address_is_not_connected_to_however_it_is_written() {
     let endpoint = Endpoint::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let port = endpoint.address.port();
     for host in ["[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "intranet.example", "0"] {
-        let posted = post(&format!("http://{host}:{port}/")).await;
-        assert_eq!(posted, Posted::Failed { status: None, retry_after: None }, "{host}");
+        let Posted::Failed { failure, .. } = post(&format!("http://{host}:{port}/")).await else {
+            panic!("{host}")
+        };
+        // A name is asked for by the client itself, to whom a refusal is one more way to fail.
+        assert!(matches!(failure, Failure::Forbidden | Failure::Broken), "{host}: {failure:?}");
+        assert_eq!(failure.to_string(), "no answer");
     }
     for url in ["ftp://crm.example/", "not a url", "https://"] {
-        assert_eq!(post(url).await, Posted::Failed { status: None, retry_after: None }, "{url}");
+        assert_eq!(post(url).await, without_answer(Failure::Forbidden), "{url}");
     }
     assert!(endpoint.requests().is_empty());
     // An address that is allowed is asked for once and connected to.
@@ -173,7 +182,35 @@ async fn what_does_not_answer_fails() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://crm.example:{}/", listener.local_addr().unwrap().port());
     drop(listener);
-    assert_eq!(post(&url).await, Posted::Failed { status: None, retry_after: None });
+    assert_eq!(post(&url).await, without_answer(Failure::Broken));
     let endpoint = Endpoint::answering("no http at all\r\n\r\n").await;
-    assert_eq!(post(&endpoint.url()).await, Posted::Failed { status: None, retry_after: None });
+    assert_eq!(post(&endpoint.url()).await, without_answer(Failure::Broken));
+}
+
+#[tokio::test]
+async fn public_hosts_are_posted_to_on_their_one_port_alone() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+    let kept = Arc::clone(&asked);
+    let resolve = Resolve::new(move |host| {
+        kept.lock().unwrap().push(host);
+        Box::pin(std::future::ready(Err(io::ErrorKind::PermissionDenied.into())))
+    });
+    let roots = rustls::RootCertStore::empty();
+    let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let poster = Poster::new(resolve, &tls).unwrap();
+    for (url, inside) in [
+        ("https://192.0.2.1/", false),
+        ("https://192.0.2.1:443/", false),
+        ("https://192.0.2.1:6379/", true),
+        ("http://192.0.2.1/", true),
+        ("http://192.0.2.1:443/", true),
+        ("https://crm.example/", false),
+        ("https://crm.example:8443/", true),
+    ] {
+        let posted = poster.post(url, &[SECRET.into()], event("{}")).await;
+        assert!(matches!(posted, Posted::Failed { .. }), "{url}");
+        let asked: Vec<bool> = asked.lock().unwrap().drain(..).map(|asked| asked.inside).collect();
+        assert_eq!(asked, [inside], "{url}");
+    }
 }

@@ -1,0 +1,189 @@
+//! Limits at work: what is still allowed, counting with a word to the CRM when it gets tight, and accounts that wait for a
+//! place (docs/flows.md, "Limits").
+//!
+//! Here: telling, and what follows when a limit changes or has room again. `purse` is what one user may still do, `places`
+//! are those of accounts. Not here: what is allowed (`core::allowance`), windows (`core::limits`), and what becomes of mail at
+//! a limit (`sync::quota`, `submit::budget`).
+
+mod answers;
+mod places;
+mod purse;
+
+use jiff::{SignedDuration, Timestamp};
+
+pub(super) use answers::take_answer;
+pub use places::{seat, seat_waiting};
+pub(super) use purse::Purse;
+
+use super::{Gateway, now};
+use crate::{
+    core::{
+        event::{Event, QuotaEvent},
+        ids::{Id as _, UserId},
+        job::{Job, smarthost_lanes, submit_lane},
+        limits::{Counted, Level, Quota, SentUnit, Standing, slot_of},
+    },
+    store::{AccountFilter, Error, Page, PageKey, Session, ToldLevel, Tx},
+};
+
+/// How often a limit is looked at again that only somebody's act makes room in.
+const RECHECK: SignedDuration = SignedDuration::from_mins(1);
+
+/// Tells of a limit that is nearly or wholly used, once for each time it comes to that.
+async fn tell(
+    tx: &mut Tx,
+    (user, quota): (Option<UserId>, Quota),
+    standing: Standing,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let Some(level) = standing.level() else { return Ok(()) };
+    let check_at = standing.resets_at.unwrap_or(now + RECHECK);
+    if tx.raise_quota_level((user, quota), level, check_at).await? {
+        let what = match level {
+            Level::Warning => QuotaEvent::Warning,
+            Level::Exceeded => QuotaEvent::Exceeded,
+        };
+        tx.announce(&Event::Quota { what, user, quota, standing }, now).await?;
+    }
+    Ok(())
+}
+
+/// How a user's limits stand.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    pub synced_per_day: Standing,
+    pub sent_per_day: Standing,
+    pub sent_per_24h: Standing,
+    pub sent_unit: SentUnit,
+    pub accounts: Standing,
+    /// Of the workspace as a whole.
+    pub workspace_accounts: Standing,
+}
+
+/// Reads how a user's limits stand.
+///
+/// # Errors
+/// Those of the store.
+pub async fn usage(session: &mut Session, user: UserId, now: Timestamp) -> Result<Usage, Error> {
+    let purse = Purse::of(session, user, now).await?;
+    let [(_, sent_per_day), (_, sent_per_24h)] = purse.sent(session).await?;
+    let [accounts, workspace_accounts] = places::of_user(session, user, purse.limits()).await?;
+    Ok(Usage {
+        synced_per_day: purse.synced(session).await?,
+        sent_per_day,
+        sent_per_24h,
+        sent_unit: purse.unit(),
+        accounts,
+        workspace_accounts,
+    })
+}
+
+/// Has everything that waits for limits of this user, or of all, looked at once more: they have changed. Accounts that wait
+/// for a place are looked after all the time.
+///
+/// # Errors
+/// Those of the store.
+pub async fn changed(tx: &mut Tx, user: Option<UserId>, now: Timestamp) -> Result<(), Error> {
+    tx.hasten_quota_checks(now).await?;
+    let (filter, mut after) = (AccountFilter { user, state: None }, None);
+    loop {
+        let accounts = tx.accounts(&Page::new(PAGE, after), &filter).await?;
+        for account in &accounts {
+            tx.hasten_job(&Job::TakeUp { account: account.id }, now).await?;
+            tx.hasten(&submit_lane(account.id), now).await?;
+        }
+        let Some(last) = accounts.last().filter(|_| accounts.len() == PAGE as usize) else { break };
+        after = Some(PageKey { at: last.connected_at, id: last.id.uuid() });
+    }
+    for lane in smarthost_lanes() {
+        tx.hasten(&lane, now).await?;
+    }
+    Ok(())
+}
+
+/// Accounts read at once.
+const PAGE: u32 = 200;
+
+/// Looks after what time or others make room for: limits that were told of, and accounts that wait.
+pub async fn look_after(gateway: &Gateway) {
+    let outcome = async {
+        let now = now();
+        let mut system = gateway.store.system_read().await?;
+        let due = system.quota_checks_due(now).await?;
+        let waiting = system.workspaces_with_waiting_accounts().await?;
+        drop(system);
+        for told in due {
+            passing(recheck(gateway, told, now).await);
+        }
+        for workspace in waiting {
+            passing(seat_waiting(gateway, workspace).await);
+        }
+        Ok::<_, Error>(())
+    };
+    passing(outcome.await);
+}
+
+/// What fails for one is tried again soon, and keeps no other waiting.
+fn passing(outcome: Result<(), Error>) {
+    match outcome {
+        // Its workspace has been erased meanwhile.
+        Ok(()) | Err(Error::Missing) => {}
+        Err(error) => tracing::warn!(error = %error, "limits could not be looked after"),
+    }
+}
+
+/// Looks at a limit that was told of. What has room again is told.
+async fn recheck(gateway: &Gateway, told: ToldLevel, now: Timestamp) -> Result<(), Error> {
+    let mut tx = gateway.store.begin(told.workspace).await?;
+    tx.lock_filing().await?;
+    let (user, quota) = (told.user, told.quota);
+    let Some(before) = tx.told_quota_level((user, quota)).await? else { return Ok(()) };
+    let standing = measure(&mut tx, (user, quota), now).await?;
+    let check_at = standing.resets_at.unwrap_or(now + RECHECK);
+    let level = match (before, standing.level()) {
+        // A sliding window empties by and by, and fills again: it has room when it is told to, not at every slot.
+        (Level::Exceeded, Some(Level::Warning)) if quota == Quota::SentPer24h => Some(Level::Exceeded),
+        (Level::Warning, Some(Level::Exceeded)) => {
+            tell(&mut tx, (user, quota), standing, now).await?;
+            Some(Level::Exceeded)
+        }
+        (_, level) => level,
+    };
+    tx.lower_quota_level((user, quota), level, check_at).await?;
+    if level < Some(before) {
+        tx.announce(&Event::Quota { what: QuotaEvent::Reset, user, quota, standing }, now).await?;
+    }
+    tx.commit().await
+}
+
+/// Takes back what was charged at this time: it is certain that so many recipients did not get it, and if none did that the
+/// message was not sent.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn give_back(
+    tx: &mut Tx,
+    user: UserId,
+    (messages, recipients): (u64, u64),
+    charged_at: Timestamp,
+) -> Result<(), Error> {
+    let slot = slot_of(charged_at);
+    tx.uncount_usage(user, (Counted::SentMessages, slot, messages)).await?;
+    tx.uncount_usage(user, (Counted::SentRecipients, slot, recipients)).await?;
+    // A limit that was told to be reached may have room again.
+    tx.hasten_quota_checks(charged_at).await
+}
+
+async fn measure(
+    tx: &mut Tx,
+    (user, quota): (Option<UserId>, Quota),
+    now: Timestamp,
+) -> Result<Standing, Error> {
+    let Some(id) = user.filter(|_| quota != Quota::Accounts) else { return places::of(tx, user).await };
+    let purse = Purse::of(tx, id, now).await?;
+    if quota == Quota::SyncedPerDay {
+        return purse.synced(tx).await;
+    }
+    let [(_, by_day), (_, by_24_hours)] = purse.sent(tx).await?;
+    Ok(if quota == Quota::SentPerDay { by_day } else { by_24_hours })
+}

@@ -1,0 +1,193 @@
+//! The way out of a submission at this moment: open, resting, or closed until somebody does something about it.
+//!
+//! Providers lock accounts that log in again and again with a refused password, and throttle those that do not wait: what an
+//! account's state says counts for sending as it does for reading. Not here: which way policy chooses (`order`).
+
+use jiff::Timestamp;
+
+use crate::{
+    account::{Exit as Server, Trouble},
+    core::{
+        account::{Account, AccountState},
+        ids::AccountId,
+    },
+    flow::{
+        FlowError, Gateway, now,
+        sync::{look_now, refuse_login, refuse_sending},
+    },
+    queue::Leased,
+    store::{AccountAccess, Session, SmarthostAccess, Tx},
+};
+
+/// Whether mail can leave now.
+pub(super) enum WayOut {
+    Open(Server),
+    /// The provider has asked us to stay away until then.
+    Rests(Timestamp),
+    /// Nothing leaves before somebody acts; the text says what is wrong.
+    Closed(&'static str),
+}
+
+/// Where a submission leaves: the account's provider, or the smarthost.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn way_out(session: &mut Session, account: Option<AccountId>) -> Result<WayOut, FlowError> {
+    let Some(id) = account else {
+        let server = session.smarthost_access().await?.map(|SmarthostAccess { endpoint, credentials }| {
+            Server { endpoint, credentials, account_address: None }
+        });
+        return Ok(server.map_or(WayOut::Closed("The workspace has no smarthost any more."), WayOut::Open));
+    };
+    let open = |AccountAccess { email, settings, credentials, .. }| {
+        WayOut::Open(Server {
+            endpoint: settings.smtp,
+            credentials: Some(credentials),
+            account_address: Some(email),
+        })
+    };
+    let is_refused = async |session: &mut Session| -> Result<bool, FlowError> {
+        Ok(session.account(id).await?.is_some_and(|account| account.sending_refused.is_some()))
+    };
+    Ok(match account_access(session, id).await? {
+        Access::Open(_) if is_refused(session).await? => WayOut::Closed(REFUSED_LOGIN),
+        Access::Open(access) => open(access),
+        Access::Rests(until) => WayOut::Rests(until),
+        Access::Closed(state) => WayOut::Closed(reason(state)),
+    })
+}
+
+/// Whether an account may be logged in to now.
+pub(super) enum Access {
+    Open(AccountAccess),
+    Rests(Timestamp),
+    /// Not before its state changes. One that is gone counts as erased.
+    Closed(AccountState),
+}
+
+/// What the state of an account says of logging in to it.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn account_access(session: &mut Session, id: AccountId) -> Result<Access, FlowError> {
+    let Some(Account { status, .. }) = session.account(id).await? else {
+        return Ok(Access::Closed(AccountState::Erased));
+    };
+    if !status.state.is_worked() {
+        return Ok(Access::Closed(status.state));
+    }
+    let resumes_at =
+        status.next_attempt_at.filter(|at| status.state == AccountState::Throttled && *at > now());
+    if let Some(until) = resumes_at {
+        return Ok(Access::Rests(until));
+    }
+    let access = match session.account_access(id).await {
+        // The account itself could be read: it is the login that cannot, and the account's session says so.
+        Err(error) if error.is_lasting() => return Ok(Access::Closed(AccountState::ReauthRequired)),
+        access => access?,
+    };
+    Ok(access.map_or(Access::Closed(AccountState::Erased), Access::Open))
+}
+
+fn reason(state: AccountState) -> &'static str {
+    match state {
+        AccountState::ReauthRequired => REFUSED_LOGIN,
+        AccountState::WaitingForQuota => "The account waits for room in its quota. It is sent when there is.",
+        AccountState::Paused => "The account is paused. It is sent when it goes on.",
+        AccountState::Stopped => {
+            "The account has failed for so long that it is not tried any more. It is sent when the account goes on."
+        }
+        _ => "The account is not connected. It is sent when the account is connected again.",
+    }
+}
+
+/// Why mail is held whose provider does not take the password.
+pub(super) const REFUSED_LOGIN: &str = "The provider refuses the account's login. It is sent when the account has a login that \
+     works, or is resumed.";
+
+/// Writes down what went wrong with an account's provider. True when it refused the login, after which nobody tries again;
+/// an account that was given a new one since the attempt began is not blamed for the old.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn note_trouble(
+    tx: &mut Tx,
+    id: AccountId,
+    (began, trouble): (Timestamp, &Trouble),
+) -> Result<bool, FlowError> {
+    let Some(account) = noted(tx, id).await? else { return Ok(false) };
+    let blame = blame(&account, (began, trouble));
+    match blame {
+        Blame::Login => refuse_login(tx, id, trouble).await?,
+        Blame::Nobody | Blame::Known => tx.log_account_error(id, &trouble.entry(now())).await?,
+    }
+    Ok(blame != Blame::Nobody)
+}
+
+/// The same of the account's server for sending, whose refusal is no reason to read no more.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn note_unsent(
+    tx: &mut Tx,
+    id: AccountId,
+    (began, trouble): (Timestamp, &Trouble),
+) -> Result<bool, FlowError> {
+    let Some(account) = noted(tx, id).await? else { return Ok(false) };
+    let blame = blame(&account, (began, trouble));
+    match blame {
+        Blame::Login => refuse_sending(tx, account, trouble).await?,
+        Blame::Nobody | Blame::Known => tx.log_account_error(id, &trouble.entry(now())).await?,
+    }
+    Ok(blame != Blame::Nobody)
+}
+
+/// An account whose troubles are worth noting, which nobody changes meanwhile: one that is being given a new login is not
+/// judged by what it was before.
+async fn noted(tx: &mut Tx, id: AccountId) -> Result<Option<Account>, FlowError> {
+    let account = tx.account_to_change(id).await?;
+    Ok(account.filter(|account| !account.status.state.is_gone()))
+}
+
+/// What a trouble says of an account's login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    Nobody,
+    /// It is refused.
+    Login,
+    /// It is refused, which was known.
+    Known,
+}
+
+fn blame(account: &Account, (began, trouble): (Timestamp, &Trouble)) -> Blame {
+    let is_refused = trouble.state() == AccountState::ReauthRequired;
+    match is_refused {
+        true if !account.status.state.is_worked() => Blame::Known,
+        true if account.status.since < began => Blame::Login,
+        _ => Blame::Nobody,
+    }
+}
+
+/// Writes down what went wrong with an account's provider over an errand, and lets what waits behind it in its lane wait as
+/// well: what failed for one would fail for those. Returns until when, which is `usual` unless the provider has named a time,
+/// and whether the login was refused: then the workers are to be told once this is committed.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::flow) async fn rest_over(
+    tx: &mut Tx,
+    job: &Leased,
+    account: AccountId,
+    (began, trouble): (Timestamp, &Trouble),
+    usual: Timestamp,
+) -> Result<(Timestamp, bool), FlowError> {
+    let is_refused = note_trouble(tx, account, (began, trouble)).await?;
+    let until = trouble.resumes_at(now()).unwrap_or(usual);
+    tx.rest_lane(job, until).await?;
+    Ok((until, is_refused))
+}
+
+/// Has whoever works the account see that it is no longer to be worked.
+pub(in crate::flow) fn tell_workers(gateway: &Gateway, account: AccountId) {
+    look_now(&gateway.coord, account);
+}
