@@ -5,11 +5,12 @@
 use std::path::Path;
 
 use mailweave::mail::{
-    Automatic, DeliveryReport, Mention, Message, Party, forward,
+    Action, Automatic, DeliveryReport, Kind, Mention, Message, Party, forward,
     reply::{split_reply, visible_text},
     sanitise::html_to_text,
 };
 use serde_json::{Value, json};
+use sha1::Digest as _;
 
 /// A message, or text that stood in one, told by the extension.
 fn text_of(path: &Path, raw: &[u8]) -> String {
@@ -29,8 +30,12 @@ pub fn reply(path: &Path, raw: &[u8]) -> Value {
 pub fn bounce(_: &Path, raw: &[u8]) -> Value {
     let message = Message::parse(raw);
     let report = DeliveryReport::read(raw);
-    let class = match (message.summary.automatic, &report) {
-        (Automatic::Bounce, _) => "bounce",
+    let action = report.as_ref().and_then(DeliveryReport::action);
+    let class = match (message.kind, action) {
+        _ if message.is_complaint => "feedback-report",
+        (Kind::Bounce, Some(Action::Delayed)) => "delayed",
+        (Kind::Bounce, Some(Action::Delivered | Action::Relayed | Action::Expanded)) => "delivery-success",
+        (Kind::Bounce, _) => "bounce",
         _ => "not-bounce",
     };
     let recipients: Vec<Value> = report
@@ -86,7 +91,13 @@ pub fn mime(_: &Path, raw: &[u8]) -> Value {
         "reply_to": people(&summary.reply_to),
         "date": summary.date.map(|date| date.as_second()),
         "references": ids(&summary.references),
-        "text": message.text,
+        "text": message.text.as_deref().map(digest),
         "attach": message.attachments.iter().filter_map(|one| one.filename.clone()).collect::<Vec<_>>(),
     })
+}
+
+/// The text without any white space, as SHA-1.
+fn digest(text: &str) -> String {
+    let bare: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    sha1::Sha1::digest(bare.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }

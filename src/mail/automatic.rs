@@ -80,7 +80,7 @@ fn has_null_return_path(header: &HeaderBlock<'_>) -> bool {
 
 fn is_from_mailer_daemon(header: &HeaderBlock<'_>) -> bool {
     let is_daemon = |local: &str| {
-        ["mailer-daemon", "postmaster", "mail-daemon", "mailerdaemon"]
+        ["mailer-daemon", "postmaster", "post_master", "mail-daemon", "mailerdaemon", "mail.delivery.system"]
             .contains(&local.to_lowercase().as_str())
     };
     let parties = header.first_parties("From");
@@ -98,7 +98,9 @@ fn is_bounce(header: &HeaderBlock<'_>) -> bool {
     // Exim's own mark; qmail and its kin have none but the sender and the subject.
     let from_daemon =
         is_from_mailer_daemon(header) && (has_null_return_path(header) || has_failure_subject(header));
-    header.first("X-Failed-Recipients").is_some() || from_daemon
+    let is_typeless = report_type(header).as_deref() == Some("");
+    let from_nobody = (has_null_return_path(header) || is_typeless) && has_failure_subject(header);
+    header.first("X-Failed-Recipients").is_some() || from_daemon || from_nobody
 }
 
 fn has_failure_subject(header: &HeaderBlock<'_>) -> bool {

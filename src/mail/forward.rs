@@ -205,6 +205,11 @@ fn begins(lines: &[&str], says_forward: bool) -> Option<Forwarded> {
     Some(whole(lines, header, used, Certainty::Low))
 }
 
+/// Whether a line is what clients write above a forwarded message.
+pub(super) fn is_separator(line: &str) -> bool {
+    separator(line, &WORDS).or_else(|| separator(line, &WORDS_FOLDED)).is_some()
+}
+
 /// What follows one of these words on its line, when the line begins with it as clients write it.
 fn separator<'a>(line: &'a str, words: &[&str]) -> Option<&'a str> {
     let line = plain(line);

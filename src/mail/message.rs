@@ -128,6 +128,8 @@ pub struct Attachment {
 pub struct Message {
     pub summary: HeaderSummary,
     pub kind: Kind,
+    /// Somebody told his provider that mail was unwanted (RFC 5965); the mail lies inside.
+    pub is_complaint: bool,
     /// The plain text, lines ending in `\n`. `None` when there is none or only HTML.
     pub text: Option<String>,
     /// The HTML as it came: never to be shown unsanitised.
@@ -159,15 +161,25 @@ impl Message {
         let content = ContentIdentity::of(&summary, &readable.identity_text(), hashes);
         let mut defects = defects(&root_header, &parts);
         defects.dedup();
-        let kind = kind(&summary, &parts, readable.text.as_deref());
-        Self { summary, kind, text: readable.text, html: readable.html, attachments, defects, content }
+        let is_complaint = is_complaint(&parts);
+        let kind = if is_complaint { Kind::Mail } else { kind(&summary, &parts, readable.text.as_deref()) };
+        Self {
+            summary,
+            kind,
+            is_complaint,
+            text: readable.text,
+            html: readable.html,
+            attachments,
+            defects,
+            content,
+        }
     }
 
     fn of_header_alone(raw: &[u8]) -> Self {
         let summary = panic::catch_unwind(|| HeaderSummary::read(raw)).unwrap_or_default();
         let content = ContentIdentity::of(&summary, "", vec![attachment_hash(raw, true)]);
         let (text, html, attachments, defects) = (None, None, Vec::new(), vec![Defect::Unreadable]);
-        Self { summary, kind: Kind::Mail, text, html, attachments, defects, content }
+        Self { summary, kind: Kind::Mail, is_complaint: false, text, html, attachments, defects, content }
     }
 
     /// The decoded content of an attachment, by its [`Attachment::index`].
@@ -285,6 +297,8 @@ fn defects(root: &HeaderBlock<'_>, parts: &Parts<'_>) -> Vec<Defect> {
 
 fn kind(summary: &HeaderSummary, parts: &Parts<'_>, text: Option<&str>) -> Kind {
     match summary.automatic {
+        // Gateways that change the header of a report leave its fields.
+        _ if parts.leaves().any(|(_, part)| is_delivery_status(part)) => return Kind::Bounce,
         Automatic::Bounce => return Kind::Bounce,
         Automatic::AutoReply => return Kind::AutoReply,
         _ => {}
@@ -293,6 +307,21 @@ fn kind(summary: &HeaderSummary, parts: &Parts<'_>, text: Option<&str>) -> Kind 
         return Kind::Invitation;
     }
     if is_forward(summary, parts, text) { Kind::Forward } else { Kind::Mail }
+}
+
+/// Told by the part that RFC 5965 wants, or by the report's own type.
+fn is_complaint(parts: &Parts<'_>) -> bool {
+    let by_part = parts.leaves().any(|(_, part)| part.content_type.essence() == "message/feedback-report");
+    let by_type = |root: &Part<'_>| {
+        root.content_type
+            .parameter("report-type")
+            .is_some_and(|kind| kind.eq_ignore_ascii_case("feedback-report"))
+    };
+    by_part || parts.list.first().is_some_and(by_type)
+}
+
+fn is_delivery_status(part: &Part<'_>) -> bool {
+    matches!(part.content_type.essence(), "message/delivery-status" | "message/global-delivery-status")
 }
 
 /// RFC 5546 wants a method on scheduling mail; a calendar file somebody attached has none or is no text/calendar.

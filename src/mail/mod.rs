@@ -24,6 +24,7 @@ mod readable;
 pub mod reply;
 mod report;
 mod report_compose;
+mod report_text;
 mod rewritten;
 pub mod sanitise;
 pub mod subject;
