@@ -82,17 +82,19 @@ fn people(parties: &[Party]) -> Vec<(String, String)> {
 pub fn mime(_: &Path, raw: &[u8]) -> Value {
     let message = Message::parse(raw);
     let summary = &message.summary;
+    let mut names: Vec<_> = message.attachments.iter().filter_map(|one| one.filename.clone()).collect();
+    names.sort();
     let ids = |ids: &[mailweave::mail::MessageId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
     json!({
-        "subject": summary.subject,
+        "subject": summary.subject.as_deref().map(|text| text.split_whitespace().collect::<Vec<_>>().join(" ")),
         "message_id": summary.message_id.as_ref().map(ToString::to_string),
         "in_reply_to": summary.in_reply_to.first().map(ToString::to_string),
         "from": people(&summary.from), "to": people(&summary.to), "cc": people(&summary.cc),
         "reply_to": people(&summary.reply_to),
         "date": summary.date.map(|date| date.as_second()),
         "references": ids(&summary.references),
-        "text": message.text.as_deref().map(digest),
-        "attach": message.attachments.iter().filter_map(|one| one.filename.clone()).collect::<Vec<_>>(),
+        "text": message.first_text.as_deref().map(digest),
+        "attach": names,
     })
 }
 

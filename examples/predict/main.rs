@@ -1,9 +1,10 @@
 //! Reads a set of mail the way the gateway does and writes what it understood, a JSON object a line, for a scoring program.
 //!
-//! `cargo run --release --example predict -- SET FOLDER [NEGATIVES]`; sets: mime, replies, bounces, autoreply, forwards. Not
+//! `cargo run --release --example predict -- SET FOLDER [NEGATIVES]`; sets: threads, mime, replies, bounces, autoreply, forwards. Not
 //! here: any knowledge of a single file, and the scoring.
 
 mod mail_sets;
+mod threads;
 
 use std::{
     collections::HashMap,
@@ -24,6 +25,10 @@ fn main() -> Result<()> {
     };
     let folder = Path::new(folder);
     let mut out = io::BufWriter::new(io::stdout().lock());
+    if set == "threads" {
+        threads::write(&mut out, folder, &messages(folder)?)?;
+        return Ok(out.flush()?);
+    }
     let subjects = outer_subjects(folder)?;
     let predict: Predict<'_> = match set.as_str() {
         "mime" => &|_, path, raw| mail_sets::mime(path, raw),

@@ -8,7 +8,7 @@ use super::{
     ids::{ContactId, UserId},
     message::{Author, ContactRole, Direction, Parties},
 };
-use crate::mail::{Address, Automatic, HeaderSummary, Party};
+use crate::mail::{Address, Automatic, HeaderSummary, Mention, Party};
 
 /// Contacts that one message may create; mail to more people than that is no conversation.
 pub const NEW_CONTACTS_MAX: usize = 50;
@@ -90,6 +90,17 @@ pub fn attribute(parties: &Parties, known: &Known, ours: &OurDomains) -> Attribu
         _ => Direction::Inbound,
     };
     Attribution { direction, author, author_party, contacts: contacts_of(parties, known), outsiders }
+}
+
+/// The parties of a mail that a user passed on: its original author and, as its reader, the user. `None` when he passed on what
+/// he wrote himself, or when no address is named.
+#[must_use]
+pub fn forwarded(parties: &Parties, original: Mention) -> Option<Parties> {
+    let author = Party { name: original.name, address: original.address? };
+    if parties.addresses().any(|address| *address == author.address) {
+        return None;
+    }
+    Some(Parties { from: vec![author], to: parties.from.clone(), ..Parties::default() })
 }
 
 fn author_of(address: &Address, known: &Known) -> Author {

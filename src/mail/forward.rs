@@ -17,7 +17,7 @@ const GAP_MAX: usize = 4;
 /// How sure it is that this is a forward and that the author is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Certainty {
-    /// An introduction as answers have it, below a subject that says forward.
+    /// An introduction as answers have it, below a subject that says forward; or mail attached to an answer.
     Low,
     /// A header in the text, below a subject that says forward.
     Medium,
@@ -117,8 +117,11 @@ const AMBIGUOUS_WORDS: [&str; 7] = [
 pub fn read(message: &Message, raw: &[u8]) -> Option<Forwarded> {
     let subject = message.summary.subject.as_deref().unwrap_or_default();
     let text = message.readable_text().unwrap_or_default();
-    if let Some(inner) = message::forwarded_part(raw).filter(|_| !subject::is_reply_prefix(subject)) {
-        return Some(attached(&Message::parse(&inner), &text));
+    if let Some(inner) = message::forwarded_part(raw).filter(|_| !message.is_complaint) {
+        let found = attached(&Message::parse(&inner), &text);
+        // Who answers and attaches what he speaks of writes himself.
+        let certainty = if subject::is_reply_prefix(subject) { Certainty::Low } else { Certainty::High };
+        return Some(Forwarded { certainty, ..found });
     }
     in_text(&text, subject)
 }

@@ -132,6 +132,8 @@ pub struct Message {
     pub is_complaint: bool,
     /// The plain text, lines ending in `\n`. `None` when there is none or only HTML.
     pub text: Option<String>,
+    /// The plain text of the first body alone, where mail has several.
+    pub first_text: Option<String>,
     /// The HTML as it came: never to be shown unsanitised.
     pub html: Option<String>,
     pub attachments: Vec<Attachment>,
@@ -168,6 +170,7 @@ impl Message {
             kind,
             is_complaint,
             text: readable.text,
+            first_text: readable.first_text,
             html: readable.html,
             attachments,
             defects,
@@ -179,7 +182,17 @@ impl Message {
         let summary = panic::catch_unwind(|| HeaderSummary::read(raw)).unwrap_or_default();
         let content = ContentIdentity::of(&summary, "", vec![attachment_hash(raw, true)]);
         let (text, html, attachments, defects) = (None, None, Vec::new(), vec![Defect::Unreadable]);
-        Self { summary, kind: Kind::Mail, is_complaint: false, text, html, attachments, defects, content }
+        Self {
+            summary,
+            kind: Kind::Mail,
+            is_complaint: false,
+            text,
+            first_text: None,
+            html,
+            attachments,
+            defects,
+            content,
+        }
     }
 
     /// The decoded content of an attachment, by its [`Attachment::index`].

@@ -10,6 +10,7 @@
 mod support;
 
 mod crm;
+mod forwarded;
 mod gateway;
 mod letter;
 mod sandboxed;
