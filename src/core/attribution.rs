@@ -242,6 +242,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_user_passes_on_is_its_authors_unless_he_wrote_it() {
+        let party = |address: &str| Party { name: None, address: Address::parse(address).unwrap() };
+        let parties = Parties { from: vec![party("ann@us.example")], ..Parties::default() };
+        let by = |address: Option<&str>| {
+            let address = address.map(|address| Address::parse(address).unwrap());
+            forwarded(&parties, Mention { name: Some("Bob".to_owned()), address })
+        };
+        let passed_on = by(Some("bob@x.example")).unwrap();
+        let author = Party { name: Some("Bob".to_owned()), ..party("bob@x.example") };
+        assert_eq!((passed_on.from, passed_on.to), (vec![author], parties.from.clone()));
+        assert_eq!((by(Some("ann@us.example")), by(None)), (None, None));
+    }
+
+    #[test]
     fn the_author_is_who_wrote_this_message() {
         use ContactRole::{Cc, From, To};
         let cora = Author::Contact(contact(3));

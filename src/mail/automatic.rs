@@ -104,7 +104,7 @@ fn is_bounce(header: &HeaderBlock<'_>) -> bool {
 }
 
 fn has_failure_subject(header: &HeaderBlock<'_>) -> bool {
-    let subject = header.keyword("Subject");
+    let subject = header.text("Subject").unwrap_or_default().to_lowercase();
     subject::FAILURE_SUBJECTS.iter().any(|start| subject.starts_with(start))
 }
 
@@ -171,6 +171,21 @@ mod tests {
         check("Subject: Re: Automatic reply: Offer", Automatic::No);
         check("Subject: [list] Re: Ann is out of the office.", Automatic::No);
         check("Subject: Accepted: Budget\r\nContent-Type: text/calendar; method=REPLY", Automatic::No);
+    }
+
+    #[test]
+    fn failures_are_told_by_their_subjects_where_nothing_else_tells() {
+        check("Return-Path: <>\r\nFrom: <>\r\nSubject: failure notice", Automatic::Bounce);
+        check("From: postmaster@x.example\r\nSubject: Mail could not be delivered", Automatic::Bounce);
+        check(
+            "From: postmaster@x.example\r\nSubject: =?utf-8?B?44Oh44OD44K744O844K444KS6YWN5L+h44Gn44GN44G+44Gb44KT?=",
+            Automatic::Bounce,
+        );
+        check("From: ann@x.example\r\nSubject: failure notice", Automatic::No);
+        check(
+            "From: Mail <x@y.example>\r\nSubject: Delivery status notification\r\nContent-Type: multipart/report; boundary=a",
+            Automatic::Bounce,
+        );
     }
 
     #[test]

@@ -322,15 +322,19 @@ fn kind(summary: &HeaderSummary, parts: &Parts<'_>, text: Option<&str>) -> Kind 
     if is_forward(summary, parts, text) { Kind::Forward } else { Kind::Mail }
 }
 
-/// Told by the part that RFC 5965 wants, or by the report's own type.
+/// Told by the part that RFC 5965 wants, by the report's own type, or by the words of Hotmail's feedback loop.
 fn is_complaint(parts: &Parts<'_>) -> bool {
     let by_part = parts.leaves().any(|(_, part)| part.content_type.essence() == "message/feedback-report");
     let by_type = |root: &Part<'_>| {
-        root.content_type
-            .parameter("report-type")
-            .is_some_and(|kind| kind.eq_ignore_ascii_case("feedback-report"))
+        let kind = root.content_type.parameter("report-type");
+        kind.is_some_and(|kind| kind.eq_ignore_ascii_case("feedback-report"))
     };
-    by_part || parts.list.first().is_some_and(by_type)
+    let by_words = |root: &Part<'_>| {
+        let subject = root.header.text("Subject").unwrap_or_default().to_lowercase();
+        subject.starts_with("complaint about message from")
+            && parts.leaves().any(|(_, part)| part.content_type.essence() == "message/rfc822")
+    };
+    by_part || parts.list.first().is_some_and(|root| by_type(root) || by_words(root))
 }
 
 fn is_delivery_status(part: &Part<'_>) -> bool {
@@ -509,6 +513,18 @@ mod tests {
         ];
         for (raw, kind) in cases {
             assert_eq!(Message::parse(raw.as_bytes()).kind, kind, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_complaint_is_neither_a_forward_nor_a_bounce() {
+        let part = "\r\n\r\n--a\r\nContent-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\nhi\r\n--a--\r\n";
+        for head in [
+            "Content-Type: multipart/report; report-type=feedback-report; boundary=a",
+            "Subject: complaint about message from 192.0.2.1\r\nContent-Type: multipart/mixed; boundary=a",
+        ] {
+            let message = Message::parse(format!("{head}{part}").as_bytes());
+            assert_eq!((message.kind, message.is_complaint), (Kind::Mail, true), "{head}");
         }
     }
 

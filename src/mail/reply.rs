@@ -409,6 +409,25 @@ mod tests {
     }
 
     #[test]
+    fn attributions_in_other_languages_end_the_new_text() {
+        for attribution in [
+            "Vào 14:24 8 tháng 6, 2017, Ann <ann@x.example> đã viết:",
+            "понедельник, 6 октября 2014 г. пользователь Ann написал:",
+            "30 серп. 2016 р. 20:45 \"Ann\" <ann@x.example> пише:",
+            "Thu, 26 Jun 2014 14:00:51 +0400 от Ann <ann@x.example>:",
+            "2013/7/20 Ann Lee <ann@x.example>",
+            "---- On Tue, 22 Dec 2015 14:17:36 +0530 Ann Lee wrote ----",
+            "-----Oprindelig meddelelse-----",
+            "*-------- Original Message --------*",
+        ] {
+            check(
+                &format!("Good.\nSee you in 2 weeks, ok?\n{attribution}\n\nShall we?\n"),
+                "Good.\nSee you in 2 weeks, ok?",
+            );
+        }
+    }
+
+    #[test]
     fn header_blocks_and_separators_end_the_new_text() {
         check("Yes.\n\n-----Original Message-----\nFrom: Ann\nShall we?", "Yes.");
         check(
@@ -443,6 +462,11 @@ mod tests {
         ] {
             check(text, text);
         }
+    }
+
+    #[test]
+    fn a_text_of_nothing_but_a_quote_is_shown_whole() {
+        check("> Shall we?\n", "> Shall we?");
     }
 
     #[test]

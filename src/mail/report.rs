@@ -67,10 +67,10 @@ impl EnhancedStatus {
         self.class == 5
     }
 
-    /// `5.0.0`: it says no more than that it failed.
+    /// `5.0.0` says no more than that it failed, and `4.4.7` that it took too long: the reason stands elsewhere.
     #[must_use]
     pub fn is_general(self) -> bool {
-        self.subject == 0 && self.detail == 0
+        matches!((self.class, self.subject, self.detail), (_, 0, 0) | (4, 4, 7))
     }
 
     /// The first code that stands in a text as a word: `550 5.1.1 no such user`.
