@@ -317,6 +317,15 @@ mod tests {
     }
 
     #[test]
+    fn adverse_text_is_read_in_bounded_time() {
+        let started = std::time::Instant::now();
+        for piece in ["From: a@b.example\n", "-----Forwarded message ", "On 1 Jan 2025 a@b wrote\n", "To: ", "> > ", "\n"] {
+            let _ = in_text(&piece.repeat(10_000_000 / piece.len()), "Fwd: x");
+        }
+        assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+    }
+
+    #[test]
     fn an_answer_is_no_forward() {
         check(
             &format!(
