@@ -17,7 +17,7 @@ const GAP_MAX: usize = 4;
 /// How sure it is that this is a forward and that the author is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Certainty {
-    /// An introduction as answers have it, below a subject that says forward; or mail attached to an answer.
+    /// An introduction as answers have it, a header below a subject that does not say forward, or mail attached to an answer.
     Low,
     /// A header in the text, below a subject that says forward.
     Medium,
@@ -152,7 +152,10 @@ pub fn in_text(text: &str, subject: &str) -> Option<Forwarded> {
     for (at, line) in lines.iter().enumerate() {
         let rest = lines.get(at..).unwrap_or_default();
         if let Some(found) = begins(rest, says_forward) {
-            return Some(found.with_comment(lines.get(..at).unwrap_or_default()));
+            let found = found.with_comment(lines.get(..at).unwrap_or_default());
+            // What stands below an answer was forwarded by others, or is what it answers.
+            let certainty = if subject::is_reply_prefix(subject) { Certainty::Low } else { found.certainty };
+            return Some(Forwarded { certainty, ..found });
         }
         // An answer begins: what is forwarded below it, others forwarded before.
         if !says_forward && is_answer(rest, line) {
@@ -189,7 +192,7 @@ fn begins(lines: &[&str], says_forward: bool) -> Option<Forwarded> {
     }
     if let Some(rest) = separator(first, &AMBIGUOUS_WORDS) {
         let (header, used) = below_separator(lines, rest)?;
-        let certainty = if says_forward { Certainty::High } else { Certainty::Medium };
+        let certainty = if says_forward { Certainty::High } else { Certainty::Low };
         return (header.fields >= 3).then(|| whole(lines, header, used, certainty));
     }
     if let Some((header, used)) = quoted_header::read(lines)
@@ -197,7 +200,8 @@ fn begins(lines: &[&str], says_forward: bool) -> Option<Forwarded> {
         && header.fields >= 3
         && (says_forward || header.fields >= 4)
     {
-        return Some(whole(lines, header, used, Certainty::Medium));
+        let certainty = if says_forward { Certainty::Medium } else { Certainty::Low };
+        return Some(whole(lines, header, used, certainty));
     }
     if !says_forward {
         return None;
@@ -317,9 +321,29 @@ mod tests {
     }
 
     #[test]
+    fn what_may_as_well_be_an_answer_is_not_sure() {
+        let quoted = format!("Yes.\n\n-----Original Message-----\n{BLOCK}");
+        for (text, subject) in
+            [(quoted.as_str(), "Hi"), (quoted.as_str(), "Re: Hi"), (&format!("Yes.\n\n{BLOCK}"), "Re: Hi")]
+        {
+            let certainty = in_text(text, subject).map(|found| found.certainty);
+            assert_eq!(certainty, Some(Certainty::Low), "{subject} {text}");
+        }
+        let forwarded = format!("Yes.\n\n---------- Forwarded message ---------\n{BLOCK}");
+        assert_eq!(in_text(&forwarded, "Re: Hi").map(|found| found.certainty), Some(Certainty::Low));
+    }
+
+    #[test]
     fn adverse_text_is_read_in_bounded_time() {
         let started = std::time::Instant::now();
-        for piece in ["From: a@b.example\n", "-----Forwarded message ", "On 1 Jan 2025 a@b wrote\n", "To: ", "> > ", "\n"] {
+        for piece in [
+            "From: a@b.example\n",
+            "-----Forwarded message ",
+            "On 1 Jan 2025 a@b wrote\n",
+            "To: ",
+            "> > ",
+            "\n",
+        ] {
             let _ = in_text(&piece.repeat(10_000_000 / piece.len()), "Fwd: x");
         }
         assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());

@@ -12,10 +12,10 @@ use crate::{
 };
 
 /// Mail from this address as clients forward it in the text.
-fn passed_on(from: &str, to: &str, by: &str) -> String {
+fn passed_on(to: &str, by: &str) -> String {
     format!(
         "Please file this.\n\n---------- Forwarded message ---------\nFrom: Bob Ray <{by}>\nDate: Tue, Apr 1, 2025 at 10:00 AM\n\
-         Subject: An offer\nTo: <{from}>\nCc: someone@else.example.test\n\nShall we? Ask carl@third.example.test.\n\n{to}\n"
+         Subject: An offer\nTo: <{to}>\nCc: someone@else.example.test\n\nShall we? Ask carl@third.example.test.\n"
     )
 }
 
@@ -25,7 +25,7 @@ both! {
         let (ann, bob) = (world.user(1, "Ann Lee"), world.customer(1));
         let inline = Letter::new(&ann.person.address, &[&ann.capture_address])
             .subject("Fwd: An offer")
-            .text(&passed_on(&ann.person.address, "", &bob.address));
+            .text(&passed_on(&ann.person.address, &bob.address));
         world.client_sends(&ann.person, &[&ann.capture_address], &inline);
         let captured = world.crm.await_mail("message.captured", &inline.id);
 
@@ -56,13 +56,18 @@ both! {
     fn an_answer_that_quotes_somebody_stays_its_users_own(engine) {
         let world = World::start(engine);
         let (ann, bob) = (world.user(1, "Ann Lee"), world.customer(1));
-        let note = Letter::new(&ann.person.address, &[&ann.capture_address])
-            .subject("Note")
-            .text(&format!("I spoke to Bob, {} by the way.\n", bob.address));
-        world.client_sends(&ann.person, &[&ann.capture_address], &note);
-        let captured = world.crm.await_mail("message.captured", &note.id);
-        let message = world.crm.get(&format!("/messages/{}", text(&captured["data"], "message_id")));
-        assert_eq!(message["author"]["role"], "user");
+        let quoted = format!(
+            "Yes.\n\n-----Original Message-----\nFrom: Bob Ray <{}>\nSent: Monday\nTo: {}\nSubject: An offer\n\nShall we?\n",
+            bob.address, ann.person.address
+        );
+        let said = format!("I spoke to Bob, {} by the way.\n", bob.address);
+        for (subject, body) in [("Note", said), ("Re: An offer", quoted)] {
+            let note = Letter::new(&ann.person.address, &[&ann.capture_address]).subject(subject).text(&body);
+            world.client_sends(&ann.person, &[&ann.capture_address], &note);
+            let captured = world.crm.await_mail("message.captured", &note.id);
+            let message = world.crm.get(&format!("/messages/{}", text(&captured["data"], "message_id")));
+            assert_eq!(message["author"]["role"], "user", "{subject}");
+        }
         assert_eq!(world.crm.list("/contacts").len(), 0);
     }
 }

@@ -10,7 +10,6 @@
 mod support;
 
 mod crm;
-mod forwarded;
 mod gateway;
 mod letter;
 mod sandboxed;
@@ -27,6 +26,7 @@ mod doubt;
 mod erase;
 mod events;
 mod follow;
+mod forwarded;
 mod handed_in_again;
 mod isolation;
 mod life;
