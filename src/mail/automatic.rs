@@ -80,7 +80,7 @@ fn has_null_return_path(header: &HeaderBlock<'_>) -> bool {
 
 fn is_from_mailer_daemon(header: &HeaderBlock<'_>) -> bool {
     let is_daemon = |local: &str| {
-        ["mailer-daemon", "postmaster", "mail-daemon", "mailerdaemon"]
+        ["mailer-daemon", "postmaster", "post_master", "mail-daemon", "mailerdaemon", "mail.delivery.system"]
             .contains(&local.to_lowercase().as_str())
     };
     let parties = header.first_parties("From");
@@ -98,11 +98,13 @@ fn is_bounce(header: &HeaderBlock<'_>) -> bool {
     // Exim's own mark; qmail and its kin have none but the sender and the subject.
     let from_daemon =
         is_from_mailer_daemon(header) && (has_null_return_path(header) || has_failure_subject(header));
-    header.first("X-Failed-Recipients").is_some() || from_daemon
+    let is_typeless = report_type(header).as_deref() == Some("");
+    let from_nobody = (has_null_return_path(header) || is_typeless) && has_failure_subject(header);
+    header.first("X-Failed-Recipients").is_some() || from_daemon || from_nobody
 }
 
 fn has_failure_subject(header: &HeaderBlock<'_>) -> bool {
-    let subject = header.keyword("Subject");
+    let subject = header.text("Subject").unwrap_or_default().to_lowercase();
     subject::FAILURE_SUBJECTS.iter().any(|start| subject.starts_with(start))
 }
 
@@ -169,6 +171,21 @@ mod tests {
         check("Subject: Re: Automatic reply: Offer", Automatic::No);
         check("Subject: [list] Re: Ann is out of the office.", Automatic::No);
         check("Subject: Accepted: Budget\r\nContent-Type: text/calendar; method=REPLY", Automatic::No);
+    }
+
+    #[test]
+    fn failures_are_told_by_their_subjects_where_nothing_else_tells() {
+        check("Return-Path: <>\r\nFrom: <>\r\nSubject: failure notice", Automatic::Bounce);
+        check("From: postmaster@x.example\r\nSubject: Mail could not be delivered", Automatic::Bounce);
+        check(
+            "From: postmaster@x.example\r\nSubject: =?utf-8?B?44Oh44OD44K744O844K444KS6YWN5L+h44Gn44GN44G+44Gb44KT?=",
+            Automatic::Bounce,
+        );
+        check("From: ann@x.example\r\nSubject: failure notice", Automatic::No);
+        check(
+            "From: Mail <x@y.example>\r\nSubject: Delivery status notification\r\nContent-Type: multipart/report; boundary=a",
+            Automatic::Bounce,
+        );
     }
 
     #[test]

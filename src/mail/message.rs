@@ -128,8 +128,12 @@ pub struct Attachment {
 pub struct Message {
     pub summary: HeaderSummary,
     pub kind: Kind,
+    /// Somebody told his provider that mail was unwanted (RFC 5965); the mail lies inside.
+    pub is_complaint: bool,
     /// The plain text, lines ending in `\n`. `None` when there is none or only HTML.
     pub text: Option<String>,
+    /// The plain text of the first body alone, where mail has several.
+    pub first_text: Option<String>,
     /// The HTML as it came: never to be shown unsanitised.
     pub html: Option<String>,
     pub attachments: Vec<Attachment>,
@@ -159,15 +163,36 @@ impl Message {
         let content = ContentIdentity::of(&summary, &readable.identity_text(), hashes);
         let mut defects = defects(&root_header, &parts);
         defects.dedup();
-        let kind = kind(&summary, &parts, readable.text.as_deref());
-        Self { summary, kind, text: readable.text, html: readable.html, attachments, defects, content }
+        let is_complaint = is_complaint(&parts);
+        let kind = if is_complaint { Kind::Mail } else { kind(&summary, &parts, readable.text.as_deref()) };
+        Self {
+            summary,
+            kind,
+            is_complaint,
+            text: readable.text,
+            first_text: readable.first_text,
+            html: readable.html,
+            attachments,
+            defects,
+            content,
+        }
     }
 
     fn of_header_alone(raw: &[u8]) -> Self {
         let summary = panic::catch_unwind(|| HeaderSummary::read(raw)).unwrap_or_default();
         let content = ContentIdentity::of(&summary, "", vec![attachment_hash(raw, true)]);
         let (text, html, attachments, defects) = (None, None, Vec::new(), vec![Defect::Unreadable]);
-        Self { summary, kind: Kind::Mail, text, html, attachments, defects, content }
+        Self {
+            summary,
+            kind: Kind::Mail,
+            is_complaint: false,
+            text,
+            first_text: None,
+            html,
+            attachments,
+            defects,
+            content,
+        }
     }
 
     /// The decoded content of an attachment, by its [`Attachment::index`].
@@ -217,6 +242,19 @@ impl Readable {
     fn identity_text(&self) -> String {
         self.first_text.clone().or_else(|| self.first_html.as_deref().map(words_of_html)).unwrap_or_default()
     }
+}
+
+/// The first message that is attached whole (message/rfc822 or message/global).
+#[must_use]
+pub(super) fn forwarded_part(raw: &[u8]) -> Option<Bytes> {
+    let read = || {
+        let parts = Parts::read(raw);
+        let is_message =
+            |part: &Part<'_>| matches!(part.content_type.essence(), "message/rfc822" | "message/global");
+        let found = parts.leaves().find(|(_, part)| is_message(part));
+        found.map(|(_, part)| Bytes::from(part.decoded().into_owned()))
+    };
+    panic::catch_unwind(read).ok().flatten()
 }
 
 fn attachment_parts<'p, 'a>(parts: &'p Parts<'a>, readable: &Readable) -> impl Iterator<Item = &'p Part<'a>> {
@@ -272,6 +310,8 @@ fn defects(root: &HeaderBlock<'_>, parts: &Parts<'_>) -> Vec<Defect> {
 
 fn kind(summary: &HeaderSummary, parts: &Parts<'_>, text: Option<&str>) -> Kind {
     match summary.automatic {
+        // Gateways that change the header of a report leave its fields.
+        _ if parts.leaves().any(|(_, part)| is_delivery_status(part)) => return Kind::Bounce,
         Automatic::Bounce => return Kind::Bounce,
         Automatic::AutoReply => return Kind::AutoReply,
         _ => {}
@@ -280,6 +320,25 @@ fn kind(summary: &HeaderSummary, parts: &Parts<'_>, text: Option<&str>) -> Kind 
         return Kind::Invitation;
     }
     if is_forward(summary, parts, text) { Kind::Forward } else { Kind::Mail }
+}
+
+/// Told by the part that RFC 5965 wants, by the report's own type, or by the words of Hotmail's feedback loop.
+fn is_complaint(parts: &Parts<'_>) -> bool {
+    let by_part = parts.leaves().any(|(_, part)| part.content_type.essence() == "message/feedback-report");
+    let by_type = |root: &Part<'_>| {
+        let kind = root.content_type.parameter("report-type");
+        kind.is_some_and(|kind| kind.eq_ignore_ascii_case("feedback-report"))
+    };
+    let by_words = |root: &Part<'_>| {
+        let subject = root.header.text("Subject").unwrap_or_default().to_lowercase();
+        subject.starts_with("complaint about message from")
+            && parts.leaves().any(|(_, part)| part.content_type.essence() == "message/rfc822")
+    };
+    by_part || parts.list.first().is_some_and(|root| by_type(root) || by_words(root))
+}
+
+fn is_delivery_status(part: &Part<'_>) -> bool {
+    matches!(part.content_type.essence(), "message/delivery-status" | "message/global-delivery-status")
 }
 
 /// RFC 5546 wants a method on scheduling mail; a calendar file somebody attached has none or is no text/calendar.
@@ -454,6 +513,18 @@ mod tests {
         ];
         for (raw, kind) in cases {
             assert_eq!(Message::parse(raw.as_bytes()).kind, kind, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_complaint_is_neither_a_forward_nor_a_bounce() {
+        let part = "\r\n\r\n--a\r\nContent-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\nhi\r\n--a--\r\n";
+        for head in [
+            "Content-Type: multipart/report; report-type=feedback-report; boundary=a",
+            "Subject: complaint about message from 192.0.2.1\r\nContent-Type: multipart/mixed; boundary=a",
+        ] {
+            let message = Message::parse(format!("{head}{part}").as_bytes());
+            assert_eq!((message.kind, message.is_complaint), (Kind::Mail, true), "{head}");
         }
     }
 

@@ -3,15 +3,22 @@
 //! Not here: HTML (`sanitise::html_to_text` first). Linear, and right for the common clients in seven languages; where a
 //! text is ambiguous, more is kept rather than less.
 
+use super::{
+    Address,
+    quoted_header::{self, Mention, plain},
+};
+
 /// Text looked at; nobody writes more above a quote.
 const TEXT_BYTES_MAX: usize = 200 * 1024;
 /// Lines over which a client may wrap `On …, … wrote:`.
 const ATTRIBUTION_LINES_MAX: usize = 4;
+/// Lines below a rule that can be a signature or a mailing list's footer.
+const SIGNATURE_LINES_MAX: usize = 12;
 /// Longest attribution, wrapped lines joined.
 const ATTRIBUTION_BYTES_MAX: usize = 400;
 
-/// How attributions begin (in lower case) and end before the colon.
-const ATTRIBUTION_STARTS: [&str; 17] = [
+/// How attributions begin, in lower case.
+const ATTRIBUTION_STARTS: [&str; 24] = [
     "on ",
     "am ",
     "le ",
@@ -22,41 +29,84 @@ const ATTRIBUTION_STARTS: [&str; 17] = [
     "den ",
     "w dniu ",
     "dne ",
+    "dňa ",
     "dnia ",
     "pada ",
     "på ",
     "a ",
-    "ha scritto",
     "at ",
     "il giorno ",
+    "vào ",
+    "în data de ",
+    "pe ",
+    "el día ",
+    "ha scritto",
+    "dana ",
+    "στις ",
 ];
-const ATTRIBUTION_ENDS: [&str; 16] = [
+/// The verbs they end with before the colon.
+const ATTRIBUTION_ENDS: [&str; 35] = [
     "wrote",
+    "writes",
     "schrieb",
+    "schrieb folgendes",
     "a écrit",
     "escribió",
     "ha scritto",
     "schreef",
+    "geschreven",
     "escreveu",
     "skrev",
+    "skrev följande",
     "napisał",
     "napisał(a)",
+    "napisała",
+    "pisze",
     "napsal",
     "napsal(a)",
+    "napísal",
+    "napísal(a)",
     "írta",
-    "het volgende geschreven",
-    "writes",
-    "geschreven",
+    "kirjoitti",
+    "đã viết",
+    "написал",
+    "написал(а)",
+    "написав",
+    "пише",
+    "пишет",
+    "a scris",
+    "yazdı",
+    "şunu yazdı",
+    "je napisao/la",
+    "έγραψε",
+    "写道",
+    "님이 작성",
 ];
 /// `Ann Lee <ann@x.example> wrote on Monday:` and `ann@x.example schrieb am …:`.
-const ATTRIBUTION_VERBS: [&str; 8] =
-    [" wrote", " schrieb", " a écrit", " escribió", " ha scritto", " schreef", " escreveu", " skrev"];
+const ATTRIBUTION_VERBS: [&str; 12] = [
+    " wrote",
+    " schrieb",
+    " a écrit",
+    " escribió",
+    " ha scritto",
+    " schreef",
+    " escreveu",
+    " skrev",
+    " kirjoitti",
+    " napisał",
+    " написал",
+    " пише",
+];
 
 /// Words between dashes above a quoted message.
-const SEPARATOR_WORDS: [&str; 12] = [
+const SEPARATOR_WORDS: [&str; 35] = [
     "original message",
+    "original",
+    "original email",
     "ursprüngliche nachricht",
+    "ursprüngliche mail",
     "originalnachricht",
+    "original-nachricht",
     "message d'origine",
     "message original",
     "mensaje original",
@@ -64,37 +114,27 @@ const SEPARATOR_WORDS: [&str; 12] = [
     "oorspronkelijk bericht",
     "mensagem original",
     "ursprungligt meddelande",
+    "originalmeddelande",
+    "ursprungsmeddelande",
+    "oprindelig meddelelse",
+    "oprindelig besked",
+    "opprinnelig melding",
+    "alkuperäinen viesti",
+    "oryginalna wiadomość",
+    "wiadomość oryginalna",
+    "původní zpráva",
+    "pôvodná správa",
+    "eredeti üzenet",
+    "mesaj original",
+    "orijinal mesaj",
+    "özgün ileti",
+    "исходное сообщение",
+    "оригинальное сообщение",
+    "原始邮件",
+    "原始郵件",
+    "원본 메시지",
     "reply message",
     "antwoord bericht",
-];
-
-/// Labels of the header block that Outlook and its kin put above a quoted message: author first, then others.
-const AUTHOR_LABELS: [&str; 8] = ["from", "von", "de", "da", "van", "från", "fra", "od"];
-const OTHER_LABELS: [&str; 24] = [
-    "sent",
-    "to",
-    "cc",
-    "date",
-    "subject",
-    "gesendet",
-    "an",
-    "datum",
-    "betreff",
-    "envoyé",
-    "à",
-    "objet",
-    "enviado",
-    "enviado el",
-    "para",
-    "asunto",
-    "inviato",
-    "a",
-    "oggetto",
-    "verzonden",
-    "aan",
-    "onderwerp",
-    "assunto",
-    "data",
 ];
 
 /// Lines that phones add below a text, in lower case.
@@ -148,7 +188,18 @@ pub fn visible_text(text: &str) -> String {
         }
         rest = after;
     }
-    visible.join("\n").trim().to_owned()
+    while visible.last().is_some_and(|line| is_rule_or_blank(line)) {
+        visible.pop();
+    }
+    let visible = visible.join("\n").trim().to_owned();
+    // Nothing new: what there is is better than nothing.
+    if visible.is_empty() { text.trim().to_owned() } else { visible }
+}
+
+/// A ruled line that clients put above the header they quote.
+fn is_rule_or_blank(line: &str) -> bool {
+    let line = line.trim();
+    line.is_empty() || (line.len() >= 5 && line.bytes().all(|byte| matches!(byte, b'-' | b'_' | b'=' | b'*')))
 }
 
 fn is_quote(line: &str) -> bool {
@@ -165,16 +216,60 @@ fn is_answered_inline(lines: &[&str]) -> bool {
     lines.iter().take(3).any(|line| is_quote(line))
 }
 
+/// Whom an attribution names: the address in it with the words about it that are no date.
+pub(super) fn attribution_author(lines: &[&str]) -> Option<Mention> {
+    let joined = lines.iter().map(|line| plain(line)).collect::<Vec<_>>().join(" ");
+    let (at, end) = address_span(&joined)?;
+    let address = Address::parse(joined.get(at..end)?).ok()?;
+    let before = joined.get(..at)?.trim_end_matches(['<', '(', ' ', '"', '\u{a0}']);
+    Some(Mention { name: name_before(before), address: Some(address) })
+}
+
+/// Where the address stands.
+fn address_span(text: &str) -> Option<(usize, usize)> {
+    let at = text.find('@')?;
+    let is_edge =
+        |c: char| c.is_whitespace() || matches!(c, '<' | '>' | '(' | ')' | '"' | ',' | ';' | '[' | ']' | ':');
+    let start = text.get(..at)?.rfind(is_edge).map_or(0, |edge| edge + 1);
+    let end = text.get(at..)?.find(is_edge).map_or(text.len(), |edge| at + edge);
+    Some((start, end))
+}
+
+/// The quoted words before an address, else the words since the last comma, digit or verb.
+fn name_before(text: &str) -> Option<String> {
+    const QUOTES: [char; 6] = ['"', '„', '“', '”', '«', '»'];
+    let text = text.trim();
+    if let Some(inner) = text.strip_suffix(QUOTES).and_then(|text| Some(text.get(text.rfind(QUOTES)?..)?)) {
+        let name = inner.trim_matches(|c: char| QUOTES.contains(&c) || c.is_whitespace());
+        return (!name.is_empty()).then(|| name.to_owned());
+    }
+    let text = text.get(text.rfind(QUOTES).map_or(0, |at| text.ceil_char_boundary(at + 1))..)?;
+    let is_end = |c: char| c.is_ascii_digit() || matches!(c, ',' | ':' | '.');
+    let words = text.get(text.rfind(is_end).map_or(0, |at| at + 1)..)?;
+    let verbs = ["schrieb", "skrev", "schreef", "użytkownik", "používateľ", "uživatel"];
+    let name: Vec<&str> =
+        words.split_whitespace().skip_while(|word| verbs.contains(&word.to_lowercase().as_str())).collect();
+    (!name.is_empty()).then(|| name.join(" "))
+}
+
 /// How many lines an attribution at the start takes.
-fn attribution_len(lines: &[&str]) -> Option<usize> {
+pub(super) fn attribution_len(lines: &[&str]) -> Option<usize> {
     let first = lines.first()?.trim();
     if first.is_empty() || is_quote(first) {
         return None;
     }
+    if is_unended_attribution(first, lines.get(1..).unwrap_or_default()) {
+        return Some(1);
+    }
     let mut joined = String::new();
     for (index, line) in lines.iter().take(ATTRIBUTION_LINES_MAX).enumerate() {
         let line = line.trim();
-        if line.is_empty() || is_quote(line) || joined.len() + line.len() > ATTRIBUTION_BYTES_MAX {
+        let begins_later = index > 0 && !may_begin(first) || index > 0 && begins_with_word(line);
+        if line.is_empty()
+            || is_quote(line)
+            || begins_later
+            || joined.len() + line.len() > ATTRIBUTION_BYTES_MAX
+        {
             return None;
         }
         joined.push_str(if joined.is_empty() { "" } else { " " });
@@ -186,6 +281,32 @@ fn attribution_len(lines: &[&str]) -> Option<usize> {
     None
 }
 
+/// What wraps begins with its words, a date or an author: text above an attribution is not part of it.
+fn may_begin(first: &str) -> bool {
+    begins_with_word(first) || first.contains('@') || first.bytes().filter(u8::is_ascii_digit).count() >= 3
+}
+
+/// A line that can only be the first one, since it has a date behind the word.
+fn begins_with_word(line: &str) -> bool {
+    let lower = line.to_lowercase();
+    let starts = ATTRIBUTION_STARTS.iter().any(|start| lower.starts_with(start));
+    starts && lower.bytes().filter(u8::is_ascii_digit).count() >= 3
+}
+
+/// Attributions without a colon: the old one of Gmail, `2013/7/20 Ann Lee <ann@x.example>`, and Polymail's, which goes on with
+/// a link in lines of its own.
+fn is_unended_attribution(first: &str, below: &[&str]) -> bool {
+    let digits = first.bytes().filter(u8::is_ascii_digit).count();
+    let starts_with_date = first.as_bytes().first().is_some_and(u8::is_ascii_digit) && digits >= 6;
+    let gmail = starts_with_date && first.ends_with('>') && first.contains('@');
+    let mut filled = below.iter().map(|line| line.trim()).filter(|line| !line.is_empty());
+    let polymail = digits >= 4
+        && below.len() >= 2
+        && filled.next() == Some("<")
+        && filled.next().is_some_and(|line| line.starts_with("mailto:"));
+    gmail || polymail
+}
+
 /// A date or an address must be in it: `On the whole, as I wrote:` is a sentence.
 fn is_attribution(text: &str) -> bool {
     let lower = text.to_lowercase();
@@ -195,10 +316,13 @@ fn is_attribution(text: &str) -> bool {
     let ends = ATTRIBUTION_ENDS.iter().any(|end| sentence.ends_with(end));
     let named_first =
         ATTRIBUTION_VERBS.iter().any(|verb| sentence.contains(verb)) && (sentence.contains('@') || starts);
-    let gmail_old = sentence.contains('<')
-        && sentence.ends_with('>')
-        && sentence.as_bytes().first().is_some_and(u8::is_ascii_digit);
-    has_detail && ((starts && ends) || named_first || (ends && sentence.contains('@')) || gmail_old)
+    // Whatever the language: a date, a name and an address, which nobody else writes in this order.
+    let dated = sentence.ends_with('>')
+        && sentence.contains('@')
+        && lower.bytes().filter(u8::is_ascii_digit).count() >= 8
+        && (lower.contains(':') || sentence.as_bytes().first().is_some_and(u8::is_ascii_digit));
+    let dated_verb = ends && sentence.bytes().filter(u8::is_ascii_digit).count() >= 5;
+    has_detail && ((starts && ends) || named_first || (ends && sentence.contains('@')) || dated || dated_verb)
 }
 
 /// A separator line or a header block: all that follows is quoted.
@@ -210,9 +334,15 @@ fn begins_quoted_message(lines: &[&str]) -> bool {
 }
 
 fn is_separator(line: &str) -> bool {
-    let is_dashed = line.starts_with("--") || line.starts_with("__") || line.starts_with("==");
-    let words = line.trim_matches(['-', '_', '=', ' ', '*']).to_lowercase();
-    is_dashed && SEPARATOR_WORDS.iter().any(|separator| words == *separator)
+    let bare = line.trim_start_matches(['*', ' ']);
+    let is_dashed = ["--", "__", "=="].iter().any(|dashes| bare.starts_with(dashes));
+    if !is_dashed || line.len() > ATTRIBUTION_BYTES_MAX {
+        return false;
+    }
+    let words = line.trim_matches(['-', '_', '=', ' ', '*', ':']).to_lowercase();
+    // `---- On Monday Ann Lee wrote ----` is Zoho's and Android's.
+    let is_attribution = line.ends_with("--") && ATTRIBUTION_ENDS.iter().any(|verb| words.ends_with(verb));
+    is_attribution || SEPARATOR_WORDS.contains(&words.as_str()) || super::forward::is_separator(line)
 }
 
 fn skip_blank<'a, 'b>(lines: &'a [&'b str]) -> &'a [&'b str] {
@@ -220,24 +350,18 @@ fn skip_blank<'a, 'b>(lines: &'a [&'b str]) -> &'a [&'b str] {
     lines.get(blank..).unwrap_or_default()
 }
 
-/// `From: … / Sent: … / To: …`: the author's line and two others among the next six.
+/// `From: … / Sent: … / To: …` in any order: the author's line and two others.
 fn is_header_block(lines: &[&str]) -> bool {
-    let has_label =
-        |line: &&str, labels: &[&str]| label(line).is_some_and(|label| labels.contains(&label.as_str()));
-    let is_author = lines.first().is_some_and(|line| has_label(line, &AUTHOR_LABELS));
-    is_author && lines.iter().skip(1).take(6).filter(|line| has_label(line, &OTHER_LABELS)).count() >= 2
+    let first = lines.first().and_then(|line| quoted_header::field(line));
+    first.is_some_and(|(_, value)| !value.is_empty() || lines.len() > 1)
+        && quoted_header::read(lines).is_some_and(|(block, _)| block.from.is_some() && block.fields >= 3)
 }
 
-/// The word before the colon in lower case, without the stars that bold text leaves behind.
-fn label(line: &str) -> Option<String> {
-    let (label, _) = line.trim().trim_start_matches('*').split_once(':')?;
-    (label.len() <= 24).then(|| label.trim_matches(['*', ' ', '\u{a0}']).to_lowercase())
-}
-
-/// Cuts at the dashes of RFC 3676 section 4.3, else takes a phone's line off the end.
+/// Cuts at the dashes of RFC 3676 section 4.3 or the rule above a mailing list's lines, else takes a phone's line off the end.
 fn without_signature(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    let dashes = lines.iter().position(|line| matches!(line.trim_end(), "--" | "-- " | "—"));
+    let begins = |at: &usize| lines.get(*at..).is_some_and(begins_signature);
+    let dashes = (0..lines.len()).find(begins);
     let kept = lines.get(..dashes.unwrap_or(lines.len())).unwrap_or_default();
     let is_device = |line: &str| {
         let line = line.trim().to_lowercase();
@@ -248,6 +372,12 @@ fn without_signature(text: &str) -> String {
         end -= 1;
     }
     kept.get(..end).unwrap_or_default().join("\n")
+}
+
+fn begins_signature(lines: &[&str]) -> bool {
+    let Some(line) = lines.first().map(|line| line.trim_end()) else { return false };
+    let is_rule = line.len() >= 2 && line.bytes().all(|byte| byte == b'_');
+    matches!(line, "--" | "—") || (is_rule && lines.len() <= SIGNATURE_LINES_MAX)
 }
 
 #[cfg(test)]
@@ -275,6 +405,25 @@ mod tests {
         for attribution in attributions {
             check(&format!("Yes.\n\n{attribution}\n\n> Shall we?\n"), "Yes.");
             check(&format!("Yes.\n\n{attribution}\n\nShall we?\n"), "Yes.");
+        }
+    }
+
+    #[test]
+    fn attributions_in_other_languages_end_the_new_text() {
+        for attribution in [
+            "Vào 14:24 8 tháng 6, 2017, Ann <ann@x.example> đã viết:",
+            "понедельник, 6 октября 2014 г. пользователь Ann написал:",
+            "30 серп. 2016 р. 20:45 \"Ann\" <ann@x.example> пише:",
+            "Thu, 26 Jun 2014 14:00:51 +0400 от Ann <ann@x.example>:",
+            "2013/7/20 Ann Lee <ann@x.example>",
+            "---- On Tue, 22 Dec 2015 14:17:36 +0530 Ann Lee wrote ----",
+            "-----Oprindelig meddelelse-----",
+            "*-------- Original Message --------*",
+        ] {
+            check(
+                &format!("Good.\nSee you in 2 weeks, ok?\n{attribution}\n\nShall we?\n"),
+                "Good.\nSee you in 2 weeks, ok?",
+            );
         }
     }
 
@@ -313,6 +462,11 @@ mod tests {
         ] {
             check(text, text);
         }
+    }
+
+    #[test]
+    fn a_text_of_nothing_but_a_quote_is_shown_whole() {
+        check("> Shall we?\n", "> Shall we?");
     }
 
     #[test]

@@ -7,8 +7,10 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, HeaderBlock, HeaderSummary, MessageId, address_list, encoded_word,
+    Address, Automatic, HeaderBlock, HeaderSummary, MessageId, address_list, encoded_word,
     part::{Part, Parts},
+    report_text::{self, Surroundings},
+    sanitise::html_to_text,
 };
 
 /// Recipients read of one report.
@@ -63,6 +65,12 @@ impl EnhancedStatus {
     #[must_use]
     pub fn is_permanent(self) -> bool {
         self.class == 5
+    }
+
+    /// `5.0.0` says no more than that it failed, and `4.4.7` that it took too long: the reason stands elsewhere.
+    #[must_use]
+    pub fn is_general(self) -> bool {
+        matches!((self.class, self.subject, self.detail), (_, 0, 0) | (4, 4, 7))
     }
 
     /// The first code that stands in a text as a word: `550 5.1.1 no such user`.
@@ -148,10 +156,12 @@ impl DeliveryReport {
                 "message/delivery-status" | "message/global-delivery-status"
             )
         };
-        let mut report = match parts.leaves().find(|(_, part)| is_status(part)) {
-            Some((_, part)) => Self::of_status(&part.decoded()),
-            None => Self::of_marks(&parts)?,
-        };
+        let status = parts.leaves().find(|(_, part)| is_status(part));
+        let mut report = status.map(|(_, part)| Self::of_status(&part.decoded())).unwrap_or_default();
+        if status.is_none() && HeaderSummary::of(&parts.list.first()?.header).automatic != Automatic::Bounce {
+            return None;
+        }
+        report.complete(&parts);
         report.original_message_id =
             parts.leaves().find_map(|(_, part)| original_message_id(part)).or_else(|| quoted_message_id(raw));
         let says_something = report.original_message_id.is_some() || !report.recipients.is_empty();
@@ -178,21 +188,83 @@ impl DeliveryReport {
         report
     }
 
-    /// Exim and its kin name the failed recipients in a field of the report itself.
-    fn of_marks(parts: &Parts<'_>) -> Option<Self> {
-        let header = &parts.list.first()?.header;
-        let summary = HeaderSummary::of(header);
-        if summary.automatic != super::Automatic::Bounce {
-            return None;
+    /// What happened, all recipients together: a failure counts most. `None` when nobody is named.
+    #[must_use]
+    pub fn action(&self) -> Option<Action> {
+        let order = [Action::Failed, Action::Delayed, Action::Delivered, Action::Relayed, Action::Expanded];
+        order.into_iter().find(|action| self.recipients.iter().any(|one| one.action == *action))
+    }
+
+    /// Adds what the words of the report tell, and the field in which Exim and its kin name those who failed.
+    fn complete(&mut self, parts: &Parts<'_>) {
+        let Some(root) = parts.list.first() else { return };
+        let text = words(parts);
+        if self.recipients.is_empty() {
+            let marked = root.header.parties("X-Failed-Recipients").into_iter().map(|party| party.address);
+            self.recipients = marked.map(|address| failed(address, &text)).take(RECIPIENTS_MAX).collect();
         }
-        let failed = header.parties("X-Failed-Recipients").into_iter().map(|party| ReportRecipient {
-            address: party.address,
-            original: None,
-            action: Action::Failed,
-            status: None,
-            diagnostic: None,
-        });
-        Some(Self { recipients: failed.collect(), ..Self::default() })
+        if self.recipients.is_empty() {
+            self.recipients = report_text::recipients(&text, &surroundings(parts));
+        }
+        let alone = self.recipients.len() == 1;
+        for one in self.recipients.iter_mut().filter(|one| one.status.is_none_or(EnhancedStatus::is_general))
+        {
+            let class = one.status.map(|status| status.class);
+            let told = report_text::status_of(&text, &one.address).or_else(|| {
+                report_text::best_status(&text.lines().take(if alone { 100 } else { 0 }).collect::<Vec<_>>())
+            });
+            one.status = told.filter(|told| class.is_none_or(|class| class == told.class)).or(one.status);
+        }
+    }
+}
+
+/// One who failed, by a mark of the header, with what the words say of him.
+fn failed(address: Address, text: &str) -> ReportRecipient {
+    let around = Surroundings::default();
+    let told = report_text::recipients(text, &around).into_iter().find(|one| one.address == address);
+    let is_delayed = report_text::is_still_trying(text);
+    let action = if is_delayed { Action::Delayed } else { Action::Failed };
+    told.unwrap_or(ReportRecipient { address, original: None, action, status: None, diagnostic: None })
+}
+
+/// The words of a report: its plain text, or that of its HTML, and what no reader knows the type of.
+fn words(parts: &Parts<'_>) -> String {
+    let mut text = String::new();
+    let essence = |part: &Part<'_>| part.content_type.essence().to_owned();
+    let plain = |part: &Part<'_>| {
+        matches!(essence(part).as_str(), "text/plain" | "message/delivery-status" | "multipart/report")
+    };
+    let has_plain = parts.leaves().any(|(_, part)| plain(part) && !part.body.trim_ascii().is_empty());
+    for (_, part) in parts.leaves() {
+        if text.len() >= SEARCHED_BYTES_MAX {
+            break;
+        }
+        if has_plain && plain(part) {
+            text.push_str(&part.text());
+            text.push('\n');
+        } else if !has_plain && essence(part) == "text/html" {
+            text.push_str(&html_to_text(&part.text()));
+            text.push('\n');
+        }
+    }
+    if text.trim().is_empty() {
+        // A boundary that never comes hides every part.
+        text = String::from_utf8_lossy(parts.list.first().map_or(b"", |root| root.body)).into_owned();
+    }
+    text.truncate(text.floor_char_boundary(SEARCHED_BYTES_MAX));
+    text
+}
+
+fn surroundings(parts: &Parts<'_>) -> Surroundings {
+    let Some(root) = parts.list.first() else { return Surroundings::default() };
+    let parties = ["From", "To", "Reply-To"].iter().flat_map(|name| root.header.parties(name));
+    let returned = parts.leaves().find(|(_, part)| holds_header(part)).map(|(_, part)| part.decoded());
+    let returned = returned.map(|content| HeaderSummary::read(&content));
+    Surroundings {
+        correspondents: parties.map(|party| party.address).collect(),
+        returned_to: returned
+            .map(|summary| summary.to.into_iter().map(|party| party.address).collect())
+            .unwrap_or_default(),
     }
 }
 
@@ -207,7 +279,7 @@ fn recipient(group: &HeaderBlock<'_>) -> Option<ReportRecipient> {
         .text("Diagnostic-Code")
         .map(|text| text.split_once(';').map_or(text.as_str(), |(_, text)| text).trim().to_owned());
     let status = group.text("Status").and_then(|text| EnhancedStatus::find(&text));
-    let status = status.or_else(|| EnhancedStatus::find(diagnostic.as_deref()?));
+    let status = most_telling(status, diagnostic.as_deref());
     let by_status = || {
         status.map(|status| {
             if status.class == 4 {
@@ -222,6 +294,15 @@ fn recipient(group: &HeaderBlock<'_>) -> Option<ReportRecipient> {
     let action = Action::parse(group.keyword("Action").split([' ', ';', '(']).next().unwrap_or_default())
         .or_else(by_status)?;
     Some(ReportRecipient { address, original, action, status, diagnostic })
+}
+
+/// Many servers write `5.0.0` for whatever the other one said more exactly.
+fn most_telling(status: Option<EnhancedStatus>, diagnostic: Option<&str>) -> Option<EnhancedStatus> {
+    if status.is_some_and(|status| !status.is_general()) {
+        return status;
+    }
+    let told = diagnostic.and_then(|text| report_text::best_status(&[text]));
+    told.filter(|told| status.is_none_or(|status| status.class == told.class)).or(status)
 }
 
 /// `rfc822; a@b.example`; some systems leave the type out or add brackets.
@@ -241,8 +322,9 @@ fn decode_xtext(value: &[u8]) -> Option<Address> {
     Address::parse(&String::from_utf8_lossy(&encoded_word::decode_percent(&percent))).ok()
 }
 
-fn original_message_id(part: &Part<'_>) -> Option<MessageId> {
-    let holds_header = matches!(
+/// Whether a part is the message reported on, or its header.
+fn holds_header(part: &Part<'_>) -> bool {
+    matches!(
         part.content_type.essence(),
         "message/rfc822"
             | "text/rfc822-headers"
@@ -250,8 +332,11 @@ fn original_message_id(part: &Part<'_>) -> Option<MessageId> {
             | "message/global-headers"
             | "text/rfc822-header"
             | "message/rfc822-headers"
-    );
-    if !holds_header {
+    )
+}
+
+fn original_message_id(part: &Part<'_>) -> Option<MessageId> {
+    if !holds_header(part) {
         return None;
     }
     let content = part.decoded();

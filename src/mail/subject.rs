@@ -106,7 +106,7 @@ const AUTO_REPLY_STARTS_CJK: [&str; 6] =
 const AUTO_REPLY_ENDS: [&str; 3] = ["is out of the office.", "is out of the office", "ist außer haus."];
 
 /// Starts of the subjects of delivery reports without structure, in lower case.
-pub(super) const FAILURE_SUBJECTS: [&str; 16] = [
+pub(super) const FAILURE_SUBJECTS: [&str; 29] = [
     "failure notice",
     "undeliverable",
     "undelivered mail",
@@ -123,6 +123,19 @@ pub(super) const FAILURE_SUBJECTS: [&str; 16] = [
     "delivery report",
     "nicht zustellbar",
     "non remis",
+    "failure delivery",
+    "permanent delivery failure",
+    "delayed mail",
+    "mail could not be delivered",
+    "mail undeliverable",
+    "successful mail delivery",
+    "could not deliver",
+    "unable to deliver",
+    "rejected mail",
+    "メールを配信できません",
+    "メッセージを配信できません",
+    "配信不能",
+    "postfix smtp server: errors from",
 ];
 
 /// Rounds of taking prefixes off; a subject with more has been made to waste time.

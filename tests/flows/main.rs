@@ -26,6 +26,7 @@ mod doubt;
 mod erase;
 mod events;
 mod follow;
+mod forwarded;
 mod handed_in_again;
 mod isolation;
 mod life;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::Arrival;
 use crate::{
     core::{
-        attribution::{self, Known, KnownContact, OurDomains},
+        attribution::{self, Known, KnownContact, OurDomains, Whom},
         event::{ContactEvent, Event},
         ids::{ContactId, MessageKey, UserId},
         message::Author,
@@ -31,7 +31,11 @@ pub(super) async fn create_contacts(
         return Ok(Vec::new());
     }
     let (parties, automatic) = (&arrival.parties, arrival.message.summary.automatic);
-    let new = attribution::new_contacts(parties, known, ours, automatic, whom(settings, by));
+    // Mail that a user passed on to his capture address is filed as its author's, who is whom it is about.
+    let is_passed_on =
+        arrival.captured && !parties.from.iter().any(|party| known.users.contains_key(&party.address));
+    let whom = if is_passed_on { Whom::Author } else { whom(settings, by) };
+    let new = attribution::new_contacts(parties, known, ours, automatic, whom);
     let new: Vec<Party> = new.into_iter().cloned().collect();
     let owner = owner(tx, known, arrival).await?;
     let mut created = Vec::with_capacity(new.len());

@@ -1,0 +1,373 @@
+//! Finds the message that somebody forwarded, as an attachment or in the text, and who wrote it.
+//!
+//! Not here: what a forward means for the CRM. Nobody is named whom the client's own header does not name: an address that
+//! merely stands in the text is never taken for an author.
+
+use super::{
+    Message, message,
+    quoted_header::{self, Mention, QuotedHeader, plain},
+    reply, subject,
+};
+
+/// Text looked at; what is forwarded begins near the top, below a comment.
+const TEXT_BYTES_MAX: usize = 200 * 1024;
+/// Blank lines between a separator and the header below it.
+const GAP_MAX: usize = 4;
+
+/// How sure it is that this is a forward and that the author is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Certainty {
+    /// An introduction as answers have it, a header below a subject that does not say forward, or mail attached to an answer.
+    Low,
+    /// A header in the text, below a subject that says forward.
+    Medium,
+    /// A client's own words for it with a header below, or the message itself as an attachment.
+    High,
+}
+
+/// A forwarded message, as far as the forward tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarded {
+    pub from: Option<Mention>,
+    pub to: Vec<Mention>,
+    pub cc: Vec<Mention>,
+    pub subject: Option<String>,
+    /// As it was written there.
+    pub date: Option<String>,
+    /// What the forwarding person wrote above it.
+    pub comment: String,
+    /// The forwarded text.
+    pub body: String,
+    pub attached: bool,
+    pub certainty: Certainty,
+}
+
+/// What clients write above a forwarded message, in lower case and without dashes, stars and colon.
+const WORDS: [&str; 46] = [
+    "forwarded message",
+    "begin forwarded message",
+    "start of forwarded message",
+    "forwarded email",
+    "forwarded mail",
+    "weitergeleitete nachricht",
+    "anfang der weitergeleiteten nachricht",
+    "anfang der weitergeleiteten e-mail",
+    "mensaje reenviado",
+    "inicio del mensaje reenviado",
+    "message transféré",
+    "message réexpédié",
+    "début du message réexpédié",
+    "début du message transféré",
+    "messaggio inoltrato",
+    "inizio messaggio inoltrato",
+    "inizio del messaggio inoltrato",
+    "mensagem encaminhada",
+    "mensagem reencaminhada",
+    "início da mensagem reencaminhada",
+    "início da mensagem encaminhada",
+    "doorgestuurd bericht",
+    "begin doorgestuurd bericht",
+    "begin van doorgestuurd bericht",
+    "videresendt meddelelse",
+    "start på videresendt besked",
+    "videresendt besked",
+    "videresendt melding",
+    "vidarebefordrat meddelande",
+    "vidarebefordrat mejl",
+    "vidarebefordrat brev",
+    "edelleenlähetetty viesti",
+    "välitetty viesti",
+    "välitetty viesti alkaa",
+    "välitetty viesti / fwd.msg",
+    "wiadomość przesłana dalej",
+    "początek przekazywanej wiadomości",
+    "treść przekazanej wiadomości",
+    "přeposlaná zpráva",
+    "preposlaná správa",
+    "továbbított üzenet",
+    "mesaj redirecționat",
+    "începe mesajul redirecționat",
+    "proslijeđena poruka",
+    "edastatud kiri",
+    "メッセージを転送",
+];
+/// The same in scripts and languages where case folding is of no help.
+const WORDS_FOLDED: [&str; 7] = [
+    "пересылаемое сообщение",
+    "начало переадресованного сообщения",
+    "перенаправлене повідомлення",
+    "початок листа, що пересилається",
+    "i\u{307}letilmiş mesaj",
+    "i\u{307}leti başlangıcı",
+    "转发的邮件",
+];
+/// Words that stand above quoted answers as well as forwards: the subject, or the lack of anything above, must decide.
+const AMBIGUOUS_WORDS: [&str; 7] = [
+    "original message",
+    "ursprüngliche nachricht",
+    "originalnachricht",
+    "mensaje original",
+    "message d'origine",
+    "messaggio originale",
+    "oorspronkelijk bericht",
+];
+
+/// Finds the forwarded message of a message.
+#[must_use]
+pub fn read(message: &Message, raw: &[u8]) -> Option<Forwarded> {
+    let subject = message.summary.subject.as_deref().unwrap_or_default();
+    let text = message.readable_text().unwrap_or_default();
+    if let Some(inner) = message::forwarded_part(raw).filter(|_| !message.is_complaint) {
+        let found = attached(&Message::parse(&inner), &text);
+        // Who answers and attaches what he speaks of writes himself.
+        let certainty = if subject::is_reply_prefix(subject) { Certainty::Low } else { Certainty::High };
+        return Some(Forwarded { certainty, ..found });
+    }
+    in_text(&text, subject)
+}
+
+fn attached(inner: &Message, comment: &str) -> Forwarded {
+    let mention =
+        |party: &super::Party| Mention { name: party.name.clone(), address: Some(party.address.clone()) };
+    let summary = &inner.summary;
+    Forwarded {
+        from: summary.from.first().map(mention),
+        to: summary.to.iter().map(mention).collect(),
+        cc: summary.cc.iter().map(mention).collect(),
+        subject: summary.subject.clone(),
+        date: summary.date.map(|date| date.to_string()),
+        comment: comment.trim().to_owned(),
+        body: inner.readable_text().unwrap_or_default(),
+        attached: true,
+        certainty: Certainty::High,
+    }
+}
+
+/// Finds a message forwarded within a text, below this subject of the outer message.
+#[must_use]
+pub fn in_text(text: &str, subject: &str) -> Option<Forwarded> {
+    let text = text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or(text);
+    let lines: Vec<&str> = text.lines().collect();
+    let says_forward = subject::is_forward_prefix(subject);
+    for (at, line) in lines.iter().enumerate() {
+        let rest = lines.get(at..).unwrap_or_default();
+        if let Some(found) = begins(rest, says_forward) {
+            let found = found.with_comment(lines.get(..at).unwrap_or_default());
+            // What stands below an answer was forwarded by others, or is what it answers.
+            let certainty = if subject::is_reply_prefix(subject) { Certainty::Low } else { found.certainty };
+            return Some(Forwarded { certainty, ..found });
+        }
+        // An answer begins: what is forwarded below it, others forwarded before.
+        if !says_forward && is_answer(rest, line) {
+            return None;
+        }
+    }
+    None
+}
+
+fn is_answer(rest: &[&str], line: &str) -> bool {
+    !plain(line).is_empty() && reply::attribution_len(rest).is_some()
+}
+
+impl Forwarded {
+    fn with_comment(mut self, above: &[&str]) -> Self {
+        let rule = |line: &&&str| {
+            !line.trim().is_empty() && line.trim().chars().all(|c| matches!(c, '_' | '-' | '='))
+        };
+        self.comment =
+            above.iter().filter(|line| !rule(line)).copied().collect::<Vec<_>>().join("\n").trim().to_owned();
+        self
+    }
+}
+
+/// Whether a forwarded message begins with the first line.
+fn begins(lines: &[&str], says_forward: bool) -> Option<Forwarded> {
+    let first = lines.first()?;
+    if plain(first).is_empty() {
+        return None;
+    }
+    if let Some(rest) = separator(first, &WORDS).or_else(|| separator(first, &WORDS_FOLDED)) {
+        return below_separator(lines, rest)
+            .map(|(header, used)| whole(lines, header, used, Certainty::High));
+    }
+    if let Some(rest) = separator(first, &AMBIGUOUS_WORDS) {
+        let (header, used) = below_separator(lines, rest)?;
+        let certainty = if says_forward { Certainty::High } else { Certainty::Low };
+        return (header.fields >= 3).then(|| whole(lines, header, used, certainty));
+    }
+    if let Some((header, used)) = quoted_header::read(lines)
+        && header.from.is_some()
+        && header.fields >= 3
+        && (says_forward || header.fields >= 4)
+    {
+        let certainty = if says_forward { Certainty::Medium } else { Certainty::Low };
+        return Some(whole(lines, header, used, certainty));
+    }
+    if !says_forward {
+        return None;
+    }
+    let used = reply::attribution_len(lines)?;
+    let from = reply::attribution_author(lines.get(..used)?)?;
+    let header = QuotedHeader { from: Some(from), fields: 1, ..QuotedHeader::default() };
+    Some(whole(lines, header, used, Certainty::Low))
+}
+
+/// Whether a line is what clients write above a forwarded message.
+pub(super) fn is_separator(line: &str) -> bool {
+    separator(line, &WORDS).or_else(|| separator(line, &WORDS_FOLDED)).is_some()
+}
+
+/// What follows one of these words on its line, when the line begins with it as clients write it.
+fn separator<'a>(line: &'a str, words: &[&str]) -> Option<&'a str> {
+    let line = plain(line);
+    let is_mark = |c: char| c.is_whitespace() || matches!(c, '-' | '_' | '=' | '*' | '\u{a0}' | '~');
+    let text = line.trim_start_matches(is_mark);
+    let was_marked = text.len() < line.len();
+    let word =
+        words.iter().filter(|word| text.to_lowercase().starts_with(**word)).max_by_key(|word| word.len())?;
+    // Lower case may have another length: count characters.
+    let end = text.char_indices().nth(folded_len(text, word)).map_or(text.len(), |(at, _)| at);
+    let rest = text.get(end..)?;
+    let bare = rest.trim_start_matches(|c: char| is_mark(c) || matches!(c, ':' | '：'));
+    let ends_well = rest.is_empty() || rest.starts_with(|c: char| is_mark(c) || matches!(c, ':' | '：'));
+    // Without dashes around it, it must be the whole line.
+    (ends_well && (was_marked || bare.is_empty())).then_some(bare)
+}
+
+/// How many characters of the text make up the folded word.
+fn folded_len(text: &str, word: &str) -> usize {
+    let mut folded = 0;
+    for (count, c) in text.chars().enumerate() {
+        if folded >= word.chars().count() {
+            return count;
+        }
+        folded += c.to_lowercase().count();
+    }
+    text.chars().count()
+}
+
+/// The header below a separator, or on the same line, and where the body begins.
+fn below_separator(lines: &[&str], rest: &str) -> Option<(QuotedHeader, usize)> {
+    if !rest.is_empty()
+        && let Some(header) = quoted_header::read_joined(rest)
+    {
+        return Some((header, 1));
+    }
+    let gap = lines.iter().skip(1).take(GAP_MAX).take_while(|line| plain(line).is_empty()).count();
+    let below = lines.get(1 + gap..)?;
+    let (header, used) = quoted_header::read(below)?;
+    header.from.as_ref()?;
+    Some((header, 1 + gap + used))
+}
+
+fn whole(lines: &[&str], header: QuotedHeader, used: usize, certainty: Certainty) -> Forwarded {
+    let below = lines.get(used..).unwrap_or_default();
+    let is_marked = lines.get(used - 1).is_some_and(|line| line.trim_start().starts_with('>'))
+        || below.iter().filter(|line| !line.trim().is_empty()).take(3).all(|line| line.starts_with('>'));
+    let unquoted = |line: &&str| {
+        let text = if is_marked {
+            line.strip_prefix('>').map(|text| text.strip_prefix(' ').unwrap_or(text))
+        } else {
+            None
+        };
+        text.unwrap_or(line).to_owned()
+    };
+    let body = below.iter().map(unquoted).collect::<Vec<_>>().join("\n").trim().to_owned();
+    let QuotedHeader { from, to, cc, date, subject, .. } = header;
+    Forwarded { from, to, cc, subject, date, comment: String::new(), body, attached: false, certainty }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, subject: &str, expect: Option<(&str, &str, Certainty)>) {
+        let got = in_text(text, subject);
+        let got = got.as_ref().map(|found| {
+            let from = found.from.as_ref().and_then(|from| from.address.as_ref()).map(ToString::to_string);
+            (from.unwrap_or_default(), found.comment.as_str(), found.certainty)
+        });
+        let got = got.as_ref().map(|(from, comment, certainty)| (from.as_str(), *comment, *certainty));
+        assert_eq!(got, expect, "{subject:?} {text:?}");
+    }
+
+    const BLOCK: &str =
+        "From: Ann Lee <ann@x.example>\nDate: Monday\nSubject: Hi\nTo: bob@y.example\n\nShall we?\n";
+
+    #[test]
+    fn a_clients_own_words_say_that_it_is_forwarded() {
+        let ann = |comment| Some(("ann@x.example", comment, Certainty::High));
+        check(&format!("---------- Forwarded message ---------\n{BLOCK}"), "", ann(""));
+        check(&format!("See below.\n\nBegin forwarded message:\n\n{BLOCK}"), "", ann("See below."));
+        check(&format!("FYI\n\n-------- Weitergeleitete Nachricht --------\n{BLOCK}"), "", ann("FYI"));
+        let quoted: String = format!("Begin forwarded message:\n\n{BLOCK}")
+            .lines()
+            .map(|line| format!("> {line}\n"))
+            .collect();
+        check(&quoted, "", ann(""));
+        let joined = "  ----- Forwarded Message ----- From: Ann Lee <ann@x.example>To: b@y.exampleSent: MondaySubject: Hi\nShall we?";
+        check(joined, "", ann(""));
+    }
+
+    #[test]
+    fn a_header_in_the_text_is_a_forward_when_the_subject_says_so() {
+        check(BLOCK, "Fwd: Hi", Some(("ann@x.example", "", Certainty::Medium)));
+        check(
+            "Am 28.10.2021, 12:46 schrieb \"Ann\" <ann@x.example>:\n\n    Shall we?",
+            "WG: Hi",
+            Some(("ann@x.example", "", Certainty::Low)),
+        );
+    }
+
+    #[test]
+    fn what_may_as_well_be_an_answer_is_not_sure() {
+        let quoted = format!("Yes.\n\n-----Original Message-----\n{BLOCK}");
+        for (text, subject) in
+            [(quoted.as_str(), "Hi"), (quoted.as_str(), "Re: Hi"), (&format!("Yes.\n\n{BLOCK}"), "Re: Hi")]
+        {
+            let certainty = in_text(text, subject).map(|found| found.certainty);
+            assert_eq!(certainty, Some(Certainty::Low), "{subject} {text}");
+        }
+        let forwarded = format!("Yes.\n\n---------- Forwarded message ---------\n{BLOCK}");
+        assert_eq!(in_text(&forwarded, "Re: Hi").map(|found| found.certainty), Some(Certainty::Low));
+    }
+
+    #[test]
+    fn adverse_text_is_read_in_bounded_time() {
+        let started = std::time::Instant::now();
+        for piece in [
+            "From: a@b.example\n",
+            "-----Forwarded message ",
+            "On 1 Jan 2025 a@b wrote\n",
+            "To: ",
+            "> > ",
+            "\n",
+        ] {
+            let _ = in_text(&piece.repeat(10_000_000 / piece.len()), "Fwd: x");
+        }
+        assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn an_answer_is_no_forward() {
+        check(
+            &format!(
+                "Yes.\n\nOn Mon, 1 Jan 2025, ann@x.example wrote:\n> ---------- Forwarded message ---------\n> {BLOCK}"
+            ),
+            "Re: Hi",
+            None,
+        );
+        check("Yes, I forwarded message and all to ann@x.example.\n", "Hi", None);
+        check("", "Fwd: Hi", None);
+    }
+
+    #[test]
+    fn the_body_is_what_stands_below_without_quote_marks() {
+        let quoted: String = BLOCK.lines().map(|line| format!("> {line}\n")).collect();
+        for text in [BLOCK.to_owned(), quoted] {
+            let found = in_text(&format!("Forwarded message:\n\n{text}"), "").unwrap();
+            assert_eq!((found.body.as_str(), found.subject.as_deref()), ("Shall we?", Some("Hi")));
+        }
+    }
+}
