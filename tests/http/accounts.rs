@@ -97,11 +97,13 @@ both! {
         refused("/auth", json!(null), "auth").await;
         refused("/auth/password", json!("a\nb"), "auth.password").await;
         refused("/auth/username", json!(""), "auth.username").await;
-        refused("/auth/type", json!("oauth2"), "auth.type").await;
+        refused("/auth/type", json!("oauth2"), "auth.password").await;
+        let token = json!({ "type": "oauth2", "provider": "nobody", "refresh_token": "1//x" });
+        refused("/auth", token, "auth.provider").await;
         let provider = json!({ "user_id": user, "email": "ann@acme.example", "provider": "google" });
         let answer = acme.post("/accounts", provider).await;
         answer.refused(422, "invalid", Some("provider"));
-        assert!(answer.json()["advice"].as_str().unwrap().contains("password"));
+        assert!(answer.json()["advice"].as_str().unwrap().contains("connect link"));
         assert_eq!(acme.get("/accounts").await.items(), Vec::<Value>::new());
     }
 
