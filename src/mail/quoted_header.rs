@@ -308,9 +308,8 @@ fn continues(last: Option<&(Field, String)>, line: &str) -> bool {
     let Some((field, value)) = last else { return false };
     let text = plain(line);
     let is_list = matches!(field, Field::To | Field::Cc | Field::From);
-    !text.is_empty()
-        && (is_list && (value.ends_with([',', ';']) || value.is_empty())
-            || (line.starts_with('\t') && is_list))
+    let goes_on = value.ends_with([',', ';']) || value.is_empty() || line.starts_with('\t');
+    is_list && goes_on && !text.is_empty()
 }
 
 /// Reads a block whose line breaks were lost, as Yahoo's are: `From: A <a@x>To: B <b@y>Subject: …`.

@@ -239,7 +239,7 @@ fn address_span(text: &str) -> Option<(usize, usize)> {
 fn name_before(text: &str) -> Option<String> {
     const QUOTES: [char; 6] = ['"', '„', '“', '”', '«', '»'];
     let text = text.trim();
-    if let Some(inner) = text.strip_suffix(QUOTES).and_then(|text| Some(text.get(text.rfind(QUOTES)?..)?)) {
+    if let Some(inner) = text.strip_suffix(QUOTES).and_then(|text| text.get(text.rfind(QUOTES)?..)) {
         let name = inner.trim_matches(|c: char| QUOTES.contains(&c) || c.is_whitespace());
         return (!name.is_empty()).then(|| name.to_owned());
     }
@@ -264,7 +264,7 @@ pub(super) fn attribution_len(lines: &[&str]) -> Option<usize> {
     let mut joined = String::new();
     for (index, line) in lines.iter().take(ATTRIBUTION_LINES_MAX).enumerate() {
         let line = line.trim();
-        let begins_later = index > 0 && !may_begin(first) || index > 0 && begins_with_word(line);
+        let begins_later = index > 0 && (!may_begin(first) || begins_with_word(line));
         if line.is_empty()
             || is_quote(line)
             || begins_later
