@@ -27,7 +27,16 @@ use table::Table;
 
 /// The measures by name, in the order they run.
 const NAMES: [&str; 10] = [
-    "ingest", "steady", "sessions", "latency", "mailbox", "accounts", "crowd", "threading", "growth", "filing",
+    "ingest",
+    "steady",
+    "sessions",
+    "latency",
+    "mailbox",
+    "accounts",
+    "crowd",
+    "threading",
+    "growth",
+    "filing",
 ];
 
 fn main() -> Result<()> {

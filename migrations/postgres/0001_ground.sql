@@ -76,6 +76,29 @@ create table api_keys (
     foreign key (workspace, user_id) references users (workspace, id) on delete cascade
 );
 
+-- Pages at which a user connects an account of his own; an address is good once.
+create table connect_links (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    user_id     uuid not null,
+    token_hash  bytea not null constraint connect_links_token_unique unique,
+    -- The one where he is to sign in; null lets him choose.
+    provider    text,
+    expires_at  bigint not null,
+    used_at     bigint,
+    -- A sign-in from which he has not come back: hashes of its state and of his browser's cookie, and what proves that the code
+    -- he brings was given to us, sealed.
+    state_hash  bytea constraint connect_links_state_unique unique,
+    cookie_hash bytea,
+    verifier    bytea,
+    key_id      uuid,
+    departed_to text,
+    departed_at bigint,
+    primary key (workspace, id),
+    foreign key (workspace, user_id) references users (workspace, id) on delete cascade
+);
+create index connect_links_expired on connect_links (expires_at);
+
 create table contacts (
     workspace   uuid not null references workspaces (id),
     id          uuid not null,

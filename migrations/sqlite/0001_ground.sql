@@ -76,6 +76,29 @@ create table api_keys (
     foreign key (workspace, user_id) references users (workspace, id) on delete cascade
 ) strict;
 
+-- Pages at which a user connects an account of his own; an address is good once.
+create table connect_links (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    user_id     blob not null,
+    token_hash  blob not null constraint connect_links_token_unique unique,
+    -- The one where he is to sign in; null lets him choose.
+    provider    text,
+    expires_at  integer not null,
+    used_at     integer,
+    -- A sign-in from which he has not come back: hashes of its state and of his browser's cookie, and what proves that the code
+    -- he brings was given to us, sealed.
+    state_hash  blob constraint connect_links_state_unique unique,
+    cookie_hash blob,
+    verifier    blob,
+    key_id      blob,
+    departed_to text,
+    departed_at integer,
+    primary key (workspace, id),
+    foreign key (workspace, user_id) references users (workspace, id) on delete cascade
+) strict;
+create index connect_links_expired on connect_links (expires_at);
+
 create table contacts (
     workspace   blob not null references workspaces (id),
     id          blob not null,

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret;
 
 use super::{
     development::{Development, DevelopmentError},
-    providers::providers,
+    providers::{own_url, providers},
 };
 use crate::{
     account::ProviderDialer,
@@ -264,6 +264,7 @@ pub(super) fn api_state(
         ready,
         metrics,
         public_url: config.http.public_url.clone(),
+        own_url: own_url(config),
         discovery: Discovery::by(gateway_dialer.resolver().clone()),
         plain_hosts: plain_hosts(gateway_dialer),
         message_bytes_max: usize::try_from(config.smtp.message_bytes_max.0).unwrap_or(usize::MAX),

@@ -49,12 +49,18 @@ pub(super) fn providers(
 }
 
 fn callback(config: &Config) -> Option<Url> {
-    let own = || Url::parse(&format!("http://{}/", config.http.listen)).ok();
-    let mut base = config.http.public_url.clone().or_else(own)?;
+    own_url(config).join(CALLBACK).ok()
+}
+
+/// Where users reach the gateway's pages, ended by a slash.
+pub(super) fn own_url(config: &Config) -> Url {
+    let listening = || Url::parse(&format!("http://{}/", config.http.listen));
+    let own = || listening().expect("an address and a port make a URL");
+    let mut base = config.http.public_url.clone().unwrap_or_else(own);
     if !base.path().ends_with('/') {
         base.set_path(&format!("{}/", base.path()));
     }
-    base.join(CALLBACK).ok()
+    base
 }
 
 /// What is known, with the operator's word before it.
@@ -80,9 +86,13 @@ fn authorization(known: Option<&Provider>, given: &OauthProvider) -> Authorizati
         authorization.authorize_url = url;
     }
     authorization.revoke_url = text(&given.revoke_url).or(authorization.revoke_url);
+    authorization.issuer = given.issuer.clone().or(authorization.issuer);
     if !given.scopes.is_empty() {
         authorization.needed.retain(|scope| given.scopes.contains(scope));
         authorization.scopes.clone_from(&given.scopes);
+    }
+    if !given.needed.is_empty() {
+        authorization.needed.clone_from(&given.needed);
     }
     if let Some(mechanism) = given.mechanism {
         authorization.mechanism = match mechanism {

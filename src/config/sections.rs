@@ -320,7 +320,11 @@ pub struct OauthProvider {
     pub authorize_url: Option<Url>,
     pub token_url: Option<Url>,
     pub revoke_url: Option<Url>,
+    /// What it calls itself (RFC 9207).
+    pub issuer: Option<String>,
     pub scopes: Vec<String>,
+    /// Those of the scopes without which a mailbox is of no use.
+    pub needed: Vec<String>,
     /// The SASL mechanism that takes its tokens; `None` is what the provider is known for, else XOAUTH2.
     pub mechanism: Option<TokenMechanism>,
     pub imap: Option<Endpoint>,
@@ -343,7 +347,9 @@ impl Section for OauthProvider {
             authorize_url: reader.setting("authorize_url", None),
             token_url: reader.setting("token_url", None),
             revoke_url: reader.setting("revoke_url", None),
+            issuer: reader.setting("issuer", None),
             scopes: reader.setting("scopes", Vec::new()),
+            needed: reader.setting("needed", Vec::new()),
             mechanism: reader.setting("mechanism", None),
             imap: reader.setting("imap", None),
             smtp: reader.setting("smtp", None),

@@ -235,6 +235,8 @@ pub struct Account {
     pub connected_at: Timestamp,
     /// How often it was given what may be another mailbox: UIDs of the former mean nothing in it.
     pub generation: u32,
+    /// It is logged in to by what its provider has granted, and not by a password.
+    pub is_granted: bool,
 }
 
 /// Peace that a provider has asked for: nobody logs in to the account before it ends, whatever for. Sessions that are open go

@@ -128,6 +128,11 @@ impl AuthInput {
 }
 
 impl Auth {
+    /// Whether it is by what a provider has granted.
+    pub(super) fn is_granted(&self) -> bool {
+        matches!(self, Self::OAuth2 { .. })
+    }
+
     /// Where the provider's servers are, as far as that is known.
     pub(super) fn servers(&self) -> (Option<&Endpoint>, Option<&Endpoint>) {
         match self {

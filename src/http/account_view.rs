@@ -115,7 +115,7 @@ impl AccountView {
             provider,
             imap: account.settings.imap.into(),
             smtp: account.settings.smtp.into(),
-            auth: AuthView { kind: "password" },
+            auth: AuthView { kind: if account.is_granted { "oauth2" } else { "password" } },
             status: settings.labelled(status).into(),
             connected_at: account.connected_at,
             receipt: None,

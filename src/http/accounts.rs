@@ -30,9 +30,7 @@ use super::{
 };
 use crate::{
     core::{
-        account::{
-            Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials,
-        },
+        account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials},
         ids::{AccountId, Id as _, UserId},
         policy::{Settings, settings::ConnectRole},
     },
@@ -89,6 +87,7 @@ impl NewAccount {
                 rest: None,
                 connected_at: now,
                 generation: 0,
+                is_granted: auth.is_granted(),
             },
             auth,
         ))
@@ -347,6 +346,7 @@ async fn change(
             tx.begin_generation(id).await?;
         }
         tx.replace_credentials(id, &credentials).await?;
+        account.is_granted = auth.is_granted();
         auth.keep_grant(&mut tx, id).await?;
     }
     if matches!(account.status.state, AccountState::Paused | AccountState::WaitingForQuota) {

@@ -52,7 +52,8 @@ impl Servers<'_> {
     /// The servers as they are named, else as they are known or found.
     pub(super) async fn settle(self, api: &Api, email: &Address) -> Result<AccountSettings, Problem> {
         let (own_imap, own_smtp) = self.auth.servers();
-        let is_said = |given: &Option<EndpointInput>, own: Option<&Endpoint>| given.is_some() || own.is_some();
+        let is_said =
+            |given: &Option<EndpointInput>, own: Option<&Endpoint>| given.is_some() || own.is_some();
         let all_said = is_said(&self.imap, own_imap) && is_said(&self.smtp, own_smtp);
         let found = match (&self.provider, all_said) {
             (Some(name), _) => of(named(name)?),

@@ -13,6 +13,7 @@ mod account_view;
 mod accounts;
 mod attachments;
 mod body;
+mod connect;
 mod connection;
 mod contact_import;
 mod contact_view;
@@ -104,6 +105,8 @@ pub struct ApiState {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Where callers reach this API, as far as the operator said so.
     pub public_url: Option<url::Url>,
+    /// Where users reach this gateway's pages: the same, or where it listens.
+    pub own_url: url::Url,
     /// Which hosts may be reached without TLS.
     pub plain_hosts: HostRule,
     /// What domains say of where their mail is read and sent.
@@ -197,6 +200,7 @@ fn router(api: Api) -> Router {
         .route_layer(middleware::from_fn_with_state(api.clone(), access::authenticate))
         .merge(health)
         .merge(openapi::pages(&document))
+        .merge(connect::pages())
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(api.clone(), observe::observe))
         .layer(middleware::from_fn(connection::mark_busy))
@@ -208,6 +212,7 @@ fn resources() -> OpenApiRouter<Api> {
         .merge(workspaces::router())
         .merge(keys::router())
         .merge(users::router())
+        .merge(connect::router())
         .merge(contacts::router())
         .merge(contact_import::router())
         .merge(accounts::router())

@@ -65,6 +65,7 @@ pub const ROUTES: &[Route] = &[
     route(Method::GET, "/v1/workspaces/{ws}/users/{id}/coverage", READ),
     route(Method::PATCH, "/v1/workspaces/{ws}/users/{id}", WRITE),
     route(Method::DELETE, "/v1/workspaces/{ws}/users/{id}", WRITE),
+    route(Method::POST, "/v1/workspaces/{ws}/users/{id}/connect-link", WRITE),
     route(Method::GET, "/v1/workspaces/{ws}/policy", READ),
     route(Method::PUT, "/v1/workspaces/{ws}/policy", ADMIN),
     route(Method::POST, SIMULATE, ADMIN),

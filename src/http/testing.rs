@@ -31,6 +31,7 @@ pub(super) fn api(store: Store) -> Api {
         ready: Arc::new(AtomicBool::new(true)),
         metrics: Arc::new(String::new),
         public_url: None,
+        own_url: "http://127.0.0.1/".parse().unwrap(),
         discovery: Discovery::new(|_| Box::pin(std::future::ready(Discovered::default()))),
         plain_hosts: HostRule::of(Resolver::System, Egress::default()),
         message_bytes_max: 36 << 20,

@@ -24,7 +24,8 @@ use crate::{
 
 const COLUMNS: &str = "id, user_id, email, settings, state, state_since, detail, advice, last_synced_at, \
      last_checked_at, next_attempt_at, progress, sending_refused, rests_until, rests_over, rests, \
-     connected_at, generation";
+     connected_at, generation, \
+     exists (select 1 from grants g where g.workspace = accounts.workspace and g.account = accounts.id) as is_granted";
 
 /// Most lines of an account's error log that are shown: one for each code, and there are not that many codes.
 const ERRORS_MAX: u32 = 200;
@@ -368,6 +369,7 @@ fn read(row: &Row) -> Result<Account, Error> {
         rest: read_rest(row)?,
         connected_at: row.get("connected_at")?,
         generation: row.get("generation")?,
+        is_granted: row.get("is_granted")?,
     })
 }
 

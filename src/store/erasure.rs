@@ -9,7 +9,7 @@ use super::{Error, Store, Tx, columns::changed, sql::sql};
 use crate::core::{ids::WorkspaceId, job::JobKind};
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 40] = [
+const TABLES: [&str; 41] = [
     "jobs",
     "lanes",
     "sightings",
@@ -49,6 +49,7 @@ const TABLES: [&str; 40] = [
     "contacts",
     "api_keys",
     "user_addresses",
+    "connect_links",
     "users",
 ];
 

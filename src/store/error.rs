@@ -183,7 +183,7 @@ fn constraint(error: &dyn sqlx::error::DatabaseError) -> &'static str {
 }
 
 /// Every unique constraint: its name, and what SQLite says in its place. A test compares this with the schema.
-pub(super) const CONSTRAINTS: [(&str, &str); 54] = [
+pub(super) const CONSTRAINTS: [(&str, &str); 57] = [
     ("account_addresses_pkey", "account_addresses.workspace, account_addresses.hash"),
     ("grants_pkey", "grants.workspace, grants.account"),
     ("account_errors_pkey", "account_errors.workspace, account_errors.account, account_errors.code"),
@@ -193,6 +193,9 @@ pub(super) const CONSTRAINTS: [(&str, &str); 54] = [
     ("api_keys_pkey", "api_keys.workspace, api_keys.id"),
     ("api_keys_secret_unique", "api_keys.secret_hash"),
     ("blobs_pkey", "blobs.workspace, blobs.id"),
+    ("connect_links_pkey", "connect_links.workspace, connect_links.id"),
+    ("connect_links_state_unique", "connect_links.state_hash"),
+    ("connect_links_token_unique", "connect_links.token_hash"),
     (
         "contact_addresses_pkey",
         "contact_addresses.workspace, contact_addresses.address, contact_addresses.contact",

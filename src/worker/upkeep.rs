@@ -76,8 +76,9 @@ async fn purge_requests(gateway: &Gateway, before: Timestamp) -> Result<(), Erro
         let mut system = gateway.store.system().await?;
         let requests = system.purge_requests(before).await?;
         let orders = system.purge_order_keys(before).await?;
+        let links = system.purge_connect_links(before).await?;
         system.commit().await?;
-        if requests.max(orders) < u64::from(PURGE_ROWS_MAX) {
+        if requests.max(orders).max(links) < u64::from(PURGE_ROWS_MAX) {
             return Ok(());
         }
     }

@@ -134,10 +134,14 @@ impl Gateway {
         places
     }
 
+    /// Where the API and its pages are.
+    pub fn http(&self) -> SocketAddr {
+        self.running().addresses.http.expect("the API listens")
+    }
+
     /// The API as the instance's administrator uses it, for the workspace of this name.
     pub fn crm(&self, slug: &str) -> Crm {
-        let http = self.running().addresses.http.expect("the API listens");
-        Crm::new(http, ADMIN_KEY, slug, self.runtime.handle().clone())
+        Crm::new(self.http(), ADMIN_KEY, slug, self.runtime.handle().clone())
     }
 
     /// Waits until no job is left that could be done now.
@@ -159,7 +163,7 @@ impl Gateway {
 
     /// What `/metrics` shows, as text.
     pub fn metrics(&self) -> String {
-        let http = self.running().addresses.http.expect("the API listens");
+        let http = self.http();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         self.runtime.block_on(async {
             client.get(format!("http://{http}/metrics")).send().await.unwrap().text().await.unwrap()

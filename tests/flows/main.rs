@@ -18,6 +18,7 @@ mod world;
 mod capture;
 mod capture_refusals;
 mod completeness;
+mod connect;
 mod copies;
 mod copies_lost;
 mod counts;

@@ -101,6 +101,7 @@ impl Server {
             ready: Arc::clone(&ready),
             metrics: Arc::new(|| "mailweave_up 1\n".to_owned()),
             public_url: None,
+            own_url: "https://gateway.example/below/".parse().unwrap(),
             discovery: Discovery::new(|domain| Box::pin(std::future::ready(discovered(&domain)))),
             plain_hosts: HostRule::of(Resolver::System, loopback),
             message_bytes_max: 36 * 1024 * 1024,

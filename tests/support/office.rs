@@ -234,6 +234,7 @@ impl Office {
             rest: None,
             connected_at: Timestamp::now(),
             generation: 0,
+            is_granted: false,
         };
         let mut tx = self.gateway.store.begin(self.workspace).await.unwrap();
         tx.insert_account(&account, credentials).await.unwrap();

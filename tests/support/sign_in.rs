@@ -10,6 +10,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use sha2::{Digest as _, Sha256};
+use url::Url;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use mailweave::{
     account::oauth::{OAuthClient, Providers, Registered, Registration, TOKEN_TIMEOUT},
@@ -22,6 +25,8 @@ use mailweave::{
 /// What the operator calls the provider.
 pub const PROVIDER: &str = "provider";
 pub const CLIENT: &str = "mailweave";
+/// What the provider calls itself.
+pub const ISSUER: &str = "https://provider.example";
 
 /// What the token endpoint does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,8 +41,18 @@ pub enum Fault {
     Clock,
 }
 
+/// What was allowed for a code.
+struct Consent {
+    user: String,
+    scopes: String,
+    challenge: String,
+    redirect: String,
+}
+
 #[derive(Default)]
 struct Desk {
+    /// Codes that nobody has redeemed.
+    codes: HashMap<String, Consent>,
     serial: u64,
     /// Whose they are, and of which consent.
     access: HashMap<String, (String, u64)>,
@@ -86,6 +101,25 @@ impl SignInServer {
         desk.refresh(user, consent)
     }
 
+    /// A user, sent here by a gateway, allows what he is asked for: the state and the code that he goes back with. `as_who` is the
+    /// address he signs in with.
+    pub fn allow(&self, asked: &Url, as_who: &str, scopes: &str) -> (String, String) {
+        let asked: HashMap<String, String> = asked.query_pairs().into_owned().collect();
+        assert_eq!((asked["response_type"].as_str(), asked["client_id"].as_str()), ("code", CLIENT));
+        assert_eq!(asked["code_challenge_method"], "S256");
+        let mut desk = self.desk();
+        desk.serial += 1;
+        let code = format!("code-{}", desk.serial);
+        let consent = Consent {
+            user: as_who.to_owned(),
+            scopes: scopes.to_owned(),
+            challenge: asked["code_challenge"].clone(),
+            redirect: asked["redirect_uri"].clone(),
+        };
+        desk.codes.insert(code.clone(), consent);
+        (asked["state"].clone(), code)
+    }
+
     /// Ends the access tokens of a user; what renews them stays good.
     pub fn expire(&self, user: &str) {
         self.desk().access.retain(|_, (whose, _)| whose != user);
@@ -132,7 +166,8 @@ impl SignInServer {
     /// The operator's registration, for the configuration of a gateway.
     pub fn registration(&self) -> OauthProvider {
         let text = format!(
-            "[oauth.{PROVIDER}]\nclient_id = \"{CLIENT}\"\nclient_secret = \"hush\"\nscopes = [\"mail\"]\n\
+            "[oauth.{PROVIDER}]\nclient_id = \"{CLIENT}\"\nclient_secret = \"hush\"\nscopes = [\"mail\", \"profile\"]\n\
+             needed = [\"mail\"]\nissuer = \"{ISSUER}\"\n\
              authorize_url = \"{}\"\ntoken_url = \"{}\"\nrevoke_url = \"{}\"\n",
             self.url("authorize"),
             self.url("token"),
@@ -232,7 +267,17 @@ impl Desk {
             return (status, r#"{"error":"invalid_grant"}"#.to_owned());
         }
         let asked = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
+        let mut more = String::new();
         let (user, consent) = match asked("grant_type") {
+            "authorization_code" => match self.codes.remove(asked("code")).filter(|of| of.is_met_by(form)) {
+                Some(allowed) => {
+                    self.serial += 1;
+                    let identity = identity(&allowed.user);
+                    more = format!(r#","scope":"{}","id_token":"{identity}""#, allowed.scopes);
+                    (allowed.user, self.serial)
+                }
+                None => return (400, r#"{"error":"invalid_grant"}"#.to_owned()),
+            },
             "urn:ietf:params:oauth:grant-type:jwt-bearer" => (subject(asked("assertion")), 0),
             _ => match self.redeem(asked("refresh_token")) {
                 Some(found) => found,
@@ -251,7 +296,12 @@ impl Desk {
             0 => String::new(),
             consent => format!(r#","refresh_token":"{}""#, self.refresh(&user, consent)),
         };
-        (200, format!(r#"{{"access_token":"{access}","token_type":"Bearer","expires_in":{lasts}{refresh}}}"#))
+        (
+            200,
+            format!(
+                r#"{{"access_token":"{access}","token_type":"Bearer","expires_in":{lasts}{refresh}{more}}}"#
+            ),
+        )
     }
 
     /// A token is good once. What is shown a second time ends all that came of the same consent.
@@ -278,6 +328,21 @@ impl Desk {
             None => r#"{"active":false}"#.to_owned(),
         }
     }
+}
+
+impl Consent {
+    /// RFC 7636 section 4.6, RFC 6749 section 4.1.3.
+    fn is_met_by(&self, form: &HashMap<String, String>) -> bool {
+        let challenge = |verifier: &String| URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()));
+        form.get("code_verifier").map(challenge).as_deref() == Some(self.challenge.as_str())
+            && form.get("redirect_uri") == Some(&self.redirect)
+    }
+}
+
+/// Who signed in, without a signature: nobody looks at it where it comes from the provider itself.
+fn identity(user: &str) -> String {
+    let claims = format!(r#"{{"iss":"{ISSUER}","sub":"{user}","email":"{user}"}}"#);
+    format!("e30.{}.", URL_SAFE_NO_PAD.encode(claims))
 }
 
 /// In whose name an assertion asks.

@@ -170,6 +170,7 @@ fn account(user: UserId) -> Account {
         rest: None,
         connected_at: flow::now(),
         generation: 0,
+        is_granted: false,
     }
 }
 

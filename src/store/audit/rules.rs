@@ -262,6 +262,8 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("user_addresses", "user_id", "users"),
     ("user_addresses", "account", "accounts"),
     ("api_keys", "user_id", "users"),
+    ("connect_links", "user_id", "users"),
+    ("connect_links", "key_id", "content_keys"),
     ("contacts", "assigned_user_id", "users"),
     ("contact_addresses", "contact", "contacts"),
     ("contact_relations", "contact", "contacts"),

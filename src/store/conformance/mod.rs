@@ -187,6 +187,7 @@ fn an_account(user: UserId, email: &str) -> Account {
         rest: None,
         connected_at: at(1),
         generation: 0,
+        is_granted: false,
     }
 }
 

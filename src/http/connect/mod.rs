@@ -1,0 +1,270 @@
+//! Links at which users connect their own accounts: made by the CRM, opened by the user, good once.
+//!
+//! Whoever has the address of such a page may sign in there, and nobody else: it is as long as a key, and kept as its hash. The
+//! sign-in itself is bound to the browser that began it (RFC 9700 section 4.7). Not here: what the pages look like (`page`), and
+//! what becomes of a user who comes back (`arrival`).
+
+mod arrival;
+mod page;
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use self::page::{Asking, Page};
+use super::{
+    Api,
+    access::Access,
+    body::{Input, PathId},
+    once::{Answer, Stop},
+    problem::Problem,
+};
+use crate::{
+    core::ids::UserId,
+    flow,
+    store::{self, ConnectLink, Departure},
+};
+
+/// How long a link can be opened: a mail with it may lie over a weekend.
+const LINK_LIFETIME: SignedDuration = SignedDuration::from_hours(72);
+/// How long a user may take to sign in.
+const SIGN_IN_LIFETIME: SignedDuration = SignedDuration::from_mins(15);
+/// The cookie that binds a sign-in to the browser that began it.
+const COOKIE: &str = "mailweave_sign_in";
+/// Every link's token begins so, that a leaked one can be searched for.
+const TOKEN_PREFIX: &str = "mwl_";
+
+pub(super) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(create))
+}
+
+/// What users see, without a key.
+pub(super) fn pages() -> Router<Api> {
+    Router::new()
+        .route("/connect/{token}", get(ask))
+        .route("/connect/{token}/{provider}", post(depart))
+        .route("/oauth/callback", get(arrival::arrive))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewConnectLink {
+    /// Where the user is to sign in, as the operator calls it under `[oauth.…]`. Left out, he chooses.
+    #[schema(example = "google")]
+    provider: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ConnectLink)]
+struct ConnectLinkView {
+    /// A page for the user alone: whoever opens it connects an account of his.
+    #[schema(example = "https://mail.example.com/connect/mwl_5f0c")]
+    url: String,
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+}
+
+/// Make a page at which a user connects an account himself, by signing in at its provider. It is good for one account, for three
+/// days. At an address that he has connected already, it gives that account a new login.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/users/{id}/connect-link", tag = "users",
+    operation_id = "create_connect_link", request_body = NewConnectLink,
+    responses((status = 201, body = ConnectLinkView)))]
+async fn create(
+    State(api): State<Api>,
+    access: Access,
+    PathId(user): PathId<UserId>,
+    input: Input<NewConnectLink>,
+) -> Result<Response, Stop> {
+    access.act_as(user)?;
+    let provider = input.value.provider;
+    require_provider(&api, provider.as_deref())?;
+    let token = secret(TOKEN_PREFIX);
+    let expires_at = flow::now() + LINK_LIFETIME;
+    let mut work = input.stamp.begin(&api, &access).await?;
+    work.user(user).await?.ok_or_else(Problem::not_found)?;
+    let link = ConnectLink {
+        workspace: access.workspace,
+        id: Uuid::now_v7(),
+        user,
+        provider,
+        expires_at,
+        is_used: false,
+    };
+    work.insert_connect_link(&link, &hash(&token)).await?;
+    let url = api.page_url(&format!("connect/{token}"));
+    work.finish(Answer::created_secret(&ConnectLinkView { url, expires_at })).await
+}
+
+/// Refuses a provider that nobody can sign in at.
+fn require_provider(api: &Api, name: Option<&str>) -> Result<(), Problem> {
+    let offered = offered(api);
+    let names: Vec<&str> = offered.iter().map(|(name, _)| name.as_str()).collect();
+    if name.map_or(!names.is_empty(), |name| names.contains(&name)) {
+        return Ok(());
+    }
+    let detail = match name {
+        Some(_) => "No users sign in at a provider of this name.",
+        None => "The operator has registered this gateway with no provider.",
+    };
+    let advice = match names.is_empty() {
+        true => "The operator adds providers under [oauth.…].".to_owned(),
+        false => format!("There are: {}. The operator adds others under [oauth.…].", names.join(", ")),
+    };
+    Err(Problem::invalid("provider", detail).advice(advice))
+}
+
+/// The providers at which users sign in, by name, each with what users call it.
+fn offered(api: &Api) -> Vec<(String, String)> {
+    let providers = api.gateway.sign_in.providers();
+    let by_user =
+        providers.names().filter(|name| providers.named(name).is_some_and(|one| one.domains.is_none()));
+    by_user
+        .map(|name| {
+            let known = crate::core::provider::Provider::named(name);
+            (name.to_owned(), known.map_or_else(|| name.to_owned(), |known| known.title.clone()))
+        })
+        .collect()
+}
+
+/// 256 random bits, as text.
+fn secret(prefix: &str) -> String {
+    let hex: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{prefix}{hex}")
+}
+
+/// What is kept of a secret: nobody guesses 256 bits.
+fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// A link that can be used now, or the page that says why it cannot.
+async fn open(api: &Api, token: &str) -> Result<ConnectLink, Page> {
+    let found = api.store().system_read().await.map_err(unavailable)?.connect_link(&hash(token)).await;
+    match found.map_err(unavailable)? {
+        Some(link) if link.is_used => Err(Page::used()),
+        Some(link) if link.expires_at > flow::now() => Ok(link),
+        _ => Err(Page::gone()),
+    }
+}
+
+fn unavailable(error: store::Error) -> Page {
+    tracing::warn!(error = %error, "a page of a connect link could not be served");
+    Page::unavailable()
+}
+
+/// The page that asks the user.
+async fn ask(State(api): State<Api>, Path(token): Path<String>) -> Response {
+    match asking(&api, &token).await {
+        Ok(asking) => asking.page().into_response(),
+        Err(page) => page.into_response(),
+    }
+}
+
+async fn asking(api: &Api, token: &str) -> Result<Asking, Page> {
+    let link = open(api, token).await?;
+    let mut session = api.store().read(link.workspace).await.map_err(unavailable)?;
+    let user = session.user(link.user).await.map_err(unavailable)?.ok_or_else(Page::gone)?;
+    drop(session);
+    let workspace = api.store().system_read().await.map_err(unavailable)?.workspace(link.workspace).await;
+    let workspace = workspace.map_err(unavailable)?.ok_or_else(Page::gone)?;
+    let mut offered = offered(api);
+    offered.retain(|(name, _)| link.provider.as_ref().is_none_or(|only| only == name));
+    let scopes = |name: &str| {
+        let registered = api.gateway.sign_in.providers().named(name);
+        registered.map(|one| one.client.authorization().authorize_url.clone()).unwrap_or_default()
+    };
+    let to = offered.iter().map(|(name, _)| scopes(name)).collect();
+    Ok(Asking {
+        workspace: workspace.name,
+        user,
+        offered,
+        to,
+        action: api.page_path(&format!("connect/{token}")),
+    })
+}
+
+/// Sends the user to his provider.
+async fn depart(
+    State(api): State<Api>,
+    Path((token, provider)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    match departure(&api, (&token, &provider), &headers).await {
+        Ok(response) => response,
+        Err(page) => page.into_response(),
+    }
+}
+
+async fn departure(
+    api: &Api,
+    (token, provider): (&str, &str),
+    headers: &HeaderMap,
+) -> Result<Response, Page> {
+    if !is_own_form(headers) {
+        return Err(Page::elsewhere());
+    }
+    let link = open(api, token).await?;
+    let is_offered = offered(api).iter().any(|(name, _)| name == provider);
+    let is_meant = link.provider.as_deref().is_none_or(|only| only == provider);
+    let registered = api.gateway.sign_in.providers().named(provider).filter(|_| is_offered && is_meant);
+    let registered = registered.ok_or_else(Page::gone)?;
+    let (state, cookie) = (secret(""), secret(""));
+    let mut tx = api.store().begin(link.workspace).await.map_err(unavailable)?;
+    let user = tx.user(link.user).await.map_err(unavailable)?.ok_or_else(Page::gone)?;
+    let way = registered.client.depart(state.clone(), Some(&user.email));
+    let departure = Departure {
+        state_hash: hash(&state),
+        cookie_hash: hash(&cookie),
+        verifier: &way.verifier,
+        provider,
+        at: flow::now(),
+    };
+    tx.depart(link.id, departure).await.map_err(|error| match error {
+        store::Error::Missing => Page::used(),
+        error => unavailable(error),
+    })?;
+    tx.commit().await.map_err(unavailable)?;
+    let secure = if api.is_https { "; Secure" } else { "" };
+    let age = SIGN_IN_LIFETIME.as_secs();
+    let cookie = format!("{COOKIE}={cookie}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}");
+    let (Ok(cookie), Ok(to)) = (HeaderValue::from_str(&cookie), HeaderValue::from_str(way.url.as_str()))
+    else {
+        return Err(Page::unavailable());
+    };
+    let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok((StatusCode::SEE_OTHER, [(header::SET_COOKIE, cookie), (header::LOCATION, to), no_store])
+        .into_response())
+}
+
+/// Whether a form was sent by our own page, as far as the browser says (Fetch metadata; else RFC 6454).
+fn is_own_form(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    match (text("sec-fetch-site"), text("origin"), text("host")) {
+        (Some(site), ..) => site == "same-origin",
+        (None, Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, from)| from == host),
+        // No browser.
+        (None, ..) => true,
+    }
+}
+
+impl Api {
+    /// Where a page of this gateway is, for whoever is to open it.
+    fn page_url(&self, path: &str) -> String {
+        format!("{}/{path}", self.own_url.as_str().trim_end_matches('/'))
+    }
+
+    /// The same as the browser that is there already asks for it.
+    fn page_path(&self, path: &str) -> String {
+        format!("{}/{path}", self.own_url.path().trim_end_matches('/'))
+    }
+}

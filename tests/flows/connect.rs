@@ -1,0 +1,226 @@
+//! Users who connect their own accounts at the page they were sent, at a provider where they sign in.
+//!
+//! Not here: what is done with the tokens afterwards (`tokens`).
+
+use mailweave::config::Endpoint;
+use serde_json::json;
+use url::Url;
+
+use crate::{
+    both,
+    crm::text,
+    letter::Letter,
+    support::{
+        PATIENCE, Person,
+        dovecot::Options,
+        sign_in::{ISSUER, PROVIDER, SignInServer},
+        store::Engine,
+        wait_for,
+    },
+    world::{User, World},
+};
+
+/// Ann, who is to connect her account, and a customer of hers.
+struct Desk {
+    world: World,
+    server: SignInServer,
+    ann: User,
+    bob: Person,
+}
+
+/// What a browser is shown.
+#[derive(Debug)]
+struct Shown {
+    status: u16,
+    text: String,
+    /// Where it is sent.
+    to: Option<String>,
+    /// What it is to bring back.
+    cookie: Option<String>,
+}
+
+impl Desk {
+    fn start(engine: Engine) -> Self {
+        let server = SignInServer::start();
+        let options = Options { introspection: Some(server.url("introspect")), ..Options::default() };
+        let registration = server.registration();
+        let mut world = World::at(engine, options, |config| {
+            config.oauth.0.insert(PROVIDER.to_owned(), registration);
+        });
+        let (imap, smtp) = (world.dovecot.imaps, world.postfix.submission);
+        world.gateway.restart(|config| {
+            let provider = config.oauth.0.get_mut(PROVIDER).unwrap();
+            provider.imap = Endpoint::parse(&format!("tls://127.0.0.1:{}", imap.port()));
+            provider.smtp = Endpoint::parse(&format!("starttls://127.0.0.1:{}", smtp.port()));
+        });
+        world.crm = world.gateway.crm("acme");
+        let (ann, bob) = (world.user(1, "Ann Lee"), world.customer(1));
+        world.crm.post("/contacts", &json!({ "email": bob.address }));
+        Self { world, server, ann, bob }
+    }
+
+    /// The path of a page for Ann.
+    fn link(&self) -> String {
+        let made = self.world.crm.post(&format!("/users/{}/connect-link", self.ann.id), &json!({}));
+        Url::parse(text(&made, "url")).unwrap().path().to_owned()
+    }
+
+    /// What a browser does. A form is sent from where `site` says.
+    fn browse(&self, path: &str, form_from: Option<&str>, cookie: Option<&str>) -> Shown {
+        let base = self.world.gateway.http();
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        let client = client.build().unwrap();
+        let url = format!("http://{base}{path}");
+        let mut request = match form_from {
+            Some(site) => client.post(&url).header("Sec-Fetch-Site", site),
+            None => client.get(&url),
+        };
+        if let Some(cookie) = cookie {
+            request = request.header("Cookie", cookie);
+        }
+        self.world.gateway.runtime.block_on(async {
+            let response = request.send().await.unwrap();
+            let field =
+                |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+            let (to, cookie) = (field("location"), field("set-cookie"));
+            let policy = field("content-security-policy").unwrap_or_default();
+            assert!(policy.contains("default-src 'none'"), "{policy}");
+            let cookie = cookie.map(|cookie| {
+                assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
+                cookie.split(';').next().unwrap().to_owned()
+            });
+            Shown { status: response.status().as_u16(), to, cookie, text: response.text().await.unwrap() }
+        })
+    }
+
+    /// Ann presses the button: where she is sent, and the cookie of her browser.
+    fn depart(&self, link: &str) -> (Url, String) {
+        let sent = self.browse(&format!("{link}/{PROVIDER}"), Some("same-origin"), None);
+        assert_eq!(sent.status, 303, "{sent:?}");
+        (Url::parse(&sent.to.unwrap()).unwrap(), sent.cookie.unwrap())
+    }
+
+    /// She allows it as this person, and comes back.
+    fn sign_in(&self, link: &str, as_who: &str, scopes: &str) -> Shown {
+        let (asked, cookie) = self.depart(link);
+        let (state, code) = self.server.allow(&asked, as_who, scopes);
+        self.browse(&back(&[("state", &state), ("code", &code), ("iss", ISSUER)]), None, Some(&cookie))
+    }
+
+    fn bob_writes(&self) {
+        let letter = Letter::new(&self.bob.address, &[&self.ann.person.address]);
+        let raw = letter.raw().replace('\n', "\r\n");
+        self.world.dovecot.deliver(&self.bob.address, &self.ann.person, &raw).unwrap();
+        self.world.crm.await_mail("message.received", &letter.id);
+    }
+
+    fn ann_writes(&self, subject: &str) -> String {
+        let body = json!({
+            "from_user_id": self.ann.id, "to": [{ "email": self.bob.address }], "subject": subject, "text": "Hello"
+        });
+        text(&self.world.crm.post("/messages", &body), "id").to_owned()
+    }
+
+    #[track_caller]
+    fn assert_nothing_connected(&self, shown: &Shown, status: u16, says: &str) {
+        assert_eq!(shown.status, status, "{shown:?}");
+        assert!(shown.text.contains(says), "{shown:?}");
+        assert!(self.world.crm.list("/accounts").is_empty());
+    }
+}
+
+fn back(pairs: &[(&str, &str)]) -> String {
+    let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+    format!("/oauth/callback?{query}")
+}
+
+both! {
+    fn real_13_a_user_connects_his_account_himself_and_mail_flows_both_ways(engine) {
+        let desk = Desk::start(engine);
+        let link = desk.link();
+        let page = desk.browse(&link, None, None);
+        assert_eq!(page.status, 200);
+        for says in [desk.ann.person.address.as_str(), "asks to work with the mailbox", "Sign in with provider"] {
+            assert!(page.text.contains(says), "{says}: {}", page.text);
+        }
+        let done = desk.sign_in(&link, &desk.ann.person.address, "mail profile");
+        assert!(done.status == 200 && done.text.contains("is connected"), "{done:?}");
+        let account = desk.world.crm.list("/accounts").remove(0);
+        assert_eq!((text(&account, "user_id"), text(&account["auth"], "type")), (desk.ann.id.as_str(), "oauth2"));
+        desk.world.crm.await_account(text(&account, "id"));
+        desk.bob_writes();
+        let sent = desk.ann_writes("Offer");
+        desk.world.crm.await_delivery(&sent, "sent");
+        // It is good once.
+        assert_eq!(desk.browse(&link, None, None).status, 410);
+        assert_eq!(desk.browse(&format!("{link}/{PROVIDER}"), Some("same-origin"), None).status, 410);
+        assert_eq!(desk.browse("/connect/mwl_0", None, None).status, 404);
+        assert_eq!(desk.world.gateway.audit(), Vec::<String>::new());
+    }
+
+    fn nobody_but_the_user_in_his_own_browser_connects_anything(engine) {
+        let desk = Desk::start(engine);
+        let (link, ann) = (desk.link(), desk.ann.person.address.clone());
+        // A page of somebody else's cannot press the button.
+        let shown = desk.browse(&format!("{link}/{PROVIDER}"), Some("cross-site"), None);
+        desk.assert_nothing_connected(&shown, 403, "begun somewhere else");
+        // A state that nobody began, and one that is brought by another browser.
+        let shown = desk.browse(&back(&[("state", "0"), ("code", "0")]), None, None);
+        desk.assert_nothing_connected(&shown, 400, "sign-in is over");
+        let (asked, cookie) = desk.depart(&link);
+        let (state, code) = desk.server.allow(&asked, &ann, "mail");
+        let good = back(&[("state", &state), ("code", &code), ("iss", ISSUER)]);
+        for other in [None, Some("mailweave_sign_in=0")] {
+            desk.assert_nothing_connected(&desk.browse(&good, None, other), 403, "begun somewhere else");
+        }
+        // From another provider than the one it was begun at; then the state is good no more.
+        let mixed_up = back(&[("state", &state), ("code", &code), ("iss", "https://evil.example")]);
+        let shown = desk.browse(&mixed_up, None, Some(&cookie));
+        desk.assert_nothing_connected(&shown, 502, "did not confirm");
+        let shown = desk.browse(&good, None, Some(&cookie));
+        desk.assert_nothing_connected(&shown, 400, "sign-in is over");
+        // A code that was meant for another sign-in.
+        let (first, _) = desk.depart(&link);
+        let (_, stolen) = desk.server.allow(&first, &ann, "mail");
+        let (asked, cookie) = desk.depart(&link);
+        let (state, _) = desk.server.allow(&asked, &ann, "mail");
+        let shown = desk.browse(&back(&[("state", &state), ("code", &stolen)]), None, Some(&cookie));
+        desk.assert_nothing_connected(&shown, 502, "did not confirm");
+        // The same user of the same link is not kept from it.
+        assert!(desk.sign_in(&link, &ann, "mail").text.contains("is connected"));
+    }
+
+    fn who_declines_or_grants_too_little_or_signs_in_as_another_is_told_so(engine) {
+        let desk = Desk::start(engine);
+        let (link, ann) = (desk.link(), desk.ann.person.address.clone());
+        let (asked, cookie) = desk.depart(&link);
+        let (state, _) = desk.server.allow(&asked, &ann, "mail");
+        let shown = desk.browse(&back(&[("state", &state), ("error", "access_denied")]), None, Some(&cookie));
+        desk.assert_nothing_connected(&shown, 200, "did not allow");
+        desk.assert_nothing_connected(&desk.sign_in(&link, &ann, "profile"), 200, "permissions are missing");
+        let other = desk.world.dovecot.user(2).address;
+        let shown = desk.sign_in(&link, &other, "mail");
+        desk.assert_nothing_connected(&shown, 200, "That is another address");
+        assert!(shown.text.contains(&other), "{shown:?}");
+        wait_for("what is not kept to be given back", PATIENCE, || desk.server.given_back() == 2);
+        // As an address of his own it will do.
+        desk.world.crm.patch(&format!("/users/{}", desk.ann.id), &json!({ "aliases": [other] }));
+        assert!(desk.sign_in(&link, &other, "mail").text.contains("is connected"));
+    }
+
+    fn an_account_whose_permission_was_withdrawn_goes_on_by_a_link(engine) {
+        let desk = Desk::start(engine);
+        let ann = desk.ann.person.address.clone();
+        desk.sign_in(&desk.link(), &ann, "mail");
+        let account = text(&desk.world.crm.list("/accounts").remove(0), "id").to_owned();
+        desk.world.crm.await_account(&account);
+        desk.server.revoke(&ann);
+        let held = desk.ann_writes("Held");
+        desk.world.crm.await_event("account.reauth_required", |data| data["account_id"] == account.as_str());
+        desk.world.crm.await_delivery(&held, "held");
+        assert!(desk.sign_in(&desk.link(), &ann, "mail").text.contains("is connected"));
+        desk.world.crm.await_delivery(&held, "sent");
+        desk.bob_writes();
+        assert_eq!(desk.world.crm.list("/accounts").len(), 1);
+    }
+}
