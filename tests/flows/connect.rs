@@ -135,7 +135,7 @@ fn back(pairs: &[(&str, &str)]) -> String {
 }
 
 both! {
-    fn real_13_a_user_connects_his_account_himself_and_mail_flows_both_ways(engine) {
+    fn real_13_and_shsp_3_a_user_connects_his_account_himself_and_mail_flows_both_ways(engine) {
         let desk = Desk::start(engine);
         let link = desk.link();
         let page = desk.browse(&link, None, None);
@@ -190,7 +190,7 @@ both! {
         assert!(desk.sign_in(&link, &ann, "mail").text.contains("is connected"));
     }
 
-    fn who_declines_or_grants_too_little_or_signs_in_as_another_is_told_so(engine) {
+    fn kana_10_who_declines_or_grants_too_little_or_signs_in_as_another_is_told_so(engine) {
         let desk = Desk::start(engine);
         let (link, ann) = (desk.link(), desk.ann.person.address.clone());
         let (asked, cookie) = desk.depart(&link);

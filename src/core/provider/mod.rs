@@ -261,6 +261,16 @@ mod tests {
     }
 
     #[test]
+    fn keap_6_and_real_7_microsoft_is_asked_for_mail_and_who_it_is_and_for_no_calendar() {
+        let microsoft = Provider::named("microsoft").unwrap().oauth.as_ref().unwrap();
+        let of_office = |scope: &str| format!("https://outlook.office.com/{scope}");
+        let expect = [&of_office("IMAP.AccessAsUser.All"), &of_office("SMTP.Send")];
+        assert_eq!(microsoft.needed.iter().collect::<Vec<_>>(), expect);
+        assert_eq!(microsoft.scopes[2..], ["offline_access", "openid", "email", "profile"]);
+        assert_eq!(microsoft.scopes[..2], microsoft.needed);
+    }
+
+    #[test]
     fn keap_2_every_domain_of_microsofts_own_is_microsofts() {
         for domain in ["hotmail.com", "Live.com", "msn.com", "outlook.com", "passport.com"] {
             assert_eq!(Provider::of_domain(domain).map(|found| found.name), Some("microsoft"), "{domain}");
