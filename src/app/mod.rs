@@ -45,7 +45,8 @@ use crate::{
 };
 
 /// How submission listeners let clients log in: by the secret of an API key.
-const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
+const MECHANISMS: [Mechanism; 4] =
+    [Mechanism::Plain, Mechanism::Login, Mechanism::XOAuth2, Mechanism::OAuthBearer];
 
 /// Where a running gateway listens: the ports are real ones, also where the configuration said 0.
 #[derive(Debug, Clone, Default)]

@@ -44,6 +44,14 @@ impl Mechanism {
     pub(super) fn explains_failure(self) -> bool {
         matches!(self, Self::XOAuth2 | Self::OAuthBearer)
     }
+
+    /// What they tell, in base64: `{"status":"invalid_token"}` of RFC 7628 section 3.2.2, and Google's `{"status":"401"}`.
+    pub(super) fn failure(self) -> &'static str {
+        match self {
+            Self::OAuthBearer => "eyJzdGF0dXMiOiJpbnZhbGlkX3Rva2VuIn0=",
+            _ => "eyJzdGF0dXMiOiI0MDEifQ==",
+        }
+    }
 }
 
 /// What a client proves itself with.

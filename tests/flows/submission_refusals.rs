@@ -2,6 +2,7 @@
 //!
 //! Not here: the listener's manners in every detail (`smtp_dialogues`).
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use mailweave::sandbox::Behaviour;
 use serde_json::json;
 
@@ -30,7 +31,47 @@ fn log_in(world: &Sandboxed, name: &str, secret: &str) -> (SmtpClient, Reply) {
     (client, reply)
 }
 
+/// The client's first words in base64, and what it hears before it has to answer a failure.
+fn log_in_by_token(world: &Sandboxed, mechanism: &str, message: &str) -> (SmtpClient, Reply) {
+    let mut client = world.submission_client();
+    let reply = client.command(&format!("AUTH {mechanism} {}", BASE64_STANDARD.encode(message)));
+    (client, reply)
+}
+
 both! {
+    fn a_login_is_also_a_token_that_is_a_key_for_smtp(engine) {
+        let world = started(engine);
+        let (ann, ben) = (world.user("ann", "Ann Lee"), world.user("ben", "Ben Low"));
+        let (_, anns) = world.crm.key(&["smtp"], Some(&ann.id));
+        let (_, reading) = world.crm.key(&["read"], None);
+        let address = |user: &crate::world::User| user.person.address.clone();
+        let xoauth2 = |name: &str, token: &str| format!("user={name}\x01auth=Bearer {token}\x01\x01");
+        let bearer = |name: &str, token: &str| format!("n,{name},\x01auth=Bearer {token}\x01\x01");
+        let ann_named = format!("a={}", address(&ann));
+        for (mechanism, message) in [
+            ("XOAUTH2", xoauth2(&address(&ann), &anns)),
+            ("OAUTHBEARER", bearer(&ann_named, &anns)),
+            // The key says whose it is.
+            ("OAUTHBEARER", bearer("", &anns)),
+        ] {
+            let (mut client, reply) = log_in_by_token(&world, mechanism, &message);
+            assert_reply(&reply, 235, "2.7.0");
+            assert_eq!(client.command(&format!("MAIL FROM:<{}>", address(&ann))).code, 250);
+        }
+        for (mechanism, message, told) in [
+            ("XOAUTH2", xoauth2(&address(&ben), &anns), r#"{"status":"401"}"#),
+            ("XOAUTH2", xoauth2(&address(&ann), &reading), r#"{"status":"401"}"#),
+            ("OAUTHBEARER", bearer(&ann_named, "wrong"), r#"{"status":"invalid_token"}"#),
+            ("OAUTHBEARER", bearer("", &reading), r#"{"status":"invalid_token"}"#),
+        ] {
+            let (mut client, reply) = log_in_by_token(&world, mechanism, &message);
+            assert_eq!((reply.code, reply.text), (334, BASE64_STANDARD.encode(told)), "{message:?}");
+            // RFC 7628 section 3.2.3: the client's answer is one octet, and then it is refused.
+            assert_reply(&client.command("AQ=="), 535, "5.7.8");
+            assert_reply(&client.command("MAIL FROM:<ann@acme.example>"), 530, "5.7.0");
+        }
+    }
+
     fn a_login_is_a_users_address_or_the_workspaces_slug_with_a_key_for_smtp(engine) {
         let world = started(engine);
         let (ann, ben) = (world.user("ann", "Ann Lee"), world.user("ben", "Ben Low"));

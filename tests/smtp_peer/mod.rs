@@ -43,7 +43,7 @@ impl Peer {
     }
 
     pub fn with_limits(listener: ListenerKind, tls: bool, limits: Limits) -> Self {
-        let mechanisms = vec![Mechanism::Plain, Mechanism::Login, Mechanism::XOAuth2];
+        let mechanisms = vec![Mechanism::Plain, Mechanism::Login, Mechanism::XOAuth2, Mechanism::OAuthBearer];
         let budget = Budget::new(limits.buffered_bytes_max);
         let settings = Settings { hostname: "gw.example".into(), limits, mechanisms, budget, tls };
         let implicit = listener == ListenerKind::Submissions;

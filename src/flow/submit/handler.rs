@@ -81,13 +81,18 @@ impl SubmissionHandler {
         Self { gateway, login: None }
     }
 
-    /// A user's address or the workspace's slug as name, an API key with scope `smtp` as password.
-    async fn log_in(&self, name: &str, secret: &str) -> Result<Option<Login>, Error> {
+    /// A user's address or the workspace's slug as name, an API key with scope `smtp` as password or token. OAUTHBEARER may leave
+    /// the name to the token: then it is of whom the key is.
+    async fn log_in(&self, name: Option<&str>, secret: &str) -> Result<Option<Login>, Error> {
         let Some(key) = api_key::find(&self.gateway.store, secret).await? else { return Ok(None) };
         if !key.allows(Scope::Smtp) {
             return Ok(None);
         }
         let workspace = key.workspace;
+        let Some(name) = name else {
+            let user = key.user_id;
+            return Ok(Some(Login { workspace, key, user }));
+        };
         let Ok(address) = Address::parse(name) else {
             let named = self.gateway.store.workspace_named(name).await?;
             let own = named.is_some_and(|named| named.id == workspace) && key.user_id.is_none();
@@ -209,8 +214,11 @@ pub(in crate::flow) fn own_message_id(key: MessageKey, hostname: &str) -> Messag
 
 impl smtp::Handler for SubmissionHandler {
     async fn authenticate(&mut self, _info: &SessionInfo, credentials: Credentials) -> AuthOutcome {
-        let Credentials::Password { username, password } = credentials else { return AuthOutcome::Refused };
-        match self.log_in(&username, password.expose_secret()).await {
+        let (name, secret) = match credentials {
+            Credentials::Password { username, password } => (Some(username), password),
+            Credentials::Token { username, token } => (username, token),
+        };
+        match self.log_in(name.as_deref(), secret.expose_secret()).await {
             Ok(Some(login)) => {
                 let identity = login.key.id.to_string();
                 api_key::note_use(&self.gateway.store, &login.key);

@@ -138,7 +138,9 @@ async fn connect(
     let settings = AccountSettings { imap, smtp, provider: known };
     let mut tx = api.store().begin(link.workspace).await.map_err(unavailable)?;
     let user = tx.user_to_change(link.user).await.map_err(unavailable)?.ok_or_else(Page::gone)?;
-    let email = own_address(&user, &granted)?;
+    let filter = AccountFilter { user: Some(user.id), state: None };
+    let his = tx.accounts(&Rows::new(ACCOUNTS_LOOKED_AT, None), &filter).await.map_err(unavailable)?;
+    let email = own_address(&user, &his, &granted)?;
     if !may_connect(&mut tx, &user).await.map_err(unavailable)? {
         return Err(Page::not_allowed());
     }
@@ -147,7 +149,11 @@ async fn connect(
         return Err(Page::used());
     }
     let credentials = Credentials::OAuth2 { provider: provider.to_owned(), username: email.to_string() };
-    let account = account_of(&mut tx, (api, &user, &email), (settings, &credentials)).await?;
+    let known = his.into_iter().find(|one| one.email == email && one.status.state != AccountState::Erased);
+    let account = match known {
+        Some(account) => reconnect(&mut tx, api, account, (settings, &credentials)).await?,
+        None => add(&mut tx, (&user, &email), (settings, &credentials)).await?,
+    };
     let signer = granted.signer.clone();
     login::keep_grant(&mut tx, account.id, granted, (now, signer.as_ref())).await.map_err(unavailable)?;
     tx.commit().await.map_err(unavailable)?;
@@ -155,13 +161,16 @@ async fn connect(
     Ok(Page::connected(&email))
 }
 
-/// The address that the user signed in with, if it is one of his: nobody connects another's (he would read along).
-fn own_address(user: &User, granted: &Granted) -> Result<Address, Page> {
+/// The address that the user signed in with, if it is one of his or of an account that he has: nobody connects another's, for he
+/// would read along.
+fn own_address(user: &User, his: &[Account], granted: &Granted) -> Result<Address, Page> {
     let Some(signed_in) = granted.signer.as_ref().and_then(|signer| signer.email.clone()) else {
         // A provider that does not say who signed in was told whom to ask for.
         return Ok(user.email.clone());
     };
-    let is_his = user.email == signed_in || user.aliases.contains(&signed_in);
+    let is_his = user.email == signed_in
+        || user.aliases.contains(&signed_in)
+        || his.iter().any(|account| account.email == signed_in);
     if is_his { Ok(signed_in) } else { Err(Page::somebody_else(&signed_in, user)) }
 }
 
@@ -173,23 +182,7 @@ async fn may_connect(tx: &mut Tx, user: &User) -> Result<bool, store::Error> {
     })
 }
 
-/// His account at this address with the new login, or a new one.
-async fn account_of(
-    tx: &mut Tx,
-    (api, user, email): (&Api, &User, &Address),
-    (settings, credentials): (AccountSettings, &Credentials),
-) -> Result<Account, Page> {
-    let filter = AccountFilter { user: Some(user.id), state: None };
-    let his = tx.accounts(&Rows::new(ACCOUNTS_LOOKED_AT, None), &filter).await.map_err(unavailable)?;
-    let known = his
-        .into_iter()
-        .find(|account| account.email == *email && account.status.state != AccountState::Erased);
-    match known {
-        Some(account) => reconnect(tx, api, account, (settings, credentials)).await,
-        None => add(tx, (user, email), (settings, credentials)).await,
-    }
-}
-
+/// Gives an account of his the new login.
 async fn reconnect(
     tx: &mut Tx,
     api: &Api,
@@ -216,6 +209,7 @@ async fn reconnect(
     Ok(account)
 }
 
+/// Connects the mailbox as a new account.
 async fn add(
     tx: &mut Tx,
     (user, email): (&User, &Address),

@@ -10,7 +10,7 @@ mod page;
 use axum::{
     Router,
     extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -179,18 +179,8 @@ async fn asking(api: &Api, token: &str) -> Result<Asking, Page> {
     let workspace = workspace.map_err(unavailable)?.ok_or_else(Page::gone)?;
     let mut offered = offered(api);
     offered.retain(|(name, _)| link.provider.as_ref().is_none_or(|only| only == name));
-    let scopes = |name: &str| {
-        let registered = api.gateway.sign_in.providers().named(name);
-        registered.map(|one| one.client.authorization().authorize_url.clone()).unwrap_or_default()
-    };
-    let to = offered.iter().map(|(name, _)| scopes(name)).collect();
-    Ok(Asking {
-        workspace: workspace.name,
-        user,
-        offered,
-        to,
-        action: api.page_path(&format!("connect/{token}")),
-    })
+    let action = api.page_path(&format!("connect/{token}"));
+    Ok(Asking { workspace: workspace.name, user, offered, action })
 }
 
 /// Sends the user to his provider.
@@ -237,13 +227,8 @@ async fn departure(
     let secure = if api.is_https { "; Secure" } else { "" };
     let age = SIGN_IN_LIFETIME.as_secs();
     let cookie = format!("{COOKIE}={cookie}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}");
-    let (Ok(cookie), Ok(to)) = (HeaderValue::from_str(&cookie), HeaderValue::from_str(way.url.as_str()))
-    else {
-        return Err(Page::unavailable());
-    };
-    let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok((StatusCode::SEE_OTHER, [(header::SET_COOKIE, cookie), (header::LOCATION, to), no_store])
-        .into_response())
+    let cookie = HeaderValue::from_str(&cookie).map_err(|_| Page::unavailable())?;
+    Ok(([(header::SET_COOKIE, cookie)], Page::onward(&way.url)).into_response())
 }
 
 /// Whether a form was sent by our own page, as far as the browser says (Fetch metadata; else RFC 6454).
@@ -251,6 +236,8 @@ fn is_own_form(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     match (text("sec-fetch-site"), text("origin"), text("host")) {
         (Some(site), ..) => site == "same-origin",
+        // Our pages keep their address to themselves, so that an honest browser says "null" where it says nothing better.
+        (None, Some("null"), _) => true,
         (None, Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, from)| from == host),
         // No browser.
         (None, ..) => true,

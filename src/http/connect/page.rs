@@ -16,6 +16,8 @@ h1{font-size:1.35rem;margin:0 0 1rem}ul{padding-left:1.2rem}form{margin:1rem 0 0
 button{font:inherit;width:100%;padding:.8rem;border:0;border-radius:8px;background:#2456c9;color:#fff;cursor:pointer}\
 button:focus-visible{outline:3px solid #9db8f2}small{color:#5b6475}";
 
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
 /// One of the pages.
 #[derive(Debug)]
 pub(super) struct Page {
@@ -23,14 +25,24 @@ pub(super) struct Page {
     title: &'static str,
     /// HTML.
     body: String,
-    /// Where its forms may lead, beside this gateway.
-    leads_to: Vec<String>,
+    /// Where the browser goes by itself, as HTML.
+    onward: Option<String>,
 }
 
 impl Page {
     fn new(status: StatusCode, title: &'static str, lines: &[&str]) -> Self {
         let body = lines.iter().map(|line| format!("<p>{}</p>", escape(line))).collect();
-        Self { status, title, body, leads_to: Vec::new() }
+        Self { status, title, body, onward: None }
+    }
+
+    /// Sends the user on to his provider. By a page and not by a redirect: browsers hold a form to where its page lets it lead, and
+    /// nobody knows through which addresses a provider leads its users.
+    pub(super) fn onward(to: &Url) -> Self {
+        let mut page = Self::new(StatusCode::OK, "On to your provider", &[]);
+        let to = escape(to.as_str());
+        page.body = format!("<p><a href=\"{to}\">Go on if nothing happens</a></p>");
+        page.onward = Some(to);
+        page
     }
 
     pub(super) fn connected(email: &Address) -> Self {
@@ -118,19 +130,16 @@ const OPEN_AGAIN: &str = "Open the link that you were sent once more to try agai
 
 impl IntoResponse for Page {
     fn into_response(self) -> Response {
-        let Self { status, title, body, leads_to } = self;
+        let Self { status, title, body, onward } = self;
+        let refresh = |to: String| format!("<meta http-equiv=\"refresh\" content=\"0;url={to}\">");
+        let onward = onward.map(refresh).unwrap_or_default();
         let html = format!(
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-             content=\"width=device-width,initial-scale=1\"><title>{title}</title><style>{STYLE}</style></head>\
+             content=\"width=device-width,initial-scale=1\">{onward}<title>{title}</title><style>{STYLE}</style></head>\
              <body><main><h1>{title}</h1>{body}</main></body></html>"
         );
-        let forms = leads_to.iter().map(|to| format!(" {to}")).collect::<String>();
-        let policy = format!(
-            "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'{forms}; base-uri 'none'; frame-ancestors 'none'"
-        );
-        let policy = HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
         let headers = [
-            (header::CONTENT_SECURITY_POLICY, policy),
+            (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         ];
         (status, headers, Html(html)).into_response()
@@ -143,15 +152,13 @@ pub(super) struct Asking {
     pub user: User,
     /// Providers by name, with what users call them.
     pub offered: Vec<(String, String)>,
-    /// Where each of them has users sign in.
-    pub to: Vec<String>,
     /// The page's own path.
     pub action: String,
 }
 
 impl Asking {
     pub(super) fn page(self) -> Page {
-        let Self { workspace, user, offered, to, action } = self;
+        let Self { workspace, user, offered, action } = self;
         let mut page = Page::new(
             StatusCode::OK,
             "Connect your mailbox",
@@ -173,8 +180,6 @@ impl Asking {
                 escape(title)
             ));
         }
-        let origin = |url: &String| Url::parse(url).ok().map(|url| url.origin().ascii_serialization());
-        page.leads_to = to.iter().filter_map(origin).collect();
         page
     }
 }

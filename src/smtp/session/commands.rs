@@ -314,8 +314,8 @@ impl Session {
             AuthOutcome::Refused => {
                 self.tally.auth_failures = self.tally.auth_failures.saturating_add(1);
                 if mechanism.explains_failure() {
-                    // {"status":"401"}, and the client must say something before it hears 535.
-                    self.say(&Reply::bare(334, "eyJzdGF0dXMiOiI0MDEifQ=="));
+                    // The client must say something before it hears 535.
+                    self.say(&Reply::bare(334, mechanism.failure()));
                     self.phase = Phase::SaslFailed;
                 } else {
                     self.fault(Reply::new(535, [5, 7, 8], "Authentication failed"));
