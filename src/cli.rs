@@ -165,6 +165,8 @@ pub enum UserVerb {
     Delete(One),
     /// How much of what a user writes to contacts is in the CRM: --query days=30
     Coverage(Within),
+    /// Make a page at which a user connects an account himself: --data '{"provider":"google"}', or nothing and he chooses
+    ConnectLink(Update),
 }
 
 #[derive(Debug, Subcommand)]

@@ -196,6 +196,9 @@ fn users(verb: UserVerb) -> Call {
         UserVerb::Update(update) => Call::update("users", update),
         UserVerb::Coverage(within) => Call::of("users", within, "coverage"),
         UserVerb::Delete(one) => Call::one("users", one).method(Method::DELETE),
+        UserVerb::ConnectLink(Update { id, body }) => {
+            Call::within(&["users", &id, "connect-link"]).post(body).body_if_given()
+        }
     }
 }
 
@@ -228,11 +231,7 @@ fn accounts(verb: AccountVerb) -> Call {
         AccountVerb::Completeness(one) => Call::one("accounts", one).then("completeness"),
         AccountVerb::Errors(within) => Call::of("accounts", within, "errors"),
         AccountVerb::Disconnect(Update { id, body }) => {
-            let mut call = Call::within(&["accounts", &id, "disconnect"]).post(body);
-            if matches!(call.body, Body::Stdin(_)) {
-                call.body = Body::MaybeStdin;
-            }
-            call
+            Call::within(&["accounts", &id, "disconnect"]).post(body).body_if_given()
         }
     }
 }
@@ -375,6 +374,14 @@ impl Call {
 
     fn post(self, create: Create) -> Self {
         self.post_as(Kind::Json, create)
+    }
+
+    /// What is said may be left out.
+    fn body_if_given(mut self) -> Self {
+        if matches!(self.body, Body::Stdin(_)) {
+            self.body = Body::MaybeStdin;
+        }
+        self
     }
 
     fn post_lines(self, create: Create) -> Self {
@@ -536,6 +543,7 @@ mod tests {
         ("account pause acc_1", "POST /workspaces/acme/accounts/acc_1/pause"),
         ("account resume acc_1", "POST /workspaces/acme/accounts/acc_1/resume"),
         ("account completeness acc_1", "GET /workspaces/acme/accounts/acc_1/completeness"),
+        ("user connect-link usr_1", "POST /workspaces/acme/users/usr_1/connect-link maybe stdin"),
         ("user coverage usr_1 --query days=7", "GET /workspaces/acme/users/usr_1/coverage?days=7"),
         ("account errors acc_1", "GET /workspaces/acme/accounts/acc_1/errors"),
         ("account disconnect acc_1", "POST /workspaces/acme/accounts/acc_1/disconnect maybe stdin"),

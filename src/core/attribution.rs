@@ -13,7 +13,7 @@ use super::{
     ids::{ContactId, UserId},
     message::{Author, ContactRole, Direction, Parties},
 };
-use crate::mail::{Address, Automatic, HeaderSummary, Mention, Party};
+use crate::mail::{Address, Automatic, HeaderSummary, Party};
 
 /// Contacts that one message may create; mail to more people than that is no conversation.
 pub const NEW_CONTACTS_MAX: usize = 50;
@@ -124,17 +124,6 @@ pub fn attribute(parties: &Parties, known: &Known, ours: &OurDomains) -> Attribu
         _ => Direction::Inbound,
     };
     Attribution { direction, author, author_party, contacts: contacts_of(parties, known), outsiders }
-}
-
-/// The parties of a mail that a user passed on: its original author and, as its reader, the user. `None` when he passed on what
-/// he wrote himself, or when no address is named.
-#[must_use]
-pub fn forwarded(parties: &Parties, original: Mention) -> Option<Parties> {
-    let author = Party { name: original.name, address: original.address? };
-    if parties.addresses().any(|address| *address == author.address) {
-        return None;
-    }
-    Some(Parties { from: vec![author], to: parties.from.clone(), ..Parties::default() })
 }
 
 fn author_of(address: &Address, known: &Known) -> Author {
@@ -289,20 +278,6 @@ mod tests {
         assert!(names_her("2026-11-03T09:00:00Z"));
         // She stays somebody's contact, of whom no second is made.
         assert!(known.at("2026-11-01T09:00:00Z".parse().unwrap()).listed.contains(&cora));
-    }
-
-    #[test]
-    fn what_a_user_passes_on_is_its_authors_unless_he_wrote_it() {
-        let party = |address: &str| Party { name: None, address: Address::parse(address).unwrap() };
-        let parties = Parties { from: vec![party("ann@us.example")], ..Parties::default() };
-        let by = |address: Option<&str>| {
-            let address = address.map(|address| Address::parse(address).unwrap());
-            forwarded(&parties, Mention { name: Some("Bob".to_owned()), address })
-        };
-        let passed_on = by(Some("bob@x.example")).unwrap();
-        let author = Party { name: Some("Bob".to_owned()), ..party("bob@x.example") };
-        assert_eq!((passed_on.from, passed_on.to), (vec![author], parties.from.clone()));
-        assert_eq!((by(Some("ann@us.example")), by(None)), (None, None));
     }
 
     #[test]

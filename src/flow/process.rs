@@ -22,10 +22,7 @@ use crate::{
         policy::{self, FileRule, Policy, ThreadStart, settings::Match},
         route::{Route, RouteTarget},
     },
-    mail::{
-        Address, Automatic, Kind, Message, Party, ReversePath,
-        forward::{self, Certainty},
-    },
+    mail::{Address, Kind, Message, Party, ReversePath},
     queue::{Leased, Settlement},
     store::{self, InboundRow, InboundState, SealedBlob, Session, Tx, mint},
 };
@@ -175,27 +172,6 @@ struct Judged {
     returned: Option<Returned>,
 }
 
-impl Judged {
-    /// The same judgement of mail that is filed as somebody else's.
-    async fn anew(self, tx: &mut Tx, gateway: &Gateway, parties: &Parties) -> Result<Self, store::Error> {
-        let people: Vec<Address> = parties.addresses().cloned().collect();
-        let known = ingest::known_among(tx, &people, &self.policy.settings).await?;
-        let who = attribution::attribute(parties, &known, &gateway.settings.ours);
-        Ok(Self { who, known, ..self })
-    }
-}
-
-/// Who is on the mail that a user passed on to his capture address alone: who wrote it, and the user. `None` of all other mail:
-/// what he sent to somebody is his own, and where it is not sure who wrote it he stays its author.
-fn forwarded_parties(parties: &Parties, who: &Attribution, message: &Message, raw: &[u8]) -> Option<Parties> {
-    let passed_on = matches!(who.author, Author::User(_)) && who.outsiders.is_empty();
-    if !passed_on || message.summary.automatic != Automatic::No {
-        return None;
-    }
-    let found = forward::read(message, raw).filter(|found| found.certainty >= Certainty::Medium)?;
-    attribution::forwarded(parties, found.from?)
-}
-
 /// Answers what asks, and files the rest.
 async fn take_mx(
     tx: &mut Tx,
@@ -234,11 +210,6 @@ async fn file_mx(
         return Err(FlowError::Raced);
     }
     let goes_on = !judged.bound.is_empty() && relay::goes_on(message.kind, reverse_path);
-    let forwarded =
-        (judged.via == "capture").then(|| forwarded_parties(&parties, &judged.who, message, &row.raw));
-    let is_forwarded = forwarded.as_ref().is_some_and(Option::is_some);
-    let parties = forwarded.flatten().unwrap_or(parties);
-    let judged = if is_forwarded { judged.anew(tx, gateway, &parties).await? } else { judged };
     let cut = files.kept.as_ref().ok().and_then(Option::as_ref);
     let arrival = arrival(gateway, (row, message, parties), routes, (&judged, goes_on), cut);
     // No rule on files keeps a copy out: of what is here already they are not stored again.

@@ -310,8 +310,10 @@ fn defects(root: &HeaderBlock<'_>, parts: &Parts<'_>) -> Vec<Defect> {
 
 fn kind(summary: &HeaderSummary, parts: &Parts<'_>, text: Option<&str>) -> Kind {
     match summary.automatic {
-        // Gateways that change the header of a report leave its fields.
-        _ if parts.leaves().any(|(_, part)| is_delivery_status(part)) => return Kind::Bounce,
+        // Gateways that change the header of a report leave its type and fields. The fields alone anybody may attach to what he writes.
+        _ if is_report(parts) && parts.leaves().any(|(_, part)| is_delivery_status(part)) => {
+            return Kind::Bounce;
+        }
         Automatic::Bounce => return Kind::Bounce,
         Automatic::AutoReply => return Kind::AutoReply,
         _ => {}
@@ -320,6 +322,11 @@ fn kind(summary: &HeaderSummary, parts: &Parts<'_>, text: Option<&str>) -> Kind 
         return Kind::Invitation;
     }
     if is_forward(summary, parts, text) { Kind::Forward } else { Kind::Mail }
+}
+
+/// Whether the whole message says that it is a report (RFC 6522), whatever of.
+fn is_report(parts: &Parts<'_>) -> bool {
+    parts.list.first().is_some_and(|root| root.content_type.essence() == "multipart/report")
 }
 
 /// Told by the part that RFC 5965 wants, by the report's own type, or by the words of Hotmail's feedback loop.

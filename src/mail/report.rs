@@ -15,6 +15,8 @@ use super::{
 
 /// Recipients read of one report.
 const RECIPIENTS_MAX: usize = 1000;
+/// Recipients of whom the words of a report are asked, each of which takes a look through all of them.
+const WORDED_MAX: usize = 50;
 /// Bytes of an unstructured report searched for the original's Message-ID.
 const SEARCHED_BYTES_MAX: usize = 256 * 1024;
 
@@ -201,14 +203,14 @@ impl DeliveryReport {
         let text = words(parts);
         if self.recipients.is_empty() {
             let marked = root.header.parties("X-Failed-Recipients").into_iter().map(|party| party.address);
-            self.recipients = marked.map(|address| failed(address, &text)).take(RECIPIENTS_MAX).collect();
+            self.recipients = marked.map(|address| failed(address, &text)).take(WORDED_MAX).collect();
         }
         if self.recipients.is_empty() {
             self.recipients = report_text::recipients(&text, &surroundings(parts));
         }
         let alone = self.recipients.len() == 1;
-        for one in self.recipients.iter_mut().filter(|one| one.status.is_none_or(EnhancedStatus::is_general))
-        {
+        let vague = |one: &&mut ReportRecipient| one.status.is_none_or(EnhancedStatus::is_general);
+        for one in self.recipients.iter_mut().filter(vague).take(WORDED_MAX) {
             let class = one.status.map(|status| status.class);
             let told = report_text::status_of(&text, &one.address).or_else(|| {
                 report_text::best_status(&text.lines().take(if alone { 100 } else { 0 }).collect::<Vec<_>>())

@@ -27,7 +27,6 @@ mod doubt;
 mod erase;
 mod events;
 mod follow;
-mod forwarded;
 mod handed_in_again;
 mod isolation;
 mod life;

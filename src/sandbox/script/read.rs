@@ -4,7 +4,10 @@
 
 use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeOwned},
+};
 use toml::{Spanned, Value};
 
 use super::{
@@ -98,10 +101,23 @@ struct OAuthPart {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ListenPart {
+    #[serde(deserialize_with = "loopback")]
     imap: Option<SocketAddr>,
+    #[serde(deserialize_with = "loopback")]
     submission: Option<SocketAddr>,
+    #[serde(deserialize_with = "loopback")]
     mx: Option<SocketAddr>,
+    #[serde(deserialize_with = "loopback")]
     oauth: Option<SocketAddr>,
+}
+
+/// Passwords are known and anybody may sign in as any user: nobody beyond this machine is to reach it.
+fn loopback<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let address = SocketAddr::deserialize(deserializer)?;
+    match address.ip().is_loopback() {
+        true => Ok(Some(address)),
+        false => Err(de::Error::custom("the sandbox listens on loopback alone, as on \"127.0.0.1:1143\"")),
+    }
 }
 
 #[derive(Deserialize)]

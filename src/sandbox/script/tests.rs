@@ -84,6 +84,7 @@ fn what_is_wrong_with_the_rest_is_named_too() {
             "already",
         ),
         ("[listen]\nimap = \"here\"\n", 2, Some("imap"), "socket address"),
+        ("[listen]\nimap = \"0.0.0.0:1143\"\n", 2, Some("imap"), "loopback"),
         ("[oauth]\nrotation = \"sometimes\"\n", 2, Some("rotation"), "strict"),
         ("users = [\n", 1, None, ""),
     ] {
