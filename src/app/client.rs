@@ -213,7 +213,7 @@ fn contacts(verb: ContactVerb) -> Call {
         ContactVerb::Upsert(Update { id, body }) => {
             Call::within(&["contacts", "by-external-id", &id]).post(body).method(Method::PUT)
         }
-        ContactVerb::Import(lines) => Call::within(&["contacts", "import"]).post_lines(lines),
+        ContactVerb::Import(lines) => Call::within(&["contacts", "import"]).post_as(Kind::Lines, lines),
         ContactVerb::Timeline(within) => Call::of("contacts", within, "timeline"),
     }
 }
@@ -382,10 +382,6 @@ impl Call {
             self.body = Body::MaybeStdin;
         }
         self
-    }
-
-    fn post_lines(self, create: Create) -> Self {
-        self.post_as(Kind::Lines, create)
     }
 
     fn post_as(mut self, kind: Kind, Create { data, idempotency_key }: Create) -> Self {

@@ -11,6 +11,7 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse as _, Response},
 };
+use secrecy::SecretString;
 use subtle::ConstantTimeEq as _;
 
 use super::{COOKIE, SIGN_IN_LIFETIME, hash, page::Page, unavailable};
@@ -97,20 +98,23 @@ async fn take(api: &Api, headers: &HeaderMap, brought: Brought) -> Result<Page, 
         }
         _ => return Err(Page::refused()),
     };
+    // On its own: a code is good once, and a browser that hangs up now must not leave a grant that nobody keeps.
+    let finished = tokio::spawn(finish(api.clone(), (link, provider, registered), (code, verifier)));
+    finished.await.unwrap_or_else(|_| Err(Page::unavailable()))
+}
+
+/// What comes of a refusal after this is not given back to the provider: with some, that would end the grant of an account that
+/// works.
+async fn finish(
+    api: Api,
+    (link, provider, registered): (ConnectLink, String, Arc<Registered>),
+    (code, verifier): (String, SecretString),
+) -> Result<Page, Page> {
     let granted = registered.client.redeem(&code, &verifier).await.map_err(|error| {
         tracing::info!(%provider, error = %error, "a user's sign-in was not confirmed");
         Page::refused()
     })?;
-    let back = Arc::clone(&registered);
-    let refresh = granted.refresh_token.clone();
-    let connected = connect(api, (&link, &provider, &registered), granted).await;
-    if connected.is_err()
-        && let Some(token) = refresh
-    {
-        // What is not kept is given back.
-        tokio::spawn(async move { back.client.revoke(&token).await.ok() });
-    }
-    connected
+    connect(&api, (&link, &provider, &registered), granted).await
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
