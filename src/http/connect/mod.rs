@@ -16,7 +16,6 @@ use axum::{
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -31,7 +30,7 @@ use super::{
 };
 use crate::{
     core::ids::UserId,
-    flow,
+    flow::{self, api_key::hash},
     store::{self, ConnectLink, Departure},
 };
 
@@ -140,11 +139,6 @@ fn offered(api: &Api) -> Vec<(String, String)> {
 fn secret(prefix: &str) -> String {
     let hex: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{prefix}{hex}")
-}
-
-/// What is kept of a secret: nobody guesses 256 bits.
-fn hash(secret: &str) -> [u8; 32] {
-    Sha256::digest(secret.as_bytes()).into()
 }
 
 /// A link that can be used now, or the page that says why it cannot.
