@@ -12,6 +12,7 @@ pub mod message;
 pub mod people;
 pub mod provider;
 pub mod route;
+pub mod sender;
 pub mod submission;
 pub mod webhook;
 
