@@ -17,7 +17,7 @@ use moka::future::Cache;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Error, OpenError, Session, Store, System, Tx, sql};
+use super::{Error, OpenError, Session, Store, System, Tx, sql, sql::Row};
 use crate::core::ids::{AccountId, Id as _, WorkspaceId};
 
 const KEY_BYTES: usize = 32;
@@ -235,7 +235,26 @@ impl Vault {
     fn unwrap(&self, workspace: WorkspaceId, id: Uuid, wrapped: &[u8]) -> Result<ContentKey, Error> {
         self.master.unwrap(workspace, id, wrapped)
     }
+
+    /// Whether what table `vault` holds was written under this node's master key.
+    fn is_proven_by(&self, proof: &Row) -> Result<bool, Error> {
+        let sealed: Vec<u8> = proof.get("proof")?;
+        Ok(open(&self.master.0, PROOF_PLACE, &sealed).is_some_and(|plain| plain == PROOF))
+    }
+
+    /// Refuses to go on under a master key that was rotated away: what it wraps opens for nobody any more. What had to wait goes
+    /// on once the node is started anew.
+    fn require_proven(&self, proof: &Row) -> Result<(), Error> {
+        match self.is_proven_by(proof)? {
+            true => Ok(()),
+            false => Err(Error::refused("the store has another master key by now: start this node anew")),
+        }
+    }
 }
+
+/// Reads the proof, so that nobody rotates the master key before the transaction ends. Only a store that is shared has other
+/// nodes.
+const HELD_PROOF: &str = "select proof from vault where id = 1 for share";
 
 impl MasterKey {
     fn wrap(&self, workspace: WorkspaceId, id: Uuid, key: &ContentKey) -> Vec<u8> {
@@ -282,15 +301,13 @@ impl Store {
     }
 
     async fn read_or_write_proof(&self) -> Result<bool, Error> {
-        let master = &self.0.vault.master.0;
         let mut system = self.system().await?;
         let proof = self.0.vault.master.proof();
         let insert = sql("insert into vault (id, proof) values (1, $1) on conflict do nothing").bind(proof);
         system.execute(insert).await?;
         let row = system.fetch_one(sql("select proof from vault where id = 1")).await?;
         system.commit().await?;
-        let proof: Vec<u8> = row.get("proof")?;
-        Ok(open(master, PROOF_PLACE, &proof).is_some_and(|plain| plain == PROOF))
+        self.0.vault.is_proven_by(&row)
     }
 
     /// The workspace's own key, made on first use. It is durable when this returns.
@@ -400,6 +417,10 @@ impl Session {
 impl System {
     /// Makes the key of a new workspace with it: reading then needs no key that only writing could make.
     pub(super) async fn make_workspace_key(&mut self, workspace: WorkspaceId) -> Result<(), Error> {
+        if self.store().is_shared() {
+            let proof = self.fetch_one(sql(HELD_PROOF)).await?;
+            self.store().0.vault.require_proven(&proof)?;
+        }
         let (id, key) = (Uuid::now_v7(), ContentKey(Zeroizing::new(rand::random())));
         let wrapped = self.store().0.vault.wrap(workspace, id, &key);
         let insert =
@@ -420,6 +441,10 @@ impl Tx {
     pub async fn content_key(&mut self, account: Option<AccountId>) -> Result<Uuid, Error> {
         if let Some(id) = self.find_content_key(account).await? {
             return Ok(id);
+        }
+        if self.store().is_shared() {
+            let proof = self.fetch_one(sql(HELD_PROOF)).await?;
+            self.store().0.vault.require_proven(&proof)?;
         }
         let (workspace, id) = (self.workspace(), Uuid::now_v7());
         let key = ContentKey(Zeroizing::new(rand::random()));
