@@ -10,6 +10,7 @@
 
 pub mod clients;
 pub mod dovecot;
+pub mod imap_peer;
 pub mod office;
 pub mod postfix;
 pub mod postgres;
