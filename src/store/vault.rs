@@ -72,12 +72,6 @@ impl MasterKey {
         Ok(Self::from_bytes(*key))
     }
 
-    /// A key for one purpose; nothing of this key can be learned from it.
-    #[must_use]
-    pub fn derive(&self, purpose: &str) -> [u8; KEY_BYTES] {
-        blake3::derive_key(purpose, self.0.as_slice())
-    }
-
     #[must_use]
     pub fn from_bytes(key: [u8; KEY_BYTES]) -> Self {
         Self(Arc::new(Zeroizing::new(key)))
@@ -270,6 +264,23 @@ impl MasterKey {
             .ok_or_else(|| Error::Corrupt("a content key does not open under this master key".to_owned()))
     }
 
+    /// A key of the gateway itself, wrapped for its place.
+    pub(super) fn wrap_gateway_key(&self, place: &str, key: &[u8; KEY_BYTES]) -> Vec<u8> {
+        seal(&self.0, format!("gateway_keys|wrapped|{place}").as_bytes(), key)
+    }
+
+    pub(super) fn unwrap_gateway_key(
+        &self,
+        place: &str,
+        wrapped: &[u8],
+    ) -> Result<Zeroizing<[u8; KEY_BYTES]>, Error> {
+        let key =
+            open(&self.0, format!("gateway_keys|wrapped|{place}").as_bytes(), wrapped).map(Zeroizing::new);
+        key.and_then(|key| <[u8; KEY_BYTES]>::try_from(key.as_slice()).ok()).map(Zeroizing::new).ok_or_else(
+            || Error::Corrupt("a key of the gateway does not open under this master key".to_owned()),
+        )
+    }
+
     /// A content key that another master key has wrapped, wrapped by this one.
     pub(super) fn rewrap(
         &self,
@@ -415,12 +426,18 @@ impl Session {
 }
 
 impl System {
-    /// Makes the key of a new workspace with it: reading then needs no key that only writing could make.
-    pub(super) async fn make_workspace_key(&mut self, workspace: WorkspaceId) -> Result<(), Error> {
+    /// Keeps the master key from being rotated before this transaction ends, and refuses to go on under a former one.
+    pub(super) async fn hold_master_key(&mut self) -> Result<(), Error> {
         if self.store().is_shared() {
             let proof = self.fetch_one(sql(HELD_PROOF)).await?;
             self.store().0.vault.require_proven(&proof)?;
         }
+        Ok(())
+    }
+
+    /// Makes the key of a new workspace with it: reading then needs no key that only writing could make.
+    pub(super) async fn make_workspace_key(&mut self, workspace: WorkspaceId) -> Result<(), Error> {
+        self.hold_master_key().await?;
         let (id, key) = (Uuid::now_v7(), ContentKey(Zeroizing::new(rand::random())));
         let wrapped = self.store().0.vault.wrap(workspace, id, &key);
         let insert =
