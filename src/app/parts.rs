@@ -90,6 +90,7 @@ pub(super) fn assemble(config: &Config, store: Store, loop_key: [u8; 32]) -> Res
         webhooks: Poster::new(net::Resolve::vetted(dialer), &tls)?,
         followers: Followers::new(LOGINS_AT_ONCE),
         brake: LoopBrake::default(),
+        senders: flow::sender::SenderChecker,
         settings: Arc::new(settings(config, loop_key)),
         store,
     })
@@ -179,6 +180,7 @@ fn settings(config: &Config, loop_key: [u8; 32]) -> Settings {
         node: config.node.name.clone().unwrap_or_else(|| hostname(config)),
         hostname: hostname(config),
         ours: OurDomains { capture: domain(&config.domains.capture), reply: domain(&config.domains.reply) },
+        trusted_peers: config.trusted_peers(),
         loop_key,
         job_lease: config.coordination.lease,
         submission_lifetime: config.outbound.retry_lifetime,

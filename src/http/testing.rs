@@ -52,6 +52,7 @@ fn gateway(store: Store) -> Gateway {
         node: "node".into(),
         hostname: "gateway.example.com".into(),
         ours: OurDomains::default(),
+        trusted_peers: vec!["192.0.2.0/24".parse().unwrap()],
         loop_key: [9; 32],
         submission_lifetime: Duration::from_secs(3600),
         reconcile_waits: Vec::new(),
@@ -70,6 +71,7 @@ fn gateway(store: Store) -> Gateway {
         webhooks,
         followers: Followers::new(1),
         brake: LoopBrake::default(),
+        senders: crate::flow::sender::SenderChecker,
         settings: Arc::new(settings),
         store,
     }

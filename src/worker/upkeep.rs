@@ -36,10 +36,15 @@ async fn tidy(gateway: &Gateway, now: Timestamp) {
     let released = release_held(gateway).await;
     let purged = purge_requests(gateway, now - REQUESTS_KEPT).await;
     let forgotten = purge_usage(gateway, now - COUNTS_KEPT).await;
+    let expired = flow::hold::expire_overdue(gateway, now).await;
     let swept = gateway.store.sweep_blob_files(ORPHANS_KEPT).await.map(drop);
-    for (part, outcome) in
-        [("held mail", released), ("kept answers", purged), ("counts", forgotten), ("files", swept)]
-    {
+    for (part, outcome) in [
+        ("held mail", released),
+        ("kept answers", purged),
+        ("counts", forgotten),
+        ("quarantine", expired),
+        ("files", swept),
+    ] {
         match outcome {
             Ok(()) => tracing::debug!(part, "upkeep done"),
             Err(error) => {

@@ -43,6 +43,7 @@ mod preset_accounts;
 mod preset_mail;
 mod privacy;
 mod profiles;
+mod quarantine;
 mod recognise;
 mod relay;
 mod relay_people;

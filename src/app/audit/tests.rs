@@ -111,7 +111,12 @@ impl Office {
             recipients: vec![Recipient::new(self.route.address.clone())],
             ..Envelope::new(ReversePath::Address(address("ann@us.example")))
         };
-        Door::Mx { routes: vec![self.route.clone()], envelope, peer: "192.0.2.1".into() }
+        Door::Mx {
+            routes: vec![self.route.clone()],
+            envelope,
+            peer: "192.0.2.1".into(),
+            hello: String::new(),
+        }
     }
 
     fn submission(&self) -> Door {
