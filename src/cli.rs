@@ -247,6 +247,8 @@ pub enum MessageVerb {
     Attachment(Attachment),
     /// Send a message
     Send(Create),
+    /// Say that a message filed with a doubt left is not the user's: it is deleted with what came of it
+    Disown(One),
 }
 
 #[derive(Debug, Subcommand)]

@@ -263,6 +263,7 @@ fn messages(verb: MessageVerb) -> Call {
             Call::within(&["messages", &id, "attachments", &attachment])
         }
         MessageVerb::Send(create) => Call::within(&["messages"]).post(create),
+        MessageVerb::Disown(one) => Call::one("messages", one).then("disown").method(Method::POST),
     }
 }
 
@@ -573,6 +574,7 @@ mod tests {
             "event list --cursor c --after evt_1 --types test.ping",
             "GET /workspaces/acme/events?after=evt_1&types=test.ping&cursor=c",
         ),
+        ("message disown msg_1", "POST /workspaces/acme/messages/msg_1/disown"),
         ("quarantine list --query state=held", "GET /workspaces/acme/quarantine?state=held"),
         ("quarantine show msg_1", "GET /workspaces/acme/quarantine/msg_1"),
         ("quarantine release msg_1", "POST /workspaces/acme/quarantine/msg_1/release maybe stdin"),

@@ -13,6 +13,7 @@ use crate::{
         evidence::{self, Level, Witness},
         ids::{Id as _, MessageKey, UserId},
         inbound::Door,
+        message::{Author, Sighting, SightingRow},
         policy::{self, Policy},
         quarantine::{Held, KEPT, NewHeld, QuarantineState, Shown, USER_MAX, WORKSPACE_MAX},
         route::RouteTarget,
@@ -281,6 +282,61 @@ async fn settled_as(
 ) -> Result<Result<Held, Refusal>, store::Error> {
     let held = tx.held(id).await?.ok_or(store::Error::Missing)?;
     Ok(if held.state == wanted { Ok(held) } else { Err(Refusal::Settled(held.state)) })
+}
+
+/// Why a message cannot be disowned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undisputed {
+    /// Something proves that the user sent it, or others have seen it too.
+    NotInDoubt,
+}
+
+/// Deletes a message that was filed with a doubt left and that its user says he did not send, with all that came of it.
+///
+/// # Errors
+/// Those of the store; `Missing` when there is no such message.
+pub async fn disown(
+    tx: &mut Tx,
+    id: MessageKey,
+    by: &str,
+    now: Timestamp,
+) -> Result<Result<Held, Undisputed>, FlowError> {
+    tx.lock_filing().await?;
+    let stored = tx.message(id).await?.ok_or(store::Error::Missing)?;
+    let seen = tx.sightings(&[id]).await?.remove(&id).unwrap_or_default();
+    let is_copy = |row: &SightingRow| matches!(row.sighting, Sighting::Capture { .. });
+    let Some(doubt) = tx.verifications(&[id]).await?.remove(&id).filter(|known| known.level <= Level::E2)
+    else {
+        return Ok(Err(Undisputed::NotInDoubt));
+    };
+    if !seen.iter().all(is_copy) || tx.submission(id).await?.is_some() {
+        return Ok(Err(Undisputed::NotInDoubt));
+    }
+    let user = match stored.author {
+        Author::User(user) => Some(user),
+        _ => None,
+    };
+    let received_at = stored.received_at;
+    let disowned = NewHeld {
+        id,
+        state: QuarantineState::Held,
+        level: Some(doubt.level),
+        rule: "disowned",
+        reason: "It was filed with a doubt left, and was disowned.",
+        user,
+        identity: stored.identity,
+        id_hash: None,
+        shown: None,
+        received_at,
+        expires_at: received_at.saturating_add(KEPT).unwrap_or(received_at),
+    };
+    tx.put_held(&disowned).await?;
+    tx.settle_held(id, (QuarantineState::Rejected, by), false, now).await?;
+    if let (Some(author), Some(route)) = (&stored.author_party, &doubt.route) {
+        tx.forget_route(&author.address, route).await?;
+    }
+    tx.disown(id).await?;
+    Ok(Ok(tx.held(id).await?.ok_or(store::Error::Missing)?))
 }
 
 /// Trusts the route by which it came, for the address of the user whom it names. False when there is nothing to know it by.

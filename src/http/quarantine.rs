@@ -23,11 +23,12 @@ use crate::{
         evidence::Level,
         ids::{Id as _, MessageKey, UserId},
         inbound::Principal,
+        message::Author,
         quarantine::{Held, Named, QuarantineState},
     },
     flow::{
         self,
-        hold::{self, Refusal},
+        hold::{self, Refusal, Undisputed},
     },
     mail::{Address, Message},
     store::{HeldFilter, PageKey, Session},
@@ -42,6 +43,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(show))
         .routes(routes!(release))
         .routes(routes!(reject))
+        .routes(routes!(disown))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -233,6 +235,35 @@ async fn reject(
     find(&access, &mut access.read(&api).await?, id).await?;
     let mut work = input.stamp.begin(&api, &access).await?;
     let held = hold::reject(&mut work, id, &name_of(&access), flow::now()).await?.map_err(refused)?;
+    work.finish(Answer::ok(&HeldView::from(held))).await
+}
+
+/// Say that a message filed with a doubt left is not the user's. It is deleted, with the contacts and the conversation that it
+/// made, and what sent it is believed no more than before.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/messages/{id}/disown", tag = "quarantine",
+    operation_id = "disown_message", responses((status = 200, body = HeldView)))]
+async fn disown(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<MessageKey>,
+    input: Input<Nothing>,
+) -> Result<Response, Stop> {
+    // The same request again is answered as it was, though the message is gone.
+    input.stamp.require_new(&api, &access).await?;
+    let mut session = access.read(&api).await?;
+    let message = session.message(id).await?.ok_or_else(Problem::not_found)?;
+    if let (Some(user), Author::User(author)) = (concerned(&access, &mut session).await?, message.author)
+        && user != author
+    {
+        return Err(Problem::not_found().into());
+    }
+    drop(session);
+    let mut work = input.stamp.begin(&api, &access).await?;
+    let disowned = hold::disown(&mut work, id, &name_of(&access), flow::now()).await?;
+    let held = disowned.map_err(|Undisputed::NotInDoubt| {
+        let detail = "Something proves who sent it, or it was seen elsewhere too.";
+        Problem::conflict("not_in_doubt", detail, "Delete it where it was sent from.")
+    })?;
     work.finish(Answer::ok(&HeldView::from(held))).await
 }
 

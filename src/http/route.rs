@@ -107,6 +107,7 @@ pub const ROUTES: &[Route] = &[
     route(Method::GET, "/v1/workspaces/{ws}/messages/{id}", READ),
     route(Method::GET, "/v1/workspaces/{ws}/messages/{id}/raw", READ),
     route(Method::GET, "/v1/workspaces/{ws}/messages/{id}/attachments/{attachment}", READ),
+    route(Method::POST, "/v1/workspaces/{ws}/messages/{id}/disown", WRITE),
     route(Method::GET, "/v1/workspaces/{ws}/quarantine", READ),
     route(Method::GET, "/v1/workspaces/{ws}/quarantine/{id}", READ),
     route(Method::POST, "/v1/workspaces/{ws}/quarantine/{id}/release", WRITE),

@@ -147,6 +147,16 @@ impl Tx {
         self.execute(query).await.map(drop)
     }
 
+    /// Knows a route of an address no more, unless it was chosen to be trusted.
+    pub async fn forget_route(&mut self, address: &Address, route: &str) -> Result<(), Error> {
+        let query = sql("delete from sender_routes where workspace = $1 and address = $2 and route = $3 \
+             and pinned_until is null")
+        .bind(self.workspace())
+        .bind(address.key())
+        .bind(route);
+        self.execute(query).await.map(drop)
+    }
+
     /// Trusts a route of an address until then.
     pub async fn pin_route(
         &mut self,

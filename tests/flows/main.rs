@@ -57,6 +57,7 @@ mod submission;
 mod submission_refusals;
 mod threads;
 mod tokens;
+mod trust;
 mod visible;
 mod way_out;
 mod webhooks;

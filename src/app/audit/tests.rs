@@ -295,6 +295,7 @@ async fn whatever_is_broken_by_a_statement_is_found() {
         ("delete from thread_keys where workspace = $1", &["keys"]),
         ("update inbound set state = 'filed' where workspace = $1 and state = 'pending'", &["intake"]),
         ("update inbound set state = 'dropped', message = null where workspace = $1", &["intake"]),
+        ("delete from quarantine where workspace = $1", &["quarantine"]),
         ("delete from jobs where workspace = $1 and kind = 'process'", &["waiting"]),
         ("delete from jobs where workspace = $1 and kind = 'submit'", &["submissions", "lanes"]),
         ("update submissions set state = 'sent' where workspace = $1", &["submissions"]),
