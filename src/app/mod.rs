@@ -18,6 +18,8 @@ pub mod sandbox;
 mod serve;
 pub mod simulate;
 mod stored;
+#[cfg(test)]
+mod trust_tests;
 pub mod why;
 mod x509;
 

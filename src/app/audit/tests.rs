@@ -114,7 +114,7 @@ impl Office {
         Door::Mx {
             routes: vec![self.route.clone()],
             envelope,
-            peer: "192.0.2.1".into(),
+            peer: "127.0.0.1".into(),
             hello: String::new(),
         }
     }
