@@ -63,7 +63,7 @@ impl Office {
         let mut config = Config::default();
         config.domains.capture = DomainName::parse("bcc.example");
         config.smtp.mx.trusted_peers = Some(Vec::new());
-        let gateway = parts::assemble(&config, world.store.clone(), [1; 32]).unwrap();
+        let gateway = parts::assemble(&config, world.store.clone()).await.unwrap();
         let mut tx = world.store.begin(workspace).await.unwrap();
         let mut routes = Vec::new();
         for email in [ANN, BEN] {
@@ -104,8 +104,12 @@ impl Office {
         let mut unique = fingerprint(&envelope, &raw);
         let id: MessageKey = mint();
         unique.hash = *blake3::hash(id.to_string().as_bytes()).as_bytes();
-        let door =
-            Door::Mx { routes: vec![route], envelope, peer: "203.0.113.9".into(), hello: "away.example".into() };
+        let door = Door::Mx {
+            routes: vec![route],
+            envelope,
+            peer: "203.0.113.9".into(),
+            hello: "away.example".into(),
+        };
         let intake = Intake { workspace: self.workspace, door, raw: raw.clone(), fingerprint: unique };
         self.gateway.store.take_in(intake, id, copy.received_at).await.unwrap();
         let witness = Witness::Checked(Box::new(copy.facts.clone()));
@@ -226,11 +230,16 @@ impl Copy {
 fn forged() -> Vec<(&'static str, Copy)> {
     use DmarcPolicy::{Absent, None as Nothing, Quarantine, Reject};
     let mut all: Vec<(&'static str, Copy)> = Vec::new();
-    let failing = [(Check::Fail, Nothing), (Check::Fail, Quarantine), (Check::Fail, Reject), (Check::None, Absent)];
+    let failing =
+        [(Check::Fail, Nothing), (Check::Fail, Quarantine), (Check::Fail, Reject), (Check::None, Absent)];
     for spelling in [ANN, "Ann Lee <ann@acme.example>", "\"ann@acme.example\" <Ann@ACME.example>"] {
         for by in [Check::Pass, Check::Fail, Check::None] {
             for (verdict, policy) in failing {
-                let facts = SenderFacts { spf: spf("evil.example", false, by), dmarc: dmarc(verdict, policy), ..unproven(ANN) };
+                let facts = SenderFacts {
+                    spf: spf("evil.example", false, by),
+                    dmarc: dmarc(verdict, policy),
+                    ..unproven(ANN)
+                };
                 all.push(("C01 neither signed nor sent by her provider", copy(spelling, facts)));
             }
         }
@@ -244,7 +253,10 @@ fn forged() -> Vec<(&'static str, Copy)> {
         "ann@evil.example",
     ] {
         for name in ["ann@acme.example", "Ann Lee", "=?utf-8?q?ann=40acme=2Eexample?="] {
-            let facts = SenderFacts { signatures: vec![signature("evil.example", true, Check::Pass, None)], ..genuine(like) };
+            let facts = SenderFacts {
+                signatures: vec![signature("evil.example", true, Check::Pass, None)],
+                ..genuine(like)
+            };
             all.push(("C02 somebody alike, proven", copy(&format!("\"{name}\" <{like}>"), facts)));
         }
     }
@@ -287,7 +299,10 @@ fn forged() -> Vec<(&'static str, Copy)> {
             all.push(("C04 a signature that does not count", copy(ANN, facts)));
         }
         let signatures = vec![signature("acme.example.evil.example", false, Check::Pass, None)];
-        all.push(("C04 somebody else's signature", copy(ANN, SenderFacts { signatures, ..unproven(ANN) }).field(&format!("X: {reason}"))));
+        all.push((
+            "C04 somebody else's signature",
+            copy(ANN, SenderFacts { signatures, ..unproven(ANN) }).field(&format!("X: {reason}")),
+        ));
     }
     for by in ["sendgrid.example", "helo.evil.example", "", "bounces.evil.example"] {
         for verdict in [Check::Pass, Check::None, Check::Fail] {
@@ -320,7 +335,8 @@ fn forged() -> Vec<(&'static str, Copy)> {
         }
     }
     for hours in [73, 80, 100, 200, 500, 1000, 5000, 9000, 20_000, 50_000] {
-        let facts = SenderFacts { written_at: Some(flow::now() - SignedDuration::from_hours(hours)), ..genuine(ANN) };
+        let facts =
+            SenderFacts { written_at: Some(flow::now() - SignedDuration::from_hours(hours)), ..genuine(ANN) };
         all.push(("C10 her own mail of long ago", copy(ANN, facts)));
     }
     for field in [
@@ -408,7 +424,8 @@ both! {
 
     async fn strict_keeps_aside_what_balanced_marks(world) {
         let office = Office::new(&world).await;
-        let overrides: Overrides = serde_json::from_value(serde_json::json!({ "trust": "strict" })).unwrap();
+        let chosen = serde_json::json!({ "trust": "strict" });
+        let overrides = Overrides::new(chosen.as_object().unwrap().clone()).unwrap();
         let mut tx = office.gateway.store.begin(office.workspace).await.unwrap();
         tx.set_policy("mailweave", &overrides).await.unwrap();
         tx.commit().await.unwrap();

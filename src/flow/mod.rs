@@ -19,6 +19,7 @@ mod question;
 mod reading;
 mod relay;
 pub mod repair;
+mod reply_address;
 pub mod sender;
 pub mod submit;
 pub mod sync;
@@ -30,6 +31,7 @@ pub use hold::hold_poison;
 pub(crate) use ingest::{identity, keys_of_summary, known_people};
 pub use policy::{is_admin, policy_of, viewer};
 pub use process::{process, repeat};
+pub use reply_address::Keyring;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -59,6 +61,7 @@ pub struct Gateway {
     pub brake: LoopBrake,
     /// Finds out who sent what comes to the MX listener.
     pub senders: sender::SenderChecker,
+    pub reply_keys: Keyring,
     pub settings: Arc<Settings>,
 }
 

@@ -14,7 +14,7 @@ use crate::{
     account::{Discovered, ProviderDialer, oauth::Providers},
     coord::Coord,
     core::attribution::OurDomains,
-    flow::{Gateway, LoopBrake, Settings, login::SignIn, sync::Followers},
+    flow::{Gateway, Keyring, LoopBrake, Settings, login::SignIn, sync::Followers},
     imap,
     net::{self, Egress, Resolver},
     queue::Queue,
@@ -72,6 +72,7 @@ fn gateway(store: Store) -> Gateway {
         followers: Followers::new(1),
         brake: LoopBrake::default(),
         senders: crate::flow::sender::SenderChecker,
+        reply_keys: Keyring::default(),
         settings: Arc::new(settings),
         store,
     }

@@ -36,6 +36,7 @@ mod limits;
 mod limits_fail;
 mod limits_presets;
 mod metrics;
+mod no_relay;
 mod people;
 mod poison;
 mod policies;
