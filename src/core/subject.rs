@@ -152,18 +152,35 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_meets_what_the_same_people_wrote_under_its_subject_within_the_window() {
+    fn an_answer_meets_what_those_it_answers_wrote_to_its_author_within_the_window() {
         let offer = mark("ann", "bob", "Ten desks", 10);
         check(&offer, &mark("bob", "ann", "RE: [crm] ten  Desks", 17), true);
         check(&offer, &mark("bob", "ann", "AW: Ten desks", 3), true);
+        check(&offer, &mark("bob", "ann@x.example, carl", "Re: Ten desks", 11), true);
         check(&offer, &mark("bob", "ann", "Re: Ten desks", 18), false);
         check(&offer, &mark("bob", "ann", "Re: Nine desks", 11), false);
         // Nobody answered: the same subject twice are two matters.
         check(&offer, &mark("ann", "bob", "Ten desks", 11), false);
         check(&offer, &mark("ann", "bob", "Fwd: Ten desks", 11), false);
-        // Other people.
+        check(&offer, &mark("ann", "bob", "Re: Ten desks", 11), false);
+        // Other people: who was not written to answers nothing, though he names all who were there.
         check(&offer, &mark("bob", "carl", "Re: Ten desks", 11), false);
-        check(&offer, &mark("bob", "ann@x.example, carl", "Re: Ten desks", 11), false);
+        check(&offer, &mark("carl", "ann@x.example, bob", "Re: Ten desks", 11), false);
+    }
+
+    #[test]
+    fn on_a_list_an_answer_meets_what_went_to_the_list() {
+        let list = |from: &str, to: &str, subject: &str| {
+            let list = "List-Id: <desks.x.example>\r\nPrecedence: list\r\n";
+            mark_under(Some(7), from, to, (subject, 10), list).unwrap()
+        };
+        let question = list("ann", "desks", "Ten desks");
+        check(&question, &list("bob", "desks", "Re: Ten desks"), true);
+        check(&question, &list("bob", "ann@x.example, desks", "Re: Ten desks"), true);
+        // It answers whom it names.
+        check(&question, &list("bob", "carl@x.example, desks", "Re: Ten desks"), false);
+        check(&question, &list("bob", "desks", "Ten desks"), false);
+        check(&question, &mark("bob", "carl", "Re: Ten desks", 10), false);
     }
 
     #[test]
@@ -227,10 +244,13 @@ mod tests {
             let mut shuffled = order.clone();
             shuffled.sort_by_key(|number| blake3::hash(format!("{seed}/{number}").as_bytes()).as_bytes().to_owned());
             let groups = grouping(&marks, &order);
-            // Nobody gets into a group who shares no person with it.
+            // Nobody gets into a group whom none of it was written to or by.
             for group in groups.iter().filter(|group| group.len() > 1) {
-                let texts: BTreeSet<_> = group.iter().map(|number| marks[*number].as_ref().unwrap().text.clone()).collect();
-                prop_assert_eq!(texts.len(), 1);
+                for number in group {
+                    let (from, to) = (mail[*number].0, mail[*number].1);
+                    let knows = |other: &usize| other != number && [from, to].contains(&mail[*other].0);
+                    prop_assert!(group.iter().any(|other| knows(other) || [from, to].contains(&mail[*other].1) && other != number));
+                }
             }
             prop_assert_eq!(groups, grouping(&marks, &shuffled));
         }

@@ -111,6 +111,10 @@ pub struct Attachment {
     pub index: usize,
     /// As it may be shown; `None` when the sender gave none.
     pub filename: Option<String>,
+    /// As its sender named it, paths and all: to compare, never to show or to save under. Empty where only its disposition
+    /// says that it is a file.
+    #[serde(skip)]
+    pub written_name: Option<String>,
     /// Type and subtype in lower case.
     pub content_type: String,
     /// Octets after decoding.
@@ -132,7 +136,7 @@ pub struct Message {
     pub is_complaint: bool,
     /// The plain text, lines ending in `\n`. `None` when there is none or only HTML.
     pub text: Option<String>,
-    /// The plain text of the first body alone, where mail has several.
+    /// The plain text that stands first alone, where mail has several; empty when all are.
     pub first_text: Option<String>,
     /// The HTML as it came: never to be shown unsanitised.
     pub html: Option<String>,
@@ -170,7 +174,7 @@ impl Message {
             kind,
             is_complaint,
             text: readable.text,
-            first_text: readable.first_text,
+            first_text: readable.first_plain,
             html: readable.html,
             attachments,
             defects,
@@ -263,8 +267,11 @@ fn attachment_parts<'p, 'a>(parts: &'p Parts<'a>, readable: &Readable) -> impl I
 
 /// The file name from where senders put it; Outlook has it on Content-Type alone.
 pub(super) fn filename(part: &Part<'_>) -> Option<String> {
-    let written = part.disposition.parameter("filename").or_else(|| part.content_type.parameter("name"))?;
-    display_name(&written)
+    display_name(&written_name(part)?)
+}
+
+fn written_name(part: &Part<'_>) -> Option<String> {
+    part.disposition.parameter("filename").or_else(|| part.content_type.parameter("name"))
 }
 
 fn describe(index: usize, part: &Part<'_>, parts: &Parts<'_>, content: &[u8]) -> Attachment {
@@ -281,6 +288,8 @@ fn describe(index: usize, part: &Part<'_>, parts: &Parts<'_>, content: &[u8]) ->
     Attachment {
         index,
         filename: filename(part),
+        written_name: written_name(part)
+            .or_else(|| (disposition == "attachment").then(String::new)),
         content_type: part.content_type.essence().to_owned(),
         size: content.len() as u64,
         sha256: Sha256::digest(content).into(),
