@@ -248,15 +248,18 @@ impl Readable {
     }
 }
 
-/// The first message that is attached whole (message/rfc822 or message/global).
+/// The first message that is attached whole (message/rfc822 or message/global), and whether it can be the one passed on: no
+/// other is attached, and it is the message itself or lies directly below the root. What lies deeper came along with a part.
 #[must_use]
-pub(super) fn forwarded_part(raw: &[u8]) -> Option<Bytes> {
+pub(super) fn forwarded_part(raw: &[u8]) -> Option<(Bytes, bool)> {
     let read = || {
         let parts = Parts::read(raw);
         let is_message =
             |part: &Part<'_>| matches!(part.content_type.essence(), "message/rfc822" | "message/global");
-        let found = parts.leaves().find(|(_, part)| is_message(part));
-        found.map(|(_, part)| Bytes::from(part.decoded().into_owned()))
+        let mut found = parts.leaves().filter(|(_, part)| is_message(part));
+        let (_, first) = found.next()?;
+        let is_only = found.next().is_none() && first.parent.is_none_or(|parent| parent == 0);
+        Some((Bytes::from(first.decoded().into_owned()), is_only))
     };
     panic::catch_unwind(read).ok().flatten()
 }

@@ -5,8 +5,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    ConversationRef, Error, Session, Statement, Tx, sql,
-    statement::{Arg, LIST_MAX},
+    ConversationRef, Error, Session, Tx,
+    sql::{Arg, sql},
+    statement::{LIST_MAX, Statement},
 };
 use crate::core::{ids::MessageKey, subject::SubjectMark};
 
@@ -99,7 +100,7 @@ impl Session {
         .arg(at)
         .text(" and s.sent_at + s.reach >= ")
         .arg(at);
-        let mut met = self.conversations_of(seeking).await?;
+        let mut met = self.conversations_met(seeking).await?;
         if !subject.seeks.is_empty() {
             let reach = microseconds(subject.reach);
             let told = Statement::new(
@@ -112,7 +113,7 @@ impl Session {
             .arg(at.saturating_sub(reach))
             .text(" and s.sent_at <= ")
             .arg(at.saturating_add(reach));
-            met.extend(self.conversations_of(told).await?);
+            met.extend(self.conversations_met(told).await?);
         }
         met.sort_unstable();
         met.dedup();
@@ -120,7 +121,7 @@ impl Session {
     }
 
     /// Ends a query that found messages.
-    async fn conversations_of(&mut self, messages: Statement) -> Result<Vec<ConversationRef>, Error> {
+    async fn conversations_met(&mut self, messages: Statement) -> Result<Vec<ConversationRef>, Error> {
         let query = messages
             .text(" order by s.sent_at desc limit ")
             .arg(MET_MAX)
