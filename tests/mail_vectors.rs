@@ -14,7 +14,8 @@ mod corpus;
 
 use corpus::{id, octets, vectors, vectors_of};
 use mailweave::mail::{
-    Address, Automatic, Defect, HeaderBlock, HeaderSummary, Kind, Message, Party, address_list, sanitise, subject, surgery,
+    Address, Automatic, Defect, HeaderBlock, HeaderSummary, Kind, Message, Party, address_list, sanitise,
+    subject, surgery,
 };
 use serde_json::Value;
 
@@ -201,7 +202,12 @@ fn automatic_mail_is_told_as_the_vectors_say() {
         let (id, class) = (id(&vector), vector["expect"]["cls"].as_str().unwrap());
         let header = vector["bytes"].as_str().unwrap();
         let message = Message::parse(format!("{header}\r\n\r\nbody\r\n").as_bytes());
-        assert!(is_of_class(class, &message), "{id}: {class}, {:?} {:?}", message.summary.automatic, message.kind);
+        assert!(
+            is_of_class(class, &message),
+            "{id}: {class}, {:?} {:?}",
+            message.summary.automatic,
+            message.kind
+        );
     }
 }
 

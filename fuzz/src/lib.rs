@@ -76,5 +76,13 @@ pub const SEEDS: [(&str, &[&str]); 9] = [
             "From: MAILER-DAEMON@x.example\r\nReturn-Path: <>\r\nSubject: failure notice\r\n\r\n<b@y.example>:\r\nSorry, no mailbox here. (#5.1.1)\r\n",
         ],
     ),
-    ("route", &["ann-0123456789abcdef+why@bcc.example", "\"a b\"@x.example", "a@[IPv6:2001:db8::1]", "j@bücher.example"]),
+    (
+        "route",
+        &[
+            "ann-0123456789abcdef+why@bcc.example",
+            "\"a b\"@x.example",
+            "a@[IPv6:2001:db8::1]",
+            "j@bücher.example",
+        ],
+    ),
 ];

@@ -24,7 +24,9 @@ fuzz_target!(|data: &[u8]| {
             let _ = tokio::io::copy(&mut theirs, &mut tokio::io::sink()).await;
         };
         let ask = async {
-            let Ok(mut client) = Client::connect(ours, Limits::default(), Deadlines::default()).await else { return };
+            let Ok(mut client) = Client::connect(ours, Limits::default(), Deadlines::default()).await else {
+                return;
+            };
             let uid = Uid::new(3).unwrap();
             match shape % 7 {
                 0 => drop(client.noop().await),

@@ -11,7 +11,10 @@ fuzz_target!(|data: &[u8]| {
     assert!(!message.defects.contains(&mailweave::mail::Defect::Unreadable), "a reader panicked");
     for attachment in &message.attachments {
         let name = attachment.filename.as_deref().unwrap_or("x");
-        assert!(!name.contains(['/', '\\', '\0', '\u{202e}']) && !name.is_empty() && name.len() <= 255, "{name:?}");
+        assert!(
+            !name.contains(['/', '\\', '\0', '\u{202e}']) && !name.is_empty() && name.len() <= 255,
+            "{name:?}"
+        );
         let content = Message::attachment_bytes(data, attachment.index).expect("its content");
         assert_eq!(content.len() as u64, attachment.size);
     }

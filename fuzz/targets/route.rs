@@ -11,7 +11,10 @@ fuzz_target!(|data: &[u8]| {
     assert!(Address::from_parts(&label, "bcc.example").is_ok());
     let Ok(address) = Address::parse(text) else { return };
     assert_eq!(Address::parse(&address.to_string()), Ok(address.clone()));
-    assert_eq!(Address::parse(address.key()).map(|again| again.key().to_owned()), Ok(address.key().to_owned()));
+    assert_eq!(
+        Address::parse(address.key()).map(|again| again.key().to_owned()),
+        Ok(address.key().to_owned())
+    );
     assert!(!address.to_string().contains(['\r', '\n', '\0']));
     if let Some(owner) = route::asked_at(&address) {
         assert_eq!(owner.domain(), address.domain());

@@ -9,8 +9,11 @@ fuzz_target!(|data: &[u8]| {
     if data.contains(&b'\n') {
         return;
     }
-    let before: [&[u8]; 3] =
-        [b"", b"EHLO c.example\r\n", b"EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n"];
+    let before: [&[u8]; 3] = [
+        b"",
+        b"EHLO c.example\r\n",
+        b"EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n",
+    ];
     for said in before {
         let mut peer = Peer::new("mx", true);
         peer.say(said);

@@ -85,8 +85,8 @@ impl<'a> People<'a> {
             named.filter(|address| *address != author && Some(*address) != list).collect();
         addressed.sort_unstable();
         addressed.dedup();
-        let by_a_person = summary.automatic == Automatic::No
-            || (summary.automatic == Automatic::List && list.is_some());
+        let by_a_person =
+            summary.automatic == Automatic::No || (summary.automatic == Automatic::List && list.is_some());
         // Somebody must be there to have answered.
         let is_enough = list.is_some() || !addressed.is_empty();
         (by_a_person && is_enough && addressed.len() < PEOPLE_MAX).then_some(Self { author, list, addressed })
@@ -190,7 +190,7 @@ mod tests {
             let answer = mark_under(Some(7), "bob", "ann", ("Re: Ten desks", 11), more).unwrap();
             check(&offer, &answer, false);
             // Yet one that names nothing finds it.
-            check(&answer, &mark("bob", "ann", "Re: Ten desks", 12), true);
+            check(&answer, &mark("ann", "bob", "Re: Ten desks", 12), true);
         }
     }
 

@@ -222,7 +222,8 @@ impl Entry {
             None => (&self.text, self.comment.as_slice()),
         };
         let word = String::from_utf8_lossy(place).trim().to_owned();
-        let is_word = !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c.is_control() || "\"@=".contains(c));
+        let is_word = !word.is_empty()
+            && !word.contains(|c: char| c.is_whitespace() || c.is_control() || "\"@=".contains(c));
         is_word.then(|| Written { name: display_name(name), address: word })
     }
 }
@@ -347,7 +348,10 @@ mod tests {
     #[test]
     fn a_word_in_the_place_of_an_address_can_be_shown() {
         check_written("Ann Lee <ann>, b@x.example", &[("Ann Lee", "ann"), ("", "b@x.example")]);
-        check_written("root (Charlie &), Bob <bob> <carl>", &[("Charlie &", "root"), ("", "carl")]);
+        check_written(
+            "root (Charlie &), Bob <bob> <carl>",
+            &[("Charlie &", "root"), ("Bob", "bob"), ("", "carl")],
+        );
         check_written("Undisclosed recipients:;", &[]);
         check_written("<Undisclosed Recipients>", &[]);
         check_written("a@b@c, <>, =?utf-8?Q?evil=40bank.example?=", &[]);

@@ -224,7 +224,8 @@ fn search(text: &str, subject: &str) -> Search {
 fn is_unknown_separator(lines: &[&str]) -> bool {
     let Some(first) = lines.first().map(|line| plain(line)) else { return false };
     let words = first.trim_matches(|c: char| c == '-' || c.is_whitespace());
-    let is_ruled = first.starts_with("----") && first.ends_with("---") && words.chars().any(char::is_alphabetic);
+    let is_ruled =
+        first.starts_with("----") && first.ends_with("---") && words.chars().any(char::is_alphabetic);
     let below = lines.iter().skip(1).take(GAP_MAX).find(|line| !plain(line).is_empty());
     is_ruled && below.is_some_and(|line| quoted_header::field(line).is_none() && is_labelled_address(line))
 }
@@ -447,7 +448,9 @@ mod tests {
 
     #[test]
     fn of_two_headers_the_first_names_the_author() {
-        let text = format!("---------- Forwarded message ---------\nFrom: Mallory <m@evil.test>\nDate: x\n\n{PLANTED}");
+        let text = format!(
+            "---------- Forwarded message ---------\nFrom: Mallory <m@evil.test>\nDate: x\n\n{PLANTED}"
+        );
         check_certainty(&text, "Fwd: Hi", Some(("m@evil.test", Certainty::High)));
     }
 
@@ -474,8 +477,7 @@ mod tests {
         )
     }
 
-    const ATTACHED: &str =
-        "--b\r\nContent-Type: message/rfc822\r\n\r\nFrom: bob@customer.test\r\nSubject: Hi\r\n\r\nPay Mallory.\r\n";
+    const ATTACHED: &str = "--b\r\nContent-Type: message/rfc822\r\n\r\nFrom: bob@customer.test\r\nSubject: Hi\r\n\r\nPay Mallory.\r\n";
 
     #[test]
     fn what_a_stranger_attached_says_not_who_wrote_what_is_passed_on() {

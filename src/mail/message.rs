@@ -291,8 +291,7 @@ fn describe(index: usize, part: &Part<'_>, parts: &Parts<'_>, content: &[u8]) ->
     Attachment {
         index,
         filename: filename(part),
-        written_name: written_name(part)
-            .or_else(|| (disposition == "attachment").then(String::new)),
+        written_name: written_name(part).or_else(|| (disposition == "attachment").then(String::new)),
         content_type: part.content_type.essence().to_owned(),
         size: content.len() as u64,
         sha256: Sha256::digest(content).into(),

@@ -200,7 +200,9 @@ mod tests {
             "\u{0}<scr\u{0}ipt>alert(1)</scr\u{0}ipt><img src\u{0}=x onerror=y>",
         ];
         for payload in payloads {
-            for html in [payload.to_owned(), format!("<table><tr><td><b>{payload}"), format!("<p title='{payload}'>")] {
+            for html in
+                [payload.to_owned(), format!("<table><tr><td><b>{payload}"), format!("<p title='{payload}'>")]
+            {
                 let clean = sanitise(&html);
                 assert_eq!(outside_allow_list(&clean), None, "{html:?} {clean:?}");
                 assert!(!html_to_text(&html).contains('\0'), "{html:?}");
@@ -210,7 +212,14 @@ mod tests {
 
     #[test]
     fn the_judge_of_the_allow_list_finds_what_is_outside() {
-        for html in ["<script>", "<b onclick=\"x\">", "<a href=\"data:x\">", "<img src=\"https://x\">", "<b x>", "<!-- -->"] {
+        for html in [
+            "<script>",
+            "<b onclick=\"x\">",
+            "<a href=\"data:x\">",
+            "<img src=\"https://x\">",
+            "<b x>",
+            "<!-- -->",
+        ] {
             assert!(outside_allow_list(html).is_some(), "{html}");
         }
         assert_eq!(outside_allow_list("<p dir=\"ltr\">&lt;script&gt; <img src=\"cid:a\"></p>"), None);

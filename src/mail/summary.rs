@@ -196,7 +196,8 @@ mod tests {
 
     #[track_caller]
     fn check_list(header: &str, expect: Option<&str>) {
-        let summary = HeaderSummary::read(format!("To: b@y.example, Desks@Lists.example\r\n{header}\r\n").as_bytes());
+        let summary =
+            HeaderSummary::read(format!("To: b@y.example, Desks@Lists.example\r\n{header}\r\n").as_bytes());
         assert_eq!(summary.list.as_ref().map(Address::key), expect, "{header}");
     }
 

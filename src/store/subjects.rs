@@ -70,7 +70,8 @@ impl Session {
     pub async fn hashed_subject(&mut self, mark: &SubjectMark) -> Result<HashedSubject, Error> {
         let hasher = self.text_hasher().await?;
         let hashed = |texts: &[String]| {
-            let mut keys: Vec<_> = texts.iter().map(|text| hasher.hash(&format!("subject\n{text}"))).collect();
+            let mut keys: Vec<_> =
+                texts.iter().map(|text| hasher.hash(&format!("subject\n{text}"))).collect();
             keys.sort_unstable();
             keys.dedup();
             keys

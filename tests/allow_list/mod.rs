@@ -4,16 +4,107 @@
 //! rather too much than too little. Not here: the cleaner (`mail::sanitise`).
 
 const ELEMENTS: [&str; 79] = [
-    "a", "abbr", "acronym", "article", "aside", "b", "bdi", "bdo", "big", "blockquote", "br", "caption", "center",
-    "cite", "code", "col", "colgroup", "data", "dd", "del", "dfn", "div", "dl", "dt", "em", "figcaption", "figure",
-    "font", "footer", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "hr", "i", "img", "ins", "kbd", "li",
-    "mark", "nav", "ol", "p", "pre", "q", "rp", "rt", "rtc", "ruby", "s", "samp", "section", "small", "span",
-    "strike", "strong", "sub", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "time", "tr", "tt", "u", "ul",
-    "var", "wbr", "big", "center", "font", "section",
+    "a",
+    "abbr",
+    "acronym",
+    "article",
+    "aside",
+    "b",
+    "bdi",
+    "bdo",
+    "big",
+    "blockquote",
+    "br",
+    "caption",
+    "center",
+    "cite",
+    "code",
+    "col",
+    "colgroup",
+    "data",
+    "dd",
+    "del",
+    "dfn",
+    "div",
+    "dl",
+    "dt",
+    "em",
+    "figcaption",
+    "figure",
+    "font",
+    "footer",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "header",
+    "hgroup",
+    "hr",
+    "i",
+    "img",
+    "ins",
+    "kbd",
+    "li",
+    "mark",
+    "nav",
+    "ol",
+    "p",
+    "pre",
+    "q",
+    "rp",
+    "rt",
+    "rtc",
+    "ruby",
+    "s",
+    "samp",
+    "section",
+    "small",
+    "span",
+    "strike",
+    "strong",
+    "sub",
+    "sup",
+    "table",
+    "tbody",
+    "td",
+    "tfoot",
+    "th",
+    "thead",
+    "time",
+    "tr",
+    "tt",
+    "u",
+    "ul",
+    "var",
+    "wbr",
+    "big",
+    "center",
+    "font",
+    "section",
 ];
 const ATTRIBUTES: [&str; 20] = [
-    "href", "title", "src", "alt", "width", "height", "colspan", "rowspan", "align", "valign", "border",
-    "cellpadding", "cellspacing", "start", "type", "color", "size", "dir", "lang", "rel",
+    "href",
+    "title",
+    "src",
+    "alt",
+    "width",
+    "height",
+    "colspan",
+    "rowspan",
+    "align",
+    "valign",
+    "border",
+    "cellpadding",
+    "cellspacing",
+    "start",
+    "type",
+    "color",
+    "size",
+    "dir",
+    "lang",
+    "rel",
 ];
 const LINKS: [&str; 4] = ["http:", "https:", "mailto:", "tel:"];
 const PICTURES: [&str; 6] =
@@ -23,7 +114,6 @@ const PICTURES: [&str; 6] =
 pub fn outside_allow_list(html: &str) -> Option<String> {
     let mut rest = html;
     while let Some((_, after)) = rest.split_once('<') {
-        rest = after;
         let name = after.strip_prefix('/').unwrap_or(after);
         let name: String = name.chars().take_while(|c| !c.is_whitespace() && !"/>".contains(*c)).collect();
         if !ELEMENTS.contains(&name.as_str()) {
@@ -63,7 +153,8 @@ fn outside_in_tag(element: &str, tag: &str) -> Option<String> {
             return Some(format!("{element} {name}"));
         }
         // As browsers read a URL: character references resolved, and neither tabs nor line ends nor controls before it.
-        let url: String = unescaped(value).chars().filter(|c| !c.is_control() && !c.is_whitespace()).collect();
+        let url: String =
+            unescaped(value).chars().filter(|c| !c.is_control() && !c.is_whitespace()).collect();
         let url = url.to_lowercase();
         let is_allowed = match name {
             "href" => LINKS.iter().any(|scheme| url.starts_with(scheme)),
@@ -78,5 +169,10 @@ fn outside_in_tag(element: &str, tag: &str) -> Option<String> {
 }
 
 fn unescaped(value: &str) -> String {
-    value.replace("&nbsp;", "\u{a0}").replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
+    value
+        .replace("&nbsp;", "\u{a0}")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&quot;", "\"")
+        .replace("&amp;", "&")
 }
