@@ -517,12 +517,14 @@ create index thread_keys_conversation on thread_keys (workspace, conversation);
 create table subject_keys (
     workspace   uuid not null,
     message     uuid not null,
-    -- Keyed hash of the base subject and the people.
+    -- Keyed hash of the base subject, who wrote and to whom.
     key         bytea not null,
+    -- Its own, or only one by which it looks for what it answers.
+    found_by    bigint not null,
     sent_at     bigint not null,
-    -- Microseconds before and after within which it is joined with others.
+    -- Of what it looks for: microseconds before and after within which it is joined.
     reach       bigint,
-    primary key (workspace, message),
+    primary key (workspace, message, key),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade
 );
 create index subject_keys_met on subject_keys (workspace, key, sent_at);

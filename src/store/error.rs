@@ -256,7 +256,7 @@ pub(super) const CONSTRAINTS: [(&str, &str); 61] = [
         "submission_recipients_pkey",
         "submission_recipients.workspace, submission_recipients.message, submission_recipients.address",
     ),
-    ("subject_keys_pkey", "subject_keys.workspace, subject_keys.message"),
+    ("subject_keys_pkey", "subject_keys.workspace, subject_keys.message, subject_keys.key"),
     ("submissions_pkey", "submissions.workspace, submissions.message"),
     ("thread_keys_pkey", "thread_keys.workspace, thread_keys.key"),
     (

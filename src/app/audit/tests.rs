@@ -316,7 +316,7 @@ async fn whatever_is_broken_by_a_statement_is_found() {
         ("update lanes set jobs = jobs + 1 where workspace = $1", &["lanes"]),
         ("update jobs set body = '{}' where workspace = $1", &["jobs", "waiting"]),
         (
-            "insert into subject_keys select workspace, id, x'07070707070707070707070707070707', sent_at, 86400000000 from messages where workspace = $1",
+            "insert into subject_keys select workspace, id, x'07070707070707070707070707070707', 1, sent_at, 86400000000 from messages where workspace = $1",
             &["subjects"],
         ),
         (

@@ -64,7 +64,7 @@ pub const RULES: &[Rule] = &[
         says: "messages that meet by their subjects lie in one conversation, unless a hand has parted them",
         shown: Shown::Message,
         text: "select m.id from subject_keys a \
-             join subject_keys s on s.workspace = a.workspace and s.key = a.key \
+             join subject_keys s on s.workspace = a.workspace and s.key = a.key and s.found_by = 1 \
              and s.sent_at between a.sent_at - a.reach and a.sent_at + a.reach \
              join messages m on m.workspace = a.workspace and m.id = a.message \
              join messages o on o.workspace = s.workspace and o.id = s.message \
