@@ -42,6 +42,45 @@ pub struct AccountSettings {
     /// The provider's name, where its hosts do not say which it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
+    #[serde(default)]
+    pub found: FoundServers,
+}
+
+/// Who said which server it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FoundBy {
+    /// Whoever connected the account.
+    #[default]
+    Given,
+    /// What is known of the provider.
+    Provider,
+    /// The domain's zone (RFC 6186).
+    Srv,
+    /// A file on the domain's web server.
+    Autoconfig,
+    /// The domain's mail goes to a provider that is known.
+    Mx,
+    /// A server under a usual name has greeted.
+    Guess,
+}
+
+/// Who said which servers an account has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FoundServers {
+    pub imap: FoundBy,
+    pub smtp: FoundBy,
+}
+
+impl AccountSettings {
+    /// The provider, by the servers: what a host does is known by the host, whatever the account was called when it was connected.
+    #[must_use]
+    pub fn provider(&self) -> &'static Provider {
+        Provider::of_host(&self.imap.host)
+            .or_else(|| Provider::of_host(&self.smtp.host))
+            .or_else(|| self.provider.as_deref().and_then(Provider::named))
+            .unwrap_or_else(Provider::any)
+    }
 }
 
 /// What is kept to log in with. Sealed at rest under the account's own key; prints no secret.
@@ -267,15 +306,10 @@ impl Account {
         self.rest.as_ref().map(|rest| rest.until).filter(|until| *until > now)
     }
 
-    /// The provider, by the servers it has: what a host does is known by the host, whatever the account was called when it was
-    /// connected.
+    /// Whose servers it has.
     #[must_use]
     pub fn provider(&self) -> &'static Provider {
-        let AccountSettings { imap, smtp, provider } = &self.settings;
-        Provider::of_host(&imap.host)
-            .or_else(|| Provider::of_host(&smtp.host))
-            .or_else(|| provider.as_deref().and_then(Provider::named))
-            .unwrap_or_else(Provider::any)
+        self.settings.provider()
     }
 
     /// The status as it is shown. What is read without trouble has room to say that the provider wants peace, or that nothing can

@@ -30,9 +30,12 @@ use super::{
 };
 use crate::{
     core::{
-        account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials},
+        account::{
+            Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint, FoundBy,
+        },
         ids::{AccountId, Id as _, UserId},
         policy::{Settings, settings::ConnectRole},
+        provider::Provider,
     },
     flow::{self, Gateway},
     mail::Address,
@@ -63,6 +66,15 @@ struct NewAccount {
 }
 
 impl NewAccount {
+    /// The field that says whose account it is.
+    fn telling(&self) -> &'static str {
+        match (&self.provider, &self.imap) {
+            (Some(_), _) => "provider",
+            (None, Some(_)) => "imap",
+            (None, None) => "email",
+        }
+    }
+
     async fn check(self, api: &Api) -> Result<(Account, Auth), Problem> {
         let Some(auth) = self.auth else {
             return Err(match self.provider {
@@ -121,12 +133,14 @@ pub(super) fn connecting(since: jiff::Timestamp) -> AccountStatus {
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts", tag = "accounts", operation_id = "create_account",
     request_body = NewAccount, responses((status = 201, body = AccountView)))]
 async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>) -> Result<Response, Stop> {
+    let telling = input.value.telling();
     let (mut account, auth) = input.value.check(&api).await?;
     auth.require_right(&api, &access, &account).await?;
     access.act_as(account.user_id)?;
     let mut work = input.stamp.begin(&api, &access).await?;
     require_user(&mut work, "user_id", account.user_id).await?;
     require_role(&mut work, &access, account.user_id).await?;
+    require_admitted(&mut work, telling, &account).await?;
     work.insert_account(&account, &auth.credentials(&account.email)).await?;
     auth.keep_grant(&mut work, account.id).await?;
     // Filing before users, as whoever files takes them.
@@ -157,6 +171,25 @@ async fn require_role(session: &mut Session, access: &Access, user: UserId) -> R
         return Err(Problem::forbidden(detail, advice));
     }
     Ok(())
+}
+
+/// Refuses an account at a provider that its user's policy leaves out.
+async fn require_admitted(session: &mut Session, param: &str, account: &Account) -> Result<(), Problem> {
+    let settings = flow::policy_of(session, Some(account.user_id)).await?.settings;
+    match settings.excludes(account.provider()) {
+        true => Err(excluded(param, account.provider())),
+        false => Ok(()),
+    }
+}
+
+/// Why no account is connected at a provider.
+pub(super) fn excluded(param: &str, provider: &Provider) -> Problem {
+    let detail = format!("The policy leaves out accounts at {}.", provider.title);
+    let advice = format!(
+        "Connect a mailbox at another provider, or take {:?} out of exclude_providers in the policy.",
+        provider.name
+    );
+    Problem::invalid(param, detail).code("provider_excluded").advice(advice)
 }
 
 /// An account with its status in the words of its user's policy.
@@ -300,6 +333,7 @@ async fn change(
     let old = find(&mut access.read(&api).await?, id).await?;
     access.act_as(old.user_id)?;
     let AccountPatch { email, imap, smtp, auth } = input.value;
+    let telling = if imap.is_some() { "imap" } else { "auth" };
     let imap = match imap {
         Some(imap) => Some(imap.check(&api, "imap").await?),
         None => None,
@@ -319,18 +353,14 @@ async fn change(
     let old_settings = account.settings.clone();
     let old_email = account.email.clone();
     account.email = email.unwrap_or(account.email);
-    if imap.is_some() {
-        // Whose servers the new ones are is told by themselves.
-        account.settings.provider = None;
-    }
-    account.settings.imap = imap.unwrap_or(account.settings.imap);
-    account.settings.smtp = smtp.unwrap_or(account.settings.smtp);
+    give_servers(&mut account.settings, imap, smtp);
     if let Some(auth) = &auth {
         auth.require_right(&api, &access, &account).await?;
     } else {
         require_login(account.status.state)?;
         require_login_for_new_hosts(&old_settings, &account.settings)?;
     }
+    require_admitted(&mut tx, telling, &account).await?;
     tx.update_account_settings(id, &account.email, &account.settings).await?;
     account.sending_refused = None;
     let is_renamed = old_email.key() != account.email.key();
@@ -374,6 +404,20 @@ pub(super) async fn own_address_of(tx: &mut Tx, access: &Access, account: &Accou
         tx.add_account_alias(account).await?;
     }
     Ok(())
+}
+
+/// Puts servers in place of those that an account had.
+fn give_servers(settings: &mut AccountSettings, imap: Option<Endpoint>, smtp: Option<Endpoint>) {
+    if let Some(imap) = imap {
+        settings.imap = imap;
+        settings.found.imap = FoundBy::Given;
+        // Whose servers the new ones are is told by themselves.
+        settings.provider = None;
+    }
+    if let Some(smtp) = smtp {
+        settings.smtp = smtp;
+        settings.found.smtp = FoundBy::Given;
+    }
 }
 
 /// Has another mailbox followed from now on.

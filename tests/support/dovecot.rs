@@ -30,6 +30,8 @@ pub struct Options {
     pub connections_per_user: u32,
     /// Whom it asks about access tokens (RFC 7662); then these log in too, by XOAUTH2 and OAUTHBEARER.
     pub introspection: Option<String>,
+    /// What it is called beside `localhost`, also in its certificate.
+    pub server_names: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,13 @@ pub enum MailFormat {
     Maildir,
     /// Dovecot's own, one file a message.
     Sdbox,
+}
+
+impl Options {
+    /// What is in the certificates of this server, and of the one that sends for it.
+    pub fn names(&self) -> Vec<&str> {
+        ["localhost", "127.0.0.1"].into_iter().chain(self.server_names.iter().map(String::as_str)).collect()
+    }
 }
 
 impl Default for Options {
@@ -52,6 +61,7 @@ impl Default for Options {
             capabilities: None,
             connections_per_user: 100,
             introspection: None,
+            server_names: Vec::new(),
         }
     }
 }
@@ -82,7 +92,7 @@ impl Dovecot {
         let (dir, owner, authority) = (directory("imap"), Owner::for_tests(), Authority::new());
         let (imap, imaps, lmtp) = (free_address(), free_address(), free_address());
         let sasl_socket = dir.join("sasl");
-        let certificate = authority.issue(&dir, &["localhost", "127.0.0.1"]);
+        let certificate = authority.issue(&dir, &options.names());
         for name in ["run", "state", "mail"] {
             fs::create_dir(dir.join(name)).unwrap();
         }

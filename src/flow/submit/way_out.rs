@@ -102,7 +102,7 @@ fn reason(state: AccountState) -> &'static str {
         AccountState::WaitingForQuota => "The account waits for room in its quota. It is sent when there is.",
         AccountState::Paused => "The account is paused. It is sent when it goes on.",
         AccountState::Stopped => {
-            "The account has failed for so long that it is not tried any more. It is sent when the account goes on."
+            "The account is stopped, as its status says. It is sent when the account goes on."
         }
         _ => "The account is not connected. It is sent when the account is connected again.",
     }

@@ -172,7 +172,7 @@ fn an_account(user: UserId, email: &str) -> Account {
         id: mint(),
         user_id: user,
         email: address(email),
-        settings: AccountSettings { imap: endpoint(993), smtp: endpoint(465), provider: None },
+        settings: AccountSettings { imap: endpoint(993), smtp: endpoint(465), provider: None, found: crate::core::account::FoundServers::default() },
         status: AccountStatus {
             state: AccountState::Connecting,
             since: at(1),
