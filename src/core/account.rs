@@ -44,6 +44,23 @@ pub struct AccountSettings {
     pub provider: Option<String>,
     #[serde(default)]
     pub found: FoundServers,
+    #[serde(default)]
+    pub identities: Identities,
+}
+
+/// Who an account is to its servers, where that is not one and the same: a mailbox that several share is opened by one's own login
+/// under a name of the mailbox's, sent for by one's own, and writes as itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Identities {
+    /// Who logs in to read, in place of the credentials' user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imap_login: Option<String>,
+    /// Who logs in to send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smtp_login: Option<String>,
+    /// What mail that leaves is from, in place of the user's address over the API and of the account's in the envelope.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<Address>,
 }
 
 /// Who said which server it is.

@@ -32,6 +32,9 @@ pub(super) struct AccountView {
     provider: &'static str,
     imap: EndpointView,
     smtp: EndpointView,
+    /// What mail that leaves by it is from.
+    #[schema(value_type = String, format = Email)]
+    sender: Address,
     /// Who said which servers these are.
     found_by: FoundByView,
     auth: AuthView,
@@ -124,6 +127,7 @@ impl AccountView {
             found_by: FoundByView { imap, smtp },
             id: account.id,
             user_id: account.user_id,
+            sender: account.settings.identities.sender.unwrap_or_else(|| account.email.clone()),
             email: account.email,
             provider,
             imap: account.settings.imap.into(),

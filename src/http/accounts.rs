@@ -32,6 +32,7 @@ use crate::{
     core::{
         account::{
             Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint, FoundBy,
+            Identities,
         },
         ids::{AccountId, Id as _, UserId},
         policy::{Settings, settings::ConnectRole},
@@ -61,6 +62,9 @@ struct NewAccount {
     imap: Option<EndpointInput>,
     smtp: Option<EndpointInput>,
     auth: Option<AuthInput>,
+    /// What mail that leaves by the account is from, where that is not `email`: an address of the user's own, or `email`.
+    #[schema(value_type = Option<String>, format = Email)]
+    sender: Option<Address>,
     /// A provider that is known, as `google`: where its servers are need not be given. Left out, it is that of the address.
     provider: Option<String>,
 }
@@ -82,9 +86,10 @@ impl NewAccount {
                 None => Problem::invalid("auth", "The field is missing."),
             });
         };
+        let identities = auth.identities(self.sender)?;
         let auth = auth.check(api.gateway.sign_in.providers())?;
         let Self { provider, imap, smtp, .. } = self;
-        let settings = Servers { provider, imap, smtp, auth: &auth }.settle(api, &self.email).await?;
+        let settings = Servers { provider, imap, smtp, identities, auth: &auth }.settle(api, &self.email).await?;
         let email = own_address(api, self.email)?;
         let now = flow::now();
         let status = connecting(now);
@@ -141,6 +146,7 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>
     require_user(&mut work, "user_id", account.user_id).await?;
     require_role(&mut work, &access, account.user_id).await?;
     require_admitted(&mut work, telling, &account).await?;
+    require_own_sender(&mut work, &account).await?;
     work.insert_account(&account, &auth.credentials(&account.email)).await?;
     auth.keep_grant(&mut work, account.id).await?;
     // Filing before users, as whoever files takes them.
@@ -180,6 +186,18 @@ async fn require_admitted(session: &mut Session, param: &str, account: &Account)
         true => Err(excluded(param, account.provider())),
         false => Ok(()),
     }
+}
+
+/// Refuses to send as somebody else: a sender is one of the user's own addresses, or the account's.
+async fn require_own_sender(session: &mut Session, account: &Account) -> Result<(), Problem> {
+    let Some(sender) = &account.settings.identities.sender else { return Ok(()) };
+    let user = session.user(account.user_id).await?;
+    let is_own = user.is_some_and(|user| user.email == *sender || user.aliases.contains(sender));
+    if is_own || account.email == *sender {
+        return Ok(());
+    }
+    let advice = "Add it to the user's aliases first.";
+    Err(Problem::invalid("sender", "It is no address of the user's own.").advice(advice))
 }
 
 /// Why no account is connected at a provider.
@@ -311,6 +329,9 @@ struct AccountPatch {
     email: Option<Address>,
     imap: Option<EndpointInput>,
     smtp: Option<EndpointInput>,
+    /// What mail that leaves is from: an address of the user's own, or `email`.
+    #[schema(value_type = Option<String>, format = Email)]
+    sender: Option<Address>,
     auth: Option<AuthInput>,
 }
 
@@ -332,7 +353,7 @@ async fn change(
 ) -> Result<Json<AccountView>, Problem> {
     let old = find(&mut access.read(&api).await?, id).await?;
     access.act_as(old.user_id)?;
-    let AccountPatch { email, imap, smtp, auth } = input.value;
+    let AccountPatch { email, imap, smtp, sender, auth } = input.value;
     let telling = if imap.is_some() { "imap" } else { "auth" };
     let imap = match imap {
         Some(imap) => Some(imap.check(&api, "imap").await?),
@@ -343,6 +364,7 @@ async fn change(
         None => None,
     };
     let email = email.map(|email| own_address(&api, email)).transpose()?;
+    let identities = auth.as_ref().map(|auth| auth.identities(None)).transpose()?;
     let auth = auth.map(|auth| auth.check(api.gateway.sign_in.providers())).transpose()?;
     let mut tx = api.store().begin(access.workspace).await?;
     let mut account = tx.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
@@ -354,6 +376,10 @@ async fn change(
     let old_email = account.email.clone();
     account.email = email.unwrap_or(account.email);
     give_servers(&mut account.settings, imap, smtp);
+    let sender = sender.or_else(|| account.settings.identities.sender.take());
+    let logins = identities.unwrap_or_else(|| account.settings.identities.clone());
+    account.settings.identities = Identities { sender, ..logins };
+    require_own_sender(&mut tx, &account).await?;
     if let Some(auth) = &auth {
         auth.require_right(&api, &access, &account).await?;
     } else {
@@ -440,7 +466,8 @@ async fn may_be_another(
         Err(error) if error.is_lasting() => None,
         Err(error) => return Err(error.into()),
     };
-    let is_same = was.is_some_and(|was| was.username() == new.username());
+    let is_same = was.is_some_and(|was| was.username() == new.username())
+        && old.identities.imap_login == account.settings.identities.imap_login;
     Ok(!is_same || old.imap.host != account.settings.imap.host)
 }
 

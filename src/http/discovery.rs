@@ -14,7 +14,7 @@ use super::{
 use crate::{
     account::{Discovered, Finder, Found},
     core::{
-        account::{AccountSettings, Endpoint, FoundBy, FoundServers},
+        account::{AccountSettings, Endpoint, FoundBy, FoundServers, Identities},
         provider::{Login, Provider},
     },
     mail::Address,
@@ -43,6 +43,7 @@ pub(super) struct Servers<'a> {
     pub provider: Option<String>,
     pub imap: Option<EndpointInput>,
     pub smtp: Option<EndpointInput>,
+    pub identities: Identities,
     /// How the gateway is to log in there.
     pub auth: &'a Auth,
 }
@@ -72,7 +73,7 @@ impl Servers<'_> {
         let smtp = server(api, ("smtp", self.smtp), smtp, (&found, by_password)).await?;
         let provider = self.provider.or_else(|| found.provider.map(|provider| provider.name.to_owned()));
         let found = FoundServers { imap: imap.by, smtp: smtp.by };
-        Ok(AccountSettings { imap: imap.server, smtp: smtp.server, provider, found })
+        Ok(AccountSettings { imap: imap.server, smtp: smtp.server, provider, found, identities: self.identities })
     }
 }
 

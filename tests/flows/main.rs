@@ -22,6 +22,7 @@ mod connect;
 mod copies;
 mod copies_lost;
 mod counts;
+mod delegated;
 mod delivery;
 mod discovery;
 mod doubt;

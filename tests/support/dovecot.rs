@@ -30,6 +30,8 @@ pub struct Options {
     pub connections_per_user: u32,
     /// Whom it asks about access tokens (RFC 7662); then these log in too, by XOAUTH2 and OAUTHBEARER.
     pub introspection: Option<String>,
+    /// Everybody opens everybody's mailbox, as `OWNER*HIMSELF` with his own password.
+    pub delegates: bool,
     /// What it is called beside `localhost`, also in its certificate.
     pub server_names: Vec<String>,
 }
@@ -61,6 +63,7 @@ impl Default for Options {
             capabilities: None,
             connections_per_user: 100,
             introspection: None,
+            delegates: false,
             server_names: Vec::new(),
         }
     }
@@ -203,6 +206,13 @@ scope = mail
     )
 }
 
+fn delegates(dir: &str) -> String {
+    format!(
+        "auth_master_user_separator = *\npassdb {{\n  driver = passwd-file\n  master = yes\n  mechanisms = plain login\n  \
+         args = {dir}/users\n  result_success = continue\n}}\n"
+    )
+}
+
 fn tokens(dir: &str) -> String {
     format!(
         "passdb {{\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = {dir}/oauth2.conf\n}}\n"
@@ -231,6 +241,7 @@ impl Parts<'_> {
             Some(_) => (" xoauth2 oauthbearer", tokens(dir)),
             None => ("", String::new()),
         };
+        let delegates = if self.options.delegates { delegates(dir) } else { String::new() };
         format!(
             "
 base_dir = {dir}/run
@@ -253,7 +264,7 @@ mail_fsync = never
 recipient_delimiter = +
 hostname = mail.{domain}
 postmaster_address = postmaster@{domain}
-{tokens}passdb {{
+{tokens}{delegates}passdb {{
   driver = passwd-file
   mechanisms = plain login
   args = {dir}/users

@@ -228,7 +228,7 @@ impl Office {
             id: self.account,
             user_id: self.user,
             email: address(&self.person.address),
-            settings: AccountSettings { imap: self.imap.clone(), smtp: self.imap.clone(), provider: None, found: mailweave::core::account::FoundServers::default() },
+            settings: AccountSettings { imap: self.imap.clone(), smtp: self.imap.clone(), provider: None, found: mailweave::core::account::FoundServers::default(), identities: mailweave::core::account::Identities::default() },
             status: connecting(),
             sending_refused: None,
             rest: None,

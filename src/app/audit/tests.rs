@@ -155,7 +155,7 @@ fn account(user: UserId) -> Account {
         id: mint::<AccountId>(),
         user_id: user,
         email: address("ann@us.example"),
-        settings: AccountSettings { imap: endpoint(993), smtp: endpoint(465), provider: None, found: crate::core::account::FoundServers::default() },
+        settings: AccountSettings { imap: endpoint(993), smtp: endpoint(465), provider: None, found: crate::core::account::FoundServers::default(), identities: crate::core::account::Identities::default() },
         status: AccountStatus {
             state: AccountState::Active,
             since: flow::now(),

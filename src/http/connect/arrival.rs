@@ -18,7 +18,7 @@ use super::{COOKIE, SIGN_IN_LIFETIME, hash, page::Page, unavailable};
 use crate::{
     account::oauth::{Granted, Registered},
     core::{
-        account::{Account, AccountSettings, AccountState, Credentials, FoundBy, FoundServers},
+        account::{Account, AccountSettings, AccountState, Credentials, FoundBy, FoundServers, Identities},
         people::User,
         policy::settings::ConnectRole,
         provider::Provider,
@@ -145,6 +145,7 @@ async fn connect(
         smtp,
         provider: known,
         found: FoundServers { imap: FoundBy::Provider, smtp: FoundBy::Provider },
+        identities: Identities::default(),
     };
     let mut tx = api.store().begin(link.workspace).await.map_err(unavailable)?;
     let user = tx.user_to_change(link.user).await.map_err(unavailable)?.ok_or_else(Page::gone)?;

@@ -172,7 +172,7 @@ fn an_account(user: UserId, email: &str) -> Account {
         id: mint(),
         user_id: user,
         email: address(email),
-        settings: AccountSettings { imap: endpoint(993), smtp: endpoint(465), provider: None, found: crate::core::account::FoundServers::default() },
+        settings: AccountSettings { imap: endpoint(993), smtp: endpoint(465), provider: None, found: crate::core::account::FoundServers::default(), identities: crate::core::account::Identities::default() },
         status: AccountStatus {
             state: AccountState::Connecting,
             since: at(1),
