@@ -87,10 +87,7 @@ impl Trouble {
 
     /// Whether what helps against its kind is of no use here.
     fn has_own_advice(&self) -> bool {
-        matches!(
-            self,
-            Self::Throttled { .. } | Self::UnstableIds | Self::NoSentMailbox | Self::Excluded(_)
-        )
+        matches!(self, Self::Throttled { .. } | Self::UnstableIds | Self::NoSentMailbox | Self::Excluded(_))
     }
 
     /// What helps against this alone; empty where that is what helps against its kind.

@@ -285,7 +285,9 @@ mod tests {
             "auth.refresh_token",
         );
         check(r#"{"type":"password","username":"a","password":7}"#, "password");
-        let named = from_slice::<AuthInput>(br#"{"type":"password","username":"a","password":"b","imap_username":"x\r\ny"}"#);
+        let named = from_slice::<AuthInput>(
+            br#"{"type":"password","username":"a","password":"b","imap_username":"x\r\ny"}"#,
+        );
         let refused = named.unwrap().identities(None).unwrap_err();
         assert_eq!(refused.param.as_deref(), Some("auth.imap_username"));
         let good =

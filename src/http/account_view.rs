@@ -10,7 +10,8 @@ use super::openapi::{AccountStateWord, FoundByWord, SecurityWord};
 use crate::{
     core::{
         account::{
-            Account, AccountError, AccountState, Endpoint, FoundBy, FoundServers, LabelledStatus, Progress, Receipt, Security,
+            Account, AccountError, AccountState, Endpoint, FoundBy, FoundServers, LabelledStatus, Progress,
+            Receipt, Security,
         },
         account_cause::Cause,
         ids::{AccountId, UserId},

@@ -18,6 +18,7 @@ use super::{
     access::Access,
     account_input::{Auth, AuthInput, EndpointInput, needs_sign_in},
     account_life,
+    account_rules::{give_servers, require_admitted, require_own_sender},
     account_view::{AccountView, ErrorView, StatusView},
     body::{Input, Nothing, Parameters, PathId},
     discovery::Servers,
@@ -31,12 +32,10 @@ use super::{
 use crate::{
     core::{
         account::{
-            Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint, FoundBy,
-            Identities,
+            Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials, Identities,
         },
         ids::{AccountId, Id as _, UserId},
         policy::{Settings, settings::ConnectRole},
-        provider::Provider,
     },
     flow::{self, Gateway},
     mail::Address,
@@ -89,7 +88,8 @@ impl NewAccount {
         let identities = auth.identities(self.sender)?;
         let auth = auth.check(api.gateway.sign_in.providers())?;
         let Self { provider, imap, smtp, .. } = self;
-        let settings = Servers { provider, imap, smtp, identities, auth: &auth }.settle(api, &self.email).await?;
+        let settings =
+            Servers { provider, imap, smtp, identities, auth: &auth }.settle(api, &self.email).await?;
         let email = own_address(api, self.email)?;
         let now = flow::now();
         let status = connecting(now);
@@ -177,37 +177,6 @@ async fn require_role(session: &mut Session, access: &Access, user: UserId) -> R
         return Err(Problem::forbidden(detail, advice));
     }
     Ok(())
-}
-
-/// Refuses an account at a provider that its user's policy leaves out.
-async fn require_admitted(session: &mut Session, param: &str, account: &Account) -> Result<(), Problem> {
-    let settings = flow::policy_of(session, Some(account.user_id)).await?.settings;
-    match settings.excludes(account.provider()) {
-        true => Err(excluded(param, account.provider())),
-        false => Ok(()),
-    }
-}
-
-/// Refuses to send as somebody else: a sender is one of the user's own addresses, or the account's.
-async fn require_own_sender(session: &mut Session, account: &Account) -> Result<(), Problem> {
-    let Some(sender) = &account.settings.identities.sender else { return Ok(()) };
-    let user = session.user(account.user_id).await?;
-    let is_own = user.is_some_and(|user| user.email == *sender || user.aliases.contains(sender));
-    if is_own || account.email == *sender {
-        return Ok(());
-    }
-    let advice = "Add it to the user's aliases first.";
-    Err(Problem::invalid("sender", "It is no address of the user's own.").advice(advice))
-}
-
-/// Why no account is connected at a provider.
-pub(super) fn excluded(param: &str, provider: &Provider) -> Problem {
-    let detail = format!("The policy leaves out accounts at {}.", provider.title);
-    let advice = format!(
-        "Connect a mailbox at another provider, or take {:?} out of exclude_providers in the policy.",
-        provider.name
-    );
-    Problem::invalid(param, detail).code("provider_excluded").advice(advice)
 }
 
 /// An account with its status in the words of its user's policy.
@@ -430,20 +399,6 @@ pub(super) async fn own_address_of(tx: &mut Tx, access: &Access, account: &Accou
         tx.add_account_alias(account).await?;
     }
     Ok(())
-}
-
-/// Puts servers in place of those that an account had.
-fn give_servers(settings: &mut AccountSettings, imap: Option<Endpoint>, smtp: Option<Endpoint>) {
-    if let Some(imap) = imap {
-        settings.imap = imap;
-        settings.found.imap = FoundBy::Given;
-        // Whose servers the new ones are is told by themselves.
-        settings.provider = None;
-    }
-    if let Some(smtp) = smtp {
-        settings.smtp = smtp;
-        settings.found.smtp = FoundBy::Given;
-    }
 }
 
 /// Has another mailbox followed from now on.

@@ -73,7 +73,13 @@ impl Servers<'_> {
         let smtp = server(api, ("smtp", self.smtp), smtp, (&found, by_password)).await?;
         let provider = self.provider.or_else(|| found.provider.map(|provider| provider.name.to_owned()));
         let found = FoundServers { imap: imap.by, smtp: smtp.by };
-        Ok(AccountSettings { imap: imap.server, smtp: smtp.server, provider, found, identities: self.identities })
+        Ok(AccountSettings {
+            imap: imap.server,
+            smtp: smtp.server,
+            provider,
+            found,
+            identities: self.identities,
+        })
     }
 }
 

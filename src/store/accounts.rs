@@ -111,7 +111,11 @@ impl Tx {
     ///
     /// # Errors
     /// `Missing` when there is no such account.
-    pub async fn keep_account_settings(&mut self, id: AccountId, settings: &AccountSettings) -> Result<(), Error> {
+    pub async fn keep_account_settings(
+        &mut self,
+        id: AccountId,
+        settings: &AccountSettings,
+    ) -> Result<(), Error> {
         let query = sql("update accounts set settings = $3 where workspace = $1 and id = $2")
             .bind(self.workspace())
             .bind(id)

@@ -88,13 +88,19 @@ struct Peer {
 }
 
 impl Peer {
-    async fn start(authority: &Authority, names: &[&str], greeting: &str, answers: &[(&str, String)]) -> Self {
+    async fn start(
+        authority: &Authority,
+        names: &[&str],
+        greeting: &str,
+        answers: &[(&str, String)],
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let files = authority.issue(dir.path(), names);
         let chain = CertificateDer::pem_file_iter(&files.chain).unwrap().map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config =
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let config = config.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -109,7 +115,9 @@ impl Peer {
                     drop(stream.write_all(greeting.as_bytes()).await);
                     let mut line = String::new();
                     while stream.read_line(&mut line).await.is_ok_and(|length| length > 0) {
-                        if let Some((_, answer)) = answers.iter().find(|(word, _)| line.contains(word.as_str())) {
+                        if let Some((_, answer)) =
+                            answers.iter().find(|(word, _)| line.contains(word.as_str()))
+                        {
                             let tag = line.split(' ').next().unwrap_or_default();
                             drop(stream.write_all(answer.replace("{tag}", tag).as_bytes()).await);
                             drop(stream.flush().await);
@@ -134,7 +142,8 @@ impl Peer {
     /// A web server that answers everything with this.
     async fn web(authority: &Authority, name: &str, (status, body): (&str, &str)) -> Self {
         let length = body.len();
-        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        let answer =
+            format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
         Self::start(authority, &[name], "", &[("GET ", answer)]).await
     }
 }
@@ -250,10 +259,10 @@ async fn the_zone_comes_before_the_file_and_the_file_before_the_exchangers() {
         (with_imap(), [Some(("imap.found.test", Srv)), Some(("smtp.host.test", Autoconfig))]),
         (with_file(), [Some(("imap.host.test", Autoconfig)), Some(("smtp.host.test", Autoconfig))]),
         (mx(), [Some(("imap.gmail.com", Mx)), Some(("smtp.gmail.com", Mx))]),
-        (mx().failing("_imaps._tcp.found.test", Failure::ServFail), [
-            Some(("imap.gmail.com", Mx)),
-            Some(("smtp.gmail.com", Mx)),
-        ]),
+        (
+            mx().failing("_imaps._tcp.found.test", Failure::ServFail),
+            [Some(("imap.gmail.com", Mx)), Some(("smtp.gmail.com", Mx))],
+        ),
         (foreign, [None, None]),
         (Zone::default().failing(DOMAIN, Failure::ServFail), [None, None]),
     ] {

@@ -43,7 +43,11 @@ fn await_state(world: &Sandboxed, account: &str, state: &str) -> Value {
 #[track_caller]
 fn assert_refused(answer: &Answer, param: &str) {
     let Answer { status, body } = answer;
-    assert_eq!((*status, text(body, "code"), text(body, "param")), (422, "provider_excluded", param), "{body}");
+    assert_eq!(
+        (*status, text(body, "code"), text(body, "param")),
+        (422, "provider_excluded", param),
+        "{body}"
+    );
     assert!(text(body, "detail").contains("Exchange on premise"), "{body}");
     assert!(text(body, "advice").contains("exclude_providers"), "{body}");
 }

@@ -381,7 +381,10 @@ mod tests {
         refused(json!({ "poll_min": "2h" }), "poll_min: is longer than poll_max");
         refused(json!({ "attachments": "listed" }), "attachment_types: is empty");
         refused(json!({ "thread_start": [] }), "thread_start: is empty");
-        refused(json!({ "exclude_providers": ["Exchange"] }), "exclude_providers: names a provider that is not known");
+        refused(
+            json!({ "exclude_providers": ["Exchange"] }),
+            "exclude_providers: names a provider that is not known",
+        );
         refused(json!({ "match_roles": [] }), "match_roles: is empty");
         refused(json!({ "poll_max": "0s" }), "poll_max: must be a second");
         refused(

@@ -26,7 +26,16 @@ macro_rules! files {
 }
 
 const FILES: [(&str, &str); 10] = files![
-    "google", "microsoft", "yahoo", "icloud", "fastmail", "zoho", "exchange", "dovecot", "cyrus", "imap"
+    "google",
+    "microsoft",
+    "yahoo",
+    "icloud",
+    "fastmail",
+    "zoho",
+    "exchange",
+    "dovecot",
+    "cyrus",
+    "imap"
 ];
 
 /// How a user can log in.
@@ -284,7 +293,9 @@ mod tests {
     #[test]
     fn keap_4_who_hosts_a_mailbox_is_said_before_the_sign_in_at_microsoft() {
         let notice = Provider::named("microsoft").unwrap().notice.as_deref().unwrap();
-        assert!(notice.contains("mailboxes that Microsoft itself hosts") && notice.contains("program Outlook"));
+        assert!(
+            notice.contains("mailboxes that Microsoft itself hosts") && notice.contains("program Outlook")
+        );
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crate::{
     account::{ImapClient, Trouble, judge},
     core::{
         account::{
-            Account, AccountSettings, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid, era, generation_of,
-            uid_validity_of,
+            Account, AccountSettings, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid, era,
+            generation_of, uid_validity_of,
         },
         ids::{AccountId, UserId, WorkspaceId},
         policy::Policy,
@@ -148,7 +148,11 @@ impl<'g, S: Wire> Connection<'g, S> {
     /// Says who we are, which some servers insist on, and asks for what makes SELECT cheaper.
     pub(super) async fn greet(&mut self) -> Result<(), Failure> {
         let said = self.client.id("Mailweave", env!("CARGO_PKG_VERSION")).await;
-        let names = said.as_deref().unwrap_or_default().iter().filter(|(field, _)| field.eq_ignore_ascii_case(b"name"));
+        let names = said
+            .as_deref()
+            .unwrap_or_default()
+            .iter()
+            .filter(|(field, _)| field.eq_ignore_ascii_case(b"name"));
         let names = names.map(|(_, name)| String::from_utf8_lossy(name));
         let mut words = std::iter::once(self.client.greeting().as_str().into()).chain(names);
         let says = words.find_map(|words| Provider::of_greeting(&words));

@@ -24,7 +24,7 @@ use self::page::{Asking, Page};
 use super::{
     Api,
     access::Access,
-    accounts::excluded,
+    account_rules::excluded,
     body::{Input, PathId},
     once::{Answer, Stop},
     problem::Problem,

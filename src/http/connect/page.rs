@@ -112,7 +112,8 @@ impl Page {
     }
 
     pub(super) fn excluded(title: &str) -> Self {
-        let line = format!("The policy of your workspace leaves out accounts at {title}. Nothing was connected.");
+        let line =
+            format!("The policy of your workspace leaves out accounts at {title}. Nothing was connected.");
         let what = "Connect a mailbox at another provider, or ask your administrator.";
         Self::new(StatusCode::FORBIDDEN, "Accounts at this provider are left out", &[&line, what])
     }
@@ -230,7 +231,10 @@ mod tests {
         let offered = ["google", "microsoft"].map(|name| (name.to_owned(), name.to_owned())).to_vec();
         let html = Asking { workspace: "Acme".into(), user, offered, action: "/x".into() }.page().body;
         let (_, after) = html.split_once("Sign in with microsoft</button></form>").unwrap();
-        assert!(after.starts_with("<p><small>This works only for mailboxes that Microsoft itself hosts"), "{html}");
+        assert!(
+            after.starts_with("<p><small>This works only for mailboxes that Microsoft itself hosts"),
+            "{html}"
+        );
         assert_eq!(html.matches("works only").count(), 1);
     }
 
