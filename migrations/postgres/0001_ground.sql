@@ -25,6 +25,16 @@ create table vault (
     proof       bytea not null
 );
 
+-- Keys of the gateway itself, wrapped by the master key: what marks its mail, and what proves its reply addresses.
+create table gateway_keys (
+    purpose     text not null,
+    -- From 1 to 255, and round again.
+    id          bigint not null,
+    wrapped     bytea not null,
+    created_at  bigint not null,
+    primary key (purpose, id)
+);
+
 -- Sealing keys, wrapped by the master key. Destroying a row makes what it sealed unreadable for ever.
 create table content_keys (
     workspace   uuid not null references workspaces (id),

@@ -25,6 +25,16 @@ create table vault (
     proof       blob not null
 ) strict;
 
+-- Keys of the gateway itself, wrapped by the master key: what marks its mail, and what proves its reply addresses.
+create table gateway_keys (
+    purpose     text not null,
+    -- From 1 to 255, and round again.
+    id          integer not null,
+    wrapped     blob not null,
+    created_at  integer not null,
+    primary key (purpose, id)
+) strict;
+
 -- Sealing keys, wrapped by the master key. Destroying a row makes what it sealed unreadable for ever.
 create table content_keys (
     workspace   blob not null references workspaces (id),

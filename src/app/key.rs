@@ -55,7 +55,7 @@ async fn through_the_api(client: &Client, order: KeyCreate) -> anyhow::Result<(S
 async fn in_the_store(slug: &str, order: &KeyCreate) -> anyhow::Result<(String, String)> {
     let config = Config::load(order.config.config.as_deref())?.config;
     let store = match parts::store(&config).await {
-        Ok((store, _)) => store,
+        Ok(store) => store,
         Err(StartError::Store(OpenError::InUse(lock))) => {
             bail!("{}", instead(&config, slug, order, &lock.display().to_string()))
         }
@@ -184,7 +184,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let config = config(&directory.path().join("to/be/made"));
         for scopes in [[cli::Scope::Admin], [cli::Scope::Smtp]] {
-            let (store, _) = parts::store(&config).await.unwrap();
+            let store = parts::store(&config).await.unwrap();
             mint_key(&store, "acme", &order(&scopes)).await.unwrap();
             store.close().await;
         }

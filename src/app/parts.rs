@@ -20,13 +20,13 @@ use crate::{
     config::{self, Config},
     coord::{Coord, CoordError},
     core::attribution::OurDomains,
-    flow::{self, Gateway, LoopBrake, Settings, login::SignIn, sync::Followers},
+    flow::{self, Gateway, Keyring, LoopBrake, Settings, login::SignIn, sync::Followers},
     http::{ApiState, Discovery, HostRule},
     imap,
     net::{self, Certificates, Egress, HostLookup, Resolver, Web},
     queue::Queue,
     smtp,
-    store::{MasterKey, MasterKeyError, OpenError, Options, Store},
+    store::{self, MasterKey, MasterKeyError, OpenError, Options, Store},
     webhook::Poster,
 };
 
@@ -42,6 +42,8 @@ pub enum StartError {
     },
     #[error("cannot open the store (store.url)")]
     Store(#[from] OpenError),
+    #[error("cannot read the keys of the gateway from the store (store.url)")]
+    Keys(#[from] store::Error),
     #[error("cannot use the master key (secrets.master_key_file)")]
     MasterKey(#[from] MasterKeyError),
     #[error("there is a store and no master key at {} (secrets.master_key_file): put your copy of it there", .0.display())]
@@ -75,13 +77,13 @@ pub enum StartError {
 /// # Errors
 /// Names the option that is at fault.
 pub async fn gateway(config: &Config) -> Result<Gateway, StartError> {
-    let (store, loop_key) = store(config).await?;
-    assemble(config, store, loop_key)
+    assemble(config, store(config).await?).await
 }
 
 /// Everything else around a store that is open.
-pub(super) fn assemble(config: &Config, store: Store, loop_key: [u8; 32]) -> Result<Gateway, StartError> {
+pub(super) async fn assemble(config: &Config, store: Store) -> Result<Gateway, StartError> {
     let (dialer, tls) = net_dialer(config)?;
+    store.make_gateway_keys(flow::now()).await?;
     Ok(Gateway {
         queue: Queue::new(store.clone()),
         coord: coordination(config)?,
@@ -90,24 +92,24 @@ pub(super) fn assemble(config: &Config, store: Store, loop_key: [u8; 32]) -> Res
         webhooks: Poster::new(net::Resolve::vetted(dialer), &tls)?,
         followers: Followers::new(LOGINS_AT_ONCE),
         brake: LoopBrake::default(),
-        settings: Arc::new(settings(config, loop_key)),
+        reply_keys: Keyring::load(&store).await?,
+        settings: Arc::new(settings(config, store.mark_key().await?)),
         store,
     })
 }
 
-/// The store, made with its data directory and its master key when this is the first start; and the key of the loop mark.
-pub(super) async fn store(config: &Config) -> Result<(Store, [u8; 32]), StartError> {
+/// The store, made with its data directory and its master key when this is the first start.
+pub(super) async fn store(config: &Config) -> Result<Store, StartError> {
     let data_dir = &config.node.data_dir;
     std::fs::create_dir_all(data_dir)
         .map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
     let master_key = master_key(config)?;
-    let loop_key = master_key.derive("mailweave loop mark");
     let options = Options {
         url: config.store_url().expose_secret().to_owned(),
         blob_dir: data_dir.join("blobs"),
         master_key,
     };
-    Ok((Store::open(&options).await?, loop_key))
+    Ok(Store::open(&options).await?)
 }
 
 /// The key that seals all others: read from its file, or made on the first start beside the embedded store.

@@ -114,7 +114,7 @@ mod tests {
 
     /// Whether what the workspace's key seals can be read.
     async fn is_readable(config: &Config, workspace: WorkspaceId) -> bool {
-        let store = parts::store(config).await.unwrap().0;
+        let store = parts::store(config).await.unwrap();
         let read = store.read(workspace).await.unwrap().other_accounts_at(mint(), &[]).await;
         store.close().await;
         read.is_ok()
@@ -124,7 +124,7 @@ mod tests {
     async fn the_old_key_opens_nothing_any_more_and_the_new_one_all() {
         let directory = tempfile::tempdir().unwrap();
         let config = config(directory.path());
-        let store = parts::store(&config).await.unwrap().0;
+        let store = parts::store(&config).await.unwrap();
         let workspace = sealed(&store).await;
         let in_use = rotate_in(&config).await.unwrap_err().to_string();
         assert!(in_use.contains("a running gateway"), "{in_use}");
@@ -143,7 +143,7 @@ mod tests {
     async fn a_rotation_that_was_interrupted_is_finished_by_the_next() {
         let directory = tempfile::tempdir().unwrap();
         let config = config(directory.path());
-        let store = parts::store(&config).await.unwrap().0;
+        let store = parts::store(&config).await.unwrap();
         let workspace = sealed(&store).await;
         // After the new key was made, and after the store was changed.
         let new = made_or_found(&beside(&config, "new")).unwrap();

@@ -23,6 +23,7 @@ pub mod limits;
 pub mod origin;
 pub mod policy;
 pub mod relay;
+pub mod reply_address;
 pub mod retry;
 pub mod subject;
 pub mod sync_plan;

@@ -1,15 +1,12 @@
 //! Routes into the gateway: capture addresses and reply addresses.
 //!
-//! Not here: minting their random parts (the edge does) and refusing guesses in constant time.
+//! Not here: minting their random parts (the edge does), and what a reply address proves (`core::reply_address`).
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ConversationId, RouteId, UserId, WorkspaceId};
 use crate::mail::Address;
-
-/// Random bits in a capture or reply address: 80, written as 16 letters of base 32.
-pub const SECRET_LETTERS: usize = 16;
 
 /// Where mail to one of our addresses goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,18 +38,12 @@ pub enum RouteTarget {
 
 /// The local part of a capture address: a readable label, then the secret.
 ///
-/// `secret` is random bytes; letters are Crockford's base 32 in lower case, which survive systems that fold case.
+/// `secret` is 80 random bits; letters are Crockford's base 32 in lower case, which survive systems that fold case.
 #[must_use]
 pub fn capture_local_part(label: &str, secret: [u8; 10]) -> String {
     let label: String = label.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
-    let secret = letters(secret);
+    let secret = base32(&secret);
     if label.is_empty() { secret } else { format!("{}-{secret}", label.to_ascii_lowercase()) }
-}
-
-/// The local part of a reply address.
-#[must_use]
-pub fn reply_local_part(secret: [u8; 10]) -> String {
-    format!("r-{}", letters(secret))
 }
 
 /// What the local part of a capture address ends in where a user asks why.
@@ -69,16 +60,41 @@ pub fn asked_at(address: &Address) -> Option<Address> {
     Address::from_parts(owner, address.domain()).ok()
 }
 
-fn letters(secret: [u8; 10]) -> String {
-    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    let bits = secret.iter().fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte));
-    (0..SECRET_LETTERS)
-        .rev()
-        .map(|digit| {
-            let index = usize::try_from((bits >> (digit * 5)) & 31).unwrap_or(0);
-            char::from(ALPHABET.get(index).copied().unwrap_or(b'0'))
-        })
-        .collect()
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// Crockford's base 32 in lower case, the last letter filled up with zero bits.
+#[must_use]
+pub(super) fn base32(bytes: &[u8]) -> String {
+    let (mut bits, mut count, mut text) = (0_u32, 0, String::with_capacity(bytes.len() * 8 / 5 + 1));
+    let letter = |bits: u32| char::from(ALPHABET.get((bits & 31) as usize).copied().unwrap_or(b'0'));
+    for byte in bytes {
+        bits = (bits << 8) | u32::from(*byte);
+        count += 8;
+        while count >= 5 {
+            count -= 5;
+            text.push(letter(bits >> count));
+        }
+    }
+    if count > 0 {
+        text.push(letter(bits << (5 - count)));
+    }
+    text
+}
+
+/// What [`base32`] wrote; `None` for anything that it does not write.
+pub(super) fn from_base32(text: &str) -> Option<Vec<u8>> {
+    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::with_capacity(text.len() * 5 / 8));
+    for letter in text.bytes() {
+        let digit = ALPHABET.iter().position(|known| *known == letter)?;
+        bits = (bits << 5) | u32::try_from(digit).ok()?;
+        count += 5;
+        if count >= 8 {
+            count -= 8;
+            bytes.push(u8::try_from((bits >> count) & 255).ok()?);
+        }
+    }
+    // Less than a letter is left over, and it holds nothing.
+    (count < 5 && bits & ((1 << count) - 1) == 0).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -89,7 +105,7 @@ mod tests {
     fn a_capture_address_reads_as_its_owner_and_carries_eighty_random_bits() {
         assert_eq!(capture_local_part("Ann.Lee", [0; 10]), "annlee-0000000000000000");
         assert_eq!(capture_local_part("…", [255; 10]), "zzzzzzzzzzzzzzzz");
-        assert_eq!(reply_local_part([0; 10]).len(), SECRET_LETTERS + 2);
+        assert_eq!(capture_local_part("", [7; 10]).len(), 16);
     }
 
     #[test]
@@ -113,7 +129,17 @@ mod tests {
         for bit in 0..80 {
             let mut secret = [0_u8; 10];
             secret[bit / 8] |= 1 << (bit % 8);
-            assert_ne!(letters(secret), letters([0; 10]), "bit {bit}");
+            assert_ne!(base32(&secret), base32(&[0; 10]), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn base_32_is_read_back_and_has_one_way_to_write_a_thing() {
+        for bytes in [&[][..], &[255], &[1, 2, 3], &[0xa5; 10], &[0x5a; 27]] {
+            assert_eq!(from_base32(&base32(bytes)).as_deref(), Some(bytes));
+        }
+        for other in ["0", "01", "u0", "A0", "0-", "é0", "000"] {
+            assert_eq!(from_base32(other), None, "{other}");
         }
     }
 }

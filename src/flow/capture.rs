@@ -33,9 +33,9 @@ impl MxHandler {
     /// The live route of an address: one that was made, or a capture address at which its owner asks why.
     async fn route(&self, address: &Address) -> Result<Option<Route>, store::Error> {
         let now = super::now();
-        let found = self.gateway.store.live_route(address, now).await?;
+        let found = self.gateway.live_route(address, now).await?;
         let Some(capture) = asked_at(address).filter(|_| found.is_none()) else { return Ok(found) };
-        let owner = self.gateway.store.live_route(&capture, now).await?;
+        let owner = self.gateway.live_route(&capture, now).await?;
         Ok(owner.and_then(|route| match route.target {
             RouteTarget::Capture { user } => {
                 Some(Route { address: address.clone(), target: RouteTarget::Why { user }, ..route })

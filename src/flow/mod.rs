@@ -17,6 +17,7 @@ mod question;
 mod reading;
 mod relay;
 pub mod repair;
+mod reply_address;
 pub mod submit;
 pub mod sync;
 
@@ -25,6 +26,7 @@ pub use capture::MxHandler;
 pub(crate) use ingest::{identity, keys_of_summary, known_people};
 pub use policy::{is_admin, policy_of, viewer};
 pub use process::{hold_poison, process, repeat};
+pub use reply_address::Keyring;
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,6 +53,7 @@ pub struct Gateway {
     /// The accounts that this process follows.
     pub followers: sync::Followers,
     pub brake: LoopBrake,
+    pub reply_keys: Keyring,
     pub settings: Arc<Settings>,
 }
 

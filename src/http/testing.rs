@@ -14,7 +14,7 @@ use crate::{
     account::{Discovered, ProviderDialer, oauth::Providers},
     coord::Coord,
     core::attribution::OurDomains,
-    flow::{Gateway, LoopBrake, Settings, login::SignIn, sync::Followers},
+    flow::{Gateway, Keyring, LoopBrake, Settings, login::SignIn, sync::Followers},
     imap,
     net::{self, Egress, Resolver},
     queue::Queue,
@@ -70,6 +70,7 @@ fn gateway(store: Store) -> Gateway {
         webhooks,
         followers: Followers::new(1),
         brake: LoopBrake::default(),
+        reply_keys: Keyring::default(),
         settings: Arc::new(settings),
         store,
     }

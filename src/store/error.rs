@@ -183,7 +183,7 @@ fn constraint(error: &dyn sqlx::error::DatabaseError) -> &'static str {
 }
 
 /// Every unique constraint: its name, and what SQLite says in its place. A test compares this with the schema.
-pub(super) const CONSTRAINTS: [(&str, &str); 57] = [
+pub(super) const CONSTRAINTS: [(&str, &str); 58] = [
     ("account_addresses_pkey", "account_addresses.workspace, account_addresses.hash"),
     ("grants_pkey", "grants.workspace, grants.account"),
     ("account_errors_pkey", "account_errors.workspace, account_errors.account, account_errors.code"),
@@ -222,6 +222,7 @@ pub(super) const CONSTRAINTS: [(&str, &str); 57] = [
     ),
     ("events_id_unique", "events.workspace, events.id"),
     ("events_pkey", "events.workspace, events.seq"),
+    ("gateway_keys_pkey", "gateway_keys.purpose, gateway_keys.id"),
     ("idempotency_keys_pkey", "idempotency_keys.workspace, idempotency_keys.route, idempotency_keys.key"),
     ("inbound_pkey", "inbound.workspace, inbound.id"),
     ("inbound_source_key_unique", "inbound.workspace, inbound.source_key"),

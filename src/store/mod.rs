@@ -42,6 +42,7 @@ mod erasure;
 mod events;
 mod exits;
 mod filing;
+mod gateway_keys;
 mod held;
 mod idempotency;
 mod keys;

@@ -1,4 +1,4 @@
-//! Another master key: every content key is wrapped anew, all in one transaction.
+//! Another master key: every key is wrapped anew, all in one transaction.
 //!
 //! Not here: the keys' files (`app::rotation`). Content stays as it is sealed: its keys are the same.
 
@@ -40,6 +40,7 @@ impl Store {
                 break;
             }
         }
+        count += system.rewrap_gateway_keys(old, new).await?;
         system.execute(sql("update vault set proof = $1 where id = 1").bind(new.proof())).await?;
         system.commit().await?;
         Ok(count)

@@ -3,6 +3,7 @@
 //! Not here: minting them (`core::route` writes the local part, the edge draws the secret).
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::{
     Error, ReadSystem, Session, Tx,
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     core::{
-        ids::{ConversationId, UserId},
+        ids::{ConversationId, Id, RouteId, UserId},
         route::{Route, RouteTarget},
     },
     mail::Address,
@@ -78,12 +79,12 @@ impl Session {
         (participant, counterpart): (&Address, Option<&Address>),
         user: UserId,
     ) -> Result<Option<Route>, Error> {
-        // The oldest: two that a merge brought together must not take turns.
+        // The one that lives longest, then the oldest: two that a merge brought together must not take turns.
         let query = sql(format!(
             "select {COLUMNS} from routes where workspace = $1 and participant = $3 and user_id = $4 \
-             and coalesce(counterpart, '') = $5 and expires_at is null \
+             and coalesce(counterpart, '') = $5 \
              and conversation = coalesce((select merged_into from conversations where workspace = $1 and id = $2), $2) \
-             order by created_at, id limit 1"
+             order by coalesce(expires_at, 0) desc, created_at, id limit 1"
         ))
         .bind(self.workspace())
         .bind(conversation)
@@ -91,6 +92,22 @@ impl Session {
         .bind(user)
         .bind(counterpart.map_or("", Address::key));
         self.fetch_optional(query).await?.map(|row| read(&row)).transpose()
+    }
+}
+
+impl Session {
+    /// Reply addresses in the order of their ids, some at a time.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn reply_routes(&mut self, after: Option<RouteId>) -> Result<Vec<Route>, Error> {
+        const PAGE: u32 = 500;
+        let query = sql(format!(
+            "select {COLUMNS} from routes where workspace = $1 and kind = 'reply' and id > $2 order by id limit {PAGE}"
+        ))
+        .bind(self.workspace())
+        .bind(after.map_or(Uuid::nil(), Id::uuid));
+        self.fetch_all(query).await?.iter().map(read).collect()
     }
 }
 

@@ -72,12 +72,6 @@ impl MasterKey {
         Ok(Self::from_bytes(*key))
     }
 
-    /// A key for one purpose; nothing of this key can be learned from it.
-    #[must_use]
-    pub fn derive(&self, purpose: &str) -> [u8; KEY_BYTES] {
-        blake3::derive_key(purpose, self.0.as_slice())
-    }
-
     #[must_use]
     pub fn from_bytes(key: [u8; KEY_BYTES]) -> Self {
         Self(Arc::new(Zeroizing::new(key)))
@@ -249,6 +243,23 @@ impl MasterKey {
         key.and_then(|key| <[u8; KEY_BYTES]>::try_from(key.as_slice()).ok())
             .map(|key| ContentKey(Zeroizing::new(key)))
             .ok_or_else(|| Error::Corrupt("a content key does not open under this master key".to_owned()))
+    }
+
+    /// A key of the gateway itself, wrapped for its place.
+    pub(super) fn wrap_gateway_key(&self, place: &str, key: &[u8; KEY_BYTES]) -> Vec<u8> {
+        seal(&self.0, format!("gateway_keys|wrapped|{place}").as_bytes(), key)
+    }
+
+    pub(super) fn unwrap_gateway_key(
+        &self,
+        place: &str,
+        wrapped: &[u8],
+    ) -> Result<Zeroizing<[u8; KEY_BYTES]>, Error> {
+        let key =
+            open(&self.0, format!("gateway_keys|wrapped|{place}").as_bytes(), wrapped).map(Zeroizing::new);
+        key.and_then(|key| <[u8; KEY_BYTES]>::try_from(key.as_slice()).ok()).map(Zeroizing::new).ok_or_else(
+            || Error::Corrupt("a key of the gateway does not open under this master key".to_owned()),
+        )
     }
 
     /// A content key that another master key has wrapped, wrapped by this one.

@@ -36,10 +36,15 @@ async fn tidy(gateway: &Gateway, now: Timestamp) {
     let released = release_held(gateway).await;
     let purged = purge_requests(gateway, now - REQUESTS_KEPT).await;
     let forgotten = purge_usage(gateway, now - COUNTS_KEPT).await;
+    let renewed = renew_reply_keys(gateway, now).await;
     let swept = gateway.store.sweep_blob_files(ORPHANS_KEPT).await.map(drop);
-    for (part, outcome) in
-        [("held mail", released), ("kept answers", purged), ("counts", forgotten), ("files", swept)]
-    {
+    for (part, outcome) in [
+        ("held mail", released),
+        ("kept answers", purged),
+        ("counts", forgotten),
+        ("keys", renewed),
+        ("files", swept),
+    ] {
         match outcome {
             Ok(()) => tracing::debug!(part, "upkeep done"),
             Err(error) => {
@@ -68,6 +73,12 @@ async fn release_held(gateway: &Gateway) -> Result<(), Error> {
         let Some(last) = workspaces.last() else { return Ok(()) };
         after = Some(PageKey { at: last.created_at, id: last.id.uuid() });
     }
+}
+
+/// Makes the key of the next year, and takes over what other nodes have made.
+async fn renew_reply_keys(gateway: &Gateway, now: Timestamp) -> Result<(), Error> {
+    gateway.store.renew_reply_keys(now).await?;
+    gateway.reply_keys.reload(&gateway.store).await
 }
 
 /// A transaction for each some: whoever has a message to hand in waits for no more than one.

@@ -39,6 +39,7 @@ mod limits;
 mod limits_fail;
 mod limits_presets;
 mod metrics;
+mod no_relay;
 mod people;
 mod poison;
 mod policies;

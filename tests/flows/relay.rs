@@ -71,10 +71,11 @@ impl Conversation {
 /// The reply address a mail comes from, under this name.
 #[track_caller]
 pub fn sender(mail: &str, name: &str) -> String {
-    let from = mail.split("\r\nFrom:").nth(1).expect("From").split("\r\n").next().expect("a line");
+    let unfolded = mail.replace("\r\n ", " ");
+    let from = unfolded.split("\r\nFrom:").nth(1).expect("From").split("\r\n").next().expect("a line");
     assert!(from.contains(name), "{from}");
     let address = from.split('<').nth(1).and_then(|rest| rest.split('>').next()).expect("an address");
-    assert!(address.starts_with("r-") && address.ends_with(&format!("@{REPLY}")), "{from}");
+    assert!(address.starts_with("r1") && address.ends_with(&format!("@{REPLY}")), "{from}");
     address.to_owned()
 }
 

@@ -4,13 +4,14 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
+use socket2::{Domain, Socket, Type};
 
 use super::{Person, tls::Authority};
 
@@ -27,6 +28,10 @@ impl Connection {
     fn open(address: SocketAddr) -> TcpStream {
         let stream = TcpStream::connect(address)
             .unwrap_or_else(|error| panic!("nobody listens on {address}: {error}"));
+        Self::prepared(stream)
+    }
+
+    fn prepared(stream: TcpStream) -> TcpStream {
         stream.set_read_timeout(Some(SILENCE_MAX)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream
@@ -86,6 +91,15 @@ impl SmtpClient {
         Self::greet(address, "EHLO", |socket| Connection::clear(socket.try_clone().unwrap()))
     }
 
+    /// The same from another address of this machine.
+    pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let socket = Connection::prepared(socket.into());
+        Self::greet_on(socket, "EHLO", |socket| Connection::clear(socket.try_clone().unwrap()))
+    }
+
     /// The same with TLS from the first octet.
     pub fn connect_tls(address: SocketAddr, authority: &Authority) -> Self {
         Self::greet(address, "EHLO", |socket| {
@@ -99,7 +113,10 @@ impl SmtpClient {
     }
 
     fn greet(address: SocketAddr, hello: &'static str, wrap: impl Fn(&TcpStream) -> Connection) -> Self {
-        let socket = Connection::open(address);
+        Self::greet_on(Connection::open(address), hello, wrap)
+    }
+
+    fn greet_on(socket: TcpStream, hello: &'static str, wrap: impl Fn(&TcpStream) -> Connection) -> Self {
         let mut client = Self { connection: wrap(&socket), socket, hello };
         assert_eq!(client.reply().code, 220);
         client.say_hello();

@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 
 use super::stored;
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     core::{
         attribution::OurDomains,
         ids::{Id as _, WorkspaceId},
+        reply_address::ReplyKeys,
     },
     net,
     store::{Error, Page, PageKey, RULES, Session, Store},
@@ -56,13 +58,14 @@ pub struct Report {
 }
 
 /// The invariants that take more than SQL to check; each is told before the rules of the store.
-const LOOKED_INTO: [(&str, &str); 8] = [
+const LOOKED_INTO: [(&str, &str); 9] = [
     ("waiting", "every message that waits to be filed has its job"),
     ("bytes", "the exact bytes of every message open under its key and have the length they had"),
     ("identity", "every message is still recognised by its Message-ID and content"),
     ("keys", "every key of a message leads to its conversation"),
     ("threads", "the messages of every conversation belong together, in whatever order they are read"),
     ("tenancy", "nothing names a row of another workspace"),
+    ("addresses", "every reply address proves whose answers it takes, and for whom"),
     ("jobs", "every job can be read and is of the kind it is claimed by"),
     ("secrets", "every sealed credential opens in its own place"),
 ];
@@ -168,10 +171,26 @@ async fn audit_workspace(
     work::look(&mut session, report).await?;
     contents::look(&mut session, ours, report).await?;
     tenancy(&mut session, report).await?;
+    addresses(&mut session, &store.reply_keys().await?, report).await?;
     for blob in session.files_absent(SHOWN_MAX + 1).await? {
         report.found("blobs", format!("blob {blob}"));
     }
     Ok(())
+}
+
+/// Of those that still live: the key of one that has ended may be gone.
+async fn addresses(session: &mut Session, keys: &ReplyKeys, report: &mut Report) -> Result<(), Error> {
+    let (mut after, now) = (None, Timestamp::now());
+    loop {
+        let routes = session.reply_routes(after).await?;
+        let Some(last) = routes.last() else { return Ok(()) };
+        after = Some(last.id);
+        for route in routes.iter().filter(|route| route.expires_at.is_none_or(|end| end > now)) {
+            if !keys.prove(route) {
+                report.found("addresses", route.id);
+            }
+        }
+    }
 }
 
 async fn tenancy(session: &mut Session, report: &mut Report) -> Result<(), Error> {

@@ -39,12 +39,12 @@ fn ours() -> OurDomains {
     OurDomains { capture: Some("bcc.example".into()), reply: Some("reply.example".into()) }
 }
 
-fn gateway(store: &Store) -> Gateway {
+async fn gateway(store: &Store) -> Gateway {
     net::install_provider();
     let mut config = Config::default();
     config.domains.capture = ours().capture.as_deref().and_then(DomainName::parse);
     config.domains.reply = ours().reply.as_deref().and_then(DomainName::parse);
-    parts::assemble(&config, store.clone(), [1; 32]).unwrap()
+    parts::assemble(&config, store.clone()).await.unwrap()
 }
 
 /// A workspace in which mail is taken in through every door that needs no provider.
@@ -106,7 +106,7 @@ impl Office {
         .await
         .unwrap();
         tx.commit().await.unwrap();
-        Self { gateway: gateway(store), workspace: workspace.id, user, route }
+        Self { gateway: gateway(store).await, workspace: workspace.id, user, route }
     }
 
     fn capture(&self) -> Door {
@@ -293,7 +293,7 @@ async fn whatever_is_broken_by_a_statement_is_found() {
     );
     let led_astray =
         format!("update thread_keys set conversation = {CONVERSATION_OF_A} where workspace = $1");
-    let sabotage: [(&str, &[&str]); 22] = [
+    let sabotage: [(&str, &[&str]); 23] = [
         (&moved, &["keys", "threads", "counts"]),
         (&led_astray, &["keys"]),
         ("delete from thread_keys where workspace = $1", &["keys"]),
@@ -321,6 +321,12 @@ async fn whatever_is_broken_by_a_statement_is_found() {
         (
             "insert into subject_keys select workspace, id, x'07070707070707070707070707070707', sent_at, 86400000000 from messages where workspace = $1",
             &["subjects"],
+        ),
+        (
+            "insert into routes (workspace, id, kind, domain, local_part, user_id, conversation, participant, created_at) \
+             select r.workspace, randomblob(16), 'reply', 'reply.example', 'r1forged', r.user_id, c.id, 'eve@out.example', 1 \
+             from routes r join conversations c on c.workspace = r.workspace where r.workspace = $1 limit 1",
+            &["addresses"],
         ),
     ];
     for (statement, expect) in sabotage {

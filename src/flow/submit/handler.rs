@@ -255,7 +255,7 @@ impl smtp::Handler for SubmissionHandler {
             return Reply::recipient_ok();
         }
         // Of ours a capture address of this workspace gets its copy here. Nothing that is said to go to any other would.
-        match self.gateway.store.live_route(&to.address, super::super::now()).await {
+        match self.gateway.live_route(&to.address, super::super::now()).await {
             Ok(Some(route)) if self.is_own_capture(&route) => Reply::recipient_ok(),
             Ok(_) => Reply::no_such_recipient(),
             Err(error) => unavailable(&error),

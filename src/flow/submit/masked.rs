@@ -11,17 +11,16 @@ use super::{
 };
 use crate::{
     core::{
-        ids::{ConversationId, UserId, WorkspaceId},
+        ids::{UserId, WorkspaceId},
         inbound::Principal,
         message::{Author, StoredMessage},
         people::User,
         relay::{Relayed, masked, rewrite},
-        route::{Route, RouteTarget, reply_local_part},
         submission::{Hold, RecipientRole, RecipientState, Submission},
     },
-    flow::{FlowError, Gateway, now, policy_of, random},
+    flow::{FlowError, Gateway, policy_of, reply_address::reply_address},
     mail::{Address, Envelope, Party, Recipient, ReversePath},
-    store::{Tx, mint},
+    store::Tx,
 };
 
 /// People besides the author whom a user is shown in a message passed on to him. Each costs him an address to answer at.
@@ -224,29 +223,4 @@ async fn copy(
         own => own.to_vec(),
     };
     Ok(Ok(View { reply, named: Some((named, Vec::new())), reply_to }))
-}
-
-/// The address that takes this participant's answers, made when there is none yet; `None` when there is no domain for it.
-async fn reply_address(
-    tx: &mut Tx,
-    gateway: &Gateway,
-    (conversation, user): (ConversationId, UserId),
-    (participant, counterpart): (&Address, Option<&Address>),
-) -> Result<Option<Address>, FlowError> {
-    if let Some(route) = tx.reply_route(conversation, (participant, counterpart), user).await? {
-        return Ok(Some(route.address));
-    }
-    let Some(domain) = gateway.settings.ours.reply.as_deref() else { return Ok(None) };
-    let local = reply_local_part(random());
-    let Ok(address) = Address::from_parts(&local, domain) else { return Ok(None) };
-    let target = RouteTarget::Reply {
-        conversation,
-        participant: participant.clone(),
-        user,
-        counterpart: counterpart.cloned(),
-    };
-    let route =
-        Route { id: mint(), workspace: tx.workspace(), address: address.clone(), target, expires_at: None };
-    tx.insert_route(&route, now()).await?;
-    Ok(Some(address))
 }
