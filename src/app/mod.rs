@@ -113,7 +113,7 @@ impl Running {
         }
         let listener = bind(config.http.listen, "http.listen")?;
         self.addresses.http = listener.local_addr().ok();
-        let state = parts::api_state(config, self.gateway.clone(), metrics, Arc::clone(ready));
+        let state = parts::api_state(config, self.gateway.clone(), metrics, Arc::clone(ready))?;
         let shutdown = self.shutdown.clone();
         self.tasks.spawn(async move { http::serve(listener, state, shutdown).await });
         Ok(())

@@ -9,6 +9,7 @@
 mod access;
 mod account_input;
 mod account_life;
+mod account_rules;
 mod account_view;
 mod accounts;
 mod attachments;

@@ -138,6 +138,7 @@ words! {
     RoleWord as Role: Member Admin;
     CreatedByWord as CreatedBy: Api Import Capture Sent Exchange;
     SecurityWord as Security: Tls Starttls None;
+    FoundByWord as FoundBy: Given Provider Srv Autoconfig Mx Guess;
     AccountStateWord as AccountState: Connecting AwaitingFirstMail Active Backfilling Throttled Error ReauthRequired
         Stopped WaitingForQuota Paused Disconnected Erasing Erased;
     SourceWord as PolicySource: Default Preset Workspace User;

@@ -13,7 +13,7 @@ use super::{
     statement::{LIST_MAX, Statement},
 };
 use crate::core::{
-    account::{AccountSettings, Endpoint, Receipt, Security},
+    account::{AccountSettings, Endpoint, FoundServers, Identities, Receipt, Security},
     event,
     ids::{AccountId, ContactId, ConversationId, Id as _, MessageKey},
     inbound::Door,
@@ -393,7 +393,13 @@ impl Tx {
     pub async fn forget_account(&mut self, account: AccountId) -> Result<(), Error> {
         let workspace = self.workspace();
         let nowhere = Endpoint { host: NOWHERE.to_owned(), port: 0, security: Security::Tls };
-        let settings = AccountSettings { imap: nowhere.clone(), smtp: nowhere, provider: None };
+        let settings = AccountSettings {
+            imap: nowhere.clone(),
+            smtp: nowhere,
+            provider: None,
+            found: FoundServers::default(),
+            identities: Identities::default(),
+        };
         // What had become the user's own with the account. The address that he is known by stays his.
         let query = sql("delete from user_addresses where workspace = $1 and account = $2 \
              and address not in (select email from users where workspace = $1)")

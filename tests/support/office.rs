@@ -9,7 +9,10 @@ use mailweave::{
     app,
     config::{Bytes, Config, DomainName},
     core::{
-        account::{Account, AccountSettings, AccountState, AccountStatus, Credentials, Cursor, Endpoint},
+        account::{
+            Account, AccountSettings, AccountState, AccountStatus, Credentials, Cursor, Endpoint,
+            FoundServers, Identities,
+        },
         decision::Decision,
         event::JournalEntry,
         ids::{AccountId, ContactId, MessageKey, UserId, WorkspaceId},
@@ -228,7 +231,13 @@ impl Office {
             id: self.account,
             user_id: self.user,
             email: address(&self.person.address),
-            settings: AccountSettings { imap: self.imap.clone(), smtp: self.imap.clone(), provider: None },
+            settings: AccountSettings {
+                imap: self.imap.clone(),
+                smtp: self.imap.clone(),
+                provider: None,
+                found: FoundServers::default(),
+                identities: Identities::default(),
+            },
             status: connecting(),
             sending_refused: None,
             rest: None,

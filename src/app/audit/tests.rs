@@ -10,7 +10,10 @@ use crate::{
     app::parts,
     config::DomainName,
     core::{
-        account::{Account, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint, Security},
+        account::{
+            Account, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint, FoundServers,
+            Identities, Security,
+        },
         ids::{AccountId, ApiKeyId, UserId},
         inbound::{Door, Intake, Principal, SendClass, SendOrder, fingerprint},
         job::{Job, JobKind},
@@ -160,7 +163,13 @@ fn account(user: UserId) -> Account {
         id: mint::<AccountId>(),
         user_id: user,
         email: address("ann@us.example"),
-        settings: AccountSettings { imap: endpoint(993), smtp: endpoint(465), provider: None },
+        settings: AccountSettings {
+            imap: endpoint(993),
+            smtp: endpoint(465),
+            provider: None,
+            found: FoundServers::default(),
+            identities: Identities::default(),
+        },
         status: AccountStatus {
             state: AccountState::Active,
             since: flow::now(),
