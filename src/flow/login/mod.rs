@@ -270,6 +270,7 @@ pub(super) async fn open_imap(
     access: &AccountAccess,
 ) -> Result<Result<ImapClient, Trouble>, Error> {
     let dial = |login: Login| async move {
+        let login = login.named(access.settings.identities.imap_login.as_deref());
         let turn = gateway.followers.login_turn().await;
         let mut opened = pin!(gateway.dialer.open_imap(&access.settings.imap, &login));
         // A server that keeps us waiting, or whose own turn comes late, keeps no other account waiting.
@@ -297,6 +298,7 @@ pub(super) async fn open_submission(
         return Ok(gateway.dialer.open_submission(&exit.endpoint, login.as_ref(), hello).await);
     };
     let dial = |login: Login| async move {
+        let login = login.named(exit.login.as_deref());
         gateway.dialer.open_submission(&exit.endpoint, Some(&login), hello).await
     };
     logged_in(gateway, (workspace, account), credentials, dial).await
