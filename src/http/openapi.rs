@@ -143,6 +143,9 @@ words! {
         Stopped WaitingForQuota Paused Disconnected Erasing Erased;
     SourceWord as PolicySource: Default Preset Workspace User;
     VerdictWord as Verdict: Synced Skipped Deferred Held;
+    LevelWord as EvidenceLevel: E0 E1 E2 E3 E4;
+    MarkWord as VerificationMark: NewSendingRoute NotSigned ColleaguesAddress Unverified Released;
+    QuarantineStateWord as QuarantineState: Checking Held Released Rejected Expired;
     DirectionWord as Direction: Inbound Outbound Internal;
     KindWord as Kind: Mail AutoReply Bounce Invitation Forward;
     ContactRoleWord as ContactRole: From To Cc Bcc;

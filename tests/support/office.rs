@@ -407,7 +407,7 @@ impl Office {
         envelope.recipients.push(Recipient::new(capture));
         let raw = bytes::Bytes::from(message.replace('\n', "\r\n"));
         let fingerprint = fingerprint(&envelope, &raw);
-        let door = Door::Mx { routes: vec![route], envelope, peer: "192.0.2.1".into() };
+        let door = Door::Mx { routes: vec![route], envelope, peer: "127.0.0.1".into(), hello: String::new() };
         let intake = Intake { workspace: self.workspace, door, raw, fingerprint };
         self.gateway.store.take_in(intake, mint(), Timestamp::now()).await.unwrap();
     }
