@@ -18,6 +18,7 @@ mod reading;
 mod relay;
 pub mod repair;
 mod reply_address;
+pub mod sender;
 pub mod submit;
 pub mod sync;
 
