@@ -1,8 +1,9 @@
 //! Reads a set of mail the way the gateway does and writes what it understood, a JSON object a line, for a scoring program.
 //!
-//! `cargo run --release --example predict -- SET FOLDER [NEGATIVES]`; sets: threads, mime, replies, bounces, autoreply, forwards. Not
-//! here: any knowledge of a single file, and the scoring.
+//! `cargo run --release --example predict -- SET FOLDER [NEGATIVES]`; sets: threads, mime, replies, bounces, autoreply, forwards,
+//! auth, spf. Not here: any knowledge of a single file, and the scoring.
 
+mod auth;
 mod mail_sets;
 mod threads;
 
@@ -27,6 +28,11 @@ fn main() -> Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     if set == "threads" {
         threads::write(&mut out, folder, &messages(folder)?)?;
+        return Ok(out.flush()?);
+    }
+    if set == "auth" || set == "spf" {
+        let write = if set == "auth" { auth::write_auth } else { auth::write_spf };
+        write(&mut out, folder)?;
         return Ok(out.flush()?);
     }
     let subjects = outer_subjects(folder)?;

@@ -58,7 +58,8 @@ fn only_from<'a>(fields: &[RawField<'a>]) -> Result<Option<&'a [u8]>, &'static s
 /// Whether a name is "From" to a program that passes over what has no place in a name.
 fn is_like_from(name: &[u8]) -> bool {
     let letters = name.iter().filter(|octet| octet.is_ascii_graphic());
-    letters.clone().count() == 4 && letters.zip(b"from").all(|(octet, wanted)| octet.eq_ignore_ascii_case(wanted))
+    letters.clone().count() == 4
+        && letters.zip(b"from").all(|(octet, wanted)| octet.eq_ignore_ascii_case(wanted))
 }
 
 /// Whether a carriage return or a NUL inside of a field divides off what some take for a From field.
@@ -68,7 +69,9 @@ fn hides_from(whole: &[u8]) -> bool {
     own && parts.any(|part| {
         // A fold begins with a line feed and white space; everybody knows that.
         let is_fold = part.starts_with(b"\n ") || part.starts_with(b"\n\t");
-        !is_fold && part.split(|octet| *octet == b':').next().is_some_and(is_like_from) && part.contains(&b':')
+        !is_fold
+            && part.split(|octet| *octet == b':').next().is_some_and(is_like_from)
+            && part.contains(&b':')
     })
 }
 
