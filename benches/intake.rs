@@ -163,7 +163,7 @@ fn door(workspace: WorkspaceId) -> Result<Door> {
     let route = Route { id: mint(), workspace, address: address.clone(), target, expires_at: None };
     let mut envelope = Envelope::new(ReversePath::Address(Address::parse("ann@crm.example")?));
     envelope.recipients.push(Recipient::new(address));
-    Ok(Door::Mx { routes: vec![route], envelope, peer: "192.0.2.1".to_owned() })
+    Ok(Door::Mx { routes: vec![route], envelope, peer: "192.0.2.1".to_owned(), hello: String::new() })
 }
 
 /// User and system time of this process so far; the kernel counts in hundredths of a second.

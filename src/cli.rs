@@ -50,6 +50,8 @@ pub enum Command {
     Conversation(Noun<ConversationVerb>),
     /// Messages
     Message(Noun<MessageVerb>),
+    /// Quarantine: mail that is kept aside until somebody decides
+    Quarantine(Noun<QuarantineVerb>),
     /// Events: the journal of what happened
     Event(Noun<EventVerb>),
     /// Webhooks: where events are posted to
@@ -165,6 +167,8 @@ pub enum UserVerb {
     Delete(One),
     /// How much of what a user writes to contacts is in the CRM: --query days=30
     Coverage(Within),
+    /// Give a user a new capture address: --data '{"overlap_days":14}', or nothing and the old one ends at once
+    CaptureAddress(Update),
     /// Make a page at which a user connects an account himself: --data '{"provider":"google"}', or nothing and he chooses
     ConnectLink(Update),
 }
@@ -243,6 +247,20 @@ pub enum MessageVerb {
     Attachment(Attachment),
     /// Send a message
     Send(Create),
+    /// Say that a message filed with a doubt left is not the user's: it is deleted with what came of it
+    Disown(One),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum QuarantineVerb {
+    /// List the mail that is kept aside, newest first: --query state=released
+    List(List),
+    /// Show mail that is kept aside, with its text
+    Show(One),
+    /// Let it in, and trust its sending route from now on: --data '{"trust":true}', or nothing and it is let in once
+    Release(Update),
+    /// Delete it
+    Reject(One),
 }
 
 #[derive(Debug, Subcommand)]

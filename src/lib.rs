@@ -5,6 +5,8 @@
 //! `mail` and `net` know nothing of ours; `core` and the protocols `smtp` and `imap` know only `mail`; `store` keeps;
 //! `flow` has one use case a file; `worker`, `http` and `sandbox` drive the flows; `app` wires it all together.
 
+mod failpoint;
+
 pub mod mail;
 pub mod net;
 

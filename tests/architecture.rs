@@ -18,7 +18,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("core", &["mail"]),
     ("smtp", &["mail"]),
     ("imap", &["mail"]),
-    ("store", &["mail", "core"]),
+    ("failpoint", &[]),
+    ("store", &["mail", "core", "failpoint"]),
     ("queue", &["core", "store"]),
     ("coord", &["core"]),
     ("webhook", &["core", "net"]),
@@ -34,9 +35,21 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 const FLOW: &[&str] =
-    &["mail", "core", "net", "smtp", "imap", "store", "queue", "coord", "webhook", "account"];
-const ON_FLOW: &[&str] =
-    &["mail", "core", "net", "smtp", "imap", "store", "queue", "coord", "webhook", "account", "flow"];
+    &["mail", "core", "net", "smtp", "imap", "store", "queue", "coord", "webhook", "account", "failpoint"];
+const ON_FLOW: &[&str] = &[
+    "mail",
+    "core",
+    "net",
+    "smtp",
+    "imap",
+    "store",
+    "queue",
+    "coord",
+    "webhook",
+    "account",
+    "failpoint",
+    "flow",
+];
 
 /// The composition root and the entry points see everything.
 const ROOTS: &[&str] = &["app", "main", "lib"];

@@ -1,4 +1,5 @@
-//! Reads the hostile vectors for addresses, headers and MIME, where the checkout has them beside it, and judges each.
+//! Reads the vectors for addresses, headers, MIME, threads and automatic mail, where the checkout has them beside it, and judges
+//! each. One that nobody judges fails.
 //!
 //! Not here: the vectors themselves (`corpus`).
 
@@ -11,9 +12,10 @@
 
 mod corpus;
 
-use corpus::{id, octets, vectors};
+use corpus::{id, octets, vectors, vectors_of};
 use mailweave::mail::{
-    Address, Defect, HeaderBlock, HeaderSummary, Kind, Message, Party, address_list, sanitise, surgery,
+    Address, Automatic, Defect, HeaderBlock, HeaderSummary, Kind, Message, Party, address_list, sanitise,
+    subject, surgery,
 };
 use serde_json::Value;
 
@@ -174,5 +176,68 @@ fn mime_is_read_as_the_vectors_say() {
         let id = id(&vector);
         let message = Message::parse(&octets(&vector));
         assert!(judge_mime(id, &message), "{id}: expected {}, got {message:?}", vector["expect"]);
+    }
+}
+
+/// Whether mail is of the class that a vector asks for.
+fn is_of_class(class: &str, message: &Message) -> bool {
+    let automatic = message.summary.automatic;
+    match class {
+        "human" => automatic == Automatic::No && message.kind == Kind::Mail,
+        "auto-reply" => automatic == Automatic::AutoReply && message.kind == Kind::AutoReply,
+        "auto-generated" => automatic == Automatic::Generated,
+        "bulk" => matches!(automatic, Automatic::Bulk | Automatic::List),
+        "bulk or auto" => automatic != Automatic::No,
+        "auto-reply or bounce" => matches!(automatic, Automatic::AutoReply | Automatic::Bounce),
+        // A machine's answer, and no report of a failure.
+        "read-receipt" => automatic == Automatic::AutoReply && message.kind != Kind::Bounce,
+        "calendar" => automatic == Automatic::No && message.kind == Kind::Invitation,
+        other => panic!("no judgement for {other}"),
+    }
+}
+
+#[test]
+fn automatic_mail_is_told_as_the_vectors_say() {
+    for vector in vectors_of("autoreply", "autosubmitted") {
+        let (id, class) = (id(&vector), vector["expect"]["cls"].as_str().unwrap());
+        let header = vector["bytes"].as_str().unwrap();
+        let message = Message::parse(format!("{header}\r\n\r\nbody\r\n").as_bytes());
+        assert!(
+            is_of_class(class, &message),
+            "{id}: {class}, {:?} {:?}",
+            message.summary.automatic,
+            message.kind
+        );
+    }
+}
+
+#[test]
+fn subjects_lose_their_prefixes_as_the_vectors_say() {
+    for vector in vectors_of("threads", "subject_base") {
+        let (written, base) = (vector["bytes"].as_str().unwrap(), vector["expect"]["base"].as_str().unwrap());
+        assert_eq!(subject::base_subject(written), base, "{written:?}");
+    }
+}
+
+#[test]
+fn ids_are_read_as_the_vectors_say() {
+    for vector in vectors_of("threads", "threading") {
+        let (id, expect) = (id(&vector), &vector["expect"]);
+        let raw = octets(&vector);
+        let summary = HeaderSummary::read(&raw);
+        if let Some(own) = expect.get("id") {
+            assert_eq!(summary.message_id.as_ref().map(|own| own.as_str()), own.as_str(), "{id}");
+        }
+        if let Some(any) = expect["any_of"].as_array() {
+            let own = summary.message_id.as_ref().unwrap().as_str();
+            assert!(any.iter().any(|one| one == own), "{id}: {own}");
+        }
+        if let Some(wanted) = expect["refs"].as_array() {
+            let named: Vec<&str> = summary.ancestors().map(|named| named.as_str()).collect();
+            assert_eq!(named, wanted.iter().map(|one| one.as_str().unwrap()).collect::<Vec<_>>(), "{id}");
+        }
+        if let Some(wanted) = expect["aliases"].as_array() {
+            assert_eq!(summary.original_message_id.unwrap().as_str(), wanted[0].as_str().unwrap(), "{id}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use mailweave::mail::{
-    Action, Automatic, DeliveryReport, Kind, Mention, Message, Party, forward,
+    Action, Automatic, DeliveryReport, HeaderBlock, Kind, Mention, Message, address_list, forward,
     reply::{split_reply, visible_text},
     sanitise::html_to_text,
 };
@@ -74,23 +74,25 @@ pub fn forward(path: &Path, raw: &[u8], subject: Option<&str>) -> Value {
     })
 }
 
-fn people(parties: &[Party]) -> Vec<(String, String)> {
-    let pair = |party: &Party| (party.name.clone().unwrap_or_default(), party.address.to_string());
-    parties.iter().map(pair).collect()
+/// The people of every field of that name, or of the first, those without a domain too: to read them is one thing, to write to
+/// them another.
+fn people(header: &HeaderBlock<'_>, name: &str, fields: usize) -> Vec<(String, String)> {
+    let written = header.all(name).take(fields).flat_map(|field| address_list::written(field.value));
+    written.map(|one| (one.name.unwrap_or_default(), one.address)).collect()
 }
 
 pub fn mime(_: &Path, raw: &[u8]) -> Value {
     let message = Message::parse(raw);
-    let summary = &message.summary;
-    let mut names: Vec<_> = message.attachments.iter().filter_map(|one| one.filename.clone()).collect();
+    let (summary, header) = (&message.summary, HeaderBlock::scan(raw));
+    let mut names: Vec<_> = message.attachments.iter().filter_map(|one| one.written_name.clone()).collect();
     names.sort();
     let ids = |ids: &[mailweave::mail::MessageId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
     json!({
         "subject": summary.subject.as_deref().map(|text| text.split_whitespace().collect::<Vec<_>>().join(" ")),
         "message_id": summary.message_id.as_ref().map(ToString::to_string),
         "in_reply_to": summary.in_reply_to.first().map(ToString::to_string),
-        "from": people(&summary.from), "to": people(&summary.to), "cc": people(&summary.cc),
-        "reply_to": people(&summary.reply_to),
+        "from": people(&header, "From", 1), "to": people(&header, "To", usize::MAX),
+        "cc": people(&header, "Cc", usize::MAX), "reply_to": people(&header, "Reply-To", 1),
         "date": summary.date.map(|date| date.as_second()),
         "references": ids(&summary.references),
         "text": message.first_text.as_deref().map(digest),

@@ -1,7 +1,8 @@
 //! Reads a set of mail the way the gateway does and writes what it understood, a JSON object a line, for a scoring program.
 //!
-//! `cargo run --release --example predict -- SET FOLDER [NEGATIVES]`; sets: threads, mime, replies, bounces, autoreply, forwards,
-//! auth, spf. Not here: any knowledge of a single file, and the scoring.
+//! `cargo run --release --example predict -- SET FOLDER [NEGATIVES]`; sets: threads, threads-gateway, mime, replies, bounces,
+//! autoreply, forwards, auth, spf. Behind the folder of threads may stand `subjects-on` or `subjects-off`: without, subjects join mail
+//! where many answers do not say what they answer. Not here: any knowledge of a single file, and the scoring.
 
 mod auth;
 mod mail_sets;
@@ -16,6 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
+use threads::{Participants, Subjects};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -26,8 +28,19 @@ fn main() -> Result<()> {
     };
     let folder = Path::new(folder);
     let mut out = io::BufWriter::new(io::stdout().lock());
-    if set == "threads" {
-        threads::write(&mut out, folder, &messages(folder)?)?;
+    let participants = match set.as_str() {
+        "threads" => Some(Participants::Owner),
+        "threads-gateway" => Some(Participants::Named),
+        _ => None,
+    };
+    if let Some(participants) = participants {
+        let subjects = match negatives.map(String::as_str) {
+            Some("subjects-on") => Subjects::On,
+            Some("subjects-off") => Subjects::Off,
+            Some(other) => bail!("{other:?} is neither subjects-on nor subjects-off"),
+            None => Subjects::AsNeeded,
+        };
+        threads::write(&mut out, folder, &messages(folder)?, (participants, subjects))?;
         return Ok(out.flush()?);
     }
     if set == "auth" || set == "spf" {

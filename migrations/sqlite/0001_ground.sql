@@ -312,6 +312,79 @@ create table inbound (
     constraint inbound_source_key_unique unique (workspace, source_key)
 ) strict;
 
+-- What was found of who sent a captured copy, and what followed from it: facts and what was known around them, as JSON, so that
+-- it can be concluded again.
+create table sender_checks (
+    workspace   blob not null,
+    -- What was taken in, by the key promised in its 250, and what it became part of.
+    inbound     blob not null,
+    message     blob,
+    -- Message-blob and content together, as of messages.
+    identity    blob not null,
+    facts       text not null,
+    -- Null until DNS has answered.
+    context     text,
+    level       text,
+    rule        text,
+    reason      text,
+    mark        text,
+    -- By which way it came.
+    route       text,
+    -- How often DNS was asked, and when last.
+    asked       integer not null,
+    checked_at  integer not null,
+    -- When the same message was found in the author's own Sent mailbox.
+    sent_copy_at integer,
+    primary key (workspace, inbound),
+    foreign key (workspace, inbound) references inbound (workspace, id) on delete cascade
+) strict;
+create index sender_checks_message on sender_checks (workspace, message);
+create index sender_checks_identity on sender_checks (workspace, identity);
+
+-- Mail that was kept aside, by the key promised in its 250. Of what is settled no content is left here.
+create table quarantine (
+    workspace   blob not null,
+    id          blob not null,
+    -- checking, held, released, rejected, expired
+    state       text not null,
+    level       text,
+    rule        text not null,
+    reason      text not null,
+    -- Whom it concerns; null where it is for the admins alone.
+    user_id     blob,
+    -- Message-blob and content together, as of messages; and a keyed hash of the Message-blob.
+    identity    blob not null,
+    id_hash     blob,
+    -- Who says he wrote what to whom, as JSON.
+    shown       text,
+    received_at integer not null,
+    expires_at  integer not null,
+    -- When, and by whom or by which rule.
+    settled_at  integer,
+    settled_by  text,
+    is_trusted  integer not null default 0,
+    primary key (workspace, id),
+    foreign key (workspace, id) references inbound (workspace, id) on delete cascade
+) strict;
+create index quarantine_recent on quarantine (workspace, received_at, id);
+create index quarantine_identity on quarantine (workspace, identity) where settled_at is null;
+create index quarantine_named on quarantine (workspace, id_hash) where settled_at is null;
+create index quarantine_expires on quarantine (expires_at) where settled_at is null;
+
+-- By which ways mail of a user's address has come, and which of them somebody has chosen to trust.
+create table sender_routes (
+    workspace   blob not null references workspaces (id),
+    address     text not null,
+    route       text not null,
+    -- By servers of the address's own domain.
+    is_own      integer not null,
+    -- Null of one that was only chosen.
+    first_seen_at integer,
+    pinned_until integer,
+    pinned_by   text,
+    primary key (workspace, address, route)
+) strict;
+
 create table conversations (
     workspace   blob not null references workspaces (id),
     id          blob not null,
@@ -421,6 +494,8 @@ create table sightings (
     at          integer not null,
     -- Whose account or address it was.
     user_id     blob,
+    -- Where only what the user sends lies.
+    in_sent     integer not null default 0,
     primary key (workspace, message, origin),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade
 ) strict;
@@ -442,12 +517,14 @@ create index thread_keys_conversation on thread_keys (workspace, conversation);
 create table subject_keys (
     workspace   blob not null,
     message     blob not null,
-    -- Keyed hash of the base subject and the people.
+    -- Keyed hash of the base subject, who wrote and to whom.
     key         blob not null,
+    -- Its own, or only one by which it looks for what it answers.
+    found_by    integer not null,
     sent_at     integer not null,
-    -- Microseconds before and after within which it is joined with others.
+    -- Of what it looks for: microseconds before and after within which it is joined.
     reach       integer,
-    primary key (workspace, message),
+    primary key (workspace, message, key),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade
 ) strict;
 create index subject_keys_met on subject_keys (workspace, key, sent_at);

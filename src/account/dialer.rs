@@ -9,7 +9,7 @@ use super::{Login, Trouble, pace::Pace};
 use crate::{
     core::{
         account::{Endpoint, Security},
-        provider::TokenMechanism,
+        provider::{Provider, TokenMechanism},
     },
     imap,
     net::{self, Stream, Target},
@@ -89,6 +89,30 @@ impl ProviderDialer {
         self.net.dial(target(endpoint, protocol.ports())).await.map(drop)
     }
 
+    /// Connects to a server of this protocol and waits for its greeting, protected as the endpoint says: no login is tried. Says
+    /// whose server it is, as far as an IMAP server greets by it.
+    ///
+    /// # Errors
+    /// What is wrong with the server.
+    pub async fn greeted(
+        &self,
+        endpoint: &Endpoint,
+        protocol: Protocol,
+        hello: &str,
+    ) -> Result<Option<&'static Provider>, Trouble> {
+        let greeted = async {
+            match protocol {
+                Protocol::Imap => {
+                    let client = self.imap_greeted(endpoint).await?;
+                    Ok(Provider::of_greeting(client.greeting().as_str()))
+                }
+                Protocol::Smtp => self.smtp_greeted(endpoint, hello).await.map(|_| None),
+            }
+        };
+        let greeted = tokio::time::timeout(LOGIN_TIMEOUT, Box::pin(greeted)).await;
+        greeted.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
+    }
+
     /// Opens an IMAP session and logs in, when it is the host's turn.
     ///
     /// # Errors
@@ -99,7 +123,7 @@ impl ProviderDialer {
         opened.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
     }
 
-    async fn imap_session(&self, endpoint: &Endpoint, login: &Login) -> Result<ImapClient, Trouble> {
+    async fn imap_greeted(&self, endpoint: &Endpoint) -> Result<ImapClient, Trouble> {
         let stream = self.net.dial(target(endpoint, &IMAP_PORTS)).await?;
         let mut client = imap::Client::connect(stream, self.imap_limits, self.imap_deadlines).await?;
         if endpoint.security == Security::Starttls {
@@ -107,6 +131,11 @@ impl ProviderDialer {
             client =
                 imap::Client::connect_after_starttls(stream, self.imap_limits, self.imap_deadlines).await?;
         }
+        Ok(client)
+    }
+
+    async fn imap_session(&self, endpoint: &Endpoint, login: &Login) -> Result<ImapClient, Trouble> {
+        let mut client = self.imap_greeted(endpoint).await?;
         if client.is_preauthenticated() {
             return Ok(client);
         }
@@ -135,12 +164,7 @@ impl ProviderDialer {
         opened.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
     }
 
-    async fn smtp_session(
-        &self,
-        endpoint: &Endpoint,
-        login: Option<&Login>,
-        hello: &str,
-    ) -> Result<SmtpClient, Trouble> {
+    async fn smtp_greeted(&self, endpoint: &Endpoint, hello: &str) -> Result<SmtpClient, Trouble> {
         let stream = self.net.dial(target(endpoint, &SMTP_PORTS)).await?;
         let channel = match endpoint.security {
             Security::Tls => smtp::Channel::Encrypted,
@@ -154,6 +178,16 @@ impl ProviderDialer {
             };
             client = client.starttls(secure).await?;
         }
+        Ok(client)
+    }
+
+    async fn smtp_session(
+        &self,
+        endpoint: &Endpoint,
+        login: Option<&Login>,
+        hello: &str,
+    ) -> Result<SmtpClient, Trouble> {
+        let mut client = self.smtp_greeted(endpoint, hello).await?;
         if let Some(login) = login {
             client.authenticate(&submission_login(login), None).await?;
         }

@@ -11,7 +11,7 @@ mod trouble;
 
 pub use answer::judge;
 pub use dialer::{ImapClient, Protocol, ProviderDialer, SmtpClient};
-pub use discover::{Discovered, discover};
+pub use discover::{Discovered, FETCH_TIMEOUT, Finder, Found, Ports};
 pub use trouble::Trouble;
 
 use secrecy::SecretString;
@@ -41,6 +41,16 @@ pub enum Login {
 }
 
 impl Login {
+    /// The same by another user's name, where one is given.
+    #[must_use]
+    pub fn named(mut self, name: Option<&str>) -> Self {
+        let (Self::Password { username, .. } | Self::Bearer { username, .. }) = &mut self;
+        if let Some(name) = name {
+            name.clone_into(username);
+        }
+        self
+    }
+
     /// `None` of credentials that have to be turned into a token first.
     #[must_use]
     pub fn of_password(credentials: &Credentials) -> Option<Self> {
@@ -63,4 +73,6 @@ pub struct Exit {
     pub account: Option<AccountId>,
     /// The account's address, which is the reverse-path of what leaves by it; a smarthost has none.
     pub account_address: Option<Address>,
+    /// Who logs in, in place of the credentials' user.
+    pub login: Option<String>,
 }

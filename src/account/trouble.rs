@@ -33,6 +33,9 @@ pub enum Trouble {
     Registration(String),
     #[error("the provider does not offer this access to the account: {0}")]
     NotEnabled(String),
+    /// The policy's word, not the provider's. Holds what users call the provider.
+    #[error("accounts at {0} are left out by policy")]
+    Excluded(&'static str),
     #[error("the account's login cannot be read any more")]
     LostLogin,
     #[error("the provider asks us to wait: {text}")]
@@ -61,6 +64,7 @@ impl Trouble {
             Self::Revoked(_) | Self::SignIn(_) => "revoked",
             Self::Registration(_) => "registration",
             Self::NotEnabled(_) => "not_enabled",
+            Self::Excluded(_) => "provider_excluded",
             Self::Throttled { .. } => "throttled",
             Self::Misbehaving(_) => "misbehaving",
             Self::Refused(_) => "refused",
@@ -76,11 +80,14 @@ impl Trouble {
         match (self.remedy(), Cause::of(self.code()).map_or("", Cause::recommendation)) {
             ("", kind) => kind.to_owned(),
             (own, kind) if self.state() == AccountState::ReauthRequired => format!("{kind} {own}"),
-            (own, _) if matches!(self, Self::Throttled { .. } | Self::UnstableIds | Self::NoSentMailbox) => {
-                own.to_owned()
-            }
+            (own, _) if self.has_own_advice() => own.to_owned(),
             (own, kind) => format!("{own} {kind}"),
         }
+    }
+
+    /// Whether what helps against its kind is of no use here.
+    fn has_own_advice(&self) -> bool {
+        matches!(self, Self::Throttled { .. } | Self::UnstableIds | Self::NoSentMailbox | Self::Excluded(_))
     }
 
     /// What helps against this alone; empty where that is what helps against its kind.
@@ -98,6 +105,10 @@ impl Trouble {
             }
             Self::Registration(_) => {
                 "Whoever runs this gateway must see to it: client id, secret and permissions under [oauth.…]."
+            }
+            Self::Excluded(_) => {
+                "Connect a mailbox at another provider instead, or have the provider taken out of exclude_providers in the \
+                 policy and resume the account."
             }
             Self::LostLogin => "Enter the account's credentials again.",
             Self::Throttled { .. } => WAIT_ADVICE,
@@ -136,6 +147,7 @@ impl Trouble {
             | Self::NotEnabled(_)
             | Self::LostLogin => AccountState::ReauthRequired,
             Self::Throttled { .. } => AccountState::Throttled,
+            Self::Excluded(_) => AccountState::Stopped,
             _ => AccountState::Error,
         }
     }
@@ -250,6 +262,14 @@ mod tests {
         ] {
             check(&login(None, words), AccountState::ReauthRequired, text, &["spelling", "provider offers"]);
         }
+    }
+
+    #[test]
+    fn keap_3_a_provider_that_policy_leaves_out_is_named_with_the_way_out() {
+        let text = "Email is not enabled for this account";
+        let trouble = Trouble::Excluded("Exchange on premise");
+        check(&trouble, AccountState::Stopped, text, &["another provider", "exclude_providers", "resume"]);
+        assert_eq!(trouble.to_string(), "accounts at Exchange on premise are left out by policy");
     }
 
     #[test]

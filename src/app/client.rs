@@ -18,8 +18,8 @@ use crate::{
     cli::{
         self, AccountVerb, Attachment, Client, Command, ContactVerb, ConversationVerb, Create, DecisionVerb,
         EventVerb, Events, Follow, KeyCreate, KeyVerb, LimitSet, LimitVerb, List, MessageVerb, Noun, OfUser,
-        One, PolicySet, PolicyVerb, Simulate, SmarthostVerb, Update, UserVerb, WebhookVerb, Whose, Within,
-        WorkspaceVerb,
+        One, PolicySet, PolicyVerb, QuarantineVerb, Simulate, SmarthostVerb, Update, UserVerb, WebhookVerb,
+        Whose, Within, WorkspaceVerb,
     },
     core::people::Scope,
     net,
@@ -147,6 +147,7 @@ fn call(command: Command) -> Option<(Client, Call)> {
         Command::Account(Noun { client, verb }) => (client, accounts(verb)),
         Command::Conversation(Noun { client, verb }) => (client, conversations(verb)),
         Command::Message(Noun { client, verb }) => (client, messages(verb)),
+        Command::Quarantine(Noun { client, verb }) => (client, quarantine(verb)),
         Command::Event(Noun { client, verb }) => (client, events(verb)),
         Command::Webhook(Noun { client, verb }) => (client, webhooks(verb)),
         Command::Limit(Noun { client, verb }) => (client, limits(verb)),
@@ -196,6 +197,9 @@ fn users(verb: UserVerb) -> Call {
         UserVerb::Update(update) => Call::update("users", update),
         UserVerb::Coverage(within) => Call::of("users", within, "coverage"),
         UserVerb::Delete(one) => Call::one("users", one).method(Method::DELETE),
+        UserVerb::CaptureAddress(Update { id, body }) => {
+            Call::within(&["users", &id, "capture-address"]).post(body).body_if_given()
+        }
         UserVerb::ConnectLink(Update { id, body }) => {
             Call::within(&["users", &id, "connect-link"]).post(body).body_if_given()
         }
@@ -259,6 +263,18 @@ fn messages(verb: MessageVerb) -> Call {
             Call::within(&["messages", &id, "attachments", &attachment])
         }
         MessageVerb::Send(create) => Call::within(&["messages"]).post(create),
+        MessageVerb::Disown(one) => Call::one("messages", one).then("disown").method(Method::POST),
+    }
+}
+
+fn quarantine(verb: QuarantineVerb) -> Call {
+    match verb {
+        QuarantineVerb::List(list) => Call::within(&["quarantine"]).list(list),
+        QuarantineVerb::Show(one) => Call::one("quarantine", one),
+        QuarantineVerb::Release(Update { id, body }) => {
+            Call::within(&["quarantine", &id, "release"]).post(body).body_if_given()
+        }
+        QuarantineVerb::Reject(one) => Call::one("quarantine", one).then("reject").method(Method::POST),
     }
 }
 
@@ -558,6 +574,13 @@ mod tests {
             "event list --cursor c --after evt_1 --types test.ping",
             "GET /workspaces/acme/events?after=evt_1&types=test.ping&cursor=c",
         ),
+        ("message disown msg_1", "POST /workspaces/acme/messages/msg_1/disown"),
+        ("quarantine list --query state=held", "GET /workspaces/acme/quarantine?state=held"),
+        ("quarantine show msg_1", "GET /workspaces/acme/quarantine/msg_1"),
+        ("quarantine release msg_1", "POST /workspaces/acme/quarantine/msg_1/release maybe stdin"),
+        ("quarantine release msg_1 --data {}", "POST /workspaces/acme/quarantine/msg_1/release {}"),
+        ("quarantine reject msg_1", "POST /workspaces/acme/quarantine/msg_1/reject"),
+        ("user capture-address usr_1", "POST /workspaces/acme/users/usr_1/capture-address maybe stdin"),
         ("event stream --after evt_1", "GET /workspaces/acme/events/stream?after=evt_1"),
         ("webhook list", "GET /workspaces/acme/webhooks"),
         ("webhook get whk_1", "GET /workspaces/acme/webhooks/whk_1"),

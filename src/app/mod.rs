@@ -18,6 +18,8 @@ pub mod sandbox;
 mod serve;
 pub mod simulate;
 mod stored;
+#[cfg(test)]
+mod trust_tests;
 pub mod why;
 mod x509;
 
@@ -111,7 +113,7 @@ impl Running {
         }
         let listener = bind(config.http.listen, "http.listen")?;
         self.addresses.http = listener.local_addr().ok();
-        let state = parts::api_state(config, self.gateway.clone(), metrics, Arc::clone(ready));
+        let state = parts::api_state(config, self.gateway.clone(), metrics, Arc::clone(ready))?;
         let shutdown = self.shutdown.clone();
         self.tasks.spawn(async move { http::serve(listener, state, shutdown).await });
         Ok(())
@@ -127,6 +129,12 @@ impl Running {
         let tls = certificates.server_config(&[b"smtp"])?;
         let (hostname, capacity) = (self.gateway.settings.hostname.clone(), parts::smtp_capacity(config));
         if config.has_role(Role::Mx) {
+            if config.trusts_this_machine() {
+                tracing::warn!(
+                    "mail from this machine is taken as its From says, since neither tls.certificate nor dns.servers is \
+                     set: set smtp.mx.trusted_peers before strangers can reach smtp.mx"
+                );
+            }
             let gateway = self.gateway.clone();
             let factory = move |_, _| MxHandler::new(gateway.clone());
             let server =

@@ -16,14 +16,14 @@ use super::{
     providers::{own_url, providers},
 };
 use crate::{
-    account::ProviderDialer,
+    account::{FETCH_TIMEOUT, Finder, ProviderDialer},
     config::{self, Config},
     coord::{Coord, CoordError},
     core::attribution::OurDomains,
     flow::{self, Gateway, Keyring, LoopBrake, Settings, login::SignIn, sync::Followers},
     http::{ApiState, Discovery, HostRule},
     imap,
-    net::{self, Certificates, Egress, HostLookup, Resolver},
+    net::{self, Certificates, Egress, HostLookup, Resolver, Web},
     queue::Queue,
     smtp,
     store::{self, MasterKey, MasterKeyError, OpenError, Options, Store},
@@ -58,7 +58,7 @@ pub enum StartError {
     Development(#[from] DevelopmentError),
     #[error("cannot use the name servers (dns.servers)")]
     Dns(#[from] net::ResolverError),
-    #[error("cannot make the client for webhooks (egress.ca_file)")]
+    #[error("cannot make a client for HTTPS (egress.ca_file)")]
     Webhooks(#[from] net::WebError),
     #[error("cannot use oauth.{name}: {problem}")]
     Provider { name: String, problem: String },
@@ -92,6 +92,7 @@ pub(super) async fn assemble(config: &Config, store: Store) -> Result<Gateway, S
         webhooks: Poster::new(net::Resolve::vetted(dialer), &tls)?,
         followers: Followers::new(LOGINS_AT_ONCE),
         brake: LoopBrake::default(),
+        senders: flow::sender::SenderChecker::new(resolver(config)?),
         reply_keys: Keyring::load(&store).await?,
         settings: Arc::new(settings(config, store.mark_key().await?)),
         store,
@@ -140,10 +141,13 @@ fn coordination(config: &Config) -> Result<Coord, StartError> {
 
 fn net_dialer(config: &Config) -> Result<(net::Dialer, Arc<rustls::ClientConfig>), StartError> {
     let tls = net::client_config(config.egress.ca_file.as_deref())?;
-    let servers: Vec<SocketAddr> = config.dns.servers.iter().map(|server| server.0).collect();
     let egress = Egress::new(config.egress.allow.clone());
-    let resolver = Resolver::new(&servers)?;
-    Ok((net::Dialer::new(resolver, egress, Arc::clone(&tls), config.egress.connect_timeout), tls))
+    Ok((net::Dialer::new(resolver(config)?, egress, Arc::clone(&tls), config.egress.connect_timeout), tls))
+}
+
+fn resolver(config: &Config) -> Result<Resolver, net::ResolverError> {
+    let servers: Vec<SocketAddr> = config.dns.servers.iter().map(|server| server.0).collect();
+    Resolver::new(&servers)
 }
 
 /// What dials providers and smarthosts.
@@ -181,6 +185,7 @@ fn settings(config: &Config, loop_key: [u8; 32]) -> Settings {
         node: config.node.name.clone().unwrap_or_else(|| hostname(config)),
         hostname: hostname(config),
         ours: OurDomains { capture: domain(&config.domains.capture), reply: domain(&config.domains.reply) },
+        trusted_peers: config.trusted_peers(),
         loop_key,
         job_lease: config.coordination.lease,
         submission_lifetime: config.outbound.retry_lifetime,
@@ -258,20 +263,22 @@ pub(super) fn api_state(
     gateway: Gateway,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     ready: Arc<AtomicBool>,
-) -> ApiState {
+) -> Result<ApiState, StartError> {
     let gateway_dialer = gateway.dialer.net().clone();
-    ApiState {
+    let web = Web::new(net::Resolve::vetted(gateway_dialer.clone()), gateway_dialer.tls(), FETCH_TIMEOUT)?;
+    let finder = Finder::new(gateway.dialer.clone(), web, hostname(config));
+    Ok(ApiState {
         gateway,
         admin_key: config.http.admin_key.clone(),
         ready,
         metrics,
         public_url: config.http.public_url.clone(),
         own_url: own_url(config),
-        discovery: Discovery::by(gateway_dialer.resolver().clone()),
+        discovery: Discovery::by(finder),
         plain_hosts: plain_hosts(gateway_dialer),
         message_bytes_max: usize::try_from(config.smtp.message_bytes_max.0).unwrap_or(usize::MAX),
         shutdown_grace: grace_of_parts(config),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -10,14 +10,16 @@ mod value;
 
 use std::{
     fmt,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use secrecy::{ExposeSecret as _, SecretString};
 
 pub use reader::{Fault, Origin};
 pub use sections::{
-    Blobs, Coordination, Dns, Domains, Egress, Http, Listener, Log, Node, Oauth, OauthProvider, Outbound,
+    Blobs, Coordination, Dns, Domains, Egress, Http, Listener, Log, Mx, Node, Oauth, OauthProvider, Outbound,
     Secrets, Smtp, Store, Sync, Tls,
 };
 pub use value::{
@@ -196,6 +198,27 @@ impl Config {
     pub fn development_authority(&self) -> Option<PathBuf> {
         let listens = self.has_role(Role::Mx) || self.has_role(Role::Submission);
         (listens && self.tls.certificate.is_none()).then(|| self.node.data_dir.join(DEVELOPMENT_AUTHORITY))
+    }
+
+    /// Whose mail the MX listener takes as the word of a mail server of the operator's own: those named; in development, where
+    /// neither a certificate nor name servers are configured, whoever connects from this machine.
+    #[must_use]
+    pub fn trusted_peers(&self) -> Vec<IpNet> {
+        const THIS_MACHINE: [IpNet; 2] = [
+            IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+            IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+        ];
+        match &self.smtp.mx.trusted_peers {
+            Some(named) => named.clone(),
+            None if self.trusts_this_machine() => THIS_MACHINE.to_vec(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Whether that is only so because nothing says otherwise.
+    #[must_use]
+    pub fn trusts_this_machine(&self) -> bool {
+        self.smtp.mx.trusted_peers.is_none() && self.tls.certificate.is_none() && self.dns.servers.is_empty()
     }
 
     #[must_use]

@@ -153,7 +153,7 @@ pub struct Smtp {
     /// Longest DATA transfer.
     pub data_timeout: Duration,
     /// Mail from the world, to capture and reply addresses.
-    pub mx: Listener,
+    pub mx: Mx,
     /// Mail from the CRM, STARTTLS before AUTH.
     pub submission: Listener,
     /// Mail from the CRM, TLS from the first octet.
@@ -171,14 +171,30 @@ impl Section for Smtp {
             errors_max: reader.setting("errors_max", 20),
             idle_timeout: reader.setting("idle_timeout", minutes(5)),
             data_timeout: reader.setting("data_timeout", minutes(30)),
-            mx: reader.within("mx", |reader| Listener::read(reader, 25)),
+            mx: reader.within("mx", Mx::read),
             submission: reader.within("submission", |reader| Listener::read(reader, 587)),
             submissions: reader.within("submissions", |reader| Listener::read(reader, 465)),
         }
     }
 }
 
-/// `[smtp.mx]`, `[smtp.submission]`, `[smtp.submissions]`.
+/// `[smtp.mx]`.
+#[derive(Debug, Clone)]
+pub struct Mx {
+    pub listen: Vec<SocketAddr>,
+    /// Mail servers of the operator's own, whose word is taken for who sent what they hand in. `None`: nobody's, except in
+    /// development ([`super::Config::trusted_peers`]).
+    pub trusted_peers: Option<Vec<IpNet>>,
+}
+
+impl Mx {
+    fn read(reader: &mut Reader) -> Self {
+        let Listener { listen } = Listener::read(reader, 25);
+        Self { listen, trusted_peers: reader.setting("trusted_peers", None) }
+    }
+}
+
+/// `[smtp.submission]`, `[smtp.submissions]`.
 #[derive(Debug, Clone)]
 pub struct Listener {
     pub listen: Vec<SocketAddr>,

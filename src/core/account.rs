@@ -7,42 +7,15 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+mod servers;
+
+pub use servers::{AccountSettings, Endpoint, FoundBy, FoundServers, Identities, Security};
+
 use super::{
     ids::{AccountId, UserId},
     provider::Provider,
 };
 use crate::mail::Address;
-
-/// How a connection is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Security {
-    /// TLS from the first byte.
-    Tls,
-    /// Upgrade before anything of value is said; a server that does not offer it is refused.
-    Starttls,
-    /// Clear text, only to addresses that the operator lists in `[egress].allow`.
-    None,
-}
-
-/// One server of a provider.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Endpoint {
-    pub host: String,
-    pub port: u16,
-    pub security: Security,
-}
-
-/// Where an account's mail is read and sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccountSettings {
-    pub imap: Endpoint,
-    pub smtp: Endpoint,
-    /// The provider's name, where its hosts do not say which it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub provider: Option<String>,
-}
 
 /// What is kept to log in with. Sealed at rest under the account's own key; prints no secret.
 #[derive(Debug, Clone)]
@@ -267,15 +240,10 @@ impl Account {
         self.rest.as_ref().map(|rest| rest.until).filter(|until| *until > now)
     }
 
-    /// The provider, by the servers it has: what a host does is known by the host, whatever the account was called when it was
-    /// connected.
+    /// Whose servers it has.
     #[must_use]
     pub fn provider(&self) -> &'static Provider {
-        let AccountSettings { imap, smtp, provider } = &self.settings;
-        Provider::of_host(&imap.host)
-            .or_else(|| Provider::of_host(&smtp.host))
-            .or_else(|| provider.as_deref().and_then(Provider::named))
-            .unwrap_or_else(Provider::any)
+        self.settings.provider()
     }
 
     /// The status as it is shown. What is read without trouble has room to say that the provider wants peace, or that nothing can

@@ -28,7 +28,7 @@ impl Cause {
         Some(match code {
             "credentials" => Self::AccessDenied,
             "revoked" => Self::Revoked,
-            "not_enabled" => Self::NotEnabled,
+            "not_enabled" | "provider_excluded" => Self::NotEnabled,
             "unreadable" => Self::Importing,
             "mail_passed_over" | "provider_alert" => return None,
             _ => Self::Reading,

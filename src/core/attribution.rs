@@ -13,7 +13,10 @@ use super::{
     ids::{ContactId, UserId},
     message::{Author, ContactRole, Direction, Parties},
 };
-use crate::mail::{Address, Automatic, HeaderSummary, Party};
+use crate::mail::{
+    Address, Automatic, HeaderSummary, Party,
+    forward::{Certainty, Forwarded},
+};
 
 /// Contacts that one message may create; mail to more people than that is no conversation.
 pub const NEW_CONTACTS_MAX: usize = 50;
@@ -107,6 +110,28 @@ pub struct Attribution {
     pub contacts: Vec<(ContactId, ContactRole)>,
     /// The people who are neither users nor addresses of ours.
     pub outsiders: Vec<Address>,
+}
+
+/// Who wrote what a message passes on, where it may be filed as his: for mail that a user sent to his capture address alone.
+///
+/// The caller answers for the rest: that the sender is proved to be that user, that `found` was read from this message
+/// (`mail::forward::read`), and that what is filed as the author's is `Forwarded::new_text` and not the user's comment. A contact
+/// made of him is the user's, as if the mail had come to the user's mailbox. `None` when the mail stays the user's own: the
+/// author is a guess, unnamed, the user himself or one of our routes, or the user wrote to others, who are to see his words.
+#[must_use]
+pub fn original_author(found: &Forwarded, parties: &Parties, ours: &OurDomains) -> Option<Party> {
+    let [sender] = parties.from.as_slice() else { return None };
+    let is_to_others = [&parties.to, &parties.cc, &parties.bcc]
+        .into_iter()
+        .flatten()
+        .any(|party| party.address != sender.address && !ours.holds(&party.address));
+    if is_to_others || found.certainty == Certainty::Low {
+        return None;
+    }
+    let from = found.from.as_ref()?;
+    let address = from.address.clone()?;
+    let may_be = address != sender.address && !ours.holds(&address);
+    may_be.then(|| Party { address, name: from.name.clone() })
 }
 
 /// Attributes a message.
@@ -345,5 +370,38 @@ mod tests {
         assert_eq!(names(Automatic::No, Whom::ToCc), ["new@out.example", "cc@out.example"]);
         assert_eq!(names(Automatic::No, Whom::Author), [""; 0], "a user is no contact");
         assert_eq!(names(Automatic::AutoReply, Whom::ToCc), [""; 0]);
+    }
+
+    #[track_caller]
+    fn check_original(outer: &str, inner: &str, expect: Option<&str>) {
+        let raw = format!(
+            "{outer}\r\nSubject: Fwd: Hi\r\n\r\n---------- Forwarded message ---------\r\nFrom: {inner}\r\nDate: x\r\n\r\nHello\r\n"
+        );
+        let message = crate::mail::Message::parse(raw.as_bytes());
+        let found = crate::mail::forward::read(&message, raw.as_bytes()).unwrap();
+        let ours = OurDomains {
+            capture: Some("bcc.gw.example".to_owned()),
+            reply: Some("reply.gw.example".to_owned()),
+        };
+        let author = original_author(&found, &ours.parties(&message.summary), &ours);
+        assert_eq!(author.as_ref().map(|party| party.address.key()), expect, "{outer} {inner}");
+    }
+
+    #[test]
+    fn what_is_passed_on_to_the_gateway_alone_is_filed_under_who_wrote_it() {
+        let alone = "From: ann@us.example\r\nTo: ann-1@bcc.gw.example";
+        check_original(alone, "Bob <bob@x.example>", Some("bob@x.example"));
+        // To a colleague with a comment: those are the user's words.
+        check_original(&format!("{alone}, ben@us.example"), "Bob <bob@x.example>", None);
+        check_original(&format!("{alone}\r\nCc: ben@us.example"), "Bob <bob@x.example>", None);
+        check_original(
+            "From: ann@us.example, ben@us.example\r\nTo: ann-1@bcc.gw.example",
+            "Bob <bob@x.example>",
+            None,
+        );
+        // One of our own addresses, himself, and a name that could be two.
+        check_original(alone, "Bob <r-1@reply.gw.example>", None);
+        check_original(alone, "Ann <ann@us.example>", None);
+        check_original(alone, "bob@x.example; Bob <m@evil.example>", None);
     }
 }

@@ -80,6 +80,12 @@ pub enum Event {
         quota: Quota,
         standing: Standing,
     },
+    /// A user has a new capture address, and the ones before end.
+    CaptureAddressRotated {
+        user: UserId,
+        cause: RotationCause,
+        old_ends_at: Timestamp,
+    },
     WebhookDisabled {
         webhook: WebhookId,
         reason: String,
@@ -87,6 +93,15 @@ pub enum Event {
     TestPing {
         webhook: WebhookId,
     },
+}
+
+/// Why a capture address was given anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RotationCause {
+    Asked,
+    /// Strangers know it.
+    SeenInPublic,
 }
 
 /// The ids an event about a message carries.
@@ -213,6 +228,7 @@ impl Event {
             Self::Quota { what: QuotaEvent::Warning, .. } => "quota.warning",
             Self::Quota { what: QuotaEvent::Exceeded, .. } => "quota.exceeded",
             Self::Quota { what: QuotaEvent::Reset, .. } => "quota.reset",
+            Self::CaptureAddressRotated { .. } => "capture_address.rotated",
             Self::WebhookDisabled { .. } => "webhook.disabled",
             Self::TestPing { .. } => "test.ping",
         }
@@ -284,6 +300,9 @@ impl Event {
             Self::Quota { user, quota, standing: Standing { used, limit, resets_at }, .. } => {
                 let data = json!({ "quota": quota, "used": used, "limit": limit, "resets_at": resets_at });
                 with(data, "user_id", user.as_ref())
+            }
+            Self::CaptureAddressRotated { user, cause, old_ends_at } => {
+                json!({ "user_id": user, "reason": cause, "old_ends_at": old_ends_at })
             }
             Self::WebhookDisabled { webhook, reason } => json!({ "webhook_id": webhook, "reason": reason }),
             Self::TestPing { webhook } => json!({ "webhook_id": webhook }),
@@ -393,7 +412,7 @@ impl JournalEntry {
             ("message" | "conversation", _) => "conversation_id",
             ("contact", _) => "contact_id",
             ("account" | "backfill", _) => "account_id",
-            ("quota", _) => "user_id",
+            ("quota" | "capture_address", _) => "user_id",
             ("webhook", _) => "webhook_id",
             _ => return None,
         };

@@ -16,7 +16,14 @@ use crate::mail::{Envelope, HeaderSummary, ReversePath};
 #[serde(rename_all = "lowercase", tag = "door")]
 pub enum Door {
     /// The MX listener, for these capture and reply addresses of one workspace.
-    Mx { routes: Vec<Route>, envelope: Envelope, peer: String },
+    Mx {
+        routes: Vec<Route>,
+        envelope: Envelope,
+        peer: String,
+        /// The name that the client gave in EHLO or HELO.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        hello: String,
+    },
     /// A submission listener or the HTTP API, on behalf of this user.
     Submission { order: SendOrder, envelope: Envelope },
 }
@@ -25,7 +32,12 @@ impl Door {
     /// What is kept of the door of a message of which nothing is kept: no address.
     #[must_use]
     pub fn forgotten() -> Self {
-        Self::Mx { routes: Vec::new(), envelope: Envelope::new(ReversePath::Null), peer: String::new() }
+        Self::Mx {
+            routes: Vec::new(),
+            envelope: Envelope::new(ReversePath::Null),
+            peer: String::new(),
+            hello: String::new(),
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Which messages belong together by their subjects, where policy says that subjects may: an answer that names nothing, and
-//! mail of the same subject among the same people within a window of time.
+//! what it answers by all signs, within a window of time.
 //!
-//! Whether two messages meet is a fact of the two, so the grouping is again the set of components, and the same in whatever
-//! order mail arrives. Subjects are guesses: they let nothing into the CRM, and automatic mail, whose subjects repeat, joins
-//! nothing by them. Not here: ids (`threading`), the index (`store`), and what a subject without its prefixes is (`mail`).
+//! What it answers was written by one whom it is addressed to, to its author, under the same subject: so nobody is joined to
+//! mail that he was no party to. On a mailing list both were addressed to the list instead. Whether two messages meet is a
+//! fact of the two, so the grouping is again the set of components, and the same in whatever order mail arrives. Subjects are
+//! guesses: they let nothing into the CRM, and automatic mail, whose subjects repeat, joins nothing by them. Not here: ids
+//! (`threading`), the index (`store`), and what a subject without its prefixes is (`mail`).
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -13,18 +15,22 @@ use super::{
 };
 use crate::mail::{Address, Automatic, HeaderSummary, subject};
 
-/// People whom the subject of a message is compared with. Mail to more is no conversation.
+/// People whom a message is compared by. Mail to more is no conversation.
 const PEOPLE_MAX: usize = 50;
+/// Stands for whoever wrote; no address.
+const ANYBODY: &str = "*";
 
 /// What of a message decides which others it meets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubjectMark {
-    /// Base subject and people: equal texts meet. Only a keyed hash of it is stored.
-    pub text: String,
+    /// Base subject, author and addressee, once for each addressee. Only keyed hashes of them are stored.
+    pub found_by: Vec<String>,
+    /// The same of mail that this message may answer; empty unless it is an answer that names nothing.
+    pub seeks: Vec<String>,
     /// The Date field: when it came here is chance.
     pub sent_at: Timestamp,
-    /// Of an answer that names nothing, how far from it those it meets may be sent, before or after.
-    pub reach: Option<SignedDuration>,
+    /// How far from an answer those it seeks may be sent, before or after.
+    pub reach: SignedDuration,
 }
 
 impl SubjectMark {
@@ -34,38 +40,71 @@ impl SubjectMark {
         let SubjectThreading::Within(window) = settings.subject_threading else { return None };
         let (whole, sent_at) = (summary.subject.as_deref()?, summary.date?);
         let base = subject::base_subject(whole).to_lowercase();
-        let people = people(parties);
-        // Somebody must be there to have answered.
-        if base.is_empty() || !(2..=PEOPLE_MAX).contains(&people.len()) || summary.automatic != Automatic::No
-        {
+        let people = People::of(summary, parties)?;
+        if base.is_empty() {
             return None;
         }
-        let names_nothing =
-            summary.in_reply_to.is_empty() && summary.references.is_empty() && summary.thread_index.is_none();
-        let answers = names_nothing && subject::is_reply_prefix(whole);
-        let window = SignedDuration::try_from(window.duration()).unwrap_or(SignedDuration::MAX);
+        let answers = summary.names_nothing() && subject::is_reply_prefix(whole);
         // No line of a header holds a line break: nothing runs together.
-        let text = format!("{base}\n{}", people.join("\n"));
-        Some(Self { text, sent_at, reach: answers.then_some(window) })
+        let text = |(from, to): (&str, &str)| format!("{base}\n{from}\n{to}");
+        let texts = |pairs: Vec<(&str, &str)>| pairs.into_iter().map(text).collect();
+        Some(Self {
+            found_by: texts(people.told()),
+            seeks: if answers { texts(people.sought()) } else { Vec::new() },
+            sent_at,
+            reach: SignedDuration::try_from(window.duration()).unwrap_or(SignedDuration::MAX),
+        })
     }
 
     /// Whether two messages belong together: one of them is an answer that reaches the other.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
         let apart = self.sent_at.duration_since(other.sent_at).abs();
-        let reaches = |mark: &Self| mark.reach.is_some_and(|reach| apart <= reach);
-        self.text == other.text && (reaches(self) || reaches(other))
+        let reaches = |answer: &Self, told: &Self| {
+            apart <= answer.reach && answer.seeks.iter().any(|text| told.found_by.contains(text))
+        };
+        reaches(self, other) || reaches(other, self)
     }
 }
 
-/// Everybody in From, To and Cc. Users too, other than for ids: that Bob answers Ann makes it no answer to Carl. Nobody in
-/// Bcc, whom some copies do not show.
-fn people(parties: &Parties) -> Vec<&str> {
-    let named = [&parties.from, &parties.to, &parties.cc].into_iter().flatten();
-    let mut people: Vec<&str> = named.map(|party| Address::key(&party.address)).collect();
-    people.sort_unstable();
-    people.dedup();
-    people
+/// Who wrote to whom. Users too, other than for ids: that Bob answers Ann makes it no answer to Carl. Nobody in Bcc, whom some
+/// copies do not show.
+struct People<'a> {
+    author: &'a str,
+    list: Option<&'a str>,
+    /// Without the author and the list.
+    addressed: Vec<&'a str>,
+}
+
+impl<'a> People<'a> {
+    fn of(summary: &'a HeaderSummary, parties: &'a Parties) -> Option<Self> {
+        let author = parties.from.first()?.address.key();
+        let list = summary.list.as_ref().map(Address::key);
+        let named = parties.to.iter().chain(&parties.cc).map(|party| party.address.key());
+        let mut addressed: Vec<&str> =
+            named.filter(|address| *address != author && Some(*address) != list).collect();
+        addressed.sort_unstable();
+        addressed.dedup();
+        let by_a_person =
+            summary.automatic == Automatic::No || (summary.automatic == Automatic::List && list.is_some());
+        // Somebody must be there to have answered.
+        let is_enough = list.is_some() || !addressed.is_empty();
+        (by_a_person && is_enough && addressed.len() < PEOPLE_MAX).then_some(Self { author, list, addressed })
+    }
+
+    /// Whose mail to whom this is.
+    fn told(&self) -> Vec<(&'a str, &'a str)> {
+        let by_author = self.addressed.iter().copied().chain(self.list).map(|to| (self.author, to));
+        by_author.chain(self.list.map(|list| (ANYBODY, list))).collect()
+    }
+
+    /// Whose mail to whom this answers. Who answers on a list and names a person answers that person; who names none, anybody.
+    fn sought(&self) -> Vec<(&'a str, &'a str)> {
+        let to_author = self.addressed.iter().map(|from| (*from, self.author));
+        let to_list = self.addressed.iter().filter_map(|from| Some((*from, self.list?)));
+        let anybodys = self.list.filter(|_| self.addressed.is_empty()).map(|list| (ANYBODY, list));
+        to_author.chain(to_list).chain(anybodys).collect()
+    }
 }
 
 #[cfg(test)]
@@ -113,18 +152,35 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_meets_what_the_same_people_wrote_under_its_subject_within_the_window() {
+    fn an_answer_meets_what_those_it_answers_wrote_to_its_author_within_the_window() {
         let offer = mark("ann", "bob", "Ten desks", 10);
         check(&offer, &mark("bob", "ann", "RE: [crm] ten  Desks", 17), true);
         check(&offer, &mark("bob", "ann", "AW: Ten desks", 3), true);
+        check(&offer, &mark("bob", "ann@x.example, carl", "Re: Ten desks", 11), true);
         check(&offer, &mark("bob", "ann", "Re: Ten desks", 18), false);
         check(&offer, &mark("bob", "ann", "Re: Nine desks", 11), false);
         // Nobody answered: the same subject twice are two matters.
         check(&offer, &mark("ann", "bob", "Ten desks", 11), false);
         check(&offer, &mark("ann", "bob", "Fwd: Ten desks", 11), false);
-        // Other people.
+        check(&offer, &mark("ann", "bob", "Re: Ten desks", 11), false);
+        // Other people: who was not written to answers nothing, though he names all who were there.
         check(&offer, &mark("bob", "carl", "Re: Ten desks", 11), false);
-        check(&offer, &mark("bob", "ann@x.example, carl", "Re: Ten desks", 11), false);
+        check(&offer, &mark("carl", "ann@x.example, bob", "Re: Ten desks", 11), false);
+    }
+
+    #[test]
+    fn on_a_list_an_answer_meets_what_went_to_the_list() {
+        let list = |from: &str, to: &str, subject: &str| {
+            let list = "List-Id: <desks.x.example>\r\nPrecedence: list\r\n";
+            mark_under(Some(7), from, to, (subject, 10), list).unwrap()
+        };
+        let question = list("ann", "desks", "Ten desks");
+        check(&question, &list("bob", "desks", "Re: Ten desks"), true);
+        check(&question, &list("bob", "ann@x.example, desks", "Re: Ten desks"), true);
+        // It answers whom it names.
+        check(&question, &list("bob", "carl@x.example, desks", "Re: Ten desks"), false);
+        check(&question, &list("bob", "desks", "Ten desks"), false);
+        check(&question, &mark("bob", "carl", "Re: Ten desks", 10), false);
     }
 
     #[test]
@@ -134,7 +190,7 @@ mod tests {
             let answer = mark_under(Some(7), "bob", "ann", ("Re: Ten desks", 11), more).unwrap();
             check(&offer, &answer, false);
             // Yet one that names nothing finds it.
-            check(&answer, &mark("bob", "ann", "Re: Ten desks", 12), true);
+            check(&answer, &mark("ann", "bob", "Re: Ten desks", 12), true);
         }
     }
 
@@ -188,10 +244,13 @@ mod tests {
             let mut shuffled = order.clone();
             shuffled.sort_by_key(|number| blake3::hash(format!("{seed}/{number}").as_bytes()).as_bytes().to_owned());
             let groups = grouping(&marks, &order);
-            // Nobody gets into a group who shares no person with it.
+            // Nobody gets into a group whom none of it was written to or by.
             for group in groups.iter().filter(|group| group.len() > 1) {
-                let texts: BTreeSet<_> = group.iter().map(|number| marks[*number].as_ref().unwrap().text.clone()).collect();
-                prop_assert_eq!(texts.len(), 1);
+                for number in group {
+                    let (from, to) = (mail[*number].0, mail[*number].1);
+                    let knows = |other: &usize| other != number && [from, to].contains(&mail[*other].0);
+                    prop_assert!(group.iter().any(|other| knows(other) || [from, to].contains(&mail[*other].1) && other != number));
+                }
             }
             prop_assert_eq!(groups, grouping(&marks, &shuffled));
         }

@@ -59,7 +59,8 @@ impl MxHandler {
             let routes: Vec<Route> =
                 self.routes.iter().filter(|route| route.workspace == workspace).cloned().collect();
             let envelope = own_part(envelope, &routes);
-            let door = Door::Mx { routes, envelope, peer: info.peer.ip().to_string() };
+            let hello = info.hello.clone().unwrap_or_default();
+            let door = Door::Mx { routes, envelope, peer: info.peer.ip().to_string(), hello };
             let intake = Intake { workspace, door, raw, fingerprint };
             let id = self.gateway.store.take_in(intake, key, received_at).await?.id;
             taken = taken.or(Some(id));

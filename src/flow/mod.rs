@@ -5,8 +5,10 @@
 pub mod api_key;
 mod brake;
 mod capture;
+pub mod capture_address;
 mod copies;
 pub mod erase;
+pub mod hold;
 mod ingest;
 pub mod limits;
 pub mod login;
@@ -21,16 +23,19 @@ mod reply_address;
 pub mod sender;
 pub mod submit;
 pub mod sync;
+mod trust;
 
 pub use brake::LoopBrake;
 pub use capture::MxHandler;
+pub use hold::hold_poison;
 pub(crate) use ingest::{identity, keys_of_summary, known_people};
 pub use policy::{is_admin, policy_of, viewer};
-pub use process::{hold_poison, process, repeat};
+pub use process::{process, repeat};
 pub use reply_address::Keyring;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -54,6 +59,8 @@ pub struct Gateway {
     /// The accounts that this process follows.
     pub followers: sync::Followers,
     pub brake: LoopBrake,
+    /// Finds out who sent what comes to the MX listener.
+    pub senders: sender::SenderChecker,
     pub reply_keys: Keyring,
     pub settings: Arc<Settings>,
 }
@@ -66,6 +73,8 @@ pub struct Settings {
     /// The name we give in EHLO, Received and Message-IDs.
     pub hostname: String,
     pub ours: OurDomains,
+    /// Whose mail is taken as the word of a mail server of our own.
+    pub trusted_peers: Vec<IpNet>,
     /// Marks what we relay, so that we know it when it comes back.
     pub loop_key: [u8; 32],
     /// How long a job stays with a worker that has fallen silent.
@@ -84,6 +93,15 @@ pub struct Settings {
     pub message_bytes_max: u64,
     /// Accounts that this process follows at most.
     pub accounts_max: u32,
+}
+
+impl Settings {
+    /// Whether a client is a mail server of the operator's own.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_peers.iter().any(|network| network.contains(&peer))
+    }
 }
 
 /// Why a flow stopped. What to do next is all that differs.

@@ -15,6 +15,7 @@ use crate::{
         retry,
         webhook::Webhook,
     },
+    failpoint,
     queue::{Leased, Settlement},
     store::Tx,
     webhook::{Failure, Post, Posted, Room},
@@ -54,6 +55,7 @@ pub async fn deliver(gateway: &Gateway, job: &Leased, id: WebhookId, seq: i64) -
     let post = Post { id: &id, at: super::now(), body: &body };
     let posted = gateway.webhooks.post(&endpoint.url, &endpoint.secrets, post).await;
     count(posted);
+    failpoint::reach("webhook.answered", "");
     record(gateway, job, &endpoint, posted).await
 }
 

@@ -4,18 +4,22 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
 use super::{
-    FlowError, Gateway,
+    FlowError, Gateway, capture_address,
+    hold::{self, Left},
     ingest::{self, Announce, Arrival, RawBytes},
-    policy_of, question, reading,
+    now, policy_of, question, reading,
     relay::{self, Bound},
     submit::{self, CameTo, Returned},
+    trust::{self, Copied, Passage, Sender},
 };
 use crate::{
     core::{
         attribution::{self, Attribution, Known},
-        decision::{NewDecision, Ruling, Verdict},
-        event::{self, Event, MessageEvent},
+        decision::{Ruling, Verdict},
+        event::MessageEvent,
         ids::{MessageKey, UserId},
         inbound::{Door, Principal},
         message::{Author, CaptureField, Direction, Parties, Sighting},
@@ -38,16 +42,28 @@ pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Re
         InboundState::Pending => Some(reading::read(&row.raw).await),
         _ => None,
     };
+    let sender = match &message {
+        Some(message) => trust::look(gateway, job, (&row, message)).await?,
+        None => Some(Sender::default()),
+    };
+    // DNS has to answer yet.
+    let Some(sender) = sender else { return Ok(()) };
     let files = match (&row.door, &message) {
         (Door::Mx { routes, .. }, Some(message)) => keep_files(gateway, job, &row, (message, routes)).await?,
         _ => Files::all(),
     };
     let mut tx = gateway.store.begin(job.workspace).await?;
     if let Some(message) = message {
+        sender.hold_still(&mut tx, inbound).await?;
         match &row.door {
             Door::Mx { routes, envelope, .. } => {
-                let came = (routes.as_slice(), &envelope.reverse_path);
-                take_mx(&mut tx, gateway, (&row, files), &message, came).await?;
+                let came = Came {
+                    row: &row,
+                    message: &message,
+                    sender: &sender,
+                    reverse_path: &envelope.reverse_path,
+                };
+                take_mx(&mut tx, gateway, (came, files), routes).await?;
             }
             Door::Submission { order, envelope } => {
                 let accepted = submit::file(
@@ -57,6 +73,7 @@ pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Re
                 )
                 .await?;
                 tx.settle_inbound(row.id, InboundState::Filed, Some(accepted.message)).await?;
+                trust::note_filed(&mut tx, &sender, row.id, (accepted.message, "submission")).await?;
             }
         }
     }
@@ -73,7 +90,7 @@ pub async fn repeat(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Res
     let mut tx = gateway.store.begin(job.workspace).await?;
     let row = tx.inbound_head(inbound).await?.ok_or(FlowError::Obsolete)?;
     let settlement = match (row.state, row.message) {
-        (InboundState::Pending, _) => Settlement::RetryAt(super::now() + jiff::SignedDuration::from_secs(1)),
+        (InboundState::Pending, _) => Settlement::RetryAt(now() + pause(&mut tx, inbound).await?),
         (InboundState::Filed, Some(message)) => {
             tx.repeat_sighting(message, (inbound, mint()), job.created_at).await?;
             Settlement::Done
@@ -85,32 +102,21 @@ pub async fn repeat(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Res
     Ok(())
 }
 
-/// Holds a message that could not be processed again and again, so that the queue moves on; its bytes stay readable.
-///
-/// # Errors
-/// Those of the store.
-pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Result<(), FlowError> {
-    let mut tx = gateway.store.begin(job.workspace).await?;
-    let ruling =
-        Ruling { verdict: Verdict::Held, rule: "cannot_be_processed", reason: "It could not be processed." };
-    let door = tx.inbound_door(inbound).await?;
-    let user = door.as_ref().and_then(whose);
-    let via = match door {
-        Some(Door::Submission { .. }) => "submission",
-        Some(Door::Mx { routes, .. })
-            if routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. })) =>
-        {
-            "reply"
-        }
-        _ => "capture",
-    };
-    let decision =
-        NewDecision { ruling, via, message: None, seen_at: None, user, written_at: None, hashes: Vec::new() };
-    let policy = policy_of(&mut tx, None).await?;
-    hold(&mut tx, &policy, inbound, decision).await?;
-    tx.settle(job, Settlement::Done).await?;
-    tx.commit().await?;
-    Ok(())
+/// How long to wait for the first of several: shortly, unless DNS is waited for.
+async fn pause(tx: &mut Tx, inbound: MessageKey) -> Result<SignedDuration, store::Error> {
+    Ok(match tx.held(inbound).await? {
+        Some(_) => SignedDuration::from_mins(5),
+        None => SignedDuration::from_secs(1),
+    })
+}
+
+/// What came to the MX listener, and what was found of who sent it.
+#[derive(Clone, Copy)]
+struct Came<'a> {
+    row: &'a InboundRow,
+    message: &'a Message,
+    sender: &'a Sender,
+    reverse_path: &'a ReversePath,
 }
 
 /// What is kept of a captured message instead of its bytes, and the files that are not in it.
@@ -172,65 +178,89 @@ struct Judged {
     returned: Option<Returned>,
 }
 
+impl Judged {
+    /// Whether it is a copy that a user may have sent, which his word alone would let in.
+    fn is_a_copy(&self) -> bool {
+        self.via == "capture"
+            && (self.ruling.verdict == Verdict::Synced || self.ruling == policy::capture_sender_unknown())
+    }
+
+    fn left(&self) -> Left<'_> {
+        Left { policy: &self.policy, via: self.via, user: self.user, weighed: None }
+    }
+}
+
 /// Answers what asks, and files the rest.
 async fn take_mx(
     tx: &mut Tx,
     gateway: &Gateway,
-    (row, files): (&InboundRow, Files),
-    message: &Message,
-    (routes, reverse_path): (&[Route], &ReversePath),
+    (came, files): (Came<'_>, Files),
+    routes: &[Route],
 ) -> Result<(), FlowError> {
     let (asking, others) = question::part(routes);
     if !asking.is_empty() {
-        let incoming = question::Incoming { row, message, reverse_path };
+        let Came { row, message, sender, reverse_path } = came;
+        let incoming = question::Incoming { row, message, sender, reverse_path };
         question::ask(tx, gateway, incoming, (&asking, others.is_empty())).await?;
     }
     if others.is_empty() {
         return Ok(());
     }
-    file_mx(tx, gateway, (row, files), message, (&others, reverse_path)).await
+    file_mx(tx, gateway, (came, files), &others).await
 }
 
 async fn file_mx(
     tx: &mut Tx,
     gateway: &Gateway,
-    (row, files): (&InboundRow, Files),
-    message: &Message,
-    (routes, reverse_path): (&[Route], &ReversePath),
+    (came, files): (Came<'_>, Files),
+    routes: &[Route],
 ) -> Result<(), FlowError> {
+    let Came { row, message, sender, reverse_path } = came;
     let parties = gateway.settings.ours.parties(&message.summary);
     // What is read from here on is what filing changes.
     tx.lock_filing().await?;
-    let judged = judge(tx, gateway, (row, message, &parties), (routes, reverse_path)).await?;
-    if judged.ruling.verdict != Verdict::Synced {
-        return leave(tx, (gateway, &judged), row, message, &judged.ruling).await;
+    let judged = judge(tx, gateway, (came, &parties), routes).await?;
+    let goes_on = !judged.bound.is_empty() && relay::goes_on(message.kind, reverse_path);
+    let cut = files.kept.as_ref().ok().and_then(Option::as_ref);
+    let arrival = arrival(gateway, (row, message, parties), routes, (&judged, goes_on), cut);
+    let ruling = &judged.ruling;
+    if judged.is_a_copy() && !sender.is_released() {
+        let original = if sender.is_checked() { ingest::original_of(tx, &arrival).await? } else { None };
+        let copied = Copied { row, message, sender, owner: judged.user, original };
+        if let Passage::Closed(closed) = trust::pass(tx, copied, &judged.policy.settings).await? {
+            let left = Left { weighed: Some((closed.level, closed.user)), ..judged.left() };
+            hold::leave(tx, (gateway, left), (row, message), &closed.ruling).await?;
+            return capture_address::note_stranger(tx, &gateway.settings.ours, (routes, message), now())
+                .await;
+        }
+    }
+    if ruling.verdict != Verdict::Synced {
+        return hold::leave(tx, (gateway, judged.left()), (row, message), ruling).await;
     }
     // The policy was changed while the files were looked at.
     if files.by.is_some_and(|by| by != judged.policy) {
         return Err(FlowError::Raced);
     }
-    let goes_on = !judged.bound.is_empty() && relay::goes_on(message.kind, reverse_path);
-    let cut = files.kept.as_ref().ok().and_then(Option::as_ref);
-    let arrival = arrival(gateway, (row, message, parties), routes, (&judged, goes_on), cut);
     // No rule on files keeps a copy out: of what is here already they are not stored again.
     if let Err(ruling) = &files.kept
         && ingest::original_of(tx, &arrival).await?.is_none()
     {
-        return leave(tx, (gateway, &judged), row, message, ruling).await;
+        return hold::leave(tx, (gateway, judged.left()), (row, message), ruling).await;
     }
     // Before it is filed: it gets one decision.
-    if goes_on && is_the_crms_own(tx, &arrival).await? {
-        let ruling = policy::sent_already();
-        return leave(tx, (gateway, &judged), row, message, &ruling).await;
+    let sent_already = goes_on && is_the_crms_own(tx, &arrival).await?;
+    if sent_already && !sender.is_released() {
+        return hold::leave(tx, (gateway, judged.left()), (row, message), &policy::sent_already()).await;
     }
     let key = ingest::ingest(tx, &gateway.settings.ours, &judged.policy, arrival).await?.key();
     if let Some(returned) = &judged.returned {
         submit::record_returned(tx, returned, row.received_at).await?;
     }
-    if goes_on {
+    if goes_on && !sent_already {
         relay::enqueue(tx, key, &judged.bound, row.received_at).await?;
     }
     tx.settle_inbound(row.id, InboundState::Filed, Some(key)).await?;
+    trust::note_filed(tx, sender, row.id, (key, ruling.rule)).await?;
     Ok(())
 }
 
@@ -304,8 +334,8 @@ fn announcement((via, goes_on): (&str, bool), (author, direction): (&Author, Dir
 async fn judge(
     tx: &mut Tx,
     gateway: &Gateway,
-    (row, message, parties): (&InboundRow, &Message, &Parties),
-    (routes, reverse_path): (&[Route], &ReversePath),
+    (Came { row, message, sender, reverse_path }, parties): (Came<'_>, &Parties),
+    routes: &[Route],
 ) -> Result<Judged, FlowError> {
     let mut bound = relay::bound(tx, routes).await?;
     let people: Vec<Address> = parties.addresses().chain(relay::people(&bound)).cloned().collect();
@@ -324,6 +354,8 @@ async fn judge(
         let report = (&message.summary, row.raw.as_ref());
         returned = submit::returned(tx, report, CameTo::Participants(&participants)).await?;
         (policy::delivery_report(), "reply")
+    } else if is_answer && sender.is_released() {
+        (policy::released(), "reply")
     } else if is_answer {
         bound.retain(|bound| bound.admits(&who, &known));
         (judge_answer(gateway, &who, (routes, &bound)).await, "reply")
@@ -332,7 +364,9 @@ async fn judge(
     } else {
         (judge_capture(tx, &by, (&who, parties), message, routes).await?, "capture")
     };
-    let user = captured_for.or_else(|| whose(&row.door));
+    let ruling =
+        if sender.is_released() && ruling.verdict == Verdict::Held { policy::released() } else { ruling };
+    let user = captured_for.or_else(|| hold::whose(&row.door));
     Ok(Judged { policy: by, user, ruling, via, who, known, bound, returned })
 }
 
@@ -396,55 +430,6 @@ async fn captured_for(
     Ok(users.first().copied())
 }
 
-/// Who handed it in, or to whose address it came; of several the first.
-fn whose(door: &Door) -> Option<UserId> {
-    match door {
-        Door::Submission { order, .. } => Some(order.user),
-        Door::Mx { routes, .. } => routes.first().map(|route| match route.target {
-            RouteTarget::Capture { user } | RouteTarget::Why { user } | RouteTarget::Reply { user, .. } => {
-                user
-            }
-        }),
-    }
-}
-
-/// Leaves out what policy skips, and keeps aside what it holds.
-async fn leave(
-    tx: &mut Tx,
-    (gateway, judged): (&Gateway, &Judged),
-    row: &InboundRow,
-    message: &Message,
-    ruling: &Ruling,
-) -> Result<(), FlowError> {
-    let Judged { policy: by, user, via, .. } = judged;
-    let ruling = ruling.clone();
-    let hashes =
-        ingest::decision_hashes(tx, &message.summary, &gateway.settings.ours.parties(&message.summary))
-            .await?;
-    let written_at = Some(ingest::written_at(&message.summary, row.received_at));
-    let decision = NewDecision { ruling, via, message: None, seen_at: None, user: *user, written_at, hashes };
-    if decision.ruling.verdict == Verdict::Held {
-        return hold(tx, by, row.id, decision).await;
-    }
-    let id = tx.decide(&decision, ingest::stamp(by), row.received_at).await?;
-    tx.settle_inbound(row.id, InboundState::Dropped, None).await?;
-    if tx.is_asked_for(event::MESSAGE_SKIPPED).await? {
-        let rule = decision.ruling.rule.to_owned();
-        tx.announce(&Event::MessageSkipped { decision: id, account: None, rule }, super::now()).await?;
-    }
-    Ok(())
-}
-
-/// Keeps a message aside with its reason. `decision` says why; it names the message by the key promised in the 250.
-async fn hold(tx: &mut Tx, by: &Policy, inbound: MessageKey, decision: NewDecision) -> Result<(), FlowError> {
-    let (now, reason) = (super::now(), decision.ruling.reason.to_owned());
-    let decision = NewDecision { message: Some(inbound), ..decision };
-    tx.settle_inbound(inbound, InboundState::Held, None).await?;
-    let id = tx.decide(&decision, ingest::stamp(by), now).await?;
-    tx.announce(&Event::MessageHeld { message: inbound, decision: Some(id), reason }, now).await?;
-    Ok(())
-}
-
 fn sighting(inbound: MessageKey, route: &Route, message: &Message) -> Sighting {
     let recipient = route.address.clone();
     match route.target {
@@ -457,7 +442,7 @@ fn sighting(inbound: MessageKey, route: &Route, message: &Message) -> Sighting {
 }
 
 /// Where the capture address stood. A Bcc leaves no trace in the header, so absence means Bcc.
-fn capture_field(address: &Address, message: &Message) -> CaptureField {
+pub(super) fn capture_field(address: &Address, message: &Message) -> CaptureField {
     let names = |list: &[Party]| list.iter().any(|party| party.address == *address);
     match () {
         () if names(&message.summary.to) => CaptureField::To,

@@ -7,11 +7,13 @@ use super::{
     FlowError, Gateway,
     ingest::{self, known_among},
     limits, policy_of,
+    trust::{self, Copied, Sender},
 };
 use crate::{
     core::{
         attribution,
         decision::{DecisionHash, HashRole, NewDecision, Ruling},
+        evidence::Level,
         ids::UserId,
         job::{Job, Question},
         message::Author,
@@ -27,6 +29,7 @@ use crate::{
 pub(super) struct Incoming<'a> {
     pub row: &'a InboundRow,
     pub message: &'a Message,
+    pub sender: &'a Sender,
     pub reverse_path: &'a ReversePath,
 }
 
@@ -79,9 +82,22 @@ async fn judge(
     if who.author != Author::User(user) {
         return Ok(policy::foreign_question());
     }
-    // From is easily forged, and the address is in copies that others have.
+    // The address is in copies that others have.
+    if !is_proven(tx, incoming, user).await? {
+        return Ok(policy::unproven_question());
+    }
     let may_be_answered = limits::take_answer(tx, user, incoming.row.received_at).await?;
     Ok(if may_be_answered { policy::question() } else { policy::too_many_questions() })
+}
+
+/// Whether his provider vouches for the user: an answer tells of mail.
+async fn is_proven(
+    tx: &mut Tx,
+    Incoming { row, message, sender, .. }: &Incoming<'_>,
+    user: UserId,
+) -> Result<bool, FlowError> {
+    let copied = Copied { row, message, sender, owner: Some(user), original: None };
+    Ok(trust::weigh(tx, copied).await?.is_some_and(|weighed| weighed.evidence.level >= Level::E2))
 }
 
 /// What is asked, as it may be kept.

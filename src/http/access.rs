@@ -58,6 +58,11 @@ impl Access {
         self.user
     }
 
+    /// Whether the key itself shows everything.
+    pub(super) fn is_admin(&self) -> bool {
+        self.is_admin
+    }
+
     /// Whether the caller may act for the whole workspace.
     pub(super) fn act_for_all(&self) -> Result<(), Problem> {
         match self.user {

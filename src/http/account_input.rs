@@ -12,7 +12,7 @@ use super::{Api, access::Access, field, host, openapi::SecurityWord, problem::Pr
 use crate::{
     account::oauth::{Providers, Registered},
     core::{
-        account::{Account, Credentials, Endpoint, Security},
+        account::{Account, Credentials, Endpoint, Identities, Security},
         ids::AccountId,
     },
     flow,
@@ -66,6 +66,10 @@ pub(super) struct AuthInput {
     /// With `oauth2`: what the provider gave when the user allowed access. Left out where an admin has granted a whole domain.
     #[schema(value_type = Option<String>, format = Password)]
     refresh_token: Option<SecretString>,
+    /// Who logs in to read, where that is not `username`: a mailbox that several share has a name of its own there.
+    imap_username: Option<String>,
+    /// Who logs in to send, where that is not `username`.
+    smtp_username: Option<String>,
 }
 
 /// What logs in.
@@ -82,6 +86,18 @@ pub(super) enum Auth {
 }
 
 impl AuthInput {
+    /// The logins that it names for one of the servers alone.
+    pub(super) fn identities(&self, sender: Option<Address>) -> Result<Identities, Problem> {
+        let login = |param: &str, name: &Option<String>| {
+            name.as_ref().map(|name| field::line(param, name, LOGIN_CHARS_MAX)).transpose()
+        };
+        Ok(Identities {
+            imap_login: login("auth.imap_username", &self.imap_username)?,
+            smtp_login: login("auth.smtp_username", &self.smtp_username)?,
+            sender,
+        })
+    }
+
     pub(super) fn check(self, providers: &Providers) -> Result<Auth, Problem> {
         match self.kind.as_str() {
             "password" => self.password().map(Auth::Password),
@@ -175,6 +191,11 @@ impl Auth {
         let Some(domains) = &registered.domains else { return Ok(()) };
         access.act_for_all()?;
         let settings = &account.settings;
+        let Identities { imap_login, smtp_login, .. } = &settings.identities;
+        if imap_login.is_some() || smtp_login.is_some() {
+            let detail = "The grant is for the mailbox of auth.username alone.";
+            return Err(Problem::invalid("auth", detail).advice("Leave out imap_username and smtp_username."));
+        }
         for (param, server, own) in
             [("imap", &settings.imap, &registered.imap), ("smtp", &settings.smtp, &registered.smtp)]
         {
@@ -264,6 +285,11 @@ mod tests {
             "auth.refresh_token",
         );
         check(r#"{"type":"password","username":"a","password":7}"#, "password");
+        let named = from_slice::<AuthInput>(
+            br#"{"type":"password","username":"a","password":"b","imap_username":"x\r\ny"}"#,
+        );
+        let refused = named.unwrap().identities(None).unwrap_err();
+        assert_eq!(refused.param.as_deref(), Some("auth.imap_username"));
         let good =
             from_slice::<AuthInput>(br#"{"type":"password","username":"a","password":" p "}"#).unwrap();
         let Ok(Auth::Password(Credentials::Password { username, password })) =

@@ -38,7 +38,7 @@ pub(super) fn not_worked(state: AccountState) -> Problem {
     }
     let (detail, advice) = match state {
         AccountState::Paused => ("The account is paused.", "Resume it."),
-        AccountState::Stopped => ("The account has failed for too long and is stopped.", "Resume it."),
+        AccountState::Stopped => ("The account is stopped.", "See in its status why, and resume it."),
         AccountState::ReauthRequired => (
             "The provider refuses the account's login.",
             "Give it one that works: PATCH the account with auth.",

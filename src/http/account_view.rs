@@ -6,11 +6,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::openapi::{AccountStateWord, SecurityWord};
+use super::openapi::{AccountStateWord, FoundByWord, SecurityWord};
 use crate::{
     core::{
         account::{
-            Account, AccountError, AccountState, Endpoint, LabelledStatus, Progress, Receipt, Security,
+            Account, AccountError, AccountState, Endpoint, FoundBy, FoundServers, LabelledStatus, Progress,
+            Receipt, Security,
         },
         account_cause::Cause,
         ids::{AccountId, UserId},
@@ -32,6 +33,11 @@ pub(super) struct AccountView {
     provider: &'static str,
     imap: EndpointView,
     smtp: EndpointView,
+    /// What mail that leaves by it is from.
+    #[schema(value_type = String, format = Email)]
+    sender: Address,
+    /// Who said which servers these are.
+    found_by: FoundByView,
     auth: AuthView,
     pub(super) status: StatusView,
     /// Mail that was at the provider before this is filed without events.
@@ -81,6 +87,15 @@ impl From<Receipt> for ReceiptView {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = FoundServers)]
+struct FoundByView {
+    #[schema(value_type = FoundByWord)]
+    imap: FoundBy,
+    #[schema(value_type = FoundByWord)]
+    smtp: FoundBy,
+}
+
+#[derive(Serialize, ToSchema)]
 #[schema(as = Endpoint)]
 struct EndpointView {
     host: String,
@@ -108,9 +123,12 @@ impl AccountView {
     pub(super) fn new(account: Account, settings: &Settings) -> Self {
         let status = account.shown_status(crate::flow::now());
         let provider = account.provider().name;
+        let FoundServers { imap, smtp } = account.settings.found;
         Self {
+            found_by: FoundByView { imap, smtp },
             id: account.id,
             user_id: account.user_id,
+            sender: account.settings.identities.sender.unwrap_or_else(|| account.email.clone()),
             email: account.email,
             provider,
             imap: account.settings.imap.into(),

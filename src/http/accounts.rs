@@ -18,6 +18,7 @@ use super::{
     access::Access,
     account_input::{Auth, AuthInput, EndpointInput, needs_sign_in},
     account_life,
+    account_rules::{give_servers, require_admitted, require_own_sender},
     account_view::{AccountView, ErrorView, StatusView},
     body::{Input, Nothing, Parameters, PathId},
     discovery::Servers,
@@ -30,7 +31,9 @@ use super::{
 };
 use crate::{
     core::{
-        account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials},
+        account::{
+            Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials, Identities,
+        },
         ids::{AccountId, Id as _, UserId},
         policy::{Settings, settings::ConnectRole},
     },
@@ -58,11 +61,23 @@ struct NewAccount {
     imap: Option<EndpointInput>,
     smtp: Option<EndpointInput>,
     auth: Option<AuthInput>,
+    /// What mail that leaves by the account is from, where that is not `email`: an address of the user's own, or `email`.
+    #[schema(value_type = Option<String>, format = Email)]
+    sender: Option<Address>,
     /// A provider that is known, as `google`: where its servers are need not be given. Left out, it is that of the address.
     provider: Option<String>,
 }
 
 impl NewAccount {
+    /// The field that says whose account it is.
+    fn telling(&self) -> &'static str {
+        match (&self.provider, &self.imap) {
+            (Some(_), _) => "provider",
+            (None, Some(_)) => "imap",
+            (None, None) => "email",
+        }
+    }
+
     async fn check(self, api: &Api) -> Result<(Account, Auth), Problem> {
         let Some(auth) = self.auth else {
             return Err(match self.provider {
@@ -70,9 +85,11 @@ impl NewAccount {
                 None => Problem::invalid("auth", "The field is missing."),
             });
         };
+        let identities = auth.identities(self.sender)?;
         let auth = auth.check(api.gateway.sign_in.providers())?;
         let Self { provider, imap, smtp, .. } = self;
-        let settings = Servers { provider, imap, smtp, auth: &auth }.settle(api, &self.email).await?;
+        let settings =
+            Servers { provider, imap, smtp, identities, auth: &auth }.settle(api, &self.email).await?;
         let email = own_address(api, self.email)?;
         let now = flow::now();
         let status = connecting(now);
@@ -121,12 +138,15 @@ pub(super) fn connecting(since: jiff::Timestamp) -> AccountStatus {
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts", tag = "accounts", operation_id = "create_account",
     request_body = NewAccount, responses((status = 201, body = AccountView)))]
 async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>) -> Result<Response, Stop> {
+    let telling = input.value.telling();
     let (mut account, auth) = input.value.check(&api).await?;
     auth.require_right(&api, &access, &account).await?;
     access.act_as(account.user_id)?;
     let mut work = input.stamp.begin(&api, &access).await?;
     require_user(&mut work, "user_id", account.user_id).await?;
     require_role(&mut work, &access, account.user_id).await?;
+    require_admitted(&mut work, telling, &account).await?;
+    require_own_sender(&mut work, &account).await?;
     work.insert_account(&account, &auth.credentials(&account.email)).await?;
     auth.keep_grant(&mut work, account.id).await?;
     // Filing before users, as whoever files takes them.
@@ -278,6 +298,9 @@ struct AccountPatch {
     email: Option<Address>,
     imap: Option<EndpointInput>,
     smtp: Option<EndpointInput>,
+    /// What mail that leaves is from: an address of the user's own, or `email`.
+    #[schema(value_type = Option<String>, format = Email)]
+    sender: Option<Address>,
     auth: Option<AuthInput>,
 }
 
@@ -299,7 +322,8 @@ async fn change(
 ) -> Result<Json<AccountView>, Problem> {
     let old = find(&mut access.read(&api).await?, id).await?;
     access.act_as(old.user_id)?;
-    let AccountPatch { email, imap, smtp, auth } = input.value;
+    let AccountPatch { email, imap, smtp, sender, auth } = input.value;
+    let telling = if imap.is_some() { "imap" } else { "auth" };
     let imap = match imap {
         Some(imap) => Some(imap.check(&api, "imap").await?),
         None => None,
@@ -309,6 +333,7 @@ async fn change(
         None => None,
     };
     let email = email.map(|email| own_address(&api, email)).transpose()?;
+    let identities = auth.as_ref().map(|auth| auth.identities(None)).transpose()?;
     let auth = auth.map(|auth| auth.check(api.gateway.sign_in.providers())).transpose()?;
     let mut tx = api.store().begin(access.workspace).await?;
     let mut account = tx.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
@@ -319,18 +344,18 @@ async fn change(
     let old_settings = account.settings.clone();
     let old_email = account.email.clone();
     account.email = email.unwrap_or(account.email);
-    if imap.is_some() {
-        // Whose servers the new ones are is told by themselves.
-        account.settings.provider = None;
-    }
-    account.settings.imap = imap.unwrap_or(account.settings.imap);
-    account.settings.smtp = smtp.unwrap_or(account.settings.smtp);
+    give_servers(&mut account.settings, imap, smtp);
+    let sender = sender.or_else(|| account.settings.identities.sender.take());
+    let logins = identities.unwrap_or_else(|| account.settings.identities.clone());
+    account.settings.identities = Identities { sender, ..logins };
+    require_own_sender(&mut tx, &account).await?;
     if let Some(auth) = &auth {
         auth.require_right(&api, &access, &account).await?;
     } else {
         require_login(account.status.state)?;
         require_login_for_new_hosts(&old_settings, &account.settings)?;
     }
+    require_admitted(&mut tx, telling, &account).await?;
     tx.update_account_settings(id, &account.email, &account.settings).await?;
     account.sending_refused = None;
     let is_renamed = old_email.key() != account.email.key();
@@ -396,7 +421,8 @@ async fn may_be_another(
         Err(error) if error.is_lasting() => None,
         Err(error) => return Err(error.into()),
     };
-    let is_same = was.is_some_and(|was| was.username() == new.username());
+    let is_same = was.is_some_and(|was| was.username() == new.username())
+        && old.identities.imap_login == account.settings.identities.imap_login;
     Ok(!is_same || old.imap.host != account.settings.imap.host)
 }
 

@@ -12,13 +12,12 @@ use super::{
     problem::Problem,
 };
 use crate::{
-    account::{Discovered, discover},
+    account::{Discovered, Finder, Found},
     core::{
-        account::{AccountSettings, Endpoint},
+        account::{AccountSettings, Endpoint, FoundBy, FoundServers, Identities},
         provider::{Login, Provider},
     },
     mail::Address,
-    net::Resolver,
 };
 
 /// Asks a domain where its mail is read and sent.
@@ -31,10 +30,10 @@ impl Discovery {
     }
 
     #[must_use]
-    pub fn by(resolver: Resolver) -> Self {
+    pub fn by(finder: Finder) -> Self {
         Self::new(move |domain| {
-            let resolver = resolver.clone();
-            Box::pin(async move { discover(&resolver, &domain).await })
+            let finder = finder.clone();
+            Box::pin(async move { finder.find(&domain).await })
         })
     }
 }
@@ -44,6 +43,7 @@ pub(super) struct Servers<'a> {
     pub provider: Option<String>,
     pub imap: Option<EndpointInput>,
     pub smtp: Option<EndpointInput>,
+    pub identities: Identities,
     /// How the gateway is to log in there.
     pub auth: &'a Auth,
 }
@@ -56,26 +56,31 @@ impl Servers<'_> {
             |given: &Option<EndpointInput>, own: Option<&Endpoint>| given.is_some() || own.is_some();
         let all_said = is_said(&self.imap, own_imap) && is_said(&self.smtp, own_smtp);
         let found = match (&self.provider, all_said) {
-            (Some(name), _) => of(named(name)?),
+            (Some(name), _) => Discovered::of(named(name)?, FoundBy::Provider),
             (None, true) => Discovered::default(),
             (None, false) => match Provider::of_domain(email.domain()) {
-                Some(provider) => of(provider),
+                Some(provider) => Discovered::of(provider, FoundBy::Provider),
                 None => (api.discovery.0)(email.domain().to_owned()).await,
             },
         };
         let by_password = matches!(self.auth, Auth::Password(_));
-        let known = |own: Option<&Endpoint>, found: &Option<Endpoint>| own.cloned().or_else(|| found.clone());
+        let known = |own: Option<&Endpoint>, found: &Option<Found>| {
+            let own = own.map(|server| Found { server: server.clone(), by: FoundBy::Provider });
+            own.or_else(|| found.clone())
+        };
         let (imap, smtp) = (known(own_imap, &found.imap), known(own_smtp, &found.smtp));
         let imap = server(api, ("imap", self.imap), imap, (&found, by_password)).await?;
         let smtp = server(api, ("smtp", self.smtp), smtp, (&found, by_password)).await?;
         let provider = self.provider.or_else(|| found.provider.map(|provider| provider.name.to_owned()));
-        Ok(AccountSettings { imap, smtp, provider })
+        let found = FoundServers { imap: imap.by, smtp: smtp.by };
+        Ok(AccountSettings {
+            imap: imap.server,
+            smtp: smtp.server,
+            provider,
+            found,
+            identities: self.identities,
+        })
     }
-}
-
-fn of(provider: &'static Provider) -> Discovered {
-    let (imap, smtp) = (provider.imap.clone(), provider.smtp.clone());
-    Discovered { provider: Some(provider), imap, smtp, foreign: None }
 }
 
 fn named(name: &str) -> Result<&'static Provider, Problem> {
@@ -89,11 +94,11 @@ fn named(name: &str) -> Result<&'static Provider, Problem> {
 async fn server(
     api: &Api,
     (param, given): (&'static str, Option<EndpointInput>),
-    known: Option<Endpoint>,
+    known: Option<Found>,
     (found, by_password): (&Discovered, bool),
-) -> Result<Endpoint, Problem> {
+) -> Result<Found, Problem> {
     if let Some(given) = given {
-        return given.check(api, param).await;
+        return Ok(Found { server: given.check(api, param).await?, by: FoundBy::Given });
     }
     let refuses = |provider: &&Provider| by_password && !provider.takes(Login::Password);
     if let Some(provider) = found.provider.filter(refuses) {
@@ -107,7 +112,8 @@ async fn server(
             Err(Problem::invalid(param, detail).advice("Give imap and smtp with it if that is right."))
         }
         (None, None) => {
-            let detail = "The field is missing, and the address's domain does not say where its servers are.";
+            let detail = "The field is missing, and nothing says where the servers of the address's domain are: neither its \
+                          zone nor a file on its web server, and none greets under a usual name.";
             Err(Problem::invalid(param, detail)
                 .advice("Give imap and smtp; the provider's help pages name host, port and security."))
         }

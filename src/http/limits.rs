@@ -18,9 +18,9 @@ use super::{
 use crate::{
     core::{
         allowance::{Allowance, Limits, Said},
-        ids::UserId,
+        ids::{AccountId, UserId},
         limits::{SentUnit, Standing},
-        policy::Source,
+        policy::{Source, span::Span},
     },
     flow::{self, limits::Usage},
     store::{Session, Tx},
@@ -374,6 +374,41 @@ struct UsageView {
     sent_unit: SentUnit,
     accounts: Places,
     workspace_accounts: Places,
+    /// What the providers of his accounts take in a window, of all that is sent there.
+    providers: Vec<ProviderWindow>,
+}
+
+/// How an account stands to what its provider takes.
+#[derive(Debug, Serialize, ToSchema)]
+struct ProviderWindow {
+    #[schema(value_type = String)]
+    account_id: AccountId,
+    provider: &'static str,
+    #[schema(value_type = SentUnitWord)]
+    unit: SentUnit,
+    used: u64,
+    limit: u32,
+    /// How long the window is.
+    #[schema(value_type = String, example = "24h")]
+    window: Span,
+    /// When there is room again; null while there is.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    resets_at: Option<Timestamp>,
+}
+
+impl From<flow::limits::ProviderWindow> for ProviderWindow {
+    fn from(window: flow::limits::ProviderWindow) -> Self {
+        let flow::limits::ProviderWindow { account, provider, budget, standing } = window;
+        Self {
+            account_id: account,
+            provider,
+            unit: budget.unit,
+            used: standing.used,
+            limit: budget.most,
+            window: budget.window,
+            resets_at: standing.full_until,
+        }
+    }
 }
 
 impl From<Usage> for UsageView {
@@ -385,6 +420,7 @@ impl From<Usage> for UsageView {
             sent_unit: usage.sent_unit,
             accounts: usage.accounts.into(),
             workspace_accounts: usage.workspace_accounts.into(),
+            providers: usage.windows.into_iter().map(Into::into).collect(),
         }
     }
 }

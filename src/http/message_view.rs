@@ -15,6 +15,7 @@ use super::{
     page::{self, Limit, List},
     problem::Problem,
     stored_message,
+    verification_view::VerificationView,
 };
 use crate::{
     core::{
@@ -28,7 +29,7 @@ use crate::{
     },
     imap::MailboxName,
     mail::{Address, Kind, Message, MessageId, Party, reply, sanitise},
-    store::{self, PageKey, Session},
+    store::{self, PageKey, Session, Verification},
 };
 
 /// Octets of text on one page of messages: then the page ends, however many were asked for.
@@ -72,6 +73,9 @@ pub(super) struct MessageView {
     attachments: Vec<AttachmentView>,
     contacts: Vec<ContactPart>,
     sightings: Vec<SightingView>,
+    /// Of a message that came to a capture address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification: Option<VerificationView>,
     /// Of a message that is or was on its way out.
     #[serde(skip_serializing_if = "Option::is_none")]
     delivery: Option<DeliveryView>,
@@ -300,6 +304,7 @@ struct Context {
     contacts: HashMap<MessageKey, Vec<(ContactId, ContactRole)>>,
     sightings: HashMap<MessageKey, Vec<SightingRow>>,
     submissions: HashMap<MessageKey, Submission>,
+    verifications: HashMap<MessageKey, Verification>,
 }
 
 /// Reads messages for showing: their rows first, and then, without a connection to the database, their bytes one by one.
@@ -355,6 +360,7 @@ impl<'a> Reader<'a> {
             contacts: self.session.message_contacts(&keys).await?,
             sightings: self.session.sightings(&keys).await?,
             submissions: self.session.submissions(&keys).await?,
+            verifications: self.session.verifications(&keys).await?,
         })
     }
 }
@@ -402,6 +408,7 @@ fn view(row: StoredMessage, content: Content, context: &mut Context) -> MessageV
         attachments: row.attachments.into_iter().map(AttachmentView::from).collect(),
         contacts: contacts.into_iter().map(|(id, role)| ContactPart { id, role }).collect(),
         sightings: sightings.into_iter().map(SightingView::from).collect(),
+        verification: context.verifications.remove(&row.id).map(VerificationView::from),
         delivery,
         copies,
     }

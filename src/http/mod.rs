@@ -9,10 +9,12 @@
 mod access;
 mod account_input;
 mod account_life;
+mod account_rules;
 mod account_view;
 mod accounts;
 mod attachments;
 mod body;
+mod capture_address;
 mod connect;
 mod connection;
 mod contact_import;
@@ -39,6 +41,7 @@ mod page;
 mod places;
 mod policy;
 mod problem;
+mod quarantine;
 mod repairs;
 mod route;
 mod send;
@@ -48,6 +51,7 @@ mod stored_message;
 #[cfg(test)]
 mod testing;
 mod users;
+mod verification_view;
 mod webhooks;
 mod workspaces;
 
@@ -212,6 +216,7 @@ fn resources() -> OpenApiRouter<Api> {
         .merge(workspaces::router())
         .merge(keys::router())
         .merge(users::router())
+        .merge(capture_address::router())
         .merge(connect::router())
         .merge(contacts::router())
         .merge(contact_import::router())
@@ -223,6 +228,7 @@ fn resources() -> OpenApiRouter<Api> {
         .merge(messages::router())
         .merge(attachments::router())
         .merge(send::router())
+        .merge(quarantine::router())
         .merge(policy::router())
         .merge(simulation::router())
         .merge(smarthost::router())

@@ -138,10 +138,14 @@ words! {
     RoleWord as Role: Member Admin;
     CreatedByWord as CreatedBy: Api Import Capture Sent Exchange;
     SecurityWord as Security: Tls Starttls None;
+    FoundByWord as FoundBy: Given Provider Srv Autoconfig Mx Guess;
     AccountStateWord as AccountState: Connecting AwaitingFirstMail Active Backfilling Throttled Error ReauthRequired
         Stopped WaitingForQuota Paused Disconnected Erasing Erased;
     SourceWord as PolicySource: Default Preset Workspace User;
     VerdictWord as Verdict: Synced Skipped Deferred Held;
+    LevelWord as EvidenceLevel: E0 E1 E2 E3 E4;
+    MarkWord as VerificationMark: NewSendingRoute NotSigned ColleaguesAddress Unverified Released;
+    QuarantineStateWord as QuarantineState: Checking Held Released Rejected Expired;
     DirectionWord as Direction: Inbound Outbound Internal;
     KindWord as Kind: Mail AutoReply Bounce Invitation Forward;
     ContactRoleWord as ContactRole: From To Cc Bcc;

@@ -133,7 +133,22 @@ fn bad_cursor() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_stands_for_a_cursor_is_refused_or_is_one(text in "\\PC{0,60}|[A-Za-z0-9_-]{0,60}|AQ[A-Za-z0-9_-]{32}", seq: i64) {
+            if let Ok(key) = decode(&text) {
+                prop_assert_eq!(encode(key), text.clone());
+            }
+            if let Some(number) = decode_number(&text) {
+                prop_assert_eq!(encode_number(number), text);
+            }
+            prop_assert_eq!(decode_number(&encode_number(seq)), Some(seq).filter(|seq| *seq >= 0));
+        }
+    }
 
     #[test]
     fn a_cursor_leads_back_to_its_row() {

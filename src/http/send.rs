@@ -257,7 +257,7 @@ async fn prepare(
 ) -> Result<Outgoing, Problem> {
     let mut session = access.read(api).await?;
     let user = session.user(order.user).await?;
-    let user =
+    let mut user =
         user.ok_or_else(|| Problem::invalid("from_user_id", "There is no such user in this workspace."))?;
     require_content(&mut session, order.user, &wanted).await?;
     let sender = Sender { user: order.user, from: &user.email, class: order.class };
@@ -269,6 +269,10 @@ async fn prepare(
     let recipients = people.clone().count() + additions.beside(people);
     let hands_in = HandsIn { user: order.user, class: order.class, exit, recipients };
     require_room(&mut session, hands_in, &settings).await?;
+    let size_limit = submit::size_limit(&mut session, exit).await?;
+    if let Some(identity) = submit::sender_identity(&mut session, exit).await? {
+        user.email = identity;
+    }
     let parent = parent(&mut session, order.conversation, answers).await?;
     drop(session);
     let (key, received_at) = (mint(), flow::now());
@@ -279,6 +283,7 @@ async fn prepare(
     // Fixed at acceptance, from the key it is accepted under.
     let message_id = submit::sent_message_id(origin, key, hostname);
     let received = smtp::received_over_http(hostname, &origin.trace(key), received_at);
+    let has_files = !wanted.attachments.is_empty();
     let draft = wanted.draft(user, parent, message_id, received_at);
     let written = tokio::task::spawn_blocking(move || {
         let written = additions.applied(draft.compose().into_bytes());
@@ -291,6 +296,9 @@ async fn prepare(
         let detail = format!("The message would be larger than {} bytes.", api.message_bytes_max);
         let advice = "Send fewer or smaller attachments.";
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail, advice));
+    }
+    if let Some((most, title)) = size_limit.filter(|(most, _)| raw.len() as u64 > *most) {
+        return Err(too_large_for_provider((most, title), has_files));
     }
     envelope.eight_bit = !raw.is_ascii();
     let content_key = api.store().content_key(access.workspace, None).await?;
@@ -318,6 +326,13 @@ impl Outgoing {
             Sent { id: accepted.message, conversation_id: accepted.conversation, state: accepted.state };
         work.finish(Answer::accepted(&sent)).await.map(Some)
     }
+}
+
+/// The provider would refuse it: files count as they travel, which is a third more than they have.
+fn too_large_for_provider((most, title): (u64, &'static str), has_files: bool) -> Problem {
+    let param = if has_files { "attachments" } else { "text" };
+    let detail = format!("{title} takes messages of at most {most} bytes as they travel, files and all.");
+    Problem::invalid(param, detail).code("too_large").advice("Send fewer or smaller attachments.")
 }
 
 /// Where policy wants mail to say something, it has a subject and a text.

@@ -26,11 +26,10 @@ use crate::{
         account::{Account, AccountState},
         ids::{Id as _, UserId},
         people::{Role, User},
-        route::{Route, RouteTarget, capture_local_part},
     },
-    flow,
+    flow::{self, capture_address},
     mail::Address,
-    store::{AccountFilter, Page, PageKey, Tx, mint},
+    store::{AccountFilter, Page, PageKey, mint},
 };
 
 /// Addresses of one person besides the first.
@@ -124,20 +123,11 @@ async fn create(State(api): State<Api>, access: Access, input: Input<NewUser>) -
     let mut user = input.value.check(&api)?;
     let mut work = input.stamp.begin(&api, &access).await?;
     work.insert_user(&user).await?;
-    user.capture_address = mint_capture_route(&mut work, &api, &user).await?;
-    work.finish(Answer::created(&UserView::from(user))).await
-}
-
-/// The address has 80 random bits: nobody finds it by guessing, and no two are the same.
-async fn mint_capture_route(tx: &mut Tx, api: &Api, user: &User) -> Result<Option<Address>, Problem> {
-    let Some(domain) = api.gateway.settings.ours.capture.as_deref() else { return Ok(None) };
-    let local = capture_local_part(user.email.local(), flow::random());
-    let address = Address::from_parts(&local, domain).map_err(|_| Problem::internal())?;
-    let target = RouteTarget::Capture { user: user.id };
+    let ours = &api.gateway.settings.ours;
     let route =
-        Route { id: mint(), workspace: tx.workspace(), address: address.clone(), target, expires_at: None };
-    tx.insert_route(&route, user.created_at).await?;
-    Ok(Some(address))
+        capture_address::make(&mut work, ours, (user.id, user.email.local()), user.created_at).await?;
+    user.capture_address = route.map(|route| route.address);
+    work.finish(Answer::created(&UserView::from(user))).await
 }
 
 #[derive(Deserialize, IntoParams)]

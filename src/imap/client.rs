@@ -59,6 +59,8 @@ pub struct Client<S> {
     /// Messages in the selected mailbox, as far as we were told.
     pub(super) exists: u32,
     alerts: Vec<ServerText>,
+    /// What the server began with; empty after STARTTLS.
+    pub(super) greeting: ServerText,
     /// What is still to be written, and how much of it has been.
     out: Zeroizing<Vec<u8>>,
     written: usize,
@@ -88,6 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             news: News::default(),
             exists: 0,
             alerts: Vec::new(),
+            greeting: ServerText::new(b""),
             out: Zeroizing::new(Vec::new()),
             written: 0,
             deadline: Instant::now() + deadlines.command,
@@ -98,6 +101,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     #[must_use]
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// The text that the server began with, by which some say what they are; empty of a session that went over to TLS.
+    #[must_use]
+    pub fn greeting(&self) -> &ServerText {
+        &self.greeting
     }
 
     /// Texts under the code ALERT, which RFC 9051 wants shown to the user: show them as the server's words.

@@ -41,6 +41,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 return Err(Error::ServerBye { code, text });
             }
             Response::Status(status) => {
+                client.greeting = status.text.clone();
                 client.preauthenticated = status.condition == Condition::PreAuth;
                 client.absorb(Response::Status(status))?;
             }

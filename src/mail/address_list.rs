@@ -6,6 +6,25 @@ use memchr::memchr;
 
 use super::{Address, Party, encoded_word, header::ADDRESSES_MAX};
 
+/// An entry of a list as its header says it, whether or not mail can be sent there: some have no domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    pub name: Option<String>,
+    /// An address, or the one word in its place.
+    pub address: String,
+}
+
+/// Reads a list for those who want to see it: what is no address is there if it is a word that stands where one should.
+#[must_use]
+pub fn written(value: &[u8]) -> Vec<Written> {
+    let mut entries = Vec::new();
+    each_entry(value, &mut |entry| {
+        entries.extend(entry.written());
+        true
+    });
+    entries
+}
+
 /// Reads a list; groups are flattened, `,` and `;` both separate.
 #[must_use]
 pub fn parse(value: &[u8]) -> Vec<Party> {
@@ -16,29 +35,41 @@ pub fn parse(value: &[u8]) -> Vec<Party> {
 
 /// Appends a list's parties until `parties` holds `max`.
 pub fn parse_into(value: &[u8], max: usize, parties: &mut Vec<Party>) {
+    if parties.len() < max {
+        each_entry(value, &mut |entry| {
+            parties.extend(entry.party());
+            parties.len() < max
+        });
+    }
+}
+
+/// Cuts a list into its entries, as long as they are wanted.
+fn each_entry(value: &[u8], take: &mut dyn FnMut(&Entry) -> bool) {
     let mut rest = value;
     let mut entry = Entry::default();
     while let Some((first, tail)) = rest.split_first() {
-        if parties.len() >= max {
-            return;
-        }
         rest = tail;
         match first {
             b'"' => rest = entry.take_quoted(tail),
             b'(' => rest = entry.take_comment(tail),
             b'[' => rest = entry.take_literal(tail),
             b'<' => {
-                parties.extend(entry.finish_if_addressed());
+                // Two angle-addrs without a comma between them are two entries.
+                if entry.angle.is_some() && !take(&entry.reset()) {
+                    return;
+                }
                 rest = entry.take_angle(tail);
             }
-            b',' | b';' => parties.extend(entry.finish()),
+            b',' | b';' => {
+                if !take(&entry.reset()) {
+                    return;
+                }
+            }
             b':' => entry.end_group_name(),
             other => entry.take_byte(*other),
         }
     }
-    if parties.len() < max {
-        parties.extend(entry.finish());
-    }
+    take(&entry);
 }
 
 /// What is known of the entry being read.
@@ -162,22 +193,14 @@ impl Entry {
         len
     }
 
-    /// Two angle-addrs without a comma between them are two entries.
-    fn finish_if_addressed(&mut self) -> Option<Party> {
-        self.angle.as_ref()?;
-        self.finish()
-    }
-
-    fn finish(&mut self) -> Option<Party> {
-        let entry = self.reset();
-        if let Some(angle) = &entry.angle {
+    fn party(&self) -> Option<Party> {
+        if let Some(angle) = &self.angle {
             let address = read_address(&String::from_utf8_lossy(angle))?;
-            let name = if entry.name.trim_ascii().is_empty() { &entry.comment } else { &entry.name };
-            return Some(named(address, name));
+            return Some(named(address, self.angle_name()));
         }
-        let text = String::from_utf8_lossy(&entry.text);
+        let text = String::from_utf8_lossy(&self.text);
         if let Some(address) = read_address(&text) {
-            return Some(named(address, &entry.comment));
+            return Some(named(address, &self.comment));
         }
         // `Ann ann@b.example`: one word is an address, the others name its owner.
         let (addresses, words): (Vec<&str>, Vec<&str>) =
@@ -185,12 +208,34 @@ impl Entry {
         let [address] = addresses.as_slice() else { return None };
         Some(named(Address::parse(address).ok()?, words.join(" ").as_bytes()))
     }
+
+    fn angle_name(&self) -> &[u8] {
+        if self.name.trim_ascii().is_empty() { &self.comment } else { &self.name }
+    }
+
+    fn written(&self) -> Option<Written> {
+        if let Some(Party { address, name }) = self.party() {
+            return Some(Written { name, address: address.to_string() });
+        }
+        let (place, name) = match &self.angle {
+            Some(angle) => (angle, self.angle_name()),
+            None => (&self.text, self.comment.as_slice()),
+        };
+        let word = String::from_utf8_lossy(place).trim().to_owned();
+        let is_word = !word.is_empty()
+            && !word.contains(|c: char| c.is_whitespace() || c.is_control() || "\"@=".contains(c));
+        is_word.then(|| Written { name: display_name(name), address: word })
+    }
 }
 
 fn named(address: Address, name: &[u8]) -> Party {
-    let name = encoded_word::decode_text(name);
+    Party { address, name: display_name(name) }
+}
+
+fn display_name(written: &[u8]) -> Option<String> {
+    let name = encoded_word::decode_text(written);
     let single_spaced = name.split_whitespace().collect::<Vec<_>>().join(" ");
-    Party::new(address, Some(&single_spaced))
+    (!single_spaced.is_empty()).then_some(single_spaced)
 }
 
 /// Reads an addr-spec that may carry a scheme, a source route, quotes or comments of confused clients.
@@ -291,6 +336,25 @@ mod tests {
         {
             check(value, &[]);
         }
+    }
+
+    #[track_caller]
+    fn check_written(value: &str, expect: &[(&str, &str)]) {
+        let got = written(value.as_bytes());
+        let got: Vec<_> = got.iter().map(|p| (p.name.as_deref().unwrap_or(""), p.address.as_str())).collect();
+        assert_eq!(got, expect, "{value:?}");
+    }
+
+    #[test]
+    fn a_word_in_the_place_of_an_address_can_be_shown() {
+        check_written("Ann Lee <ann>, b@x.example", &[("Ann Lee", "ann"), ("", "b@x.example")]);
+        check_written(
+            "root (Charlie &), Bob <bob> <carl>",
+            &[("Charlie &", "root"), ("Bob", "bob"), ("", "carl")],
+        );
+        check_written("Undisclosed recipients:;", &[]);
+        check_written("<Undisclosed Recipients>", &[]);
+        check_written("a@b@c, <>, =?utf-8?Q?evil=40bank.example?=", &[]);
     }
 
     #[test]

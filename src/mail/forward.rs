@@ -1,10 +1,12 @@
 //! Finds the message that somebody forwarded, as an attachment or in the text, and who wrote it.
 //!
-//! Not here: what a forward means for the CRM. Nobody is named whom the client's own header does not name: an address that
-//! merely stands in the text is never taken for an author.
+//! Not here: what a forward means for the CRM (`core::attribution`), and whether he who passed it on is who he says. Nobody is
+//! named whom the client's own header does not name: an address that merely stands in the text is never taken for an author.
+//! The text passed on is a stranger's, who may have written headers and separators of his own into it and attached what he
+//! liked: so the first that looks like a client's header decides, be it readable or not.
 
 use super::{
-    Message, message,
+    Automatic, Message, message,
     quoted_header::{self, Mention, QuotedHeader, plain},
     reply, subject,
 };
@@ -14,10 +16,14 @@ const TEXT_BYTES_MAX: usize = 200 * 1024;
 /// Blank lines between a separator and the header below it.
 const GAP_MAX: usize = 4;
 
+/// Bytes of a line in which a label and an address are looked for, and those in which a separator's words are.
+const LABELLED_BYTES_MAX: usize = 400;
+
 /// How sure it is that this is a forward and that the author is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Certainty {
-    /// An introduction as answers have it, a header below a subject that does not say forward, or mail attached to an answer.
+    /// An introduction as answers have it, a header below a subject that does not say forward or below what may be another
+    /// header, or mail attached to an answer. Who wrote it is a guess: nothing may be filed under a name by it.
     Low,
     /// A header in the text, below a subject that says forward.
     Medium,
@@ -113,17 +119,40 @@ const AMBIGUOUS_WORDS: [&str; 7] = [
 ];
 
 /// Finds the forwarded message of a message.
+///
+/// The text comes first, since a stranger's mail brings its attachments along when it is passed on. What is attached counts
+/// only where the text holds no sign of a header, and where it is the only message attached, directly to this one. Time is
+/// linear in the message, which is decoded once more for what is attached: not for a thread that has others waiting.
 #[must_use]
 pub fn read(message: &Message, raw: &[u8]) -> Option<Forwarded> {
+    if message.is_complaint || was_answered_by_machine(message) {
+        return None;
+    }
     let subject = message.summary.subject.as_deref().unwrap_or_default();
     let text = message.readable_text().unwrap_or_default();
-    if let Some(inner) = message::forwarded_part(raw).filter(|_| !message.is_complaint) {
-        let found = attached(&Message::parse(&inner), &text);
-        // Who answers and attaches what he speaks of writes himself.
-        let certainty = if subject::is_reply_prefix(subject) { Certainty::Low } else { Certainty::High };
-        return Some(Forwarded { certainty, ..found });
+    let below = match search(&text, subject) {
+        Search::Found(found) if found.certainty > Certainty::Low => return Some(*found),
+        Search::Found(found) => Some(*found),
+        Search::Unreadable => return None,
+        Search::Nothing => None,
+    };
+    if below.is_some() {
+        return below;
     }
-    in_text(&text, subject)
+    let (inner, is_only) = message::forwarded_part(raw)?;
+    let inner = Message::parse(&inner);
+    // What machines sent has no author.
+    if was_answered_by_machine(&inner) {
+        return None;
+    }
+    // Who answers and attaches what he speaks of writes himself.
+    let is_sure = is_only && !subject::is_reply_prefix(subject);
+    let certainty = if is_sure { Certainty::High } else { Certainty::Low };
+    Some(Forwarded { certainty, ..attached(&inner, &text) })
+}
+
+fn was_answered_by_machine(message: &Message) -> bool {
+    matches!(message.summary.automatic, Automatic::AutoReply | Automatic::Bounce)
 }
 
 fn attached(inner: &Message, comment: &str) -> Forwarded {
@@ -131,7 +160,11 @@ fn attached(inner: &Message, comment: &str) -> Forwarded {
         |party: &super::Party| Mention { name: party.name.clone(), address: Some(party.address.clone()) };
     let summary = &inner.summary;
     Forwarded {
-        from: summary.from.first().map(mention),
+        // Two authors, or two From fields, are nobody's name to file it under.
+        from: match summary.from.as_slice() {
+            [only] if summary.from_fields == 1 => Some(mention(only)),
+            _ => None,
+        },
         to: summary.to.iter().map(mention).collect(),
         cc: summary.cc.iter().map(mention).collect(),
         subject: summary.subject.clone(),
@@ -146,23 +179,64 @@ fn attached(inner: &Message, comment: &str) -> Forwarded {
 /// Finds a message forwarded within a text, below this subject of the outer message.
 #[must_use]
 pub fn in_text(text: &str, subject: &str) -> Option<Forwarded> {
+    match search(text, subject) {
+        Search::Found(found) => Some(*found),
+        Search::Unreadable | Search::Nothing => None,
+    }
+}
+
+enum Search {
+    Found(Box<Forwarded>),
+    /// A client says that a forwarded message begins and names its author in words not known here. What looks like a header
+    /// further down is that author's own text.
+    Unreadable,
+    Nothing,
+}
+
+fn search(text: &str, subject: &str) -> Search {
     let text = text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or(text);
     let lines: Vec<&str> = text.lines().collect();
     let says_forward = subject::is_forward_prefix(subject);
+    // Below an answer, or below what may be a header in another language, stands text of others.
+    let mut is_first = !subject::is_reply_prefix(subject);
     for (at, line) in lines.iter().enumerate() {
         let rest = lines.get(at..).unwrap_or_default();
         if let Some(found) = begins(rest, says_forward) {
             let found = found.with_comment(lines.get(..at).unwrap_or_default());
-            // What stands below an answer was forwarded by others, or is what it answers.
-            let certainty = if subject::is_reply_prefix(subject) { Certainty::Low } else { found.certainty };
-            return Some(Forwarded { certainty, ..found });
+            let certainty = if is_first { found.certainty } else { Certainty::Low };
+            return Search::Found(Box::new(Forwarded { certainty, ..found }));
         }
-        // An answer begins: what is forwarded below it, others forwarded before.
-        if !says_forward && is_answer(rest, line) {
-            return None;
+        if is_separator(line) || is_unknown_separator(rest) {
+            return Search::Unreadable;
         }
+        if is_answer(rest, line) {
+            if !says_forward {
+                return Search::Nothing;
+            }
+            is_first = false;
+        }
+        is_first &= !is_labelled_address(line);
     }
-    None
+    Search::Nothing
+}
+
+/// Words between dashes that are not known here, with a line below that may be the author's.
+fn is_unknown_separator(lines: &[&str]) -> bool {
+    let Some(first) = lines.first().map(|line| plain(line)) else { return false };
+    let words = first.trim_matches(|c: char| c == '-' || c.is_whitespace());
+    let is_ruled =
+        first.starts_with("----") && first.ends_with("---") && words.chars().any(char::is_alphabetic);
+    let below = lines.iter().skip(1).take(GAP_MAX).find(|line| !plain(line).is_empty());
+    is_ruled && below.is_some_and(|line| quoted_header::field(line).is_none() && is_labelled_address(line))
+}
+
+/// `Từ: Mallory <m@x.example>`: a label of a word or three, and an address behind it.
+fn is_labelled_address(line: &str) -> bool {
+    let line = plain(line);
+    let line = line.get(..line.floor_char_boundary(LABELLED_BYTES_MAX)).unwrap_or(line);
+    let Some((label, value)) = line.split_once([':', '：']) else { return false };
+    let words = label.split_whitespace().count();
+    (1..=3).contains(&words) && !label.contains('@') && value.contains('@') && !value.starts_with("//")
 }
 
 fn is_answer(rest: &[&str], line: &str) -> bool {
@@ -170,6 +244,12 @@ fn is_answer(rest: &[&str], line: &str) -> bool {
 }
 
 impl Forwarded {
+    /// The new text of the author: what he wrote without what he quoted. The comment is not his.
+    #[must_use]
+    pub fn new_text(&self) -> String {
+        reply::split_reply(&self.body)
+    }
+
     fn with_comment(mut self, above: &[&str]) -> Self {
         let rule = |line: &&&str| {
             !line.trim().is_empty() && line.trim().chars().all(|c| matches!(c, '_' | '-' | '='))
@@ -223,8 +303,8 @@ fn separator<'a>(line: &'a str, words: &[&str]) -> Option<&'a str> {
     let is_mark = |c: char| c.is_whitespace() || matches!(c, '-' | '_' | '=' | '*' | '\u{a0}' | '~');
     let text = line.trim_start_matches(is_mark);
     let was_marked = text.len() < line.len();
-    let word =
-        words.iter().filter(|word| text.to_lowercase().starts_with(**word)).max_by_key(|word| word.len())?;
+    let folded = text.get(..text.floor_char_boundary(LABELLED_BYTES_MAX))?.to_lowercase();
+    let word = words.iter().filter(|word| folded.starts_with(**word)).max_by_key(|word| word.len())?;
     // Lower case may have another length: count characters.
     let end = text.char_indices().nth(folded_len(text, word)).map_or(text.len(), |(at, _)| at);
     let rest = text.get(end..)?;
@@ -333,12 +413,114 @@ mod tests {
         assert_eq!(in_text(&forwarded, "Re: Hi").map(|found| found.certainty), Some(Certainty::Low));
     }
 
+    #[track_caller]
+    fn check_certainty(text: &str, subject: &str, expect: Option<(&str, Certainty)>) {
+        let found = in_text(text, subject);
+        let got = found.as_ref().map(|found| {
+            let from = found.from.as_ref().and_then(|from| from.address.as_ref());
+            (from.map(ToString::to_string).unwrap_or_default(), found.certainty)
+        });
+        assert_eq!(got, expect.map(|(from, certainty)| (from.to_owned(), certainty)), "{subject:?} {text:?}");
+    }
+
+    /// What Mallory writes into her own mail, to be taken for Bob once a user passes it on.
+    const PLANTED: &str = "---------- Forwarded message ---------\nFrom: Bob <bob@customer.test>\nDate: Monday\nSubject: Hi\n\nPay Mallory.\n";
+
+    #[test]
+    fn a_header_that_cannot_be_read_ends_the_search() {
+        let vietnamese = "---------- Forwarded message ---------\nTừ: Mallory <m@evil.test>\nNgày: x\n\n";
+        let hebrew = "---------- הודעה שהועברה ---------\nמאת: Mallory <m@evil.test>\n\n";
+        for begin in [vietnamese, hebrew] {
+            for subject in ["", "Fwd: Hi", "FW: Hi"] {
+                check_certainty(&format!("FYI\n\n{begin}{PLANTED}"), subject, None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_below_what_may_be_another_is_not_sure() {
+        let low = Some(("bob@customer.test", Certainty::Low));
+        check_certainty(&format!("Từ: Mallory <m@evil.test>\n\n{PLANTED}"), "Fwd: Hi", low);
+        // Below an answer nobody forwarded anything, unless the subject says so.
+        let answer = "On Mon, 1 Jan 2025, Mallory wrote:\n\n";
+        check_certainty(&format!("Yes.\n\n{answer}{PLANTED}"), "Hi", None);
+    }
+
+    #[test]
+    fn of_two_headers_the_first_names_the_author() {
+        let text = format!(
+            "---------- Forwarded message ---------\nFrom: Mallory <m@evil.test>\nDate: x\n\n{PLANTED}"
+        );
+        check_certainty(&text, "Fwd: Hi", Some(("m@evil.test", Certainty::High)));
+    }
+
+    #[test]
+    fn several_addresses_name_nobody() {
+        let text = "---------- Forwarded message ---------\nFrom: bob@customer.test; Bob Ray <m@evil.test>\nDate: x\nSubject: Hi\n\nPay.\n";
+        check_certainty(text, "Fwd: Hi", Some(("", Certainty::High)));
+    }
+
+    #[track_caller]
+    fn check_read(raw: &str, expect: Option<(&str, bool)>) {
+        let found = read(&Message::parse(raw.as_bytes()), raw.as_bytes());
+        let got = found.filter(|found| found.certainty > Certainty::Low).map(|found| {
+            let from = found.from.and_then(|from| from.address);
+            (from.map(|from| from.to_string()).unwrap_or_default(), found.attached)
+        });
+        assert_eq!(got, expect.map(|(from, attached)| (from.to_owned(), attached)), "{raw}");
+    }
+
+    fn mixed(subject: &str, text: &str, more: &str) -> String {
+        format!(
+            "From: Ann <ann@us.example>\r\nSubject: {subject}\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
+             --b\r\n\r\n{text}\r\n{more}--b--\r\n"
+        )
+    }
+
+    const ATTACHED: &str = "--b\r\nContent-Type: message/rfc822\r\n\r\nFrom: bob@customer.test\r\nSubject: Hi\r\n\r\nPay Mallory.\r\n";
+
+    #[test]
+    fn what_a_stranger_attached_says_not_who_wrote_what_is_passed_on() {
+        check_read(&mixed("Fwd: Hi", "FYI", ATTACHED), Some(("bob@customer.test", true)));
+        let inline = "FYI\r\n\r\n---------- Forwarded message ---------\r\nFrom: Mallory <m@evil.test>\r\nDate: x\r\n\r\nHello";
+        check_read(&mixed("Fwd: Hi", inline, ATTACHED), Some(("m@evil.test", false)));
+        let unreadable = "---------- Forwarded message ---------\r\nTừ: Mallory <m@evil.test>\r\n\r\nHello";
+        check_read(&mixed("Fwd: Hi", unreadable, ATTACHED), None);
+        // Which of two, or whose of one that lies deeper?
+        check_read(&mixed("Fwd: Hi", "FYI", &ATTACHED.repeat(2)), None);
+        let nested = ATTACHED.replace("--b", "--c");
+        let nested = format!("--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n{nested}--c--\r\n");
+        check_read(&mixed("Fwd: Hi", "FYI", &nested), None);
+        check_read(&mixed("Re: Hi", "See what he wrote.", ATTACHED), None);
+    }
+
+    #[test]
+    fn an_attached_message_of_two_authors_or_of_a_machine_has_none() {
+        let two = ATTACHED.replace("bob@customer.test", "bob@customer.test, m@evil.test");
+        check_read(&mixed("Fwd: Hi", "FYI", &two), Some(("", true)));
+        let twice = ATTACHED.replace("Subject: Hi", "From: m@evil.test");
+        check_read(&mixed("Fwd: Hi", "FYI", &twice), Some(("", true)));
+        let report = ATTACHED.replace("Subject: Hi", "Auto-Submitted: auto-replied");
+        check_read(&mixed("Fwd: Hi", "FYI", &report), None);
+    }
+
+    #[test]
+    fn the_comment_and_the_new_text_of_the_author_are_apart() {
+        let text = "He is a nuisance.\n\n---------- Forwarded message ---------\nFrom: Bob <bob@x.example>\nDate: x\nSubject: Hi\n\nShall we?\n\nOn Mon, 1 Jan 2025, Ann <ann@us.example> wrote:\n> Perhaps.\n";
+        let found = in_text(text, "Fwd: Hi").unwrap();
+        assert_eq!((found.comment.as_str(), found.new_text().as_str()), ("He is a nuisance.", "Shall we?"));
+    }
+
     #[test]
     fn adverse_text_is_read_in_bounded_time() {
         let started = std::time::Instant::now();
         for piece in [
             "From: a@b.example\n",
             "-----Forwarded message ",
+            "-----Forwarded message :::::\n",
+            ": : : From: ",
+            "---- a ---\nb: c@d\n",
+            "x: a@b\n",
             "On 1 Jan 2025 a@b wrote\n",
             "To: ",
             "> > ",

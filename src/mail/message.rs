@@ -111,6 +111,10 @@ pub struct Attachment {
     pub index: usize,
     /// As it may be shown; `None` when the sender gave none.
     pub filename: Option<String>,
+    /// As its sender named it, paths and all: to compare, never to show or to save under. Empty where only its disposition
+    /// says that it is a file.
+    #[serde(skip)]
+    pub written_name: Option<String>,
     /// Type and subtype in lower case.
     pub content_type: String,
     /// Octets after decoding.
@@ -132,7 +136,7 @@ pub struct Message {
     pub is_complaint: bool,
     /// The plain text, lines ending in `\n`. `None` when there is none or only HTML.
     pub text: Option<String>,
-    /// The plain text of the first body alone, where mail has several.
+    /// The plain text that stands first alone, where mail has several; empty when all are.
     pub first_text: Option<String>,
     /// The HTML as it came: never to be shown unsanitised.
     pub html: Option<String>,
@@ -170,7 +174,7 @@ impl Message {
             kind,
             is_complaint,
             text: readable.text,
-            first_text: readable.first_text,
+            first_text: readable.first_plain,
             html: readable.html,
             attachments,
             defects,
@@ -244,15 +248,18 @@ impl Readable {
     }
 }
 
-/// The first message that is attached whole (message/rfc822 or message/global).
+/// The first message that is attached whole (message/rfc822 or message/global), and whether it can be the one passed on: no
+/// other is attached, and it is the message itself or lies directly below the root. What lies deeper came along with a part.
 #[must_use]
-pub(super) fn forwarded_part(raw: &[u8]) -> Option<Bytes> {
+pub(super) fn forwarded_part(raw: &[u8]) -> Option<(Bytes, bool)> {
     let read = || {
         let parts = Parts::read(raw);
         let is_message =
             |part: &Part<'_>| matches!(part.content_type.essence(), "message/rfc822" | "message/global");
-        let found = parts.leaves().find(|(_, part)| is_message(part));
-        found.map(|(_, part)| Bytes::from(part.decoded().into_owned()))
+        let mut found = parts.leaves().filter(|(_, part)| is_message(part));
+        let (_, first) = found.next()?;
+        let is_only = found.next().is_none() && first.parent.is_none_or(|parent| parent == 0);
+        Some((Bytes::from(first.decoded().into_owned()), is_only))
     };
     panic::catch_unwind(read).ok().flatten()
 }
@@ -263,8 +270,11 @@ fn attachment_parts<'p, 'a>(parts: &'p Parts<'a>, readable: &Readable) -> impl I
 
 /// The file name from where senders put it; Outlook has it on Content-Type alone.
 pub(super) fn filename(part: &Part<'_>) -> Option<String> {
-    let written = part.disposition.parameter("filename").or_else(|| part.content_type.parameter("name"))?;
-    display_name(&written)
+    display_name(&written_name(part)?)
+}
+
+fn written_name(part: &Part<'_>) -> Option<String> {
+    part.disposition.parameter("filename").or_else(|| part.content_type.parameter("name"))
 }
 
 fn describe(index: usize, part: &Part<'_>, parts: &Parts<'_>, content: &[u8]) -> Attachment {
@@ -281,6 +291,7 @@ fn describe(index: usize, part: &Part<'_>, parts: &Parts<'_>, content: &[u8]) ->
     Attachment {
         index,
         filename: filename(part),
+        written_name: written_name(part).or_else(|| (disposition == "attachment").then(String::new)),
         content_type: part.content_type.essence().to_owned(),
         size: content.len() as u64,
         sha256: Sha256::digest(content).into(),

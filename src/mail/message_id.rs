@@ -25,15 +25,22 @@ impl MessageId {
         (clean && !id.is_empty() && id.len() <= MESSAGE_ID_BYTES_MAX).then(|| Self(id.into()))
     }
 
-    /// Reads every id of an In-Reply-To or References value: bracketed ones, or bare words with an "@" when none is.
+    /// Reads the id that a Message-ID field gives: the first in brackets, whatever stands behind it, else the whole value.
+    #[must_use]
+    pub fn parse_own(value: &str) -> Option<Self> {
+        let bracketed = value.split('<').skip(1).find_map(|rest| Self::parse(rest.split('>').next()?));
+        bracketed.or_else(|| Self::parse(value))
+    }
+
+    /// Reads every id of an In-Reply-To or References value: bracketed ones, or bare words with an "@" when none is. One that
+    /// was cut off before its bracket is none, nor is the lone address in the phrase of old mailers, `Message from Ann <a@x>`.
     #[must_use]
     pub fn parse_list(value: &str) -> Vec<Self> {
-        if value.contains('<') {
-            return value
-                .split('<')
-                .skip(1)
-                .filter_map(|rest| Self::parse(rest.split('>').next()?))
-                .collect();
+        if let Some((before, _)) = value.split_once('<') {
+            let bracketed = value.split('<').skip(1).filter_map(|rest| Some(rest.split_once('>')?.0));
+            let ids: Vec<Self> = bracketed.filter_map(Self::parse).collect();
+            // Beside an id the address does no harm that is worth a guess: other programs thread by it as well.
+            return if ids.len() == 1 && names_a_person(before) { Vec::new() } else { ids };
         }
         value
             .split([' ', '\t', '\r', '\n', ','])
@@ -46,6 +53,16 @@ impl MessageId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether words end in those by which RFC 822 mailers named an author, `… from Ann Lee`, and not in a date or an address.
+fn names_a_person(words: &str) -> bool {
+    let unquoted: String = words.split('"').step_by(2).collect();
+    let name: Vec<&str> =
+        unquoted.split_whitespace().rev().take_while(|word| !word.eq_ignore_ascii_case("from")).collect();
+    let is_after_from = name.len() < unquoted.split_whitespace().count();
+    let is_name = |word: &&str| !word.contains(['@', ';', ':']) && !["of", "on", "at"].contains(word);
+    is_after_from && name.iter().all(is_name)
 }
 
 /// Without brackets; `write!(f, "<{id}>")` where a header wants them.
@@ -87,12 +104,28 @@ mod tests {
     }
 
     #[test]
+    fn a_message_has_the_first_id_of_its_field() {
+        let own = |value: &str| MessageId::parse_own(value).map(String::from);
+        assert_eq!(own("<a@b> <c@d>").as_deref(), Some("a@b"));
+        assert_eq!(own("<<a@b>>").as_deref(), Some("a@b"));
+        assert_eq!(own("<a@b> (added by relay)").as_deref(), Some("a@b"));
+        assert_eq!(own("20240101.123").as_deref(), Some("20240101.123"));
+        assert_eq!((own("<>"), own("< <"), own("")), (None, None, None));
+    }
+
+    #[test]
     fn a_list_is_read_with_and_without_brackets() {
         check_list("<a@x> <b@y>", &["a@x", "b@y"]);
         check_list("<a@x><b@y>", &["a@x", "b@y"]);
         check_list("<a@x>,\r\n\t<b@y>", &["a@x", "b@y"]);
         check_list("a@x b@y", &["a@x", "b@y"]);
         check_list("your message of Monday", &[]);
+        check_list("<a@x> <b@y...", &["a@x"]);
+        check_list("<a@x> ... <b@y>", &["a@x", "b@y"]);
+        check_list("Message from Joe <joe@x> of \"Mon\"", &[]);
+        check_list("Message from \"Joe B\" <joe@x> of \"Mon\"", &[]);
+        check_list("Message from joe@x of Mon, 1 Apr. <a@y>", &["a@y"]);
+        check_list("Your message of \"Mon\" <a@y>; from joe@x", &["a@y"]);
         check_list("message <a@x> of \"Joe\" on Monday", &["a@x"]);
     }
 }

@@ -9,6 +9,8 @@ use super::{Address, address_list};
 const LINES_MAX: usize = 12;
 /// Bytes of a line that can be part of a block.
 const LINE_BYTES_MAX: usize = 4000;
+/// Colons of one line looked at for the labels of a block without line breaks.
+const COLONS_MAX: usize = 50;
 /// Longest label, in bytes.
 const LABEL_BYTES_MAX: usize = 40;
 
@@ -307,16 +309,20 @@ pub(super) fn read(lines: &[&str]) -> Option<(QuotedHeader, usize)> {
 fn continues(last: Option<&(Field, String)>, line: &str) -> bool {
     let Some((field, value)) = last else { return false };
     let text = plain(line);
-    let is_list = matches!(field, Field::To | Field::Cc | Field::From);
-    let goes_on = value.ends_with([',', ';']) || value.is_empty() || line.starts_with('\t');
-    is_list && goes_on && !text.is_empty()
+    let goes_on = match field {
+        Field::To | Field::Cc => value.ends_with([',', ';']) || value.is_empty() || line.starts_with('\t'),
+        // One person is on one line: what stands below his name is not his.
+        Field::From => value.is_empty(),
+        _ => false,
+    };
+    goes_on && !text.is_empty()
 }
 
 /// Reads a block whose line breaks were lost, as Yahoo's are: `From: A <a@x>To: B <b@y>Subject: …`.
 pub(super) fn read_joined(line: &str) -> Option<QuotedHeader> {
     let line = line.get(..line.floor_char_boundary(LINE_BYTES_MAX))?;
     let mut marks: Vec<(Field, usize, usize)> = Vec::new();
-    for (at, colon) in line.char_indices().filter(|(_, c)| matches!(c, ':' | '：')) {
+    for (at, colon) in line.char_indices().filter(|(_, c)| matches!(c, ':' | '：')).take(COLONS_MAX) {
         let before = line.get(..at)?;
         let found =
             LABELS.iter().flat_map(|(field, labels)| labels.iter().map(move |label| (*field, *label)));
@@ -355,13 +361,38 @@ fn collect(values: &[(Field, String)]) -> QuotedHeader {
     kinds.sort_unstable();
     kinds.dedup();
     QuotedHeader {
-        from: people(Field::From).into_iter().next(),
+        from: value(Field::From).and_then(author),
         to: people(Field::To),
         cc: people(Field::Cc),
         date: text(Field::Date),
         subject: text(Field::Subject),
         fields: kinds.len(),
     }
+}
+
+/// The one person whom a value names. The name is its owner's to choose and may look like another's address, so that of
+/// several addresses none is taken: clients write the true one last and in brackets, or alone.
+fn author(value: &str) -> Option<Mention> {
+    let named = mentions(value);
+    let known: Vec<&Address> = named.iter().filter_map(|one| one.address.as_ref()).collect();
+    let words = value
+        .split(|c: char| c.is_whitespace() || "<>[]();,\"'„“”«»*".contains(c))
+        .map(|word| word.trim_start_matches("mailto:"))
+        .filter_map(|word| Address::parse(word).ok());
+    let bracketed = value.trim_end().strip_suffix(['>', ']']).and_then(|rest| {
+        let inner = rest.rsplit(['<', '[']).next()?;
+        Address::parse(inner.trim().trim_start_matches("mailto:")).ok()
+    });
+    let is_sure = known.windows(2).all(|pair| pair.first() == pair.last())
+        && known.first().is_none_or(|only| match &bracketed {
+            Some(last) => last == *only,
+            None => words.into_iter().all(|word| word == **only),
+        });
+    let mut first = named.into_iter().next()?;
+    if !is_sure {
+        first = Mention::default();
+    }
+    Some(first)
 }
 
 /// The people of a value: with semicolons as Outlook writes them, `[mailto:…]`, doubled addresses, typographic quotes.
@@ -472,6 +503,33 @@ mod tests {
         assert_eq!(block.from.as_ref().and_then(|from| from.name.as_deref()), Some("Ann Lee"));
         assert_eq!((block.subject.as_deref(), block.to.len()), (Some("Re: Hi"), 1));
         assert_eq!(read_joined("Please note: from now on I write to: you"), None);
+    }
+
+    #[track_caller]
+    fn check_author(value: &str, expect: &str) {
+        let found = author(value).and_then(|one| address(&one)).unwrap_or_default();
+        assert_eq!(found, expect, "{value:?}");
+    }
+
+    #[test]
+    fn a_name_that_looks_like_another_persons_address_is_not_believed() {
+        check_author("Ann Lee <ann@x.example>", "ann@x.example");
+        check_author("ann@x.example <ann@x.example>", "ann@x.example");
+        check_author("ann@x.example [mailto:ann@x.example]", "ann@x.example");
+        check_author("ann@x.example", "ann@x.example");
+        check_author("\"bob@customer.test\" <mallory@evil.test>", "mallory@evil.test");
+        check_author("“bob@customer.test” <mallory@evil.test>", "mallory@evil.test");
+        for value in [
+            "bob@customer.test; Bob Ray <mallory@evil.test>",
+            "bob@customer.test, Bob <mallory@evil.test>",
+            "<bob@customer.test> <mallory@evil.test>",
+            "bob@customer.test (Bob <mallory@evil.test>",
+            "Bob <bob@customer.test> mallory@evil.test",
+            "bob@customer.test mallory@evil.test",
+            "bob@customer.test (mallory@evil.test)",
+        ] {
+            check_author(value, "");
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ const OTHER_ALTERNATIVES: [&str; 4] =
 pub(super) struct Readable {
     pub(super) text: Option<String>,
     pub(super) html: Option<String>,
+    /// The plain text that stands first, though it be but blanks or below HTML.
+    pub(super) first_plain: Option<String>,
     /// Text and HTML of the first body alone.
     pub(super) first_text: Option<String>,
     pub(super) first_html: Option<String>,
@@ -45,6 +47,9 @@ impl Readable {
             } else if is_body(part) {
                 readable.parts.push(index);
                 let text = part.text();
+                if !text.is_empty() && text.trim().is_empty() && essence == "text/plain" {
+                    readable.first_plain.get_or_insert_default();
+                }
                 if !text.trim().is_empty() {
                     body_for(&mut bodies, alternative).add(essence == "text/html", &text);
                 }
@@ -65,6 +70,7 @@ impl Readable {
         };
         self.text = has_text.then(|| bodies.iter().map(text).collect::<Vec<_>>().join("\n"));
         self.html = has_html.then(|| bodies.iter().map(html).collect::<Vec<_>>().join("\n"));
+        self.first_plain = bodies.iter().find_map(|body| body.text.clone()).or(self.first_plain.take());
         if let Some(first) = bodies.first() {
             (self.first_text, self.first_html) = (first.text.clone(), first.html.clone());
         }

@@ -58,7 +58,9 @@ const DATA_IMAGES: [&str; 5] =
 
 /// An image is shown only if it came with the message; anything else tells its sender that the mail was read.
 fn keep_attribute<'v>(element: &str, attribute: &str, value: &'v str) -> Option<Cow<'v, str>> {
-    let url: String = value.trim().chars().take(16).collect::<String>().to_ascii_lowercase();
+    // As browsers read it: they skip controls before a scheme and line ends within.
+    let url: String = value.chars().filter(|c| !c.is_control() && !c.is_whitespace()).take(16).collect();
+    let url = url.to_ascii_lowercase();
     let is_embedded = url.starts_with("cid:") || DATA_IMAGES.iter().any(|kind| url.starts_with(kind));
     let keep = match (element, attribute) {
         ("img", "src") => is_embedded,
@@ -146,8 +148,82 @@ fn too_deep(html: &str) -> bool {
 }
 
 #[cfg(test)]
+#[path = "../../tests/allow_list/mod.rs"]
+mod allow_list;
+
+#[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{allow_list::outside_allow_list, *};
+
+    #[test]
+    fn nothing_outside_the_allow_list_survives_what_attackers_write() {
+        let payloads = [
+            "<script>alert(1)</script>",
+            "<ScRiPt/x>alert(1)</sCrIpT >",
+            "<img src=x onerror=alert(1)>",
+            "<img/src=`x`/onerror=alert(1)>",
+            "<svg onload=alert(1)><svg/onload=alert(1)//",
+            "<svg><animate onbegin=alert(1) attributeName=x></svg>",
+            "<svg><a xlink:href=\"javascript:alert(1)\"><text>x</text></a></svg>",
+            "<math><mtext><table><mglyph><style><!--</style><img title=\"--&gt;&lt;img src=1 onerror=alert(1)&gt;\">",
+            "<math><annotation-xml encoding=text/html><script>alert(1)</script></annotation-xml></math>",
+            "<noscript><p title=\"</noscript><img src=x onerror=alert(1)>\">",
+            "<textarea><img title=\"</textarea><img src=x onerror=alert(1)>\">",
+            "<style><img src=\"</style><img src=x onerror=alert(1)//\">",
+            "<template><img src=x onerror=alert(1)></template>",
+            "<xmp><img src=x onerror=alert(1)></xmp><plaintext><b>",
+            "<!--><img src=x onerror=alert(1)>--><![CDATA[<img src=x onerror=y>]]>",
+            "<a href=\"javascript:alert(1)\">x</a>",
+            "<a href=\"JaVaScRiPt:alert(1)\">x</a>",
+            "<a href=\"java\nscript:alert(1)\">x</a>",
+            "<a href=\"&#1;javascript:alert(1)\">x</a>",
+            "<a href=\"&#x6A;avascript&colon;alert(1)\">x</a>",
+            "<a href=\"vbscript:x\">x</a><a href=\"data:text/html,x\">x</a>",
+            "<a href=\"da\tta:text/html,x\">x</a><a href=\"&#1;data:text/html,x\">x</a>",
+            "<a href=\"cid:x\">x</a><a href=\"//evil.example\">x</a><a href=\"/x\">x</a>",
+            "<a href=\"https://x.example\" target=_top ping=//x onclick=y style=z id=q name=r>x</a>",
+            "<img src=\"https://t.example/p.gif\"><img src=\"//t.example/p.gif\"><img src=p.gif>",
+            "<img src=\"ht\ntps://t.example/p.gif\"><img srcset=\"https://t.example/p 2x\" src=cid:a>",
+            "<img src=\"data:image/svg+xml,<svg onload=alert(1)>\"><img src=\"da\nta:image/svg+xml,x\">",
+            "<img lowsrc=x dynsrc=y longdesc=z usemap=#m src=cid:a><map name=m><area href=javascript:x></map>",
+            "<table background=\"https://t.example/p\"><td background=x style=\"background:url(//t)\">x</td></table>",
+            "<div style=\"background:url(https://t.example)\">x</div><font face=\"x\" color=red>y</font>",
+            "<link rel=stylesheet href=//x><meta http-equiv=refresh content=0;url=//x><base href=//x>",
+            "<iframe srcdoc=\"<script>x</script>\"></iframe><object data=x></object><embed src=x><applet code=x>",
+            "<form action=//x><input type=image src=x><button formaction=javascript:x>y</button></form>",
+            "<video poster=//x><source src=x onerror=y></video><audio src=x><track src=y></audio>",
+            "<body onload=x background=//t><marquee onstart=x>y</marquee><details ontoggle=x open><summary>y</summary>",
+            "<blockquote cite=\"javascript:x\" type=cite>y</blockquote><q cite=//x>z</q><del cite=//x>w</del>",
+            "<p dir=\"ltr&quot; onmouseover=&quot;x\" lang='x\" onclick=\"y'>z</p>",
+            "<<b>script>alert(1)<</b>/script>",
+            "<a title=\"<img src=x onerror=y>\" href=https://x.example>z</a>",
+            "\u{0}<scr\u{0}ipt>alert(1)</scr\u{0}ipt><img src\u{0}=x onerror=y>",
+        ];
+        for payload in payloads {
+            for html in
+                [payload.to_owned(), format!("<table><tr><td><b>{payload}"), format!("<p title='{payload}'>")]
+            {
+                let clean = sanitise(&html);
+                assert_eq!(outside_allow_list(&clean), None, "{html:?} {clean:?}");
+                assert!(!html_to_text(&html).contains('\0'), "{html:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_judge_of_the_allow_list_finds_what_is_outside() {
+        for html in [
+            "<script>",
+            "<b onclick=\"x\">",
+            "<a href=\"data:x\">",
+            "<img src=\"https://x\">",
+            "<b x>",
+            "<!-- -->",
+        ] {
+            assert!(outside_allow_list(html).is_some(), "{html}");
+        }
+        assert_eq!(outside_allow_list("<p dir=\"ltr\">&lt;script&gt; <img src=\"cid:a\"></p>"), None);
+    }
 
     #[track_caller]
     fn check_clean(html: &str, expect: &str) {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use mail_parser::decoders::base64::base64_decode;
 use serde::{Deserialize, Serialize};
 
-use super::{Automatic, MessageId, Party, header::HeaderBlock};
+use super::{Address, Automatic, MessageId, Party, header::HeaderBlock};
 
 /// Ids kept of each end of References. The oldest name the thread's root, the newest its nearest ancestors.
 pub const REFERENCES_KEPT_EACH_END: usize = 50;
@@ -35,6 +35,8 @@ pub struct HeaderSummary {
     /// How many From fields there are: more than one is a forgery or a broken program (RFC 5322 section 3.6).
     pub from_fields: usize,
     pub automatic: Automatic,
+    /// The list through which it came, when it is addressed to it: what List-Post or List-Id name (RFC 2369, 2919).
+    pub list: Option<Address>,
     /// What the message was called before Exchange or Google renamed it.
     pub original_message_id: Option<MessageId>,
     /// The part of Thread-Index that names the conversation.
@@ -56,17 +58,19 @@ impl HeaderSummary {
     pub fn of(header: &HeaderBlock<'_>) -> Self {
         let mut ids = header
             .all("Message-ID")
-            .flat_map(|field| MessageId::parse(&String::from_utf8_lossy(field.value)));
+            .filter_map(|field| MessageId::parse_own(&String::from_utf8_lossy(field.value)));
+        let (to, cc) = (header.parties("To"), header.parties("Cc"));
         Self {
             message_id: ids.next(),
             other_message_ids: ids.collect(),
+            list: list(header, to.iter().chain(&cc)),
             in_reply_to: both_ends(header.message_ids("In-Reply-To")),
             references: both_ends(header.message_ids("References")),
             from: header.first_parties("From"),
             sender: header.first_parties("Sender").into_iter().next(),
             reply_to: header.first_parties("Reply-To"),
-            to: header.parties("To"),
-            cc: header.parties("Cc"),
+            to,
+            cc,
             bcc: header.parties("Bcc"),
             subject: header.text("Subject").filter(|subject| !subject.is_empty()),
             date: header.date(),
@@ -90,6 +94,12 @@ impl HeaderSummary {
         self.references.iter().chain(self.in_reply_to.iter().filter(|id| !self.references.contains(id)))
     }
 
+    /// Whether nothing in it says by a name what it answers.
+    #[must_use]
+    pub fn names_nothing(&self) -> bool {
+        self.in_reply_to.is_empty() && self.references.is_empty() && self.thread_index.is_none()
+    }
+
     /// To, Cc and Bcc.
     pub fn recipients(&self) -> impl Iterator<Item = &Party> {
         self.to.iter().chain(&self.cc).chain(&self.bcc)
@@ -103,10 +113,27 @@ fn both_ends(mut ids: Vec<MessageId>) -> Vec<MessageId> {
     ids
 }
 
+fn list<'a>(header: &HeaderBlock<'_>, mut addressees: impl Iterator<Item = &'a Party>) -> Option<Address> {
+    let bracketed = |name: &str| {
+        let value = header.keyword(name);
+        value.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(inner, _)| inner.to_owned())
+    };
+    let post = bracketed("List-Post").and_then(|url| {
+        let target = url.strip_prefix("mailto:")?;
+        Address::parse(target.split('?').next()?).ok()
+    });
+    let id = bracketed("List-Id");
+    let is_list = |address: &Address| {
+        post.as_ref() == Some(address)
+            || id.as_ref().is_some_and(|id| *id == address.key().replacen('@', ".", 1))
+    };
+    addressees.find(|party| is_list(&party.address)).map(|party| party.address.clone())
+}
+
 fn original_message_id(header: &HeaderBlock<'_>) -> Option<MessageId> {
     let names = ["X-Microsoft-Original-Message-ID", "X-Google-Original-Message-ID"];
     let field = names.iter().find_map(|name| header.first(name))?;
-    MessageId::parse(&String::from_utf8_lossy(field.value))
+    MessageId::parse_own(&String::from_utf8_lossy(field.value))
 }
 
 fn thread_index(header: &HeaderBlock<'_>) -> Option<[u8; THREAD_INDEX_ROOT_BYTES]> {
@@ -165,6 +192,23 @@ mod tests {
         );
         assert_eq!(summary.original_message_id, MessageId::parse("a@x"));
         assert_eq!(summary.thread_index.unwrap()[..2], [0x01, 0xd3]);
+    }
+
+    #[track_caller]
+    fn check_list(header: &str, expect: Option<&str>) {
+        let summary =
+            HeaderSummary::read(format!("To: b@y.example, Desks@Lists.example\r\n{header}\r\n").as_bytes());
+        assert_eq!(summary.list.as_ref().map(Address::key), expect, "{header}");
+    }
+
+    #[test]
+    fn a_list_is_known_by_its_own_fields_among_those_addressed() {
+        let desks = Some("desks@lists.example");
+        check_list("List-Id: All about desks <desks.lists.example>\r\n", desks);
+        check_list("List-Post: <mailto:desks@lists.example?subject=x>\r\n", desks);
+        check_list("List-Id: <chairs.lists.example>\r\n", None);
+        check_list("List-Post: NO\r\n", None);
+        check_list("", None);
     }
 
     #[test]

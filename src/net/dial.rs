@@ -92,6 +92,12 @@ impl Dialer {
         &self.resolver
     }
 
+    /// Which certificates are trusted.
+    #[must_use]
+    pub fn tls(&self) -> &ClientConfig {
+        &self.tls
+    }
+
     #[must_use]
     pub fn egress(&self) -> &Egress {
         &self.egress

@@ -107,6 +107,22 @@ impl Tx {
         changed(self.execute(query).await?)
     }
 
+    /// Keeps what was learnt of the account's servers; nothing else of it changes.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such account.
+    pub async fn keep_account_settings(
+        &mut self,
+        id: AccountId,
+        settings: &AccountSettings,
+    ) -> Result<(), Error> {
+        let query = sql("update accounts set settings = $3 where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(json_text(settings));
+        changed(self.execute(query).await?)
+    }
+
     /// Notes that the provider refuses the account's login for sending, or with `None` that it may be tried again.
     ///
     /// # Errors

@@ -192,6 +192,17 @@ impl Session {
         Ok(TextHasher(self.key(id).await?.derive(HASH_PURPOSE)))
     }
 
+    /// How many different people's copies at a user's capture addresses were kept aside since then.
+    pub async fn strangers_held(&mut self, user: UserId, since: Timestamp) -> Result<u64, Error> {
+        let query = sql("select count(distinct h.hash) as strangers from decisions d cross join decision_hashes h \
+             where h.workspace = d.workspace and h.decision = d.id and h.role = 'author' and d.workspace = $1 \
+             and d.verdict = 'held' and d.at >= $3 and d.user_id = $2 and d.via = 'capture'")
+        .bind(self.workspace())
+        .bind(user)
+        .bind(since);
+        self.fetch_one(query).await?.get("strangers")
+    }
+
     /// Newest first.
     pub async fn decisions(&mut self, page: &Page, filter: &DecisionFilter) -> Result<Vec<Decision>, Error> {
         let workspace = self.workspace();

@@ -13,8 +13,10 @@ use super::{
     statement::{LIST_MAX, Statement},
 };
 use crate::core::{
-    account::{AccountSettings, Endpoint, Receipt, Security},
+    account::{AccountSettings, Endpoint, FoundServers, Identities, Receipt, Security},
+    event,
     ids::{AccountId, ContactId, ConversationId, Id as _, MessageKey},
+    inbound::Door,
     job::{refetch_lane, sent_lane},
 };
 
@@ -209,6 +211,42 @@ impl Tx {
         self.erase_messages(&gone, receipt).await
     }
 
+    /// Erases a message that came to a capture address and that nobody else has seen, with the contacts that it made. What was
+    /// taken in stays as something of which nothing is kept. To be called with the filing lock.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn disown(&mut self, message: MessageKey) -> Result<(), Error> {
+        let workspace = self.workspace();
+        let made = sql("select distinct c.id from message_contacts p \
+             join contacts c on c.workspace = p.workspace and c.id = p.contact \
+             where p.workspace = $1 and p.message = $2 and c.created_by = 'capture' and c.changed_at is null \
+             and not exists (select 1 from contact_relations r where r.workspace = c.workspace and r.related = c.id)")
+        .bind(workspace)
+        .bind(message);
+        let made: Vec<ContactId> = ids(&self.fetch_all(made).await?, "id")?;
+        let taken_in = sql(
+            "update inbound set state = $3, message = null, door = $4 where workspace = $1 and message = $2",
+        )
+        .bind(workspace)
+        .bind(message)
+        .bind(super::InboundState::Dropped.as_str())
+        .bind(json_text(&Door::forgotten()));
+        self.execute(taken_in).await?;
+        let told = sql("select seq, data from events where workspace = $1 and message = $2")
+            .bind(workspace)
+            .bind(message);
+        for row in self.fetch_all(told).await? {
+            let mut data: Value = row.json("data")?;
+            event::redact(&mut data, event::Erased::Subject);
+            self.rewrite_entry(row.get("seq")?, &data).await?;
+        }
+        // Counted for nobody.
+        let mut receipt = Receipt::begun(jiff::Timestamp::UNIX_EPOCH);
+        self.erase_messages(&[message], &mut receipt).await?;
+        self.erase_contacts(&made, &mut receipt).await
+    }
+
     async fn erase_messages(&mut self, messages: &[MessageKey], receipt: &mut Receipt) -> Result<(), Error> {
         if messages.is_empty() {
             return Ok(());
@@ -221,6 +259,8 @@ impl Tx {
             self.delete_blob(row.get("blob")?).await?;
             receipt.bytes += u64::try_from(row.get::<i64>("size")?).unwrap_or_default();
         }
+        let query = self.of("delete from sender_checks", "message", messages);
+        self.execute(query).await?;
         let query = self.of("delete from decisions", "message", messages);
         receipt.decisions += self.execute(query).await?;
         // With its ids, contacts, sightings and submission.
@@ -353,7 +393,13 @@ impl Tx {
     pub async fn forget_account(&mut self, account: AccountId) -> Result<(), Error> {
         let workspace = self.workspace();
         let nowhere = Endpoint { host: NOWHERE.to_owned(), port: 0, security: Security::Tls };
-        let settings = AccountSettings { imap: nowhere.clone(), smtp: nowhere, provider: None };
+        let settings = AccountSettings {
+            imap: nowhere.clone(),
+            smtp: nowhere,
+            provider: None,
+            found: FoundServers::default(),
+            identities: Identities::default(),
+        };
         // What had become the user's own with the account. The address that he is known by stays his.
         let query = sql("delete from user_addresses where workspace = $1 and account = $2 \
              and address not in (select email from users where workspace = $1)")

@@ -9,7 +9,7 @@ use super::{Error, Store, Tx, columns::changed, sql::sql};
 use crate::core::{ids::WorkspaceId, job::JobKind};
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 41] = [
+const TABLES: [&str; 44] = [
     "jobs",
     "lanes",
     "sightings",
@@ -25,11 +25,14 @@ const TABLES: [&str; 41] = [
     "conversation_partings",
     "conversation_repairs",
     "conversations",
+    "sender_checks",
+    "quarantine",
     "inbound",
     "blobs",
     "events",
     "webhooks",
     "routes",
+    "sender_routes",
     "mailboxes",
     "account_errors",
     "account_addresses",

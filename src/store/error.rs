@@ -183,7 +183,7 @@ fn constraint(error: &dyn sqlx::error::DatabaseError) -> &'static str {
 }
 
 /// Every unique constraint: its name, and what SQLite says in its place. A test compares this with the schema.
-pub(super) const CONSTRAINTS: [(&str, &str); 58] = [
+pub(super) const CONSTRAINTS: [(&str, &str); 61] = [
     ("account_addresses_pkey", "account_addresses.workspace, account_addresses.hash"),
     ("grants_pkey", "grants.workspace, grants.account"),
     ("account_errors_pkey", "account_errors.workspace, account_errors.account, account_errors.code"),
@@ -239,10 +239,13 @@ pub(super) const CONSTRAINTS: [(&str, &str); 58] = [
     ("messages_identity_unique", "messages.workspace, messages.identity"),
     ("messages_pkey", "messages.workspace, messages.id"),
     ("order_keys_pkey", "order_keys.workspace, order_keys.name"),
+    ("quarantine_pkey", "quarantine.workspace, quarantine.id"),
     ("quota_levels_pkey", "quota_levels.workspace, quota_levels.subject, quota_levels.quota"),
     ("routes_address_unique", "routes.domain, routes.local_part"),
     ("routes_pkey", "routes.workspace, routes.id"),
     ("send_rests_pkey", "send_rests.workspace, send_rests.account"),
+    ("sender_checks_pkey", "sender_checks.workspace, sender_checks.inbound"),
+    ("sender_routes_pkey", "sender_routes.workspace, sender_routes.address, sender_routes.route"),
     ("sightings_pkey", "sightings.workspace, sightings.message, sightings.origin"),
     (
         "sightings_uid",
@@ -253,7 +256,7 @@ pub(super) const CONSTRAINTS: [(&str, &str); 58] = [
         "submission_recipients_pkey",
         "submission_recipients.workspace, submission_recipients.message, submission_recipients.address",
     ),
-    ("subject_keys_pkey", "subject_keys.workspace, subject_keys.message"),
+    ("subject_keys_pkey", "subject_keys.workspace, subject_keys.message, subject_keys.key"),
     ("submissions_pkey", "submissions.workspace, submissions.message"),
     ("thread_keys_pkey", "thread_keys.workspace, thread_keys.key"),
     (

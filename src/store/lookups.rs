@@ -45,6 +45,11 @@ impl Store {
         Ok(found)
     }
 
+    /// Asks for each route anew from now on.
+    pub(super) fn forget_routes(&self) {
+        self.0.routes.invalidate_all();
+    }
+
     /// The key with this hash.
     ///
     /// # Errors

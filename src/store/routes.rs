@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    Error, ReadSystem, Session, Tx,
+    Error, ReadSystem, Session, Store, Tx,
     sql::{Row, sql},
 };
 use crate::{
@@ -55,6 +55,25 @@ impl Tx {
             .bind(now)
             .bind(route.expires_at);
         self.execute(query).await?;
+        Ok(())
+    }
+
+    /// Ends the capture addresses of a user but this one; none of them later than it would by itself.
+    pub async fn end_capture_routes(
+        &mut self,
+        user: UserId,
+        but: RouteId,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        let query =
+            sql("update routes set expires_at = $4 where workspace = $1 and user_id = $2 and id <> $3 \
+             and kind = 'capture' and (expires_at is null or expires_at > $4)")
+            .bind(self.workspace())
+            .bind(user)
+            .bind(but)
+            .bind(at);
+        self.execute(query).await?;
+        self.on_commit(Store::forget_routes);
         Ok(())
     }
 }

@@ -4,7 +4,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{ConversationRef, Error, Session, Statement, Tx, sql};
+use super::{
+    ConversationRef, Error, Session, Tx,
+    sql::{Arg, sql},
+    statement::{LIST_MAX, Statement},
+};
 use crate::core::{ids::MessageKey, subject::SubjectMark};
 
 /// Messages under one subject of the same people, within reach of one another, that a message is joined with: of more, those
@@ -12,11 +16,22 @@ use crate::core::{ids::MessageKey, subject::SubjectMark};
 const MET_MAX: u32 = 1000;
 
 /// A mark as it is stored.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct HashedSubject {
-    key: [u8; 16],
+    found_by: Vec<[u8; 16]>,
+    seeks: Vec<[u8; 16]>,
     sent_at: Timestamp,
-    reach: Option<SignedDuration>,
+    reach: SignedDuration,
+}
+
+impl HashedSubject {
+    /// Every key, whether it is found by it, and how far it seeks by it.
+    fn rows(&self) -> Vec<([u8; 16], bool, Option<i64>)> {
+        let reach = |key| self.seeks.contains(key).then(|| microseconds(self.reach));
+        let found_by = self.found_by.iter().map(|key| (*key, true, reach(key)));
+        let sought = self.seeks.iter().filter(|key| !self.found_by.contains(key));
+        found_by.chain(sought.map(|key| (*key, false, reach(key)))).collect()
+    }
 }
 
 impl Tx {
@@ -24,15 +39,27 @@ impl Tx {
     ///
     /// # Errors
     /// `Missing` when there is no such message.
-    pub async fn put_subject(&mut self, message: MessageKey, subject: HashedSubject) -> Result<(), Error> {
-        let query = sql("insert into subject_keys (workspace, message, key, sent_at, reach) \
-             values ($1, $2, $3, $4, $5) on conflict (workspace, message) do nothing")
-        .bind(self.workspace())
-        .bind(message)
-        .bind(subject.key)
-        .bind(subject.sent_at)
-        .bind(subject.reach.map(microseconds));
-        self.execute(query).await?;
+    pub async fn put_subject(&mut self, message: MessageKey, subject: &HashedSubject) -> Result<(), Error> {
+        let workspace = self.workspace();
+        for some in subject.rows().chunks(LIST_MAX) {
+            let rows = some.iter().map(|(key, found_by, reach)| -> [Arg; 6] {
+                [
+                    workspace.into(),
+                    message.into(),
+                    key.into(),
+                    i64::from(*found_by).into(),
+                    subject.sent_at.into(),
+                    (*reach).into(),
+                ]
+            });
+            let query = Statement::new(
+                "insert into subject_keys (workspace, message, key, found_by, sent_at, reach) values ",
+            )
+            .rows(rows)
+            .text(" on conflict (workspace, message, key) do nothing")
+            .query();
+            self.execute(query).await?;
+        }
         Ok(())
     }
 }
@@ -41,40 +68,63 @@ impl Session {
     /// # Errors
     /// `Missing` when the workspace has been deleted.
     pub async fn hashed_subject(&mut self, mark: &SubjectMark) -> Result<HashedSubject, Error> {
-        let key = self.hash_of(&format!("subject\n{}", mark.text)).await?;
-        Ok(HashedSubject { key, sent_at: mark.sent_at, reach: mark.reach })
+        let hasher = self.text_hasher().await?;
+        let hashed = |texts: &[String]| {
+            let mut keys: Vec<_> =
+                texts.iter().map(|text| hasher.hash(&format!("subject\n{text}"))).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            keys
+        };
+        let (found_by, seeks) = (hashed(&mark.found_by), hashed(&mark.seeks));
+        Ok(HashedSubject { found_by, seeks, sent_at: mark.sent_at, reach: mark.reach })
     }
 
-    /// The hash under which the subject of a message was entered.
-    pub async fn subject_key_of(&mut self, message: MessageKey) -> Result<Option<[u8; 16]>, Error> {
+    /// The hashes under which the subject of a message was entered.
+    pub async fn subject_keys_of(&mut self, message: MessageKey) -> Result<Vec<[u8; 16]>, Error> {
         let query = sql("select key from subject_keys where workspace = $1 and message = $2")
             .bind(self.workspace())
             .bind(message);
-        self.fetch_optional(query).await?.map(|row| row.get("key")).transpose()
+        self.fetch_all(query).await?.iter().map(|row| row.get("key")).collect()
     }
 
     /// The conversations of the messages that one with this subject meets; each once.
-    pub async fn subjects_met(&mut self, subject: HashedSubject) -> Result<Vec<ConversationRef>, Error> {
+    pub async fn subjects_met(&mut self, subject: &HashedSubject) -> Result<Vec<ConversationRef>, Error> {
         let at = subject.sent_at.as_microsecond();
-        let mut query = Statement::new(
+        let seeking = Statement::new(
             "select distinct r.id, r.created_at from (select s.message from subject_keys s where s.workspace = ",
         )
         .arg(self.workspace())
-        .text(" and s.key = ")
-        .arg(subject.key)
-        .text(" and (s.sent_at - s.reach <= ")
+        .text(" and s.key in ")
+        .list(&subject.found_by)
+        .text(" and s.sent_at - s.reach <= ")
         .arg(at)
         .text(" and s.sent_at + s.reach >= ")
         .arg(at);
-        if let Some(reach) = subject.reach.map(microseconds) {
-            query = query
-                .text(" or s.sent_at >= ")
-                .arg(at.saturating_sub(reach))
-                .text(" and s.sent_at <= ")
-                .arg(at.saturating_add(reach));
+        let mut met = self.conversations_met(seeking).await?;
+        if !subject.seeks.is_empty() {
+            let reach = microseconds(subject.reach);
+            let told = Statement::new(
+                "select distinct r.id, r.created_at from (select s.message from subject_keys s where s.workspace = ",
+            )
+            .arg(self.workspace())
+            .text(" and s.found_by = 1 and s.key in ")
+            .list(&subject.seeks)
+            .text(" and s.sent_at >= ")
+            .arg(at.saturating_sub(reach))
+            .text(" and s.sent_at <= ")
+            .arg(at.saturating_add(reach));
+            met.extend(self.conversations_met(told).await?);
         }
-        let query = query
-            .text(") order by s.sent_at desc limit ")
+        met.sort_unstable();
+        met.dedup();
+        Ok(met)
+    }
+
+    /// Ends a query that found messages.
+    async fn conversations_met(&mut self, messages: Statement) -> Result<Vec<ConversationRef>, Error> {
+        let query = messages
+            .text(" order by s.sent_at desc limit ")
             .arg(MET_MAX)
             .text(
                 ") free cross join messages m join conversations r on r.workspace = m.workspace \

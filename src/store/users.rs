@@ -85,6 +85,7 @@ impl Tx {
             "delete from limits where workspace = $1 and subject = $2",
             "delete from usage_counts where workspace = $1 and user_id = $2",
             "delete from quota_levels where workspace = $1 and subject = $2",
+            "update quarantine set user_id = null where workspace = $1 and user_id = $2",
             "update contacts set assigned_user_id = null where workspace = $1 and assigned_user_id = $2",
         ] {
             self.execute(sql(text).bind(self.workspace()).bind(id)).await?;

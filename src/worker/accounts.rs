@@ -406,6 +406,7 @@ fn pause(trouble: &Trouble, (failures, health): (u32, Health), jitter: f64) -> O
         | Trouble::Revoked(_)
         | Trouble::SignIn(_)
         | Trouble::NotEnabled(_)
+        | Trouble::Excluded(_)
         | Trouble::LostLogin => return None,
         // A server that ends good sessions says so too, as when it restarts: then the usual pause will do.
         Trouble::Throttled { wait, .. } => {
@@ -444,6 +445,7 @@ mod tests {
         check(Trouble::SignIn(text()), 1, None);
         check(Trouble::Registration(text()), 1, Some((80, true)));
         check(Trouble::NotEnabled(text()), 1, None);
+        check(Trouble::Excluded("Exchange"), 1, None);
         check(Trouble::Unreadable, 4, Some((600, true)));
         let wait = Some(Duration::from_secs(178));
         check(Trouble::Throttled { text: text(), wait }, 1, Some((178, false)));

@@ -13,6 +13,7 @@ use crate::{
         job::{Job, JobKind},
         retry,
     },
+    failpoint,
     flow::{self, FlowError, Gateway},
     queue::{Leased, Settlement},
     store,
@@ -221,6 +222,14 @@ async fn renew(gateway: &Gateway, job: &Leased) {
 }
 
 async fn dispatch(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
+    let kind = job.job.kind().as_str();
+    failpoint::reach("job.claimed", kind);
+    perform(gateway, job).await?;
+    failpoint::reach("job.done", kind);
+    Ok(())
+}
+
+async fn perform(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
     match &job.job {
         Job::Process { inbound } => flow::process(&gateway, &job, *inbound).await,
         Job::Repeat { inbound } => flow::repeat(&gateway, &job, *inbound).await,

@@ -36,12 +36,14 @@ async fn tidy(gateway: &Gateway, now: Timestamp) {
     let released = release_held(gateway).await;
     let purged = purge_requests(gateway, now - REQUESTS_KEPT).await;
     let forgotten = purge_usage(gateway, now - COUNTS_KEPT).await;
+    let expired = flow::hold::expire_overdue(gateway, now).await;
     let renewed = renew_reply_keys(gateway, now).await;
     let swept = gateway.store.sweep_blob_files(ORPHANS_KEPT).await.map(drop);
     for (part, outcome) in [
         ("held mail", released),
         ("kept answers", purged),
         ("counts", forgotten),
+        ("quarantine", expired),
         ("keys", renewed),
         ("files", swept),
     ] {

@@ -12,9 +12,15 @@ use std::{
 
 use serde_json::Value;
 
-/// The vectors of one file of the corpus; none when this checkout stands alone.
+/// The hostile vectors of one file of the corpus; none when this checkout stands alone.
 pub fn vectors(name: &str) -> Vec<Value> {
-    let Ok(text) = fs::read_to_string(directory().join(format!("{name}.jsonl"))) else {
+    vectors_of("hostile", name)
+}
+
+/// The vectors of one file of a set of the corpus.
+pub fn vectors_of(set: &str, name: &str) -> Vec<Value> {
+    let file = directory().join("../..").join(set).join("vectors").join(format!("{name}.jsonl"));
+    let Ok(text) = fs::read_to_string(file) else {
         tell_missing(&format!("the vectors {name}"));
         return Vec::new();
     };

@@ -48,13 +48,23 @@ pub struct Gateway {
     log: PathBuf,
     child: Option<Child>,
     started: Instant,
+    /// The place at which it is to end by itself.
+    last_place: Option<String>,
 }
 
 impl Gateway {
     /// Not started yet. The log lies beside the configuration.
     pub fn new(config: &Path, at: Addresses, before: Vec<String>) -> Self {
         let log = config.with_extension("log");
-        Self { at, before, config: config.to_owned(), log, child: None, started: Instant::now() }
+        Self {
+            at,
+            before,
+            config: config.to_owned(),
+            log,
+            child: None,
+            started: Instant::now(),
+            last_place: None,
+        }
     }
 
     /// What comes before the program on the command line from its next start on.
@@ -69,6 +79,15 @@ impl Gateway {
         self.child = Some(self.command("serve").spawn().unwrap());
     }
 
+    /// Starts it to end by itself when it reaches this place, and waits for that.
+    pub async fn end_at(&mut self, place: &str, deadline: Duration) {
+        self.last_place = Some(place.to_owned());
+        self.start();
+        self.last_place = None;
+        let status = self.ended(deadline).await;
+        assert!(!status.success(), "it ended before {place}: {status}\n{}", self.log_tail());
+    }
+
     /// The program with this gateway's configuration.
     pub fn command(&self, verb: &str) -> Command {
         let mut words = self.before.iter().map(String::as_str).chain([PROGRAM, verb, "--config"]);
@@ -78,7 +97,8 @@ impl Gateway {
             .args(words)
             .arg(&self.config)
             .env("MAILWEAVE_ADMIN_KEY", ADMIN_KEY)
-            .env("RUST_BACKTRACE", "1");
+            .env("RUST_BACKTRACE", "1")
+            .envs(self.last_place.as_ref().map(|place| ("MAILWEAVE_FAILPOINT", place)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command
     }
@@ -123,6 +143,21 @@ impl Gateway {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Lets it live for so long and kills it then; false when it has ended by itself before.
+    pub async fn live(&mut self, time: Duration) -> bool {
+        let since = Instant::now();
+        let mut child = self.child.take().expect("it was started");
+        while since.elapsed() < time {
+            if child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        true
     }
 
     pub fn pid(&self) -> u32 {

@@ -183,6 +183,7 @@ hostname = "gateway.acme.example"
 {smtp}
 [smtp.mx]
 listen = ["{mx}"]
+trusted_peers = ["127.0.0.0/8"]
 [smtp.submission]
 listen = ["{submission}"]
 [smtp.submissions]

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     both,
     crm::text,
+    letter::Letter,
     limits::{receive, time},
     sandboxed::Sandboxed,
     support::{PATIENCE, Person, wait_for},
@@ -38,6 +39,11 @@ fn status(world: &Sandboxed, account: &str) -> Value {
 
 fn from_now(value: &Value) -> SignedDuration {
     time(value).duration_since(Timestamp::now())
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 both! {
@@ -147,5 +153,53 @@ both! {
         // The report of it leaves by the account, too.
         let asked = world.heard(Service::Submission, "RCPT");
         assert!(asked.iter().all(|line| !line.contains(&bob.address)), "{asked:?}");
+    }
+
+    fn a_message_that_the_provider_will_not_take_for_its_size_is_refused_when_it_is_handed_in(engine) {
+        let world = Sandboxed::start(engine, Behaviour::gmail());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        connect(&world, &ann, "icloud");
+        // A third more as it travels.
+        let file = json!({ "filename": "a.bin", "content": base64(&vec![7; 16_000_000]) });
+        let message = json!({
+            "from_user_id": ann.id, "to": [{ "email": bob.address }], "subject": "Large", "text": "Hello",
+            "attachments": [file],
+        });
+        let refused = world.crm.try_post("/messages", &message);
+        let told = (refused.status, text(&refused.body, "code"), text(&refused.body, "param"));
+        assert_eq!(told, (422, "too_large", "attachments"), "{refused:?}");
+        assert!(text(&refused.body, "detail").contains("iCloud takes messages of at most 20971520"), "{refused:?}");
+        let mut client = world.workspace_client();
+        let line = format!("{}\r\n", "x".repeat(76));
+        let letter = Letter::new(&ann.person.address, &[&bob.address]);
+        let raw = format!("{}{}", letter.raw().replace('\n', "\r\n"), line.repeat(280_000));
+        let reply = client.send(&ann.person.address, &[&bob.address], &raw).unwrap_err();
+        assert_eq!(reply.code, 552, "{reply:?}");
+        assert!(reply.text.contains("20971520"), "{reply:?}");
+    }
+
+    fn what_the_user_sends_by_hand_counts_against_his_providers_window_and_usage_shows_it(engine) {
+        let world = Sandboxed::start(engine, Behaviour::gmail());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        let account = connect(&world, &ann, "yahoo");
+        let first = world.post_message(&ann, &[&bob.address], "One");
+        world.crm.await_delivery(&first, "sent");
+        let used = || {
+            let usage = world.crm.get(&format!("/users/{}/usage", ann.id));
+            let windows = usage["providers"].as_array().unwrap().clone();
+            assert_eq!(windows.len(), 1, "{usage}");
+            windows[0].clone()
+        };
+        let shown = used();
+        assert_eq!((text(&shown, "account_id"), text(&shown, "provider")), (account.as_str(), "yahoo"));
+        assert_eq!((&shown["used"], &shown["limit"], text(&shown, "window")), (&json!(1), &json!(500), "1d"));
+        assert_eq!((text(&shown, "unit"), &shown["resets_at"]), ("recipients", &Value::Null));
+        let letter = Letter::new(&ann.person.address, &[&bob.address, "cora@prospects.example"]);
+        let raw = letter.raw().replace('\n', "\r\n");
+        let address = mailweave::mail::Address::parse(&ann.person.address).unwrap();
+        world.provider().append(&address, "Sent", raw.as_bytes(), &["\\Seen"]).unwrap();
+        wait_for("what she sent herself to be counted", PATIENCE, || used()["used"] == 3);
+        world.gateway.execute("update account_sent set recipients = 500");
+        assert!(used()["resets_at"].is_string());
     }
 }

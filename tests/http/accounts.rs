@@ -41,10 +41,10 @@ both! {
             let auth = json!({ "type": "password", "username": email, "password": "hunter2" });
             json!({ "user_id": user, "email": email, "auth": auth })
         };
-        for (email, named, provider, imap, smtp) in [
-            ("ann@gmail.com", None, "google", "imap.gmail.com", "smtp.gmail.com"),
-            ("ann@acme.example", Some("fastmail"), "fastmail", "imap.fastmail.com", "smtp.fastmail.com"),
-            ("ann@found.example", None, "imap", "imap.found.example", "smtp.found.example"),
+        for (email, named, provider, imap, smtp, by) in [
+            ("ann@gmail.com", None, "google", "imap.gmail.com", "smtp.gmail.com", "provider"),
+            ("ann@acme.example", Some("fastmail"), "fastmail", "imap.fastmail.com", "smtp.fastmail.com", "provider"),
+            ("ann@found.example", None, "imap", "imap.found.example", "smtp.found.example", "srv"),
         ] {
             let mut body = short(email);
             if let Some(named) = named {
@@ -55,6 +55,7 @@ both! {
                 (&made["provider"], &made["imap"]["host"], &made["smtp"]["host"]),
                 (&json!(provider), &json!(imap), &json!(smtp))
             );
+            assert_eq!(made["found_by"], json!({ "imap": by, "smtp": by }));
         }
         for (email, named, param, says) in [
             ("bob@nowhere.example", None, "imap", "Give imap and smtp"),

@@ -9,10 +9,10 @@ use std::{
 };
 
 use mailweave::{
-    account::Discovered,
+    account::{Discovered, Found},
     app,
     config::{Config, DomainName},
-    core::account::{Endpoint, Security},
+    core::account::{Endpoint, FoundBy, Security},
     flow::Gateway,
     http::{self, ApiState, Discovery, HostRule},
     net::{self, Egress, Resolver},
@@ -30,7 +30,10 @@ pub const CAPTURE_DOMAIN: &str = "bcc.example.com";
 
 /// What domains say of their mail here.
 fn discovered(domain: &str) -> Discovered {
-    let at = |host: &str, port| Endpoint { host: format!("{host}.{domain}"), port, security: Security::Tls };
+    let at = |host: &str, port| {
+        let server = Endpoint { host: format!("{host}.{domain}"), port, security: Security::Tls };
+        Found { server, by: FoundBy::Srv }
+    };
     match domain {
         "found.example" => {
             Discovered { imap: Some(at("imap", 993)), smtp: Some(at("smtp", 465)), ..Discovered::default() }

@@ -30,6 +30,10 @@ pub struct Options {
     pub connections_per_user: u32,
     /// Whom it asks about access tokens (RFC 7662); then these log in too, by XOAUTH2 and OAUTHBEARER.
     pub introspection: Option<String>,
+    /// Everybody opens everybody's mailbox, as `OWNER*HIMSELF` with his own password.
+    pub delegates: bool,
+    /// What it is called beside `localhost`, also in its certificate.
+    pub server_names: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +41,13 @@ pub enum MailFormat {
     Maildir,
     /// Dovecot's own, one file a message.
     Sdbox,
+}
+
+impl Options {
+    /// What is in the certificates of this server, and of the one that sends for it.
+    pub fn names(&self) -> Vec<&str> {
+        ["localhost", "127.0.0.1"].into_iter().chain(self.server_names.iter().map(String::as_str)).collect()
+    }
 }
 
 impl Default for Options {
@@ -52,6 +63,8 @@ impl Default for Options {
             capabilities: None,
             connections_per_user: 100,
             introspection: None,
+            delegates: false,
+            server_names: Vec::new(),
         }
     }
 }
@@ -82,7 +95,7 @@ impl Dovecot {
         let (dir, owner, authority) = (directory("imap"), Owner::for_tests(), Authority::new());
         let (imap, imaps, lmtp) = (free_address(), free_address(), free_address());
         let sasl_socket = dir.join("sasl");
-        let certificate = authority.issue(&dir, &["localhost", "127.0.0.1"]);
+        let certificate = authority.issue(&dir, &options.names());
         for name in ["run", "state", "mail"] {
             fs::create_dir(dir.join(name)).unwrap();
         }
@@ -193,6 +206,13 @@ scope = mail
     )
 }
 
+fn delegates(dir: &str) -> String {
+    format!(
+        "auth_master_user_separator = *\npassdb {{\n  driver = passwd-file\n  master = yes\n  mechanisms = plain login\n  \
+         args = {dir}/users\n  result_success = continue\n}}\n"
+    )
+}
+
 fn tokens(dir: &str) -> String {
     format!(
         "passdb {{\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = {dir}/oauth2.conf\n}}\n"
@@ -221,6 +241,7 @@ impl Parts<'_> {
             Some(_) => (" xoauth2 oauthbearer", tokens(dir)),
             None => ("", String::new()),
         };
+        let delegates = if self.options.delegates { delegates(dir) } else { String::new() };
         format!(
             "
 base_dir = {dir}/run
@@ -243,7 +264,7 @@ mail_fsync = never
 recipient_delimiter = +
 hostname = mail.{domain}
 postmaster_address = postmaster@{domain}
-{tokens}passdb {{
+{tokens}{delegates}passdb {{
   driver = passwd-file
   mechanisms = plain login
   args = {dir}/users

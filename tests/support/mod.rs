@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice)]
 
 pub mod clients;
+pub mod dns;
 pub mod dovecot;
 pub mod office;
 pub mod postfix;

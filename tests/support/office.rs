@@ -9,7 +9,10 @@ use mailweave::{
     app,
     config::{Bytes, Config, DomainName},
     core::{
-        account::{Account, AccountSettings, AccountState, AccountStatus, Credentials, Cursor, Endpoint},
+        account::{
+            Account, AccountSettings, AccountState, AccountStatus, Credentials, Cursor, Endpoint,
+            FoundServers, Identities,
+        },
         decision::Decision,
         event::JournalEntry,
         ids::{AccountId, ContactId, MessageKey, UserId, WorkspaceId},
@@ -228,7 +231,13 @@ impl Office {
             id: self.account,
             user_id: self.user,
             email: address(&self.person.address),
-            settings: AccountSettings { imap: self.imap.clone(), smtp: self.imap.clone(), provider: None },
+            settings: AccountSettings {
+                imap: self.imap.clone(),
+                smtp: self.imap.clone(),
+                provider: None,
+                found: FoundServers::default(),
+                identities: Identities::default(),
+            },
             status: connecting(),
             sending_refused: None,
             rest: None,
@@ -398,7 +407,7 @@ impl Office {
         envelope.recipients.push(Recipient::new(capture));
         let raw = bytes::Bytes::from(message.replace('\n', "\r\n"));
         let fingerprint = fingerprint(&envelope, &raw);
-        let door = Door::Mx { routes: vec![route], envelope, peer: "192.0.2.1".into() };
+        let door = Door::Mx { routes: vec![route], envelope, peer: "127.0.0.1".into(), hello: String::new() };
         let intake = Intake { workspace: self.workspace, door, raw, fingerprint };
         self.gateway.store.take_in(intake, mint(), Timestamp::now()).await.unwrap();
     }

@@ -57,7 +57,7 @@ impl Postfix {
         let listeners = [(); 4].map(|()| free_address());
         let conf = dir.join("conf");
         fs::create_dir(&conf).unwrap();
-        let certificate = dovecot.authority.issue(&dir, &["localhost", "127.0.0.1"]);
+        let certificate = dovecot.authority.issue(&dir, &dovecot.options.names());
         let addresses =
             dovecot.people().into_iter().map(|person| person.address).chain([Self::gone(dovecot)]);
         write(

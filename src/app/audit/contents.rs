@@ -63,7 +63,7 @@ async fn look_into(
             let is_report = stored.kind == Kind::Bounce;
             let by_name = is_report || !nodes.is_empty() || session.may_join_by_name(key).await?;
             let mut keys = possible_keys(&stored, (&message, &nodes), ours);
-            keys.extend(session.subject_key_of(key).await?.map(ThreadKey));
+            keys.extend(session.subject_keys_of(key).await?.into_iter().map(ThreadKey));
             grouping.add(&keys, by_name);
         }
     }

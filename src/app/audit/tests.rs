@@ -10,7 +10,10 @@ use crate::{
     app::parts,
     config::DomainName,
     core::{
-        account::{Account, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint, Security},
+        account::{
+            Account, AccountSettings, AccountState, AccountStatus, Credentials, Endpoint, FoundServers,
+            Identities, Security,
+        },
         ids::{AccountId, ApiKeyId, UserId},
         inbound::{Door, Intake, Principal, SendClass, SendOrder, fingerprint},
         job::{Job, JobKind},
@@ -111,7 +114,12 @@ impl Office {
             recipients: vec![Recipient::new(self.route.address.clone())],
             ..Envelope::new(ReversePath::Address(address("ann@us.example")))
         };
-        Door::Mx { routes: vec![self.route.clone()], envelope, peer: "192.0.2.1".into() }
+        Door::Mx {
+            routes: vec![self.route.clone()],
+            envelope,
+            peer: "127.0.0.1".into(),
+            hello: String::new(),
+        }
     }
 
     fn submission(&self) -> Door {
@@ -155,7 +163,13 @@ fn account(user: UserId) -> Account {
         id: mint::<AccountId>(),
         user_id: user,
         email: address("ann@us.example"),
-        settings: AccountSettings { imap: endpoint(993), smtp: endpoint(465), provider: None },
+        settings: AccountSettings {
+            imap: endpoint(993),
+            smtp: endpoint(465),
+            provider: None,
+            found: FoundServers::default(),
+            identities: Identities::default(),
+        },
         status: AccountStatus {
             state: AccountState::Active,
             since: flow::now(),
@@ -284,12 +298,13 @@ async fn whatever_is_broken_by_a_statement_is_found() {
     );
     let led_astray =
         format!("update thread_keys set conversation = {CONVERSATION_OF_A} where workspace = $1");
-    let sabotage: [(&str, &[&str]); 23] = [
+    let sabotage: [(&str, &[&str]); 24] = [
         (&moved, &["keys", "threads", "counts"]),
         (&led_astray, &["keys"]),
         ("delete from thread_keys where workspace = $1", &["keys"]),
         ("update inbound set state = 'filed' where workspace = $1 and state = 'pending'", &["intake"]),
         ("update inbound set state = 'dropped', message = null where workspace = $1", &["intake"]),
+        ("delete from quarantine where workspace = $1", &["quarantine"]),
         ("delete from jobs where workspace = $1 and kind = 'process'", &["waiting"]),
         ("delete from jobs where workspace = $1 and kind = 'submit'", &["submissions", "lanes"]),
         ("update submissions set state = 'sent' where workspace = $1", &["submissions"]),
@@ -310,7 +325,7 @@ async fn whatever_is_broken_by_a_statement_is_found() {
         ("update lanes set jobs = jobs + 1 where workspace = $1", &["lanes"]),
         ("update jobs set body = '{}' where workspace = $1", &["jobs", "waiting"]),
         (
-            "insert into subject_keys select workspace, id, x'07070707070707070707070707070707', sent_at, 86400000000 from messages where workspace = $1",
+            "insert into subject_keys select workspace, id, x'07070707070707070707070707070707', 1, sent_at, 86400000000 from messages where workspace = $1",
             &["subjects"],
         ),
         (

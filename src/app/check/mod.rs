@@ -126,6 +126,7 @@ pub async fn look(config: &Config, findings: &mut Findings) {
             Err(error) => findings.error("egress.ca_file", chain(&error)),
         }
     }
+    trusted_peers(config, findings);
     dns::look(config, findings).await;
     coordination(config, findings).await;
     let runs = matches!(opened, Err(StoredError::InUse(_))) || answers(config).await;
@@ -135,6 +136,24 @@ pub async fn look(config: &Config, findings: &mut Findings) {
         let dialer = parts::dialer(config).ok();
         stored::look(&store, dialer.as_ref(), findings).await;
         store.close().await;
+    }
+}
+
+/// Whose word is taken for who sent a mail.
+fn trusted_peers(config: &Config, findings: &mut Findings) {
+    let about = "smtp.mx.trusted_peers";
+    let peers: Vec<String> = config.trusted_peers().iter().map(ToString::to_string).collect();
+    let peers = peers.join(", ");
+    if config.trusts_this_machine() {
+        let says = format!(
+            "is not set, and neither is tls.certificate nor dns.servers: as on a developer's machine, mail from {peers} is taken \
+             as its From says; set it to [] to have every sender checked"
+        );
+        findings.warning(about, says);
+    } else if peers.is_empty() {
+        findings.ok(about, "names nobody: who sent a copy is checked by DKIM, SPF and DMARC");
+    } else {
+        findings.ok(about, format!("mail from {peers} is taken as its From says"));
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::{
     Policy, Settings,
-    rulings::{elsewhere, held, skipped, synced},
+    rulings::{capture_sender_unknown, elsewhere, skipped, synced},
     settings::{CreateOn, Drafts, InternalRule, ThreadFollow, ThreadStart},
     tenancy::Elsewhere,
 };
@@ -245,10 +245,7 @@ pub fn judge_capture(policy: &Policy, author: &Author, field: CaptureField, thre
             "A user sent a copy to a capture address, and by policy that begins no conversation.",
         ),
         Author::User(_) => synced("captured", "A user sent a copy to a capture address."),
-        _ => held(
-            "capture_sender_unknown",
-            "It came to a capture address, but its From is no user of this workspace.",
-        ),
+        _ => capture_sender_unknown(),
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     preset::{self, DEFAULT_PRESET, Preset},
     settings::{Attachments, Settings},
 };
+use crate::core::provider::Provider;
 
 /// The setting whose value is a table: a layer changes the lines that it names.
 const TABLE: &str = "labels";
@@ -214,6 +215,9 @@ fn sound(settings: &Settings) -> Result<(), Fault> {
     if settings.poll_max.duration().is_zero() {
         return Err(("poll_max", "must be a second at least: providers shut out who asks without pause"));
     }
+    if settings.exclude_providers.iter().any(|name| Provider::named(name).is_none()) {
+        return Err(("exclude_providers", NO_PROVIDER));
+    }
     for (name, list, most) in settings.address_lists() {
         if list.len() > most {
             return Err((name, TOO_MANY));
@@ -221,6 +225,10 @@ fn sound(settings: &Settings) -> Result<(), Fault> {
     }
     Ok(())
 }
+
+/// What is wrong with a provider of another name.
+const NO_PROVIDER: &str = "names a provider that is not known: an account's `provider` shows how it is called, as \"exchange\" for \
+     Exchange on premise";
 
 /// What is wrong with a longer list than `Settings::address_lists` allows.
 const TOO_MANY: &str = "holds more addresses than it may: 10 for reply_copies and always_bcc, 5 for reply_to; name a group \
@@ -373,6 +381,10 @@ mod tests {
         refused(json!({ "poll_min": "2h" }), "poll_min: is longer than poll_max");
         refused(json!({ "attachments": "listed" }), "attachment_types: is empty");
         refused(json!({ "thread_start": [] }), "thread_start: is empty");
+        refused(
+            json!({ "exclude_providers": ["Exchange"] }),
+            "exclude_providers: names a provider that is not known",
+        );
         refused(json!({ "match_roles": [] }), "match_roles: is empty");
         refused(json!({ "poll_max": "0s" }), "poll_max: must be a second");
         refused(

@@ -15,6 +15,39 @@ pub fn null_reverse_path() -> Ruling {
     )
 }
 
+/// A copy whose From is nobody of the workspace's.
+#[must_use]
+pub fn capture_sender_unknown() -> Ruling {
+    held("capture_sender_unknown", "It came to a capture address, but its From is no user of this workspace.")
+}
+
+/// A copy whose sender is not believed; why, by the rule that weighed him.
+#[must_use]
+pub fn unbelieved(rule: &'static str, reason: &'static str) -> Ruling {
+    held(rule, reason)
+}
+
+/// A copy of what is kept aside already.
+#[must_use]
+pub fn held_already() -> Ruling {
+    skipped("held_already", "The same message is kept aside already, with nothing less to speak for it.")
+}
+
+/// Mail that was kept aside and that a person let in.
+#[must_use]
+pub fn released() -> Ruling {
+    synced("released", "It was kept aside, and a person let it in.")
+}
+
+/// A question whose sender is not proven to be the user whom he names.
+#[must_use]
+pub fn unproven_question() -> Ruling {
+    skipped(
+        "unproven_question",
+        "It asks what was decided about a mail, but nothing proves that the user sent it whom it names.",
+    )
+}
+
 /// A user forwarded mail to be told why it was filed or left out. The question itself is no mail for the CRM.
 #[must_use]
 pub fn question() -> Ruling {

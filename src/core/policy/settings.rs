@@ -14,6 +14,7 @@ use crate::{
         inbound::SendClass,
         message::{CaptureField, ContactRole},
         people::{CreatedBy, Role},
+        provider::Provider,
     },
     mail::Address,
 };
@@ -293,6 +294,8 @@ pub struct Settings {
     pub multi_tenant: MultiTenant,
     pub visibility: Visibility,
     pub connect_role: ConnectRole,
+    /// Providers, by name, at which no account is connected.
+    pub exclude_providers: Vec<String>,
     pub trust: Trust,
     /// Who gets a copy of what contacts answer.
     pub reply_copies: Vec<Address>,
@@ -312,6 +315,12 @@ impl Settings {
         let plain = || Label { label: status.state.as_str().to_owned(), color: PLAIN_COLOR.to_owned() };
         let label = self.labels.get(&status.state).cloned().unwrap_or_else(plain);
         LabelledStatus { status, label }
+    }
+
+    /// Whether accounts at this provider are left out.
+    #[must_use]
+    pub fn excludes(&self, provider: &Provider) -> bool {
+        self.exclude_providers.iter().any(|name| name == provider.name)
     }
 
     #[must_use]

@@ -25,8 +25,18 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str); 8] =
-    files!["google", "microsoft", "yahoo", "icloud", "fastmail", "zoho", "exchange", "imap"];
+const FILES: [(&str, &str); 10] = files![
+    "google",
+    "microsoft",
+    "yahoo",
+    "icloud",
+    "fastmail",
+    "zoho",
+    "exchange",
+    "dovecot",
+    "cyrus",
+    "imap"
+];
 
 /// How a user can log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -99,6 +109,9 @@ pub struct Provider {
     /// What its IMAP server's greeting has in it.
     #[serde(default)]
     pub greetings: Vec<String>,
+    /// What users should know before they sign in there, and first look at when it does not work.
+    #[serde(default)]
+    pub notice: Option<String>,
     pub logins: Vec<Login>,
     #[serde(default)]
     pub imap: Option<Endpoint>,
@@ -174,7 +187,7 @@ impl Provider {
         PROVIDERS.iter().find(|provider| names(&provider.hosts, host))
     }
 
-    /// That of a server that greets so.
+    /// That of a server that greets so, or says so of itself (RFC 2971).
     #[must_use]
     pub fn of_greeting(greeting: &str) -> Option<&'static Self> {
         let has = |part: &String| greeting.contains(part.as_str());
@@ -278,6 +291,14 @@ mod tests {
     }
 
     #[test]
+    fn keap_4_who_hosts_a_mailbox_is_said_before_the_sign_in_at_microsoft() {
+        let notice = Provider::named("microsoft").unwrap().notice.as_deref().unwrap();
+        assert!(
+            notice.contains("mailboxes that Microsoft itself hosts") && notice.contains("program Outlook")
+        );
+    }
+
+    #[test]
     fn a_provider_is_known_by_address_exchanger_host_and_greeting() {
         let name = |provider: Option<&Provider>| provider.map(|provider| provider.name);
         assert_eq!(name(Provider::of_domain("gmail.com")), Some("google"));
@@ -296,6 +317,14 @@ mod tests {
         assert_eq!(name(Provider::of_host("mail.example.com")), None);
         let greeting = "The Microsoft Exchange IMAP4 service is ready.";
         assert_eq!(name(Provider::of_greeting(greeting)), Some("exchange"));
+        for (greeting, provider) in [
+            ("[CAPABILITY IMAP4rev1 SASL-IR] Dovecot (Debian) ready.", Some("dovecot")),
+            ("mail.example.com Cyrus IMAP 3.6.1 server ready", Some("cyrus")),
+            ("Microsoft.Exchange.Imap4.Imap4Server", Some("exchange")),
+            ("Gimap ready for requests", None),
+        ] {
+            assert_eq!(name(Provider::of_greeting(greeting)), provider, "{greeting}");
+        }
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub(super) async fn recall_skipped(tx: &mut Tx, arrival: &Arrival<'_>) -> Result
 }
 
 /// The same of mail that bears one of these ids or names one.
-pub(super) async fn recall_named(
+pub(in crate::flow) async fn recall_named(
     tx: &mut Tx,
     ids: impl Iterator<Item = &MessageId>,
     now: Timestamp,

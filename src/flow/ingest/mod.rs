@@ -11,7 +11,7 @@ mod thread;
 
 pub(super) use files::{Kept, keep};
 pub(super) use include::include;
-pub(super) use ledger::{decision_hashes, hashes_of, stamp};
+pub(super) use ledger::{decision_hashes, hashes_of, recall_named, stamp};
 pub(crate) use recognise::identity;
 pub(super) use thread::bytes_of;
 pub(crate) use thread::keys_of_summary;
@@ -245,7 +245,7 @@ async fn file(
     let mut keys = thread::thread_keys(&arrival, &who);
     keys.extend(arrival.proven.iter().map(of_conversation));
     let subject = thread::subject_of(tx, &policy.settings, &arrival).await?;
-    let found = thread::found_for(tx, &keys, subject, (&arrival, &who)).await?;
+    let found = thread::found_for(tx, &keys, subject.as_ref(), (&arrival, &who)).await?;
     let joined = thread::join(tx, &found).await?;
     let is_start = joined.is_none();
     let (conversation, mut events) = match joined {
@@ -260,7 +260,7 @@ async fn file(
     }
     write_rows(tx, &arrival, &message, &who, &keys).await?;
     if let Some(subject) = subject {
-        tx.put_subject(message.id, subject).await?;
+        tx.put_subject(message.id, &subject).await?;
     }
     let contacts: Vec<ContactId> = who.contacts.iter().map(|(contact, _)| *contact).collect();
     if arrival.announce == Announce::Never {

@@ -89,7 +89,7 @@ pub(super) async fn found_beside(
 pub(super) async fn found_for(
     tx: &mut Tx,
     keys: &[ThreadKey],
-    subject: Option<HashedSubject>,
+    subject: Option<&HashedSubject>,
     (arrival, who): (&Arrival<'_>, &Attribution),
 ) -> Result<OneSide, Error> {
     let mut found = found(tx, keys).await?;

@@ -19,9 +19,10 @@ use super::{Gateway, now};
 use crate::{
     core::{
         event::{Event, QuotaEvent},
-        ids::{Id as _, UserId},
+        ids::{AccountId, Id as _, UserId},
         job::{Job, smarthost_lanes, submit_lane},
         limits::{Counted, Level, Quota, SentUnit, Standing, slot_of},
+        provider,
     },
     store::{AccountFilter, Error, Page, PageKey, Session, ToldLevel, Tx},
 };
@@ -49,7 +50,7 @@ async fn tell(
 }
 
 /// How a user's limits stand.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Usage {
     pub synced_per_day: Standing,
     pub sent_per_day: Standing,
@@ -58,6 +59,39 @@ pub struct Usage {
     pub accounts: Standing,
     /// Of the workspace as a whole.
     pub workspace_accounts: Standing,
+    /// What the providers of his accounts allow.
+    pub windows: Vec<ProviderWindow>,
+}
+
+/// How an account stands to what its provider allows in a window.
+#[derive(Debug, Clone)]
+pub struct ProviderWindow {
+    pub account: AccountId,
+    pub provider: &'static str,
+    pub budget: &'static provider::Budget,
+    pub standing: provider::Standing,
+}
+
+/// Reads how a user's accounts stand to what their providers allow.
+async fn windows(session: &mut Session, user: UserId, now: Timestamp) -> Result<Vec<ProviderWindow>, Error> {
+    let filter = AccountFilter { user: Some(user), state: None };
+    let accounts = session.accounts(&Page::new(PAGE, None), &filter).await?;
+    let mut windows = Vec::new();
+    for account in accounts.iter().filter(|account| !account.status.state.is_gone()) {
+        let its = account.provider();
+        let mut budgets = its.budgets_of(account.email.domain()).peekable();
+        if budgets.peek().is_none() {
+            continue;
+        }
+        let sent = session.account_sent(account.id, now - provider::SENT_KEPT).await?;
+        windows.extend(budgets.map(|budget| ProviderWindow {
+            account: account.id,
+            provider: its.name,
+            budget,
+            standing: budget.standing(&sent, now),
+        }));
+    }
+    Ok(windows)
 }
 
 /// Reads how a user's limits stand.
@@ -75,6 +109,7 @@ pub async fn usage(session: &mut Session, user: UserId, now: Timestamp) -> Resul
         sent_unit: purse.unit(),
         accounts,
         workspace_accounts,
+        windows: windows(session, user, now).await?,
     })
 }
 

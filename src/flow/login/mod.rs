@@ -267,6 +267,7 @@ pub(super) async fn open_imap(
     access: &AccountAccess,
 ) -> Result<Result<ImapClient, Trouble>, Error> {
     let dial = |login: Login| async move {
+        let login = login.named(access.settings.identities.imap_login.as_deref());
         let turn = gateway.followers.login_turn().await;
         let opened = gateway.dialer.open_imap(&access.settings.imap, &login).await;
         drop(turn);
@@ -290,6 +291,7 @@ pub(super) async fn open_submission(
         return Ok(gateway.dialer.open_submission(&exit.endpoint, login.as_ref(), hello).await);
     };
     let dial = |login: Login| async move {
+        let login = login.named(exit.login.as_deref());
         gateway.dialer.open_submission(&exit.endpoint, Some(&login), hello).await
     };
     logged_in(gateway, (workspace, account), credentials, dial).await

@@ -27,6 +27,7 @@ use crate::{
         limits::{self, Purse},
         now, policy_of, signed,
     },
+    mail::Address,
     queue::{Leased, Settlement},
     smtp::{Outcome, Reply},
     store::{Error, Session, Tx},
@@ -293,6 +294,26 @@ fn sent_too_much(outcome: &Outcome) -> Option<&Reply> {
 
 fn text_of(reply: &Reply) -> String {
     reply.lines().collect::<Vec<_>>().join(" ")
+}
+
+/// The most octets of a message that the provider takes of whoever's account it is to leave by, and what users call the
+/// provider; `None` where nobody has said so.
+///
+/// # Errors
+/// Those of the store.
+pub async fn size_limit(session: &mut Session, exit: Exit) -> Result<Option<(u64, &'static str)>, Error> {
+    let Exit::Account(account) = exit else { return Ok(None) };
+    let provider = session.account(account).await?.map(|account| account.provider());
+    Ok(provider.and_then(|provider| Some((provider.message_bytes?, provider.title.as_str()))))
+}
+
+/// What the user's mail is from that leaves there, where his account has said so.
+///
+/// # Errors
+/// Those of the store.
+pub async fn sender_identity(session: &mut Session, exit: Exit) -> Result<Option<Address>, Error> {
+    let Exit::Account(account) = exit else { return Ok(None) };
+    Ok(session.account(account).await?.and_then(|account| account.settings.identities.sender))
 }
 
 /// Somebody about to hand in a message.

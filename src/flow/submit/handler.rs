@@ -6,11 +6,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
-use super::{Additions, ControlFields, HandsIn, Refusal, Sender, admit, choose_exit};
+use super::{Additions, ControlFields, HandsIn, Refusal, Sender, admit, choose_exit, size_limit};
 use crate::{
     core::{
         ids::{Id, MessageKey, UserId, WorkspaceId},
-        inbound::{Door, Intake, OrderKey, Principal, SendOrder, submission_fingerprint},
+        inbound::{Door, Exit, Intake, OrderKey, Principal, SendOrder, submission_fingerprint},
         limits::Full,
         origin::Origin,
         people::{ApiKey, Scope},
@@ -26,7 +26,7 @@ use crate::{
         ensure_date_and_message_id, loop_mark, surgery,
     },
     smtp::{self, AuthOutcome, Credentials, Reply, SessionInfo},
-    store::{Error, ORDER_KEY_USED, mint},
+    store::{Error, ORDER_KEY_USED, Session, mint},
 };
 
 /// Answers one connection to a submission listener.
@@ -67,6 +67,18 @@ const KEY_USED: &str = "X-Mailweave-Idempotency-Key was used for another message
 /// The time it lifts is in the text (contract, "SMTP"): a client that tries again before is refused again.
 fn over_limit(full: Full) -> Rejected {
     Rejected::Reply(Reply::new(452, [4, 7, 28], format!("Not now: {}", full.text())))
+}
+
+/// Refuses at once what the account's provider would refuse for its size. The body alone is compared: what is added and taken out
+/// of the header is not known yet, and small.
+async fn require_size(session: &mut Session, exit: Exit, bytes: usize) -> Result<(), Rejected> {
+    match size_limit(session, exit).await? {
+        Some((most, title)) if bytes as u64 > most => {
+            let text = format!("{title} takes messages of at most {most} octets");
+            Err(Rejected::Reply(Reply::new(552, [5, 3, 4], text)))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl From<Refusal> for Rejected {
@@ -173,6 +185,7 @@ impl SubmissionHandler {
         };
         let hands_in = HandsIn { user, class, exit, recipients };
         admit(&mut session, hands_in, &settings).await?.map_err(over_limit)?;
+        require_size(&mut session, exit, body.len()).await?;
         let key = control.idempotency_key.map(|key| OrderKey::new((principal, user), &key, (summary, body)));
         let order = SendOrder { user, principal, class, conversation: control.conversation, api: false, key };
         Ok((order, additions))

@@ -20,7 +20,7 @@ mod sent_copy;
 mod way_out;
 
 pub use answer::explain;
-pub use budget::{HandsIn, admit};
+pub use budget::{HandsIn, admit, sender_identity, size_limit};
 pub use copies::Additions;
 pub(super) use copies::queue_copies;
 #[cfg(test)]

@@ -116,7 +116,9 @@ pub async fn choose_exit(
         Some(id) => session.account(id).await?,
         None => None,
     };
-    let is_from = account.as_ref().is_some_and(|account| account.email == *sender.from);
+    let is_from = account.as_ref().is_some_and(|account| {
+        account.email == *sender.from || account.settings.identities.sender.as_ref() == Some(sender.from)
+    });
     let account = account.map(|account| Exit::Account(account.id));
     let smarthost = choose_smarthost(session, gateway, sender).await?;
     Ok(match (settings.leaves_by_account(sender.class, is_from), account) {

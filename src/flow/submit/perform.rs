@@ -24,6 +24,7 @@ use crate::{
         message::StoredMessage,
         submission::{Hold, RecipientState, Submission, SubmissionState},
     },
+    failpoint,
     flow::{FlowError, Gateway, login, now},
     mail::{Address, Envelope, HeaderBlock, Recipient, ReversePath},
     queue::{Leased, Settlement},
@@ -283,7 +284,12 @@ async fn send_part<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(Transmission::Pending(pending)) => {
             let recipients = envelope.recipients.iter().zip(pending.refusals());
             match record::intent(gateway, job, message, recipients).await? {
-                true => Ok(Some(pending.finish().await)),
+                true => {
+                    failpoint::reach("submit.intended", "");
+                    let outcomes = pending.finish().await;
+                    failpoint::reach("submit.answered", "");
+                    Ok(Some(outcomes))
+                }
                 false => Ok(None),
             }
         }

@@ -19,6 +19,7 @@ use crate::{
         retry,
         submission::SentCopy,
     },
+    failpoint,
     flow::{FlowError, Gateway, jitter, login, now, signed},
     imap::{self, Append, Chosen, Criterion, Flag, MailboxName},
     queue::{Leased, Settlement},
@@ -238,6 +239,7 @@ async fn look_or_append(
         Ok(appended) => appended,
         Err(error) => return Ok(Err(error.into())),
     };
+    failpoint::reach("copy.appended", "");
     client.logout().await;
     let whose = (account, access.generation);
     let at = appended.map(|at| place(whose, &sent, (at.uid_validity.get(), at.uid)));

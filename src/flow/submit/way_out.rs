@@ -40,7 +40,7 @@ pub(super) enum WayOut {
 pub(super) async fn way_out(session: &mut Session, account: Option<AccountId>) -> Result<WayOut, FlowError> {
     let Some(id) = account else {
         let server = session.smarthost_access().await?.map(|SmarthostAccess { endpoint, credentials }| {
-            Server { endpoint, credentials, account: None, account_address: None }
+            Server { endpoint, credentials, account: None, account_address: None, login: None }
         });
         return Ok(server.map_or(WayOut::Closed("The workspace has no smarthost any more."), WayOut::Open));
     };
@@ -49,7 +49,8 @@ pub(super) async fn way_out(session: &mut Session, account: Option<AccountId>) -
             endpoint: settings.smtp,
             credentials: Some(credentials),
             account: Some(id),
-            account_address: Some(email),
+            account_address: Some(settings.identities.sender.unwrap_or(email)),
+            login: settings.identities.smtp_login,
         })
     };
     let is_refused = async |session: &mut Session| -> Result<bool, FlowError> {
@@ -102,7 +103,7 @@ fn reason(state: AccountState) -> &'static str {
         AccountState::WaitingForQuota => "The account waits for room in its quota. It is sent when there is.",
         AccountState::Paused => "The account is paused. It is sent when it goes on.",
         AccountState::Stopped => {
-            "The account has failed for so long that it is not tried any more. It is sent when the account goes on."
+            "The account is stopped, as its status says. It is sent when the account goes on."
         }
         _ => "The account is not connected. It is sent when the account is connected again.",
     }

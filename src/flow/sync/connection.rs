@@ -15,11 +15,12 @@ use crate::{
     account::{ImapClient, Trouble, judge},
     core::{
         account::{
-            Account, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid, era, generation_of,
-            uid_validity_of,
+            Account, AccountSettings, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid, era,
+            generation_of, uid_validity_of,
         },
         ids::{AccountId, UserId, WorkspaceId},
         policy::Policy,
+        provider::{self, Provider},
         sync_plan::MailboxView,
     },
     flow::{Gateway, login, policy_of},
@@ -54,6 +55,11 @@ pub(super) struct Connection<'g, S> {
     pub policy: Policy,
     /// The hold on the account; none for a short errand, which its job guards.
     pub lease: Option<store::Leased>,
+    /// Whose servers the account has, as far as anybody knows.
+    pub provider: &'static Provider,
+    /// What the server says it is, where its host does not tell.
+    pub says_it_is: Option<&'static Provider>,
+    host_is_known: bool,
     pub connected_at: Timestamp,
     /// The account's, when this session began.
     pub generation: u32,
@@ -125,6 +131,9 @@ impl<'g, S: Wire> Connection<'g, S> {
             user: account.user_id,
             policy,
             lease: None,
+            provider: account.provider(),
+            says_it_is: None,
+            host_is_known: Provider::of_host(&account.settings.imap.host).is_some(),
             connected_at: account.connected_at,
             generation: account.generation,
             last_look: account.status.last_checked_at.unwrap_or(account.connected_at),
@@ -138,8 +147,18 @@ impl<'g, S: Wire> Connection<'g, S> {
 
     /// Says who we are, which some servers insist on, and asks for what makes SELECT cheaper.
     pub(super) async fn greet(&mut self) -> Result<(), Failure> {
-        let said = self.client.id("Mailweave", env!("CARGO_PKG_VERSION")).await.map(drop);
-        tolerate(said)?;
+        let said = self.client.id("Mailweave", env!("CARGO_PKG_VERSION")).await;
+        let names = said
+            .as_deref()
+            .unwrap_or_default()
+            .iter()
+            .filter(|(field, _)| field.eq_ignore_ascii_case(b"name"));
+        let names = names.map(|(_, name)| String::from_utf8_lossy(name));
+        let mut words = std::iter::once(self.client.greeting().as_str().into()).chain(names);
+        let says = words.find_map(|words| Provider::of_greeting(&words));
+        // A host that is known is its provider's, whatever runs there.
+        self.says_it_is = says.filter(|_| !self.host_is_known);
+        tolerate(said.map(drop))?;
         tolerate(self.client.enable_qresync().await.map(drop))
     }
 
@@ -197,6 +216,29 @@ impl<'g, S: Wire> Connection<'g, S> {
 
     pub(super) async fn read(&self) -> Result<store::Session, store::Error> {
         self.gateway.store.read(self.workspace).await
+    }
+
+    /// Writes down what the server says it is, where nobody has said so before.
+    pub(super) async fn learn_provider(&mut self) -> Result<(), Failure> {
+        let Some(says) = self.says_it_is.filter(|_| self.provider.name == provider::ANY) else {
+            return Ok(());
+        };
+        let mut tx = self.begin().await?;
+        let Some(account) = tx.account_to_change(self.account).await? else { return Ok(()) };
+        let settings = AccountSettings { provider: Some(says.name.to_owned()), ..account.settings };
+        tx.keep_account_settings(self.account, &settings).await?;
+        tx.commit().await?;
+        self.provider = says;
+        Ok(())
+    }
+
+    /// Refuses to go on with an account that policy leaves out, by the host's provider or by what the server says it is.
+    pub(super) fn require_admitted(&self) -> Result<(), Failure> {
+        let mut its = std::iter::once(self.provider).chain(self.says_it_is);
+        match its.find(|provider| self.policy.settings.excludes(provider)) {
+            Some(provider) => Err(Trouble::Excluded(&provider.title).into()),
+            None => Ok(()),
+        }
     }
 
     /// The policy of this moment.
@@ -259,6 +301,9 @@ impl<'g> Connection<'g, Stream> {
         let Some(access) = access else { return Ok(None) };
         let policy = policy_of(&mut session, Some(found.user_id)).await?;
         drop(session);
+        if policy.settings.excludes(found.provider()) {
+            return Err(Trouble::Excluded(&found.provider().title).into());
+        }
         let client: ImapClient = login::open_imap(gateway, (workspace, account), &access).await??;
         let mut connection = Self::new(gateway, workspace, (&found, policy), client, memory);
         connection.greet().await?;

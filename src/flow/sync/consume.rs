@@ -29,7 +29,7 @@ use crate::{
     flow::{
         FlowError,
         ingest::{self, Announce, Arrival, Ingested, Kept, RawBytes},
-        now, policy_of, reading, submit,
+        now, policy_of, reading, submit, trust,
     },
     imap::{Body, Error, MailboxName, Uid},
     mail::{HeaderBlock, Kind, Message, loop_mark},
@@ -108,6 +108,8 @@ pub(super) struct Part {
     /// Would belong, but cannot be had.
     pub lost: Vec<(Seen, Ruling)>,
     pub unreadable: Vec<Uid>,
+    /// Identities of what was left out and proves copies that are kept aside.
+    proofs: Vec<[u8; 32]>,
     renumbered: Option<Renumbered>,
     bytes: usize,
     /// The room that the bodies take.
@@ -136,6 +138,7 @@ impl<S: Wire> Connection<'_, S> {
             let uid = seen.uid;
             let opens = ruling.verdict != Verdict::Synced && self.may_report_on_us(&seen).await?;
             if ruling.verdict != Verdict::Synced && !opens {
+                part.proofs.extend(self.proof((&mailbox.name, batch.uid_validity), &seen).await?);
                 part.left.push((seen, ruling));
                 part.note(uid);
                 continue;
@@ -189,6 +192,19 @@ impl<S: Wire> Connection<'_, S> {
             known.extend(session.decided_uids(account, name, validity, &uids).await?);
         }
         Ok(seen.into_iter().filter(|message| !known.contains(&message.uid.get())).collect())
+    }
+
+    /// What a message that is left out says, if it lies in Sent and a copy that bears its id is kept aside: that copy is the
+    /// user's own if it says the same. One at a time, and nothing of it is kept.
+    pub(super) async fn proof(&mut self, place: Place<'_>, seen: &Seen) -> Result<Option<[u8; 32]>, Failure> {
+        let id = seen.summary.message_id.as_ref();
+        if !seen.is_sent || !trust::awaits_proof(&mut self.read().await?, id).await? {
+            return Ok(None);
+        }
+        Ok(match self.body(place, seen).await? {
+            Fetched::Whole(raw) => Some(ingest::identity(&reading::read(&raw).await)),
+            Fetched::Not(_) => None,
+        })
     }
 
     /// Judges messages by the policy of this moment.
@@ -309,6 +325,9 @@ impl<S: Wire> Connection<'_, S> {
             tx.rebind_uid_validity(&renumbering).await?;
         }
         self.leave(&mut tx, writing, now).await?;
+        for identity in &part.proofs {
+            trust::corroborate(&mut tx, identity).await?;
+        }
         if Box::pin(self.file_within_limits(&mut tx, writing, now)).await? {
             health::note_filed(&mut tx, self.account, now).await?;
         }
@@ -379,11 +398,15 @@ impl<S: Wire> Connection<'_, S> {
     ) -> Result<Ingested, FlowError> {
         let returned = self.returned(tx, whole).await?;
         arrival.proven.extend(returned.as_ref().map(|returned| returned.conversation));
-        let received_at = arrival.received_at;
+        let (received_at, identity) = (arrival.received_at, ingest::identity(arrival.message));
         let filing = ingest::ingest(tx, &self.gateway.settings.ours, &self.policy, arrival);
         let ingested = Box::pin(filing).await?;
         if let Some(returned) = &returned {
             submit::record_returned(tx, returned, received_at).await?;
+        }
+        if whole.seen.is_sent {
+            tx.note_in_sent(ingested.key(), self.account).await?;
+            trust::corroborate(tx, &identity).await?;
         }
         Ok(ingested)
     }

@@ -29,6 +29,7 @@ pub async fn follow(
     let opened = Connection::open(gateway, lease.workspace, lease.account, memory);
     let Some(mut connection) = Box::pin(opened).await? else { return Ok(()) };
     connection.lease = Some(lease);
+    connection.learn_provider().await?;
     attend(&mut connection, stop).await?;
     Box::pin(connection.client.logout()).await;
     Ok(())

@@ -131,6 +131,15 @@ pub(in crate::flow) async fn refuse_sending(
     Ok(())
 }
 
+/// What can be done about it. Who cannot get in at a provider is told first what its users should know.
+fn advice(trouble: &Trouble, account: &Account) -> String {
+    let notice = account.provider().notice.as_deref().filter(|_| matches!(trouble, Trouble::NotEnabled(_)));
+    match notice {
+        Some(notice) => format!("{notice} {}", trouble.advice()),
+        None => trouble.advice(),
+    }
+}
+
 async fn write_down(
     tx: &mut Tx,
     id: AccountId,
@@ -145,7 +154,7 @@ async fn write_down(
         state,
         since: if was == state { account.status.since } else { now },
         detail: Some(trouble.to_string()),
-        advice: Some(trouble.advice()),
+        advice: Some(advice(trouble, &account)),
         next_attempt_at,
         ..account.status.clone()
     };
@@ -157,6 +166,7 @@ async fn write_down(
     }
     let what = match state {
         AccountState::Error => Some(AccountEvent::Error),
+        AccountState::Stopped => Some(AccountEvent::Stopped),
         AccountState::ReauthRequired => Some(AccountEvent::ReauthRequired),
         // Being asked to wait is nobody's concern but ours.
         _ => None,

@@ -23,6 +23,7 @@ impl<S: Wire> Connection<'_, S> {
         let mut session = self.read().await?;
         self.refresh_policy(&mut session).await?;
         drop(session);
+        self.require_admitted()?;
         let names: Vec<MailboxName> = mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
         // RFC 9051 section 6.3.11: STATUS of the selected mailbox need not be fresh (Dovecot's is not), but NOOP makes the
         // server say what came.

@@ -63,9 +63,14 @@ impl<S: Wire> Connection<'_, S> {
         Room::of(session, &purse).await
     }
 
-    /// Whether history has to wait: today's room is used, or mail that was put off comes first.
+    /// Whether history has to wait: the provider has asked for peace, by whatever of ours it said so to, today's room is used, or
+    /// mail that was put off comes first.
     pub(super) async fn history_waits(&self) -> Result<bool, Error> {
         let mut session = self.read().await?;
+        let account = session.account(self.account).await?;
+        if account.is_some_and(|account| account.rests_until(now()).is_some()) {
+            return Ok(true);
+        }
         let room = self.room(&mut session).await?;
         Ok(room.is_full()
             || (room.0.is_some() && !session.decisions_deferred(self.account, 1).await?.is_empty()))

@@ -31,6 +31,7 @@ use crate::{
         limits::Purse,
         now, policy_of,
         submit::{rest_over, tell_workers},
+        trust,
     },
     imap::{MailboxName, Uid},
     queue::{Leased, Settlement},
@@ -162,6 +163,11 @@ impl<S: Wire> Connection<'_, S> {
         let judged = self.judge(&seen).await?.pop();
         let (Some((ruling, direction)), [seen]) = (judged, seen) else { return Ok(Err(FlowError::Obsolete)) };
         if ruling.verdict != Verdict::Synced {
+            if let Some(identity) = self.proof(place, &seen).await? {
+                let mut tx = self.gateway.store.begin(self.workspace).await?;
+                trust::corroborate(&mut tx, &identity).await?;
+                tx.commit().await?;
+            }
             return Ok(self.leave_again(job, &at, &ruling).await);
         }
         let mut session = self.read().await?;

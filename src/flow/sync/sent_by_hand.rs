@@ -1,5 +1,5 @@
 //! What a user sends with his own mail program uses his provider's patience as what the CRM sends for him does: it is
-//! counted where it is seen, in the mailboxes of sent mail.
+//! counted where it is seen, in the mailboxes of sent mail: to his budget, and to what his provider allows in a window.
 //!
 //! Counted once, whether it belongs into the CRM or not, and wherever the user moves it: the ledger knows its id. Not here: what
 //! the CRM sent, which is counted when it is sent.
@@ -12,6 +12,7 @@ use crate::{
         account::MailboxRole,
         ids::{AccountId, UserId},
         limits::WINDOW_MAX,
+        provider::{SENT_KEPT, Sent},
         sync_plan::Way,
     },
     flow::limits::Purse,
@@ -90,6 +91,10 @@ impl<'a> Candidates<'a> {
         let counts: Vec<_> = new.into_iter().map(|seen| (self.sent_at(seen), recipients(seen))).collect();
         if counts.is_empty() {
             return Ok(());
+        }
+        // To the provider it is all the same who has sent it.
+        for (at, recipients) in counts.iter().filter(|(at, _)| *at > now - SENT_KEPT) {
+            tx.count_account_sent(account, Sent::at(*at, (1, *recipients))).await?;
         }
         purse.count_sent(tx, &counts).await
     }

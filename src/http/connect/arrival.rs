@@ -18,9 +18,10 @@ use super::{COOKIE, SIGN_IN_LIFETIME, hash, page::Page, unavailable};
 use crate::{
     account::oauth::{Granted, Registered},
     core::{
-        account::{Account, AccountSettings, AccountState, Credentials},
+        account::{Account, AccountSettings, AccountState, Credentials, FoundBy, FoundServers, Identities},
         people::User,
         policy::settings::ConnectRole,
+        provider::Provider,
     },
     flow::{self, login},
     http::{
@@ -138,8 +139,14 @@ async fn connect(
     let (Some(imap), Some(smtp)) = (registered.imap.clone(), registered.smtp.clone()) else {
         return Err(Page::no_servers());
     };
-    let known = crate::core::provider::Provider::named(provider).map(|known| known.name.to_owned());
-    let settings = AccountSettings { imap, smtp, provider: known };
+    let known = Provider::named(provider).map(|known| known.name.to_owned());
+    let settings = AccountSettings {
+        imap,
+        smtp,
+        provider: known,
+        found: FoundServers { imap: FoundBy::Provider, smtp: FoundBy::Provider },
+        identities: Identities::default(),
+    };
     let mut tx = api.store().begin(link.workspace).await.map_err(unavailable)?;
     let user = tx.user_to_change(link.user).await.map_err(unavailable)?.ok_or_else(Page::gone)?;
     let filter = AccountFilter { user: Some(user.id), state: None };
@@ -147,6 +154,10 @@ async fn connect(
     let email = own_address(&user, &his, &granted)?;
     if !may_connect(&mut tx, &user).await.map_err(unavailable)? {
         return Err(Page::not_allowed());
+    }
+    let policy = flow::policy_of(&mut tx, Some(user.id)).await.map_err(unavailable)?;
+    if policy.settings.excludes(settings.provider()) {
+        return Err(Page::excluded(&settings.provider().title));
     }
     let now = flow::now();
     if !tx.use_connect_link(link.id, now).await.map_err(unavailable)? {

@@ -24,14 +24,15 @@ use self::page::{Asking, Page};
 use super::{
     Api,
     access::Access,
+    account_rules::excluded,
     body::{Input, PathId},
     once::{Answer, Stop},
     problem::Problem,
 };
 use crate::{
-    core::ids::UserId,
+    core::{ids::UserId, policy::Settings, provider::Provider},
     flow::{self, api_key::hash},
-    store::{self, ConnectLink, Departure},
+    store::{self, ConnectLink, Departure, Session},
 };
 
 /// How long a link can be opened: a mail with it may lie over a weekend.
@@ -91,6 +92,7 @@ async fn create(
     let expires_at = flow::now() + LINK_LIFETIME;
     let mut work = input.stamp.begin(&api, &access).await?;
     work.user(user).await?.ok_or_else(Problem::not_found)?;
+    require_admitted(&mut work, user, provider.as_deref()).await?;
     let link = ConnectLink {
         workspace: access.workspace,
         id: Uuid::now_v7(),
@@ -122,6 +124,18 @@ fn require_provider(api: &Api, name: Option<&str>) -> Result<(), Problem> {
     Err(Problem::invalid("provider", detail).advice(advice))
 }
 
+/// Refuses a provider that the user's policy leaves out.
+async fn require_admitted(session: &mut Session, user: UserId, name: Option<&str>) -> Result<(), Problem> {
+    let settings = flow::policy_of(session, Some(user)).await?.settings;
+    let provider = name.and_then(Provider::named).filter(|provider| settings.excludes(provider));
+    provider.map_or(Ok(()), |provider| Err(excluded("provider", provider)))
+}
+
+/// Whether policy leaves out a provider of this name.
+fn is_excluded(settings: &Settings, name: &str) -> bool {
+    Provider::named(name).is_some_and(|provider| settings.excludes(provider))
+}
+
 /// The providers at which users sign in, by name, each with what users call it.
 fn offered(api: &Api) -> Vec<(String, String)> {
     let providers = api.gateway.sign_in.providers();
@@ -129,7 +143,7 @@ fn offered(api: &Api) -> Vec<(String, String)> {
         providers.names().filter(|name| providers.named(name).is_some_and(|one| one.domains.is_none()));
     by_user
         .map(|name| {
-            let known = crate::core::provider::Provider::named(name);
+            let known = Provider::named(name);
             (name.to_owned(), known.map_or_else(|| name.to_owned(), |known| known.title.clone()))
         })
         .collect()
@@ -168,11 +182,17 @@ async fn asking(api: &Api, token: &str) -> Result<Asking, Page> {
     let link = open(api, token).await?;
     let mut session = api.store().read(link.workspace).await.map_err(unavailable)?;
     let user = session.user(link.user).await.map_err(unavailable)?.ok_or_else(Page::gone)?;
+    let settings = flow::policy_of(&mut session, Some(link.user)).await.map_err(unavailable)?.settings;
     drop(session);
     let workspace = api.store().system_read().await.map_err(unavailable)?.workspace(link.workspace).await;
     let workspace = workspace.map_err(unavailable)?.ok_or_else(Page::gone)?;
     let mut offered = offered(api);
     offered.retain(|(name, _)| link.provider.as_ref().is_none_or(|only| only == name));
+    // A link may be older than the policy.
+    let excluded = offered.extract_if(.., |(name, _)| is_excluded(&settings, name)).next();
+    if let Some((_, title)) = excluded.filter(|_| offered.is_empty()) {
+        return Err(Page::excluded(&title));
+    }
     let action = api.page_path(&format!("connect/{token}"));
     Ok(Asking { workspace: workspace.name, user, offered, action })
 }
@@ -205,6 +225,10 @@ async fn departure(
     let (state, cookie) = (secret(""), secret(""));
     let mut tx = api.store().begin(link.workspace).await.map_err(unavailable)?;
     let user = tx.user(link.user).await.map_err(unavailable)?.ok_or_else(Page::gone)?;
+    let settings = flow::policy_of(&mut tx, Some(user.id)).await.map_err(unavailable)?.settings;
+    if is_excluded(&settings, provider) {
+        return Err(Page::excluded(Provider::named(provider).map_or(provider, |known| &known.title)));
+    }
     let way = registered.client.depart(state.clone(), Some(&user.email));
     let departure = Departure {
         state_hash: hash(&state),

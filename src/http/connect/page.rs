@@ -8,7 +8,10 @@ use axum::{
 };
 use url::Url;
 
-use crate::{core::people::User, mail::Address};
+use crate::{
+    core::{people::User, provider::Provider},
+    mail::Address,
+};
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:0;background:#f4f5f7;color:#1d2330}\
 main{max-width:34rem;margin:8vh auto;padding:2rem;background:#fff;border-radius:12px}\
@@ -108,6 +111,13 @@ impl Page {
         Self::new(StatusCode::FORBIDDEN, "You may not connect accounts", &[line, "Ask your administrator."])
     }
 
+    pub(super) fn excluded(title: &str) -> Self {
+        let line =
+            format!("The policy of your workspace leaves out accounts at {title}. Nothing was connected.");
+        let what = "Connect a mailbox at another provider, or ask your administrator.";
+        Self::new(StatusCode::FORBIDDEN, "Accounts at this provider are left out", &[&line, what])
+    }
+
     pub(super) fn no_servers() -> Self {
         let line = "Nobody has told this gateway where the provider's mail servers are.";
         Self::new(StatusCode::BAD_GATEWAY, "Nothing was connected", &[line, "Ask your administrator."])
@@ -179,6 +189,9 @@ impl Asking {
                 escape(name),
                 escape(title)
             ));
+            if let Some(notice) = Provider::named(name).and_then(|provider| provider.notice.as_deref()) {
+                page.body.push_str(&format!("<p><small>{}</small></p>", escape(notice)));
+            }
         }
         page
     }
@@ -203,6 +216,27 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keap_4_where_a_user_is_to_sign_in_he_reads_what_works_there() {
+        let user = User {
+            id: crate::store::mint(),
+            email: Address::parse("ann@acme.example").unwrap(),
+            name: None,
+            aliases: Vec::new(),
+            role: crate::core::people::Role::Member,
+            capture_address: None,
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let offered = ["google", "microsoft"].map(|name| (name.to_owned(), name.to_owned())).to_vec();
+        let html = Asking { workspace: "Acme".into(), user, offered, action: "/x".into() }.page().body;
+        let (_, after) = html.split_once("Sign in with microsoft</button></form>").unwrap();
+        assert!(
+            after.starts_with("<p><small>This works only for mailboxes that Microsoft itself hosts"),
+            "{html}"
+        );
+        assert_eq!(html.matches("works only").count(), 1);
+    }
 
     #[test]
     fn what_others_have_written_is_text_on_a_page() {

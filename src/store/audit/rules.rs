@@ -44,6 +44,14 @@ pub const RULES: &[Rule] = &[
               where b.workspace = i.workspace and b.id = i.blob)))",
     },
     Rule {
+        name: "quarantine",
+        says: "mail that is kept aside lies in quarantine, and nothing that was filed or left out does",
+        shown: Shown::Message,
+        text: "select i.id from inbound i left join quarantine q on q.workspace = i.workspace and q.id = i.id \
+             where i.workspace = $1 and ((i.state = 'held' and (q.id is null or q.settled_at is not null)) \
+             or (i.state in ('filed', 'dropped') and q.id is not null and q.settled_at is null))",
+    },
+    Rule {
         name: "home",
         says: "every message lies in one conversation, which stands for itself",
         shown: Shown::Message,
@@ -56,7 +64,7 @@ pub const RULES: &[Rule] = &[
         says: "messages that meet by their subjects lie in one conversation, unless a hand has parted them",
         shown: Shown::Message,
         text: "select m.id from subject_keys a \
-             join subject_keys s on s.workspace = a.workspace and s.key = a.key \
+             join subject_keys s on s.workspace = a.workspace and s.key = a.key and s.found_by = 1 \
              and s.sent_at between a.sent_at - a.reach and a.sent_at + a.reach \
              join messages m on m.workspace = a.workspace and m.id = a.message \
              join messages o on o.workspace = s.workspace and o.id = s.message \
@@ -279,6 +287,9 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("blobs", "key_id", "content_keys"),
     ("inbound", "blob", "blobs"),
     ("inbound", "message", "messages"),
+    ("sender_checks", "inbound", "inbound"),
+    ("sender_checks", "message", "messages"),
+    ("quarantine", "user_id", "users"),
     ("conversations", "contact", "contacts"),
     ("conversations", "merged_into", "conversations"),
     ("conversations", "related_to", "conversations"),

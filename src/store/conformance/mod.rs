@@ -23,7 +23,7 @@ use crate::{
     core::{
         account::{
             Account, AccountSettings, AccountState, AccountStatus, Backfill, Credentials, Cursor, Endpoint,
-            FollowedMailbox, MailboxRole, MailboxUid, Security,
+            FollowedMailbox, FoundServers, Identities, MailboxRole, MailboxUid, Security,
         },
         ids::{AccountId, ConversationId, UserId, WorkspaceId},
         message::{Author, Conversation, Direction, Parties, StoredMessage},
@@ -172,7 +172,13 @@ fn an_account(user: UserId, email: &str) -> Account {
         id: mint(),
         user_id: user,
         email: address(email),
-        settings: AccountSettings { imap: endpoint(993), smtp: endpoint(465), provider: None },
+        settings: AccountSettings {
+            imap: endpoint(993),
+            smtp: endpoint(465),
+            provider: None,
+            found: FoundServers::default(),
+            identities: Identities::default(),
+        },
         status: AccountStatus {
             state: AccountState::Connecting,
             since: at(1),

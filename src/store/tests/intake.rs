@@ -39,7 +39,7 @@ fn door(workspace: WorkspaceId, from: &str, peer: &str) -> Door {
         target: RouteTarget::Capture { user: UserId::from_uuid(Uuid::from_u128(6)) },
         expires_at: None,
     };
-    Door::Mx { routes: vec![route], envelope: envelope(from), peer: peer.to_owned() }
+    Door::Mx { routes: vec![route], envelope: envelope(from), peer: peer.to_owned(), hello: String::new() }
 }
 
 fn intake(workspace: WorkspaceId, raw: &str) -> Intake {

@@ -134,11 +134,14 @@ async fn what_a_message_meets_is_found_by_what_it_says() {
     let workspace = world.workspace().await;
     let mut session = world.store.read(workspace).await.unwrap();
     check(&world, "what a subject meets", async {
-        let text = "desks\nann@x.example".to_owned();
-        let mark =
-            SubjectMark { text, sent_at: Timestamp::UNIX_EPOCH, reach: Some(SignedDuration::from_hours(1)) };
+        let mark = SubjectMark {
+            found_by: vec!["desks\nann@x.example\nbob@x.example".to_owned()],
+            seeks: vec!["desks\nbob@x.example\nann@x.example".to_owned()],
+            sent_at: Timestamp::UNIX_EPOCH,
+            reach: SignedDuration::from_hours(1),
+        };
         let hashed = session.hashed_subject(&mark).await.unwrap();
-        session.subjects_met(hashed).await.unwrap();
+        session.subjects_met(&hashed).await.unwrap();
     })
     .await;
     check(&world, "what was sent from here and from elsewhere", async {

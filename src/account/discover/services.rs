@@ -1,54 +1,25 @@
-//! Where an address's mail is read and sent, as its domain says: the services it names (RFC 6186, RFC 8314 section 5.1), else the
-//! provider that its mail goes to.
+//! The services that a domain names in its zone (RFC 6186, RFC 8314 section 5.1).
 //!
-//! Not here: what an operator or the CRM says itself, which comes first, and trying to log in.
+//! Not here: asking name servers (`net`), and other places where a domain says where its mail is.
 
-use std::time::Duration;
-
+use super::{Discovered, Found};
 use crate::{
     core::{
-        account::{Endpoint, Security},
+        account::{Endpoint, FoundBy, Security},
         provider::Provider,
     },
     net::{Resolver, ServiceHost},
 };
-
-/// A domain has so long to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Services of reading and of sending, most wanted first: TLS from the first octet before STARTTLS (RFC 8314 section 3).
 const IMAP: [(&str, Security); 2] = [("_imaps._tcp", Security::Tls), ("_imap._tcp", Security::Starttls)];
 const SMTP: [(&str, Security); 2] =
     [("_submissions._tcp", Security::Tls), ("_submission._tcp", Security::Starttls)];
 
-/// What a domain says of its mail.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Discovered {
-    pub provider: Option<&'static Provider>,
-    pub imap: Option<Endpoint>,
-    pub smtp: Option<Endpoint>,
-    /// A server that the domain names and that is not its own: whoever can forge an answer could have named it, so it is
-    /// somebody's to confirm (RFC 6186 section 6).
-    pub foreign: Option<String>,
-}
-
 /// Asks the domain's name servers.
-pub async fn discover(resolver: &Resolver, domain: &str) -> Discovered {
-    let asked = tokio::time::timeout(PATIENCE, Box::pin(ask(resolver, domain))).await;
-    asked.unwrap_or_default()
-}
-
-async fn ask(resolver: &Resolver, domain: &str) -> Discovered {
+pub(super) async fn ask(resolver: &Resolver, domain: &str) -> Discovered {
     let (imap, smtp) = tokio::join!(services(resolver, IMAP, domain), services(resolver, SMTP, domain));
-    let named = by_services(domain, &imap, &smtp);
-    if named.imap.is_some() && named.smtp.is_some() {
-        return named;
-    }
-    let exchangers = resolver.mail_exchangers(domain).await.unwrap_or_default();
-    match by_exchangers(&exchangers) {
-        Some(provider) => of(provider),
-        None => named,
-    }
+    judge(domain, &imap, &smtp)
 }
 
 async fn services(
@@ -56,42 +27,28 @@ async fn services(
     services: [(&'static str, Security); 2],
     domain: &str,
 ) -> Vec<(ServiceHost, Security)> {
-    let mut found = Vec::new();
-    for (service, security) in services {
+    let asked = services.map(|(service, security)| async move {
         let hosts = resolver.services(service, domain).await.unwrap_or_default();
-        found.extend(hosts.into_iter().map(|host| (host, security)));
-    }
-    found
+        hosts.into_iter().map(move |host| (host, security))
+    });
+    let [first, second] = asked;
+    let (first, second) = tokio::join!(first, second);
+    first.chain(second).collect()
 }
 
-/// A provider's own servers.
-fn of(provider: &'static Provider) -> Discovered {
-    let (imap, smtp) = (provider.imap.clone(), provider.smtp.clone());
-    Discovered { provider: Some(provider), imap, smtp, foreign: None }
-}
-
-/// The provider whose customers have their mail come to these hosts.
-fn by_exchangers(exchangers: &[String]) -> Option<&'static Provider> {
-    exchangers.iter().find_map(|host| Provider::of_mail_exchanger(host))
-}
-
-fn by_services(
-    domain: &str,
-    imap: &[(ServiceHost, Security)],
-    smtp: &[(ServiceHost, Security)],
-) -> Discovered {
+fn judge(domain: &str, imap: &[(ServiceHost, Security)], smtp: &[(ServiceHost, Security)]) -> Discovered {
     let offered = |(server, _): &&(ServiceHost, Security)| !server.host.is_empty() && server.port != 0;
     let is_trusted = |(server, _): &&(ServiceHost, Security)| {
         is_within(&server.host, domain) || Provider::of_host(&server.host).is_some()
     };
     let first = |all: &[(ServiceHost, Security)]| {
         let (ServiceHost { host, port }, security) = all.iter().filter(offered).find(is_trusted).cloned()?;
-        Some(Endpoint { host, port, security })
+        Some(Found { server: Endpoint { host, port, security }, by: FoundBy::Srv })
     };
     let (imap_server, smtp_server) = (first(imap), first(smtp));
     let foreign = imap.iter().chain(smtp).filter(offered).find(|one| !is_trusted(one));
     Discovered {
-        provider: imap_server.as_ref().and_then(|server| Provider::of_host(&server.host)),
+        provider: imap_server.as_ref().and_then(|found| Provider::of_host(&found.server.host)),
         foreign: foreign.map(|(server, _)| server.host.clone()),
         imap: imap_server,
         smtp: smtp_server,
@@ -113,8 +70,8 @@ mod tests {
 
     #[track_caller]
     fn check(imap: &[(ServiceHost, Security)], server: Option<&str>, foreign: Option<&str>) {
-        let found = by_services("acme.example", imap, &[]);
-        assert_eq!(found.imap.as_ref().map(|server| server.host.as_str()), server, "{imap:?}");
+        let found = judge("acme.example", imap, &[]);
+        assert_eq!(found.imap.as_ref().map(|found| found.server.host.as_str()), server, "{imap:?}");
         assert_eq!(found.foreign.as_deref(), foreign, "{imap:?}");
     }
 
@@ -133,23 +90,7 @@ mod tests {
         let own_second = [at("imap.evil.example", 993, Tls), at("imap.acme.example", 993, Tls)];
         check(&own_second, Some("imap.acme.example"), Some("imap.evil.example"));
         check(&[at("imap.fastmail.com", 993, Tls)], Some("imap.fastmail.com"), None);
-        let fastmail = by_services("acme.example", &[at("imap.fastmail.com", 993, Tls)], &[]);
+        let fastmail = judge("acme.example", &[at("imap.fastmail.com", 993, Tls)], &[]);
         assert_eq!(fastmail.provider.map(|provider| provider.name), Some("fastmail"));
-    }
-
-    #[test]
-    fn a_domain_whose_mail_goes_to_a_provider_is_read_there() {
-        for (host, provider) in [
-            ("aspmx.l.google.com", Some("google")),
-            ("acme-example.mail.protection.outlook.com", Some("microsoft")),
-            ("in1-smtp.messagingengine.com", Some("fastmail")),
-            ("mx.acme.example", None),
-            ("google.com.acme.example", None),
-        ] {
-            let found = by_exchangers(&["mx.nowhere.example".to_owned(), host.to_owned()]);
-            assert_eq!(found.map(|provider| provider.name), provider, "{host}");
-        }
-        let google = of(Provider::named("google").unwrap());
-        assert_eq!(google.imap.map(|server| server.host).as_deref(), Some("imap.gmail.com"));
     }
 }

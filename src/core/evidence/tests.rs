@@ -1,0 +1,294 @@
+//! Every cell of both tables: facts to levels, and levels to what becomes of a copy.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    core::sender::{ArcChain, Dmarc, Spf},
+    mail::Address,
+};
+
+fn at(hours: i64) -> Timestamp {
+    Timestamp::from_second(1_760_000_000 + hours * 3600).unwrap()
+}
+
+fn signature(domain: &str, is_aligned: bool, verdict: Check) -> Signature {
+    Signature { domain: domain.into(), selector: "s1".into(), is_aligned, verdict, reason: None }
+}
+
+fn spf(domain: &str, is_aligned: bool, verdict: Check) -> Spf {
+    Spf { domain: domain.into(), is_aligned, verdict }
+}
+
+/// Ann of acme.example, signed by her provider and sent by its servers.
+fn facts() -> SenderFacts {
+    SenderFacts {
+        checked_at: at(0),
+        from: FromField::One(Address::parse("ann@acme.example").unwrap()),
+        signatures: vec![signature("acme.example", true, Check::Pass)],
+        spf: spf("acme.example", true, Check::Pass),
+        dmarc: Dmarc { verdict: Check::Pass, policy: DmarcPolicy::Reject },
+        arc: ArcChain { verdict: Check::None, sealer: None },
+        written_at: Some(at(0)),
+    }
+}
+
+/// Her own address, by a route that is known.
+fn context() -> Context {
+    Context {
+        received_at: at(0),
+        author: Standing::Owner,
+        route: RouteStanding::Seen,
+        is_sent: false,
+        is_replayed: false,
+        has_waited: false,
+    }
+}
+
+/// The facts of mail that proves nothing.
+fn unproven() -> SenderFacts {
+    SenderFacts {
+        signatures: Vec::new(),
+        spf: spf("evil.example", false, Check::Pass),
+        dmarc: Dmarc { verdict: Check::None, policy: DmarcPolicy::Absent },
+        ..facts()
+    }
+}
+
+fn rule(facts: SenderFacts, context: Context) -> (Option<Level>, &'static str) {
+    let witness = Witness::Checked(Box::new(facts));
+    let stored = serde_json::to_string(&(&witness, &context)).unwrap();
+    let (again, around): (Witness, Context) = serde_json::from_str(&stored).unwrap();
+    let weighed = weigh(&witness, &context);
+    assert_eq!(weigh(&again, &around), weighed, "what is stored says the same");
+    weighed.map_or((None, "pending"), |evidence| (Some(evidence.level), evidence.rule))
+}
+
+#[test]
+fn every_kind_of_proof_has_its_level() {
+    use Level::{E0, E1, E2, E3, E4};
+    let by_spf = || SenderFacts { signatures: Vec::new(), ..facts() };
+    let gmail = |facts: SenderFacts| SenderFacts {
+        from: FromField::One(Address::parse("ann@gmail.com").unwrap()),
+        ..facts
+    };
+    let on = |route| Context { route, ..context() };
+    let by = |author| Context { author, ..context() };
+    let silent = || SenderFacts {
+        signatures: vec![signature("acme.example", true, Check::Pending)],
+        spf: spf("evil.example", false, Check::Pass),
+        ..unproven()
+    };
+    let failing = |policy| SenderFacts { dmarc: Dmarc { verdict: Check::Fail, policy }, ..unproven() };
+    let elsewhere = SenderFacts { spf: spf("evil.example", false, Check::Pass), ..facts() };
+    for (facts, context, level, expect) in [
+        (facts(), context(), Some(E3), "signed"),
+        (unproven(), Context { is_sent: true, ..context() }, Some(E4), "own_sent"),
+        (facts(), Context { is_sent: true, ..by(Standing::Stranger) }, Some(E0), "capture_sender_unknown"),
+        // E2
+        (facts(), on(RouteStanding::New), Some(E2), "new_route"),
+        (facts(), by(Standing::Colleague), Some(E2), "colleagues_address"),
+        (by_spf(), context(), Some(E2), "spf_alone"),
+        (by_spf(), on(RouteStanding::New), Some(E2), "spf_alone"),
+        // Chosen to be trusted.
+        (facts(), on(RouteStanding::Pinned), Some(E3), "pinned_route"),
+        (unproven(), on(RouteStanding::Pinned), Some(E3), "pinned_route"),
+        (failing(DmarcPolicy::None), on(RouteStanding::Pinned), Some(E3), "pinned_route"),
+        (failing(DmarcPolicy::Reject), on(RouteStanding::Pinned), Some(E0), "dmarc_fail"),
+        // E1
+        (unproven(), context(), Some(E1), "unproven"),
+        (
+            SenderFacts { spf: spf("acme.example", true, Check::None), ..unproven() },
+            context(),
+            Some(E1),
+            "nothing_published",
+        ),
+        (gmail(by_spf()), context(), Some(E1), "spf_of_many"),
+        (gmail(facts()), context(), Some(E3), "signed"),
+        (by_spf(), by(Standing::Colleague), Some(E1), "spf_at_colleagues_address"),
+        (elsewhere, on(RouteStanding::Unusual), Some(E1), "passed_on"),
+        (facts(), Context { is_replayed: true, ..context() }, Some(E1), "replayed"),
+        (facts(), Context { received_at: at(72), ..context() }, Some(E3), "signed"),
+        (facts(), Context { received_at: at(73), ..context() }, Some(E1), "old"),
+        (facts(), Context { received_at: at(-73), ..context() }, Some(E1), "old"),
+        (SenderFacts { written_at: None, ..facts() }, context(), Some(E1), "old"),
+        // E0
+        (facts(), by(Standing::Stranger), Some(E0), "capture_sender_unknown"),
+        (SenderFacts { from: FromField::Missing, ..facts() }, context(), Some(E0), "no_from"),
+        (
+            SenderFacts { from: FromField::Ambiguous("two".into()), ..facts() },
+            context(),
+            Some(E0),
+            "ambiguous_from",
+        ),
+        (failing(DmarcPolicy::None), context(), Some(E0), "dmarc_fail"),
+        (failing(DmarcPolicy::Quarantine), context(), Some(E0), "dmarc_fail"),
+        (failing(DmarcPolicy::Reject), context(), Some(E0), "dmarc_fail"),
+        // DNS is silent: neither proof nor its want.
+        (silent(), context(), None, "pending"),
+        (silent(), Context { has_waited: true, ..context() }, Some(E1), "dns_unanswered"),
+        (silent(), by(Standing::Stranger), Some(E0), "capture_sender_unknown"),
+    ] {
+        assert_eq!(rule(facts.clone(), context), (level, expect), "{facts:?}\n{context:?}");
+    }
+}
+
+#[test]
+fn a_trusted_server_speaks_for_users_alone() {
+    let said = |author| {
+        let evidence = weigh(&Witness::TrustedPeer, &Context { author, ..context() }).unwrap();
+        (evidence.level, evidence.rule)
+    };
+    assert_eq!(said(Standing::Owner), (Level::E3, "trusted_peer"));
+    assert_eq!(said(Standing::Colleague), (Level::E3, "trusted_peer"));
+    assert_eq!(said(Standing::Stranger), (Level::E0, "capture_sender_unknown"));
+    assert_eq!(weigh(&Witness::Unasked, &context()).unwrap().rule, "unproven");
+}
+
+#[test]
+fn a_signature_that_covers_something_else_proves_nothing() {
+    for verdict in [Check::Fail, Check::None] {
+        let facts = SenderFacts { signatures: vec![signature("acme.example", true, verdict)], ..unproven() };
+        assert_eq!(rule(facts, context()).1, "unproven");
+    }
+    let foreign =
+        SenderFacts { signatures: vec![signature("evil.example", false, Check::Pass)], ..unproven() };
+    assert_eq!(rule(foreign, context()).1, "unproven");
+}
+
+#[test]
+fn every_level_has_its_place_in_every_mode() {
+    use Disposal::{File, HoldForAdmins, HoldForUser};
+    let filed = File { mark: None };
+    let marked = |mark| File { mark: Some(mark) };
+    for (level, balanced, strict, open) in [
+        (OWN_SENT, filed, filed, filed),
+        (SIGNED, filed, filed, filed),
+        (NEW_ROUTE, marked(Mark::NewSendingRoute), HoldForUser, marked(Mark::NewSendingRoute)),
+        (SPF_ALONE, marked(Mark::NotSigned), HoldForUser, marked(Mark::NotSigned)),
+        (UNPROVEN, HoldForUser, HoldForUser, marked(Mark::Unverified)),
+        (DMARC_FAILED, HoldForAdmins, HoldForAdmins, HoldForAdmins),
+    ] {
+        let got = [Trust::Balanced, Trust::Strict, Trust::Open].map(|mode| disposal(&level, mode));
+        assert_eq!(got, [balanced, strict, open], "{}", level.rule);
+    }
+}
+
+#[test]
+fn a_route_is_known_again_by_who_signed_and_whose_servers_sent() {
+    let elsewhere = |verdict| SenderFacts { spf: spf("lists.example", false, verdict), ..facts() };
+    let forged_path = SenderFacts { spf: spf("acme.example", true, Check::Fail), ..facts() };
+    let by_spf = SenderFacts { signatures: Vec::new(), ..facts() };
+    for (facts, name, is_own) in [
+        (facts(), "signed by acme.example via itself", true),
+        (elsewhere(Check::Pass), "signed by acme.example via lists.example", false),
+        (elsewhere(Check::None), "signed by acme.example via others", false),
+        (forged_path, "signed by acme.example via others", false),
+        (by_spf, "sent by acme.example", true),
+        (unproven(), "sent by evil.example", false),
+    ] {
+        assert_eq!(route_of(&facts), Some(SendingRoute { name: name.into(), is_own }));
+    }
+    assert_eq!(route_of(&SenderFacts { spf: spf("", false, Check::None), ..unproven() }), None);
+}
+
+#[test]
+fn mail_that_comes_otherwise_than_it_always_has_is_noticed() {
+    let known = |name: &str, is_own, seen: bool, pinned: Option<i64>| KnownRoute {
+        name: name.into(),
+        is_own,
+        first_seen_at: seen.then(|| at(-100)),
+        pinned_until: pinned.map(at),
+    };
+    let route = |name: &str, is_own| SendingRoute { name: name.into(), is_own };
+    let (own, other) = (route("own", true), route("other", false));
+    for (list, came, expect) in [
+        (vec![], Some(&own), RouteStanding::New),
+        (vec![], Some(&other), RouteStanding::New),
+        (vec![], None, RouteStanding::New),
+        (vec![known("own", true, true, None)], Some(&own), RouteStanding::Seen),
+        (vec![known("own", true, true, None)], Some(&other), RouteStanding::Unusual),
+        (vec![known("other", false, false, Some(1))], Some(&other), RouteStanding::Pinned),
+        (vec![known("other", false, false, Some(-1))], Some(&other), RouteStanding::New),
+        (vec![known("elsewhere", true, true, None)], Some(&own), RouteStanding::New),
+    ] {
+        assert_eq!(standing(&list, came, at(0)), expect, "{list:?} {came:?}");
+    }
+}
+
+#[test]
+fn dns_is_asked_ever_less_often_within_a_day() {
+    let waits: Vec<i64> = (1..=6).map(|asked| ask_again(asked).as_secs() / 60).collect();
+    assert_eq!(waits, [1, 5, 15, 60, 60, 60]);
+}
+
+fn checks() -> impl Strategy<Value = Check> {
+    prop_oneof![Just(Check::Pass), Just(Check::Fail), Just(Check::None), Just(Check::Pending)]
+}
+
+fn any_context() -> impl Strategy<Value = Context> {
+    let standings = prop_oneof![Just(Standing::Owner), Just(Standing::Colleague), Just(Standing::Stranger)];
+    let routes = prop_oneof![
+        Just(RouteStanding::Pinned),
+        Just(RouteStanding::Seen),
+        Just(RouteStanding::New),
+        Just(RouteStanding::Unusual)
+    ];
+    (standings, routes, any::<[bool; 3]>(), -100_i64..100).prop_map(
+        |(author, route, [sent, again, waited], hours)| Context {
+            received_at: at(hours),
+            author,
+            route,
+            is_sent: sent,
+            is_replayed: again,
+            has_waited: waited,
+        },
+    )
+}
+
+fn any_facts() -> impl Strategy<Value = SenderFacts> {
+    let policies = prop_oneof![
+        Just(DmarcPolicy::Absent),
+        Just(DmarcPolicy::None),
+        Just(DmarcPolicy::Quarantine),
+        Just(DmarcPolicy::Reject)
+    ];
+    (checks(), any::<[bool; 3]>(), checks(), checks(), policies).prop_map(
+        |(signed, [ours, path, dated], by_spf, dmarc, policy)| SenderFacts {
+            signatures: vec![signature("acme.example", ours, signed)],
+            spf: spf("acme.example", path, by_spf),
+            dmarc: Dmarc { verdict: dmarc, policy },
+            written_at: dated.then(|| at(0)),
+            ..facts()
+        },
+    )
+}
+
+proptest! {
+    /// Whatever the rest: without proof of the author's own domain, its Sent mailbox, or somebody's choice, nothing is filed.
+    #[test]
+    fn nothing_is_filed_without_proof(facts in any_facts(), context in any_context()) {
+        let proves = facts.proves();
+        let witness = Witness::Checked(Box::new(facts));
+        let again: (Witness, Context) =
+            serde_json::from_str(&serde_json::to_string(&(&witness, &context)).unwrap()).unwrap();
+        let weighed = weigh(&witness, &context);
+        prop_assert_eq!(weigh(&again.0, &again.1), weighed);
+        if let Ok(evidence) = weighed
+            && matches!(disposal(&evidence, Trust::Balanced), Disposal::File { .. })
+        {
+            let is_chosen = context.route == RouteStanding::Pinned;
+            prop_assert!(context.author != Standing::Stranger);
+            prop_assert!(proves || context.is_sent || is_chosen, "{}", evidence.rule);
+        }
+    }
+
+    /// Strict files less than balanced, and that less than open.
+    #[test]
+    fn a_stricter_mode_files_no_more(facts in any_facts(), context in any_context()) {
+        let Ok(evidence) = weigh(&Witness::Checked(Box::new(facts)), &context) else { return Ok(()) };
+        let files = |mode| matches!(disposal(&evidence, mode), Disposal::File { .. });
+        prop_assert!(!files(Trust::Strict) || files(Trust::Balanced));
+        prop_assert!(!files(Trust::Balanced) || files(Trust::Open));
+    }
+}

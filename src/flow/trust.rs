@@ -1,0 +1,394 @@
+//! Who sent a copy, found out after its 250 and before it is filed, and weighed (docs/flows.md, "Who may write into the CRM").
+//!
+//! The network comes first and is asked without a transaction. Not here: asking it (`flow::sender`), the rules
+//! (`core::evidence`), and what is kept aside (`flow::hold`).
+
+use std::{net::IpAddr, sync::LazyLock};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Semaphore;
+
+use super::{FlowError, Gateway, hold, ingest, now, sender::SmtpSession};
+use crate::{
+    core::{
+        decision::Ruling,
+        evidence::{self, Context, Disposal, Evidence, Level, Mark, SendingRoute, Standing, Witness},
+        ids::{MessageKey, UserId},
+        inbound::{Door, Principal},
+        job::Job,
+        policy::{self, Settings},
+        quarantine::{Held, QuarantineState},
+        route::{Route, RouteTarget},
+    },
+    mail::{Message, ReversePath},
+    queue::{Leased, Settlement},
+    store::{Error, InboundRow, InboundState, NewSenderCheck, Session, Tx},
+};
+
+/// Senders asked about at a time, a share of the workers that file: name servers that keep us waiting keep no other mail
+/// from being filed.
+const CHECKS_AT_ONCE: usize = 8;
+static CHECKS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(CHECKS_AT_ONCE));
+/// When to look again whether there is room for one more.
+const BUSY: SignedDuration = SignedDuration::from_millis(500);
+
+/// What is known of who sent a message, before it is filed.
+#[derive(Debug, Default)]
+pub(super) struct Sender {
+    /// `None` of mail that nobody has to speak for.
+    witness: Option<Witness>,
+    asked: u32,
+    /// The same message was found in the author's own Sent mailbox.
+    is_sent: bool,
+    /// How it lay in quarantine when it was looked at.
+    kept: Option<QuarantineState>,
+}
+
+impl Sender {
+    /// Whether a person let it in.
+    pub(super) fn is_released(&self) -> bool {
+        self.kept == Some(QuarantineState::Released)
+    }
+
+    /// Whether DNS and signatures were asked: only there what its mailbox says can add to it.
+    pub(super) fn is_checked(&self) -> bool {
+        matches!(self.witness, Some(Witness::Checked(_)))
+    }
+
+    /// Fails when something was decided about the mail since it was looked at. From here on nothing is.
+    pub(super) async fn hold_still(&self, tx: &mut Tx, inbound: MessageKey) -> Result<(), FlowError> {
+        let Some(kept) = self.kept else { return Ok(()) };
+        tx.lock_filing().await?;
+        let state = tx.held(inbound).await?.map(|held| held.state);
+        let head = tx.inbound_head(inbound).await?.ok_or(FlowError::Obsolete)?;
+        match head.state {
+            InboundState::Pending if state == Some(kept) => Ok(()),
+            InboundState::Pending => Err(FlowError::Raced),
+            _ => Err(FlowError::Obsolete),
+        }
+    }
+}
+
+/// Finds out who sent a message that came for these routes. `None` when DNS has to answer yet, or others are asked about:
+/// then the job waits.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn look(
+    gateway: &Gateway,
+    job: &Leased,
+    (row, message): (&InboundRow, &Message),
+) -> Result<Option<Sender>, FlowError> {
+    let Door::Mx { routes, envelope, peer, hello } = &row.door else { return Ok(Some(Sender::default())) };
+    let mut session = gateway.store.read(job.workspace).await?;
+    let kept = session.held(row.id).await?.map(|held| held.state);
+    let sender = Sender { kept, ..Sender::default() };
+    if sender.is_released() || !is_weighed(routes) || envelope.reverse_path == ReversePath::Null {
+        return Ok(Some(sender));
+    }
+    let peer: Option<IpAddr> = peer.parse().ok();
+    if peer.is_some_and(|peer| gateway.settings.trusts(peer)) {
+        return Ok(Some(Sender { witness: Some(Witness::TrustedPeer), ..sender }));
+    }
+    let author = author_of(&mut session, message).await?;
+    let stored = session.sender_check(row.id).await?;
+    drop(session);
+    let (asked, is_sent) = stored.as_ref().map_or((0, false), |stored| (stored.asked, stored.is_sent));
+    let sender = Sender { asked, is_sent, ..sender };
+    if let Some(witness) = stored.map(|stored| stored.witness).filter(Witness::is_complete) {
+        return Ok(Some(Sender { witness: Some(witness), ..sender }));
+    }
+    let (Some(author), Some(peer)) = (author, peer) else {
+        return Ok(Some(Sender { witness: Some(Witness::Unasked), ..sender }));
+    };
+    let Ok(_turn) = CHECKS.try_acquire() else {
+        put_off(gateway, job, now() + BUSY).await?;
+        return Ok(None);
+    };
+    let smtp = SmtpSession {
+        peer,
+        hello,
+        reverse_path: &envelope.reverse_path,
+        our_hostname: &gateway.settings.hostname,
+    };
+    let facts = gateway.senders.check(&row.raw, &smtp, now()).await;
+    let sender =
+        Sender { witness: Some(Witness::Checked(Box::new(facts))), asked: asked.saturating_add(1), ..sender };
+    if sender.must_wait(row) {
+        wait(gateway, job, (row, message), (&sender, owner_of(routes).unwrap_or(author))).await?;
+        return Ok(None);
+    }
+    Ok(Some(sender))
+}
+
+impl Sender {
+    /// Whether DNS keeps back what could prove the author, and may answer yet.
+    fn must_wait(&self, row: &InboundRow) -> bool {
+        let is_pending = matches!(&self.witness, Some(Witness::Checked(facts)) if facts.is_pending());
+        is_pending && !self.is_sent && !has_waited(row)
+    }
+}
+
+fn has_waited(row: &InboundRow) -> bool {
+    now().duration_since(row.received_at) >= evidence::DNS_PATIENCE
+}
+
+/// Whether it came to an address whose mail has to be proven.
+fn is_weighed(routes: &[Route]) -> bool {
+    routes.iter().any(|route| !matches!(route.target, RouteTarget::Reply { .. }))
+}
+
+/// The user whose capture address it came to; of several the first.
+fn owner_of(routes: &[Route]) -> Option<UserId> {
+    routes.iter().find_map(|route| match route.target {
+        RouteTarget::Capture { user } | RouteTarget::Why { user } => Some(user),
+        RouteTarget::Reply { .. } => None,
+    })
+}
+
+/// The user whom a message names as its author.
+async fn author_of(session: &mut Session, message: &Message) -> Result<Option<UserId>, Error> {
+    match message.summary.author() {
+        Some(author) => Ok(session.user_by_address(&author.address).await?.map(|user| user.id)),
+        None => Ok(None),
+    }
+}
+
+async fn put_off(gateway: &Gateway, job: &Leased, until: Timestamp) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    tx.settle(job, Settlement::RetryAt(until)).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Keeps a message aside until DNS is asked again.
+async fn wait(
+    gateway: &Gateway,
+    job: &Leased,
+    (row, message): (&InboundRow, &Message),
+    (sender, user): (&Sender, UserId),
+) -> Result<(), FlowError> {
+    let Some(witness) = &sender.witness else { return Ok(()) };
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    sender.hold_still(&mut tx, row.id).await?;
+    let found = NewSenderCheck {
+        inbound: row.id,
+        identity: ingest::identity(message),
+        witness,
+        weighed: None,
+        mark: None,
+        route: None,
+        asked: sender.asked,
+        at: now(),
+    };
+    tx.put_sender_check(&found).await?;
+    hold::keep_while_checking(&mut tx, (row, message), user).await?;
+    tx.settle(job, Settlement::RetryAt(now() + evidence::ask_again(sender.asked))).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// A message whose sender is weighed, and for whose address.
+#[derive(Clone, Copy)]
+pub(super) struct Copied<'a> {
+    pub row: &'a InboundRow,
+    pub message: &'a Message,
+    pub sender: &'a Sender,
+    /// The user whose address it came to.
+    pub owner: Option<UserId>,
+    /// The message that it is a copy of, if that is here.
+    pub original: Option<MessageKey>,
+}
+
+/// A sender weighed.
+pub(super) struct Weighed {
+    pub evidence: Evidence,
+    /// The user whom From names.
+    pub author: Option<UserId>,
+    context: Context,
+    route: Option<SendingRoute>,
+}
+
+/// Weighs who sent a message, by what is known at this moment. `None` of mail that nobody has to speak for.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn weigh(session: &mut Session, copied: Copied<'_>) -> Result<Option<Weighed>, FlowError> {
+    let Copied { row, message, sender, owner, original } = copied;
+    let Some(witness) = &sender.witness else { return Ok(None) };
+    let author = author_of(session, message).await?;
+    let route = match witness {
+        Witness::Checked(facts) => evidence::route_of(facts),
+        Witness::TrustedPeer | Witness::Unasked => None,
+    };
+    let known = match (message.summary.author(), author, &route) {
+        (Some(party), Some(_), Some(_)) => session.known_routes(&party.address).await?,
+        _ => Vec::new(),
+    };
+    let is_sent = sender.is_sent
+        || match (original, author) {
+            (Some(original), Some(author)) => is_sent_by(session, original, author).await?,
+            _ => false,
+        };
+    let name = route.as_ref().map(|route| route.name.as_str());
+    let identity = ingest::identity(message);
+    let context = Context {
+        received_at: row.received_at,
+        author: match author {
+            None => Standing::Stranger,
+            Some(author) if owner.is_none_or(|owner| owner == author) => Standing::Owner,
+            Some(_) => Standing::Colleague,
+        },
+        route: evidence::standing(&known, route.as_ref(), row.received_at),
+        is_sent,
+        is_replayed: name.is_some() && session.is_captured_otherwise(&identity, (row.id, name)).await?,
+        has_waited: has_waited(row),
+    };
+    // What DNS kept back has been waited for: what is pending still is a doubt.
+    let weighed = evidence::weigh(witness, &context)
+        .or_else(|_| evidence::weigh(witness, &Context { has_waited: true, ..context }));
+    let Ok(evidence) = weighed else { return Ok(None) };
+    Ok(Some(Weighed { evidence, author, context, route }))
+}
+
+/// Whether a user's own mailbox, or this gateway, sent a message.
+async fn is_sent_by(session: &mut Session, message: MessageKey, author: UserId) -> Result<bool, Error> {
+    use crate::core::message::Author;
+    let Some(stored) = session.message(message).await? else { return Ok(false) };
+    if stored.author != Author::User(author) {
+        return Ok(false);
+    }
+    if session.is_in_sent(message).await? {
+        return Ok(true);
+    }
+    let submission = session.submission(message).await?;
+    Ok(submission.is_some_and(|submission| !matches!(submission.principal, Principal::Participant(_))))
+}
+
+/// What becomes of a copy by who sent it.
+pub(super) enum Passage {
+    Open,
+    Closed(Closed),
+}
+
+/// Why a copy is kept aside, and for whom.
+pub(super) struct Closed {
+    pub ruling: Ruling,
+    pub level: Level,
+    /// Whom it concerns; `None`: the admins.
+    pub user: Option<UserId>,
+}
+
+/// Writes down what was found of a copy's sender, and says whether it is filed.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn pass(tx: &mut Tx, copied: Copied<'_>, settings: &Settings) -> Result<Passage, FlowError> {
+    let Some(weighed) = weigh(tx, copied).await? else { return Ok(Passage::Open) };
+    let Weighed { evidence, author, context, route } = &weighed;
+    let disposal = evidence::disposal(evidence, settings.trust);
+    let mark = match disposal {
+        Disposal::File { mark } => mark,
+        Disposal::HoldForUser | Disposal::HoldForAdmins => None,
+    };
+    write_down(tx, copied, (context, evidence), (mark, route.as_ref())).await?;
+    let user = match disposal {
+        Disposal::File { .. } => {
+            // Learnt from mail that is proven and came directly: of mail that others passed on they would be learnt.
+            if let (Some(route), Some(party)) =
+                (route.as_ref().filter(|route| route.is_own), copied.message.summary.author())
+                && evidence.level >= Level::E2
+            {
+                tx.see_route(&party.address, route, now()).await?;
+            }
+            return Ok(Passage::Open);
+        }
+        Disposal::HoldForUser => *author,
+        Disposal::HoldForAdmins => None,
+    };
+    let ruling = policy::unbelieved(evidence.rule, evidence.reason);
+    Ok(Passage::Closed(Closed { ruling, level: evidence.level, user }))
+}
+
+async fn write_down(
+    tx: &mut Tx,
+    copied: Copied<'_>,
+    weighed: (&Context, &Evidence),
+    (mark, route): (Option<Mark>, Option<&SendingRoute>),
+) -> Result<(), Error> {
+    let Some(witness) = &copied.sender.witness else { return Ok(()) };
+    let found = NewSenderCheck {
+        inbound: copied.row.id,
+        identity: ingest::identity(copied.message),
+        witness,
+        weighed: Some(weighed),
+        mark,
+        route: route.map(|route| route.name.as_str()),
+        asked: copied.sender.asked,
+        at: now(),
+    };
+    tx.put_sender_check(&found).await
+}
+
+/// Ends what was kept of a copy that is filed now.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn note_filed(
+    tx: &mut Tx,
+    sender: &Sender,
+    inbound: MessageKey,
+    (message, rule): (MessageKey, &str),
+) -> Result<(), Error> {
+    if sender.kept.is_some() {
+        let by = format!("rule:{rule}");
+        tx.settle_held(inbound, (QuarantineState::Released, &by), false, now()).await?;
+    }
+    if sender.is_released() {
+        tx.mark_sender_check(inbound, Mark::Released).await?;
+    }
+    tx.link_sender_check(inbound, message).await
+}
+
+/// Whether mail with this Message-ID waits for a proof that its author sent it.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn awaits_proof(
+    session: &mut Session,
+    id: Option<&crate::mail::MessageId>,
+) -> Result<bool, Error> {
+    let Some(id) = id else { return Ok(false) };
+    let hash = session.hash_of(id.as_str()).await?;
+    session.is_held_by_id(&hash).await
+}
+
+/// A message lies in its user's own Sent mailbox: copies of it that were kept aside are looked at again.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn corroborate(tx: &mut Tx, identity: &[u8; 32]) -> Result<(), Error> {
+    let kept = tx.held_with_identity(identity).await?;
+    if kept.is_empty() {
+        return Ok(());
+    }
+    tx.note_sent_copies(identity, now()).await?;
+    for Held { id, .. } in kept {
+        look_again(tx, id).await?;
+    }
+    Ok(())
+}
+
+/// Has mail that is kept aside processed again.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn look_again(tx: &mut Tx, inbound: MessageKey) -> Result<(), Error> {
+    let job = Job::Process { inbound };
+    if tx.reopen_inbound(inbound).await? {
+        tx.enqueue_job(&job, now()).await
+    } else {
+        // Its job waits for DNS.
+        tx.hasten_job(&job, now()).await
+    }
+}

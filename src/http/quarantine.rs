@@ -1,0 +1,295 @@
+//! Mail that is kept aside: who says he wrote what, why it was not let in, and the decision about it.
+//!
+//! Shown as text alone. A key that is bound to a user shows what concerns him; what concerns nobody is for the admins. Not
+//! here: why mail is kept aside, and what releasing it does (`flow::hold`).
+
+use axum::{Json, extract::State, response::Response};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Api,
+    access::Access,
+    body::{Input, Nothing, Parameters, PathId},
+    once::{Answer, Stop},
+    openapi::{LevelWord, QuarantineStateWord},
+    page::{self, Limit, List},
+    problem::Problem,
+};
+use crate::{
+    core::{
+        evidence::Level,
+        ids::{Id as _, MessageKey, UserId},
+        inbound::Principal,
+        message::Author,
+        quarantine::{Held, Named, QuarantineState},
+    },
+    flow::{
+        self,
+        hold::{self, Refusal, Undisputed},
+    },
+    mail::{Address, Message},
+    store::{HeldFilter, PageKey, Session},
+};
+
+/// Characters of text that are shown of a message in quarantine.
+const TEXT_CHARS_MAX: usize = 20_000;
+
+pub(super) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(release))
+        .routes(routes!(reject))
+        .routes(routes!(disown))
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = QuarantinedMessage)]
+struct HeldView {
+    /// The key it has as a message, once it is released.
+    #[schema(value_type = String)]
+    id: MessageKey,
+    #[schema(value_type = QuarantineStateWord)]
+    state: QuarantineState,
+    /// How far its sender is believed: `e0` not at all, `e1` he names a user and proves nothing, `e2` with a doubt left.
+    #[schema(value_type = Option<LevelWord>)]
+    level: Option<Level>,
+    /// A stable word for the rule that kept it aside.
+    rule: String,
+    /// The reason in plain words.
+    reason: String,
+    /// The user it concerns; null where it is for the admins alone.
+    #[schema(value_type = Option<String>)]
+    user_id: Option<UserId>,
+    /// Who it says wrote it. Like all that is shown of it, a claim.
+    from: Vec<NamedView>,
+    to: Vec<NamedView>,
+    subject: Option<String>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    date: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
+    received_at: Timestamp,
+    /// Unless something is decided about it before, it is deleted then.
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    settled_at: Option<Timestamp>,
+    /// Whose key decided, or which rule.
+    settled_by: Option<String>,
+    /// Its sending route was chosen to be trusted with it.
+    is_trusted: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+struct NamedView {
+    #[schema(value_type = String, format = Email)]
+    email: Address,
+    name: Option<String>,
+}
+
+impl From<Named> for NamedView {
+    fn from(Named { email, name }: Named) -> Self {
+        Self { email, name }
+    }
+}
+
+impl From<Held> for HeldView {
+    fn from(held: Held) -> Self {
+        let (from, to, subject, date) = held.shown.map_or_else(Default::default, |shown| {
+            let people = |list: Vec<Named>| list.into_iter().map(NamedView::from).collect();
+            (people(shown.from), people(shown.to), shown.subject, shown.date)
+        });
+        Self {
+            id: held.id,
+            state: held.state,
+            level: held.level,
+            rule: held.rule,
+            reason: held.reason,
+            user_id: held.user,
+            from,
+            to,
+            subject,
+            date,
+            received_at: held.received_at,
+            expires_at: held.expires_at,
+            settled_at: held.settled_at,
+            settled_by: held.settled_by,
+            is_trusted: held.is_trusted,
+        }
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Listing {
+    /// When left out, all that nothing was decided about.
+    #[param(value_type = Option<QuarantineStateWord>)]
+    state: Option<QuarantineState>,
+    /// 1 to 200; 50 when left out.
+    #[serde(default)]
+    #[param(value_type = Option<u32>)]
+    limit: Limit,
+    cursor: Option<String>,
+}
+
+/// List the mail that is kept aside, newest first. A key that is bound to a user lists what concerns that user.
+#[utoipa::path(get, path = "/v1/workspaces/{ws}/quarantine", tag = "quarantine", operation_id = "list_quarantine",
+    params(Listing), responses((status = 200, body = List<HeldView>)))]
+async fn list(
+    State(api): State<Api>,
+    access: Access,
+    Parameters(query): Parameters<Listing>,
+) -> Result<Json<List<HeldView>>, Problem> {
+    let page = page::page(query.limit, query.cursor.as_deref())?;
+    let mut session = access.read(&api).await?;
+    let user = concerned(&access, &mut session).await?;
+    let rows = session.quarantine(&page, HeldFilter { state: query.state, user }).await?;
+    let key = |row: &Held| PageKey { at: row.received_at, id: row.id.uuid() };
+    Ok(List::page(rows, query.limit, key, HeldView::from))
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = QuarantinedText)]
+struct HeldTextView {
+    #[serde(flatten)]
+    held: HeldView,
+    /// The beginning of its text, with neither HTML nor attachments; null once something was decided.
+    text: Option<String>,
+}
+
+/// Show mail that is kept aside, with its text.
+#[utoipa::path(get, path = "/v1/workspaces/{ws}/quarantine/{id}", tag = "quarantine", operation_id = "get_quarantined",
+    responses((status = 200, body = HeldTextView)))]
+async fn show(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<MessageKey>,
+) -> Result<Json<HeldTextView>, Problem> {
+    let mut session = access.read(&api).await?;
+    let held = find(&access, &mut session, id).await?;
+    if !held.is_open() {
+        return Ok(Json(HeldTextView { held: held.into(), text: None }));
+    }
+    // Whoever waits for his turn keeps no connection from others.
+    drop(session);
+    let _place = api.readers.wait(access.workspace).await?;
+    let raw = access.read(&api).await?.inbound(id).await?.raw;
+    let read = tokio::task::spawn_blocking(move || Message::parse(&raw).readable_text());
+    let text = read.await.map_err(|_| Problem::internal())?;
+    let text = text.map(|text| text.chars().take(TEXT_CHARS_MAX).collect());
+    Ok(Json(HeldTextView { held: held.into(), text }))
+}
+
+/// The user to whom alone the caller's key shows what it shows; `None` shows everything.
+async fn concerned(access: &Access, session: &mut Session) -> Result<Option<UserId>, Problem> {
+    match access.bound_to() {
+        Some(user) if !access.is_admin() && !flow::is_admin(session, user).await? => Ok(Some(user)),
+        _ => Ok(None),
+    }
+}
+
+async fn find(access: &Access, session: &mut Session, id: MessageKey) -> Result<Held, Problem> {
+    let user = concerned(access, session).await?;
+    let held = session.held(id).await?.filter(|held| user.is_none() || held.user == user);
+    held.ok_or_else(Problem::not_found)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Releasing {
+    /// Let in from now on, for 180 days, what comes from this user's address by the same way.
+    #[serde(default)]
+    trust: bool,
+}
+
+/// Let in mail that was kept aside. It is filed as if that had been done when it came.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/quarantine/{id}/release", tag = "quarantine",
+    operation_id = "release_quarantined", request_body = Option<Releasing>, responses((status = 200, body = HeldView)))]
+async fn release(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<MessageKey>,
+    input: Input<Releasing>,
+) -> Result<Response, Stop> {
+    find(&access, &mut access.read(&api).await?, id).await?;
+    let mut work = input.stamp.begin(&api, &access).await?;
+    let by = name_of(&access);
+    let released = hold::release(&mut work, id, (&by, input.value.trust), flow::now()).await?;
+    let held = released.map_err(refused)?;
+    work.finish(Answer::ok(&HeldView::from(held))).await
+}
+
+/// Delete mail that was kept aside. That it came, and who deleted it, stays known.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/quarantine/{id}/reject", tag = "quarantine",
+    operation_id = "reject_quarantined", responses((status = 200, body = HeldView)))]
+async fn reject(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<MessageKey>,
+    input: Input<Nothing>,
+) -> Result<Response, Stop> {
+    find(&access, &mut access.read(&api).await?, id).await?;
+    let mut work = input.stamp.begin(&api, &access).await?;
+    let held = hold::reject(&mut work, id, &name_of(&access), flow::now()).await?.map_err(refused)?;
+    work.finish(Answer::ok(&HeldView::from(held))).await
+}
+
+/// Say that a message filed with a doubt left is not the user's. It is deleted, with the contacts and the conversation that it
+/// made, and what sent it is believed no more than before.
+#[utoipa::path(post, path = "/v1/workspaces/{ws}/messages/{id}/disown", tag = "quarantine",
+    operation_id = "disown_message", responses((status = 200, body = HeldView)))]
+async fn disown(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<MessageKey>,
+    input: Input<Nothing>,
+) -> Result<Response, Stop> {
+    // The same request again is answered as it was, though the message is gone.
+    input.stamp.require_new(&api, &access).await?;
+    let mut session = access.read(&api).await?;
+    let message = session.message(id).await?.ok_or_else(Problem::not_found)?;
+    if let (Some(user), Author::User(author)) = (concerned(&access, &mut session).await?, message.author)
+        && user != author
+    {
+        return Err(Problem::not_found().into());
+    }
+    drop(session);
+    let mut work = input.stamp.begin(&api, &access).await?;
+    let disowned = hold::disown(&mut work, id, &name_of(&access), flow::now()).await?;
+    let held = disowned.map_err(|Undisputed::NotInDoubt| {
+        let detail = "Something proves who sent it, or it was seen elsewhere too.";
+        Problem::conflict("not_in_doubt", detail, "Delete it where it was sent from.")
+    })?;
+    work.finish(Answer::ok(&HeldView::from(held))).await
+}
+
+/// Who decides, as it is written down.
+fn name_of(access: &Access) -> String {
+    match access.principal {
+        Principal::Key(id) => id.to_string(),
+        Principal::Admin => "admin".to_owned(),
+        Principal::Participant(user) => user.to_string(),
+    }
+}
+
+fn refused(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::Settled(state) => {
+            let detail = match state {
+                QuarantineState::Released => "It was released.",
+                QuarantineState::Expired => "Nobody decided about it in time, and it was deleted.",
+                _ => "It was rejected, and nothing is left of it.",
+            };
+            Problem::conflict("already_decided", detail, "Nothing is to be done.")
+        }
+        Refusal::NothingToTrust => Problem::conflict(
+            "nothing_to_trust",
+            "There is nothing by which mail of this kind could be known again.",
+            "Release it without \"trust\".",
+        ),
+    }
+}

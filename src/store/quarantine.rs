@@ -1,0 +1,171 @@
+//! Mail that is kept aside: a row for each, until it was decided about, and then who decided what.
+//!
+//! Not here: its bytes, which stay with what was taken in (`store::intake`), and deciding (`flow::hold`).
+
+use jiff::Timestamp;
+
+use super::{
+    Error, Page, ReadSystem, Session, Tx,
+    columns::{json_text, word},
+    intake::InboundState,
+    sql::{Row, sql},
+    statement::Statement,
+};
+use crate::core::{
+    ids::{MessageKey, UserId, WorkspaceId},
+    quarantine::{Held, NewHeld, QuarantineState},
+};
+
+const COLUMNS: &str = "id, state, level, rule, reason, user_id, shown, received_at, expires_at, settled_at, settled_by, is_trusted";
+
+/// Which mail in quarantine to list.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HeldFilter {
+    /// All that nothing was decided about, when left out.
+    pub state: Option<QuarantineState>,
+    /// That alone which concerns this user.
+    pub user: Option<UserId>,
+}
+
+impl Tx {
+    /// Keeps mail aside. What was decided about it before counts no more.
+    ///
+    /// # Errors
+    /// `Missing` when there is no such mail.
+    pub async fn put_held(&mut self, held: &NewHeld) -> Result<(), Error> {
+        let query = sql("insert into quarantine (workspace, id, state, level, rule, reason, user_id, identity, id_hash, \
+             shown, received_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+             on conflict (workspace, id) do update set state = excluded.state, level = excluded.level, \
+             rule = excluded.rule, reason = excluded.reason, user_id = excluded.user_id, shown = excluded.shown, \
+             expires_at = excluded.expires_at, settled_at = null, settled_by = null, is_trusted = 0")
+        .bind(self.workspace())
+        .bind(held.id)
+        .bind(word(&held.state))
+        .bind(held.level.map(|level| word(&level)))
+        .bind(held.rule)
+        .bind(held.reason)
+        .bind(held.user)
+        .bind(held.identity)
+        .bind(held.id_hash)
+        .bind(held.shown.as_ref().map(json_text))
+        .bind(held.received_at)
+        .bind(held.expires_at);
+        self.execute(query).await.map(drop)
+    }
+
+    /// Writes down what was decided, and forgets what was shown. False when somebody was faster.
+    pub async fn settle_held(
+        &mut self,
+        id: MessageKey,
+        (state, by): (QuarantineState, &str),
+        is_trusted: bool,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let query =
+            sql("update quarantine set state = $3, settled_by = $4, settled_at = $5, is_trusted = $6, \
+             shown = null where workspace = $1 and id = $2 and settled_at is null")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(word(&state))
+            .bind(by)
+            .bind(now)
+            .bind(i64::from(is_trusted));
+        Ok(self.execute(query).await? > 0)
+    }
+
+    /// Has mail that was kept aside looked at again. False when it is not kept aside.
+    pub async fn reopen_inbound(&mut self, id: MessageKey) -> Result<bool, Error> {
+        let query = sql("update inbound set state = $3 where workspace = $1 and id = $2 and state = $4")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(InboundState::Pending.as_str())
+            .bind(InboundState::Held.as_str());
+        Ok(self.execute(query).await? > 0)
+    }
+
+    /// What lies in quarantine beyond these numbers: the oldest, and first that which concerns no user.
+    pub async fn held_beyond(&mut self, user: Option<UserId>, most: u64) -> Result<Vec<MessageKey>, Error> {
+        let open = Statement::new("select id from quarantine where settled_at is null and workspace = ")
+            .arg(self.workspace())
+            .given(" and user_id = ", user)
+            .text(" order by case when user_id is null then 1 else 0 end, received_at desc, id desc limit 100 offset ")
+            .arg(i64::try_from(most).unwrap_or(i64::MAX))
+            .query();
+        self.fetch_all(open).await?.iter().map(|row| row.id("id")).collect()
+    }
+}
+
+impl Session {
+    pub async fn held(&mut self, id: MessageKey) -> Result<Option<Held>, Error> {
+        let query = sql(format!("select {COLUMNS} from quarantine where workspace = $1 and id = $2"))
+            .bind(self.workspace())
+            .bind(id);
+        self.fetch_optional(query).await?.as_ref().map(read).transpose()
+    }
+
+    /// Newest first.
+    pub async fn quarantine(&mut self, page: &Page, filter: HeldFilter) -> Result<Vec<Held>, Error> {
+        let query = Statement::new(format!("select {COLUMNS} from quarantine where workspace = "))
+            .arg(self.workspace());
+        let query = match filter.state {
+            Some(state) => query.text(" and state = ").arg(word(&state)),
+            None => query.text(" and settled_at is null"),
+        };
+        let query = query.given(" and user_id = ", filter.user).page(page, "received_at", "id");
+        self.fetch_all(query).await?.iter().map(read).collect()
+    }
+
+    /// Mail of this identity that nothing was decided about.
+    pub async fn held_with_identity(&mut self, identity: &[u8; 32]) -> Result<Vec<Held>, Error> {
+        let query = sql(format!(
+            "select {COLUMNS} from quarantine where workspace = $1 and identity = $2 and settled_at is null \
+             order by received_at, id"
+        ))
+        .bind(self.workspace())
+        .bind(*identity);
+        self.fetch_all(query).await?.iter().map(read).collect()
+    }
+
+    /// Whether mail with a Message-ID of this hash lies in quarantine.
+    pub async fn is_held_by_id(&mut self, id_hash: &[u8; 16]) -> Result<bool, Error> {
+        let query = sql(
+            "select id from quarantine where workspace = $1 and id_hash = $2 and settled_at is null limit 1",
+        )
+        .bind(self.workspace())
+        .bind(*id_hash);
+        Ok(self.fetch_optional(query).await?.is_some())
+    }
+}
+
+impl ReadSystem {
+    /// Some of the mail that nobody decided about in time, of every workspace.
+    pub async fn overdue_in_quarantine(
+        &mut self,
+        now: Timestamp,
+        most: u32,
+    ) -> Result<Vec<(WorkspaceId, MessageKey)>, Error> {
+        let query =
+            sql("select workspace, id from quarantine where settled_at is null and expires_at <= $1 \
+             order by expires_at limit $2")
+            .bind(now)
+            .bind(most);
+        self.fetch_all(query).await?.iter().map(|row| Ok((row.id("workspace")?, row.id("id")?))).collect()
+    }
+}
+
+fn read(row: &Row) -> Result<Held, Error> {
+    Ok(Held {
+        id: row.id("id")?,
+        state: row.word("state")?,
+        level: row.opt_word("level")?,
+        rule: row.get("rule")?,
+        reason: row.get("reason")?,
+        user: row.opt_id("user_id")?,
+        shown: row.opt_json("shown")?,
+        received_at: row.get("received_at")?,
+        expires_at: row.get("expires_at")?,
+        settled_at: row.get("settled_at")?,
+        settled_by: row.get("settled_by")?,
+        is_trusted: row.get::<i64>("is_trusted")? != 0,
+    })
+}
