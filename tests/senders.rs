@@ -85,7 +85,7 @@ fn a_good_signature_of_the_author_proves_the_author() {
     assert_eq!(found.written_at.unwrap().as_second(), 1_795_424_000);
     assert_eq!((found.dmarc.verdict, found.dmarc.policy), (Check::None, DmarcPolicy::Absent));
     // Trace fields on top, and white space at the end of the body, come with the way.
-    let moved = format!("Received: from x by y\r\n{}  \r\n\r\n", signed);
+    let moved = format!("Received: from x by y\r\n{signed}  \r\n\r\n");
     assert!(facts(&moved, SESSION, &[(&name, &key)]).proves());
 }
 

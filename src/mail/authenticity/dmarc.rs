@@ -150,7 +150,7 @@ fn organisation(domain: &str, found: &[Published]) -> String {
         }
         return at.to_owned();
     }
-    let highest = found.iter().filter(|record| record.suffix != Some('y')).next_back();
+    let highest = found.iter().rfind(|record| record.suffix != Some('y'));
     highest.map_or(domain, |record| record.at.as_str()).to_owned()
 }
 
