@@ -60,7 +60,8 @@ impl Inquiry {
     /// The facts, or `None` when DNS has to answer first; what it is to be asked is noted in the answers, the most telling first.
     pub fn conclude(&self, answers: &mut Answers) -> Option<SenderFacts> {
         let domain = match &self.from {
-            FromField::One(address) => Some(address.domain()),
+            // An address literal is nobody's domain.
+            FromField::One(address) => Some(address.domain()).filter(|domain| !domain.starts_with('[')),
             _ => None,
         };
         let checked: Vec<_> = self.signatures.iter().map(|one| one.check(answers)).collect();

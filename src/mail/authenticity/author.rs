@@ -231,5 +231,4 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[path = "author_tests.rs"]
 mod tests;
