@@ -1,9 +1,10 @@
 //! Reads a set of mail the way the gateway does and writes what it understood, a JSON object a line, for a scoring program.
 //!
 //! `cargo run --release --example predict -- SET FOLDER [NEGATIVES]`; sets: threads, threads-gateway, mime, replies, bounces,
-//! autoreply, forwards. Behind the folder of threads may stand `subjects-on` or `subjects-off`: without, subjects join mail
+//! autoreply, forwards, auth, spf. Behind the folder of threads may stand `subjects-on` or `subjects-off`: without, subjects join mail
 //! where many answers do not say what they answer. Not here: any knowledge of a single file, and the scoring.
 
+mod auth;
 mod mail_sets;
 mod threads;
 
@@ -40,6 +41,11 @@ fn main() -> Result<()> {
             None => Subjects::AsNeeded,
         };
         threads::write(&mut out, folder, &messages(folder)?, (participants, subjects))?;
+        return Ok(out.flush()?);
+    }
+    if set == "auth" || set == "spf" {
+        let write = if set == "auth" { auth::write_auth } else { auth::write_spf };
+        write(&mut out, folder)?;
         return Ok(out.flush()?);
     }
     let subjects = outer_subjects(folder)?;

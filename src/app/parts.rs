@@ -92,7 +92,7 @@ pub(super) async fn assemble(config: &Config, store: Store) -> Result<Gateway, S
         webhooks: Poster::new(net::Resolve::vetted(dialer), &tls)?,
         followers: Followers::new(LOGINS_AT_ONCE),
         brake: LoopBrake::default(),
-        senders: flow::sender::SenderChecker,
+        senders: flow::sender::SenderChecker::new(resolver(config)?),
         reply_keys: Keyring::load(&store).await?,
         settings: Arc::new(settings(config, store.mark_key().await?)),
         store,
@@ -141,10 +141,13 @@ fn coordination(config: &Config) -> Result<Coord, StartError> {
 
 fn net_dialer(config: &Config) -> Result<(net::Dialer, Arc<rustls::ClientConfig>), StartError> {
     let tls = net::client_config(config.egress.ca_file.as_deref())?;
-    let servers: Vec<SocketAddr> = config.dns.servers.iter().map(|server| server.0).collect();
     let egress = Egress::new(config.egress.allow.clone());
-    let resolver = Resolver::new(&servers)?;
-    Ok((net::Dialer::new(resolver, egress, Arc::clone(&tls), config.egress.connect_timeout), tls))
+    Ok((net::Dialer::new(resolver(config)?, egress, Arc::clone(&tls), config.egress.connect_timeout), tls))
+}
+
+fn resolver(config: &Config) -> Result<Resolver, net::ResolverError> {
+    let servers: Vec<SocketAddr> = config.dns.servers.iter().map(|server| server.0).collect();
+    Resolver::new(&servers)
 }
 
 /// What dials providers and smarthosts.

@@ -8,6 +8,7 @@ pub mod account;
 pub mod account_cause;
 pub mod grant;
 pub mod inbound;
+pub mod inquiry;
 pub mod message;
 pub mod people;
 pub mod provider;

@@ -1,49 +1,113 @@
-//! Who sent a message, as far as its header tells: who says that he wrote it, and when. Nothing proves that, so that a copy is
-//! believed by the user's own Sent mailbox, by the operator's own servers, or by hand.
+//! Asks DNS what it takes to know who sent a message, within what one message may cost.
 //!
-//! Not here: how far he is believed (`core::evidence`).
+//! Not here: what is asked and what follows from it (`core::inquiry`), and how far that is believed (`core::evidence`).
 
-use std::net::IpAddr;
-
-use jiff::Timestamp;
-
-use crate::{
-    core::sender::{ArcChain, Check, Dmarc, DmarcPolicy, FromField, SenderFacts, Spf},
-    mail::{HeaderSummary, ReversePath},
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-/// The session in which a message came.
-#[derive(Debug, Clone, Copy)]
-pub struct SmtpSession<'a> {
-    pub peer: IpAddr,
-    /// The name given in EHLO or HELO; empty where none was.
-    pub hello: &'a str,
-    pub reverse_path: &'a ReversePath,
-    pub our_hostname: &'a str,
+use futures_util::future::join_all;
+use jiff::Timestamp;
+
+pub use crate::core::inquiry::SmtpSession;
+use crate::{
+    core::{inquiry::Inquiry, sender::SenderFacts},
+    mail::authenticity::{Answer, Answers, Question, Record, RecordKind},
+    net::{Resolver, ResolverError},
+};
+
+/// Questions that one message may cause; RFC 7208 alone allows ten terms with lookups.
+const LOOKUPS_MAX: usize = 20;
+/// How long all of them together may take.
+const LOOKUPS_TIME: Duration = Duration::from_secs(10);
+/// A message longer than this is hashed beside the other tasks, not between them.
+const QUICK_BYTES_MAX: usize = 256 * 1024;
+/// Text of one answer that is kept: more than any key or policy has.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// Checks senders by DNS. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SenderChecker {
+    resolver: Arc<Resolver>,
 }
 
-/// Finds out who sent messages.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SenderChecker;
-
 impl SenderChecker {
-    /// What is known of who sent a message. It never fails: what cannot be known is no proof.
-    #[allow(clippy::unused_async, reason = "whoever asks name servers waits for them")]
-    pub async fn check(&self, raw: &[u8], _session: &SmtpSession<'_>, now: Timestamp) -> SenderFacts {
-        let summary = HeaderSummary::read(raw);
-        let from = match summary.from.as_slice() {
-            [] => FromField::Missing,
-            [author] => FromField::One(author.address.clone()),
-            _ => FromField::Ambiguous("mailboxes".to_owned()),
-        };
-        SenderFacts {
-            checked_at: now,
-            from,
-            signatures: Vec::new(),
-            spf: Spf { domain: String::new(), is_aligned: false, verdict: Check::None },
-            dmarc: Dmarc { verdict: Check::None, policy: DmarcPolicy::Absent },
-            arc: ArcChain { verdict: Check::None, sealer: None },
-            written_at: summary.date,
+    /// Answers are remembered as long as they are good, by the resolver, for all messages.
+    #[must_use]
+    pub fn new(resolver: Resolver) -> Self {
+        Self { resolver: Arc::new(resolver.remembering()) }
+    }
+
+    /// What can be found of who sent a message. DNS that does not answer makes a check pending, never an error.
+    pub async fn check(&self, raw: &[u8], session: &SmtpSession<'_>, now: Timestamp) -> SenderFacts {
+        let inquiry = open(raw, session, now).await;
+        let (mut answers, mut asked) = (Answers::default(), 0);
+        let until = Instant::now() + LOOKUPS_TIME;
+        loop {
+            if let Some(facts) = inquiry.conclude(&mut answers) {
+                return facts;
+            }
+            let mut wanted = answers.take_wanted();
+            let refused = wanted.split_off(wanted.len().min(LOOKUPS_MAX.saturating_sub(asked)));
+            asked += wanted.len();
+            let found = join_all(wanted.iter().map(|question| self.ask(question, until))).await;
+            for (question, answer) in wanted.into_iter().zip(found) {
+                answers.learn(question, answer);
+            }
+            for question in refused {
+                answers.learn(question, Answer::Refused);
+            }
         }
+    }
+
+    async fn ask(&self, question: &Question, until: Instant) -> Answer {
+        match tokio::time::timeout_at(until.into(), self.look_up(question)).await {
+            Ok(Ok(records)) if records.is_empty() => Answer::Void,
+            Ok(Ok(records)) => Answer::Records(records),
+            Ok(Err(_)) | Err(_) => Answer::Silent,
+        }
+    }
+
+    async fn look_up(&self, Question { name, kind }: &Question) -> Result<Vec<Record>, ResolverError> {
+        let addresses = |found: Vec<IpAddr>| found.into_iter().map(Record::Address).collect();
+        Ok(match kind {
+            RecordKind::Txt => {
+                let texts = self.resolver.texts(name).await?.into_iter();
+                texts.filter(|text| text.len() <= ANSWER_BYTES_MAX).map(Record::Text).collect()
+            }
+            RecordKind::A => addresses(self.resolver.addresses_of_family(name, false).await?),
+            RecordKind::Aaaa => addresses(self.resolver.addresses_of_family(name, true).await?),
+            RecordKind::Mx => {
+                self.resolver.mail_exchangers(name).await?.into_iter().map(Record::Host).collect()
+            }
+            RecordKind::Ptr => self.resolver.pointers(name).await?.into_iter().map(Record::Host).collect(),
+        })
+    }
+}
+
+impl Default for SenderChecker {
+    /// By the operating system's name servers.
+    fn default() -> Self {
+        Self::new(Resolver::System)
+    }
+}
+
+async fn open(raw: &[u8], session: &SmtpSession<'_>, now: Timestamp) -> Inquiry {
+    if raw.len() <= QUICK_BYTES_MAX {
+        return Inquiry::open(raw, session, now);
+    }
+    let (copy, peer, hello) = (raw.to_vec(), session.peer, session.hello.to_owned());
+    let (reverse_path, our_hostname) = (session.reverse_path.clone(), session.our_hostname.to_owned());
+    let hashing = tokio::task::spawn_blocking(move || {
+        let session =
+            SmtpSession { peer, hello: &hello, reverse_path: &reverse_path, our_hostname: &our_hostname };
+        Inquiry::open(&copy, &session, now)
+    });
+    match hashing.await {
+        Ok(inquiry) => inquiry,
+        // The runtime is ending: what is found now is stored by nobody.
+        Err(_) => Inquiry::open(b"", session, now),
     }
 }

@@ -71,7 +71,7 @@ fn gateway(store: Store) -> Gateway {
         webhooks,
         followers: Followers::new(1),
         brake: LoopBrake::default(),
-        senders: crate::flow::sender::SenderChecker,
+        senders: crate::flow::sender::SenderChecker::default(),
         reply_keys: Keyring::default(),
         settings: Arc::new(settings),
         store,

@@ -4,6 +4,7 @@
 
 mod address;
 pub mod address_list;
+pub mod authenticity;
 mod automatic;
 pub mod compose;
 mod content_identity;

@@ -19,7 +19,7 @@ use hickory_resolver::{
 const ADDRESSES_MAX: usize = 16;
 
 /// Records of one name that are looked at.
-const RECORDS_MAX: usize = 16;
+const RECORDS_MAX: usize = 32;
 
 /// A server that a domain names for a service (RFC 2782).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +117,56 @@ impl Resolver {
         let mut hosts = self.records(&format!("{service}.{domain}"), RecordType::SRV, read).await?;
         hosts.sort_by_key(|(priority, _)| *priority);
         Ok(hosts.into_iter().map(|(_, host)| host).collect())
+    }
+
+    /// The texts that a name publishes (TXT), the strings of each joined.
+    ///
+    /// # Errors
+    /// [`ResolverError::Lookup`] and [`ResolverError::Setup`].
+    pub async fn texts(&self, name: &str) -> Result<Vec<String>, ResolverError> {
+        let read = |data: &RData| match data {
+            RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
+            _ => None,
+        };
+        self.records(name, RecordType::TXT, read).await
+    }
+
+    /// The IPv6 or else the IPv4 addresses that a name publishes, without any hosts file.
+    ///
+    /// # Errors
+    /// [`ResolverError::Lookup`] and [`ResolverError::Setup`].
+    pub async fn addresses_of_family(&self, name: &str, is_ipv6: bool) -> Result<Vec<IpAddr>, ResolverError> {
+        let read = |data: &RData| match data {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            _ => None,
+        };
+        self.records(name, if is_ipv6 { RecordType::AAAA } else { RecordType::A }, read).await
+    }
+
+    /// The hosts that a name of the reverse tree points to (PTR).
+    ///
+    /// # Errors
+    /// [`ResolverError::Lookup`] and [`ResolverError::Setup`].
+    pub async fn pointers(&self, name: &str) -> Result<Vec<String>, ResolverError> {
+        let read = |data: &RData| match data {
+            RData::PTR(host) => Some(host_of(host)),
+            _ => None,
+        };
+        self.records(name, RecordType::PTR, read).await
+    }
+
+    /// The same servers, asked by one resolver that remembers answers while they are good: the operating system's are read from
+    /// its configuration now. Where that cannot be read it stays as it is.
+    #[must_use]
+    pub fn remembering(self) -> Self {
+        match self {
+            Self::System => match TokioResolver::builder_tokio().and_then(ResolverBuilder::build) {
+                Ok(resolver) => Self::Servers(Box::new(resolver)),
+                Err(_) => Self::System,
+            },
+            servers @ Self::Servers(_) => servers,
+        }
     }
 
     async fn records<T>(

@@ -2,7 +2,13 @@
 //!
 //! Not here: deciding by hand about what is kept aside (`quarantine`).
 
-use mailweave::{config::Config, mail::Address, sandbox::Behaviour};
+use std::sync::LazyLock;
+
+use mailweave::{
+    config::{Config, NameServer},
+    mail::Address,
+    sandbox::Behaviour,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -10,15 +16,23 @@ use crate::{
     crm::{Crm, text},
     letter::Letter,
     sandboxed::Sandboxed,
-    support::{PATIENCE, Person, wait_for},
+    support::{
+        PATIENCE, Person,
+        dns::{Dns, Zone},
+        wait_for,
+    },
     world::{User, accepted_id, assert_free_of},
 };
 
 const BOB: &str = "bob@prospects.example";
 
+/// Where nobody publishes anything by which a sender could be proven.
+static NAMES: LazyLock<Dns> = LazyLock::new(|| Dns::start(Zone::default().address("localhost", "127.0.0.1")));
+
 /// Trusts nobody.
 fn untrusting(config: &mut Config) {
     config.smtp.mx.trusted_peers = Some(Vec::new());
+    config.dns.servers = vec![NameServer(NAMES.address())];
 }
 
 /// Takes the word of this machine for everybody.
