@@ -212,14 +212,6 @@ fn automatic_mail_is_told_as_the_vectors_say() {
 }
 
 #[test]
-fn subjects_lose_their_prefixes_as_the_vectors_say() {
-    for vector in vectors_of("threads", "subject_base") {
-        let (written, base) = (vector["bytes"].as_str().unwrap(), vector["expect"]["base"].as_str().unwrap());
-        assert_eq!(subject::base_subject(written), base, "{written:?}");
-    }
-}
-
-#[test]
 fn ids_are_read_as_the_vectors_say() {
     for vector in vectors_of("threads", "threading") {
         let (id, expect) = (id(&vector), &vector["expect"]);

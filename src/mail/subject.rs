@@ -3,7 +3,7 @@
 //! Not here: whether two messages with one base subject belong together (`core::threading`).
 
 /// Prefixes that mail clients put before the subject of an answer, in lower case, without the colon.
-const REPLY_PREFIXES: [&str; 28] = [
+const REPLY_PREFIXES: [&str; 29] = [
     "re",
     "aw",
     "sv",
@@ -29,13 +29,14 @@ const REPLY_PREFIXES: [&str; 28] = [
     "回覆",
     "答复",
     "返信",
+    "השב",
     "รก",
     "hb",
     "ad",
 ];
 
 /// Prefixes of forwarded mail.
-const FORWARD_PREFIXES: [&str; 23] = [
+const FORWARD_PREFIXES: [&str; 24] = [
     "fwd",
     "fw",
     "wg",
@@ -57,6 +58,7 @@ const FORWARD_PREFIXES: [&str; 23] = [
     "fwd fwd",
     "转发",
     "轉寄",
+    "העבר",
     "転送",
     "rvs",
 ];
