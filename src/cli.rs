@@ -2,11 +2,15 @@
 //!
 //! Not here: doing it. `main` takes these apart and calls `app` or the API's client.
 
+mod quarantine;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use secrecy::SecretString;
 use url::Url;
+
+pub use quarantine::QuarantineVerb;
 
 /// A gateway between a CRM, its users' own mailboxes and the outside world.
 #[derive(Debug, Parser)]
@@ -249,18 +253,6 @@ pub enum MessageVerb {
     Send(Create),
     /// Say that a message filed with a doubt left is not the user's: it is deleted with what came of it
     Disown(One),
-}
-
-#[derive(Debug, Subcommand)]
-pub enum QuarantineVerb {
-    /// List the mail that is kept aside, newest first: --query state=released
-    List(List),
-    /// Show mail that is kept aside, with its text
-    Show(One),
-    /// Let it in, and trust its sending route from now on: --data '{"trust":true}', or nothing and it is let in once
-    Release(Update),
-    /// Delete it
-    Reject(One),
 }
 
 #[derive(Debug, Subcommand)]

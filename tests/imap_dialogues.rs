@@ -612,6 +612,44 @@ async fn a_search_answers_with_uids_or_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_server_lists_and_finds_takes_no_more_memory_than_is_allowed() {
+    let limits = Limits { uid_ranges_max: 3, mailbox_names_bytes_max: 12, ..Limits::default() };
+    dialogue(
+        &[
+            "S: * OK [CAPABILITY IMAP4rev1] ready",
+            "C: a1 LIST \"\" \"*\"",
+            "S: * LIST () \"/\" INBOX",
+            "S: * LIST () \"/\" Sent",
+            "S: * LIST () \"/\" Others",
+            "S: * LIST () \"/\" X",
+            "S: a1 OK done",
+            "C: a2 UID SEARCH ALL",
+            "S: * SEARCH 1 3",
+            "S: * SEARCH 5 6",
+            "S: a2 OK done",
+            "C: a3 UID SEARCH ALL",
+            "S: * SEARCH 1 3",
+            "S: * SEARCH 5 7",
+            "S: * SEARCH 9",
+            "S: a3 OK done",
+            "C: a4 NOOP",
+            "S: a4 OK done",
+        ],
+        |stream| async {
+            let mut client = Client::connect(stream, limits, Deadlines::default()).await.expect("a greeting");
+            let names: Vec<String> =
+                client.list().await.expect("a list").into_iter().map(|mailbox| mailbox.display).collect();
+            assert_eq!(names, ["INBOX", "Sent"]);
+            assert_eq!(client.uid_search(Criterion::All).await.expect("found").to_string(), "1,3,5:6");
+            let error = client.uid_search(Criterion::All).await.expect_err("too many");
+            assert!(matches!(error, Error::Protocol(Fault::TooManyResponses)));
+            client.noop().await.expect("the answer was read to its end");
+        },
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_append_asks_before_its_literal_unless_that_is_free() {
     let name = MailboxName::from_display("Sent").expect("a name");
     let at = "2026-11-03T09:00:00Z".parse().expect("a time");

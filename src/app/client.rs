@@ -2,6 +2,8 @@
 //!
 //! Not here: what the API does with it. This client knows paths and methods, and of answers only whether they are problems.
 
+mod mail;
+
 use std::{
     io::{IsTerminal as _, Read as _, Write as _},
     time::Duration,
@@ -16,10 +18,9 @@ use url::Url;
 use super::{refusal::Refused, simulate};
 use crate::{
     cli::{
-        self, AccountVerb, Attachment, Client, Command, ContactVerb, ConversationVerb, Create, DecisionVerb,
-        EventVerb, Events, Follow, KeyCreate, KeyVerb, LimitSet, LimitVerb, List, MessageVerb, Noun, OfUser,
-        One, PolicySet, PolicyVerb, QuarantineVerb, Simulate, SmarthostVerb, Update, UserVerb, WebhookVerb,
-        Whose, Within, WorkspaceVerb,
+        self, AccountVerb, Client, Command, ContactVerb, ConversationVerb, Create, DecisionVerb, EventVerb,
+        Events, Follow, KeyCreate, KeyVerb, LimitSet, LimitVerb, List, Noun, OfUser, One, PolicySet,
+        PolicyVerb, Simulate, SmarthostVerb, Update, UserVerb, WebhookVerb, Whose, Within, WorkspaceVerb,
     },
     core::people::Scope,
     net,
@@ -146,8 +147,8 @@ fn call(command: Command) -> Option<(Client, Call)> {
         Command::Contact(Noun { client, verb }) => (client, contacts(verb)),
         Command::Account(Noun { client, verb }) => (client, accounts(verb)),
         Command::Conversation(Noun { client, verb }) => (client, conversations(verb)),
-        Command::Message(Noun { client, verb }) => (client, messages(verb)),
-        Command::Quarantine(Noun { client, verb }) => (client, quarantine(verb)),
+        Command::Message(Noun { client, verb }) => (client, mail::messages(verb)),
+        Command::Quarantine(Noun { client, verb }) => (client, mail::quarantine(verb)),
         Command::Event(Noun { client, verb }) => (client, events(verb)),
         Command::Webhook(Noun { client, verb }) => (client, webhooks(verb)),
         Command::Limit(Noun { client, verb }) => (client, limits(verb)),
@@ -252,29 +253,6 @@ fn conversations(verb: ConversationVerb) -> Call {
             Call::within(&["conversations", &id, "split"]).post(body)
         }
         ConversationVerb::Undo(one) => Call::one("repairs", one).then("undo").method(Method::POST),
-    }
-}
-
-fn messages(verb: MessageVerb) -> Call {
-    match verb {
-        MessageVerb::Get(one) => Call::one("messages", one),
-        MessageVerb::Raw(one) => Call::one("messages", one).then("raw"),
-        MessageVerb::Attachment(Attachment { id, attachment }) => {
-            Call::within(&["messages", &id, "attachments", &attachment])
-        }
-        MessageVerb::Send(create) => Call::within(&["messages"]).post(create),
-        MessageVerb::Disown(one) => Call::one("messages", one).then("disown").method(Method::POST),
-    }
-}
-
-fn quarantine(verb: QuarantineVerb) -> Call {
-    match verb {
-        QuarantineVerb::List(list) => Call::within(&["quarantine"]).list(list),
-        QuarantineVerb::Show(one) => Call::one("quarantine", one),
-        QuarantineVerb::Release(Update { id, body }) => {
-            Call::within(&["quarantine", &id, "release"]).post(body).body_if_given()
-        }
-        QuarantineVerb::Reject(one) => Call::one("quarantine", one).then("reject").method(Method::POST),
     }
 }
 

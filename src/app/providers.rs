@@ -69,6 +69,7 @@ fn authorization(known: Option<&Provider>, given: &OauthProvider) -> Authorizati
     let text = |url: &Option<Url>| url.as_ref().map(Url::to_string);
     let unknown = Authorization {
         issuer: None,
+        says_issuer: false,
         authorize_url: String::new(),
         token_url: String::new(),
         revoke_url: None,
@@ -86,6 +87,8 @@ fn authorization(known: Option<&Provider>, given: &OauthProvider) -> Authorizati
         authorization.authorize_url = url;
     }
     authorization.revoke_url = text(&given.revoke_url).or(authorization.revoke_url);
+    // Who writes down an issuer says that users are told it.
+    authorization.says_issuer |= given.issuer.is_some();
     authorization.issuer = given.issuer.clone().or(authorization.issuer);
     if !given.scopes.is_empty() {
         authorization.needed.retain(|scope| given.scopes.contains(scope));

@@ -44,6 +44,7 @@ async fn rotate_in(config: &Config) -> anyhow::Result<u64> {
             store.context("neither this master key nor the new one opens the store")?.close().await;
             0
         }
+        Err(error @ StoredError::InUse(_)) => return Err(error).context("stop the gateway first"),
         Err(error) => return Err(error.into()),
     };
     put_in_place(config, &file, &new_file)?;
@@ -126,7 +127,7 @@ mod tests {
         let config = config(directory.path());
         let store = parts::store(&config).await.unwrap();
         let workspace = sealed(&store).await;
-        let in_use = rotate_in(&config).await.unwrap_err().to_string();
+        let in_use = format!("{:#}", rotate_in(&config).await.unwrap_err());
         assert!(in_use.contains("a running gateway"), "{in_use}");
         store.close().await;
         let before = std::fs::read(config.master_key_file()).unwrap();

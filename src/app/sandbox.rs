@@ -66,9 +66,13 @@ fn load(path: &Path) -> anyhow::Result<Script> {
             );
         }
     };
-    let beside = path.parent().unwrap_or(Path::new("."));
+    let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = |name: &str| {
-        let path = beside.join(name);
+        // Scripts are handed around: none has whoever plays it read out what else he has.
+        let path = beside.join(name).canonicalize()?;
+        if !path.starts_with(beside.canonicalize()?) {
+            return Err(io::Error::other("lies outside the script's directory"));
+        }
         if std::fs::metadata(&path)?.len() > FILE_BYTES_MAX {
             return Err(io::Error::other(format!("has more than {FILE_BYTES_MAX} octets")));
         }
@@ -119,6 +123,15 @@ mod tests {
         let right = "[[users]]\naddress = \"a@b.test\"\n[[steps]]\ndo = \"deliver\"\nuser = \"a@b.test\"\nfile = \"mail.eml\"\n";
         std::fs::write(&path, right).unwrap();
         assert!(load(&path).is_ok());
+        let below = directory.path().join("below");
+        std::fs::create_dir(&below).unwrap();
+        let path = below.join("mine.toml");
+        for file in ["../mail.eml", "/etc/hostname", "linked.eml"] {
+            std::os::unix::fs::symlink("../mail.eml", below.join("linked.eml")).ok();
+            std::fs::write(&path, right.replace("mail.eml", file)).unwrap();
+            let error = load(&path).unwrap_err().root_cause().to_string();
+            assert!(error.starts_with("line 6, field file: ") && error.contains("lies outside"), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -83,7 +83,7 @@ impl Office {
             let route = Route {
                 id: mint(),
                 workspace,
-                address: address(&format!("{}-0123456789abcdef@bcc.example", &email[..3])),
+                address: address(&email.replace("@acme.example", "-0123456789abcdef@bcc.example")),
                 target: RouteTarget::Capture { user },
                 expires_at: None,
             };
@@ -226,15 +226,27 @@ impl Copy {
     }
 }
 
+type Forged = Vec<(&'static str, Copy)>;
+
+/// What domains ask for, and what comes of that, where nothing proves the sender.
+const UNPROVEN: [(Check, DmarcPolicy); 4] = [
+    (Check::Fail, DmarcPolicy::None),
+    (Check::Fail, DmarcPolicy::Quarantine),
+    (Check::Fail, DmarcPolicy::Reject),
+    (Check::None, DmarcPolicy::Absent),
+];
+
 /// Mail that forges Ann's, in all the ways that are known, each found to be what it is.
-fn forged() -> Vec<(&'static str, Copy)> {
-    use DmarcPolicy::{Absent, None as Nothing, Quarantine, Reject};
-    let mut all: Vec<(&'static str, Copy)> = Vec::new();
-    let failing =
-        [(Check::Fail, Nothing), (Check::Fail, Quarantine), (Check::Fail, Reject), (Check::None, Absent)];
+fn forged() -> Forged {
+    [forged_senders(), forged_froms(), forged_signatures(), forged_fields(), sent_on(), poisoned()].concat()
+}
+
+/// Neither signed nor sent by her provider, and somebody alike.
+fn forged_senders() -> Forged {
+    let mut all: Forged = Vec::new();
     for spelling in [ANN, "Ann Lee <ann@acme.example>", "\"ann@acme.example\" <Ann@ACME.example>"] {
         for by in [Check::Pass, Check::Fail, Check::None] {
-            for (verdict, policy) in failing {
+            for (verdict, policy) in UNPROVEN {
                 let facts = SenderFacts {
                     spf: spf("evil.example", false, by),
                     dmarc: dmarc(verdict, policy),
@@ -260,6 +272,12 @@ fn forged() -> Vec<(&'static str, Copy)> {
             all.push(("C02 somebody alike, proven", copy(&format!("\"{name}\" <{like}>"), facts)));
         }
     }
+    all
+}
+
+/// A From that is read in two ways.
+fn forged_froms() -> Forged {
+    let mut all: Forged = Vec::new();
     for (word, from) in [
         ("two_fields", "ann@acme.example\r\nFrom: mallory@evil.example"),
         ("two_fields", "mallory@evil.example\r\nFrom: ann@acme.example"),
@@ -279,6 +297,12 @@ fn forged() -> Vec<(&'static str, Copy)> {
             all.push(("C03 a From that is read in two ways", copy(from, facts)));
         }
     }
+    all
+}
+
+/// Signatures that do not count, and servers that send for others.
+fn forged_signatures() -> Forged {
+    let mut all: Forged = Vec::new();
     for reason in [
         "body longer than l=",
         "From is not signed",
@@ -293,7 +317,7 @@ fn forged() -> Vec<(&'static str, Copy)> {
         "no key",
         "body changed",
     ] {
-        for (verdict, policy) in failing {
+        for (verdict, policy) in UNPROVEN {
             let signatures = vec![signature("acme.example", true, Check::Fail, Some(reason))];
             let facts = SenderFacts { signatures, dmarc: dmarc(verdict, policy), ..unproven(ANN) };
             all.push(("C04 a signature that does not count", copy(ANN, facts)));
@@ -310,6 +334,12 @@ fn forged() -> Vec<(&'static str, Copy)> {
             all.push(("C05 servers that send for others", copy(ANN, facts)));
         }
     }
+    all
+}
+
+/// Fields that say it was checked.
+fn forged_fields() -> Forged {
+    let mut all: Forged = Vec::new();
     for field in [
         "Authentication-Results: gateway.example; dkim=pass header.d=acme.example; dmarc=pass",
         "ARC-Authentication-Results: i=1; gateway.example; dmarc=pass",
@@ -322,12 +352,18 @@ fn forged() -> Vec<(&'static str, Copy)> {
         "Sender: ann@acme.example",
         "Return-Path: <ann@acme.example>",
     ] {
-        for (verdict, policy) in failing {
+        for (verdict, policy) in UNPROVEN {
             let arc = ArcChain { verdict: Check::Pass, sealer: Some("evil.example".into()) };
             let facts = SenderFacts { arc, dmarc: dmarc(verdict, policy), ..unproven(ANN) };
             all.push(("C07 fields that say it was checked", copy(ANN, facts).field(field)));
         }
     }
+    all
+}
+
+/// Her own mail, sent on by others or kept for long.
+fn sent_on() -> Forged {
+    let mut all: Forged = Vec::new();
     for by in ["evil.example", "lists.example", "", "bob.example", "relay.example"] {
         for verdict in [Check::Pass, Check::None, Check::Fail] {
             let facts = SenderFacts { spf: spf(by, false, verdict), ..genuine(ANN) };
@@ -339,6 +375,12 @@ fn forged() -> Vec<(&'static str, Copy)> {
             SenderFacts { written_at: Some(flow::now() - SignedDuration::from_hours(hours)), ..genuine(ANN) };
         all.push(("C10 her own mail of long ago", copy(ANN, facts)));
     }
+    all
+}
+
+/// Threads and contacts that are to be poisoned.
+fn poisoned() -> Forged {
+    let mut all: Forged = Vec::new();
     for field in [
         "In-Reply-To: <begun@acme.example>",
         "References: <begun@acme.example> <other@acme.example>",
@@ -349,7 +391,9 @@ fn forged() -> Vec<(&'static str, Copy)> {
         "Auto-Submitted: auto-replied",
         "X-Microsoft-Original-Message-ID: <begun@acme.example>",
     ] {
-        for facts in [unproven(ANN), SenderFacts { dmarc: dmarc(Check::Fail, Reject), ..unproven(ANN) }] {
+        for facts in
+            [unproven(ANN), SenderFacts { dmarc: dmarc(Check::Fail, DmarcPolicy::Reject), ..unproven(ANN) }]
+        {
             all.push(("C11, C12 poisoned threads and contacts", copy(ANN, facts).field(field)));
         }
         let stranger = copy("Support <verify@shop.example>", genuine("verify@shop.example")).field(field);

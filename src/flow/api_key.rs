@@ -22,8 +22,14 @@ static NOTING: Semaphore = Semaphore::const_new(1);
 /// The text of a new key, from 256 random bits.
 #[must_use]
 pub fn secret(random: [u8; 32]) -> String {
+    prefixed(KEY_PREFIX, random)
+}
+
+/// 256 random bits as text, for what is as secret as a key and none.
+#[must_use]
+pub fn prefixed(prefix: &str, random: [u8; 32]) -> String {
     let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{KEY_PREFIX}{hex}")
+    format!("{prefix}{hex}")
 }
 
 /// What is stored of a key. A plain hash is enough: nobody guesses 256 bits.

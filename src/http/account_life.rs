@@ -178,7 +178,7 @@ async fn disconnect(
     let mut account = own_account(&mut work, &access, id).await?;
     let state = account.status.state;
     let policy = flow::policy_of(&mut work, Some(account.user_id)).await?.settings;
-    let parting = api.gateway.sign_in.parting(&mut work, id).await?;
+    let parting = api.gateway.sign_in.parting(&mut work, &account).await?;
     match choice(input.value.history, policy.on_disconnect)? {
         _ if state.is_erased() => {}
         History::Erase => {

@@ -39,7 +39,7 @@ use crate::{
     },
     flow::{self, Gateway},
     mail::Address,
-    store::{AccountFilter, PageKey, Session, Tx, mint},
+    store::{self, AccountFilter, PageKey, Session, Tx, mint},
 };
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -410,16 +410,16 @@ async fn move_to(tx: &mut Tx, account: &mut Account) -> Result<(), Problem> {
 }
 
 /// Whether a new login may lead to another mailbox: at another host, or of another user there. Of an account that was
-/// disconnected nobody knows any more whose it was.
-async fn may_be_another(
+/// disconnected nobody knows any more whose it was. `old` is what the account's settings were.
+pub(super) async fn may_be_another(
     tx: &mut Tx,
     account: &Account,
     (old, new): (&AccountSettings, &Credentials),
-) -> Result<bool, Problem> {
+) -> Result<bool, store::Error> {
     let was = match tx.credentials(account.id).await {
         Ok(was) => was,
         Err(error) if error.is_lasting() => None,
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     let is_same = was.is_some_and(|was| was.username() == new.username())
         && old.identities.imap_login == account.settings.identities.imap_login;

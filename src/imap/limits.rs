@@ -19,8 +19,12 @@ pub struct Limits {
     pub message_bytes_max: u64,
     /// Untagged responses to one command.
     pub responses_max: u32,
+    /// Ranges of UIDs kept of all answers to one SEARCH: a mailbox of 500,000 messages can have no more.
+    pub uid_ranges_max: usize,
     /// Names kept of a LIST.
     pub mailboxes_max: usize,
+    /// Octets of all these names.
+    pub mailbox_names_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -32,7 +36,9 @@ impl Default for Limits {
             header_bytes_max: 1024 * 1024,
             message_bytes_max: 64 * 1024 * 1024,
             responses_max: 100_000,
+            uid_ranges_max: 500_000,
             mailboxes_max: 20_000,
+            mailbox_names_bytes_max: 2 * 1024 * 1024,
         }
     }
 }

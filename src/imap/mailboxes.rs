@@ -44,7 +44,7 @@ pub struct Selected {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Lists every mailbox, with its special use where the server tells. Names that cannot be used are left out, as is
-    /// what passes `Limits::mailboxes_max`.
+    /// what passes `Limits::mailboxes_max` or `mailbox_names_bytes_max`.
     ///
     /// # Errors
     /// Those of every command.
@@ -53,9 +53,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let extended = self.capabilities.has("LIST-EXTENDED") && self.capabilities.has("SPECIAL-USE");
         let command = if extended { command.raw(" RETURN (SPECIAL-USE)") } else { command };
         let (mut mailboxes, max) = (Vec::new(), self.limits.mailboxes_max);
+        let mut room = self.limits.mailbox_names_bytes_max;
         let take = |response| match response {
             Response::List(mailbox) => {
-                mailboxes.extend((mailboxes.len() < max).then_some(mailbox));
+                room = room.saturating_sub(mailbox.name.as_bytes().len());
+                mailboxes.extend((mailboxes.len() < max && room > 0).then_some(mailbox));
                 None
             }
             other => Some(other),

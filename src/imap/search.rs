@@ -50,13 +50,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
         };
         let allowance = Allowance { line: self.limits.uid_line_bytes_max, ..Allowance::plain(&self.limits) };
-        // Some servers leave SEARCH out when nothing matches.
-        let mut found = Ok(UidSet::new());
+        // Some servers leave SEARCH out when nothing matches. One answer is meant, but none may be lost where a server sends
+        // several; they are put together once, for a server could else have each of many cost as much as all before it.
+        let (mut found, mut room) = (Ok(Vec::new()), self.limits.uid_ranges_max);
         let take = |response| match response {
             Response::Search(Found::Uids(uids)) => {
-                // One answer is meant, but none may be lost where a server sends several.
-                if let Ok(known) = &mut found {
-                    *known = if known.is_empty() { uids } else { known.union(&uids) };
+                match (&mut found, room.checked_sub(uids.range_count())) {
+                    (Ok(_), None) => found = Err(Fault::TooManyResponses),
+                    (Ok(known), Some(left)) => {
+                        room = left;
+                        known.push(uids);
+                    }
+                    (Err(_), _) => {}
                 }
                 None
             }
@@ -67,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             other => Some(other),
         };
         self.run_with(command, allowance, take).await?;
-        Ok(found?)
+        Ok(UidSet::union_of(&found?))
     }
 }
 

@@ -133,6 +133,11 @@ impl UidSet {
         self.ranges.is_empty()
     }
 
+    /// How many ranges it takes to say them: what the set costs.
+    pub(super) fn range_count(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// How many UIDs are in the set.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -187,10 +192,12 @@ impl UidSet {
         Self { ranges: left }
     }
 
-    /// What is in either.
-    #[must_use]
-    pub fn union(&self, other: &Self) -> Self {
-        Self::from_ranges(self.ranges.iter().chain(&other.ranges).copied().collect())
+    /// What is in any of them.
+    pub(super) fn union_of(sets: &[Self]) -> Self {
+        match sets {
+            [one] => one.clone(),
+            sets => Self::from_ranges(sets.iter().flat_map(|set| &set.ranges).copied().collect()),
+        }
     }
 
     /// The set in pieces whose text is at most about `bytes_max` long (RFC 7162 section 4 advises 8192 a line).

@@ -91,6 +91,7 @@ impl ReadSystem {
 impl System {
     /// Nothing happens when it is there.
     async fn make_gateway_key(&mut self, purpose: &str, id: u8, now: Timestamp) -> Result<(), Error> {
+        self.hold_master_key().await?;
         let key = Zeroizing::new(rand::random());
         let wrapped = self.store().0.vault.master().wrap_gateway_key(&place(purpose, id), &key);
         let query =

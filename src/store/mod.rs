@@ -53,6 +53,7 @@ mod mailboxes;
 mod messages;
 mod order_keys;
 mod policies;
+mod proof;
 mod quarantine;
 mod repairs;
 mod replay;

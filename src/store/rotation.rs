@@ -19,6 +19,9 @@ impl Store {
     pub async fn rotate_master_key(&self, new: &MasterKey) -> Result<u64, Error> {
         let old = self.0.vault.master();
         let mut system = self.system().await?;
+        // First: a node that makes a key at this moment is waited for, and its key is found below; whoever comes later waits for
+        // us, and then sees that his master key is the former one.
+        system.execute(sql("update vault set proof = $1 where id = 1").bind(new.proof())).await?;
         let (mut count, mut last) = (0, Uuid::nil());
         loop {
             let query =
@@ -41,7 +44,6 @@ impl Store {
             }
         }
         count += system.rewrap_gateway_keys(old, new).await?;
-        system.execute(sql("update vault set proof = $1 where id = 1").bind(new.proof())).await?;
         system.commit().await?;
         Ok(count)
     }

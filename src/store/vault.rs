@@ -17,7 +17,7 @@ use moka::future::Cache;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Error, OpenError, Session, Store, System, Tx, sql};
+use super::{Error, Session, Store, System, Tx, sql};
 use crate::core::ids::{AccountId, Id as _, WorkspaceId};
 
 const KEY_BYTES: usize = 32;
@@ -70,6 +70,10 @@ impl MasterKey {
         let key = Zeroizing::new(rand::random::<[u8; KEY_BYTES]>());
         write_new(path, STANDARD.encode(key.as_slice()).as_bytes()).map_err(file_error(path))?;
         Ok(Self::from_bytes(*key))
+    }
+
+    pub(super) fn secret(&self) -> &[u8; KEY_BYTES] {
+        &self.0
     }
 
     #[must_use]
@@ -163,7 +167,7 @@ impl ContentKey {
     }
 }
 
-fn seal(key: &[u8; KEY_BYTES], data: &[u8], plain: &[u8]) -> Vec<u8> {
+pub(super) fn seal(key: &[u8; KEY_BYTES], data: &[u8], plain: &[u8]) -> Vec<u8> {
     // A random nonce of 24 bytes may be drawn as often as one likes without fear of meeting one again.
     let nonce: [u8; NONCE_BYTES] = rand::random();
     let mut content = Vec::with_capacity(1 + NONCE_BYTES + plain.len() + TAG_BYTES);
@@ -178,7 +182,7 @@ fn seal(key: &[u8; KEY_BYTES], data: &[u8], plain: &[u8]) -> Vec<u8> {
     content
 }
 
-fn open(key: &[u8; KEY_BYTES], data: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn open(key: &[u8; KEY_BYTES], data: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     let (format, rest) = sealed.split_first()?;
     let (nonce, rest) = rest.split_at_checked(NONCE_BYTES)?;
     let (body, tag) = rest.split_at_checked(rest.len().checked_sub(TAG_BYTES)?)?;
@@ -271,39 +275,9 @@ impl MasterKey {
     ) -> Result<Vec<u8>, Error> {
         Ok(self.wrap(workspace, id, &old.unwrap(workspace, id, wrapped)?))
     }
-
-    /// What shows that a store is sealed under this key.
-    pub(super) fn proof(&self) -> Vec<u8> {
-        seal(&self.0, PROOF_PLACE, PROOF)
-    }
 }
 
-/// What the row of table `vault` holds, sealed: anything will do.
-const PROOF: &[u8] = b"mailweave";
-const PROOF_PLACE: &[u8] = b"vault|proof|1";
-
 impl Store {
-    /// Refuses another master key than the one the store was made with, before anything is sealed under it.
-    pub(super) async fn prove_master_key(&self) -> Result<(), OpenError> {
-        let proven = self.read_or_write_proof().await.map_err(|error| match error {
-            Error::Unavailable(source) => OpenError::Database(source),
-            other => OpenError::Database(sqlx::Error::Protocol(other.to_string())),
-        })?;
-        proven.then_some(()).ok_or(OpenError::MasterKey)
-    }
-
-    async fn read_or_write_proof(&self) -> Result<bool, Error> {
-        let master = &self.0.vault.master.0;
-        let mut system = self.system().await?;
-        let proof = self.0.vault.master.proof();
-        let insert = sql("insert into vault (id, proof) values (1, $1) on conflict do nothing").bind(proof);
-        system.execute(insert).await?;
-        let row = system.fetch_one(sql("select proof from vault where id = 1")).await?;
-        system.commit().await?;
-        let proof: Vec<u8> = row.get("proof")?;
-        Ok(open(master, PROOF_PLACE, &proof).is_some_and(|plain| plain == PROOF))
-    }
-
     /// The workspace's own key, made on first use. It is durable when this returns.
     pub(super) async fn workspace_key(&self, workspace: WorkspaceId) -> Result<Uuid, Error> {
         if let Some(id) = self.0.vault.workspace_keys.get(&workspace).await {
@@ -411,6 +385,7 @@ impl Session {
 impl System {
     /// Makes the key of a new workspace with it: reading then needs no key that only writing could make.
     pub(super) async fn make_workspace_key(&mut self, workspace: WorkspaceId) -> Result<(), Error> {
+        self.hold_master_key().await?;
         let (id, key) = (Uuid::now_v7(), ContentKey(Zeroizing::new(rand::random())));
         let wrapped = self.store().0.vault.wrap(workspace, id, &key);
         let insert =
@@ -432,6 +407,7 @@ impl Tx {
         if let Some(id) = self.find_content_key(account).await? {
             return Ok(id);
         }
+        self.hold_master_key().await?;
         let (workspace, id) = (self.workspace(), Uuid::now_v7());
         let key = ContentKey(Zeroizing::new(rand::random()));
         let wrapped = self.store().0.vault.wrap(workspace, id, &key);

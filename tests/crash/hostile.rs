@@ -1,14 +1,15 @@
-//! Peers that waste our time, talk nonsense or smuggle: normal mail flows beside them, memory stays bounded, and nothing
-//! that nobody said is stored.
+//! Peers that waste our time, talk nonsense or smuggle, at our doors and behind accounts: normal mail flows beside them, memory
+//! stays bounded, and nothing that nobody said is stored.
 //!
 //! Not here: what each of them is answered (`tests/smtp_*`).
 
 use std::{
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use futures_util::{StreamExt as _, stream};
+use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt as _, io::AsyncWriteExt as _, task::JoinSet, time::timeout};
 
 use crate::{
@@ -16,6 +17,10 @@ use crate::{
     load::{Door, Ledger, Load, offer},
     peer::{Peer, stuffed},
     proof::{Journal, prove},
+    support::{
+        eventually,
+        imap_peer::{Asked, ImapPeer, Say},
+    },
     world::{Setup, World, address, contact},
 };
 
@@ -24,6 +29,12 @@ const HELD: usize = 300;
 const PER_ADDRESS: usize = 25;
 /// What three hundred connections and as much hostile data as they like may cost.
 const GROWTH_BYTES_MAX: u64 = 96 * 1024 * 1024;
+/// A contact whose mail no server hands out.
+const ACQUAINTANCE: &str = "acquaintance@elsewhere.example";
+/// Sessions begin one after the other, and those before may have to be given up first.
+const VISITED_WITHIN: Duration = Duration::from_secs(90);
+/// What three hundred accounts at hostile servers may cost, whatever those send: room for bodies is shared by all and limited.
+const ACCOUNTS_GROWTH_BYTES_MAX: u64 = 512 * 1024 * 1024;
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 const SMALL_MESSAGES: &str = "message_bytes_max = \"1MiB\"";
 
@@ -96,6 +107,98 @@ async fn normal_mail_flows_beside_three_hundred_slow_peers_in_bounded_memory() {
     let mebibytes = |bytes: u64| bytes / 1024 / 1024;
     println!("{} MiB before, {} MiB at most; {figures}", mebibytes(before), mebibytes(most));
     assert!(most < before + GROWTH_BYTES_MAX, "{} MiB, {} before", mebibytes(most), mebibytes(before));
+}
+
+/// How a hostile IMAP server wastes what it can, by its number.
+fn waste(number: usize) -> impl Fn(&Asked<'_>) -> Say + Send + Sync + 'static {
+    let said = move |text: &str| text.as_bytes().to_vec();
+    // As much as a line takes that they share; of what costs the reader more than the writer, less.
+    let endless =
+        move |first: &str, again: Vec<u8>| Say::Endless(said(first), again, Duration::from_millis(20));
+    let slowly = move |first: &str, again: Vec<u8>| Say::Endless(said(first), again, Duration::from_secs(2));
+    let lines = |line: &str| line.repeat(16 * 1024 / line.len() + 1).into_bytes();
+    move |asked| {
+        let at = |verb: &str| asked.line.starts_with(verb);
+        match number % 12 {
+            // A greeting, a list and a flag that never end.
+            0 if at("GREETING") => endless("* OK ", vec![b'x'; 16 * 1024]),
+            1 if at("LIST") => slowly("", lines(&format!("* LIST () \"/\" \"{}\"\r\n", "n".repeat(1000)))),
+            2 if at("EXAMINE") => slowly("", lines("* 4000000000 EXISTS\r\n* FLAGS (\\Seen)\r\n")),
+            // A drop at a time, silence, and silence where it has been told of mail.
+            3 if at("LOGIN") => Say::Endless(said("* "), said("x"), Duration::from_millis(100)),
+            4 if at("GREETING") => Say::Nothing,
+            5 if at("DONE") => Say::Nothing,
+            // Literals: one announced as large as can be, one that goes on, one larger than it was said to be.
+            6 if at("UID FETCH") => {
+                endless("* 1 FETCH (UID 1 BODY[HEADER] {4294967295}\r\n", vec![b'h'; 16 * 1024])
+            }
+            7 if at("UID FETCH 1 (UID BODY") => {
+                endless("* 1 FETCH (UID 1 BODY[] {67108864}\r\n", vec![b'b'; 64 * 1024])
+            }
+            // Answers to what was not asked.
+            8 if at("UID FETCH") => slowly("", lines("* 9 FETCH (UID 9 FLAGS (\\Seen) MODSEQ (7))\r\n")),
+            // UIDs that take as much memory as can be, in one line and in many.
+            9 if at("UID SEARCH") => endless(
+                "* SEARCH",
+                (0..2000).map(|n| format!(" {}", 4_000_000_000_u32 + 2 * n)).collect::<String>().into_bytes(),
+            ),
+            10 if at("UID SEARCH") => {
+                let line = |n: u32| (0..800).map(|m| format!(" {}", n * 2000 + 2 * m)).collect::<String>();
+                let all: String = (1..300).map(|n| format!("* SEARCH{}\r\n", line(n))).collect();
+                endless(&all, said("* SEARCH 7\r\n"))
+            }
+            // Cries for nothing.
+            11 if at("IDLE") => slowly("+ idling\r\n", lines("* 1 EXISTS\r\n* 1 RECENT\r\n")),
+            _ => Say::Honestly,
+        }
+    }
+}
+
+/// An account at a hostile server, for a user of its own.
+async fn admit(world: &World, number: usize) -> ImapPeer {
+    let peer = ImapPeer::start(waste(number)).await;
+    let email = format!("victim{number}@acme.example");
+    // Mail that belongs is asked for, and never had: nothing of these is filed beside what the load has sent.
+    let from = if number % 12 == 7 { ACQUAINTANCE } else { "x@elsewhere.example" };
+    peer.deliver(&format!("From: <{from}>\r\nTo: <{email}>\r\nSubject: x\r\n\r\nHello.\r\n"));
+    let user = world.api.post("/workspaces/acme/users", &json!({ "email": email, "name": "A Victim" })).await;
+    let server = json!({ "host": "127.0.0.1", "port": peer.address.port(), "security": "none" });
+    let account = json!({
+        "user_id": user["id"], "email": email, "imap": server, "smtp": server,
+        "auth": { "type": "password", "username": email, "password": "pw" },
+    });
+    world.api.post("/workspaces/acme/accounts", &account).await;
+    peer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn normal_mail_flows_beside_accounts_at_three_hundred_hostile_servers_in_bounded_memory() {
+    let began = Instant::now();
+    let world = World::build(Setup::default()).await;
+    world.api.post("/workspaces/acme/contacts", &json!({ "email": ACQUAINTANCE })).await;
+    let before = world.gateway.resident_bytes();
+    let peers: Vec<_> = stream::iter(0..HELD).map(|number| admit(&world, number)).buffered(8).collect().await;
+    println!("{:?}: all are admitted", began.elapsed());
+    let visited = || peers.iter().filter(|peer| peer.visits() > 0).count();
+    eventually("every server to be visited", VISITED_WITHIN, async || visited() == HELD).await;
+    println!("{:?}: all are visited", began.elapsed());
+    let load = Load::begin(&world);
+    for _ in 0..4 {
+        load.ledger.grown_to(load.ledger.len() + 15).await;
+    }
+    println!("{:?}: mail has flowed", began.elapsed());
+    let ledger = load.finish().await;
+    let figures = prove(&world, &ledger).await;
+    let most = world.gateway.most_resident_bytes();
+    let mebibytes = |bytes: u64| bytes / 1024 / 1024;
+    println!("{} MiB before, {} MiB at most; {figures}", mebibytes(before), mebibytes(most));
+    assert!(!world.gateway.log().contains("panicked"), "{}", world.gateway.log_tail());
+    assert!(
+        most < before + ACCOUNTS_GROWTH_BYTES_MAX,
+        "{} MiB, {} before",
+        mebibytes(most),
+        mebibytes(before)
+    );
 }
 
 /// Octets that are the same each time.

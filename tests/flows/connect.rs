@@ -8,15 +8,16 @@ use url::Url;
 
 use crate::{
     both,
-    crm::text,
+    crm::{Crm, text},
     letter::Letter,
     support::{
-        Person,
+        PATIENCE, Person,
         dovecot::Options,
         sign_in::{ISSUER, PROVIDER, SignInServer},
         store::Engine,
+        wait_for,
     },
-    world::{User, World},
+    world::{User, World, endpoint},
 };
 
 /// Ann, who is to connect her account, and a customer of hers.
@@ -58,8 +59,12 @@ impl Desk {
 
     /// The path of a page for Ann.
     fn link(&self) -> String {
-        let made = self.world.crm.post(&format!("/users/{}/connect-link", self.ann.id), &json!({}));
-        Url::parse(text(&made, "url")).unwrap().path().to_owned()
+        link(&self.world.crm, &self.ann)
+    }
+
+    /// How often her only account was given what may be another mailbox.
+    fn generation(&self) -> i64 {
+        self.world.gateway.count("select max(generation) from accounts")
     }
 
     /// What a browser does. A form is sent from where `site` says.
@@ -128,6 +133,12 @@ impl Desk {
     }
 }
 
+/// The path of a page for a user.
+fn link(crm: &Crm, user: &User) -> String {
+    let made = crm.post(&format!("/users/{}/connect-link", user.id), &json!({}));
+    Url::parse(text(&made, "url")).unwrap().path().to_owned()
+}
+
 fn back(pairs: &[(&str, &str)]) -> String {
     let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
     format!("/oauth/callback?{query}")
@@ -178,12 +189,18 @@ both! {
         desk.assert_nothing_connected(&shown, 502, "did not confirm");
         let shown = desk.browse(&good, None, Some(&cookie));
         desk.assert_nothing_connected(&shown, 400, "sign-in is over");
+        // From one that does not say who it is, though this provider always does.
+        let (asked, cookie) = desk.depart(&link);
+        let (state, code) = desk.server.allow(&asked, &ann, "mail");
+        let shown = desk.browse(&back(&[("state", &state), ("code", &code)]), None, Some(&cookie));
+        desk.assert_nothing_connected(&shown, 502, "did not confirm");
         // A code that was meant for another sign-in.
         let (first, _) = desk.depart(&link);
         let (_, stolen) = desk.server.allow(&first, &ann, "mail");
         let (asked, cookie) = desk.depart(&link);
         let (state, _) = desk.server.allow(&asked, &ann, "mail");
-        let shown = desk.browse(&back(&[("state", &state), ("code", &stolen)]), None, Some(&cookie));
+        let brought = back(&[("state", &state), ("code", &stolen), ("iss", ISSUER)]);
+        let shown = desk.browse(&brought, None, Some(&cookie));
         desk.assert_nothing_connected(&shown, 502, "did not confirm");
         // The same user of the same link is not kept from it.
         assert!(desk.sign_in(&link, &ann, "mail").text.contains("is connected"));
@@ -194,7 +211,7 @@ both! {
         let (link, ann) = (desk.link(), desk.ann.person.address.clone());
         let (asked, cookie) = desk.depart(&link);
         let (state, _) = desk.server.allow(&asked, &ann, "mail");
-        let shown = desk.browse(&back(&[("state", &state), ("error", "access_denied")]), None, Some(&cookie));
+        let shown = desk.browse(&back(&[("state", &state), ("error", "access_denied"), ("iss", ISSUER)]), None, Some(&cookie));
         desk.assert_nothing_connected(&shown, 200, "did not allow");
         desk.assert_nothing_connected(&desk.sign_in(&link, &ann, "profile"), 200, "permissions are missing");
         let other = desk.world.dovecot.user(2).address;
@@ -222,5 +239,55 @@ both! {
         desk.world.crm.await_delivery(&held, "sent");
         desk.bob_writes();
         assert_eq!(desk.world.crm.list("/accounts").len(), 1);
+    }
+
+    fn a_permission_that_another_workspaces_account_lives_by_is_not_given_back(engine) {
+        let desk = Desk::start(engine);
+        let ann = desk.ann.person.address.clone();
+        let beta = desk.world.gateway.crm("beta").settle_in();
+        let ann_there = desk.world.user_in(&beta, 1, "Ann Lee");
+        for (crm, user) in [(&desk.world.crm, &desk.ann), (&beta, &ann_there)] {
+            assert!(desk.sign_in(&link(crm, user), &ann, "mail").text.contains("is connected"));
+            crm.await_account(text(&crm.list("/accounts").remove(0), "id"));
+        }
+        let part = |crm: &Crm| {
+            let account = text(&crm.list("/accounts").remove(0), "id").to_owned();
+            crm.post(&format!("/accounts/{account}/disconnect"), &json!({ "history": "keep" }));
+        };
+        part(&desk.world.crm);
+        beta.post("/contacts", &json!({ "email": desk.bob.address }));
+        let letter = Letter::new(&desk.bob.address, &[&ann]);
+        desk.world.dovecot.deliver(&desk.bob.address, &desk.ann.person, &letter.raw().replace('\n', "\r\n")).unwrap();
+        beta.await_mail("message.received", &letter.id);
+        assert_eq!(desk.server.given_back(), 0);
+        part(&beta);
+        wait_for("the permission to be given back", PATIENCE, || desk.server.given_back() == 1);
+    }
+
+    fn a_link_gives_an_account_that_read_another_mailbox_its_own(engine) {
+        let desk = Desk::start(engine);
+        let (ann, shared) = (desk.ann.person.clone(), desk.world.dovecot.user(2));
+        let account = json!({
+            "user_id": desk.ann.id,
+            "email": ann.address,
+            "imap": endpoint(desk.world.dovecot.imaps, "tls"),
+            "smtp": endpoint(desk.world.postfix.submission, "starttls"),
+            "auth": { "type": "password", "username": shared.address, "password": shared.password },
+        });
+        let account = text(&desk.world.crm.post("/accounts", &account), "id").to_owned();
+        desk.world.crm.await_account(&account);
+        assert_eq!(desk.generation(), 0);
+        desk.sign_in(&desk.link(), &ann.address, "mail");
+        assert_eq!(desk.generation(), 1);
+        desk.bob_writes();
+        // The same person at the same address: nothing has moved.
+        desk.sign_in(&desk.link(), &ann.address, "mail");
+        assert_eq!(desk.generation(), 1);
+        desk.server.hand_on(&ann.address);
+        desk.sign_in(&desk.link(), &ann.address, "mail");
+        assert_eq!(desk.generation(), 2);
+        desk.bob_writes();
+        assert_eq!(desk.world.crm.list("/accounts").len(), 1);
+        assert_eq!(desk.world.gateway.audit(), Vec::<String>::new());
     }
 }

@@ -64,7 +64,7 @@ both! {
         assert_eq!(text(&stopped, "provider"), "exchange", "{stopped}");
         assert!(text(&stopped["status"], "detail").contains("Exchange on premise are left out"), "{stopped}");
         assert!(text(&stopped["status"], "advice").contains("exclude_providers"), "{stopped}");
-        world.crm.await_event("account.stopped", |event| event["data"]["account_id"] == account.as_str());
+        world.crm.await_event("account.stopped", |data| data["account_id"] == account.as_str());
         let errors = world.crm.list(&format!("/accounts/{account}/errors"));
         assert_eq!((errors.len(), text(&errors[0], "code")), (1, "provider_excluded"));
         assert_eq!(world.heard(Service::Imap, "SELECT").len() + world.heard(Service::Imap, "EXAMINE").len(), 0);
@@ -94,6 +94,7 @@ both! {
         world.crm.await_account(&account);
         let path = format!("/accounts/{account}");
         world.crm.put("/policy", &json!({ "overrides": { "exclude_providers": ["microsoft"] } }));
+        world.crm.try_post(&format!("{path}/sync"), &json!({}));
         await_state(&world, &account, "stopped");
         let auth = body(&world, &ann, None)["auth"].clone();
         let answer = world.crm.try_patch(&path, &json!({ "auth": auth }));

@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test a panic is an answer")]
 
+#[path = "../corpus/mod.rs"]
+mod corpus;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -31,6 +33,7 @@ mod events;
 mod excluded;
 mod follow;
 mod handed_in_again;
+mod hostile_imap;
 mod isolation;
 mod life;
 mod like_gmail;
@@ -53,6 +56,7 @@ mod relay;
 mod relay_people;
 mod renamed;
 mod repairs;
+mod resync;
 mod returned;
 mod shared;
 mod simulate;

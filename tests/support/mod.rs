@@ -11,6 +11,7 @@
 pub mod clients;
 pub mod dns;
 pub mod dovecot;
+pub mod imap_peer;
 pub mod office;
 pub mod postfix;
 pub mod postgres;

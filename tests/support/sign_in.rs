@@ -64,6 +64,8 @@ struct Desk {
     refused: u64,
     asked: u64,
     given_back: u64,
+    /// How many had an address before the one who has it.
+    former: HashMap<String, u64>,
     fault: Fault,
 }
 
@@ -118,6 +120,11 @@ impl SignInServer {
         };
         desk.codes.insert(code.clone(), consent);
         (asked["state"].clone(), code)
+    }
+
+    /// Gives an address to somebody else: who signs in with it from now on is another person.
+    pub fn hand_on(&self, user: &str) {
+        *self.desk().former.entry(user.to_owned()).or_default() += 1;
     }
 
     /// Ends the access tokens of a user; what renews them stays good.
@@ -184,6 +191,7 @@ impl SignInServer {
         let web = net::Web::new(net::Resolve::vetted(dialer), &tls, TOKEN_TIMEOUT).unwrap();
         let authorization = Authorization {
             issuer: None,
+            says_issuer: false,
             authorize_url: self.url("authorize"),
             token_url: self.url("token"),
             revoke_url: None,
@@ -272,7 +280,8 @@ impl Desk {
             "authorization_code" => match self.codes.remove(asked("code")).filter(|of| of.is_met_by(form)) {
                 Some(allowed) => {
                     self.serial += 1;
-                    let identity = identity(&allowed.user);
+                    let former = self.former.get(&allowed.user).copied().unwrap_or_default();
+                    let identity = identity(&allowed.user, former);
                     more = format!(r#","scope":"{}","id_token":"{identity}""#, allowed.scopes);
                     (allowed.user, self.serial)
                 }
@@ -340,8 +349,8 @@ impl Consent {
 }
 
 /// Who signed in, without a signature: nobody looks at it where it comes from the provider itself.
-fn identity(user: &str) -> String {
-    let claims = format!(r#"{{"iss":"{ISSUER}","sub":"{user}","email":"{user}"}}"#);
+fn identity(user: &str, former: u64) -> String {
+    let claims = format!(r#"{{"iss":"{ISSUER}","sub":"{user}-{former}","email":"{user}"}}"#);
     format!("e30.{}.", URL_SAFE_NO_PAD.encode(claims))
 }
 

@@ -64,6 +64,9 @@ pub struct Authorization {
     /// What `iss` must say (RFC 9207); `{tenantid}` stands for any one segment.
     #[serde(default)]
     pub issuer: Option<String>,
+    /// Whether it promises to say `iss` to every user who comes back.
+    #[serde(default)]
+    pub says_issuer: bool,
     pub authorize_url: String,
     pub token_url: String,
     #[serde(default)]
@@ -226,6 +229,13 @@ pub fn meaning(text: &str, when: When) -> Option<Meaning> {
 }
 
 impl Authorization {
+    /// Whether a user who comes back with this `iss` comes from here. Where it is promised, silence is another's (RFC 9207
+    /// section 2.4).
+    #[must_use]
+    pub fn is_answered_by(&self, issuer: Option<&str>) -> bool {
+        issuer.map_or(!self.says_issuer, |issuer| self.is_issued_by(issuer))
+    }
+
     /// Whether an issuer is this one (RFC 9207 section 2.4: compared as it stands, but for the tenant).
     #[must_use]
     pub fn is_issued_by(&self, issuer: &str) -> bool {
@@ -355,6 +365,15 @@ mod tests {
         ] {
             assert!(!issued("microsoft", other), "{other}");
         }
+    }
+
+    #[test]
+    fn who_promises_to_say_his_name_and_does_not_is_another() {
+        let mut own = Provider::named("google").unwrap().oauth.clone().unwrap();
+        let (name, other) = (Some("https://accounts.google.com"), Some("https://evil.example"));
+        assert_eq!([None, name, other].map(|issuer| own.is_answered_by(issuer)), [true, true, false]);
+        own.says_issuer = true;
+        assert_eq!([None, name, other].map(|issuer| own.is_answered_by(issuer)), [false, true, false]);
     }
 
     #[test]

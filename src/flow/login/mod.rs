@@ -11,6 +11,7 @@ pub use parting::Parting;
 use std::{
     collections::HashMap,
     future::Future,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -19,7 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::{Mutex as Turn, OwnedMutexGuard},
     task::JoinHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
 
@@ -42,6 +43,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it waits for an endpoint that is to be asked again. For longer, its account tries again later.
 const REST_PATIENCE: SignedDuration = SignedDuration::from_secs(20);
+/// How long a login keeps its turn: what servers that are well take for one.
+const TURN_LASTS: Duration = Duration::from_secs(2);
 /// Between two looks at what another node is doing: from the first to the second, doubled each time.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 /// How long nobody looks at a grant that could not be looked at.
@@ -269,9 +272,13 @@ pub(super) async fn open_imap(
     let dial = |login: Login| async move {
         let login = login.named(access.settings.identities.imap_login.as_deref());
         let turn = gateway.followers.login_turn().await;
-        let opened = gateway.dialer.open_imap(&access.settings.imap, &login).await;
+        let mut opened = pin!(gateway.dialer.open_imap(&access.settings.imap, &login));
+        // A server that keeps us waiting, or whose own turn comes late, keeps no other account waiting.
+        if let Ok(opened) = timeout(TURN_LASTS, &mut opened).await {
+            return opened;
+        }
         drop(turn);
-        opened
+        opened.await
     };
     logged_in(gateway, whose, &access.credentials, dial).await
 }

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::SignIn;
 use crate::{
     account::oauth::Registered,
-    core::{account::Credentials, ids::AccountId},
+    core::account::{Account, Credentials},
     store::{Error, Session},
 };
 
@@ -24,18 +24,24 @@ pub struct Parting {
 }
 
 impl SignIn {
-    /// What is to be given back when an account is parted from; `None` when its user has granted nothing.
+    /// What is to be given back when an account is parted from; `None` when its user has granted nothing, or another account,
+    /// maybe of another workspace, lives by the same permission: with some providers that ends with any of its tokens (RFC 7009
+    /// section 2.1).
     ///
     /// # Errors
     /// When the database is out of reach.
-    pub async fn parting(&self, session: &mut Session, account: AccountId) -> Result<Option<Parting>, Error> {
-        let Some(Credentials::OAuth2 { provider, .. }) = readable(session.credentials(account).await)? else {
+    pub async fn parting(&self, session: &mut Session, account: &Account) -> Result<Option<Parting>, Error> {
+        let Some(Credentials::OAuth2 { provider, .. }) = readable(session.credentials(account.id).await)?
+        else {
             return Ok(None);
         };
-        let Some(grant) = readable(session.grant(account).await)? else { return Ok(None) };
+        let Some(grant) = readable(session.grant(account.id).await)? else { return Ok(None) };
         let provider = self.providers().named(&provider).filter(|provider| provider.domains.is_none());
-        let both = provider.zip(grant.tokens.refresh);
-        Ok(both.map(|(provider, refresh_token)| Parting { provider, refresh_token }))
+        let Some((provider, refresh_token)) = provider.zip(grant.tokens.refresh) else { return Ok(None) };
+        let own = (session.workspace(), account);
+        let mut all = session.store().system_read().await?;
+        let is_shared = all.is_granted_to_others(own, grant.signer.as_ref()).await?;
+        Ok((!is_shared).then_some(Parting { provider, refresh_token }))
     }
 
     /// Tells the provider, once it is certain that nobody needs the grant any more.

@@ -58,7 +58,7 @@ pub(super) async fn way_out(session: &mut Session, account: Option<AccountId>) -
     };
     Ok(match account_access(session, id).await? {
         Access::Open(_) if is_refused(session).await? => WayOut::Closed(REFUSED_LOGIN),
-        Access::Open(access) => open(access),
+        Access::Open(access) => open(*access),
         Access::Rests(until) => WayOut::Rests(until),
         Access::Closed(state) => WayOut::Closed(reason(state)),
     })
@@ -66,7 +66,7 @@ pub(super) async fn way_out(session: &mut Session, account: Option<AccountId>) -
 
 /// Whether an account may be logged in to now.
 pub(super) enum Access {
-    Open(AccountAccess),
+    Open(Box<AccountAccess>),
     Rests(Timestamp),
     /// Not before its state changes. One that is gone counts as erased.
     Closed(AccountState),
@@ -94,7 +94,7 @@ pub(super) async fn account_access(session: &mut Session, id: AccountId) -> Resu
         Err(error) if error.is_lasting() => return Ok(Access::Closed(AccountState::ReauthRequired)),
         access => access?,
     };
-    Ok(access.map_or(Access::Closed(AccountState::Erased), Access::Open))
+    Ok(access.map_or(Access::Closed(AccountState::Erased), |access| Access::Open(Box::new(access))))
 }
 
 fn reason(state: AccountState) -> &'static str {

@@ -30,6 +30,7 @@ pub async fn follow(
     let Some(mut connection) = Box::pin(opened).await? else { return Ok(()) };
     connection.lease = Some(lease);
     connection.learn_provider().await?;
+    connection.require_admitted()?;
     attend(&mut connection, stop).await?;
     Box::pin(connection.client.logout()).await;
     Ok(())

@@ -64,6 +64,10 @@ impl<S: Wire> Connection<'_, S> {
                 return Ok((given_up, 1));
             }
             match self.headers_of(&asked.iter().copied().collect()).await {
+                // What one answer leaves out, an answer about fewer may hold.
+                Ok(Some(headers)) if !headers.unreadable.is_empty() && asked.len() > 1 => {
+                    self.memory.doubt(place, &asked);
+                }
                 Ok(Some(mut headers)) => {
                     for message in &mut headers.seen {
                         message.is_sent &= !place.0.is_inbox();

@@ -19,6 +19,8 @@ use crate::{
     account::oauth::{Granted, Registered},
     core::{
         account::{Account, AccountSettings, AccountState, Credentials, FoundBy, FoundServers, Identities},
+        grant::Signer,
+        ids::AccountId,
         people::User,
         policy::settings::ConnectRole,
         provider::Provider,
@@ -26,7 +28,7 @@ use crate::{
     flow::{self, login},
     http::{
         Api,
-        accounts::{connecting, restart},
+        accounts::{connecting, may_be_another, restart},
     },
     mail::Address,
     store::{self, AccountFilter, ConnectLink, Departed, Page as Rows, Tx, mint},
@@ -89,7 +91,7 @@ async fn take(api: &Api, headers: &HeaderMap, brought: Brought) -> Result<Page, 
     }
     let registered = api.gateway.sign_in.providers().named(&provider).ok_or_else(Page::refused)?;
     let authorization = registered.client.authorization();
-    if brought.iss.is_some_and(|iss| !authorization.is_issued_by(&iss)) {
+    if !authorization.is_answered_by(brought.iss.as_deref()) {
         return Err(Page::refused());
     }
     let code = match (brought.code, brought.error.as_deref()) {
@@ -166,7 +168,10 @@ async fn connect(
     let credentials = Credentials::OAuth2 { provider: provider.to_owned(), username: email.to_string() };
     let known = his.into_iter().find(|one| one.email == email && one.status.state != AccountState::Erased);
     let account = match known {
-        Some(account) => reconnect(&mut tx, api, account, (settings, &credentials)).await?,
+        Some(account) => {
+            let signer = granted.signer.as_ref();
+            reconnect(&mut tx, api, account, (settings, &credentials, signer)).await?
+        }
         None => add(&mut tx, (&user, &email), (settings, &credentials)).await?,
     };
     let signer = granted.signer.clone();
@@ -197,24 +202,41 @@ async fn may_connect(tx: &mut Tx, user: &User) -> Result<bool, store::Error> {
     })
 }
 
+/// Whether somebody else has the address now than the one who signed in before: then so may his mailbox be.
+async fn is_another_person(
+    tx: &mut Tx,
+    account: AccountId,
+    signer: Option<&Signer>,
+) -> Result<bool, store::Error> {
+    let grant = match tx.grant(account).await {
+        Ok(grant) => grant,
+        // What cannot be read names nobody.
+        Err(error) if error.is_lasting() => None,
+        Err(error) => return Err(error),
+    };
+    let was = grant.and_then(|grant| grant.signer);
+    Ok(was.zip(signer).is_some_and(|(was, is)| !was.is_same(is)))
+}
+
 /// Gives an account of his the new login.
 async fn reconnect(
     tx: &mut Tx,
     api: &Api,
     account: Account,
-    (settings, credentials): (AccountSettings, &Credentials),
+    (settings, credentials, signer): (AccountSettings, &Credentials, Option<&Signer>),
 ) -> Result<Account, Page> {
     let mut account = tx.account_to_change(account.id).await.map_err(unavailable)?.ok_or_else(Page::taken)?;
     if matches!(account.status.state, AccountState::Erasing | AccountState::Erased) {
         return Err(Page::taken());
     }
-    let moved = account.settings.imap.host != settings.imap.host;
-    tx.update_account_settings(account.id, &account.email, &settings).await.map_err(unavailable)?;
-    if moved {
+    let old = std::mem::replace(&mut account.settings, settings);
+    tx.update_account_settings(account.id, &account.email, &account.settings).await.map_err(unavailable)?;
+    let is_another = is_another_person(tx, account.id, signer).await.map_err(unavailable)?
+        || may_be_another(tx, &account, (&old, credentials)).await.map_err(unavailable)?;
+    if is_another {
         tx.begin_generation(account.id).await.map_err(unavailable)?;
     }
     tx.replace_credentials(account.id, credentials).await.map_err(unavailable)?;
-    account.settings = settings;
     account.is_granted = true;
     if matches!(account.status.state, AccountState::Paused | AccountState::WaitingForQuota) {
         tx.fence_account(account.id).await.map_err(unavailable)?;

@@ -31,7 +31,10 @@ use super::{
 };
 use crate::{
     core::{ids::UserId, policy::Settings, provider::Provider},
-    flow::{self, api_key::hash},
+    flow::{
+        self,
+        api_key::{hash, prefixed},
+    },
     store::{self, ConnectLink, Departure, Session},
 };
 
@@ -88,7 +91,7 @@ async fn create(
     access.act_as(user)?;
     let provider = input.value.provider;
     require_provider(&api, provider.as_deref())?;
-    let token = secret(TOKEN_PREFIX);
+    let token = prefixed(TOKEN_PREFIX, flow::random());
     let expires_at = flow::now() + LINK_LIFETIME;
     let mut work = input.stamp.begin(&api, &access).await?;
     work.user(user).await?.ok_or_else(Problem::not_found)?;
@@ -147,12 +150,6 @@ fn offered(api: &Api) -> Vec<(String, String)> {
             (name.to_owned(), known.map_or_else(|| name.to_owned(), |known| known.title.clone()))
         })
         .collect()
-}
-
-/// 256 random bits, as text.
-fn secret(prefix: &str) -> String {
-    let hex: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{prefix}{hex}")
 }
 
 /// A link that can be used now, or the page that says why it cannot.
@@ -222,7 +219,7 @@ async fn departure(
     let is_meant = link.provider.as_deref().is_none_or(|only| only == provider);
     let registered = api.gateway.sign_in.providers().named(provider).filter(|_| is_offered && is_meant);
     let registered = registered.ok_or_else(Page::gone)?;
-    let (state, cookie) = (secret(""), secret(""));
+    let (state, cookie) = (prefixed("", flow::random()), prefixed("", flow::random()));
     let mut tx = api.store().begin(link.workspace).await.map_err(unavailable)?;
     let user = tx.user(link.user).await.map_err(unavailable)?.ok_or_else(Page::gone)?;
     let settings = flow::policy_of(&mut tx, Some(user.id)).await.map_err(unavailable)?.settings;

@@ -91,9 +91,9 @@ impl Page {
     }
 
     pub(super) fn somebody_else(signed_in: &Address, user: &User) -> Self {
-        let line = format!("You signed in as {signed_in}, which is not an address of {}.", user.email);
-        let what =
-            "Sign in with your own address. If this is one, ask your administrator to add it to you first.";
+        let line =
+            format!("You signed in as {signed_in}. This link is for {}. Nothing was connected.", user.email);
+        let what = "Sign in with that address. If the other is yours as well, ask your administrator to add it to you first.";
         Self::new(StatusCode::OK, "That is another address", &[&line, what, OPEN_AGAIN])
     }
 
@@ -172,7 +172,7 @@ impl Asking {
         let mut page = Page::new(
             StatusCode::OK,
             "Connect your mailbox",
-            &[&format!("{workspace} asks to work with the mailbox of {}. It will be able to", user.email)],
+            &[&format!("{workspace} asks to work with the mailbox of {}. It will be able to:", user.email)],
         );
         page.body.push_str(
             "<ul><li>see new mail in the mailbox, and keep what concerns the workspace's contacts</li>\

@@ -121,8 +121,8 @@ impl Authority {
 fn page<'a>(form: &Form, users: impl Iterator<Item = &'a Address>) -> String {
     let hint = form.get("login_hint").to_lowercase();
     let mut html = String::from(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Sandbox provider</title>\
-         <h1>Sign in at the sandbox provider</h1><form method=\"post\" action=\"/authorize\"><p><label>You are \
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>Sandbox provider</title><h1>Sign in at the sandbox provider</h1><form method=\"post\" action=\"/authorize\"><p><label>You are \
          <select name=\"user\">",
     );
     for user in users.take(USERS_SHOWN_MAX) {

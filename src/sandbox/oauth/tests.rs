@@ -37,6 +37,7 @@ fn client(running: &Running) -> OAuthClient {
     let at = |path: &str| format!("{}{path}", running.issuer());
     let authorization = Authorization {
         issuer: Some(running.issuer()),
+        says_issuer: true,
         authorize_url: at("/authorize"),
         token_url: at("/token"),
         revoke_url: Some(at("/revoke")),

@@ -22,6 +22,8 @@ use crate::{
 /// Octets of a script; what it delivers from files comes beside.
 const SCRIPT_BYTES_MAX: usize = 1024 * 1024;
 const STEPS_MAX: usize = 1_000;
+/// How often one step is done: far more than any provider does by itself, and all that is delivered stays in memory.
+const TIMES_MAX: u32 = 10_000;
 /// Between two turns of a step that is done many times, unless it says otherwise.
 const EVERY: Duration = Duration::from_secs(1);
 /// What every step may say.
@@ -42,7 +44,7 @@ struct File {
     listen: ListenPart,
     users: Vec<UserPart>,
     #[serde(default)]
-    routes: BTreeMap<String, SocketAddr>,
+    routes: BTreeMap<String, Spanned<SocketAddr>>,
     #[serde(default)]
     steps: Vec<Table>,
 }
@@ -166,8 +168,24 @@ impl Script {
         let domains = parsed.provider.domains;
         let (oauth, doors) = (oauth(parsed.oauth), doors(&parsed.listen));
         let title = parsed.title.unwrap_or_else(|| "a script without title".to_owned());
-        Ok(Self { title, behaviour, domains, oauth, doors, users, routes: parsed.routes, chains })
+        let routes = routes(parsed.routes, place)?;
+        Ok(Self { title, behaviour, domains, oauth, doors, users, routes, chains })
     }
+}
+
+/// What is sent in a sandbox stays on this machine: whoever tries something out must not write to strangers.
+fn routes(
+    given: BTreeMap<String, Spanned<SocketAddr>>,
+    place: Text<'_>,
+) -> Result<BTreeMap<String, SocketAddr>, ScriptError> {
+    let checked = given.into_iter().map(|(domain, to)| match to.get_ref().ip().is_loopback() {
+        true => Ok((domain, to.into_inner())),
+        false => {
+            let text = "mail leads to loopback alone, as to \"127.0.0.1:2525\"";
+            Err(place.error(to.span().start, Some(&domain), text.to_owned()))
+        }
+    });
+    checked.collect()
 }
 
 fn behaviour(like: Like, part: &ProviderPart, place: Text<'_>) -> Result<Behaviour, ScriptError> {
@@ -278,6 +296,9 @@ impl Reader<'_> {
         let deed = self.deed(&kind, &fields, &common)?;
         let start = self.start(&common)?;
         let times = common.get("times")?.unwrap_or(1);
+        if times > TIMES_MAX {
+            return Err(common.wrong("times", &format!("a step is done {TIMES_MAX} times at most")));
+        }
         let every = common.get::<Wait>("every")?.map_or(EVERY, |wait| wait.0);
         Ok(Step { line: self.place.line(begins), start, times, every, deed })
     }

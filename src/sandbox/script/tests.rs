@@ -63,6 +63,8 @@ fn what_is_wrong_with_a_step_is_named_by_line_and_field() {
         "first",
     );
     check("do = \"drop\"\nuser = \"ann@example.test\"\nhow = \"rudely\"\n", 7, "how", "bye");
+    check("do = \"say\"\ntext = \"x\"\ntimes = 10001\n", 7, "times", "10000 times at most");
+    check("do = \"say\"\ntext = \"x\"\ntimes = -1\n", 7, "times", "");
 }
 
 #[test]
@@ -85,6 +87,13 @@ fn what_is_wrong_with_the_rest_is_named_too() {
         ),
         ("[listen]\nimap = \"here\"\n", 2, Some("imap"), "socket address"),
         ("[listen]\nimap = \"0.0.0.0:1143\"\n", 2, Some("imap"), "loopback"),
+        ("[listen]\nmx = \"[2001:db8::1]:25\"\n", 2, Some("mx"), "loopback"),
+        (
+            "[[users]]\naddress = \"a@b.test\"\n[routes]\n\"c.test\" = \"192.0.2.1:25\"\n",
+            4,
+            Some("c.test"),
+            "loopback",
+        ),
         ("[oauth]\nrotation = \"sometimes\"\n", 2, Some("rotation"), "strict"),
         ("users = [\n", 1, None, ""),
     ] {

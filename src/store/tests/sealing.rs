@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     core::ids::{AccountId, Id as _, WorkspaceId},
     store::{
-        BLOB_INLINE_BYTES_MAX, Error, MasterKey, MasterKeyError, Place, mint, sql,
+        BLOB_INLINE_BYTES_MAX, Error, MasterKey, MasterKeyError, Options, Place, Store, mint, sql,
         testing::{World, both},
     },
 };
@@ -292,4 +292,33 @@ fn a_master_key_is_made_once_kept_private_and_read_back() {
         std::fs::write(&path, wrong).unwrap();
         assert!(matches!(MasterKey::load(&path), Err(MasterKeyError::Shape(_))));
     }
+}
+
+/// A node that was not stopped while the master key was rotated.
+#[tokio::test]
+async fn no_key_is_made_under_a_master_key_that_was_rotated_away() {
+    let world = World::postgres().await;
+    let workspace = world.workspace().await;
+    let forgotten = Store::open(&world.options).await.unwrap();
+    // It is making an account's key at the moment of the rotation.
+    let made = mint();
+    let mut tx = forgotten.begin(workspace).await.unwrap();
+    tx.content_key(Some(made)).await.unwrap();
+    let new = MasterKey::from_bytes([8; 32]);
+    let rotation = tokio::spawn({
+        let (store, new) = (world.store.clone(), new.clone());
+        async move { store.rotate_master_key(&new).await.unwrap() }
+    });
+    tx.commit().await.unwrap();
+    assert_eq!(rotation.await.unwrap(), 2);
+    let mut tx = forgotten.begin(workspace).await.unwrap();
+    let late = tx.content_key(Some(mint())).await;
+    assert!(matches!(late, Err(Error::Unavailable(_))), "{late:?}");
+    let mut system = forgotten.system().await.unwrap();
+    let late = system.make_workspace_key(mint()).await;
+    assert!(matches!(late, Err(Error::Unavailable(_))), "{late:?}");
+    let options = Options { master_key: new, ..world.options.clone() };
+    let reopened = Store::open(&options).await.unwrap();
+    let id = reopened.content_key(workspace, Some(made)).await.unwrap();
+    assert!(reopened.key(workspace, id).await.is_ok());
 }
