@@ -15,7 +15,7 @@ mod corpus;
 use corpus::{id, octets, vectors, vectors_of};
 use mailweave::mail::{
     Address, Automatic, Defect, HeaderBlock, HeaderSummary, Kind, Message, Party, address_list, sanitise,
-    subject, surgery,
+    surgery,
 };
 use serde_json::Value;
 

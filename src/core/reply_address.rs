@@ -168,8 +168,9 @@ impl Token {
 }
 
 #[cfg(test)]
-#[expect(clippy::string_slice, reason = "these addresses are ASCII")]
 mod tests {
+    #![expect(clippy::string_slice, reason = "these addresses are ASCII")]
+
     use uuid::Uuid;
 
     use super::*;

@@ -21,13 +21,10 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{Arg, Error, ORDER_KEY_USED, SealedBlob, Session, Store, System, Tx, sql};
-use crate::{
-    core::{
-        ids::{MessageKey, WorkspaceId},
-        inbound::{Door, Intake, OrderKey},
-        job::{Job, JobKind},
-    },
-    failpoint,
+use crate::core::{
+    ids::{MessageKey, WorkspaceId},
+    inbound::{Door, Intake, OrderKey},
+    job::{Job, JobKind},
 };
 
 /// Messages in one transaction.
@@ -324,9 +321,9 @@ impl Store {
         system.insert_blobs(&blobs).await?;
         system.insert_jobs(&jobs).await?;
         system.on_commit(|store| store.announce_jobs(&[JobKind::Process, JobKind::Repeat]));
-        failpoint::reach("intake.written", "");
+        crate::failpoint::reach("intake.written", "");
         system.commit().await?;
-        failpoint::reach("intake.taken", "");
+        crate::failpoint::reach("intake.taken", "");
         Ok(taken)
     }
 }
