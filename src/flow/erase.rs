@@ -324,8 +324,10 @@ impl Erasing<'_> {
 /// Leaves of an answer that shows an account what is left of the account.
 fn redact_answer(body: &mut Value, left: &Account) {
     let Some(members) = body.as_object_mut() else { return };
-    if let Some(email) = members.get_mut("email") {
-        *email = left.email.to_string().into();
+    for member in ["email", "sender"] {
+        if let Some(address) = members.get_mut(member) {
+            *address = left.email.to_string().into();
+        }
     }
     for (member, endpoint) in [("imap", &left.settings.imap), ("smtp", &left.settings.smtp)] {
         if let Some(shown) = members.get_mut(member).and_then(Value::as_object_mut) {
