@@ -54,7 +54,8 @@ fn arrives(world: &World, from: &str, to: &[&str], letter: &Letter) {
 
 /// The addresses at which a mail's Cc can be answered.
 fn copied(mail: &str) -> Vec<String> {
-    let Some(field) = mail.split("\r\nCc:").nth(1) else { return Vec::new() };
+    let unfolded = mail.replace("\r\n ", " ");
+    let Some(field) = unfolded.split("\r\nCc:").nth(1) else { return Vec::new() };
     let field = field.split("\r\n").next().unwrap_or_default();
     field
         .split(',')
