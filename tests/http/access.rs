@@ -42,8 +42,10 @@ impl<'a> Furnished<'a> {
         let merged =
             caller.post(&merge, json!({ "conversation_id": other["conversation_id"] })).await.expect(200);
         let repair = text(&merged, "undo").split('/').nth(5).unwrap().to_owned();
+        let quarantined = caller.quarantined(&user).await;
         let ids = vec![
             ("repairs", repair),
+            ("quarantine", quarantined),
             ("users", user),
             ("contacts", contact),
             ("accounts", text(&caller.get("/accounts").await.items()[0], "id")),

@@ -8,14 +8,21 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use mailweave::{
     account::{Discovered, Found},
     app,
     config::{Config, DomainName},
-    core::account::{Endpoint, FoundBy, Security},
-    flow::Gateway,
+    core::{
+        account::{Endpoint, FoundBy, Security},
+        inbound::{Door, Intake, fingerprint},
+        job::{Job, JobKind},
+    },
+    flow::{self, Gateway},
     http::{self, ApiState, Discovery, HostRule},
+    mail::{Address, Envelope, Recipient, ReversePath},
     net::{self, Egress, Resolver},
+    store::mint,
 };
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
@@ -249,6 +256,32 @@ impl<'a> Caller<'a> {
         let user = self.user(email).await;
         self.account(&user, email).await;
         user
+    }
+
+    /// A stranger's mail at this user's capture address, which is kept aside.
+    pub async fn quarantined(&self, user: &str) -> String {
+        let gateway = &self.server.gateway;
+        let shown = self.get(&format!("/users/{user}")).await.expect(200);
+        let address = Address::parse(shown["capture_address"].as_str().unwrap()).unwrap();
+        let route = gateway.live_route(&address, flow::now()).await.unwrap().expect("it is live");
+        let stranger = Address::parse("eve@stranger.example").unwrap();
+        let envelope = Envelope {
+            recipients: vec![Recipient::new(address)],
+            ..Envelope::new(ReversePath::Address(stranger))
+        };
+        let raw =
+            Bytes::from_static(b"From: eve@stranger.example\r\nSubject: Of a stranger\r\n\r\nText.\r\n");
+        let fingerprint = fingerprint(&envelope, &raw);
+        let workspace = route.workspace;
+        let door = Door::Mx { routes: vec![route], envelope, peer: "192.0.2.1".into(), hello: String::new() };
+        let intake = Intake { workspace, door, raw, fingerprint };
+        let taken = gateway.store.take_in(intake, mint(), flow::now()).await.unwrap().id;
+        let lease = Duration::from_secs(60);
+        for job in gateway.queue.claim(&[JobKind::Process], flow::now(), lease, 100).await.unwrap() {
+            let Job::Process { inbound } = job.job else { panic!("{job:?}") };
+            flow::process(gateway, &job, inbound).await.unwrap();
+        }
+        taken.to_string()
     }
 
     pub async fn send(&self, user: &str, to: &str, subject: &str) -> Value {
