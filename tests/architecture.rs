@@ -76,6 +76,35 @@ const IMPURE_STD: &[&str] = &["env", "fs", "process", "thread"];
 /// Reads the clock: `Timestamp::now()`, `Zoned::now()`, `Uuid::now_v7()`.
 const CLOCK: &[&str] = &["::now()", "::now_v7()"];
 
+/// What opens a connection or asks for an address.
+const OPENS: &[&str] = &[
+    "TcpStream::connect",
+    "TcpSocket::",
+    "UdpSocket::",
+    "UnixStream::",
+    "lookup_host",
+    "to_socket_addrs",
+    "TokioResolver::",
+    "Client::builder(",
+    "ClientBuilder::",
+    "reqwest::Client::new(",
+    "reqwest::get(",
+    "Client::open(",
+];
+/// Where that may stand. Whatever a tenant can name is reached by the first three alone, which vet every address before they
+/// connect to it, and connect to no other; the rest goes where the operator or whoever starts the program has said.
+const MAY_OPEN: &[(&str, &str)] = &[
+    ("net/dial.rs", "IMAP, SMTP: resolves once, vets every address, connects to those"),
+    ("net/web.rs", "webhooks, sign-in servers, files of domains: asks net/dial for addresses"),
+    ("net/resolve.rs", "DNS, from the operator's name servers"),
+    ("net/listen.rs", "listens, and connects to nobody"),
+    ("coord/redis.rs", "the operator's Redis"),
+    ("app/health.rs", "this program's own port"),
+    ("app/client.rs", "the command line, to the gateway that its user names"),
+    ("app/demo/", "the demo's own ports"),
+    ("sandbox/smtp/relay.rs", "next hops that whoever started the sandbox has given as addresses"),
+];
+
 const LINES_MAX: usize = 500;
 const NAMES_FORBIDDEN: &[&str] = &["utils", "util", "helpers", "helper", "common", "manager", "misc"];
 
@@ -160,7 +189,16 @@ fn faults(file: &File<'_>) -> Vec<String> {
     if !SQL_MODULES.contains(&file.module()) {
         faults.extend(sql_faults(&bare));
     }
+    faults.extend(socket_faults(file.path, &bare.code));
     faults
+}
+
+fn socket_faults(path: &str, code: &str) -> Vec<String> {
+    if MAY_OPEN.iter().any(|(place, _)| path.starts_with(place)) {
+        return Vec::new();
+    }
+    let opens = OPENS.iter().filter(|opens| code.contains(**opens));
+    opens.map(|opens| format!("opens connections by {opens}, past the rules of egress")).collect()
 }
 
 fn purity_faults(code: &str) -> Vec<String> {
@@ -541,6 +579,44 @@ mod the_checker {
             check("flow/x.rs", &format!("//! X.\n{code}\n"), &[]);
         }
         check("mail/x.rs", "//! X.\nuse std::{net::IpAddr, time::Duration};\nfn f(now: Timestamp) {}\n", &[]);
+    }
+
+    #[test]
+    fn catches_connections_that_nobody_vets() {
+        for code in [
+            "fn f() { TcpStream::connect(to) }",
+            "fn f() { tokio::net::lookup_host(x) }",
+            "fn f() { reqwest::Client::builder() }",
+            "fn f() { reqwest::get(url) }",
+            "fn f() { UdpSocket::bind(x) }",
+        ] {
+            check("account/x.rs", &format!("//! X.\n{code}\n"), &["egress"]);
+            check("webhook/post.rs", &format!("//! X.\n{code}\n"), &["egress"]);
+            check("net/dial.rs", &format!("//! X.\n{code}\n"), &[]);
+            check("http/x.rs", &format!("//! X.\n\n#[cfg(test)]\nmod tests {{\n    {code}\n}}\n"), &[]);
+        }
+        check(
+            "smtp/x.rs",
+            "//! X.\n// TcpStream::connect\nfn f(stream: TcpStream) { client.connect(stream) }\n",
+            &[],
+        );
+    }
+
+    #[test]
+    fn every_place_that_opens_connections_is_there_and_does() {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for (place, _) in MAY_OPEN {
+            let mut files = Vec::new();
+            match place.ends_with('/') {
+                true => source_files(&src.join(place), &mut files),
+                false => files.push(src.join(place)),
+            }
+            let opens = |file: &PathBuf| {
+                let text = fs::read_to_string(file).expect("it is there");
+                OPENS.iter().any(|opens| text.contains(opens))
+            };
+            assert!(files.iter().any(opens), "{place} opens nothing: take it out of the list");
+        }
     }
 
     #[test]

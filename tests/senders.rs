@@ -6,11 +6,13 @@
 // Each test binary uses the part of the harness that it needs.
 #![allow(dead_code)]
 
+mod corpus;
 #[path = "support/dns.rs"]
 mod dns;
 #[path = "support/signer.rs"]
 mod signer;
 
+use corpus::{id, vectors_of};
 use dns::{Dns, Failure, Zone};
 use jiff::Timestamp;
 use mailweave::{
@@ -21,10 +23,11 @@ use mailweave::{
     flow::sender::SenderChecker,
     mail::{
         Address, ReversePath,
-        authenticity::{Answer, Answers, Record, RecordKind},
+        authenticity::{Answer, Answers, Record, RecordKind, Results},
     },
     net::Resolver,
 };
+use serde_json::Value;
 use signer::{Signer, Style};
 
 const MESSAGE: &str = "From: Ann <ann@corp.example>\r\nTo: bob@else.example\r\nSubject: Offer\r\n\
@@ -84,6 +87,10 @@ fn a_good_signature_of_the_author_proves_the_author() {
     assert_eq!(found.signatures[0].verdict, Check::Pass);
     assert_eq!(found.written_at.unwrap().as_second(), 1_795_424_000);
     assert_eq!((found.dmarc.verdict, found.dmarc.policy), (Check::None, DmarcPolicy::Absent));
+    // A date that anybody could have written says nothing of when it was signed.
+    let undated = signer.sign_as(MESSAGE, &Style { fields: "from:to:subject", ..Style::default() });
+    let found = facts(&undated, SESSION, &[(&name, &key)]);
+    assert!(found.proves() && found.written_at.is_none(), "{found:?}");
     // Trace fields on top, and white space at the end of the body, come with the way.
     let moved = format!("Received: from x by y\r\n{signed}  \r\n\r\n");
     assert!(facts(&moved, SESSION, &[(&name, &key)]).proves());
@@ -146,6 +153,9 @@ fn a_signature_that_leaves_room_for_others_proves_nothing() {
             Check::Fail,
             "who wrote",
         ),
+        (format!("Subject: Pay\r\n{good}"), &key, Check::Fail, "more often"),
+        (format!("Date: Mon, 23 Nov 2026 04:00:00 +0000\r\n{good}"), &key, Check::Fail, "more often"),
+        (format!("To: victim@customer.example\r\n{good}"), &key, Check::Fail, "more often"),
     ];
     for (message, record, verdict, reason) in rows {
         let (is, _, why) = signature(&message, &[(&name, record)]);
@@ -313,4 +323,192 @@ async fn a_message_causes_no_more_lookups_than_it_may() {
     assert!(!found.proves() && !found.is_pending(), "{found:?}");
     let asked: std::collections::HashSet<_> = dns.asked().into_iter().collect();
     assert!(asked.len() <= 20, "{asked:?}");
+}
+
+/// What a DMARC vector says of a message, as a message and what is published about it.
+#[derive(Default)]
+struct Case {
+    message: String,
+    mail_from: String,
+    hello: String,
+    records: Vec<(String, String)>,
+}
+
+impl Case {
+    fn of(id: &str, said: &Value) -> Self {
+        let ascii = |domain: &str| {
+            Address::parse(&format!("a@{domain}"))
+                .map_or_else(|_| domain.to_owned(), |a| a.domain().to_owned())
+        };
+        let mut case =
+            Self { message: MESSAGE.replace("From: Ann <ann@corp.example>\r\n", ""), ..Self::default() };
+        case.hello = "out.elsewhere.example".into();
+        let Some(from) = said["from_"].as_str() else { return case };
+        case.message = MESSAGE.replace("corp.example", from);
+        for signature in said["dkim"].as_array().into_iter().flatten() {
+            let signer = Signer::new(&ascii(signature[1].as_str().unwrap()));
+            case.records.push(signer.record());
+            // One that fails is that of another text.
+            let own = match signature[0].as_str().unwrap() {
+                "pass" => signer.sign(&case.message),
+                _ => signer
+                    .sign(&case.message.replace("here it is", "here it was"))
+                    .replace("here it was", "here it is"),
+            };
+            case.message = own;
+        }
+        if let (Some(result), Some(of)) = (said["spf"][0].as_str(), said["spf"][1].as_str()) {
+            let domain = of.split(' ').next().unwrap();
+            let servers = if result.starts_with("pass") { "ip4:192.0.2.7 " } else { "" };
+            case.records.push((domain.to_owned(), format!("v=spf1 {servers}-all")));
+            match said["mailfrom"].as_str() {
+                Some("") => case.hello = domain.to_owned(),
+                _ => case.mail_from = format!("ann@{domain}"),
+            }
+        }
+        case.publish(id, &ascii(from), said);
+        case
+    }
+
+    fn publish(&mut self, id: &str, from: &str, said: &Value) {
+        let parent = from.split_once('.').unwrap().1;
+        // Without a list of suffixes an organisation is where its record stands (RFC 9989 section 4.10).
+        let own = if id == "dmarc/dkim-parent-relaxed" { parent } else { from };
+        let texts = |policy: &Value| -> Vec<String> {
+            let list = policy.as_array().cloned().unwrap_or_else(|| vec![policy.clone()]);
+            list.iter().filter_map(Value::as_str).map(|text| text.replace("SERVFAIL", "!")).collect()
+        };
+        for (at, policy) in [(own, &said["policy"]), (parent, &said["org_policy"])] {
+            self.records.extend(texts(policy).into_iter().map(|text| (format!("_dmarc.{at}"), text)));
+        }
+    }
+
+    fn facts(&self) -> SenderFacts {
+        let records: Vec<(&str, &str)> =
+            self.records.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        facts(&self.message, (&self.mail_from, &self.hello), &records)
+    }
+}
+
+#[test]
+fn dmarc_comes_out_as_the_vectors_say() {
+    for vector in vectors_of("auth", "dmarc") {
+        let id = id(&vector);
+        let said: Value = serde_json::from_str(vector["bytes"].as_str().unwrap()).unwrap();
+        let found = Case::of(id, &said).facts();
+        let (verdict, policy) = (found.dmarc.verdict, found.dmarc.policy);
+        let is_right = match vector["expect"]["result"].as_str().unwrap() {
+            "pass" => verdict == Check::Pass,
+            "fail" => verdict == Check::Fail,
+            "fail with policy none" => (verdict, policy) == (Check::Fail, DmarcPolicy::None),
+            "none or treated as p=none" => matches!(policy, DmarcPolicy::Absent | DmarcPolicy::None),
+            "none" => (verdict, policy) == (Check::None, DmarcPolicy::Absent),
+            "temperror" => verdict == Check::Pending && found.is_pending(),
+            "permerror/none" => verdict == Check::None && found.from == FromField::Missing,
+            other => panic!("{id}: nobody judges {other:?}"),
+        };
+        assert!(is_right, "{id}: {found:?}");
+    }
+}
+
+#[test]
+fn what_others_say_that_they_found_is_read_as_the_vectors_say_and_believed_nowhere() {
+    for vector in vectors_of("auth", "authres") {
+        let (id, field) = (id(&vector), vector["bytes"].as_str().unwrap());
+        let value = field.split_once(':').map_or("", |(_, value)| value.trim());
+        let read = Results::parse(value);
+        let found: Vec<String> = read
+            .iter()
+            .flat_map(|results| &results.found)
+            .map(|one| format!("{}={}", one.method, one.result))
+            .collect();
+        match id.strip_prefix("authres/").unwrap() {
+            // Nobody is configured whose fields would be believed, wherever they stand.
+            "foreign-ar" => assert_eq!(found, ["dkim=pass"]),
+            "ar-below-received" => {
+                let field = "Authentication-Results: mx.gate.example; dmarc=pass header.from=corp.example";
+                let below = format!("Received: from evil by mx.gate.example\r\n{field}\r\n{MESSAGE}");
+                assert_eq!(facts(&below, SESSION, &[]), facts(MESSAGE, SESSION, &[]), "{id}");
+                continue;
+            }
+            "ar-none" => assert_eq!((found.len(), read.is_some()), (0, true), "{id}"),
+            "ar-comments" => assert_eq!(found, ["spf=pass"], "{id}"),
+            "ar-version" => assert_eq!(read, None, "{id}"),
+            "ar-quoted" => assert_eq!(found, ["dkim=pass"], "{id}"),
+            "ar-office365" => {
+                assert_eq!(read.unwrap().by, None, "{id}");
+                assert_eq!(found, ["spf=pass", "dkim=pass", "dmarc=pass", "compauth=pass"], "{id}");
+            }
+            other => panic!("nobody judges {other}"),
+        }
+        let claimed = format!("{field}{}", MESSAGE.replace("corp.example", "x.example"));
+        let plain = MESSAGE.replace("corp.example", "x.example");
+        assert_eq!(facts(&claimed, SESSION, &[]), facts(&plain, SESSION, &[]), "{id}");
+    }
+}
+
+#[test]
+fn of_a_domain_that_does_not_exist_its_organisation_may_ask_for_more() {
+    let rows = [
+        ("v=DMARC1; p=none; np=reject", "gone.corp.example", DmarcPolicy::Reject),
+        ("v=DMARC1; p=reject; sp=quarantine; np=none", "gone.corp.example", DmarcPolicy::None),
+        ("v=DMARC1; p=reject; sp=quarantine", "gone.corp.example", DmarcPolicy::Quarantine),
+        ("v=DMARC1; p=none; np=reject; t=y", "gone.corp.example", DmarcPolicy::Quarantine),
+        ("v=DMARC1; p=none; np=reject", "here.corp.example", DmarcPolicy::None),
+        ("v=DMARC1; p=quarantine; sp=none; np=reject", "here.corp.example", DmarcPolicy::None),
+        // Its own record is about itself, whatever there is.
+        ("v=DMARC1; p=none; np=reject", "corp.example", DmarcPolicy::None),
+    ];
+    for (record, domain, policy) in rows {
+        let message = MESSAGE.replace("ann@corp.example", &format!("ann@{domain}"));
+        let reverse_path = reverse_path("x@else.example");
+        let peer = "192.0.2.7".parse().unwrap();
+        let session =
+            SmtpSession { peer, hello: "else.example", reverse_path: &reverse_path, our_hostname: "mx" };
+        let inquiry = Inquiry::open(message.as_bytes(), &session, now());
+        let mut answers = Answers::default();
+        let found = loop {
+            if let Some(found) = inquiry.conclude(&mut answers) {
+                break found;
+            }
+            for question in answers.take_wanted() {
+                let answer = match (question.name.as_str(), question.kind) {
+                    ("_dmarc.corp.example", RecordKind::Txt) => {
+                        Answer::Records(vec![Record::Text(record.into())])
+                    }
+                    ("here.corp.example", RecordKind::A) => {
+                        Answer::Records(vec![Record::Address("192.0.2.9".parse().unwrap())])
+                    }
+                    _ => Answer::Void,
+                };
+                answers.learn(question, answer);
+            }
+        };
+        assert_eq!((found.dmarc.verdict, found.dmarc.policy), (Check::Fail, policy), "{record} {domain}");
+    }
+}
+
+#[test]
+fn a_chain_vouches_for_whom_its_first_link_found_proven() {
+    let (list, evil) = (Signer::new("lists.example"), Signer::new("evil.example"));
+    let keys = [list.record(), evil.record()];
+    let records: Vec<(&str, &str)> = keys.iter().map(|(name, key)| (name.as_str(), key.as_str())).collect();
+    let arc = |message: &str| facts(message, SESSION, &records).arc;
+    let found = "spf=pass smtp.mailfrom=corp.example; dmarc=pass (p=reject) header.from=corp.example";
+    let sealed = list.seal(MESSAGE, found);
+    let chain = arc(&sealed);
+    assert_eq!((chain.verdict, chain.vouches), (Check::Pass, true));
+    assert_eq!(chain.sealers, ["lists.example"]);
+    assert!(arc(&list.seal(MESSAGE, "dkim=pass header.i=@corp.example")).vouches);
+    for other in ["dmarc=fail header.from=corp.example", "dmarc=pass header.from=evil.example", "none"] {
+        assert!(!arc(&list.seal(MESSAGE, other)).vouches, "{other}");
+    }
+    // From changed behind the seal, the results changed, and another's From.
+    let changed = sealed.replace("From: Ann <ann@", "From: Ann <eve@");
+    assert_eq!(arc(&changed).verdict, Check::Fail);
+    let claimed =
+        list.seal(MESSAGE, "dmarc=fail header.from=corp.example").replace("dmarc=fail", "dmarc=pass");
+    assert_eq!(arc(&claimed).verdict, Check::Fail);
+    let evils = evil.seal(&MESSAGE.replace("ann@corp.example", "ann@evil.example"), found);
+    assert_eq!((arc(&evils).verdict, arc(&evils).vouches), (Check::Pass, false));
 }

@@ -175,10 +175,31 @@ fn judge(id: &str) -> Option<(Peer, Expected)> {
         "auth-plain-embedded-nul" => (secured(), (&["501 5.5.2"], false)),
         "auth-login-abort" => (secured(), (&["334 ", "501 5.0.0"], false)),
         "text-line-1000" | "8bit-without-8bitmime" => (in_data(), (&["250 2.0.0"], false)),
-        // In `tests/smtp_hostile.rs`, `tests/smtp_wire.rs` and `tests/crash/hostile.rs`.
-        "rcpt-1001" | "size-lie" | "early-talker" | "slowloris-data" | "conn-reset-after-dot" => return None,
+        other if ELSEWHERE.iter().any(|(id, ..)| *id == other) => return None,
         other => panic!("nobody judges {other}"),
     })
+}
+
+/// Vectors that need time, repetition or a real connection, with the test that does what each says.
+const ELSEWHERE: [(&str, &str, &str); 5] = [
+    ("rcpt-1001", "smtp_hostile.rs", "too_many_recipients_are_told_to_wait"),
+    ("size-lie", "smtp_hostile.rs", "a_lie_about_size_is_found_out_at_once_and_costs_no_memory"),
+    ("early-talker", "smtp_wire.rs", "whoever_talks_first_is_hung_up_on"),
+    ("slowloris-data", "smtp_wire.rs", "silence_and_dribble_end_with_421"),
+    (
+        "conn-reset-after-dot",
+        "crash/hostile.rs",
+        "a_message_whose_answer_nobody_read_is_taken_once_when_it_comes_again",
+    ),
+];
+
+#[test]
+fn what_is_judged_elsewhere_is() {
+    for (vector, file, test) in ELSEWHERE {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file);
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains(&format!("fn {test}()")), "nobody judges {vector}: {file} has no {test}");
+    }
 }
 
 #[test]

@@ -9,6 +9,8 @@
     reason = "a test may panic; that is how it fails"
 )]
 
+mod corpus;
+
 use std::{
     future::Future,
     net::SocketAddr,
@@ -574,15 +576,35 @@ async fn tls_asked_for_is_tls_or_nothing() {
         ),
         (&["220 hi\r\n", "250-gw\r\n250 STARTTLS\r\n", "220 Ready\r\nx"], "InjectedBeforeTls"),
     ] {
-        let (ours, theirs) = duplex(4_096);
-        let server =
-            tokio::spawn(scripted(theirs, script.iter().map(ToString::to_string).collect(), usize::MAX));
-        let client = Client::connect(ours, "a", Channel::Clear, Timeouts::default()).await.unwrap();
-        let handshake =
-            |_: DuplexStream| async { Err::<DuplexStream, _>(std::io::Error::other("no handshake was due")) };
-        let error = client.starttls(handshake).await.expect_err("there is no TLS");
-        assert!(format!("{error:?}").starts_with(expect), "{error:?}");
-        assert!(!within(server).await.unwrap().contains("AUTH"));
+        check_no_tls(script, expect).await;
+    }
+}
+
+/// The client asks a server of these lines for TLS, gets this error instead, and has told it nothing.
+async fn check_no_tls(script: &[&str], expect: &str) {
+    let (ours, theirs) = duplex(4_096);
+    let server = tokio::spawn(scripted(theirs, script.iter().map(ToString::to_string).collect(), usize::MAX));
+    let client = Client::connect(ours, "a", Channel::Clear, Timeouts::default()).await.unwrap();
+    let handshake =
+        |_: DuplexStream| async { Err::<DuplexStream, _>(std::io::Error::other("no handshake was due")) };
+    let error = client.starttls(handshake).await.expect_err("there is no TLS");
+    assert!(format!("{error:?}").starts_with(expect), "{error:?}");
+    let heard = within(server).await.unwrap();
+    assert!(!heard.contains("AUTH") && !heard.contains("MAIL"), "{heard}");
+}
+
+#[tokio::test]
+async fn servers_of_the_corpus_talk_no_client_out_of_tls() {
+    let ours = |vector: &serde_json::Value| corpus::id(vector).starts_with("starttls/smtp-client-");
+    for vector in corpus::vectors("starttls").iter().filter(|vector| ours(vector)) {
+        let said = String::from_utf8(corpus::octets(vector)).unwrap();
+        match corpus::id(vector) {
+            "starttls/smtp-client-resp-inject" => {
+                check_no_tls(&["220 hi\r\n", "250-gw\r\n250 STARTTLS\r\n", &said], "InjectedBeforeTls").await
+            }
+            "starttls/smtp-client-no-starttls" => check_no_tls(&["220 hi\r\n", &said], "TlsNotOffered").await,
+            other => panic!("nobody judges {other}"),
+        }
     }
 }
 

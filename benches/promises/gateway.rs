@@ -167,7 +167,19 @@ impl Api {
     /// # Errors
     /// When it is refused.
     pub async fn create(&self, path: &str, body: &Value) -> Result<Value> {
-        let response = self.request(Method::POST, path).json(body).send().await?;
+        self.send(Method::POST, path, body).await
+    }
+
+    /// Puts, and returns what is there now.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value> {
+        self.send(Method::PUT, path, body).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Value> {
+        let response = self.request(method, path).json(body).send().await?;
         let status = response.status();
         let text = response.text().await?;
         ensure!(status.is_success(), "{path} was answered {status}: {text}");

@@ -64,7 +64,8 @@ pub fn forward(path: &Path, raw: &[u8], subject: Option<&str>) -> Value {
     let Some(found) = found else { return json!({ "forwarded": false }) };
     let address = |one: &Mention| one.address.as_ref().map(ToString::to_string);
     json!({
-        "forwarded": true,
+        // As far as the gateway would file it so: what is less certain is read, and stays the user's own.
+        "forwarded": found.certainty > forward::Certainty::Low,
         "from_address": found.from.as_ref().and_then(address),
         "from_name": found.from.as_ref().and_then(|from| from.name.clone()),
         "subject": found.subject,

@@ -94,6 +94,8 @@ create table connect_links (
     token_hash  bytea not null constraint connect_links_token_unique unique,
     -- The one where he is to sign in; null lets him choose.
     provider    text,
+    -- The shared mailbox that he is to open by his own login, as JSON; null is his own.
+    mailbox     text,
     expires_at  bigint not null,
     used_at     bigint,
     -- A sign-in from which he has not come back: hashes of its state and of his browser's cookie, and what proves that the code
@@ -367,6 +369,7 @@ create table quarantine (
     foreign key (workspace, id) references inbound (workspace, id) on delete cascade
 );
 create index quarantine_recent on quarantine (workspace, received_at, id);
+create index quarantine_open on quarantine (workspace, user_id) where settled_at is null;
 create index quarantine_identity on quarantine (workspace, identity) where settled_at is null;
 create index quarantine_named on quarantine (workspace, id_hash) where settled_at is null;
 create index quarantine_expires on quarantine (expires_at) where settled_at is null;
@@ -442,6 +445,8 @@ create table messages (
     -- Attachment summaries, without content.
     attachments text not null,
     defects     text not null default '[]',
+    -- {user, party, certainty, attached}: who passed it on, of mail that is filed as its original author's.
+    forwarded   text,
     sent_at     bigint not null,
     received_at bigint not null,
     size        bigint not null,

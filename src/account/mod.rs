@@ -11,7 +11,7 @@ mod trouble;
 
 pub use answer::judge;
 pub use dialer::{ImapClient, Protocol, ProviderDialer, SmtpClient};
-pub use discover::{Discovered, FETCH_TIMEOUT, Finder, Found, Ports};
+pub use discover::{Discovered, FETCH_TIMEOUT, Finder, Found, Ports, read_autoconfig};
 pub use trouble::Trouble;
 
 use secrecy::SecretString;

@@ -555,6 +555,7 @@ mod tests {
         ("message disown msg_1", "POST /workspaces/acme/messages/msg_1/disown"),
         ("quarantine list --query state=held", "GET /workspaces/acme/quarantine?state=held"),
         ("quarantine show msg_1", "GET /workspaces/acme/quarantine/msg_1"),
+        ("quarantine raw msg_1", "GET /workspaces/acme/quarantine/msg_1/raw"),
         ("quarantine release msg_1", "POST /workspaces/acme/quarantine/msg_1/release maybe stdin"),
         ("quarantine release msg_1 --data {}", "POST /workspaces/acme/quarantine/msg_1/release {}"),
         ("quarantine reject msg_1", "POST /workspaces/acme/quarantine/msg_1/reject"),

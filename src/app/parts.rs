@@ -186,6 +186,7 @@ fn settings(config: &Config, loop_key: [u8; 32]) -> Settings {
         hostname: hostname(config),
         ours: OurDomains { capture: domain(&config.domains.capture), reply: domain(&config.domains.reply) },
         trusted_peers: config.trusted_peers(),
+        trusted_sealers: config.smtp.mx.trusted_sealers.iter().map(ToString::to_string).collect(),
         loop_key,
         job_lease: config.coordination.lease,
         submission_lifetime: config.outbound.retry_lifetime,

@@ -78,6 +78,8 @@ fn authorization(known: Option<&Provider>, given: &OauthProvider) -> Authorizati
         mechanism: TokenMechanism::XOAuth2,
         parameters: BTreeMap::new(),
     };
+    // Who writes down the issuer of a provider that we do not know says that users are told it; of the others we know.
+    let tells_issuer = known.is_none() && given.issuer.is_some();
     let mut authorization = known.unwrap_or(unknown);
     if let Some(url) = text(&given.token_url) {
         authorization.token_url = url;
@@ -87,8 +89,7 @@ fn authorization(known: Option<&Provider>, given: &OauthProvider) -> Authorizati
         authorization.authorize_url = url;
     }
     authorization.revoke_url = text(&given.revoke_url).or(authorization.revoke_url);
-    // Who writes down an issuer says that users are told it.
-    authorization.says_issuer |= given.issuer.is_some();
+    authorization.says_issuer |= tells_issuer;
     authorization.issuer = given.issuer.clone().or(authorization.issuer);
     if !given.scopes.is_empty() {
         authorization.needed.retain(|scope| given.scopes.contains(scope));

@@ -4,22 +4,26 @@
 //! What was found is written down before a copy is processed, as a check that ended earlier writes it. Not here: finding it
 //! (`flow::sender`), and the levels one by one (`core::evidence`).
 
-use std::time::Duration;
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::parts;
 use crate::{
-    config::{Config, DomainName},
+    config::{Config, DomainName, NameServer},
     core::{
         evidence::{Level, Mark, Witness},
-        ids::{MessageKey, UserId, WorkspaceId},
+        ids::{MessageKey, RouteId, UserId, WorkspaceId},
         inbound::{Door, Intake, fingerprint},
         job::{Job, JobKind},
         people::{Role, User},
         policy::Overrides,
         quarantine::{Held, QuarantineState},
+        reply_address::Sealed,
         route::{Route, RouteTarget},
         sender::{ArcChain, Check, Dmarc, DmarcPolicy, FromField, SenderFacts, Signature, Spf},
     },
@@ -33,6 +37,9 @@ use crate::{
 
 const ANN: &str = "ann@acme.example";
 const BEN: &str = "ben@acme.example";
+const BOB: &str = "bob@prospects.example";
+/// Where Ann has addresses too, as everybody can.
+const EVERYBODYS: [&str; 5] = ["gmail.com", "outlook.com", "web.de", "yahoo.com", "icloud.com"];
 
 fn address(text: &str) -> Address {
     Address::parse(text).unwrap()
@@ -62,7 +69,9 @@ impl Office {
         let workspace = world.workspace().await;
         let mut config = Config::default();
         config.domains.capture = DomainName::parse("bcc.example");
+        config.domains.reply = DomainName::parse("reply.example");
         config.smtp.mx.trusted_peers = Some(Vec::new());
+        config.dns.servers = vec![NameServer(failing_name_server())];
         let gateway = parts::assemble(&config, world.store.clone()).await.unwrap();
         let mut tx = world.store.begin(workspace).await.unwrap();
         let mut routes = Vec::new();
@@ -73,7 +82,11 @@ impl Office {
                 id: user,
                 email: address(email),
                 name: None,
-                aliases: Vec::new(),
+                aliases: EVERYBODYS
+                    .iter()
+                    .filter(|_| email == ANN)
+                    .map(|domain| address(&format!("ann@{domain}")))
+                    .collect(),
                 role: Role::Member,
                 capture_address: None,
                 created_at: now,
@@ -96,7 +109,10 @@ impl Office {
 
     /// It arrives, and was checked.
     async fn arrive(&self, copy: &Copy) -> MessageKey {
-        let route = self.routes[copy.to].clone();
+        self.arrive_at(self.routes[copy.to].clone(), copy).await
+    }
+
+    async fn arrive_at(&self, route: Route, copy: &Copy) -> MessageKey {
         let mut envelope = Envelope::new(ReversePath::Address(address("somebody@away.example")));
         envelope.recipients.push(Recipient::new(route.address.clone()));
         let raw = Bytes::from(format!("{}\r\n{}\r\n", copy.header, copy.text));
@@ -167,11 +183,81 @@ impl Office {
         id
     }
 
+    async fn choose(&self, world: &World, chosen: &serde_json::Value) {
+        let overrides = Overrides::new(chosen.as_object().unwrap().clone()).unwrap();
+        let mut tx = world.store.begin(self.workspace).await.unwrap();
+        tx.set_policy("mailweave", &overrides).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// A reply address of this participant's in the conversation of a message, towards Ann.
+    async fn reply_route(&self, world: &World, message: MessageKey, participant: &str) -> Route {
+        let RouteTarget::Capture { user } = self.routes[0].target else { panic!("{:?}", self.routes[0]) };
+        let mut tx = world.store.begin(self.workspace).await.unwrap();
+        let conversation = tx.message(message).await.unwrap().unwrap().conversation;
+        let target =
+            RouteTarget::Reply { conversation, participant: address(participant), user, counterpart: None };
+        let sealed = Sealed { workspace: self.workspace, target: &target, domain: "reply.example" };
+        let id: RouteId = mint();
+        let random = blake3::hash(id.to_string().as_bytes()).as_bytes()[..8].try_into().unwrap();
+        let keys = world.store.reply_keys().await.unwrap();
+        let (local, ends) = keys.mint(sealed, random, flow::now()).unwrap();
+        let address = address(&format!("{local}@reply.example"));
+        let route = Route { id, workspace: self.workspace, address, target, expires_at: Some(ends) };
+        tx.insert_route(&route, flow::now()).await.unwrap();
+        tx.commit().await.unwrap();
+        route
+    }
+
+    async fn is_live(&self, text: &str) -> bool {
+        let Ok(address) = Address::parse(text) else { return false };
+        self.gateway.live_route(&address, flow::now()).await.unwrap().is_some()
+    }
+
     async fn messages(&self) -> i64 {
         let query = crate::store::sql("select count(*) as messages from messages where workspace = $1");
         let mut session = self.gateway.store.read(self.workspace).await.unwrap();
         session.fetch_one(query.bind(self.workspace)).await.unwrap().get("messages").unwrap()
     }
+}
+
+/// Addresses near one of ours: each letter changed, left out and doubled, the end cut off, and letters that look alike.
+fn guesses(local: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for (at, own) in local.char_indices() {
+        let (before, rest) = local.split_at(at);
+        let after = rest.strip_prefix(own).unwrap();
+        let others = ('0'..='9').chain('a'..='z').filter(|other| *other != own);
+        all.extend(others.map(|other| format!("{before}{other}{after}")));
+        all.extend([format!("{before}{after}"), format!("{before}{own}{own}{after}"), before.to_owned()]);
+        let alike = match own {
+            '0' => "\u{3bf}\u{43e}\u{ff10}",
+            '1' => "\u{456}\u{ff11}",
+            'a' => "\u{430}\u{ff41}",
+            'e' => "\u{435}",
+            'c' => "\u{441}",
+            _ => "",
+        };
+        all.extend(alike.chars().map(|alike| format!("{before}{alike}{after}")));
+    }
+    all.extend([format!("{local}+why+why"), format!("\"{local}\"x"), local.chars().rev().collect()]);
+    all
+}
+
+/// A name server that fails at every name; it ends with this process.
+fn failing_name_server() -> SocketAddr {
+    let socket = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut datagram = [0; 4096];
+        while let Ok((length, from)) = socket.recv_from(&mut datagram) {
+            // A response, and SERVFAIL.
+            datagram[2] |= 0x80;
+            datagram[3] = 0x82;
+            drop(socket.send_to(&datagram[..length], from));
+        }
+    });
+    address
 }
 
 fn signature(domain: &str, is_aligned: bool, verdict: Check, reason: Option<&str>) -> Signature {
@@ -190,12 +276,13 @@ fn dmarc(verdict: Check, policy: DmarcPolicy) -> Dmarc {
 /// What is found of mail that its author's provider has signed and sent.
 fn genuine(author: &str) -> SenderFacts {
     SenderFacts {
-        checked_at: flow::now(),
+        as_of: flow::now(),
         from: FromField::One(address(author)),
         signatures: vec![signature("acme.example", true, Check::Pass, None)],
         spf: spf("acme.example", true, Check::Pass),
         dmarc: dmarc(Check::Pass, DmarcPolicy::Reject),
-        arc: ArcChain { verdict: Check::None, sealer: None },
+        publishes_spf: Some(false),
+        arc: ArcChain::NONE,
         written_at: Some(flow::now()),
     }
 }
@@ -238,7 +325,16 @@ const UNPROVEN: [(Check, DmarcPolicy); 4] = [
 
 /// Mail that forges Ann's, in all the ways that are known, each found to be what it is.
 fn forged() -> Forged {
-    [forged_senders(), forged_froms(), forged_signatures(), forged_fields(), sent_on(), poisoned()].concat()
+    [
+        forged_senders(),
+        forged_froms(),
+        forged_signatures(),
+        insiders(),
+        forged_fields(),
+        sent_on(),
+        poisoned(),
+    ]
+    .concat()
 }
 
 /// Neither signed nor sent by her provider, and somebody alike.
@@ -337,6 +433,35 @@ fn forged_signatures() -> Forged {
     all
 }
 
+/// Those whose servers send for Ann's domains as well: her colleagues, and everybody who has an address where she has one.
+fn insiders() -> Forged {
+    let mut all: Forged = Vec::new();
+    for domain in EVERYBODYS {
+        let anns = format!("ann@{domain}");
+        let by_spf = |policy| SenderFacts {
+            signatures: Vec::new(),
+            spf: spf(domain, true, Check::Pass),
+            dmarc: dmarc(if policy == DmarcPolicy::Absent { Check::None } else { Check::Pass }, policy),
+            ..genuine(&anns)
+        };
+        for policy in [DmarcPolicy::Absent, DmarcPolicy::None, DmarcPolicy::Quarantine, DmarcPolicy::Reject] {
+            all.push(("C06 a server that everybody sends by", copy(&anns, by_spf(policy))));
+            all.push(("C06 the same, to a colleague", Copy { to: 1, ..copy(&anns, by_spf(policy)) }));
+        }
+        let others = format!("mallory@{domain}");
+        let signed =
+            SenderFacts { signatures: vec![signature(domain, true, Check::Pass, None)], ..genuine(&others) };
+        all.push(("C06 everybody's provider signed it", copy(&format!("\"{anns}\" <{others}>"), signed)));
+        let by_customer = signature(&format!("{domain}.hosted.example"), false, Check::Pass, None);
+        let hosted = SenderFacts { signatures: vec![by_customer], ..unproven(&anns) };
+        all.push(("C06 signed by a customer of her provider", copy(&anns, hosted)));
+    }
+    let unsigned = |author| SenderFacts { signatures: Vec::new(), ..genuine(author) };
+    all.push(("C06 a colleague writes as Ann to himself", Copy { to: 1, ..copy(ANN, unsigned(ANN)) }));
+    all.push(("C06 a colleague writes as Ben to Ann", copy(BEN, unsigned(BEN))));
+    all
+}
+
 /// Fields that say it was checked.
 fn forged_fields() -> Forged {
     let mut all: Forged = Vec::new();
@@ -353,7 +478,7 @@ fn forged_fields() -> Forged {
         "Return-Path: <ann@acme.example>",
     ] {
         for (verdict, policy) in UNPROVEN {
-            let arc = ArcChain { verdict: Check::Pass, sealer: Some("evil.example".into()) };
+            let arc = ArcChain { verdict: Check::Pass, sealers: vec!["evil.example".into()], vouches: true };
             let facts = SenderFacts { arc, dmarc: dmarc(verdict, policy), ..unproven(ANN) };
             all.push(("C07 fields that say it was checked", copy(ANN, facts).field(field)));
         }
@@ -466,13 +591,156 @@ both! {
         office.assert_held(&copy(ANN, refused), "dmarc_fail").await;
     }
 
+    async fn in_strict_mode_no_colleague_writes_as_another(world) {
+        let office = Office::new(&world).await;
+        office.choose(&world, &serde_json::json!({ "trust": "balanced" })).await;
+        // Their provider vouches for either: the capture address is what tells them apart, and the mark.
+        let at_bens = Copy { to: 1, ..copy(ANN, genuine(ANN)) };
+        office.assert_filed(&at_bens, (Level::E2, Some(Mark::ColleaguesAddress))).await;
+        office.choose(&world, &serde_json::json!({ "trust": "strict" })).await;
+        let again = Copy { to: 1, ..copy(ANN, genuine(ANN)) };
+        let held = office.assert_held(&again, "colleagues_address").await;
+        assert!(office.state(held).await.1.unwrap().user.is_some(), "it is hers to decide");
+    }
+
+    async fn no_address_is_found_by_guessing(world) {
+        let office = Office::new(&world).await;
+        let begun = office.assert_filed(&copy(ANN, genuine(ANN)), (Level::E2, Some(Mark::NewSendingRoute))).await;
+        let reply = office.reply_route(&world, begun, BOB).await;
+        let mut guessed = 0;
+        for route in [&office.routes[0], &office.routes[1], &reply] {
+            assert!(office.is_live(&route.address.to_string()).await);
+            // Whoever writes it in capitals means the same one.
+            assert!(office.is_live(&route.address.to_string().to_uppercase()).await);
+            for guess in guesses(route.address.local()) {
+                let domain = route.address.domain();
+                assert!(!office.is_live(&format!("{guess}@{domain}")).await, "C08 {guess}@{domain}");
+                guessed += 1;
+            }
+            for domain in ["acme.example", "sub.bcc.example", "bcc.example.evil.example", "xn--bc-fka.example"] {
+                assert!(!office.is_live(&format!("{}@{domain}", route.address.local())).await, "C08 {domain}");
+            }
+        }
+        assert!(guessed > 1000, "{guessed}");
+    }
+
+    async fn what_a_reply_address_was_not_made_for_it_does_not_take(world) {
+        let office = Office::new(&world).await;
+        let begun = office.assert_filed(&copy(ANN, genuine(ANN)), (Level::E2, Some(Mark::NewSendingRoute))).await;
+        let mut routes = Vec::new();
+        for number in 0..50 {
+            routes.push(office.reply_route(&world, begun, &format!("p{number}@prospects.example")).await);
+        }
+        // The name of the one with the proof of the other; 24 letters are name and tag.
+        for (one, other) in routes.iter().flat_map(|one| routes.iter().map(move |other| (one, other))) {
+            let [name, proof] = [one, other].map(|route| route.address.local().split_at("r1".len() + 24));
+            let is_live = office.is_live(&format!("{}{}@reply.example", name.0, proof.1)).await;
+            assert_eq!(is_live, one.id == other.id, "C09");
+        }
+        // The same address, its row written for another participant, another user's, or another workspace's.
+        let elsewhere = world.store.begin(world.workspace().await).await.unwrap().workspace();
+        let made_for = |changed: fn(&mut RouteTarget)| {
+            let mut route = routes[0].clone();
+            changed(&mut route.target);
+            route
+        };
+        let keys = world.store.reply_keys().await.unwrap();
+        assert!(keys.prove(&routes[0]));
+        for crossed in [
+            made_for(|target| if let RouteTarget::Reply { participant, .. } = target { *participant = address(ANN) }),
+            made_for(|target| if let RouteTarget::Reply { user, .. } = target { *user = mint() }),
+            made_for(|target| if let RouteTarget::Reply { counterpart, .. } = target { *counterpart = Some(address(BOB)) }),
+            Route { workspace: elsewhere, ..routes[0].clone() },
+            Route { address: address(&format!("{}@bcc.example", routes[0].address.local())), ..routes[0].clone() },
+        ] {
+            assert!(!keys.prove(&crossed), "C09 {crossed:?}");
+        }
+        let late = flow::now() + SignedDuration::from_hours(402 * 24);
+        assert!(office.gateway.live_route(&routes[0].address, late).await.unwrap().is_none(), "C09 expired");
+    }
+
+    async fn whoever_learned_a_reply_address_gets_nothing_in(world) {
+        let office = Office::new(&world).await;
+        let begun = office.assert_filed(&copy(ANN, genuine(ANN)), (Level::E2, Some(Mark::NewSendingRoute))).await;
+        let route = office.reply_route(&world, begun, BOB).await;
+        let bobs = |facts: SenderFacts| SenderFacts { from: FromField::One(address(BOB)), ..facts };
+        let mut forged: Forged = Vec::new();
+        for author in ["mallory@evil.example", "bob@evil.example", "bob@prospects.example.evil.example", ANN, BEN] {
+            forged.push(("C09 somebody else, proven", copy(author, genuine(author))));
+        }
+        for (verdict, policy) in UNPROVEN.into_iter().filter(|(verdict, _)| *verdict == Check::Fail) {
+            for by in [Check::Pass, Check::Fail, Check::None] {
+                let spf = spf("evil.example", false, by);
+                let facts = bobs(SenderFacts { spf, dmarc: dmarc(verdict, policy), ..unproven(BOB) });
+                forged.push(("C09 in the participant's name", copy(BOB, facts)));
+            }
+        }
+        forged.push((
+            "C09 in the name of one whose domain names its servers",
+            copy(BOB, bobs(SenderFacts { publishes_spf: Some(true), ..unproven(BOB) })),
+        ));
+        let broken = vec![signature("prospects.example", true, Check::Fail, Some("the body was changed"))];
+        forged.push(("C04 a broken signature", copy(BOB, bobs(SenderFacts { signatures: broken, ..unproven(BOB) }))));
+        for (word, from) in [
+            ("fields", "bob@prospects.example\r\nFrom: mallory@evil.example"),
+            ("mailboxes", "bob@prospects.example, mallory@evil.example"),
+        ] {
+            let facts = SenderFacts { from: FromField::Ambiguous(word.into()), ..genuine(BOB) };
+            forged.push(("C03 a From that is read in two ways", copy(from, facts)));
+        }
+        for (way, copy) in &forged {
+            let id = office.arrive_at(route.clone(), copy).await;
+            let (state, held) = office.state(id).await;
+            assert_eq!(state, InboundState::Held, "{way}\n{}", copy.header);
+            let held = held.unwrap();
+            assert!(held.user.is_some() && !held.reason.is_empty(), "{way}: {held:?}");
+        }
+        assert_eq!(office.messages().await, 1, "what was genuine");
+        for _ in 0..30 {
+            let signatures = vec![signature("prospects.example", true, Check::Pass, None)];
+            let id = office.arrive_at(route.clone(), &copy(BOB, SenderFacts { signatures, ..genuine(BOB) })).await;
+            assert_eq!(office.state(id).await.0, InboundState::Filed);
+        }
+    }
+
+    async fn silence_of_dns_lets_nothing_in(world) {
+        let office = Office::new(&world).await;
+        let begun = office.assert_filed(&copy(ANN, genuine(ANN)), (Level::E2, Some(Mark::NewSendingRoute))).await;
+        let route = office.reply_route(&world, begun, BOB).await;
+        let silent = |author: &str, domain: &str| {
+            let pending = dmarc(Check::Pending, DmarcPolicy::Absent);
+            [
+                SenderFacts { signatures: vec![signature(domain, true, Check::Pending, None)], ..unproven(author) },
+                SenderFacts { spf: spf(domain, true, Check::Pending), ..unproven(author) },
+                SenderFacts { dmarc: pending, ..unproven(author) },
+                SenderFacts { publishes_spf: None, ..unproven(author) },
+            ]
+        };
+        for (at, author, domain, rule) in [
+            (&office.routes[0], ANN, "acme.example", "dns_unanswered"),
+            (&office.routes[1], ANN, "acme.example", "dns_unanswered"),
+            (&route, BOB, "prospects.example", "answer_dns_unanswered"),
+        ] {
+            for facts in silent(author, domain) {
+                let waiting = copy(author, facts);
+                let id = office.arrive_at(at.clone(), &waiting).await;
+                let (state, held) = office.state(id).await;
+                assert_eq!(state, InboundState::Pending, "C14");
+                let held = held.unwrap();
+                assert_eq!(held.state, QuarantineState::Checking, "C14");
+                assert!(held.reason.contains("DNS") && held.user.is_some());
+                let received_at = flow::now() - SignedDuration::from_hours(25);
+                let id = office.arrive_at(at.clone(), &Copy { received_at, text: "Late.".into(), ..waiting }).await;
+                let (state, held) = office.state(id).await;
+                assert_eq!((state, held.unwrap().rule.as_str()), (InboundState::Held, rule), "C14");
+            }
+        }
+        assert_eq!(office.messages().await, 1, "what was genuine");
+    }
+
     async fn strict_keeps_aside_what_balanced_marks(world) {
         let office = Office::new(&world).await;
-        let chosen = serde_json::json!({ "trust": "strict" });
-        let overrides = Overrides::new(chosen.as_object().unwrap().clone()).unwrap();
-        let mut tx = office.gateway.store.begin(office.workspace).await.unwrap();
-        tx.set_policy("mailweave", &overrides).await.unwrap();
-        tx.commit().await.unwrap();
+        office.choose(&world, &serde_json::json!({ "trust": "strict" })).await;
         let id = office.assert_held(&copy(ANN, genuine(ANN)), "new_route").await;
         let held = office.state(id).await.1.unwrap();
         assert_eq!((held.level, held.user.is_some()), (Some(Level::E2), true));

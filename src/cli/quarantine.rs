@@ -12,6 +12,8 @@ pub enum QuarantineVerb {
     List(List),
     /// Show mail that is kept aside, with its text
     Show(One),
+    /// The exact bytes of mail that is kept aside
+    Raw(One),
     /// Let it in, and trust its sending route from now on: --data '{"trust":true}', or nothing and it is let in once
     Release(Update),
     /// Delete it

@@ -185,12 +185,18 @@ pub struct Mx {
     /// Mail servers of the operator's own, whose word is taken for who sent what they hand in. `None`: nobody's, except in
     /// development ([`super::Config::trusted_peers`]).
     pub trusted_peers: Option<Vec<IpNet>>,
+    /// Domains of forwarders and mailing lists whose seals (RFC 8617) are believed.
+    pub trusted_sealers: Vec<DomainName>,
 }
 
 impl Mx {
     fn read(reader: &mut Reader) -> Self {
         let Listener { listen } = Listener::read(reader, 25);
-        Self { listen, trusted_peers: reader.setting("trusted_peers", None) }
+        Self {
+            listen,
+            trusted_peers: reader.setting("trusted_peers", None),
+            trusted_sealers: reader.setting("trusted_sealers", Vec::new()),
+        }
     }
 }
 

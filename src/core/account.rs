@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 mod servers;
 
-pub use servers::{AccountSettings, Endpoint, FoundBy, FoundServers, Identities, Security};
+pub use servers::{AccountSettings, Endpoint, FoundBy, FoundServers, Identities, Security, SharedMailbox};
 
 use super::{
     ids::{AccountId, UserId},

@@ -1,8 +1,10 @@
 //! How far the sender of a copy at a capture address is believed, and what becomes of the copy by that: pure, so that what was
 //! concluded from stored facts can be concluded again.
 //!
-//! Not here: finding the facts (`flow::sender`), what is known around them (`flow::trust`), and keeping a copy aside
+//! Answers at reply addresses go by rules of their own (`answer`). Not here: finding the facts (`flow::sender`), what is known around them (`flow::trust`), and keeping a copy aside
 //! (`flow::hold`).
+
+mod answer;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -60,7 +62,7 @@ pub struct Evidence {
     pub mark: Option<Mark>,
 }
 
-/// Who the author is to the workspace.
+/// Who the author is to the workspace, and to the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
@@ -69,6 +71,8 @@ pub enum Standing {
     /// Another user.
     Colleague,
     Stranger,
+    /// Whoever a reply address was made for, there.
+    Participant,
 }
 
 /// What is known of the way by which a message came.
@@ -93,6 +97,8 @@ pub struct Context {
     pub is_sent: bool,
     /// What it says was captured before, by another route.
     pub is_replayed: bool,
+    /// Those who passed it on are trusted, and vouch for its author ([`super::sender::ArcChain`]).
+    pub is_sealed: bool,
     /// DNS has been asked for as long as it is.
     pub has_waited: bool,
 }
@@ -205,6 +211,11 @@ const PASSED_ON: Evidence = evidence(
     "The author's mail provider signed it, but it did not come from there as mail from this address does: somebody may \
      have sent it on.",
 );
+const SEALED: Evidence = evidence(
+    Level::E2,
+    "sealed",
+    "It was passed on by servers that the operator trusts, and they found that it was from the author's domain.",
+);
 const REPLAYED: Evidence = evidence(
     Level::E1,
     "replayed",
@@ -263,6 +274,9 @@ pub fn weigh(witness: &Witness, context: &Context) -> Result<Evidence, Pending> 
     if context.is_sent && context.author != Standing::Stranger {
         return Ok(OWN_SENT);
     }
+    if context.author == Standing::Participant {
+        return answer::weigh(witness, context);
+    }
     match witness {
         Witness::Checked(facts) => weigh_facts(facts, context),
         _ if context.author == Standing::Stranger => Ok(stranger()),
@@ -283,25 +297,28 @@ fn weigh_facts(facts: &SenderFacts, context: &Context) -> Result<Evidence, Pendi
     if facts.is_pending() {
         return if context.has_waited { Ok(UNANSWERED) } else { Err(Pending) };
     }
-    let is_pinned = context.route == RouteStanding::Pinned;
-    // A domain that asks for nothing to be done about it leaves it to whoever trusts the route.
-    let is_excused = is_pinned && matches!(facts.dmarc.policy, DmarcPolicy::Absent | DmarcPolicy::None);
     Ok(match () {
-        () if facts.dmarc.verdict == Check::Fail && !is_excused => DMARC_FAILED,
+        () if is_refused(facts, context) => DMARC_FAILED,
         () if facts.proves() => proven(facts, context),
-        () if is_pinned => PINNED_ROUTE,
+        () if context.route == RouteStanding::Pinned => PINNED_ROUTE,
+        () if context.is_sealed => doubt(facts, context).unwrap_or(SEALED),
         () if publishes_nothing(facts) => NOTHING_PUBLISHED,
         () => UNPROVEN,
     })
 }
 
+/// Whether the author's domain says that it did not send it, and nobody who is trusted says that it did. One that asks for nothing
+/// to be done about it leaves it to whoever trusts the route.
+fn is_refused(facts: &SenderFacts, context: &Context) -> bool {
+    let asks_nothing = matches!(facts.dmarc.policy, DmarcPolicy::Absent | DmarcPolicy::None);
+    let is_excused = context.route == RouteStanding::Pinned && asks_nothing;
+    facts.dmarc.verdict == Check::Fail && !is_excused && !context.is_sealed
+}
+
 /// A signature or SPF of the author's own domain passed: a domain is proven, and there may be more to it.
 fn proven(facts: &SenderFacts, context: &Context) -> Evidence {
-    if context.is_replayed {
-        return REPLAYED;
-    }
-    if !is_fresh(facts.written_at, context.received_at) {
-        return OLD;
+    if let Some(doubt) = doubt(facts, context) {
+        return doubt;
     }
     let is_owner = context.author == Standing::Owner;
     if author_signature(facts).is_none() {
@@ -321,6 +338,14 @@ fn proven(facts: &SenderFacts, context: &Context) -> Evidence {
         RouteStanding::Pinned => PINNED_ROUTE,
         RouteStanding::Seen => SIGNED,
     }
+}
+
+/// Why mail that is proven may yet have been sent by another, who had it from its author.
+fn doubt(facts: &SenderFacts, context: &Context) -> Option<Evidence> {
+    if context.is_replayed {
+        return Some(REPLAYED);
+    }
+    (!is_fresh(facts.written_at, context.received_at)).then_some(OLD)
 }
 
 /// The signature of the author's own domain that passed.
@@ -377,6 +402,9 @@ pub fn route_of(facts: &SenderFacts) -> Option<SendingRoute> {
     let by_spf = (spf.verdict == Check::Pass && !spf.domain.is_empty()).then_some(spf.domain.as_str());
     if let Some(signature) = author_signature(facts) {
         // Who forges MAIL FROM too is given away by SPF, where the domain publishes it.
+        if spf.is_aligned && spf.verdict == Check::Pending {
+            return None;
+        }
         let is_own = spf.is_aligned && spf.verdict != Check::Fail;
         let by = if is_own { "itself" } else { by_spf.unwrap_or("others") };
         return Some(SendingRoute { name: format!("signed by {} via {by}", signature.domain), is_own });
@@ -415,6 +443,16 @@ pub fn disposal(evidence: &Evidence, mode: Trust) -> Disposal {
         (Level::E1, Trust::Open) => Disposal::File { mark: Some(Mark::Unverified) },
         (Level::E2, Trust::Strict) | (Level::E1, Trust::Strict | Trust::Balanced) => Disposal::HoldForUser,
         (Level::E0, _) => Disposal::HoldForAdmins,
+    }
+}
+
+/// What becomes of an answer at a reply address whose sender is believed so far, whatever is asked of copies: the address is proof
+/// of something already, so that it has to be nothing but free of what speaks against him.
+#[must_use]
+pub fn disposal_of_answer(evidence: &Evidence) -> Disposal {
+    match evidence.level {
+        Level::E0 => Disposal::HoldForUser,
+        _ => Disposal::File { mark: evidence.mark },
     }
 }
 

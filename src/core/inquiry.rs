@@ -68,7 +68,6 @@ impl Inquiry {
         let walk = domain.map(|domain| Walk::from(domain, answers));
         let client = Client { address: self.peer, hello: &self.hello, mail_from: &self.mail_from };
         let spf = authenticity::spf(answers, &client);
-        let arc = self.chain.check(answers);
         let alignment = Alignment { walk: walk.as_ref() };
         let sender = client.identity().1.trim_end_matches('.').to_ascii_lowercase();
         let signers: Vec<_> =
@@ -82,24 +81,41 @@ impl Inquiry {
         let checked = checked.into_iter().collect::<Option<Vec<_>>>()?;
         let signatures: Vec<Signature> = checked.iter().zip(&signers).map(signature).collect();
         let spf = SpfCheck { verdict: check_of_spf(spf?), domain: sender, aligned: aligned_sender };
+        // Last, when all else is known: a long chain must not use up what may be asked.
+        let arc = self.chain.check(answers);
         let dmarc = dmarc(walk.as_ref(), &signatures, &spf);
-        Some(SenderFacts {
-            checked_at: self.now,
+        let facts = SenderFacts {
+            as_of: self.now,
             from: self.from.clone(),
             written_at: self.written_at(&checked, &signatures),
             spf: spf.into_fact(self.mail_from.is_empty()),
             signatures,
             dmarc,
-            arc: ArcChain { verdict: check_of(arc?), sealer: self.chain.sealer().map(str::to_owned) },
-        })
+            publishes_spf: Some(false),
+            arc: ArcChain {
+                verdict: check_of(arc?),
+                sealers: self.chain.sealers().to_vec(),
+                vouches: domain.is_some_and(|domain| self.chain.vouches_for(domain)),
+            },
+        };
+        let publishes_spf = match domain.filter(|_| !facts.proves() && facts.dmarc.verdict == Check::None) {
+            Some(domain) => authenticity::publishes_spf(domain, answers)?,
+            None => Some(false),
+        };
+        Some(SenderFacts { publishes_spf, ..facts })
     }
 
-    /// When the author's own signature says that it was made, else the Date field.
+    /// When the author's own signature says that it was made, else the Date field, where nobody could have written another.
     fn written_at(&self, checked: &[Checked], signatures: &[Signature]) -> Option<Timestamp> {
-        let own =
-            checked.iter().zip(signatures).filter(|(_, fact)| fact.is_aligned && fact.verdict == Check::Pass);
-        let times = own.filter_map(|(one, _)| i64::try_from(one.signed_at?).ok());
-        times.min().and_then(|at| Timestamp::from_second(at).ok()).or(self.date)
+        let pairs = checked.iter().zip(signatures);
+        let own: Vec<&Checked> = pairs
+            .filter(|(_, fact)| fact.is_aligned && fact.verdict == Check::Pass)
+            .map(|(one, _)| one)
+            .collect();
+        let times = own.iter().filter_map(|one| i64::try_from(one.signed_at?).ok());
+        let signed_at = times.min().and_then(|at| Timestamp::from_second(at).ok());
+        let is_bound = own.is_empty() || own.iter().any(|one| one.signs_date);
+        signed_at.or(self.date.filter(|_| is_bound))
     }
 }
 
@@ -152,12 +168,13 @@ fn check_of(verdict: Verdict) -> Check {
     }
 }
 
-/// Neutral is to be treated as no record (RFC 7208 section 8.2).
+/// Neutral is to be treated as no record (RFC 7208 section 8.2). So is a record that cannot be evaluated: it says nothing against
+/// anybody, and of a domain that has one all mail would look as if others had passed it on.
 fn check_of_spf(result: SpfResult) -> Check {
     match result {
         SpfResult::Pass => Check::Pass,
-        SpfResult::Fail | SpfResult::SoftFail | SpfResult::PermError => Check::Fail,
-        SpfResult::None | SpfResult::Neutral => Check::None,
+        SpfResult::Fail | SpfResult::SoftFail => Check::Fail,
+        SpfResult::None | SpfResult::Neutral | SpfResult::PermError => Check::None,
         SpfResult::TempError => Check::Pending,
     }
 }

@@ -10,7 +10,7 @@ use super::{
     account::MailboxUid,
     ids::{AttachmentId, ContactId, ConversationId, MessageKey, UserId},
 };
-use crate::mail::{Address, MessageId, Party};
+use crate::mail::{Address, MessageId, Party, forward::Certainty};
 
 /// Seen from the workspace: who wrote to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +137,18 @@ pub struct SightingRow {
     pub at: Timestamp,
 }
 
+/// Who passed a message on to his capture address, where it is filed as its original author's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardedBy {
+    pub user: UserId,
+    /// As its From names him.
+    pub party: Party,
+    /// How sure it is who the author is.
+    pub certainty: Certainty,
+    /// The author's mail is attached whole; otherwise it stands in the text.
+    pub attached: bool,
+}
+
 /// A stored message, without text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredMessage {
@@ -154,6 +166,8 @@ pub struct StoredMessage {
     pub in_reply_to: Option<MessageId>,
     pub attachments: Vec<AttachmentSummary>,
     pub defects: Vec<String>,
+    /// `author_party` wrote it; he whom its header names in From passed it on.
+    pub forwarded: Option<ForwardedBy>,
     /// The Date field when it is believable, else when it arrived.
     pub sent_at: Timestamp,
     pub received_at: Timestamp,

@@ -21,6 +21,7 @@ pub mod allowance;
 pub mod attribution;
 pub mod copies;
 pub mod evidence;
+pub mod forwarding;
 pub mod limits;
 pub mod origin;
 pub mod policy;

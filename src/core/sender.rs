@@ -11,12 +11,16 @@ use crate::mail::Address;
 /// What checking one message gave. Nothing in it depends on who our users are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SenderFacts {
-    pub checked_at: Timestamp,
+    /// When it came: signatures that end are judged by that, however late DNS answered.
+    pub as_of: Timestamp,
     pub from: FromField,
     /// Of the signatures looked at, in the order they stand; at most five are, against work made for us.
     pub signatures: Vec<Signature>,
     pub spf: Spf,
     pub dmarc: Dmarc,
+    /// Whether the author's domain publishes SPF, so that its mail could be proven by that; `None` while DNS keeps it back. Asked
+    /// where nothing proves the author and the domain publishes no DMARC.
+    pub publishes_spf: Option<bool>,
     pub arc: ArcChain,
     /// When the author's signature says that it was made (`t=`), else the Date field: what is much older is old or replayed.
     pub written_at: Option<Timestamp>,
@@ -28,7 +32,8 @@ impl SenderFacts {
     pub fn is_pending(&self) -> bool {
         let signature = self.signatures.iter().any(|one| one.is_aligned && one.verdict == Check::Pending);
         let spf = self.spf.is_aligned && self.spf.verdict == Check::Pending;
-        !self.proves() && (signature || spf || self.dmarc.verdict == Check::Pending)
+        let dmarc = self.dmarc.verdict == Check::Pending;
+        !self.proves() && (signature || spf || dmarc || self.publishes_spf.is_none())
     }
 
     /// Whether a signature or SPF of the author's own domain passed.
@@ -103,11 +108,24 @@ pub enum DmarcPolicy {
     Reject,
 }
 
-/// The chain of those who passed the message on (RFC 8617). It is told, and proves nothing here: whoever seals is not the
-/// author.
+/// The chain of those who passed the message on (RFC 8617). It proves nothing by itself: whoever seals is not the author.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArcChain {
     pub verdict: Check,
-    /// Who sealed last.
-    pub sealer: Option<String>,
+    /// Who sealed, in order.
+    pub sealers: Vec<String>,
+    /// The first of them says that the author's domain was proven to him, and From is as it was then.
+    pub vouches: bool,
+}
+
+impl ArcChain {
+    /// No chain.
+    pub const NONE: Self = Self { verdict: Check::None, sealers: Vec::new(), vouches: false };
+
+    /// Whether it is whole, vouches for the author, and each who sealed is among these: of others anybody may be one.
+    #[must_use]
+    pub fn is_believed(&self, trusted: &[String]) -> bool {
+        let is_trusted = |sealer: &String| trusted.iter().any(|one| one.eq_ignore_ascii_case(sealer));
+        self.verdict == Check::Pass && self.vouches && self.sealers.iter().all(is_trusted)
+    }
 }

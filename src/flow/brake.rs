@@ -1,4 +1,4 @@
-//! Stops two machines that answer each other through a reply address, where neither says that it is a machine.
+//! Stops two machines that answer each other through an address of ours, where neither says that it is a machine.
 //!
 //! Counted in this process alone and forgotten when it ends: a loop goes on, and is counted again. Not here: what tells
 //! automatic mail by its marks (`mail::Automatic`).
@@ -16,12 +16,14 @@ use moka::future::Cache;
 use crate::{core::ids::RouteId, mail::Address};
 
 /// Messages of one sender to one reply address within `WINDOW`; nobody writes that many letters by hand.
-const MESSAGES_MAX: u32 = 30;
+const ANSWERS_MAX: u32 = 30;
+/// What machines send of one sender's to one capture address, which causes no mail.
+const COPIES_MAX: u32 = 200;
 const WINDOW: Duration = Duration::from_secs(10 * 60);
 /// Pairs counted at a time; of more, those longest unseen are forgotten. Some 20 MB at most.
 const PAIRS_MAX: u64 = 100_000;
 
-/// Counts what each sender writes to each reply address.
+/// Counts what each sender writes to each reply and capture address.
 #[derive(Debug, Clone)]
 pub struct LoopBrake(Cache<(RouteId, Address), Arc<AtomicU32>>);
 
@@ -32,10 +34,20 @@ impl Default for LoopBrake {
 }
 
 impl LoopBrake {
-    /// Counts one more message. True when it is one too many.
-    pub(super) async fn count(&self, route: RouteId, from: &Address) -> bool {
+    /// Counts one more message at a reply address. True when it is one too many.
+    pub(super) async fn count_answer(&self, route: RouteId, from: &Address) -> bool {
+        self.count(route, from).await >= ANSWERS_MAX
+    }
+
+    /// Counts one more message at a capture address. True when it is one too many.
+    pub(super) async fn count_copy(&self, route: RouteId, from: &Address) -> bool {
+        self.count(route, from).await >= COPIES_MAX
+    }
+
+    /// How many there were before.
+    async fn count(&self, route: RouteId, from: &Address) -> u32 {
         let count = self.0.get_with((route, from.clone()), async { Arc::default() }).await;
-        count.fetch_add(1, Ordering::Relaxed) >= MESSAGES_MAX
+        count.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -50,11 +62,22 @@ mod tests {
         let address = |text: &str| Address::parse(text).unwrap();
         let (bob, cora, towards_ann, towards_ben) =
             (address("bob@x.example"), address("cora@x.example"), mint(), mint());
-        for _ in 0..MESSAGES_MAX {
-            assert!(!brake.count(towards_ann, &bob).await);
+        for _ in 0..ANSWERS_MAX {
+            assert!(!brake.count_answer(towards_ann, &bob).await);
         }
-        assert!(brake.count(towards_ann, &bob).await);
-        assert!(!brake.count(towards_ann, &cora).await);
-        assert!(!brake.count(towards_ben, &bob).await);
+        assert!(brake.count_answer(towards_ann, &bob).await);
+        assert!(!brake.count_answer(towards_ann, &cora).await);
+        assert!(!brake.count_answer(towards_ben, &bob).await);
+    }
+
+    #[tokio::test]
+    async fn copies_are_stopped_later_than_answers() {
+        let brake = LoopBrake::default();
+        let (ann, capture, other) = (Address::parse("ann@x.example").unwrap(), mint(), mint());
+        for _ in 0..COPIES_MAX {
+            assert!(!brake.count_copy(capture, &ann).await);
+        }
+        assert!(brake.count_copy(capture, &ann).await);
+        assert!(!brake.count_copy(other, &ann).await);
     }
 }

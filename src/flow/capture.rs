@@ -22,12 +22,14 @@ pub struct MxHandler {
     gateway: Gateway,
     /// The routes of the recipients accepted so far.
     routes: Vec<Route>,
+    /// As MAIL FROM said.
+    reverse_path: ReversePath,
 }
 
 impl MxHandler {
     #[must_use]
     pub fn new(gateway: Gateway) -> Self {
-        Self { gateway, routes: Vec::new() }
+        Self { gateway, routes: Vec::new(), reverse_path: ReversePath::Null }
     }
 
     /// The live route of an address: one that was made, or a capture address at which its owner asks why.
@@ -42,6 +44,37 @@ impl MxHandler {
             }
             _ => None,
         }))
+    }
+
+    /// Whether what comes from here would likely be kept aside where no more can be: MAIL FROM is nobody from whom mail is
+    /// expected at this address. Taken in, it would push out what waits there for a decision; refused for now, it stays with
+    /// its sender until there is room.
+    async fn is_without_room(&self, info: &SessionInfo, route: &Route) -> Result<bool, store::Error> {
+        let ReversePath::Address(sender) = &self.reverse_path else { return Ok(false) };
+        let (user, participant) = match &route.target {
+            RouteTarget::Capture { user } => (*user, None),
+            RouteTarget::Reply { user, participant, .. } => (*user, Some(participant)),
+            // Questions are answered or dropped.
+            RouteTarget::Why { .. } => return Ok(false),
+        };
+        if self.gateway.settings.trusts(info.peer.ip()) || participant == Some(sender) {
+            return Ok(false);
+        }
+        let mut session = self.gateway.store.read(route.workspace).await?;
+        if !session.is_quarantine_full(user).await? {
+            return Ok(false);
+        }
+        let (users, contacts) = session.people_among(std::slice::from_ref(sender)).await?;
+        Ok(users.is_empty() && (participant.is_none() || contacts.is_empty()))
+    }
+
+    /// Takes a recipient whose address this is.
+    async fn take_recipient(&mut self, info: &SessionInfo, route: Route) -> Result<Reply, store::Error> {
+        if self.is_without_room(info, &route).await? {
+            return Ok(quarantine_full());
+        }
+        self.routes.push(route);
+        Ok(Reply::recipient_ok())
     }
 
     /// Stores the message once for each workspace it is for; all or the sender keeps it.
@@ -87,16 +120,16 @@ fn own_part(envelope: &Envelope, routes: &[Route]) -> Envelope {
 }
 
 impl smtp::Handler for MxHandler {
-    async fn mail(&mut self, _info: &SessionInfo, _from: &ReversePath, _declared_size: Option<u64>) -> Reply {
+    async fn mail(&mut self, _info: &SessionInfo, from: &ReversePath, _declared_size: Option<u64>) -> Reply {
         self.routes.clear();
+        self.reverse_path = from.clone();
         Reply::sender_ok()
     }
 
-    async fn rcpt(&mut self, _info: &SessionInfo, to: &Recipient) -> Reply {
+    async fn rcpt(&mut self, info: &SessionInfo, to: &Recipient) -> Reply {
         match self.route(&to.address).await {
             Ok(Some(route)) => {
-                self.routes.push(route);
-                Reply::recipient_ok()
+                self.take_recipient(info, route).await.unwrap_or_else(|error| unavailable(&error))
             }
             // One answer for unknown, expired and malformed: nothing is learned by guessing.
             Ok(None) => Reply::no_such_recipient(),
@@ -141,6 +174,11 @@ fn traced(
 /// 250, with the id by which the message can be asked for.
 pub(super) fn accepted(id: MessageKey) -> Reply {
     Reply::new(250, [2, 0, 0], format!("Taken, {id}"))
+}
+
+/// 452 4.2.2: as a mailbox that is full.
+fn quarantine_full() -> Reply {
+    Reply::new(452, [4, 2, 2], "Too much mail waits for a decision here, try again later")
 }
 
 /// Our fault: the peer keeps the message and comes back.

@@ -82,7 +82,7 @@ pub(super) async fn note_stranger(
         }
         // Whoever answers all finds it where the user himself has put it.
         let is_answer = !message.summary.in_reply_to.is_empty() || !message.summary.references.is_empty();
-        let is_named = super::process::capture_field(&route.address, message) != CaptureField::Bcc;
+        let is_named = super::places::capture_field(&route.address, message) != CaptureField::Bcc;
         let since = now.saturating_sub(STRANGERS_WITHIN).unwrap_or(now);
         if (is_named && !is_answer) || tx.strangers_held(user, since).await? >= STRANGERS_MAX {
             rotate(tx, ours, (user, OVERLAP), (RotationCause::SeenInPublic, now)).await?;

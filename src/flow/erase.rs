@@ -329,6 +329,9 @@ fn redact_answer(body: &mut Value, left: &Account) {
             *address = left.email.to_string().into();
         }
     }
+    if let Some(auth) = members.get_mut("auth").and_then(Value::as_object_mut) {
+        auth.retain(|member, _| member == "type");
+    }
     for (member, endpoint) in [("imap", &left.settings.imap), ("smtp", &left.settings.smtp)] {
         if let Some(shown) = members.get_mut(member).and_then(Value::as_object_mut) {
             shown.insert("host".into(), endpoint.host.clone().into());

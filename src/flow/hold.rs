@@ -10,7 +10,7 @@ use crate::{
     core::{
         decision::{NewDecision, Ruling, Verdict},
         event::{self, Event},
-        evidence::{self, Level, Witness},
+        evidence::{self, Level, Standing, Witness},
         ids::{Id as _, MessageKey, UserId},
         inbound::Door,
         message::{Author, Sighting, SightingRow},
@@ -27,7 +27,7 @@ use crate::{
 /// Mail whose time is over, looked at at a time.
 const OVERDUE_AT_ONCE: u32 = 100;
 /// The rule of mail that DNS is asked about.
-const CHECKING: &str = "checking_sender";
+pub(super) const CHECKING: &str = "checking_sender";
 
 /// Holds a message that could not be processed again and again, so that the queue moves on; its bytes stay readable.
 ///
@@ -35,6 +35,8 @@ const CHECKING: &str = "checking_sender";
 /// Those of the store.
 pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
+    // Making room for it may delete what is being filed.
+    tx.lock_filing().await?;
     let ruling =
         Ruling { verdict: Verdict::Held, rule: "cannot_be_processed", reason: "It could not be processed." };
     let door = tx.inbound_door(inbound).await?;
@@ -339,14 +341,17 @@ pub async fn disown(
     Ok(Ok(tx.held(id).await?.ok_or(store::Error::Missing)?))
 }
 
-/// Trusts the route by which it came, for the address of the user whom it names. False when there is nothing to know it by.
+/// Trusts the route by which it came, for the address of the user, or of the participant, whom it names. False when there is nothing to know it by.
 async fn pin(tx: &mut Tx, id: MessageKey, (by, now): (&str, Timestamp)) -> Result<bool, store::Error> {
     let Some(check) = tx.sender_check(id).await? else { return Ok(false) };
+    let is_answer = check.context.is_some_and(|context| context.author == Standing::Participant);
     let Witness::Checked(facts) = check.witness else { return Ok(false) };
     let (FromField::One(author), Some(route)) = (&facts.from, evidence::route_of(&facts)) else {
         return Ok(false);
     };
-    if tx.user_by_address(author).await?.is_none() {
+    // Those whom mail may come from: a route is trusted with nobody else.
+    let (users, contacts) = tx.people_among(std::slice::from_ref(author)).await?;
+    if users.is_empty() && (!is_answer || contacts.is_empty()) {
         return Ok(false);
     }
     let until = now.saturating_add(evidence::PINNED_FOR).unwrap_or(now);

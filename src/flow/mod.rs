@@ -8,11 +8,13 @@ mod capture;
 pub mod capture_address;
 mod copies;
 pub mod erase;
+mod forward;
 pub mod hold;
 mod ingest;
 pub mod limits;
 pub mod login;
 pub mod notify;
+mod places;
 mod policy;
 mod process;
 mod question;
@@ -75,6 +77,8 @@ pub struct Settings {
     pub ours: OurDomains,
     /// Whose mail is taken as the word of a mail server of our own.
     pub trusted_peers: Vec<IpNet>,
+    /// Domains whose seals on mail that they passed on are believed.
+    pub trusted_sealers: Vec<String>,
     /// Marks what we relay, so that we know it when it comes back.
     pub loop_key: [u8; 32],
     /// How long a job stays with a worker that has fallen silent.

@@ -7,28 +7,31 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use super::{
-    FlowError, Gateway, capture_address,
+    FlowError, Gateway, capture_address, forward,
     hold::{self, Left},
     ingest::{self, Announce, Arrival, RawBytes},
-    now, policy_of, question, reading,
+    now,
+    places::{capture_field, captured_for, is_answer, sighting},
+    policy_of, question, reading,
     relay::{self, Bound},
     submit::{self, CameTo, Returned},
-    trust::{self, Copied, Passage, Sender},
+    trust::{self, Copied, Passage, Place, Sender},
 };
 use crate::{
     core::{
         attribution::{self, Attribution, Known},
         decision::{Ruling, Verdict},
         event::MessageEvent,
+        evidence::Level,
         ids::{MessageKey, UserId},
         inbound::{Door, Principal},
-        message::{Author, CaptureField, Direction, Parties, Sighting},
-        policy::{self, FileRule, Policy, ThreadStart, settings::Match},
+        message::{Author, CaptureField, Direction, Parties},
+        policy::{self, FileRule, Policy, ThreadStart},
         route::{Route, RouteTarget},
     },
-    mail::{Address, Kind, Message, Party, ReversePath},
+    mail::{Address, Automatic, Kind, Message, ReversePath, forward::Forwarded},
     queue::{Leased, Settlement},
-    store::{self, InboundRow, InboundState, SealedBlob, Session, Tx, mint},
+    store::{self, InboundRow, InboundState, SealedBlob, Tx, mint},
 };
 
 /// Files what a listener took in; the job and its effect are settled in one transaction.
@@ -48,6 +51,12 @@ pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Re
     };
     // DNS has to answer yet.
     let Some(sender) = sender else { return Ok(()) };
+    let forwarded = match (&row.door, &message) {
+        (Door::Mx { routes, .. }, Some(message)) if !is_answer(routes) => {
+            reading::forwarded(message, &row.raw).await
+        }
+        _ => None,
+    };
     let files = match (&row.door, &message) {
         (Door::Mx { routes, .. }, Some(message)) => keep_files(gateway, job, &row, (message, routes)).await?,
         _ => Files::all(),
@@ -61,6 +70,7 @@ pub async fn process(gateway: &Gateway, job: &Leased, inbound: MessageKey) -> Re
                     row: &row,
                     message: &message,
                     sender: &sender,
+                    forwarded: forwarded.as_ref(),
                     reverse_path: &envelope.reverse_path,
                 };
                 take_mx(&mut tx, gateway, (came, files), routes).await?;
@@ -116,6 +126,8 @@ struct Came<'a> {
     row: &'a InboundRow,
     message: &'a Message,
     sender: &'a Sender,
+    /// The mail that it passes on.
+    forwarded: Option<&'a Forwarded>,
     reverse_path: &'a ReversePath,
 }
 
@@ -174,15 +186,35 @@ struct Judged {
     known: Known,
     /// The reply addresses that take it.
     bound: Vec<Bound>,
+    /// From names the participant of one of them.
+    is_participants: bool,
     /// The mail of ours that it reports on.
     returned: Option<Returned>,
 }
 
 impl Judged {
-    /// Whether it is a copy that a user may have sent, which his word alone would let in.
-    fn is_a_copy(&self) -> bool {
-        self.via == "capture"
-            && (self.ruling.verdict == Verdict::Synced || self.ruling == policy::capture_sender_unknown())
+    /// Whether what From says would let it in, or keep it for the admins: a copy that a user may have sent, or an answer in
+    /// the name of its participant.
+    fn is_weighed(&self) -> bool {
+        let is_let_in = self.ruling.verdict == Verdict::Synced;
+        match self.via {
+            "capture" => is_let_in || self.ruling == policy::capture_sender_unknown(),
+            // A report in his name shows as his.
+            _ => is_let_in && self.is_participants,
+        }
+    }
+
+    /// Whether it is from the participant of a reply address that it came to.
+    fn is_answer(&self) -> bool {
+        self.ruling == policy::answered()
+    }
+
+    /// Where its sender has to be believed.
+    fn place(&self) -> Place {
+        match self.via {
+            "capture" => Place::Capture(self.user),
+            _ => Place::Reply(self.user),
+        }
     }
 
     fn left(&self) -> Left<'_> {
@@ -199,7 +231,7 @@ async fn take_mx(
 ) -> Result<(), FlowError> {
     let (asking, others) = question::part(routes);
     if !asking.is_empty() {
-        let Came { row, message, sender, reverse_path } = came;
+        let Came { row, message, sender, reverse_path, .. } = came;
         let incoming = question::Incoming { row, message, sender, reverse_path };
         question::ask(tx, gateway, incoming, (&asking, others.is_empty())).await?;
     }
@@ -215,25 +247,18 @@ async fn file_mx(
     (came, files): (Came<'_>, Files),
     routes: &[Route],
 ) -> Result<(), FlowError> {
-    let Came { row, message, sender, reverse_path } = came;
+    let Came { row, message, sender, reverse_path, .. } = came;
     let parties = gateway.settings.ours.parties(&message.summary);
     // What is read from here on is what filing changes.
     tx.lock_filing().await?;
     let judged = judge(tx, gateway, (came, &parties), routes).await?;
     let goes_on = !judged.bound.is_empty() && relay::goes_on(message.kind, reverse_path);
     let cut = files.kept.as_ref().ok().and_then(Option::as_ref);
-    let arrival = arrival(gateway, (row, message, parties), routes, (&judged, goes_on), cut);
+    let mut arrival = arrival(gateway, (row, message, parties), routes, (&judged, goes_on), cut);
     let ruling = &judged.ruling;
-    if judged.is_a_copy() && !sender.is_released() {
-        let original = if sender.is_checked() { ingest::original_of(tx, &arrival).await? } else { None };
-        let copied = Copied { row, message, sender, owner: judged.user, original };
-        if let Passage::Closed(closed) = trust::pass(tx, copied, &judged.policy.settings).await? {
-            let left = Left { weighed: Some((closed.level, closed.user)), ..judged.left() };
-            hold::leave(tx, (gateway, left), (row, message), &closed.ruling).await?;
-            return capture_address::note_stranger(tx, &gateway.settings.ours, (routes, message), now())
-                .await;
-        }
-    }
+    let Some(Admitted { level }) = admit(tx, gateway, (came, &judged), (&arrival, routes)).await? else {
+        return Ok(());
+    };
     if ruling.verdict != Verdict::Synced {
         return hold::leave(tx, (gateway, judged.left()), (row, message), ruling).await;
     }
@@ -252,6 +277,9 @@ async fn file_mx(
     if sent_already && !sender.is_released() {
         return hold::leave(tx, (gateway, judged.left()), (row, message), &policy::sent_already()).await;
     }
+    if let Some(found) = came.forwarded.filter(|_| judged.via == "capture") {
+        forward::refile(tx, gateway, (found, level), (&judged.policy, &judged.who), &mut arrival).await?;
+    }
     let key = ingest::ingest(tx, &gateway.settings.ours, &judged.policy, arrival).await?.key();
     if let Some(returned) = &judged.returned {
         submit::record_returned(tx, returned, row.received_at).await?;
@@ -262,6 +290,75 @@ async fn file_mx(
     tx.settle_inbound(row.id, InboundState::Filed, Some(key)).await?;
     trust::note_filed(tx, sender, row.id, (key, ruling.rule)).await?;
     Ok(())
+}
+
+/// How strong what speaks for the sender of admitted mail is, where somebody has to.
+struct Admitted {
+    level: Option<Level>,
+}
+
+/// Weighs who sent what somebody has to speak for. `None`: it is kept aside.
+async fn admit(
+    tx: &mut Tx,
+    gateway: &Gateway,
+    (came, judged): (Came<'_>, &Judged),
+    (arrival, routes): (&Arrival<'_>, &[Route]),
+) -> Result<Option<Admitted>, FlowError> {
+    let Came { row, message, sender, .. } = came;
+    if sender.is_released() {
+        return Ok(Some(Admitted { level: trust::level_of(tx, row.id).await? }));
+    }
+    let mut level = None;
+    if judged.is_weighed() {
+        let original = if sender.is_checked() { ingest::original_of(tx, arrival).await? } else { None };
+        let trusted_sealers = &gateway.settings.trusted_sealers;
+        let copied = Copied { row, message, sender, place: judged.place(), trusted_sealers, original };
+        match trust::pass(tx, copied, &judged.policy.settings).await? {
+            Passage::Open(found) => level = found,
+            Passage::Closed(closed) => {
+                let left = Left { weighed: Some((closed.level, closed.user)), ..judged.left() };
+                hold::leave(tx, (gateway, left), (row, message), &closed.ruling).await?;
+                // His own mail that proves too little tells of no stranger, and copies with the address in To are his to send.
+                if closed.level == Level::E0 {
+                    let ours = &gateway.settings.ours;
+                    capture_address::note_stranger(tx, ours, (routes, message), now()).await?;
+                }
+                return Ok(None);
+            }
+        }
+    }
+    // Counted once it is believed: nobody stops another's mail by writing in his name.
+    let Some(ruling) = loop_found(gateway, (judged, message), routes).await else {
+        return Ok(Some(Admitted { level }));
+    };
+    hold::leave(tx, (gateway, judged.left()), (row, message), &ruling).await?;
+    Ok(None)
+}
+
+/// Counts one more message of its sender at each of the addresses that take it: so many that machines may be answering each
+/// other are a ruling of their own.
+async fn loop_found(
+    gateway: &Gateway,
+    (judged, message): (&Judged, &Message),
+    routes: &[Route],
+) -> Option<Ruling> {
+    let author = judged.who.author_party.as_ref()?;
+    // People may send any number of copies: a mail merge has one of each letter, and a copy causes no mail.
+    let is_machines = matches!(message.summary.automatic, Automatic::AutoReply | Automatic::Generated);
+    let is_copy = judged.via == "capture" && is_machines && judged.ruling.verdict == Verdict::Synced;
+    if !is_copy && !judged.is_answer() {
+        return None;
+    }
+    let is_bound = |route: &Route| judged.bound.iter().any(|bound| bound.address == route.address);
+    for route in routes.iter().filter(|route| is_copy || is_bound(route)) {
+        if is_copy && gateway.brake.count_copy(route.id, &author.address).await {
+            return Some(policy::copy_loop());
+        }
+        if !is_copy && gateway.brake.count_answer(route.id, &author.address).await {
+            return Some(policy::possible_loop());
+        }
+    }
+    None
 }
 
 /// What is to be filed, by what was judged of it.
@@ -300,6 +397,7 @@ fn arrival<'a>(
         captured: *via == "capture",
         copied_for: bound.first().filter(|_| goes_on).map(|bound| bound.user),
         is_sent: false,
+        forwarded: None,
         announce: announcement((via, goes_on), (&who.author, direction)),
         account: None,
         own: None,
@@ -334,7 +432,7 @@ fn announcement((via, goes_on): (&str, bool), (author, direction): (&Author, Dir
 async fn judge(
     tx: &mut Tx,
     gateway: &Gateway,
-    (Came { row, message, sender, reverse_path }, parties): (Came<'_>, &Parties),
+    (Came { row, message, sender, reverse_path, .. }, parties): (Came<'_>, &Parties),
     routes: &[Route],
 ) -> Result<Judged, FlowError> {
     let mut bound = relay::bound(tx, routes).await?;
@@ -343,11 +441,11 @@ async fn judge(
     let captured_for = if is_answer { None } else { captured_for(tx, routes, message).await? };
     let mut by = policy_of(tx, captured_for).await?;
     if is_answer {
-        // A reply address knows its participant by each of his addresses.
-        Arc::make_mut(&mut by.settings).matching = Match::All;
+        by.settings = Arc::new(relay::knowing(&by.settings));
     }
     let known = ingest::known_among(tx, &people, &by.settings).await?;
     let who = attribution::attribute(parties, &known, &gateway.settings.ours);
+    let is_participants = bound.iter().any(|bound| bound.admits(&who, &known));
     let mut returned = None;
     let (ruling, via) = if is_answer && message.kind == Kind::Bounce {
         let participants: Vec<Address> = bound.iter().map(|bound| bound.participant.clone()).collect();
@@ -358,7 +456,7 @@ async fn judge(
         (policy::released(), "reply")
     } else if is_answer {
         bound.retain(|bound| bound.admits(&who, &known));
-        (judge_answer(gateway, &who, (routes, &bound)).await, "reply")
+        (if bound.is_empty() { policy::foreign_answer() } else { policy::answered() }, "reply")
     } else if *reverse_path == ReversePath::Null {
         (policy::null_reverse_path(), "capture")
     } else {
@@ -367,19 +465,7 @@ async fn judge(
     let ruling =
         if sender.is_released() && ruling.verdict == Verdict::Held { policy::released() } else { ruling };
     let user = captured_for.or_else(|| hold::whose(&row.door));
-    Ok(Judged { policy: by, user, ruling, via, who, known, bound, returned })
-}
-
-async fn judge_answer(gateway: &Gateway, who: &Attribution, (routes, bound): (&[Route], &[Bound])) -> Ruling {
-    let Some(author) = who.author_party.as_ref().filter(|_| !bound.is_empty()) else {
-        return policy::foreign_answer();
-    };
-    for route in routes.iter().filter(|route| bound.iter().any(|bound| bound.address == route.address)) {
-        if gateway.brake.count(route.id, &author.address).await {
-            return policy::possible_loop();
-        }
-    }
-    policy::answered()
+    Ok(Judged { policy: by, user, ruling, via, who, known, bound, is_participants, returned })
 }
 
 /// What policy says of a copy, by its author and the fields that capture addresses stood in: one that policy allows is enough.
@@ -399,54 +485,4 @@ async fn judge_capture(
         !tx.thread_keys_known(&ingest::bytes_of(&keys)).await?.is_empty()
     };
     Ok(policy::judge_capture(by, &who.author, field, thread_known))
-}
-
-/// Whether it came to a reply address.
-fn is_answer(routes: &[Route]) -> bool {
-    routes.iter().any(|route| matches!(route.target, RouteTarget::Reply { .. }))
-}
-
-/// The user whose capture address it came to: its author, if it came to those of several. In whatever order a client names them.
-async fn captured_for(
-    session: &mut Session,
-    routes: &[Route],
-    message: &Message,
-) -> Result<Option<UserId>, store::Error> {
-    let mut users: Vec<UserId> = routes
-        .iter()
-        .filter_map(|route| match route.target {
-            RouteTarget::Capture { user } => Some(user),
-            RouteTarget::Reply { .. } | RouteTarget::Why { .. } => None,
-        })
-        .collect();
-    users.sort_unstable();
-    users.dedup();
-    if let (2.., Some(author)) = (users.len(), message.summary.author()) {
-        let author = session.user_by_address(&author.address).await?.map(|user| user.id);
-        if author.is_some_and(|author| users.contains(&author)) {
-            return Ok(author);
-        }
-    }
-    Ok(users.first().copied())
-}
-
-fn sighting(inbound: MessageKey, route: &Route, message: &Message) -> Sighting {
-    let recipient = route.address.clone();
-    match route.target {
-        RouteTarget::Capture { .. } | RouteTarget::Why { .. } => {
-            let field = capture_field(&recipient, message);
-            Sighting::Capture { inbound, recipient, field }
-        }
-        RouteTarget::Reply { .. } => Sighting::Reply { inbound, recipient },
-    }
-}
-
-/// Where the capture address stood. A Bcc leaves no trace in the header, so absence means Bcc.
-pub(super) fn capture_field(address: &Address, message: &Message) -> CaptureField {
-    let names = |list: &[Party]| list.iter().any(|party| party.address == *address);
-    match () {
-        () if names(&message.summary.to) => CaptureField::To,
-        () if names(&message.summary.cc) => CaptureField::Cc,
-        () => CaptureField::Bcc,
-    }
 }

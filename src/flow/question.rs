@@ -6,8 +6,8 @@
 use super::{
     FlowError, Gateway,
     ingest::{self, known_among},
-    limits, policy_of,
-    trust::{self, Copied, Sender},
+    limits, now, policy_of,
+    trust::{self, Copied, Place, Sender},
 };
 use crate::{
     core::{
@@ -18,6 +18,7 @@ use crate::{
         job::{Job, Question},
         message::Author,
         policy,
+        quarantine::QuarantineState,
         question::Asked,
         route::{Route, RouteTarget},
     },
@@ -83,7 +84,7 @@ async fn judge(
         return Ok(policy::foreign_question());
     }
     // The address is in copies that others have.
-    if !is_proven(tx, incoming, user).await? {
+    if !is_proven(tx, gateway, incoming, user).await? {
         return Ok(policy::unproven_question());
     }
     let may_be_answered = limits::take_answer(tx, user, incoming.row.received_at).await?;
@@ -93,10 +94,12 @@ async fn judge(
 /// Whether his provider vouches for the user: an answer tells of mail.
 async fn is_proven(
     tx: &mut Tx,
+    gateway: &Gateway,
     Incoming { row, message, sender, .. }: &Incoming<'_>,
     user: UserId,
 ) -> Result<bool, FlowError> {
-    let copied = Copied { row, message, sender, owner: Some(user), original: None };
+    let (place, trusted_sealers) = (Place::Capture(Some(user)), &gateway.settings.trusted_sealers);
+    let copied = Copied { row, message, sender, place, trusted_sealers, original: None };
     Ok(trust::weigh(tx, copied).await?.is_some_and(|weighed| weighed.evidence.level >= Level::E2))
 }
 
@@ -138,7 +141,11 @@ async fn settle(
     let decision =
         NewDecision { ruling, via: "capture", message: None, seen_at: None, user, written_at, hashes };
     let policy = policy_of(tx, user).await?;
+    let by = format!("rule:{}", decision.ruling.rule);
     tx.decide(&decision, ingest::stamp(&policy), row.received_at).await?;
     tx.settle_inbound(row.id, InboundState::Dropped, None).await?;
+    // It was kept aside while DNS was asked who sent it.
+    tx.settle_held(row.id, (QuarantineState::Rejected, &by), false, now()).await?;
+    tx.forget_sender_check(row.id).await?;
     Ok(())
 }

@@ -7,7 +7,10 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use crate::mail::Message;
+use crate::mail::{
+    Message,
+    forward::{self, Forwarded},
+};
 
 /// Larger messages are read aside. Smaller ones cost less than changing threads: some 100 MB are read in a second.
 const ASIDE_BYTES_MIN: usize = 128 * 1024;
@@ -26,6 +29,17 @@ pub(super) async fn read(raw: &Bytes) -> Message {
     let read = tokio::task::spawn_blocking(move || Message::parse(&aside)).await;
     // Only a runtime that is shutting down drops what it was given.
     read.unwrap_or_else(|_| Message::parse(raw))
+}
+
+/// What a message passes on, as [`forward::read`] finds it; of a large one on such a thread.
+pub(super) async fn forwarded(message: &Message, raw: &Bytes) -> Option<Forwarded> {
+    if raw.len() < ASIDE_BYTES_MIN {
+        return forward::read(message, raw);
+    }
+    let _turn = READERS.acquire().await;
+    let aside = raw.clone();
+    // Whatever keeps it from being read, it stays the user's own.
+    tokio::task::spawn_blocking(move || forward::read(&Message::parse(&aside), &aside)).await.ok().flatten()
 }
 
 #[cfg(test)]

@@ -6,18 +6,19 @@
 
 use jiff::Timestamp;
 
-use super::{FlowError, submit};
+use super::{FlowError, Gateway, ingest, policy_of, submit};
 use crate::{
     core::{
-        attribution::{Attribution, Known},
+        attribution::{self, Attribution, Known},
         ids::{ConversationId, MessageKey, UserId},
         inbound::Exit,
         job::{Job, JobExit},
         message::{Author, Parties},
+        policy::{Settings, settings::Match},
         route::{Route, RouteTarget},
         submission::{RecipientState, Submission, SubmissionState},
     },
-    mail::{Address, Kind, Notify, Party, Recipient, ReversePath},
+    mail::{Address, Kind, Message, Notify, Party, Recipient, ReversePath},
     store::{Session, Tx},
 };
 
@@ -74,6 +75,27 @@ impl Bound {
                 Author::Other => false,
             }
     }
+}
+
+/// A reply address knows its participant by each of his addresses, whatever policy makes of them elsewhere.
+pub(super) fn knowing(settings: &Settings) -> Settings {
+    Settings { matching: Match::All, ..settings.clone() }
+}
+
+/// The user whom an answer concerns, if From names the participant of one of these reply addresses.
+pub(super) async fn expected(
+    session: &mut Session,
+    gateway: &Gateway,
+    (message, routes): (&Message, &[Route]),
+) -> Result<Option<UserId>, FlowError> {
+    let bound = bound(session, routes).await?;
+    let ours = &gateway.settings.ours;
+    let parties = ours.parties(&message.summary);
+    let people: Vec<Address> = parties.addresses().chain(people(&bound)).cloned().collect();
+    let settings = knowing(&policy_of(session, None).await?.settings);
+    let known = ingest::known_among(session, &people, &settings).await?;
+    let who = attribution::attribute(&parties, &known, ours);
+    Ok(bound.iter().find(|bound| bound.admits(&who, &known)).map(|bound| bound.user))
 }
 
 /// The people that these reply addresses stand for.

@@ -1,14 +1,13 @@
-//! Who sent a copy, found out after its 250 and before it is filed, and weighed (docs/flows.md, "Who may write into the CRM").
+//! Who sent a copy or an answer, found out after its 250 and before it is filed, and weighed (docs/flows.md, "Who may write into the CRM").
 //!
 //! The network comes first and is asked without a transaction. Not here: asking it (`flow::sender`), the rules
 //! (`core::evidence`), and what is kept aside (`flow::hold`).
 
-use std::{net::IpAddr, sync::LazyLock};
+use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Semaphore;
 
-use super::{FlowError, Gateway, hold, ingest, now, sender::SmtpSession};
+use super::{FlowError, Gateway, hold, ingest, now, relay, sender::SmtpSession};
 use crate::{
     core::{
         decision::Ruling,
@@ -20,17 +19,16 @@ use crate::{
         quarantine::{Held, QuarantineState},
         route::{Route, RouteTarget},
     },
-    mail::{Message, ReversePath},
+    mail::{Message, ReversePath, authenticity},
     queue::{Leased, Settlement},
     store::{Error, InboundRow, InboundState, NewSenderCheck, Session, Tx},
 };
 
-/// Senders asked about at a time, a share of the workers that file: name servers that keep us waiting keep no other mail
-/// from being filed.
-const CHECKS_AT_ONCE: usize = 8;
-static CHECKS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(CHECKS_AT_ONCE));
-/// When to look again whether there is room for one more.
-const BUSY: SignedDuration = SignedDuration::from_millis(500);
+/// What is known of who sent mail that a person let in while it was being found out.
+const RELEASED_UNCHECKED: (Level, &str, &str) =
+    (Level::E1, "released_unchecked", "A person let it in before DNS had answered who sent it.");
+/// When to look again whether there is room for one more. Each look reads the message again.
+const BUSY: SignedDuration = SignedDuration::from_secs(2);
 
 /// What is known of who sent a message, before it is filed.
 #[derive(Debug, Default)]
@@ -83,14 +81,22 @@ pub(super) async fn look(
     let mut session = gateway.store.read(job.workspace).await?;
     let kept = session.held(row.id).await?.map(|held| held.state);
     let sender = Sender { kept, ..Sender::default() };
-    if sender.is_released() || !is_weighed(routes) || envelope.reverse_path == ReversePath::Null {
+    if sender.is_released() || !is_weighed(routes, &envelope.reverse_path) {
         return Ok(Some(sender));
     }
     let peer: Option<IpAddr> = peer.parse().ok();
-    if peer.is_some_and(|peer| gateway.settings.trusts(peer)) {
+    // What programs read differently is nobody's word.
+    let is_plain = matches!(authenticity::author(&row.raw), authenticity::Author::One(_));
+    if is_plain && peer.is_some_and(|peer| gateway.settings.trusts(peer)) {
         return Ok(Some(Sender { witness: Some(Witness::TrustedPeer), ..sender }));
     }
-    let author = author_of(&mut session, message).await?;
+    // Mail that names nobody who may write is kept aside whatever DNS would say.
+    let concerned = match Place::of(routes) {
+        Place::Reply(_) => relay::expected(&mut session, gateway, (message, routes)).await?,
+        Place::Capture(owner) => {
+            author_of(&mut session, message).await?.map(|author| owner.unwrap_or(author))
+        }
+    };
     let stored = session.sender_check(row.id).await?;
     drop(session);
     let (asked, is_sent) = stored.as_ref().map_or((0, false), |stored| (stored.asked, stored.is_sent));
@@ -98,10 +104,10 @@ pub(super) async fn look(
     if let Some(witness) = stored.map(|stored| stored.witness).filter(Witness::is_complete) {
         return Ok(Some(Sender { witness: Some(witness), ..sender }));
     }
-    let (Some(author), Some(peer)) = (author, peer) else {
+    let (Some(concerned), Some(peer)) = (concerned, peer) else {
         return Ok(Some(Sender { witness: Some(Witness::Unasked), ..sender }));
     };
-    let Ok(_turn) = CHECKS.try_acquire() else {
+    let Some(_turn) = gateway.senders.turn(peer) else {
         put_off(gateway, job, now() + BUSY).await?;
         return Ok(None);
     };
@@ -111,11 +117,12 @@ pub(super) async fn look(
         reverse_path: &envelope.reverse_path,
         our_hostname: &gateway.settings.hostname,
     };
-    let facts = gateway.senders.check(&row.raw, &smtp, now()).await;
+    // As of its arrival: what was good then is, however late DNS answers.
+    let facts = gateway.senders.check(&row.raw, &smtp, row.received_at).await;
     let sender =
         Sender { witness: Some(Witness::Checked(Box::new(facts))), asked: asked.saturating_add(1), ..sender };
     if sender.must_wait(row) {
-        wait(gateway, job, (row, message), (&sender, owner_of(routes).unwrap_or(author))).await?;
+        wait(gateway, job, (row, message), (&sender, concerned)).await?;
         return Ok(None);
     }
     Ok(Some(sender))
@@ -133,17 +140,33 @@ fn has_waited(row: &InboundRow) -> bool {
     now().duration_since(row.received_at) >= evidence::DNS_PATIENCE
 }
 
-/// Whether it came to an address whose mail has to be proven.
-fn is_weighed(routes: &[Route]) -> bool {
-    routes.iter().any(|route| !matches!(route.target, RouteTarget::Reply { .. }))
+/// Whether somebody has to speak for it. From the null path no user sends copies.
+fn is_weighed(routes: &[Route], reverse_path: &ReversePath) -> bool {
+    *reverse_path != ReversePath::Null || matches!(Place::of(routes), Place::Reply(_))
 }
 
-/// The user whose capture address it came to; of several the first.
-fn owner_of(routes: &[Route]) -> Option<UserId> {
-    routes.iter().find_map(|route| match route.target {
-        RouteTarget::Capture { user } | RouteTarget::Why { user } => Some(user),
-        RouteTarget::Reply { .. } => None,
-    })
+/// Where a sender has to be believed, and the user whose address it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Capture(Option<UserId>),
+    Reply(Option<UserId>),
+}
+
+impl Place {
+    /// What came to a reply address among others is an answer. Of several users the first.
+    fn of(routes: &[Route]) -> Self {
+        let answered = routes.iter().find_map(|route| match route.target {
+            RouteTarget::Reply { user, .. } => Some(user),
+            _ => None,
+        });
+        let captured = || {
+            routes.iter().find_map(|route| match route.target {
+                RouteTarget::Capture { user } | RouteTarget::Why { user } => Some(user),
+                RouteTarget::Reply { .. } => None,
+            })
+        };
+        answered.map_or_else(|| Self::Capture(captured()), |user| Self::Reply(Some(user)))
+    }
 }
 
 /// The user whom a message names as its author.
@@ -170,6 +193,8 @@ async fn wait(
 ) -> Result<(), FlowError> {
     let Some(witness) = &sender.witness else { return Ok(()) };
     let mut tx = gateway.store.begin(job.workspace).await?;
+    // Making room for it may delete what is being filed.
+    tx.lock_filing().await?;
     sender.hold_still(&mut tx, row.id).await?;
     let found = NewSenderCheck {
         inbound: row.id,
@@ -194,8 +219,9 @@ pub(super) struct Copied<'a> {
     pub row: &'a InboundRow,
     pub message: &'a Message,
     pub sender: &'a Sender,
-    /// The user whose address it came to.
-    pub owner: Option<UserId>,
+    pub place: Place,
+    /// Whose seals count.
+    pub trusted_sealers: &'a [String],
     /// The message that it is a copy of, if that is here.
     pub original: Option<MessageKey>,
 }
@@ -214,34 +240,34 @@ pub(super) struct Weighed {
 /// # Errors
 /// Those of the store.
 pub(super) async fn weigh(session: &mut Session, copied: Copied<'_>) -> Result<Option<Weighed>, FlowError> {
-    let Copied { row, message, sender, owner, original } = copied;
+    let Copied { row, message, sender, place, trusted_sealers, original } = copied;
     let Some(witness) = &sender.witness else { return Ok(None) };
     let author = author_of(session, message).await?;
     let route = match witness {
         Witness::Checked(facts) => evidence::route_of(facts),
         Witness::TrustedPeer | Witness::Unasked => None,
     };
-    let known = match (message.summary.author(), author, &route) {
-        (Some(party), Some(_), Some(_)) => session.known_routes(&party.address).await?,
+    let is_answer = matches!(place, Place::Reply(_));
+    let known = match (message.summary.author(), &route) {
+        (Some(party), Some(_)) if is_answer || author.is_some() => {
+            session.known_routes(&party.address).await?
+        }
         _ => Vec::new(),
     };
-    let is_sent = sender.is_sent
-        || match (original, author) {
-            (Some(original), Some(author)) => is_sent_by(session, original, author).await?,
-            _ => false,
-        };
+    let is_sent = match (original, author) {
+        (_, Some(_)) if sender.is_sent => true,
+        (Some(original), Some(author)) => is_sent_by(session, original, author).await?,
+        _ => false,
+    };
     let name = route.as_ref().map(|route| route.name.as_str());
     let identity = ingest::identity(message);
     let context = Context {
         received_at: row.received_at,
-        author: match author {
-            None => Standing::Stranger,
-            Some(author) if owner.is_none_or(|owner| owner == author) => Standing::Owner,
-            Some(_) => Standing::Colleague,
-        },
+        author: standing(place, author),
         route: evidence::standing(&known, route.as_ref(), row.received_at),
         is_sent,
         is_replayed: name.is_some() && session.is_captured_otherwise(&identity, (row.id, name)).await?,
+        is_sealed: matches!(witness, Witness::Checked(facts) if facts.arc.is_believed(trusted_sealers)),
         has_waited: has_waited(row),
     };
     // What DNS kept back has been waited for: what is pending still is a doubt.
@@ -251,11 +277,21 @@ pub(super) async fn weigh(session: &mut Session, copied: Copied<'_>) -> Result<O
     Ok(Some(Weighed { evidence, author, context, route }))
 }
 
+fn standing(place: Place, author: Option<UserId>) -> Standing {
+    match (place, author) {
+        (Place::Reply(_), _) => Standing::Participant,
+        (_, None) => Standing::Stranger,
+        (Place::Capture(owner), Some(author)) if owner.is_none_or(|owner| owner == author) => Standing::Owner,
+        (Place::Capture(_), Some(_)) => Standing::Colleague,
+    }
+}
+
 /// Whether a user's own mailbox, or this gateway, sent a message.
 async fn is_sent_by(session: &mut Session, message: MessageKey, author: UserId) -> Result<bool, Error> {
     use crate::core::message::Author;
     let Some(stored) = session.message(message).await? else { return Ok(false) };
-    if stored.author != Author::User(author) {
+    let passed_on = stored.forwarded.as_ref().is_some_and(|forwarded| forwarded.user == author);
+    if stored.author != Author::User(author) && !passed_on {
         return Ok(false);
     }
     if session.is_in_sent(message).await? {
@@ -267,7 +303,8 @@ async fn is_sent_by(session: &mut Session, message: MessageKey, author: UserId) 
 
 /// What becomes of a copy by who sent it.
 pub(super) enum Passage {
-    Open,
+    /// It may be filed; how strong what speaks for its sender is, where somebody has to.
+    Open(Option<Level>),
     Closed(Closed),
 }
 
@@ -284,9 +321,12 @@ pub(super) struct Closed {
 /// # Errors
 /// Those of the store.
 pub(super) async fn pass(tx: &mut Tx, copied: Copied<'_>, settings: &Settings) -> Result<Passage, FlowError> {
-    let Some(weighed) = weigh(tx, copied).await? else { return Ok(Passage::Open) };
+    let Some(weighed) = weigh(tx, copied).await? else { return Ok(Passage::Open(None)) };
     let Weighed { evidence, author, context, route } = &weighed;
-    let disposal = evidence::disposal(evidence, settings.trust);
+    let disposal = match copied.place {
+        Place::Capture(_) => evidence::disposal(evidence, settings.trust),
+        Place::Reply(_) => evidence::disposal_of_answer(evidence),
+    };
     let mark = match disposal {
         Disposal::File { mark } => mark,
         Disposal::HoldForUser | Disposal::HoldForAdmins => None,
@@ -294,20 +334,28 @@ pub(super) async fn pass(tx: &mut Tx, copied: Copied<'_>, settings: &Settings) -
     write_down(tx, copied, (context, evidence), (mark, route.as_ref())).await?;
     let user = match disposal {
         Disposal::File { .. } => {
-            // Learnt from mail that is proven and came directly: of mail that others passed on they would be learnt.
-            if let (Some(route), Some(party)) =
-                (route.as_ref().filter(|route| route.is_own), copied.message.summary.author())
-                && evidence.level >= Level::E2
-            {
-                tx.see_route(&party.address, route, now()).await?;
-            }
-            return Ok(Passage::Open);
+            learn_route(tx, copied, &weighed).await?;
+            return Ok(Passage::Open(Some(evidence.level)));
         }
-        Disposal::HoldForUser => *author,
+        Disposal::HoldForUser => match copied.place {
+            Place::Reply(user) => user,
+            Place::Capture(_) => *author,
+        },
         Disposal::HoldForAdmins => None,
     };
     let ruling = policy::unbelieved(evidence.rule, evidence.reason);
     Ok(Passage::Closed(Closed { ruling, level: evidence.level, user }))
+}
+
+/// Learns by which way a user's mail comes, from copies that are proven and came directly: of mail that others passed on their
+/// ways would be learnt.
+async fn learn_route(tx: &mut Tx, copied: Copied<'_>, weighed: &Weighed) -> Result<(), Error> {
+    let is_learnt = matches!(copied.place, Place::Capture(_)) && weighed.evidence.level >= Level::E2;
+    let own = weighed.route.as_ref().filter(|route| is_learnt && route.is_own);
+    match (own, copied.message.summary.author()) {
+        (Some(route), Some(party)) => tx.see_route(&party.address, route, now()).await,
+        _ => Ok(()),
+    }
 }
 
 async fn write_down(
@@ -330,6 +378,14 @@ async fn write_down(
     tx.put_sender_check(&found).await
 }
 
+/// How strong what speaks for a mail's sender was found to be when it was kept aside.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn level_of(session: &mut Session, inbound: MessageKey) -> Result<Option<Level>, Error> {
+    Ok(session.sender_check(inbound).await?.and_then(|check| check.level))
+}
+
 /// Ends what was kept of a copy that is filed now.
 ///
 /// # Errors
@@ -344,8 +400,14 @@ pub(super) async fn note_filed(
         let by = format!("rule:{rule}");
         tx.settle_held(inbound, (QuarantineState::Released, &by), false, now()).await?;
     }
-    if sender.is_released() {
-        tx.mark_sender_check(inbound, Mark::Released).await?;
+    if sender.is_released()
+        && let Some(held) = tx.held(inbound).await?
+    {
+        let known = match held.rule.as_str() {
+            hold::CHECKING => RELEASED_UNCHECKED,
+            rule => (held.level.unwrap_or(Level::E0), rule, held.reason.as_str()),
+        };
+        tx.note_released(inbound, known, now()).await?;
     }
     tx.link_sender_check(inbound, message).await
 }

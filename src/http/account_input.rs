@@ -8,7 +8,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{Api, access::Access, field, host, openapi::SecurityWord, problem::Problem};
+use super::{
+    Api,
+    access::Access,
+    field::{self, Patch},
+    host,
+    openapi::SecurityWord,
+    problem::Problem,
+};
 use crate::{
     account::oauth::{Providers, Registered},
     core::{
@@ -21,7 +28,7 @@ use crate::{
 };
 
 /// Longest login name and password, in characters.
-const LOGIN_CHARS_MAX: usize = 1024;
+pub(super) const LOGIN_CHARS_MAX: usize = 1024;
 /// Longest refresh token, in characters: those of some providers are long.
 const TOKEN_CHARS_MAX: usize = 8192;
 
@@ -66,10 +73,32 @@ pub(super) struct AuthInput {
     /// With `oauth2`: what the provider gave when the user allowed access. Left out where an admin has granted a whole domain.
     #[schema(value_type = Option<String>, format = Password)]
     refresh_token: Option<SecretString>,
-    /// Who logs in to read, where that is not `username`: a mailbox that several share has a name of its own there.
-    imap_username: Option<String>,
-    /// Who logs in to send, where that is not `username`.
-    smtp_username: Option<String>,
+    /// Who logs in to read, where that is not `username`: a mailbox that several share has a name of its own there. Null: `username`.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    imap_username: Patch<String>,
+    /// Who logs in to send, where that is not `username`. Null: `username`.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    smtp_username: Patch<String>,
+}
+
+/// What is said of the logins at one of the servers alone.
+#[derive(Default)]
+pub(super) struct LoginNames {
+    imap: Patch<String>,
+    smtp: Patch<String>,
+}
+
+impl LoginNames {
+    /// What is left out stays: a new password alone must not make another mailbox of a shared one.
+    pub(super) fn apply(self, old: Identities) -> Identities {
+        Identities {
+            imap_login: self.imap.apply(old.imap_login),
+            smtp_login: self.smtp.apply(old.smtp_login),
+            sender: old.sender,
+        }
+    }
 }
 
 /// What logs in.
@@ -87,14 +116,15 @@ pub(super) enum Auth {
 
 impl AuthInput {
     /// The logins that it names for one of the servers alone.
-    pub(super) fn identities(&self, sender: Option<Address>) -> Result<Identities, Problem> {
-        let login = |param: &str, name: &Option<String>| {
-            name.as_ref().map(|name| field::line(param, name, LOGIN_CHARS_MAX)).transpose()
+    pub(super) fn login_names(&self) -> Result<LoginNames, Problem> {
+        let login = |param: &str, name: &Patch<String>| match name {
+            Patch::Keep => Ok(Patch::Keep),
+            Patch::Clear => Ok(Patch::Clear),
+            Patch::Set(name) => field::line(param, name, LOGIN_CHARS_MAX).map(Patch::Set),
         };
-        Ok(Identities {
-            imap_login: login("auth.imap_username", &self.imap_username)?,
-            smtp_login: login("auth.smtp_username", &self.smtp_username)?,
-            sender,
+        Ok(LoginNames {
+            imap: login("auth.imap_username", &self.imap_username)?,
+            smtp: login("auth.smtp_username", &self.smtp_username)?,
         })
     }
 
@@ -288,7 +318,7 @@ mod tests {
         let named = from_slice::<AuthInput>(
             br#"{"type":"password","username":"a","password":"b","imap_username":"x\r\ny"}"#,
         );
-        let refused = named.unwrap().identities(None).unwrap_err();
+        let refused = named.unwrap().login_names().err().unwrap();
         assert_eq!(refused.param.as_deref(), Some("auth.imap_username"));
         let good =
             from_slice::<AuthInput>(br#"{"type":"password","username":"a","password":" p "}"#).unwrap();

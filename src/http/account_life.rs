@@ -10,6 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     access::Access,
+    account_rules::require_admitted,
     account_view::AccountView,
     accounts::{restart, shown},
     body::{Input, Nothing, PathId},
@@ -118,6 +119,8 @@ async fn resume(
     let mut account = own_account(&mut work, &access, id).await?;
     match account.status.state {
         AccountState::Paused | AccountState::Stopped => {
+            // What it holds would be sent before anybody noticed.
+            require_admitted(&mut work, "id", &account).await?;
             restart(&mut work, &api.gateway, &mut account).await?;
         }
         state if state.is_worked() => {

@@ -2,7 +2,7 @@
 //!
 //! Not here: reading what they say (`account_input`), and whether its login works.
 
-use super::problem::Problem;
+use super::{access::Access, problem::Problem};
 use crate::{
     core::{
         account::{Account, AccountSettings, Endpoint, FoundBy},
@@ -25,8 +25,18 @@ pub(super) async fn require_admitted(
     }
 }
 
-/// Refuses to send as somebody else: a sender is one of the user's own addresses, or the account's.
-pub(super) async fn require_own_sender(session: &mut Session, account: &Account) -> Result<(), Problem> {
+/// Refuses to send as somebody else: a sender is one of the user's own addresses, or the account's. The account's own may be
+/// another user's only where the workspace says so: who acts as himself alone does not decide who he is.
+pub(super) async fn require_own_addresses(
+    session: &mut Session,
+    access: &Access,
+    account: &Account,
+) -> Result<(), Problem> {
+    let holder = session.user_by_address(&account.email).await?.map(|user| user.id);
+    if access.act_for_all().is_err() && holder.is_some_and(|holder| holder != account.user_id) {
+        return Err(Problem::invalid("email", "It is another user's address.")
+            .advice("Whoever administers the workspace connects it, or gives it to this user."));
+    }
     let Some(sender) = &account.settings.identities.sender else { return Ok(()) };
     let user = session.user(account.user_id).await?;
     let is_own = user.is_some_and(|user| user.email == *sender || user.aliases.contains(sender));

@@ -116,6 +116,9 @@ struct AuthView {
     #[serde(rename = "type")]
     #[schema(example = "password")]
     kind: &'static str,
+    /// Who logs in to read and to send, where that is not `username`.
+    imap_username: Option<String>,
+    smtp_username: Option<String>,
 }
 
 impl AccountView {
@@ -128,12 +131,16 @@ impl AccountView {
             found_by: FoundByView { imap, smtp },
             id: account.id,
             user_id: account.user_id,
+            auth: AuthView {
+                kind: if account.is_granted { "oauth2" } else { "password" },
+                imap_username: account.settings.identities.imap_login,
+                smtp_username: account.settings.identities.smtp_login,
+            },
             sender: account.settings.identities.sender.unwrap_or_else(|| account.email.clone()),
             email: account.email,
             provider,
             imap: account.settings.imap.into(),
             smtp: account.settings.smtp.into(),
-            auth: AuthView { kind: if account.is_granted { "oauth2" } else { "password" } },
             status: settings.labelled(status).into(),
             connected_at: account.connected_at,
             receipt: None,

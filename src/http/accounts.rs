@@ -1,6 +1,7 @@
 //! The users' own accounts at their providers: connected, shown and changed here.
 //!
-//! Not here: pausing and disconnecting them (`account_life`), and talking to a provider. The worker does, and what it meets is read in the account's status and error log.
+//! Not here: pausing and disconnecting them (`account_life`), and talking to a provider: the worker does,
+//! and what it meets is read in the account's status and error log.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -18,10 +19,11 @@ use super::{
     access::Access,
     account_input::{Auth, AuthInput, EndpointInput, needs_sign_in},
     account_life,
-    account_rules::{give_servers, require_admitted, require_own_sender},
+    account_rules::{give_servers, require_admitted, require_own_addresses},
     account_view::{AccountView, ErrorView, StatusView},
     body::{Input, Nothing, Parameters, PathId},
     discovery::Servers,
+    field::Patch,
     keys::require_user,
     once::{Answer, Stop},
     openapi::AccountStateWord,
@@ -85,7 +87,8 @@ impl NewAccount {
                 None => Problem::invalid("auth", "The field is missing."),
             });
         };
-        let identities = auth.identities(self.sender)?;
+        let identities =
+            auth.login_names()?.apply(Identities { sender: self.sender, ..Identities::default() });
         let auth = auth.check(api.gateway.sign_in.providers())?;
         let Self { provider, imap, smtp, .. } = self;
         let settings =
@@ -138,15 +141,17 @@ pub(super) fn connecting(since: jiff::Timestamp) -> AccountStatus {
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/accounts", tag = "accounts", operation_id = "create_account",
     request_body = NewAccount, responses((status = 201, body = AccountView)))]
 async fn create(State(api): State<Api>, access: Access, input: Input<NewAccount>) -> Result<Response, Stop> {
+    // Before domains and servers are asked: the same request again is answered as it was.
+    input.stamp.require_new(&api, &access).await?;
+    access.act_as(input.value.user_id)?;
     let telling = input.value.telling();
     let (mut account, auth) = input.value.check(&api).await?;
     auth.require_right(&api, &access, &account).await?;
-    access.act_as(account.user_id)?;
     let mut work = input.stamp.begin(&api, &access).await?;
     require_user(&mut work, "user_id", account.user_id).await?;
     require_role(&mut work, &access, account.user_id).await?;
     require_admitted(&mut work, telling, &account).await?;
-    require_own_sender(&mut work, &account).await?;
+    require_own_addresses(&mut work, &access, &account).await?;
     work.insert_account(&account, &auth.credentials(&account.email)).await?;
     auth.keep_grant(&mut work, account.id).await?;
     // Filing before users, as whoever files takes them.
@@ -298,9 +303,10 @@ struct AccountPatch {
     email: Option<Address>,
     imap: Option<EndpointInput>,
     smtp: Option<EndpointInput>,
-    /// What mail that leaves is from: an address of the user's own, or `email`.
+    /// What mail that leaves is from: an address of the user's own, or `email`, which null stands for.
+    #[serde(default)]
     #[schema(value_type = Option<String>, format = Email)]
-    sender: Option<Address>,
+    sender: Patch<Address>,
     auth: Option<AuthInput>,
 }
 
@@ -333,7 +339,8 @@ async fn change(
         None => None,
     };
     let email = email.map(|email| own_address(&api, email)).transpose()?;
-    let identities = auth.as_ref().map(|auth| auth.identities(None)).transpose()?;
+    let names = auth.as_ref().map(AuthInput::login_names).transpose()?.unwrap_or_default();
+    let tells_who = email.is_some() || matches!(sender, Patch::Set(_));
     let auth = auth.map(|auth| auth.check(api.gateway.sign_in.providers())).transpose()?;
     let mut tx = api.store().begin(access.workspace).await?;
     let mut account = tx.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
@@ -345,10 +352,12 @@ async fn change(
     let old_email = account.email.clone();
     account.email = email.unwrap_or(account.email);
     give_servers(&mut account.settings, imap, smtp);
-    let sender = sender.or_else(|| account.settings.identities.sender.take());
-    let logins = identities.unwrap_or_else(|| account.settings.identities.clone());
-    account.settings.identities = Identities { sender, ..logins };
-    require_own_sender(&mut tx, &account).await?;
+    let Identities { sender: old_sender, .. } = account.settings.identities.clone();
+    account.settings.identities =
+        Identities { sender: sender.apply(old_sender), ..names.apply(account.settings.identities) };
+    if tells_who {
+        require_own_addresses(&mut tx, &access, &account).await?;
+    }
     if let Some(auth) = &auth {
         auth.require_right(&api, &access, &account).await?;
     } else {

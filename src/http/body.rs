@@ -267,7 +267,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
     }
 }
 
-fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+pub(super) fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     if query.len() > QUERY_BYTES_MAX {
         return Err(Problem::invalid("query", format!("It is longer than {QUERY_BYTES_MAX} octets.")));
     }

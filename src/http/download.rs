@@ -18,6 +18,7 @@ use futures_util::stream;
 use tokio::time::Instant;
 
 use super::places::Place;
+use crate::core::ids::MessageKey;
 
 /// Bytes up to this many need no place: as many connections as there may be hold no more than 256 MiB of them.
 pub(super) const SMALL_BYTES_MAX: u64 = 256 * 1024;
@@ -31,6 +32,14 @@ const LOOKS: u32 = 12;
 /// While they do, a client has taken at least so many octets a second on the whole, once this much time is over.
 const TAKEN_RATE_WANTED: u64 = 256 * 1024;
 const SLOW_MAX: Duration = Duration::from_secs(30);
+
+/// A message as a file: its exact bytes, which no browser shows.
+pub(super) fn message_file(id: MessageKey, bytes: Bytes, place: Option<Place>) -> Response {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("message/rfc822"));
+    headers.insert(header::CONTENT_DISPOSITION, disposition(&format!("{id}.eml")));
+    answer(headers, bytes, place)
+}
 
 /// The name of a file that has none.
 pub(super) const NAMELESS: &str = "attachment";

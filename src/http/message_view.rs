@@ -22,13 +22,17 @@ use crate::{
         account::uid_validity_of,
         ids::{AccountId, AttachmentId, ContactId, ConversationId, Id as _, MessageKey, WorkspaceId},
         message::{
-            AttachmentSummary, Author, ContactRole, Direction, Sighting, SightingRow, SkippedFile,
-            StoredMessage,
+            AttachmentSummary, Author, ContactRole, Direction, ForwardedBy, Sighting, SightingRow,
+            SkippedFile, StoredMessage,
         },
         submission::{RecipientRole, RecipientState, Submission, SubmissionState},
     },
     imap::MailboxName,
-    mail::{Address, Kind, Message, MessageId, Party, reply, sanitise},
+    mail::{
+        Address, Kind, Message, MessageId, Party,
+        forward::{self, Certainty, Forwarded},
+        reply, sanitise,
+    },
     store::{self, PageKey, Session, Verification},
 };
 
@@ -52,6 +56,9 @@ pub(super) struct MessageView {
     #[schema(value_type = KindWord)]
     kind: Kind,
     author: AuthorView,
+    /// Of mail that a user passed on to his capture address and that is filed as its original author's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forwarded: Option<ForwardedView>,
     from: Vec<PartyView>,
     to: Vec<PartyView>,
     cc: Vec<PartyView>,
@@ -106,6 +113,30 @@ impl AuthorView {
         };
         let (email, name) = party.map_or((None, None), |party| (Some(party.address), party.name));
         Self { role, id, email, name }
+    }
+}
+
+/// Who passed a message on.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Forwarded)]
+struct ForwardedView {
+    by: AuthorView,
+    /// How sure the author is: `high` where the mail is attached or the mail program says that it is forwarded, `medium` where
+    /// the subject does and the text begins with the mail's header.
+    #[schema(value_type = String)]
+    confidence: Certainty,
+    /// Whether the author's mail is attached; else it stands in the text.
+    attached: bool,
+    /// What the user wrote above it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comment: Option<String>,
+}
+
+impl ForwardedView {
+    fn of(by: ForwardedBy, comment: Option<String>) -> Self {
+        let ForwardedBy { user, party, certainty, attached } = by;
+        let by = AuthorView::of(&Author::User(user), Some(party));
+        Self { by, confidence: certainty, attached, comment }
     }
 }
 
@@ -283,19 +314,28 @@ struct Content {
     text: Option<String>,
     html: Option<String>,
     reply_text: Option<String>,
+    /// What stands above the mail that is passed on.
+    comment: Option<String>,
 }
 
 impl Content {
-    fn read(raw: &[u8]) -> Self {
+    fn read(raw: &[u8], is_passed_on: bool) -> Self {
         let message = Message::parse(raw);
         let text = message.readable_text();
-        let reply_text = text.as_deref().map(reply::split_reply);
         let html = message.html.as_deref().map(sanitise::sanitise);
-        Self { text, html, reply_text }
+        if is_passed_on {
+            // What the user wrote beside it is not its author's.
+            let found = forward::read(&message, raw);
+            let reply_text = found.as_ref().map(Forwarded::new_text);
+            let comment = found.map(|found| found.comment).filter(|comment| !comment.is_empty());
+            return Self { text, html, reply_text, comment };
+        }
+        let reply_text = text.as_deref().map(reply::split_reply);
+        Self { text, html, reply_text, comment: None }
     }
 
     fn len(&self) -> usize {
-        [&self.text, &self.html, &self.reply_text].into_iter().flatten().map(String::len).sum()
+        [&self.text, &self.html, &self.reply_text, &self.comment].into_iter().flatten().map(String::len).sum()
     }
 }
 
@@ -374,8 +414,9 @@ async fn content(api: &Api, workspace: WorkspaceId, row: &StoredMessage) -> Resu
         Err(error) => return Err(error.into()),
     };
     // A large message takes long enough to hold up everything else on this thread.
+    let is_passed_on = row.forwarded.is_some();
     let reading = tokio::task::spawn_blocking(move || {
-        let content = Content::read(&raw);
+        let content = Content::read(&raw, is_passed_on);
         // Given back when the work ends, also when nobody waits for it any more.
         drop((raw, place));
         content
@@ -395,6 +436,7 @@ fn view(row: StoredMessage, content: Content, context: &mut Context) -> MessageV
         direction: row.direction,
         kind: row.kind,
         author: AuthorView::of(&row.author, row.author_party),
+        forwarded: row.forwarded.map(|by| ForwardedView::of(by, content.comment)),
         from: parties(row.parties.from),
         to: parties(row.parties.to),
         cc: parties(row.parties.cc),
@@ -457,6 +499,7 @@ mod tests {
             in_reply_to: None,
             attachments: Vec::new(),
             defects: Vec::new(),
+            forwarded: None,
             sent_at: Timestamp::UNIX_EPOCH,
             received_at: Timestamp::UNIX_EPOCH,
             size: raw.len() as u64,
@@ -496,7 +539,7 @@ mod tests {
     fn text_is_read_from_the_bytes_and_html_is_made_safe() {
         let raw =
             b"From: a@b.example\r\nContent-Type: text/html\r\n\r\n<p onclick=x()>Hi</p><script>x()</script>";
-        let content = Content::read(raw);
+        let content = Content::read(raw, false);
         assert_eq!(content.text.as_deref(), Some("Hi"));
         let html = content.html.unwrap();
         assert!(html.contains("Hi") && !html.contains("script") && !html.contains("onclick"), "{html}");

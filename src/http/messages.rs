@@ -2,19 +2,14 @@
 //!
 //! Not here: sending one (`send`), its attachments (`attachments`), and how it is shown (`message_view`).
 
-use axum::{
-    Json,
-    extract::State,
-    http::{HeaderMap, header},
-    response::Response,
-};
+use axum::{Json, extract::State, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api,
     access::Access,
     body::PathId,
-    download::{self, SMALL_BYTES_MAX, disposition},
+    download::{self, SMALL_BYTES_MAX},
     message_view::{MessageView, Reader},
     problem::Problem,
     stored_message::{content, find},
@@ -53,8 +48,5 @@ async fn raw(
         false => None,
     };
     let bytes = content(&api, access.workspace, message.blob).await?;
-    let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("message/rfc822"));
-    headers.insert(header::CONTENT_DISPOSITION, disposition(&format!("{}.eml", message.id)));
-    Ok(download::answer(headers, bytes, place))
+    Ok(download::message_file(message.id, bytes, place))
 }

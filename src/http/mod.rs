@@ -28,6 +28,8 @@ mod download;
 mod event_stream;
 mod events;
 mod field;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 mod health;
 mod host;
 mod keys;

@@ -13,6 +13,7 @@ use super::{
     Api,
     access::Access,
     body::{Input, Nothing, Parameters, PathId},
+    download,
     once::{Answer, Stop},
     openapi::{LevelWord, QuarantineStateWord},
     page::{self, Limit, List},
@@ -41,6 +42,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(show))
+        .routes(routes!(raw))
         .routes(routes!(release))
         .routes(routes!(reject))
         .routes(routes!(disown))
@@ -184,6 +186,24 @@ async fn show(
     Ok(Json(HeldTextView { held: held.into(), text }))
 }
 
+/// The exact bytes of mail that is kept aside, for whoever is to find out what is wrong with it. Never shown by a browser.
+#[utoipa::path(get, path = "/v1/workspaces/{ws}/quarantine/{id}/raw", tag = "quarantine",
+    operation_id = "get_raw_quarantined",
+    responses((status = 200, body = String, content_type = "message/rfc822")))]
+async fn raw(
+    State(api): State<Api>,
+    access: Access,
+    PathId(id): PathId<MessageKey>,
+) -> Result<Response, Problem> {
+    let held = find(&access, &mut access.read(&api).await?, id).await?;
+    if !held.is_open() {
+        return Err(Problem::not_found());
+    }
+    let place = api.downloads.wait(access.workspace).await?;
+    let bytes = access.read(&api).await?.inbound(id).await?.raw;
+    Ok(download::message_file(id, bytes, Some(place)))
+}
+
 /// The user to whom alone the caller's key shows what it shows; `None` shows everything.
 async fn concerned(access: &Access, session: &mut Session) -> Result<Option<UserId>, Problem> {
     match access.bound_to() {
@@ -252,9 +272,8 @@ async fn disown(
     input.stamp.require_new(&api, &access).await?;
     let mut session = access.read(&api).await?;
     let message = session.message(id).await?.ok_or_else(Problem::not_found)?;
-    if let (Some(user), Author::User(author)) = (concerned(&access, &mut session).await?, message.author)
-        && user != author
-    {
+    // Of others' mail, and of what contacts wrote, nobody says that it is not theirs but the admins.
+    if concerned(&access, &mut session).await?.is_some_and(|user| message.author != Author::User(user)) {
         return Err(Problem::not_found().into());
     }
     drop(session);

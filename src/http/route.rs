@@ -110,6 +110,7 @@ pub const ROUTES: &[Route] = &[
     route(Method::POST, "/v1/workspaces/{ws}/messages/{id}/disown", WRITE),
     route(Method::GET, "/v1/workspaces/{ws}/quarantine", READ),
     route(Method::GET, "/v1/workspaces/{ws}/quarantine/{id}", READ),
+    route(Method::GET, "/v1/workspaces/{ws}/quarantine/{id}/raw", READ),
     route(Method::POST, "/v1/workspaces/{ws}/quarantine/{id}/release", WRITE),
     route(Method::POST, "/v1/workspaces/{ws}/quarantine/{id}/reject", WRITE),
     route(Method::GET, "/v1/workspaces/{ws}/smarthost", READ),

@@ -53,6 +53,7 @@ fn gateway(store: Store) -> Gateway {
         hostname: "gateway.example.com".into(),
         ours: OurDomains::default(),
         trusted_peers: Vec::new(),
+        trusted_sealers: Vec::new(),
         loop_key: [9; 32],
         submission_lifetime: Duration::from_secs(3600),
         reconcile_waits: Vec::new(),

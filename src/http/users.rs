@@ -150,7 +150,7 @@ struct Listing {
 /// A parameter is text, whatever it says.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Whether {
+pub(super) enum Whether {
     True,
     False,
 }

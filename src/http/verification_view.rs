@@ -32,11 +32,14 @@ pub(super) struct VerificationView {
     route: Option<String>,
     #[schema(value_type = String, format = DateTime)]
     checked_at: Timestamp,
+    /// Whose key let it in, of mail that a person released from quarantine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    released_by: Option<String>,
 }
 
 impl From<Verification> for VerificationView {
     fn from(verification: Verification) -> Self {
-        let Verification { level, rule, reason, mark, route, checked_at } = verification;
-        Self { level, rule, reason, mark, route, checked_at }
+        let Verification { level, rule, reason, mark, route, checked_at, released_by } = verification;
+        Self { level, rule, reason, mark, route, checked_at, released_by }
     }
 }

@@ -5,6 +5,8 @@
 //! The text passed on is a stranger's, who may have written headers and separators of his own into it and attached what he
 //! liked: so the first that looks like a client's header decides, be it readable or not.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Automatic, Message, message,
     quoted_header::{self, Mention, QuotedHeader, plain},
@@ -20,7 +22,8 @@ const GAP_MAX: usize = 4;
 const LABELLED_BYTES_MAX: usize = 400;
 
 /// How sure it is that this is a forward and that the author is right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Certainty {
     /// An introduction as answers have it, a header below a subject that does not say forward or below what may be another
     /// header, or mail attached to an answer. Who wrote it is a guess: nothing may be filed under a name by it.

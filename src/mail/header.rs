@@ -106,7 +106,7 @@ impl<'a> HeaderBlock<'a> {
         if !field.name.iter().all(u8::is_ascii_graphic) || field.name.is_empty() {
             self.note(HeaderDefect::FieldName);
         }
-        if let Some(kept) = field.value.get(..FIELD_BYTES_MAX) {
+        if let Some((kept, [_, ..])) = field.value.split_at_checked(FIELD_BYTES_MAX) {
             field.value = kept;
             self.note(HeaderDefect::FieldTooLong);
         }

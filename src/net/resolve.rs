@@ -18,7 +18,8 @@ use hickory_resolver::{
 /// Addresses of one name that are looked at; more is a name that wants to keep us busy.
 const ADDRESSES_MAX: usize = 16;
 
-/// Records of one name that are looked at.
+/// Records of one name that are looked at. Texts are told apart by what they say, and servers turn their order about: of these all
+/// that fit into an answer are.
 const RECORDS_MAX: usize = 32;
 
 /// A server that a domain names for a service (RFC 2782).
@@ -187,7 +188,8 @@ impl Resolver {
         match resolver.lookup(name, kind).await {
             Ok(found) => {
                 let records = found.answers().iter().filter_map(|record| read(&record.data));
-                Ok(records.take(RECORDS_MAX).collect())
+                let most = if kind == RecordType::TXT { usize::MAX } else { RECORDS_MAX };
+                Ok(records.take(most).collect())
             }
             Err(error) if error.is_no_records_found() => Ok(Vec::new()),
             Err(error) => Err(ResolverError::Lookup(error.into())),

@@ -331,7 +331,10 @@ both! {
         let [errand, other] = [mint(), mint()].map(|decision| Job::Refetch { account: mint(), decision });
         let is_waiting = async |job: &Job| {
             let mut tx = world.store.begin(workspace).await.unwrap();
-            tx.is_waiting(job).await.unwrap()
+            let is_waiting = tx.is_waiting(job).await.unwrap();
+            // Dropped, it would hold its locks until the server hears of it.
+            tx.commit().await.unwrap();
+            is_waiting
         };
         assert!(!is_waiting(&errand).await);
         let mut tx = world.store.begin(workspace).await.unwrap();

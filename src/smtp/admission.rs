@@ -39,7 +39,7 @@ impl Admission {
         listener: ListenerKind,
         limits: &Limits,
     ) -> Option<Permit> {
-        let client = client(address);
+        let client = client_of(address);
         let whole = u64::try_from(limits.connections_max).unwrap_or(u64::MAX);
         let reserved = if listener.is_submission() { 0 } else { limits.reserved_of(whole) };
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +71,8 @@ impl Drop for Permit {
 
 /// Whom an address stands for. In IPv6 that is its /64, which one machine can fill with addresses; loopback is one machine,
 /// not a network somebody was given.
-pub(super) fn client(address: IpAddr) -> IpAddr {
+#[must_use]
+pub fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) if ip != Ipv6Addr::LOCALHOST => {
             Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into()

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::admission::client;
+use super::admission::client_of;
 
 /// How long unknown recipients count: the hour of `Limits::unknown_recipients_max`.
 const WINDOW: Duration = Duration::from_secs(60 * 60);
@@ -36,12 +36,12 @@ impl Guesses {
     #[must_use]
     pub(super) fn of(&self, address: IpAddr, now: Instant) -> u32 {
         let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if window.has_ended(now) { 0 } else { window.clients.get(&client(address)).copied().unwrap_or(0) }
+        if window.has_ended(now) { 0 } else { window.clients.get(&client_of(address)).copied().unwrap_or(0) }
     }
 
     /// One more.
     pub(super) fn note(&self, address: IpAddr, now: Instant) {
-        let client = client(address);
+        let client = client_of(address);
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = window.clients.len() >= CLIENTS_MAX && !window.clients.contains_key(&client);
         if window.has_ended(now) || is_full {

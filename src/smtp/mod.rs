@@ -16,6 +16,7 @@ mod reply;
 mod server;
 mod session;
 
+pub use admission::client_of;
 pub use auth::{Credentials, Mechanism};
 pub use client::{
     Capabilities, Channel, Client, ClientError, Outcome, PendingDot, Stage, Timeouts, Transmission,

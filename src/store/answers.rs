@@ -50,7 +50,9 @@ impl Tx {
         let text = format!("{SEALED}{}", BASE64_STANDARD.encode(sealed));
         self.finish_request(request, kept.status, &text).await
     }
+}
 
+impl Session {
     /// The text of an answer as it was given.
     ///
     /// # Errors
@@ -59,7 +61,7 @@ impl Tx {
         let Some(text) = body.strip_prefix(SEALED) else { return Ok(body) };
         let corrupt = || Error::Corrupt("idempotency_keys: an answer that cannot be opened".into());
         let sealed = BASE64_STANDARD.decode(text).map_err(|_| corrupt())?;
-        let key = self.content_key(None).await?;
+        let key = self.workspace_key().await?;
         let plain = Zeroizing::new(self.open_sealed(key, &place(request), &sealed).await?);
         std::str::from_utf8(&plain).map(str::to_owned).map_err(|_| corrupt())
     }

@@ -8,10 +8,14 @@ use uuid::Uuid;
 
 use super::{
     Error, PURGE_ROWS_MAX, ReadSystem, System, Tx,
+    columns::json_text,
     sql::{Row, sql},
     vault::Place,
 };
-use crate::core::ids::{UserId, WorkspaceId};
+use crate::core::{
+    account::SharedMailbox,
+    ids::{UserId, WorkspaceId},
+};
 
 /// A link of a user's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub struct ConnectLink {
     pub user: UserId,
     /// Where he is to sign in, as the operator calls it; `None` lets him choose.
     pub provider: Option<String>,
+    /// What he is to connect, where that is not his own.
+    pub mailbox: Option<SharedMailbox>,
     pub expires_at: Timestamp,
     pub is_used: bool,
 }
@@ -46,7 +52,7 @@ pub struct Departed {
 }
 
 const COLUMNS: &str =
-    "workspace, id, user_id, provider, expires_at, used_at, cookie_hash, departed_to, departed_at";
+    "workspace, id, user_id, provider, mailbox, expires_at, used_at, cookie_hash, departed_to, departed_at";
 
 impl Tx {
     /// # Errors
@@ -56,15 +62,17 @@ impl Tx {
         link: &ConnectLink,
         token_hash: &[u8; 32],
     ) -> Result<(), Error> {
-        let query =
-            sql("insert into connect_links (workspace, id, user_id, token_hash, provider, expires_at) \
-             values ($1, $2, $3, $4, $5, $6)")
-            .bind(self.workspace())
-            .bind(link.id)
-            .bind(link.user)
-            .bind(token_hash.to_vec())
-            .bind(link.provider.clone())
-            .bind(link.expires_at);
+        let query = sql(
+            "insert into connect_links (workspace, id, user_id, token_hash, provider, mailbox, expires_at) \
+             values ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(self.workspace())
+        .bind(link.id)
+        .bind(link.user)
+        .bind(token_hash.to_vec())
+        .bind(link.provider.clone())
+        .bind(link.mailbox.as_ref().map(json_text))
+        .bind(link.expires_at);
         self.execute(query).await.map(drop)
     }
 
@@ -183,6 +191,7 @@ fn read(row: &Row) -> Result<ConnectLink, Error> {
         id: row.get("id")?,
         user: row.id("user_id")?,
         provider: row.get("provider")?,
+        mailbox: row.opt_json("mailbox")?,
         expires_at: row.get("expires_at")?,
         is_used: row.get::<Option<Timestamp>>("used_at")?.is_some(),
     })

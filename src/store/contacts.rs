@@ -112,6 +112,13 @@ impl Tx {
             .bind(self.workspace())
             .bind(id);
         self.execute(query).await?;
+        // By which ways its mail was trusted to come.
+        let query = sql("delete from sender_routes where workspace = $1 and address in \
+             (select address from contact_addresses where workspace = $1 and contact = $2) and address not in \
+             (select address from user_addresses where workspace = $1)")
+        .bind(self.workspace())
+        .bind(id);
+        self.execute(query).await?;
         let query =
             sql("delete from contacts where workspace = $1 and id = $2").bind(self.workspace()).bind(id);
         changed(self.execute(query).await?)

@@ -21,7 +21,7 @@ use crate::core::{
     account::MailboxUid,
     decision::{Decision, HashRole, NewDecision, Ruling, Verdict},
     ids::{AccountId, DecisionId, MessageKey, UserId},
-    policy::{ANSWERS_OTHER_WORKSPACE, FINAL_RULES, SENT_BY_OTHER_WORKSPACE},
+    policy::{self, ANSWERS_OTHER_WORKSPACE, FINAL_RULES, SENT_BY_OTHER_WORKSPACE},
 };
 
 const COLUMNS: &str = "id, at, verdict, rule, reason, preset, policy_version, message, account, via";
@@ -192,14 +192,15 @@ impl Session {
         Ok(TextHasher(self.key(id).await?.derive(HASH_PURPOSE)))
     }
 
-    /// How many different people's copies at a user's capture addresses were kept aside since then.
+    /// How many different people who are no users have had copies kept aside at a user's capture addresses since then.
     pub async fn strangers_held(&mut self, user: UserId, since: Timestamp) -> Result<u64, Error> {
         let query = sql("select count(distinct h.hash) as strangers from decisions d cross join decision_hashes h \
              where h.workspace = d.workspace and h.decision = d.id and h.role = 'author' and d.workspace = $1 \
-             and d.verdict = 'held' and d.at >= $3 and d.user_id = $2 and d.via = 'capture'")
+             and d.verdict = 'held' and d.rule = $4 and d.at >= $3 and d.user_id = $2 and d.via = 'capture'")
         .bind(self.workspace())
         .bind(user)
-        .bind(since);
+        .bind(since)
+        .bind(policy::capture_sender_unknown().rule);
         self.fetch_one(query).await?.get("strangers")
     }
 

@@ -23,7 +23,7 @@ use crate::{
 
 const COLUMNS: &str = "m.id, m.identity, m.rfc822_id, m.conversation, m.direction, m.kind, m.author_role, \
      m.author_id, m.author_email, m.author_name, m.subject, m.parties, m.in_reply_to, m.attachments, m.defects, \
-     m.sent_at, m.received_at, m.size, m.blob";
+     m.forwarded, m.sent_at, m.received_at, m.size, m.blob";
 
 /// A stored message that is known by a Message-ID.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +51,9 @@ impl Tx {
         let party = message.author_party.as_ref();
         let query = sql("insert into messages (workspace, id, identity, rfc822_id, conversation, direction, kind, \
              author_role, author_id, author_email, author_name, subject, parties, in_reply_to, attachments, \
-             defects, sent_at, received_at, size, blob) select $1, $2, $3, $4, coalesce(c.merged_into, c.id), $6, \
-             $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20 from conversations c \
+             defects, sent_at, received_at, size, blob, forwarded) select $1, $2, $3, $4, \
+             coalesce(c.merged_into, c.id), $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
+             $21 from conversations c \
              where c.workspace = $1 and c.id = $5 on conflict (workspace, identity) do nothing \
              returning conversation")
         .bind(self.workspace())
@@ -74,7 +75,8 @@ impl Tx {
         .bind(message.sent_at)
         .bind(message.received_at)
         .bind(stored_count(message.size))
-        .bind(message.blob);
+        .bind(message.blob)
+        .bind(message.forwarded.as_ref().map(json_text));
         let Some(row) = self.fetch_optional(query).await? else {
             // Nothing to file it in, or it is there.
             self.root(conversation).await?;
@@ -291,6 +293,7 @@ fn read(row: &Row) -> Result<StoredMessage, Error> {
         in_reply_to: row.opt_message_id("in_reply_to")?,
         attachments: row.json("attachments")?,
         defects: row.json("defects")?,
+        forwarded: row.opt_json("forwarded")?,
         sent_at: row.get("sent_at")?,
         received_at: row.get("received_at")?,
         size: row.get("size")?,

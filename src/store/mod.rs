@@ -83,7 +83,7 @@ use uuid::Uuid;
 
 pub use accounts::AccountFilter;
 pub use answers::{AnswerName, InstanceRequest, KeptAnswer};
-pub use audit::{AUDIT_ROWS_MAX, QueuedJob, RULES, Rule};
+pub use audit::{AUDIT_ROWS_MAX, CameIn, KeptRow, QueuedJob, RULES, Rule, SentTo, WeighedSender};
 pub use blobs::{BLOB_INLINE_BYTES_MAX, SealedBlob, SealedContent};
 pub use connect_links::{ConnectLink, Departed, Departure};
 pub use contacts::{AddressMatch, ContactFilter, ContactMatch};

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::core::{
     ids::{MessageKey, UserId, WorkspaceId},
-    quarantine::{Held, NewHeld, QuarantineState},
+    quarantine::{Held, NewHeld, QuarantineState, USER_MAX, WORKSPACE_MAX},
 };
 
 const COLUMNS: &str = "id, state, level, rule, reason, user_id, shown, received_at, expires_at, settled_at, settled_by, is_trusted";
@@ -83,12 +83,16 @@ impl Tx {
         Ok(self.execute(query).await? > 0)
     }
 
-    /// What lies in quarantine beyond these numbers: the oldest, and first that which concerns no user.
+    /// What lies in quarantine beyond these numbers: first what strangers can send any number of, which concerns no user, then what
+    /// names one and proves nothing, of each the oldest; last what DNS is still asked about.
     pub async fn held_beyond(&mut self, user: Option<UserId>, most: u64) -> Result<Vec<MessageKey>, Error> {
         let open = Statement::new("select id from quarantine where settled_at is null and workspace = ")
             .arg(self.workspace())
             .given(" and user_id = ", user)
-            .text(" order by case when user_id is null then 1 else 0 end, received_at desc, id desc limit 100 offset ")
+            .text(
+                " order by case when state = 'checking' then 0 when level is null or level = 'e2' then 1 \
+                 when user_id is not null then 2 else 3 end, received_at desc, id desc limit 100 offset ",
+            )
             .arg(i64::try_from(most).unwrap_or(i64::MAX))
             .query();
         self.fetch_all(open).await?.iter().map(|row| row.id("id")).collect()
@@ -113,6 +117,17 @@ impl Session {
         };
         let query = query.given(" and user_id = ", filter.user).page(page, "received_at", "id");
         self.fetch_all(query).await?.iter().map(read).collect()
+    }
+
+    /// Whether no more can be kept aside for a user, or for anybody, without that something goes.
+    pub async fn is_quarantine_full(&mut self, user: UserId) -> Result<bool, Error> {
+        let query = sql("select count(*) as of_all, count(case when user_id = $2 then 1 end) as of_user \
+             from quarantine where workspace = $1 and settled_at is null")
+        .bind(self.workspace())
+        .bind(user);
+        let row = self.fetch_one(query).await?;
+        let is_full = |count: i64, most: u64| u64::try_from(count).is_ok_and(|count| count >= most);
+        Ok(is_full(row.get("of_all")?, WORKSPACE_MAX) || is_full(row.get("of_user")?, USER_MAX))
     }
 
     /// Mail of this identity that nothing was decided about.

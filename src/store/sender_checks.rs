@@ -39,6 +39,8 @@ pub struct NewSenderCheck<'a> {
 pub struct SenderCheck {
     pub witness: Witness,
     pub context: Option<Context>,
+    /// What followed, once DNS had answered.
+    pub level: Option<Level>,
     pub asked: u32,
     pub checked_at: Timestamp,
     /// The same message lies in the author's own Sent mailbox.
@@ -54,6 +56,8 @@ pub struct Verification {
     pub mark: Option<Mark>,
     pub route: Option<String>,
     pub checked_at: Timestamp,
+    /// Whose key let it in, where a person did.
+    pub released_by: Option<String>,
 }
 
 impl Tx {
@@ -92,12 +96,28 @@ impl Tx {
         self.execute(query).await.map(drop)
     }
 
-    /// Says beside what was filed how it came in.
-    pub async fn mark_sender_check(&mut self, inbound: MessageKey, mark: Mark) -> Result<(), Error> {
-        let query = sql("update sender_checks set mark = $3 where workspace = $1 and inbound = $2")
-            .bind(self.workspace())
-            .bind(inbound)
-            .bind(word(&mark));
+    /// Says beside what was filed that a person let it in. What was found of its sender stays; where nothing was, this is known of
+    /// him.
+    pub async fn note_released(
+        &mut self,
+        inbound: MessageKey,
+        (level, rule, reason): (Level, &str, &str),
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let query = sql("insert into sender_checks (workspace, inbound, identity, facts, level, rule, reason, mark, asked, \
+             checked_at) select workspace, id, identity, $3, $4, $5, $6, $7, 0, $8 from quarantine \
+             where workspace = $1 and id = $2 on conflict (workspace, inbound) do update set mark = excluded.mark, \
+             rule = case when sender_checks.level is null then excluded.rule else sender_checks.rule end, \
+             reason = case when sender_checks.level is null then excluded.reason else sender_checks.reason end, \
+             level = coalesce(sender_checks.level, excluded.level)")
+        .bind(self.workspace())
+        .bind(inbound)
+        .bind(json_text(&Witness::Unasked))
+        .bind(word(&level))
+        .bind(rule)
+        .bind(reason)
+        .bind(word(&Mark::Released))
+        .bind(now);
         self.execute(query).await.map(drop)
     }
 
@@ -181,7 +201,7 @@ impl Tx {
 impl Session {
     /// What was found of the sender of a captured mail.
     pub async fn sender_check(&mut self, inbound: MessageKey) -> Result<Option<SenderCheck>, Error> {
-        let query = sql("select facts, context, asked, checked_at, sent_copy_at from sender_checks \
+        let query = sql("select facts, context, level, asked, checked_at, sent_copy_at from sender_checks \
              where workspace = $1 and inbound = $2")
         .bind(self.workspace())
         .bind(inbound);
@@ -189,6 +209,7 @@ impl Session {
         Ok(Some(SenderCheck {
             witness: row.json("facts")?,
             context: row.opt_json("context")?,
+            level: row.opt_word("level")?,
             asked: row.get("asked")?,
             checked_at: row.get("checked_at")?,
             is_sent: row.get::<Option<Timestamp>>("sent_copy_at")?.is_some(),
@@ -238,11 +259,12 @@ impl Session {
         let mut best: HashMap<MessageKey, Verification> = HashMap::new();
         for some in messages.chunks(LIST_MAX) {
             let query = Statement::new(
-                "select message, level, rule, reason, mark, route, checked_at from sender_checks \
-                 where level is not null and workspace = ",
+                "select c.message, c.level, c.rule, c.reason, c.mark, c.route, c.checked_at, q.settled_by \
+                 from sender_checks c left join quarantine q on q.workspace = c.workspace and q.id = c.inbound \
+                 where c.level is not null and c.workspace = ",
             )
             .arg(self.workspace())
-            .text(" and message in ")
+            .text(" and c.message in ")
             .list(some)
             .query();
             for row in self.fetch_all(query).await? {
@@ -267,11 +289,14 @@ fn read_route(row: &Row) -> Result<KnownRoute, Error> {
 }
 
 fn read_verification(row: &Row) -> Result<Verification, Error> {
+    let mark = row.opt_word("mark")?;
+    let settled_by: Option<String> = row.get("settled_by")?;
     Ok(Verification {
+        released_by: settled_by.filter(|_| mark == Some(Mark::Released)),
         level: row.word("level")?,
         rule: row.get("rule")?,
         reason: row.get("reason")?,
-        mark: row.opt_word("mark")?,
+        mark,
         route: row.get("route")?,
         checked_at: row.get("checked_at")?,
     })

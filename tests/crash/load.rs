@@ -3,7 +3,8 @@
 //! Not here: checking what became of it (`proof`).
 
 use std::{
-    io,
+    fs, io,
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -69,12 +70,16 @@ pub struct Accepted {
     pub offer: Offer,
     /// What it is known by: `msg_…`.
     pub key: String,
+    /// How much of the disk's writes was recorded when it was acknowledged, where they are.
+    pub recorded: Option<u64>,
 }
 
 /// Everything acknowledged, and what it took.
 #[derive(Debug, Default)]
 pub struct Ledger {
     accepted: Mutex<Vec<Accepted>>,
+    /// The file in which what the disk is told is recorded, while it is.
+    record: Mutex<Option<PathBuf>>,
     /// Attempts whose answer never came.
     pub lost: AtomicU64,
     /// Attempts that were put off with 4yz or 5xx.
@@ -90,7 +95,15 @@ impl Ledger {
 
     /// Notes a promise.
     pub fn note(&self, offer: &Offer, key: &str) {
-        self.accepted.lock().unwrap().push(Accepted { offer: offer.clone(), key: key.to_owned() });
+        let record = self.record.lock().unwrap();
+        let recorded = record.as_ref().map(|file| fs::metadata(file).unwrap().len());
+        let accepted = Accepted { offer: offer.clone(), key: key.to_owned(), recorded };
+        self.accepted.lock().unwrap().push(accepted);
+    }
+
+    /// From now on each promise is noted with the length of this file, or no more.
+    pub fn record_by(&self, file: Option<PathBuf>) {
+        *self.record.lock().unwrap() = file;
     }
 
     /// Waits until so many are acknowledged.

@@ -25,6 +25,7 @@ mod load;
 mod midnight;
 mod peer;
 mod places;
+mod power;
 mod proof;
 mod start;
 mod stop;

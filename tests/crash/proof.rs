@@ -210,7 +210,7 @@ fn text(value: &Value, field: &str) -> String {
 fn conversations(accepted: &[Accepted], messages: &HashMap<String, Value>) {
     let mut conversation_of = HashMap::new();
     let mut group_of = HashMap::new();
-    for Accepted { offer, key } in accepted {
+    for Accepted { offer, key, .. } in accepted {
         let conversation = text(&messages[key], "conversation_id");
         let first = conversation_of.entry(&offer.group).or_insert_with(|| conversation.clone());
         assert_eq!(*first, conversation, "group {} is divided", offer.group);

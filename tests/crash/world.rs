@@ -116,6 +116,11 @@ impl World {
 
     /// Ends the gateway in order, and has everything it stored looked at.
     pub async fn audit(mut self) {
+        self.end_and_audit().await;
+    }
+
+    /// The same where it is started once more.
+    pub async fn end_and_audit(&mut self) {
         self.gateway.terminate();
         let status = self.gateway.ended(STOP_MAX).await;
         assert!(status.success(), "{status}");

@@ -264,6 +264,40 @@ both! {
         wait_for("the permission to be given back", PATIENCE, || desk.server.given_back() == 1);
     }
 
+    fn a_link_for_a_shared_mailbox_is_followed_by_whoever_signs_in_as_himself(engine) {
+        let desk = Desk::start(engine);
+        let (own, crm) = (desk.ann.person.address.clone(), &desk.world.crm);
+        let shared = "sales@acme.example";
+        // In this office it is opened under her own name.
+        let mailbox = json!({ "email": shared, "sender": own, "imap_username": own });
+        let path = format!("/users/{}/connect-link", desk.ann.id);
+        let anns = crm.with_key(&crm.key(&["admin"], Some(&desk.ann.id)).1);
+        assert_eq!(anns.try_post(&path, &json!({ "mailbox": mailbox })).status, 403);
+        let foreign = json!({ "mailbox": { "email": shared, "sender": "ceo@acme.example" } });
+        let foreign = crm.try_post(&path, &foreign);
+        assert_eq!((foreign.status, text(&foreign.body, "param")), (422, "mailbox.sender"), "{foreign:?}");
+        let link = || {
+            let made = crm.post(&path, &json!({ "mailbox": mailbox }));
+            Url::parse(text(&made, "url")).unwrap().path().to_owned()
+        };
+        let first = link();
+        let page = desk.browse(&first, None, None);
+        assert!([shared, own.as_str()].iter().all(|says| page.text.contains(says)), "{page:?}");
+        let done = desk.sign_in(&first, &own, "mail");
+        assert!(done.text.contains(&format!("{shared} is connected")), "{done:?}");
+        let account = crm.list("/accounts").remove(0);
+        assert_eq!((text(&account, "email"), text(&account, "sender")), (shared, own.as_str()));
+        let auth = json!({ "type": "oauth2", "imap_username": own, "smtp_username": null });
+        assert_eq!(account["auth"], auth);
+        crm.await_account(text(&account, "id"));
+        desk.bob_writes();
+        // Another such link gives the same account its new login.
+        assert!(desk.sign_in(&link(), &own, "mail").text.contains("is connected"));
+        desk.bob_writes();
+        assert_eq!(crm.list("/accounts").len(), 1);
+        assert_eq!(desk.world.gateway.audit(), Vec::<String>::new());
+    }
+
     fn a_link_gives_an_account_that_read_another_mailbox_its_own(engine) {
         let desk = Desk::start(engine);
         let (ann, shared) = (desk.ann.person.clone(), desk.world.dovecot.user(2));

@@ -28,7 +28,7 @@ both! {
             "imap": endpoint(world.dovecot.imaps, "tls"),
             // Where she may send as others.
             "smtp": endpoint(world.postfix.smarthost, "starttls"),
-            "auth": { "type": "password", "username": own, "password": password, "imap_username": under },
+            "auth": { "type": "password", "username": own, "password": password, "imap_username": &under },
         });
         let refused = world.crm.try_post("/accounts", &account);
         assert_eq!((refused.status, text(&refused.body, "param")), (422, "sender"), "{refused:?}");
@@ -60,10 +60,18 @@ both! {
         };
         send("By her own name");
         // The names change places.
-        let auth = json!({ "type": "password", "username": under, "password": password, "smtp_username": own });
+        let auth = json!({ "type": "password", "username": &under, "password": password, "smtp_username": own });
         world.crm.patch(&format!("/accounts/{id}"), &json!({ "auth": auth }));
         world.crm.await_account(&id);
         send("By the mailbox's");
+        // A new password alone leaves it at that who logs in where.
+        let renewed = json!({ "type": "password", "username": own, "password": password });
+        let shown = world.crm.patch(&format!("/accounts/{id}"), &json!({ "auth": renewed }));
+        assert_eq!(shown["auth"], json!({ "type": "password", "imap_username": under, "smtp_username": own }));
+        world.crm.await_account(&id);
+        let (private_too, common) = (receive(&ann.person), receive(&shared));
+        world.crm.await_mail("message.received", &common.id);
+        assert!(world.crm.messages().iter().all(|message| message["rfc822_message_id"] != private_too.id.as_str()));
         let filed = world.crm.messages();
         assert!(filed.iter().all(|message| message["rfc822_message_id"] != private.id.as_str()), "{filed:?}");
         assert_eq!(world.gateway.audit(), Vec::<String>::new());

@@ -244,6 +244,30 @@ async fn usual_names_are_taken_where_a_server_greets_under_them_with_a_certifica
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_swallows_what_it_is_sent_hides_no_server_that_greets() {
+    net::install_provider();
+    let authority = Authority::new();
+    let dns = Dns::start(
+        Zone::default().address("imap.found.test", "127.0.0.1").address("smtp.found.test", "127.0.0.1"),
+    );
+    let imap = Peer::imap(&authority, &["imap.found.test"]).await;
+    let smtp = Peer::smtp(&authority, &["smtp.found.test"]).await;
+    // Connections are taken by the kernel, and nobody ever speaks.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let ports = Ports {
+        imaps: imap.port,
+        imap: silent_port,
+        submissions: smtp.port,
+        submission: silent_port,
+        ..nowhere()
+    };
+    let found = finder(dns.address(), &authority, (ports, LOOPBACK)).find(DOMAIN).await;
+    let hosts = places(&found).map(|found| found.map(|(host, ..)| host));
+    assert_eq!(hosts, [Some("imap.found.test".to_owned()), Some("smtp.found.test".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_zone_comes_before_the_file_and_the_file_before_the_exchangers() {
     net::install_provider();
     let authority = Authority::new();

@@ -12,6 +12,7 @@ mod corpus;
 mod support;
 
 mod crm;
+mod forwarded;
 mod gateway;
 mod letter;
 mod sandboxed;
@@ -50,6 +51,7 @@ mod preset_accounts;
 mod preset_mail;
 mod privacy;
 mod profiles;
+mod proof;
 mod quarantine;
 mod recognise;
 mod relay;

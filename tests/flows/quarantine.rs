@@ -2,7 +2,7 @@
 //!
 //! Not here: who is believed (`trust`).
 
-use mailweave::sandbox::Behaviour;
+use mailweave::{config::NameServer, sandbox::Behaviour};
 use serde_json::{Value, json};
 
 use crate::{
@@ -11,7 +11,12 @@ use crate::{
     gateway::CAPTURE,
     letter::Letter,
     sandboxed::Sandboxed,
-    support::{PATIENCE, clients::SmtpClient, wait_for},
+    support::{
+        PATIENCE,
+        clients::SmtpClient,
+        dns::{Dns, Zone},
+        wait_for,
+    },
     world::{accepted_id, assert_free_of},
 };
 
@@ -59,7 +64,11 @@ both! {
         // A user's key shows him what concerns him, and this concerns nobody.
         let anns = crm.with_key(&crm.key(&["read", "write"], Some(&ann.id)).1);
         assert_eq!(anns.list("/quarantine"), Vec::<Value>::new());
-        for answer in [anns.ask(&path), anns.try_post(&format!("{path}/release"), &json!({}))] {
+        for answer in [
+            anns.ask(&path),
+            anns.ask(&format!("{path}/raw")),
+            anns.try_post(&format!("{path}/release"), &json!({})),
+        ] {
             assert_eq!(answer.status, 404, "{answer:?}");
         }
 
@@ -72,6 +81,9 @@ both! {
         let message = crm.get(&format!("/messages/{}", text(held, "id")));
         assert_eq!(message["received_at"], held["received_at"]);
         assert_eq!((text(&message["verification"], "level"), text(&message["verification"], "mark")), ("e0", "released"));
+        // What no user wrote no user says is not his.
+        let disowned = anns.try_post(&format!("/messages/{}/disown", text(held, "id")), &json!({}));
+        assert_eq!(disowned.status, 404, "{disowned:?}");
         // Once more is as once, and the other decision comes too late.
         assert_eq!(crm.post(&format!("{path}/release"), &json!({})), released);
         let late = crm.try_post(&format!("{path}/reject"), &json!({}));
@@ -146,6 +158,43 @@ both! {
         }
         world.gateway.settle();
         assert_eq!(world.gateway.audit(), [""; 0]);
+    }
+
+    fn where_no_more_can_be_kept_aside_strangers_are_asked_to_come_again(engine) {
+        // Nobody's word is taken, and nothing proves anybody.
+        let names = Dns::start(Zone::default().address("localhost", "127.0.0.1"));
+        let world = Sandboxed::with(engine, Behaviour::default(), |config| {
+            config.smtp.mx.trusted_peers = Some(Vec::new());
+            config.dns.servers = vec![NameServer(names.address())];
+        });
+        let [ann, ben] = [world.user("ann", "Ann Lee"), world.user("ben", "Ben Low")];
+        for _ in 0..200 {
+            let letter = Letter::new(&ann.person.address, &["bob@prospects.example"]);
+            world.arrive(&ann.person.address, &[&ann.capture_address], &letter).unwrap();
+        }
+        let held = quarantined(&world.crm, 200);
+        let asks = |from: &str, to: &str| {
+            let mut client = SmtpClient::connect(world.gateway.mx());
+            client.expect(250, &format!("MAIL FROM:<{from}>"));
+            client.command(&format!("RCPT TO:<{to}>"))
+        };
+        let refused = asks("mallory@evil.example", &ann.capture_address);
+        assert!(refused.code == 452 && refused.text.starts_with("4.2.2"), "{refused:?}");
+        // What was expected, and what is not for her, comes in.
+        for (from, to) in [
+            (&ann.person.address, &ann.capture_address),
+            (&ben.person.address, &ann.capture_address),
+            (&"mallory@evil.example".to_owned(), &ben.capture_address),
+            (&"mallory@evil.example".to_owned(), &ann.capture_address.replace('@', "+why@")),
+            (&String::new(), &ann.capture_address),
+        ] {
+            assert_eq!(asks(from, to).code, 250, "{from} to {to}");
+        }
+        assert_eq!(asks("mallory@evil.example", "nobody@bcc.example.test").code, 550);
+        // Nothing went, and with one decided about there is room.
+        assert_eq!(world.crm.list("/quarantine?state=expired"), Vec::<Value>::new());
+        world.crm.post(&format!("/quarantine/{}/reject", text(&held[0], "id")), &json!({}));
+        assert_eq!(asks("mallory@evil.example", &ann.capture_address).code, 250);
     }
 
     fn a_new_capture_address_takes_over_from_the_old(engine) {

@@ -40,7 +40,8 @@ fn trusting(config: &mut Config) {
     config.smtp.mx.trusted_peers = Some(vec!["127.0.0.0/8".parse().unwrap()]);
 }
 
-fn world(engine: crate::support::store::Engine) -> Sandboxed {
+/// A gateway that takes nobody's word, where nothing can be proven.
+pub fn world(engine: crate::support::store::Engine) -> Sandboxed {
     Sandboxed::with(engine, Behaviour::default(), untrusting)
 }
 
@@ -171,6 +172,41 @@ both! {
         world.gateway.settle();
         assert_eq!(world.crm.list("/quarantine").len(), 1);
         assert_eq!(world.gateway.audit(), [""; 0]);
+    }
+
+    fn what_a_colleague_puts_into_his_own_sent_mailbox_proves_nothing_of_the_user(engine) {
+        let world = world(engine);
+        let [ann, ben] = [world.user("ann", "Ann Lee"), world.user("ben", "Ben Low")];
+        world.connect(&ben);
+        // Once Bob is a contact what lies in Sent is filed, and not only left out.
+        for is_known in [false, true] {
+            if is_known {
+                world.crm.post("/contacts", &json!({ "email": BOB }));
+            }
+            let (forged, marker) = (copy(&ann), copy(&ben));
+            let id = arrive(&world, &ann, &forged);
+            await_held(&world.crm, &id);
+            for letter in [&forged, &marker] {
+                put_in_sent(&world, &ben.person, letter);
+                wait_for("Sent to be read", PATIENCE, || {
+                    let decisions = world.crm.list(&format!("/decisions?rfc822_message_id={}", letter.id));
+                    decisions.iter().any(|decision| text(decision, "via") == "account")
+                });
+            }
+            world.gateway.settle();
+            assert_eq!(world.crm.get(&format!("/quarantine/{id}"))["state"], "held");
+        }
+        assert_eq!(world.gateway.audit(), [""; 0]);
+    }
+
+    fn a_users_own_mail_that_proves_too_little_does_not_give_his_address_anew(engine) {
+        let world = world(engine);
+        let ann = world.user("ann", "Ann Lee");
+        let letter = Letter::new(&ann.person.address, &[BOB, &ann.capture_address]);
+        await_held(&world.crm, &arrive(&world, &ann, &letter));
+        world.gateway.settle();
+        assert_eq!(world.crm.events_of("capture_address.rotated"), Vec::<Value>::new());
+        assert_eq!(world.crm.get(&format!("/users/{}", ann.id))["capture_address"], ann.capture_address.as_str());
     }
 
     fn in_the_inbox_anybody_may_say_he_is_the_user(engine) {

@@ -206,6 +206,10 @@ both! {
         key.post("/messages", message(&bob)).await.refused(403, "forbidden", None);
         key.post("/accounts", account(&bob, "b2@acme.example")).await.refused(403, "forbidden", None);
         key.post("/accounts", account(&ann, "a2@acme.example")).await.expect(201);
+        // Nor does he connect a mailbox, his own servers for all that anybody knows, under another's address.
+        acme.user("cee@acme.example").await;
+        let as_another = key.post("/accounts", account(&ann, "cee@acme.example")).await;
+        as_another.refused(422, "invalid", Some("email"));
         let bobs = acme.get(&format!("/accounts?user_id={bob}")).await.items()[0]["id"].as_str().unwrap().to_owned();
         key.post(&format!("/accounts/{bobs}/disconnect"), json!({ "history": "keep" })).await.refused(403, "forbidden", None);
         key.patch(&format!("/accounts/{bobs}"), json!({ "email": "x@y.example" })).await.refused(403, "forbidden", None);

@@ -16,7 +16,8 @@ both! {
         assert!(!made.text().contains("hunter2"));
         let made = made.expect(201);
         assert_eq!(made["imap"], json!({ "host": "imap.example.com", "port": 993, "security": "tls" }));
-        assert_eq!(made["auth"], json!({ "type": "password" }));
+        let auth = json!({ "type": "password", "imap_username": null, "smtp_username": null });
+        assert_eq!(made["auth"], auth);
         let status = &made["status"];
         assert_eq!((&status["state"], &status["label"]), (&json!("connecting"), &json!("Connecting")));
         for member in ["color", "since", "detail", "advice", "last_synced_at", "last_checked_at", "next_attempt_at"] {

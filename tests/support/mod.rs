@@ -18,6 +18,7 @@ pub mod postgres;
 pub mod redis;
 pub mod server;
 pub mod sign_in;
+pub mod signer;
 pub mod store;
 pub mod tls;
 

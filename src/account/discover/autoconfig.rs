@@ -41,8 +41,9 @@ async fn fetch(web: &Web, place: &str) -> Option<Vec<u8>> {
     if is_there { read_body(answer, FILE_BYTES_MAX).await } else { None }
 }
 
-/// `None` of a file that names no server of either kind.
-fn read(file: &[u8], domain: &str) -> Option<Discovered> {
+/// Reads the file of this domain. `None` of one that names no server of either kind.
+#[must_use]
+pub fn read(file: &[u8], domain: &str) -> Option<Discovered> {
     let text = std::str::from_utf8(file).ok()?;
     // Without a document type there are no entities but those of XML itself: nothing expands.
     let options = ParsingOptions { allow_dtd: false, nodes_limit: NODES_MAX, ..ParsingOptions::default() };

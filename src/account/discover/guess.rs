@@ -4,7 +4,7 @@
 
 use futures_util::future::join_all;
 
-use super::{Discovered, Found, Ports};
+use super::{Discovered, Found, Ports, soon};
 use crate::{
     account::dialer::{Protocol, ProviderDialer},
     core::{
@@ -45,7 +45,7 @@ async fn first(
     candidates: Vec<Endpoint>,
 ) -> Option<Greeted> {
     let tried = candidates.into_iter().map(|server| async move {
-        let greeted = dialer.greeted(&server, protocol, hello).await.ok()?;
+        let greeted = soon(async { dialer.greeted(&server, protocol, hello).await.ok() }).await?;
         Some((server, greeted))
     });
     join_all(tried).await.into_iter().flatten().next()

@@ -7,6 +7,8 @@ mod autoconfig;
 mod guess;
 mod services;
 
+pub use autoconfig::read as read_autoconfig;
+
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -22,6 +24,8 @@ use crate::{
 
 /// So long each place is asked for. A caller waits for all of them at worst.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// So long one question to one server may take, that the others' answers are not lost with it: many drop what they do not take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// From connecting to a domain's web server to the last octet of its file.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(6);
 
@@ -119,16 +123,24 @@ impl Finder {
         let known = named.or(file);
         match provider {
             _ if known.is_complete() => known,
-            Some(provider) => Discovered::of(provider, FoundBy::Mx),
+            // What the domain says of one server is not overruled by where its mail comes in.
+            Some(provider) if known.imap.is_none() && known.smtp.is_none() => {
+                Discovered::of(provider, FoundBy::Mx)
+            }
             // What the domain says is not contradicted by a guess.
-            None if known.foreign.is_some() => known,
-            None => known.or(within(guess::ask(&self.dialer, &self.hello, (domain, self.ports))).await),
+            _ if known.foreign.is_some() => known,
+            _ => known.or(within(guess::ask(&self.dialer, &self.hello, (domain, self.ports))).await),
         }
     }
 }
 
 async fn within<T: Default>(asked: impl Future<Output = T>) -> T {
     timeout(PATIENCE, Box::pin(asked)).await.unwrap_or_default()
+}
+
+/// One answer, if it comes in time.
+async fn soon<T: Default>(asked: impl Future<Output = T>) -> T {
+    timeout(ANSWER_TIMEOUT, Box::pin(asked)).await.unwrap_or_default()
 }
 
 async fn by_exchangers(resolver: &Resolver, domain: &str) -> Option<&'static Provider> {

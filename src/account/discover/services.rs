@@ -2,7 +2,7 @@
 //!
 //! Not here: asking name servers (`net`), and other places where a domain says where its mail is.
 
-use super::{Discovered, Found};
+use super::{Discovered, Found, soon};
 use crate::{
     core::{
         account::{Endpoint, FoundBy, Security},
@@ -28,7 +28,7 @@ async fn services(
     domain: &str,
 ) -> Vec<(ServiceHost, Security)> {
     let asked = services.map(|(service, security)| async move {
-        let hosts = resolver.services(service, domain).await.unwrap_or_default();
+        let hosts = soon(async { resolver.services(service, domain).await.unwrap_or_default() }).await;
         hosts.into_iter().map(move |host| (host, security))
     });
     let [first, second] = asked;

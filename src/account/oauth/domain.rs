@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
-use super::{ANSWER_BYTES_MAX, Granted, OAuthClient, TokenError, form, granted, post, read, refusal};
+use super::{ANSWER_BYTES_MAX, Granted, OAuthClient, TokenError, form, granted, post, read_granted, refusal};
 use crate::{core::provider::Authorization, net::read_body};
 
 /// How long an assertion is good for, and how far it is dated back: clocks differ, and one from the future is refused.
@@ -118,7 +118,6 @@ impl OAuthClient {
             return Err(refusal(response).await);
         }
         let body = read_body(response, ANSWER_BYTES_MAX).await.ok_or(TokenError::Unanswered)?;
-        // Without the parser's words, which may quote a token.
-        serde_json::from_slice(&body).map(read).map_err(|_| TokenError::Unanswered)
+        read_granted(&body)
     }
 }

@@ -267,6 +267,15 @@ fn granted(
     })
 }
 
+/// Reads a successful answer of a token endpoint (RFC 6749 section 5.1).
+///
+/// # Errors
+/// `Unanswered` when it is none.
+pub fn read_granted(body: &[u8]) -> Result<Granted, TokenError> {
+    // Without the parser's words, which may quote a token.
+    serde_json::from_slice(body).map(read).map_err(|_| TokenError::Unanswered)
+}
+
 fn read(tokens: Tokens) -> Granted {
     let secret = |token: &str| SecretString::from(token.to_owned());
     Granted {
@@ -300,7 +309,13 @@ async fn refusal(response: reqwest::Response) -> TokenError {
     let status = response.status().as_u16();
     let wait = retry_after(response.headers());
     let body = read_body(response, ANSWER_BYTES_MAX).await.unwrap_or_default();
-    let answer: ErrorAnswer = serde_json::from_slice(&body).unwrap_or_default();
+    read_refusal(status, &body, wait)
+}
+
+/// Reads what a token endpoint said with a status that is no success (RFC 6749 section 5.2).
+#[must_use]
+pub fn read_refusal(status: u16, body: &[u8], wait: Option<Duration>) -> TokenError {
+    let answer: ErrorAnswer = serde_json::from_slice(body).unwrap_or_default();
     let text = [answer.error_description.as_str(), answer.error.as_str()];
     let text = text.into_iter().find(|text| !text.is_empty()).map_or_else(|| format!("HTTP {status}"), clean);
     TokenError::Refused {

@@ -2,10 +2,13 @@
 //!
 //! Not here: repairing. What is wrong is shown to somebody who decides.
 
+mod acts;
 mod contents;
 mod threads;
 mod work;
 
+#[cfg(test)]
+mod sabotage;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +30,7 @@ use crate::{
         reply_address::ReplyKeys,
     },
     net,
-    store::{Error, Page, PageKey, RULES, Session, Store},
+    store::{CameIn, Error, Page, PageKey, RULES, Session, Store},
 };
 
 /// Counter-examples shown of each invariant.
@@ -58,7 +61,7 @@ pub struct Report {
 }
 
 /// The invariants that take more than SQL to check; each is told before the rules of the store.
-const LOOKED_INTO: [(&str, &str); 9] = [
+const LOOKED_INTO: [(&str, &str); 11] = [
     ("waiting", "every message that waits to be filed has its job"),
     ("bytes", "the exact bytes of every message open under its key and have the length they had"),
     ("identity", "every message is still recognised by its Message-ID and content"),
@@ -68,6 +71,11 @@ const LOOKED_INTO: [(&str, &str); 9] = [
     ("addresses", "every reply address proves whose answers it takes, and for whom"),
     ("jobs", "every job can be read and is of the kind it is claimed by"),
     ("secrets", "every sealed credential opens in its own place"),
+    (
+        "recipients",
+        "mail went to those alone whom a user or the CRM named, or whom a reply address stands for",
+    ),
+    ("once", "one key of the CRM's stands for one order, and every answer kept can be given again"),
 ];
 
 impl Report {
@@ -169,6 +177,7 @@ async fn audit_workspace(
         }
     }
     work::look(&mut session, report).await?;
+    acts::look(&mut session, report).await?;
     contents::look(&mut session, ours, report).await?;
     tenancy(&mut session, report).await?;
     addresses(&mut session, &store.reply_keys().await?, report).await?;
@@ -199,10 +208,10 @@ async fn tenancy(session: &mut Session, report: &mut Report) -> Result<(), Error
     }
     let mut after = None;
     loop {
-        let doors = session.doors(after).await?;
-        let Some((last, _)) = doors.last() else { return Ok(()) };
-        after = Some(*last);
-        for (inbound, door) in &doors {
+        let page = session.doors(after).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.inbound);
+        for CameIn { inbound, door, .. } in &page {
             match door {
                 None => report.found("intake", inbound),
                 Some(crate::core::inbound::Door::Mx { routes, .. })

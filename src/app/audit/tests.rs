@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use secrecy::SecretString;
 
-use super::*;
+use super::{sabotage::SABOTAGES, *};
 use crate::{
     app::parts,
     config::DomainName,
@@ -288,61 +288,16 @@ both! {
     }
 }
 
-const CONVERSATION_OF_A: &str =
-    "(select conversation from messages where workspace = $1 and rfc822_id = 'a@us.example')";
-
 #[tokio::test]
 async fn whatever_is_broken_by_a_statement_is_found() {
-    let moved = format!(
-        "update messages set conversation = {CONVERSATION_OF_A} where workspace = $1 and rfc822_id = 'c@us.example'"
-    );
-    let led_astray =
-        format!("update thread_keys set conversation = {CONVERSATION_OF_A} where workspace = $1");
-    let sabotage: [(&str, &[&str]); 24] = [
-        (&moved, &["keys", "threads", "counts"]),
-        (&led_astray, &["keys"]),
-        ("delete from thread_keys where workspace = $1", &["keys"]),
-        ("update inbound set state = 'filed' where workspace = $1 and state = 'pending'", &["intake"]),
-        ("update inbound set state = 'dropped', message = null where workspace = $1", &["intake"]),
-        ("delete from quarantine where workspace = $1", &["quarantine"]),
-        ("delete from jobs where workspace = $1 and kind = 'process'", &["waiting"]),
-        ("delete from jobs where workspace = $1 and kind = 'submit'", &["submissions", "lanes"]),
-        ("update submissions set state = 'sent' where workspace = $1", &["submissions"]),
-        ("update submission_recipients set state = 'gone' where workspace = $1", &["submissions"]),
-        ("update messages set size = size + 1 where workspace = $1", &["bytes"]),
-        ("update blobs set data = x'0102' where workspace = $1 and data is not null", &["bytes"]),
-        (
-            "update messages set identity = randomblob(32) where workspace = $1 and rfc822_id = 'a@us.example'",
-            &["identity"],
-        ),
-        ("update conversations set message_count = message_count + 1 where workspace = $1", &["counts"]),
-        ("update conversations set merged_into = id where workspace = $1", &["home", "redirects"]),
-        ("delete from sightings where workspace = $1", &["sightings"]),
-        ("delete from decisions where workspace = $1", &["decisions", "intake"]),
-        ("delete from message_ids where workspace = $1", &["names"]),
-        ("delete from events where workspace = $1 and seq = 2", &["journal"]),
-        ("update workspaces set event_seq = event_seq + 1 where id = $1", &["journal"]),
-        ("update lanes set jobs = jobs + 1 where workspace = $1", &["lanes"]),
-        ("update jobs set body = '{}' where workspace = $1", &["jobs", "waiting"]),
-        (
-            "insert into subject_keys select workspace, id, x'07070707070707070707070707070707', 1, sent_at, 86400000000 from messages where workspace = $1",
-            &["subjects"],
-        ),
-        (
-            "insert into routes (workspace, id, kind, domain, local_part, user_id, conversation, participant, created_at) \
-             select r.workspace, randomblob(16), 'reply', 'reply.example', 'r1forged', r.user_id, c.id, 'eve@out.example', 1 \
-             from routes r join conversations c on c.workspace = r.workspace where r.workspace = $1 limit 1",
-            &["addresses"],
-        ),
-    ];
-    for (statement, expect) in sabotage {
+    for (statement, expect) in SABOTAGES {
         let world = World::sqlite().await;
         let [office, _] = fill(&world).await;
         let mut system = world.store.system().await.unwrap();
-        assert!(
-            system.execute(sql(statement.to_owned()).bind(office.workspace)).await.unwrap() > 0,
-            "{statement}"
-        );
+        for one in statement.split("; ") {
+            let changed = system.execute(sql(one.to_owned()).bind(office.workspace)).await.unwrap();
+            assert!(changed > 0, "{one}");
+        }
         system.commit().await.unwrap();
         check_found(&audited(&world).await, expect, statement);
     }
@@ -356,6 +311,53 @@ both! {
         system.execute(update.bind(vec![1_u8; 64])).await.unwrap();
         system.commit().await.unwrap();
         check_found(&audited(&world).await, &["secrets"], "another secret");
+    }
+
+    async fn what_is_sealed_and_was_put_in_anothers_place_is_found(world) {
+        let [one, two] = fill(&world).await;
+        let mut system = world.store.system().await.unwrap();
+        let swap = sql("update webhooks set secret = (select o.secret from webhooks o where o.workspace = $2) \
+             where workspace = $1");
+        system.execute(swap.bind(one.workspace).bind(two.workspace)).await.unwrap();
+        let swap = sql("update accounts set credentials = (select o.credentials from accounts o where o.workspace = $2) \
+             where workspace = $1");
+        system.execute(swap.bind(one.workspace).bind(two.workspace)).await.unwrap();
+        system.commit().await.unwrap();
+        let report = audited(&world).await;
+        let line = report.lines.iter().find(|line| line.name == "secrets").unwrap();
+        assert_eq!(line.found.len(), 2, "{}", told(&report));
+    }
+
+    async fn mail_passed_on_to_somebody_whom_no_reply_address_stands_for_is_found(world) {
+        let [one, _] = fill(&world).await;
+        let mut system = world.store.system().await.unwrap();
+        let principal = serde_json::to_string(&Principal::Participant(one.user)).unwrap();
+        let passed_on = sql("update submissions set principal = $2 where workspace = $1");
+        system.execute(passed_on.bind(one.workspace).bind(principal)).await.unwrap();
+        let came = sql("update sightings set via = 'reply' where workspace = $1 and via = 'submission'");
+        system.execute(came.bind(one.workspace)).await.unwrap();
+        system.commit().await.unwrap();
+        let report = audited(&world).await;
+        // He stands in the header, but that is a stranger's word.
+        check_found(&report, &["recipients"], "a stranger's Cc");
+        let line = report.lines.iter().find(|line| line.name == "principals").unwrap();
+        assert!(line.found.is_empty(), "{}", told(&report));
+    }
+
+    async fn an_order_that_became_two_messages_is_found(world) {
+        let [one, _] = fill(&world).await;
+        let mut door = one.submission();
+        let Door::Submission { order, .. } = &mut door else { unreachable!() };
+        order.key = Some(crate::core::inbound::OrderKey { name: [1; 32], content: [2; 32] });
+        one.take_in(door, &mail("o", "ann@us.example", "dora@out.example", "")).await;
+        one.process().await;
+        assert!(audited(&world).await.is_clean(), "{}", told(&audited(&world).await));
+        let mut system = world.store.system().await.unwrap();
+        let other = sql("update order_keys set message = (select m.id from messages m where m.workspace = $1 \
+             and m.rfc822_id = 'a@us.example') where workspace = $1");
+        assert_eq!(system.execute(other.bind(one.workspace)).await.unwrap(), 1);
+        system.commit().await.unwrap();
+        check_found(&audited(&world).await, &["once"], "another message");
     }
 
     async fn what_names_a_row_of_another_workspace_is_found(world) {

@@ -21,13 +21,19 @@ pub(super) async fn look(session: &mut Session, report: &mut Report) -> Result<(
 }
 
 async fn jobs(session: &mut Session, report: &mut Report) -> Result<(), Error> {
-    let mut after = 0;
+    let (mut after, newest) = (0, session.last_seq().await?);
     loop {
         let jobs = session.queued_jobs(after).await?;
         let Some(last) = jobs.last() else { return Ok(()) };
         after = last.id;
         for queued in &jobs {
-            if queued.job.as_ref().is_none_or(|job| job.kind().as_str() != queued.kind) {
+            let is_told = |job: &Job| match job {
+                // What is posted was written down before.
+                Job::Deliver { seq, .. } => (1..=newest).contains(seq),
+                _ => true,
+            };
+            let is_sound = |job: &Job| job.kind().as_str() == queued.kind && is_told(job);
+            if !queued.job.as_ref().is_some_and(is_sound) {
                 report.found("jobs", format!("job {}", queued.id));
             }
         }
@@ -80,7 +86,10 @@ async fn secrets(session: &mut Session, report: &mut Report) -> Result<(), Error
             use crate::core::account::AccountState::{Disconnected, Erased, Erasing};
             let is_gone = matches!(account.status.state, Disconnected | Erasing | Erased);
             // What was erased is to be unreadable.
-            if !is_gone && is_sealed_shut(session.credentials(account.id).await)? {
+            if !is_gone
+                && (is_sealed_shut(session.credentials(account.id).await)?
+                    || is_sealed_shut(session.grant(account.id).await)?)
+            {
                 report.found("secrets", account.id);
             }
         }

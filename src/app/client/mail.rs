@@ -23,6 +23,7 @@ pub(super) fn quarantine(verb: QuarantineVerb) -> Call {
     match verb {
         QuarantineVerb::List(list) => Call::within(&["quarantine"]).list(list),
         QuarantineVerb::Show(one) => Call::one("quarantine", one),
+        QuarantineVerb::Raw(one) => Call::one("quarantine", one).then("raw"),
         QuarantineVerb::Release(Update { id, body }) => {
             Call::within(&["quarantine", &id, "release"]).post(body).body_if_given()
         }

@@ -56,6 +56,13 @@ pub struct Identities {
     pub sender: Option<Address>,
 }
 
+/// A mailbox that a user opens by his own login, though it is not his.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedMailbox {
+    pub email: Address,
+    pub identities: Identities,
+}
+
 /// Who said which server it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

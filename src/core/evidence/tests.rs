@@ -23,12 +23,13 @@ fn spf(domain: &str, is_aligned: bool, verdict: Check) -> Spf {
 /// Ann of acme.example, signed by her provider and sent by its servers.
 fn facts() -> SenderFacts {
     SenderFacts {
-        checked_at: at(0),
+        as_of: at(0),
         from: FromField::One(Address::parse("ann@acme.example").unwrap()),
         signatures: vec![signature("acme.example", true, Check::Pass)],
         spf: spf("acme.example", true, Check::Pass),
         dmarc: Dmarc { verdict: Check::Pass, policy: DmarcPolicy::Reject },
-        arc: ArcChain { verdict: Check::None, sealer: None },
+        publishes_spf: Some(false),
+        arc: ArcChain::NONE,
         written_at: Some(at(0)),
     }
 }
@@ -41,6 +42,7 @@ fn context() -> Context {
         route: RouteStanding::Seen,
         is_sent: false,
         is_replayed: false,
+        is_sealed: false,
         has_waited: false,
     }
 }
@@ -81,6 +83,7 @@ fn every_kind_of_proof_has_its_level() {
     };
     let failing = |policy| SenderFacts { dmarc: Dmarc { verdict: Check::Fail, policy }, ..unproven() };
     let elsewhere = SenderFacts { spf: spf("evil.example", false, Check::Pass), ..facts() };
+    let sealed = || Context { is_sealed: true, ..context() };
     for (facts, context, level, expect) in [
         (facts(), context(), Some(E3), "signed"),
         (unproven(), Context { is_sent: true, ..context() }, Some(E4), "own_sent"),
@@ -95,6 +98,13 @@ fn every_kind_of_proof_has_its_level() {
         (unproven(), on(RouteStanding::Pinned), Some(E3), "pinned_route"),
         (failing(DmarcPolicy::None), on(RouteStanding::Pinned), Some(E3), "pinned_route"),
         (failing(DmarcPolicy::Reject), on(RouteStanding::Pinned), Some(E0), "dmarc_fail"),
+        // Passed on by those who are trusted.
+        (failing(DmarcPolicy::Reject), sealed(), Some(E2), "sealed"),
+        (unproven(), sealed(), Some(E2), "sealed"),
+        (facts(), sealed(), Some(E3), "signed"),
+        (unproven(), Context { is_replayed: true, ..sealed() }, Some(E1), "replayed"),
+        (SenderFacts { written_at: None, ..unproven() }, sealed(), Some(E1), "old"),
+        (unproven(), Context { author: Standing::Stranger, ..sealed() }, Some(E0), "capture_sender_unknown"),
         // E1
         (unproven(), context(), Some(E1), "unproven"),
         (
@@ -143,6 +153,78 @@ fn a_trusted_server_speaks_for_users_alone() {
     assert_eq!(said(Standing::Colleague), (Level::E3, "trusted_peer"));
     assert_eq!(said(Standing::Stranger), (Level::E0, "capture_sender_unknown"));
     assert_eq!(weigh(&Witness::Unasked, &context()).unwrap().rule, "unproven");
+}
+
+#[test]
+fn an_answer_is_proven_as_far_as_its_domain_lets_it_be() {
+    use Level::{E0, E1, E2, E3, E4};
+    let context = || Context { author: Standing::Participant, ..context() };
+    let on = |route| Context { route, ..context() };
+    let signed_as = |is_aligned, verdict| SenderFacts {
+        signatures: vec![signature("acme.example", is_aligned, verdict)],
+        ..unproven()
+    };
+    let failing = |policy| SenderFacts { dmarc: Dmarc { verdict: Check::Fail, policy }, ..unproven() };
+    let published = |publishes_spf| SenderFacts { publishes_spf, ..unproven() };
+    let from = |from| SenderFacts { from, ..facts() };
+    for (facts, context, level, expect) in [
+        (facts(), context(), Some(E3), "answer_signed"),
+        // How old it is, and by which way it came, says nothing: it was addressed to where it came.
+        (facts(), Context { received_at: at(100), ..on(RouteStanding::Unusual) }, Some(E3), "answer_signed"),
+        (unproven(), Context { is_sent: true, ..context() }, Some(E4), "own_sent"),
+        (SenderFacts { signatures: Vec::new(), ..facts() }, context(), Some(E2), "answer_spf_alone"),
+        (failing(DmarcPolicy::None), on(RouteStanding::Pinned), Some(E3), "pinned_route"),
+        (published(Some(true)), on(RouteStanding::Pinned), Some(E3), "pinned_route"),
+        (failing(DmarcPolicy::Quarantine), on(RouteStanding::Pinned), Some(E0), "dmarc_fail"),
+        (failing(DmarcPolicy::Reject), Context { is_sealed: true, ..context() }, Some(E2), "sealed"),
+        // Nothing is published.
+        (unproven(), context(), Some(E1), "answer_nothing_published"),
+        (signed_as(false, Check::Pass), context(), Some(E1), "answer_nothing_published"),
+        (signed_as(true, Check::None), context(), Some(E1), "answer_nothing_published"),
+        // Something is.
+        (failing(DmarcPolicy::None), context(), Some(E0), "dmarc_fail"),
+        (failing(DmarcPolicy::Reject), context(), Some(E0), "dmarc_fail"),
+        (published(Some(true)), context(), Some(E0), "answer_unproven"),
+        (signed_as(true, Check::Fail), context(), Some(E0), "answer_unproven"),
+        (from(FromField::Missing), context(), Some(E0), "no_from"),
+        (from(FromField::Ambiguous("two".into())), context(), Some(E0), "ambiguous_from"),
+        // DNS is silent.
+        (published(None), context(), None, "pending"),
+        (signed_as(true, Check::Pending), context(), None, "pending"),
+        (published(None), Context { has_waited: true, ..context() }, Some(E0), "answer_dns_unanswered"),
+    ] {
+        assert_eq!(rule(facts.clone(), context), (level, expect), "{facts:?}\n{context:?}");
+        if let Ok(evidence) = weigh(&Witness::Checked(Box::new(facts)), &context) {
+            let is_filed = matches!(disposal_of_answer(&evidence), Disposal::File { .. });
+            assert_eq!(is_filed, level > Some(E0), "{expect}");
+        }
+    }
+    assert_eq!(weigh(&Witness::TrustedPeer, &context()).map(|said| said.rule), Ok("trusted_peer"));
+    assert_eq!(weigh(&Witness::Unasked, &context()).map(|said| said.level), Ok(E0));
+}
+
+#[test]
+fn a_chain_of_seals_is_believed_of_those_who_are_trusted_alone() {
+    let trusted = ["lists.example".to_owned(), "forward.example".to_owned()];
+    let chain = |sealers: &[&str]| ArcChain {
+        verdict: Check::Pass,
+        sealers: sealers.iter().map(|&sealer| sealer.to_owned()).collect(),
+        vouches: true,
+    };
+    assert!(chain(&["lists.example"]).is_believed(&trusted));
+    assert!(chain(&["lists.example", "Forward.example"]).is_believed(&trusted));
+    for refused in [
+        chain(&["evil.example"]),
+        chain(&["evil.example", "lists.example"]),
+        chain(&["lists.example", "evil.example"]),
+        ArcChain { vouches: false, ..chain(&["lists.example"]) },
+        ArcChain { verdict: Check::Pending, ..chain(&["lists.example"]) },
+        ArcChain { verdict: Check::Fail, ..chain(&["lists.example"]) },
+        ArcChain::NONE,
+    ] {
+        assert!(!refused.is_believed(&trusted), "{refused:?}");
+    }
+    assert!(!chain(&["lists.example"]).is_believed(&[]));
 }
 
 #[test]
@@ -234,13 +316,14 @@ fn any_context() -> impl Strategy<Value = Context> {
         Just(RouteStanding::New),
         Just(RouteStanding::Unusual)
     ];
-    (standings, routes, any::<[bool; 3]>(), -100_i64..100).prop_map(
-        |(author, route, [sent, again, waited], hours)| Context {
+    (standings, routes, any::<[bool; 4]>(), -100_i64..100).prop_map(
+        |(author, route, [sent, again, sealed, waited], hours)| Context {
             received_at: at(hours),
             author,
             route,
             is_sent: sent,
             is_replayed: again,
+            is_sealed: sealed,
             has_waited: waited,
         },
     )
@@ -279,7 +362,7 @@ proptest! {
         {
             let is_chosen = context.route == RouteStanding::Pinned;
             prop_assert!(context.author != Standing::Stranger);
-            prop_assert!(proves || context.is_sent || is_chosen, "{}", evidence.rule);
+            prop_assert!(proves || context.is_sent || context.is_sealed || is_chosen, "{}", evidence.rule);
         }
     }
 

@@ -229,6 +229,9 @@ pub const EXCHANGE: &str = "exchange_makes_contact";
 /// The rule by which mail of a user's is left out until it is answered.
 pub const AWAITS_ANSWER: &str = "awaits_answer";
 
+/// Rules under which what a user wrote is left out because it begins nothing by itself: a copy of it at his capture address would.
+pub const MAY_BEGIN: [&str; 3] = ["no_contact", "outbound_starts_nothing", AWAITS_ANSWER];
+
 /// Judges a copy sent to a capture address. `thread_known` as in [`MailboxFacts`]; asked only where policy lets no copy begin
 /// a conversation.
 #[must_use]

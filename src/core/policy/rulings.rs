@@ -3,7 +3,10 @@
 //! Not here: verdicts that depend on settings (`judge`).
 
 use super::{settings::OverSync, tenancy::Elsewhere};
-use crate::core::decision::{Ruling, Verdict};
+use crate::{
+    core::decision::{Ruling, Verdict},
+    mail::forward::Certainty,
+};
 
 /// Mail with a null reverse-path at a capture address: a report, or an answering machine's. Nobody sent it to have it filed,
 /// and it causes nothing (RFC 5321 section 4.5.5, RFC 3834 section 2).
@@ -37,6 +40,24 @@ pub fn held_already() -> Ruling {
 #[must_use]
 pub fn released() -> Ruling {
     synced("released", "It was kept aside, and a person let it in.")
+}
+
+/// Mail that a user passed on to his capture address, as its author's whom his mail program names.
+#[must_use]
+pub fn forwarded(certainty: Certainty) -> Ruling {
+    synced(
+        "forwarded",
+        match certainty {
+            Certainty::High => {
+                "A user forwarded it to a capture address: it is filed as its original author's. Who that is is sure: the \
+                 mail is attached, or the user's mail program says that it is forwarded."
+            }
+            Certainty::Medium | Certainty::Low => {
+                "A user forwarded it to a capture address: it is filed as its original author's. Who that is is likely: the \
+                 subject says that it is forwarded, and the text begins with the header of the mail."
+            }
+        },
+    )
 }
 
 /// A question whose sender is not proven to be the user whom he names.
@@ -113,6 +134,15 @@ pub fn foreign_answer() -> Ruling {
 #[must_use]
 pub fn possible_loop() -> Ruling {
     held("possible_loop", "One sender has written to one reply address so often that it looks like a loop.")
+}
+
+/// More copies of one sender at one capture address than people send.
+#[must_use]
+pub fn copy_loop() -> Ruling {
+    held(
+        "possible_loop",
+        "A machine has sent so many copies to one capture address that it looks like a loop.",
+    )
 }
 
 /// A copy of what the CRM sent itself, at a reply address: passed on from there it would be sent twice.

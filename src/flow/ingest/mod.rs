@@ -26,11 +26,11 @@ use crate::{
         decision::Ruling,
         event::{Event, MessageEvent, MessageFact},
         ids::{AccountId, AttachmentId, ContactId, ConversationId, MessageKey, UserId},
-        message::{AttachmentSummary, Direction, Parties, Sighting, SightingRow, StoredMessage},
+        message::{AttachmentSummary, Direction, ForwardedBy, Parties, Sighting, SightingRow, StoredMessage},
         policy::{self, FileRule, Policy, Settings},
         threading::{ThreadKey, ThreadNode},
     },
-    mail::{Address, Attachment, Defect, HeaderSummary, Message},
+    mail::{Address, Attachment, Defect, HeaderSummary, Kind, Message},
     store::{self, Error, SealedBlob, Tx, mint},
 };
 
@@ -63,12 +63,22 @@ pub(super) struct Arrival<'a> {
     pub copied_for: Option<UserId>,
     /// The user whom its From names did send it: he handed it in, or it lies where only what he sends lies.
     pub is_sent: bool,
+    /// The user who passed it on, where the parties name its original author in From.
+    pub forwarded: Option<Forwarding>,
     pub announce: Announce,
     pub account: Option<AccountId>,
     /// The account's address and its user, for mail found in a mailbox.
     pub own: Option<(&'a Address, UserId)>,
     /// Who of the parties is known, if the caller has looked since it took the filing lock.
     pub known: Option<Known>,
+}
+
+/// Mail that a user passed on, filed as its original author's.
+#[derive(Debug, Clone)]
+pub(super) struct Forwarding {
+    pub by: ForwardedBy,
+    /// So well is the user proven that his word makes a contact of the author.
+    pub makes_contact: bool,
 }
 
 /// What the CRM is told of a message that is new.
@@ -368,7 +378,7 @@ fn stored(
         rfc822_id: summary.message_id.clone(),
         conversation,
         direction: who.direction,
-        kind: arrival.message.kind,
+        kind: if arrival.forwarded.is_some() { Kind::Forward } else { arrival.message.kind },
         author: who.author.clone(),
         author_party: who.author_party.clone(),
         subject: summary.subject.clone(),
@@ -381,6 +391,7 @@ fn stored(
             .map(|file| attachment(file, arrival.omitted))
             .collect(),
         defects: arrival.message.defects.iter().map(defect_word).collect(),
+        forwarded: arrival.forwarded.as_ref().map(|forwarding| forwarding.by.clone()),
         sent_at: sent_at(arrival),
         received_at: arrival.arrived_at(),
         size,

@@ -31,10 +31,10 @@ pub(super) async fn create_contacts(
         return Ok(Vec::new());
     }
     let (parties, automatic) = (&arrival.parties, arrival.message.summary.automatic);
-    // Mail that a user passed on to his capture address is filed as its author's, who is whom it is about.
-    let is_passed_on =
-        arrival.captured && !parties.from.iter().any(|party| known.users.contains_key(&party.address));
-    let whom = if is_passed_on { Whom::Author } else { whom(settings, by) };
+    if arrival.forwarded.as_ref().is_some_and(|forwarding| !forwarding.makes_contact) {
+        return Ok(Vec::new());
+    }
+    let whom = whom_of(arrival, settings, by);
     let new = attribution::new_contacts(parties, known, ours, automatic, whom);
     let new: Vec<Party> = new.into_iter().cloned().collect();
     let owner = owner(tx, known, arrival).await?;
@@ -48,6 +48,11 @@ pub(super) async fn create_contacts(
         created.push((contact.id, party.address));
     }
     Ok(created)
+}
+
+/// Of mail that a user passed on its author, who is whom it is about.
+fn whom_of(arrival: &Arrival<'_>, settings: &Settings, by: CreatedBy) -> Whom {
+    if arrival.forwarded.is_some() { Whom::Author } else { whom(settings, by) }
 }
 
 /// By what a message makes contacts, if it does.
@@ -85,10 +90,11 @@ async fn answers_user(tx: &mut Tx, arrival: &Arrival<'_>) -> Result<bool, Error>
     Ok(false)
 }
 
-/// Whose contacts a message makes: those of the user who wrote it, or whom it answers. Where only mail of assigned contacts
+/// Whose contacts a message makes: those of the user who wrote it, who passed it on, or whom it answers. Where only mail of assigned contacts
 /// comes in, what is written to him next would be left out otherwise.
 async fn owner(tx: &mut Tx, known: &Known, arrival: &Arrival<'_>) -> Result<Option<UserId>, Error> {
     let author = arrival.parties.from.first().and_then(|party| known.users.get(&party.address));
+    let author = author.or(arrival.forwarded.as_ref().map(|forwarding| &forwarding.by.user));
     if let Some(author) = author {
         return Ok(Some(*author));
     }
@@ -128,7 +134,8 @@ pub(super) fn contact_events(
     let new = created.iter().map(|(id, email)| event(ContactEvent::Created, *id, email));
     let is_new = |id: ContactId| created.iter().any(|(new, _)| *new == id);
     // Who sends a copy to a capture address is told whom it was filed under.
-    let named = attribution::people(&arrival.parties, whom(&policy.settings, CreatedBy::Capture));
+    let whom = whom_of(arrival, &policy.settings, CreatedBy::Capture);
+    let named = attribution::people(&arrival.parties, whom);
     let named = named.filter(|_| arrival.captured).map(|party| &party.address);
     let old = named.filter_map(|address| Some((known.contacts.get(address)?.id, address)));
     new.chain(old.filter(|(id, _)| !is_new(*id)).map(|(id, email)| event(ContactEvent::Matched, id, email)))

@@ -280,7 +280,13 @@ pub(super) async fn open_imap(
         drop(turn);
         opened.await
     };
-    logged_in(gateway, whose, &access.credentials, dial).await
+    let opened = logged_in(gateway, whose, &access.credentials, dial).await?;
+    // A mailbox that takes no token of a good grant is read again when its user signs in. One that may be read and not sent by is
+    // another matter.
+    Ok(opened.map_err(|trouble| match (trouble, &access.credentials) {
+        (Trouble::Revoked(text), Credentials::OAuth2 { .. }) => Trouble::SignIn(text),
+        (trouble, _) => trouble,
+    }))
 }
 
 /// Opens an SMTP session with an account's provider or a smarthost. The inner error is the server's.
@@ -329,7 +335,7 @@ where
             return Ok(Err(trouble));
         };
         if refused.is_some_and(|refused| refused != version) {
-            return Ok(Err(Trouble::SignIn(text.clone())));
+            return Ok(Err(Trouble::Revoked(text.clone())));
         }
         refused = Some(version);
         expire(gateway, whose, version).await?;

@@ -313,7 +313,12 @@ pub async fn size_limit(session: &mut Session, exit: Exit) -> Result<Option<(u64
 /// Those of the store.
 pub async fn sender_identity(session: &mut Session, exit: Exit) -> Result<Option<Address>, Error> {
     let Exit::Account(account) = exit else { return Ok(None) };
-    Ok(session.account(account).await?.and_then(|account| account.settings.identities.sender))
+    let Some(account) = session.account(account).await? else { return Ok(None) };
+    let Some(sender) = account.settings.identities.sender else { return Ok(None) };
+    // An alias that was taken from him is no name of his any more.
+    let user = session.user(account.user_id).await?;
+    let is_own = user.is_some_and(|user| user.email == sender || user.aliases.contains(&sender));
+    Ok((is_own || account.email == sender).then_some(sender))
 }
 
 /// Somebody about to hand in a message.

@@ -176,6 +176,7 @@ fn arrival<'a>(gateway: &Gateway, handed: &Handed<'a>) -> Arrival<'a> {
             // It is announced as sent when it was sent.
             false => Announce::Later,
         },
+        forwarded: None,
         account: None,
         own: None,
         known: None,

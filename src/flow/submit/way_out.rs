@@ -5,12 +5,13 @@
 
 use jiff::Timestamp;
 
-use super::record::Fared;
+use super::{budget::sender_identity, record::Fared};
 use crate::{
     account::{Exit as Server, Trouble},
     core::{
         account::{Account, AccountState, Rest},
         ids::AccountId,
+        inbound,
         job::{Job, JobExit},
         provider::{Meaning, When, meaning},
         retry,
@@ -44,12 +45,13 @@ pub(super) async fn way_out(session: &mut Session, account: Option<AccountId>) -
         });
         return Ok(server.map_or(WayOut::Closed("The workspace has no smarthost any more."), WayOut::Open));
     };
+    let sender = sender_identity(session, inbound::Exit::Account(id)).await?;
     let open = |AccountAccess { email, settings, credentials, .. }| {
         WayOut::Open(Server {
             endpoint: settings.smtp,
             credentials: Some(credentials),
             account: Some(id),
-            account_address: Some(settings.identities.sender.unwrap_or(email)),
+            account_address: Some(sender.unwrap_or(email)),
             login: settings.identities.smtp_login,
         })
     };

@@ -281,8 +281,22 @@ impl<'g, S: Wire> Connection<'g, S> {
 }
 
 impl<'g> Connection<'g, Stream> {
-    /// Logs in to an account. `None` when there is no such account any more.
+    /// Logs in to an account that policy does not leave out. `None` when there is no such account any more.
     pub(super) async fn open(
+        gateway: &'g Gateway,
+        workspace: WorkspaceId,
+        account: AccountId,
+        memory: &'g mut Memory,
+    ) -> Result<Option<Self>, Failure> {
+        let opened = Box::pin(Self::open_unjudged(gateway, workspace, account, memory)).await?;
+        if let Some(connection) = &opened {
+            connection.require_admitted()?;
+        }
+        Ok(opened)
+    }
+
+    /// The same before what the server says it is has been judged, for whoever writes that down first.
+    pub(super) async fn open_unjudged(
         gateway: &'g Gateway,
         workspace: WorkspaceId,
         account: AccountId,

@@ -33,7 +33,7 @@ use crate::{
     },
     imap::{Body, Error, MailboxName, Uid},
     mail::{HeaderBlock, Kind, Message, loop_mark},
-    store::{self, Renumbering, SealedBlob, Tx, mint},
+    store::{self, Renumbering, SealedBlob, Session, Tx, mint},
 };
 
 /// Bodies gathered before they are filed.
@@ -138,7 +138,8 @@ impl<S: Wire> Connection<'_, S> {
             let uid = seen.uid;
             let opens = ruling.verdict != Verdict::Synced && self.may_report_on_us(&seen).await?;
             if ruling.verdict != Verdict::Synced && !opens {
-                part.proofs.extend(self.proof((&mailbox.name, batch.uid_validity), &seen).await?);
+                let place = (&mailbox.name, batch.uid_validity);
+                part.proofs.extend(self.proof(place, &seen, &ruling).await?);
                 part.left.push((seen, ruling));
                 part.note(uid);
                 continue;
@@ -195,16 +196,34 @@ impl<S: Wire> Connection<'_, S> {
     }
 
     /// What a message that is left out says, if it lies in Sent and a copy that bears its id is kept aside: that copy is the
-    /// user's own if it says the same. One at a time, and nothing of it is kept.
-    pub(super) async fn proof(&mut self, place: Place<'_>, seen: &Seen) -> Result<Option<[u8; 32]>, Failure> {
+    /// user's own if it says the same. One at a time, and nothing of it is kept. What policy keeps out by a rule of its own is not
+    /// looked into.
+    pub(super) async fn proof(
+        &mut self,
+        place: Place<'_>,
+        seen: &Seen,
+        ruling: &Ruling,
+    ) -> Result<Option<[u8; 32]>, Failure> {
         let id = seen.summary.message_id.as_ref();
-        if !seen.is_sent || !trust::awaits_proof(&mut self.read().await?, id).await? {
+        if !seen.is_sent || !policy::MAY_BEGIN.contains(&ruling.rule) {
             return Ok(None);
         }
+        let mut session = self.read().await?;
+        if !trust::awaits_proof(&mut session, id).await? || !self.is_by_its_user(&mut session, seen).await? {
+            return Ok(None);
+        }
+        drop(session);
         Ok(match self.body(place, seen).await? {
             Fetched::Whole(raw) => Some(ingest::identity(&reading::read(&raw).await)),
             Fetched::Not(_) => None,
         })
+    }
+
+    /// Whether From is the user's whose mailbox it lies in: what he puts into his Sent mailbox in another's name proves nothing.
+    async fn is_by_its_user(&self, session: &mut Session, seen: &Seen) -> Result<bool, store::Error> {
+        let Some(author) = seen.summary.author() else { return Ok(false) };
+        let user = session.user_by_address(&author.address).await?;
+        Ok(user.map_or(author.address == self.address, |user| user.id == self.user))
     }
 
     /// Judges messages by the policy of this moment.
@@ -372,6 +391,7 @@ impl<S: Wire> Connection<'_, S> {
             captured: false,
             copied_for: is_news.then_some(self.user),
             is_sent: seen.is_sent,
+            forwarded: None,
             announce: if is_news {
                 Announce::Now(ingest::event_for(whole.direction))
             } else {
@@ -404,7 +424,7 @@ impl<S: Wire> Connection<'_, S> {
         if let Some(returned) = &returned {
             submit::record_returned(tx, returned, received_at).await?;
         }
-        if whole.seen.is_sent {
+        if whole.seen.is_sent && self.is_by_its_user(tx, &whole.seen).await? {
             tx.note_in_sent(ingested.key(), self.account).await?;
             trust::corroborate(tx, &identity).await?;
         }

@@ -26,7 +26,7 @@ pub async fn follow(
     memory: &mut Memory,
 ) -> Result<(), Failure> {
     memory.well_since = None;
-    let opened = Connection::open(gateway, lease.workspace, lease.account, memory);
+    let opened = Connection::open_unjudged(gateway, lease.workspace, lease.account, memory);
     let Some(mut connection) = Box::pin(opened).await? else { return Ok(()) };
     connection.lease = Some(lease);
     connection.learn_provider().await?;

@@ -21,6 +21,9 @@ pub(super) const BATCH_MAX: usize = 200;
 /// Octets of headers read for one batch; a batch that has more is read in smaller ones.
 const HEADERS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Messages that an answer may leave out and that are asked for one by one then; of one that leaves out more, fewer are asked for.
+const HOLES_MAX: usize = 8;
+
 /// A message as its header shows it.
 #[derive(Debug)]
 pub(super) struct Seen {
@@ -64,11 +67,11 @@ impl<S: Wire> Connection<'_, S> {
                 return Ok((given_up, 1));
             }
             match self.headers_of(&asked.iter().copied().collect()).await {
-                // What one answer leaves out, an answer about fewer may hold.
-                Ok(Some(headers)) if !headers.unreadable.is_empty() && asked.len() > 1 => {
-                    self.memory.doubt(place, &asked);
-                }
                 Ok(Some(mut headers)) => {
+                    if asked.len() > 1 && !self.fill(&mut headers).await {
+                        self.memory.doubt(place, &asked);
+                        continue;
+                    }
                     for message in &mut headers.seen {
                         message.is_sent &= !place.0.is_inbox();
                     }
@@ -84,6 +87,23 @@ impl<S: Wire> Connection<'_, S> {
                 }
             }
         }
+    }
+
+    /// What one answer leaves out, an answer about it alone may hold. False when that did not help, or would take too long.
+    async fn fill(&mut self, headers: &mut Headers) -> bool {
+        if headers.unreadable.len() > HOLES_MAX {
+            return false;
+        }
+        for uid in std::mem::take(&mut headers.unreadable) {
+            // What is wrong here is met again by whoever asks for fewer.
+            let Ok(Some(alone)) = self.headers_of(&std::iter::once(uid).collect()).await else {
+                return false;
+            };
+            headers.seen.extend(alone.seen);
+            headers.unreadable.extend(alone.unreadable);
+        }
+        headers.seen.sort_by_key(|message| message.uid);
+        true
     }
 
     fn given_up(&mut self, place: Place<'_>, asked: &[Uid]) -> Option<Headers> {

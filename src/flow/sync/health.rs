@@ -156,6 +156,7 @@ async fn write_down(
         detail: Some(trouble.to_string()),
         advice: Some(advice(trouble, &account)),
         next_attempt_at,
+        progress: account.status.progress.filter(|_| state != AccountState::Stopped),
         ..account.status.clone()
     };
     tx.set_account_status(id, &status).await?;

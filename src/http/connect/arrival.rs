@@ -142,7 +142,7 @@ async fn connect(
         return Err(Page::no_servers());
     };
     let known = Provider::named(provider).map(|known| known.name.to_owned());
-    let settings = AccountSettings {
+    let mut settings = AccountSettings {
         imap,
         smtp,
         provider: known,
@@ -153,7 +153,14 @@ async fn connect(
     let user = tx.user_to_change(link.user).await.map_err(unavailable)?.ok_or_else(Page::gone)?;
     let filter = AccountFilter { user: Some(user.id), state: None };
     let his = tx.accounts(&Rows::new(ACCOUNTS_LOOKED_AT, None), &filter).await.map_err(unavailable)?;
-    let email = own_address(&user, &his, &granted)?;
+    let signed_in = own_address(&user, &his, &granted)?;
+    let email = match &link.mailbox {
+        Some(shared) => {
+            settings.identities.clone_from(&shared.identities);
+            shared.email.clone()
+        }
+        None => signed_in.clone(),
+    };
     if !may_connect(&mut tx, &user).await.map_err(unavailable)? {
         return Err(Page::not_allowed());
     }
@@ -165,7 +172,7 @@ async fn connect(
     if !tx.use_connect_link(link.id, now).await.map_err(unavailable)? {
         return Err(Page::used());
     }
-    let credentials = Credentials::OAuth2 { provider: provider.to_owned(), username: email.to_string() };
+    let credentials = Credentials::OAuth2 { provider: provider.to_owned(), username: signed_in.to_string() };
     let known = his.into_iter().find(|one| one.email == email && one.status.state != AccountState::Erased);
     let account = match known {
         Some(account) => {
@@ -230,6 +237,9 @@ async fn reconnect(
         return Err(Page::taken());
     }
     let old = std::mem::replace(&mut account.settings, settings);
+    // Who logs in is told anew, whose name mail leaves in is not.
+    let sender = &mut account.settings.identities.sender;
+    *sender = sender.take().or_else(|| old.identities.sender.clone());
     tx.update_account_settings(account.id, &account.email, &account.settings).await.map_err(unavailable)?;
     let is_another = is_another_person(tx, account.id, signer).await.map_err(unavailable)?
         || may_be_another(tx, &account, (&old, credentials)).await.map_err(unavailable)?;

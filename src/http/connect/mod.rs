@@ -6,6 +6,7 @@
 
 mod arrival;
 mod page;
+mod shared;
 
 use axum::{
     Router,
@@ -20,7 +21,10 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use self::page::{Asking, Page};
+use self::{
+    page::{Asking, Page},
+    shared::SharedMailboxInput,
+};
 use super::{
     Api,
     access::Access,
@@ -65,6 +69,8 @@ struct NewConnectLink {
     /// Where the user is to sign in, as the operator calls it under `[oauth.…]`. Left out, he chooses.
     #[schema(example = "google")]
     provider: Option<String>,
+    /// A mailbox of several people, in place of the user's own: he signs in as himself, and may have to be allowed to open it.
+    mailbox: Option<SharedMailboxInput>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -78,7 +84,7 @@ struct ConnectLinkView {
 }
 
 /// Make a page at which a user connects an account himself, by signing in at its provider. It is good for one account, for three
-/// days. At an address that he has connected already, it gives that account a new login.
+/// days. At an address that he has connected already, it gives that account a new login: so it does for a shared `mailbox`.
 #[utoipa::path(post, path = "/v1/workspaces/{ws}/users/{id}/connect-link", tag = "users",
     operation_id = "create_connect_link", request_body = NewConnectLink,
     responses((status = 201, body = ConnectLinkView)))]
@@ -89,18 +95,20 @@ async fn create(
     input: Input<NewConnectLink>,
 ) -> Result<Response, Stop> {
     access.act_as(user)?;
-    let provider = input.value.provider;
+    let NewConnectLink { provider, mailbox } = input.value;
     require_provider(&api, provider.as_deref())?;
     let token = prefixed(TOKEN_PREFIX, flow::random());
     let expires_at = flow::now() + LINK_LIFETIME;
     let mut work = input.stamp.begin(&api, &access).await?;
-    work.user(user).await?.ok_or_else(Problem::not_found)?;
+    let person = work.user(user).await?.ok_or_else(Problem::not_found)?;
+    let mailbox = mailbox.map(|mailbox| mailbox.check((&api, &access), &person)).transpose()?;
     require_admitted(&mut work, user, provider.as_deref()).await?;
     let link = ConnectLink {
         workspace: access.workspace,
         id: Uuid::now_v7(),
         user,
         provider,
+        mailbox,
         expires_at,
         is_used: false,
     };
@@ -186,12 +194,14 @@ async fn asking(api: &Api, token: &str) -> Result<Asking, Page> {
     let mut offered = offered(api);
     offered.retain(|(name, _)| link.provider.as_ref().is_none_or(|only| only == name));
     // A link may be older than the policy.
-    let excluded = offered.extract_if(.., |(name, _)| is_excluded(&settings, name)).next();
-    if let Some((_, title)) = excluded.filter(|_| offered.is_empty()) {
-        return Err(Page::excluded(&title));
+    let (excluded, offered): (Vec<_>, Vec<_>) =
+        offered.into_iter().partition(|(name, _)| is_excluded(&settings, name));
+    if let Some((_, title)) = excluded.first().filter(|_| offered.is_empty()) {
+        return Err(Page::excluded(title));
     }
     let action = api.page_path(&format!("connect/{token}"));
-    Ok(Asking { workspace: workspace.name, user, offered, action })
+    let mailbox = link.mailbox.map(|mailbox| mailbox.email);
+    Ok(Asking { workspace: workspace.name, user, mailbox, offered, action })
 }
 
 /// Sends the user to his provider.

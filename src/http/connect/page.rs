@@ -160,6 +160,8 @@ impl IntoResponse for Page {
 pub(super) struct Asking {
     pub workspace: String,
     pub user: User,
+    /// The mailbox of several people that he is to connect in place of his own.
+    pub mailbox: Option<Address>,
     /// Providers by name, with what users call them.
     pub offered: Vec<(String, String)>,
     /// The page's own path.
@@ -168,12 +170,16 @@ pub(super) struct Asking {
 
 impl Asking {
     pub(super) fn page(self) -> Page {
-        let Self { workspace, user, offered, action } = self;
-        let mut page = Page::new(
-            StatusCode::OK,
-            "Connect your mailbox",
-            &[&format!("{workspace} asks to work with the mailbox of {}. It will be able to:", user.email)],
-        );
+        let Self { workspace, user, mailbox, offered, action } = self;
+        let (title, asked) = match mailbox {
+            None => ("Connect your mailbox", format!("the mailbox of {}", user.email)),
+            Some(mailbox) => (
+                "Connect a shared mailbox",
+                format!("the mailbox {mailbox}; for that you sign in as yourself, {}", user.email),
+            ),
+        };
+        let line = format!("{workspace} asks to work with {asked}. It will be able to:");
+        let mut page = Page::new(StatusCode::OK, title, &[&line]);
         page.body.push_str(
             "<ul><li>see new mail in the mailbox, and keep what concerns the workspace's contacts</li>\
              <li>send mail as you, when you send from the CRM</li></ul>\
@@ -229,7 +235,9 @@ mod tests {
             created_at: jiff::Timestamp::UNIX_EPOCH,
         };
         let offered = ["google", "microsoft"].map(|name| (name.to_owned(), name.to_owned())).to_vec();
-        let html = Asking { workspace: "Acme".into(), user, offered, action: "/x".into() }.page().body;
+        let html = Asking { workspace: "Acme".into(), user, mailbox: None, offered, action: "/x".into() }
+            .page()
+            .body;
         let (_, after) = html.split_once("Sign in with microsoft</button></form>").unwrap();
         assert!(
             after.starts_with("<p><small>This works only for mailboxes that Microsoft itself hosts"),

@@ -1,6 +1,8 @@
 //! The chain of those who passed a message on (RFC 8617), checked for what it is: complete, unbroken, signed.
 //!
-//! Not here: any trust in it. Whoever seals may be anybody.
+//! Not here: any trust in it. Whoever seals may be anybody (`core::evidence` says whose seals count).
+
+use std::sync::OnceLock;
 
 use super::{
     answers::Answers,
@@ -8,6 +10,7 @@ use super::{
     dkim::{Coverage, Verdict, is_host},
     public_key::{Algorithm, NoKey, public_key},
     raw_field::RawField,
+    results::Results,
     tag_list::TagList,
 };
 
@@ -20,8 +23,10 @@ pub enum Chain {
     None,
     Broken(&'static str),
     Whole {
-        /// Who sealed last.
-        sealer: String,
+        /// Who sealed, in order.
+        sealers: Vec<String>,
+        /// What the first of them found, if the last seal says that From is still as it was.
+        first: Option<Results>,
         signed: Vec<Signed>,
     },
 }
@@ -34,6 +39,8 @@ pub struct Signed {
     algorithm: Algorithm,
     text: Vec<u8>,
     signature: Vec<u8>,
+    /// What the check by key has come to, which is made once.
+    verdict: OnceLock<Verdict>,
 }
 
 /// The three fields of one who passed the message on.
@@ -70,17 +77,31 @@ impl Chain {
         Some(verdicts.into_iter().find(|verdict| *verdict == Verdict::Silent).unwrap_or(Verdict::Pass))
     }
 
+    /// Who sealed, in order.
     #[must_use]
-    pub fn sealer(&self) -> Option<&str> {
+    pub fn sealers(&self) -> &[String] {
         match self {
-            Self::Whole { sealer, .. } => Some(sealer),
-            _ => None,
+            Self::Whole { sealers, .. } => sealers,
+            _ => &[],
         }
+    }
+
+    /// Whether the first who sealed says that the author's domain was proven to him, and nobody changed From since.
+    #[must_use]
+    pub fn vouches_for(&self, domain: &str) -> bool {
+        matches!(self, Self::Whole { first: Some(first), .. } if first.prove(domain))
     }
 }
 
 impl Signed {
     fn check(&self, answers: &mut Answers) -> Option<Verdict> {
+        match self.verdict.get() {
+            Some(verdict) => Some(*verdict),
+            None => self.ask(answers).map(|verdict| *self.verdict.get_or_init(|| verdict)),
+        }
+    }
+
+    fn ask(&self, answers: &mut Answers) -> Option<Verdict> {
         match public_key(answers, (&self.selector, &self.domain), self.algorithm) {
             Err(NoKey::Waiting) => None,
             Err(NoKey::Silent) => Some(Verdict::Silent),
@@ -98,7 +119,7 @@ impl Signed {
     ) -> Result<Self, &'static str> {
         let name = |tag: &str| tags.get(tag).filter(|name| is_host(name)).map(str::to_ascii_lowercase);
         let (selector, domain) = name("s").zip(name("d")).ok_or("a link does not name its signer")?;
-        Ok(Self { selector, domain, algorithm, text, signature })
+        Ok(Self { selector, domain, algorithm, text, signature, verdict: OnceLock::new() })
     }
 }
 
@@ -141,7 +162,7 @@ fn sets<'a>(fields: &[RawField<'a>]) -> Result<Vec<Set<'a>>, &'static str> {
 fn read_sets(sets: &[Set<'_>], fields: &[RawField<'_>], body: &[u8]) -> Result<Chain, &'static str> {
     let mut signed = Vec::new();
     let mut sealed = Vec::new();
-    let mut sealer = String::new();
+    let (mut sealers, mut first) = (Vec::new(), None);
     for (at, set) in sets.iter().enumerate() {
         let (Some(results), Some((message, message_tags)), Some((seal, tags))) =
             (&set.results, &set.message, &set.seal)
@@ -163,12 +184,24 @@ fn read_sets(sets: &[Set<'_>], fields: &[RawField<'_>], body: &[u8]) -> Result<C
         let signature = tags.bytes("b").ok_or("a seal has no signature in it")?;
         signed.push(Signed::new(tags, algorithm, text, signature)?);
         write_field(seal, Form::Relaxed, &mut sealed);
-        sealer = tags.get("d").unwrap_or_default().to_ascii_lowercase();
+        sealers.push(tags.get("d").unwrap_or_default().to_ascii_lowercase());
+        if at == 0 {
+            first = read_results(results);
+        }
         if at + 1 == sets.len() {
             signed.push(read_message(message, message_tags, (fields, body))?);
+            let covers_from =
+                message_tags.list("h").is_some_and(|names| names.iter().any(|name| name == "from"));
+            first = first.filter(|_| covers_from);
         }
     }
-    Ok(Chain::Whole { sealer, signed })
+    Ok(Chain::Whole { sealers, first, signed })
+}
+
+/// What was found, behind the number of the set.
+fn read_results(field: &RawField<'_>) -> Option<Results> {
+    let text = String::from_utf8_lossy(field.value.unwrap_or_default());
+    Results::parse(text.split_once(';')?.1)
 }
 
 /// The signature over the message as the last of them passed it on.

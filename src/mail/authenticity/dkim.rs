@@ -2,6 +2,8 @@
 //!
 //! Not here: whether the signer is the author (`dmarc`), and canonical forms.
 
+use std::sync::OnceLock;
+
 use super::{
     answers::Answers,
     canonical::{Form, body_hash, write_field, write_signature},
@@ -14,6 +16,23 @@ use super::{
 pub const SIGNATURES_MAX: usize = 5;
 /// Names in `h=` that are looked at.
 const SIGNED_FIELDS_MAX: usize = 500;
+
+/// Fields of which there is one (RFC 5322 section 3.6, RFC 2045). Signatures take the lowest and programs read the highest: one more
+/// than was signed, put on top, would be read in place of what the author wrote.
+const SINGLE_FIELDS: [&str; 12] = [
+    "subject",
+    "date",
+    "to",
+    "cc",
+    "message-id",
+    "in-reply-to",
+    "references",
+    "reply-to",
+    "sender",
+    "content-type",
+    "content-transfer-encoding",
+    "mime-version",
+];
 
 /// How a check by signature came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +53,8 @@ pub struct Checked {
     pub selector: String,
     /// `t=`, in seconds since 1970.
     pub signed_at: Option<u64>,
+    /// It covers the Date field.
+    pub signs_date: bool,
     pub verdict: Verdict,
 }
 
@@ -45,11 +66,15 @@ pub struct Signature {
     signed_at: Option<u64>,
     /// What is signed and by what, or why that can be no good signature.
     claim: Result<Claim, &'static str>,
+    /// What the check by key has come to: it is made once, however often DNS is asked about other things.
+    verdict: OnceLock<Verdict>,
 }
 
 #[derive(Debug, Clone)]
 struct Claim {
     algorithm: Algorithm,
+    /// It covers the Date field.
+    signs_date: bool,
     /// `i=` names a domain below `d=`.
     is_below: bool,
     signed: Vec<u8>,
@@ -110,33 +135,55 @@ impl Signature {
     fn read(own: &RawField<'_>, fields: &[RawField<'_>], (body, now): (&[u8], i64)) -> Self {
         let text = String::from_utf8_lossy(own.value.unwrap_or_default());
         let Some(tags) = TagList::parse(&text) else {
-            let claim = Err("it is malformed");
-            return Self { domain: String::new(), selector: String::new(), signed_at: None, claim };
+            return Self::of((String::new(), String::new()), None, Err("it is malformed"));
         };
         let lower = |tag: &str| tags.get(tag).unwrap_or_default().to_ascii_lowercase();
         let claim = check_tags(&tags, now).and_then(|is_below| {
             let coverage = Coverage::read(&tags, Form::Simple)?;
             cover(&coverage, &tags, (fields, body))?;
             let signed = coverage.signed_text(fields, own);
-            Ok(Claim { algorithm: coverage.algorithm, is_below, signed, signature: coverage.signature })
+            let signs_date = coverage.fields.iter().any(|name| name == "date");
+            let Coverage { algorithm, signature, .. } = coverage;
+            Ok(Claim { algorithm, signs_date, is_below, signed, signature })
         });
         let signed_at = tags.number("t").ok().flatten();
-        Self { domain: lower("d"), selector: lower("s"), signed_at, claim }
+        Self::of((lower("d"), lower("s")), signed_at, claim)
+    }
+
+    fn of(
+        (domain, selector): (String, String),
+        signed_at: Option<u64>,
+        claim: Result<Claim, &'static str>,
+    ) -> Self {
+        Self { domain, selector, signed_at, claim, verdict: OnceLock::new() }
     }
 
     /// What it is worth; `None` until DNS has said what its key is.
     pub fn check(&self, answers: &mut Answers) -> Option<Checked> {
-        let verdict = match &self.claim {
-            Err(reason) => Verdict::Fail(reason),
-            Ok(claim) => match public_key(answers, (&self.selector, &self.domain), claim.algorithm) {
-                Err(NoKey::Waiting) => return None,
-                Err(NoKey::Silent) => Verdict::Silent,
-                Err(NoKey::Because(reason)) => Verdict::Fail(reason),
-                Ok(key) => claim.check(&key),
-            },
+        let verdict = match self.verdict.get() {
+            Some(verdict) => *verdict,
+            None => self.ask(answers).map(|verdict| *self.verdict.get_or_init(|| verdict))?,
         };
-        let (domain, selector) = (self.domain.clone(), self.selector.clone());
-        Some(Checked { domain, selector, signed_at: self.signed_at, verdict })
+        Some(Checked {
+            domain: self.domain.clone(),
+            selector: self.selector.clone(),
+            signed_at: self.signed_at,
+            signs_date: self.claim.as_ref().is_ok_and(|claim| claim.signs_date),
+            verdict,
+        })
+    }
+
+    fn ask(&self, answers: &mut Answers) -> Option<Verdict> {
+        let claim = match &self.claim {
+            Err(reason) => return Some(Verdict::Fail(reason)),
+            Ok(claim) => claim,
+        };
+        match public_key(answers, (&self.selector, &self.domain), claim.algorithm) {
+            Err(NoKey::Waiting) => None,
+            Err(NoKey::Silent) => Some(Verdict::Silent),
+            Err(NoKey::Because(reason)) => Some(Verdict::Fail(reason)),
+            Ok(key) => Some(claim.check(&key)),
+        }
     }
 }
 
@@ -185,16 +232,19 @@ fn check_tags(tags: &TagList, now: i64) -> Result<bool, &'static str> {
     if is_below { Ok(true) } else { Err("its agent is not of its domain") }
 }
 
-/// Whether it covers the author and the whole body.
+/// Whether it covers the author and the whole body, and leaves nobody room to say something else on top of it.
 fn cover(
     coverage: &Coverage,
     tags: &TagList,
     (fields, body): (&[RawField<'_>], &[u8]),
 ) -> Result<(), &'static str> {
-    let signed = coverage.fields.iter().filter(|name| *name == "from").count();
-    let present = fields.iter().filter(|field| field.is("from")).count();
-    if signed == 0 || signed < present {
+    let signed = |name: &str| coverage.fields.iter().filter(|signed| *signed == name).count();
+    let present = |name: &str| fields.iter().filter(|field| field.is(name)).count();
+    if signed("from") == 0 || signed("from") < present("from") {
         return Err("it does not sign who wrote the message");
+    }
+    if SINGLE_FIELDS.iter().any(|name| present(name) > 1 && present(name) > signed(name)) {
+        return Err("a field stands there more often than it was signed");
     }
     let (hash, length) = body_hash(body, coverage.forms.1);
     if tags.number("l").map_err(|()| "it is malformed")?.is_some_and(|signed| signed != length) {

@@ -25,6 +25,8 @@ struct Published {
     at: String,
     policy: Policy,
     below: Option<Policy>,
+    /// Of domains below that do not exist.
+    missing: Option<Policy>,
     /// `psd=`: y a public suffix, n an organisation.
     suffix: Option<char>,
     strict_dkim: bool,
@@ -40,6 +42,8 @@ pub struct Walk {
     /// The record that counts for the domain itself.
     record: Option<Published>,
     domain: String,
+    /// The domain is below the record's, which tells apart what does not exist, and does not.
+    is_missing: bool,
 }
 
 /// What is not known of a domain.
@@ -61,7 +65,8 @@ impl Walk {
         for at in steps(domain) {
             let name = format!("_dmarc.{at}");
             match answers.ask(&name, RecordKind::Txt).ok_or(Unknown::Waiting)? {
-                Answer::Silent => return Err(Unknown::Silent),
+                // What was not asked may be there.
+                Answer::Silent | Answer::Refused => return Err(Unknown::Silent),
                 answer => found.extend(Published::read(at, &answer)),
             }
             // Such a record ends the walk: above it nothing is of this organisation.
@@ -76,15 +81,25 @@ impl Walk {
         let record = own.or_else(|| found.iter().find(|record| record.at == organisation));
         let suffix = || found.iter().find(|record| record.suffix == Some('y'));
         let record = record.or_else(suffix).cloned();
-        Ok(Self { organisation, record, domain: domain.to_owned() })
+        let is_missing = match &record {
+            Some(record) if record.at != domain && record.missing.is_some() => {
+                is_missing(domain, answers).ok_or(Unknown::Waiting)?
+            }
+            _ => false,
+        };
+        Ok(Self { organisation, record, domain: domain.to_owned(), is_missing })
     }
 
     /// What is asked for: the domain's own word, or its organisation's about what is below it.
     #[must_use]
     pub fn policy(&self) -> Option<Policy> {
         let record = self.record.as_ref()?;
-        let policy =
-            if record.at == self.domain { record.policy } else { record.below.unwrap_or(record.policy) };
+        let below = || record.below.unwrap_or(record.policy);
+        let policy = match record.missing {
+            _ if record.at == self.domain => record.policy,
+            Some(missing) if self.is_missing => missing,
+            _ => below(),
+        };
         // While it is tried out, one step less is asked for (section 4.7, `t=`).
         Some(match policy {
             Policy::Reject if record.is_test => Policy::Quarantine,
@@ -123,6 +138,15 @@ impl Walk {
     }
 }
 
+/// Whether a domain does not exist: it has neither addresses nor hosts that take its mail (section 3.2.14). One of which DNS does
+/// not say so may exist. `None` until DNS has said more.
+fn is_missing(domain: &str, answers: &mut Answers) -> Option<bool> {
+    let kinds = [RecordKind::A, RecordKind::Aaaa, RecordKind::Mx];
+    let found: Vec<_> = kinds.iter().map(|kind| answers.ask(domain, *kind)).collect();
+    let found = found.into_iter().collect::<Option<Vec<_>>>()?;
+    Some(found.iter().all(|answer| *answer == Answer::Void))
+}
+
 /// The names to ask at: the domain, then its parents, of long names the last seven labels and up.
 fn steps(domain: &str) -> Vec<&str> {
     let mut parents: Vec<&str> = vec![domain];
@@ -155,12 +179,12 @@ fn organisation(domain: &str, found: &[Published]) -> String {
 }
 
 impl Published {
-    /// The one record of a name; several are none.
+    /// The one record of a name; several are none. What is malformed in it is passed over (section 4.7).
     fn read(at: &str, answer: &Answer) -> Option<Self> {
-        let mut records = answer.texts().filter_map(|text| {
-            let tags = TagList::parse(text)?;
-            (tags.first() == Some("v") && tags.get("v") == Some("DMARC1")).then_some(tags)
-        });
+        let mut records = answer
+            .texts()
+            .map(TagList::tolerant)
+            .filter(|tags| tags.first() == Some("v") && tags.get("v") == Some("DMARC1"));
         let tags = records.next()?;
         if records.next().is_some() {
             return None;
@@ -176,6 +200,7 @@ impl Published {
             at: at.to_owned(),
             policy: policy("p").unwrap_or(Policy::None),
             below: policy("sp"),
+            missing: policy("np"),
             suffix: ['y', 'n'].into_iter().find(|value| is("psd", &value.to_string())),
             strict_dkim: is("adkim", "s"),
             strict_spf: is("aspf", "s"),

@@ -4,7 +4,10 @@
 
 use memchr::memchr;
 
-/// Fields that are looked at; a signature over a message with more covers something we do not see, and fails.
+use crate::mail::header::HEADER_BYTES_MAX;
+
+/// Fields that are looked at; a signature over a message with more covers something we do not see, and fails. So does one over a
+/// header longer than any part of us reads.
 const FIELDS_MAX: usize = 2000;
 
 /// A line of the header block with its continuations.
@@ -43,6 +46,9 @@ pub fn split(raw: &[u8]) -> (Vec<RawField<'_>>, &[u8]) {
     let (mut at, mut start) = (0, 0);
     loop {
         let rest = raw.get(at..).unwrap_or_default();
+        if at > HEADER_BYTES_MAX {
+            return (fields, rest);
+        }
         let line = line_of(rest);
         let folds = at > start && matches!(rest.first(), Some(b' ' | b'\t'));
         if !folds && at > start {
@@ -83,5 +89,13 @@ mod tests {
         assert_eq!(split(b"A: 1"), (vec![RawField::new(b"A: 1")], &b""[..]));
         assert_eq!(split(b"\r\nbody"), (Vec::new(), &b"body"[..]));
         assert_eq!(split(b""), (Vec::new(), &b""[..]));
+    }
+
+    #[test]
+    fn a_header_without_end_is_not_read_to_its_end() {
+        let long = format!("A: 1\r\nB: {}\r\nC: 3\r\n\r\nbody", "b\r\n ".repeat(HEADER_BYTES_MAX / 2));
+        let (fields, body) = split(long.as_bytes());
+        assert_eq!(fields.len(), 1);
+        assert!(body.len() > HEADER_BYTES_MAX, "the rest is not taken for fields");
     }
 }

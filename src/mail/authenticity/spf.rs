@@ -80,6 +80,17 @@ pub fn spf(answers: &mut Answers, client: &Client<'_>) -> Option<SpfResult> {
     }
 }
 
+/// Whether a domain publishes by which servers its mail is sent, whatever the record says; `Some(None)` when DNS keeps it back,
+/// `None` until DNS has said more. What was not asked counts as published: nothing is excused by it.
+#[must_use]
+pub fn publishes_spf(domain: &str, answers: &mut Answers) -> Option<Option<bool>> {
+    Some(match answers.ask(domain, RecordKind::Txt)? {
+        Answer::Silent => None,
+        Answer::Refused => Some(true),
+        answer => Some(answer.texts().any(is_spf)),
+    })
+}
+
 /// Why evaluation goes no further.
 enum Stop {
     Waiting,

@@ -1,4 +1,5 @@
-//! The lists of tags that DKIM, ARC and DMARC write (RFC 6376 section 3.2), read strictly: what is malformed is no list.
+//! The lists of tags that DKIM, ARC and DMARC write (RFC 6376 section 3.2), read strictly, where what is malformed is no list, or
+//! tolerantly.
 //!
 //! Not here: which tags there must be.
 
@@ -15,17 +16,20 @@ impl TagList {
         let mut tags: Vec<(String, String)> = Vec::new();
         let text = text.trim_matches(is_white);
         for item in text.strip_suffix(';').unwrap_or(text).split(';') {
-            let (name, value) = item.split_once('=')?;
-            let (name, value) = (name.trim_matches(is_white), value.trim_matches(is_white));
-            let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic())
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-            let is_value = value.chars().all(|c| c.is_ascii_graphic() || is_white(c));
-            if !is_name || !is_value || tags.iter().any(|(known, _)| known == name) {
+            let (name, value) = tag(item)?;
+            if tags.iter().any(|(known, _)| known == name) {
                 return None;
             }
             tags.push((name.to_owned(), value.to_owned()));
         }
         Some(Self(tags))
+    }
+
+    /// What is well formed of it; of a doubled tag the first.
+    #[must_use]
+    pub fn tolerant(text: &str) -> Self {
+        let tags = text.split(';').filter_map(tag);
+        Self(tags.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
     #[must_use]
@@ -61,6 +65,16 @@ impl TagList {
         let items = self.get(name)?.split(':').map(|item| item.trim_matches(is_white).to_ascii_lowercase());
         Some(items.collect())
     }
+}
+
+/// Name and value of one tag.
+fn tag(item: &str) -> Option<(&str, &str)> {
+    let (name, value) = item.split_once('=')?;
+    let (name, value) = (name.trim_matches(is_white), value.trim_matches(is_white));
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let is_value = value.chars().all(|c| c.is_ascii_graphic() || is_white(c));
+    (is_name && is_value).then_some((name, value))
 }
 
 fn is_white(c: char) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! Not here: what takes more than SQL to judge (bytes, threading keys), and showing it (`app::audit`).
 
+mod acts;
 mod rules;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+pub use acts::{CameIn, KeptRow, SentTo, WeighedSender};
 pub use rules::{RULES, Rule};
 
 use self::rules::{COUNTED_SINCE, REFERENCES, Shown};
@@ -26,7 +28,6 @@ use super::{
 use crate::core::{
     account::AccountState,
     ids::{AccountId, ContactId, ConversationId, DecisionId, Id, MessageKey, UserId, WorkspaceId},
-    inbound::Door,
     job::{Job, JobKind},
     limits::{WINDOW_MAX, slot_of},
 };
@@ -101,6 +102,8 @@ impl Session {
                 Shown::Conversation => row.id::<ConversationId>("id")?.to_string(),
                 Shown::Message => row.id::<MessageKey>("id")?.to_string(),
                 Shown::User => row.id::<UserId>("id")?.to_string(),
+                Shown::Account => row.id::<AccountId>("id")?.to_string(),
+                Shown::Contact => row.id::<ContactId>("id")?.to_string(),
                 Shown::Blob => format!("blob {}", row.get::<Uuid>("id")?),
                 Shown::Text => row.get("id")?,
             })
@@ -273,23 +276,6 @@ impl Session {
             Ok(QueuedJob { id: row.get("id")?, kind: row.get("kind")?, job: row.json("body").ok() })
         };
         self.fetch_all(query).await?.iter().map(read).collect()
-    }
-
-    /// The doors of messages taken in, in the order of ids; `None` where one cannot be read.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn doors(
-        &mut self,
-        after: Option<MessageKey>,
-    ) -> Result<Vec<(MessageKey, Option<Door>)>, Error> {
-        let query = Statement::new("select id, door from inbound where workspace = ")
-            .arg(self.workspace())
-            .given(" and id > ", after)
-            .text(&format!(" order by id limit {AUDIT_ROWS_MAX}"))
-            .query();
-        let rows = self.fetch_all(query).await?;
-        rows.iter().map(|row| Ok((row.id("id")?, row.json("door").ok()))).collect()
     }
 
     /// Contents that should lie in files and do not, at most `limit` of them.

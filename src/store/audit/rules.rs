@@ -8,6 +8,8 @@ pub(super) enum Shown {
     Conversation,
     Message,
     User,
+    Account,
+    Contact,
     /// A text of ours that holds ids alone.
     Text,
     Blob,
@@ -172,13 +174,15 @@ pub const RULES: &[Rule] = &[
         says: "no count of what a user sent or had synced in the last day is below what is stored of it",
         shown: Shown::User,
         // Each of these left by the user's account, or by the smarthost as mail to one person, and none was passed on:
-        // with its last intent it was counted in that slot.
+        // with its last intent it was counted in that slot. What was refused was given back.
         text: "select t.user_id as id from (select m.author_id as user_id, \
              s.dot_intent_at - s.dot_intent_at % 900000000 as slot, count(*) as truth \
              from submissions s join messages m on m.workspace = s.workspace and m.id = s.message \
              where s.workspace = $1 and s.dot_intent_at >= :counted_since and m.author_role = 'user' \
              and s.principal not like '{\"participant\"%' and (s.class = 'individual' \
-             or (s.account is not null and s.sent_copy in ('queued', 'filed', 'appended'))) group by 1, 2) t \
+             or (s.account is not null and s.sent_copy in ('queued', 'filed', 'appended'))) \
+             and exists (select 1 from submission_recipients r where r.workspace = s.workspace \
+             and r.message = s.message and r.state in ('sending', 'uncertain', 'sent')) group by 1, 2) t \
              join users u on u.workspace = $1 and u.id = t.user_id \
              left join usage_counts c on c.workspace = $1 and c.user_id = t.user_id and c.slot = t.slot \
              and c.counted = 'sent_messages' where coalesce(c.used, 0) < t.truth",
@@ -212,6 +216,123 @@ pub const RULES: &[Rule] = &[
               and e.state in ('erasing', 'erased') and e.state_since >= :counted_since) group by 1, 2) t \
              left join usage_counts c on c.workspace = $1 and c.user_id = t.user_id and c.slot = t.slot \
              and c.counted = 'synced' where coalesce(c.used, 0) < t.truth",
+    },
+    Rule {
+        name: "principals",
+        says: "nothing leaves without somebody known whose word it is, and nothing that strangers sent to us leaves by theirs",
+        shown: Shown::Message,
+        text: "select s.message as id from submissions s where s.workspace = $1 \
+             and s.principal not like '{\"participant\"%' and not exists (select 1 from sightings g \
+             where g.workspace = s.workspace and g.message = s.message and g.via in ('submission', 'api'))",
+    },
+    Rule {
+        name: "principals",
+        says: "",
+        shown: Shown::Message,
+        // What is passed on came to a reply address; copies of answers may have come to an account.
+        text: "select s.message as id from submissions s where s.workspace = $1 and s.principal like '{\"participant\"%' \
+             and exists (select 1 from submission_recipients r where r.workspace = s.workspace \
+             and r.message = s.message and r.role = 'named') and not exists (select 1 from sightings g \
+             where g.workspace = s.workspace and g.message = s.message and g.via in ('reply', 'submission', 'api'))",
+    },
+    Rule {
+        name: "history",
+        says: "the CRM was told last of a message what became of it",
+        shown: Shown::Message,
+        // Of what is passed on at once nothing is told beside that it came.
+        text: "select s.message as id from submissions s \
+             join (select message, max(seq) as seq from events where workspace = $1 and message is not null and type in \
+             ('message.sent', 'message.bounced', 'message.deferred', 'message.uncertain') group by message) l \
+             on l.message = s.message join events e on e.workspace = s.workspace and e.seq = l.seq \
+             where s.workspace = $1 and s.state in ('sent', 'bounced') and s.principal not like '{\"participant\"%' \
+             and e.data not like '%\"state\":\"' || s.state || '\"%'",
+    },
+    Rule {
+        name: "history",
+        says: "",
+        shown: Shown::Message,
+        // In doubt is only what was being sent; what was sent, or is being sent, was begun.
+        text: "select r.message as id from submission_recipients r \
+             join submissions s on s.workspace = r.workspace and s.message = r.message where r.workspace = $1 \
+             and s.dot_intent_at is null and (r.doubts > 0 or r.state in ('sending', 'uncertain', 'sent'))",
+    },
+    Rule {
+        name: "leases",
+        says: "every account and every job is held by one worker at most, under a number that grows",
+        shown: Shown::Account,
+        // The epoch is raised by whoever takes the lease, and fences off whoever had it.
+        text: "select a.id from accounts a where a.workspace = $1 and (a.epoch < 0 \
+             or (a.lease_owner is null) <> (a.lease_until = 0) or (a.lease_owner is not null and a.epoch = 0))",
+    },
+    Rule {
+        name: "leases",
+        says: "",
+        shown: Shown::Account,
+        // Written by somebody who worked it as another mailbox than it is by now: the generation stands above 32 bits.
+        text: "select a.id from accounts a where a.workspace = $1 and (exists (select 1 from mailboxes b \
+             where b.workspace = a.workspace and b.account = a.id and b.uid_validity / 4294967296 > a.generation) \
+             or exists (select 1 from sightings g where g.workspace = a.workspace and g.account = a.id \
+             and g.uid_validity / 4294967296 > a.generation))",
+    },
+    Rule {
+        name: "leases",
+        says: "",
+        shown: Shown::Text,
+        // A job is claimed at the head of its lane, and each claim is counted.
+        text: "select 'job ' || cast(id as text) as id from jobs where workspace = $1 \
+             and leased_until is not null and (head <> 1 or attempt = 0)",
+    },
+    Rule {
+        name: "settled",
+        says: "whatever a person or a rule decided bears who it was, and was done",
+        shown: Shown::Message,
+        text: "select q.id from quarantine q where q.workspace = $1 and ( \
+             (q.settled_at is null) <> (q.settled_by is null) \
+             or (q.settled_at is null) <> (q.state in ('checking', 'held')) \
+             or (q.settled_at is not null and q.shown is not null) \
+             or (q.is_trusted = 1 and q.state <> 'released'))",
+    },
+    Rule {
+        name: "settled",
+        says: "",
+        shown: Shown::Message,
+        text: "select q.id from quarantine q join inbound i on i.workspace = q.workspace and i.id = q.id \
+             where q.workspace = $1 and q.state in ('rejected', 'expired') and i.state <> 'dropped'",
+    },
+    Rule {
+        name: "settled",
+        says: "",
+        shown: Shown::Text,
+        text: "select 'a trusted route of ' || route as id from sender_routes where workspace = $1 \
+             and (pinned_until is null) <> (pinned_by is null)",
+    },
+    Rule {
+        name: "erased",
+        says: "of an account that is erased nothing is left, and there is a receipt",
+        shown: Shown::Account,
+        text: "select a.id from accounts a where a.workspace = $1 and a.state = 'erased' and ( \
+             a.receipt is null or a.key_id is not null \
+             or exists (select 1 from content_keys k where k.workspace = a.workspace and k.account = a.id) \
+             or exists (select 1 from sightings g where g.workspace = a.workspace and g.account = a.id) \
+             or exists (select 1 from mailboxes b where b.workspace = a.workspace and b.account = a.id) \
+             or exists (select 1 from grants g where g.workspace = a.workspace and g.account = a.id))",
+    },
+    Rule {
+        name: "contacts",
+        says: "every contact that mail has made and nobody has touched is on mail that was let in",
+        shown: Shown::Contact,
+        text: "select c.id from contacts c where c.workspace = $1 and c.created_by in ('capture', 'sent', 'exchange') \
+             and c.changed_at is null and not exists (select 1 from message_contacts p \
+             where p.workspace = c.workspace and p.contact = c.id) and not exists (select 1 from contact_relations r \
+             where r.workspace = c.workspace and r.related = c.id)",
+    },
+    Rule {
+        name: "senders",
+        says: "how far a sender is believed follows from what was found, and nobody who is not is filed",
+        shown: Shown::Message,
+        text: "select c.inbound as id from sender_checks c \
+             join inbound i on i.workspace = c.workspace and i.id = c.inbound \
+             where c.workspace = $1 and i.state = 'filed' and c.level = 'e0' and (c.mark is null or c.mark <> 'released')",
     },
     Rule {
         name: "lanes",

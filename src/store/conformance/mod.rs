@@ -26,11 +26,11 @@ use crate::{
             FollowedMailbox, FoundServers, Identities, MailboxRole, MailboxUid, Security,
         },
         ids::{AccountId, ConversationId, UserId, WorkspaceId},
-        message::{Author, Conversation, Direction, Parties, StoredMessage},
+        message::{Author, Conversation, Direction, ForwardedBy, Parties, StoredMessage},
         people::{Contact, CreatedBy, Role, User, Workspace},
         webhook::Webhook,
     },
-    mail::{Address, Kind, MessageId, Party},
+    mail::{Address, Kind, MessageId, Party, forward::Certainty},
 };
 
 /// The time, `seconds` after the tests' epoch.
@@ -246,6 +246,12 @@ fn a_message(conversation: ConversationId, sent_at: i64) -> StoredMessage {
         in_reply_to: Some(message_id("earlier@example.com")),
         attachments: Vec::new(),
         defects: vec!["no_date".to_owned()],
+        forwarded: Some(ForwardedBy {
+            user: mint(),
+            party: Party::new(address("ben@example.com"), None),
+            certainty: Certainty::Medium,
+            attached: false,
+        }),
         sent_at: at(sent_at),
         received_at: at(sent_at + 1),
         size: 1234,

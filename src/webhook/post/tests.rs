@@ -29,7 +29,11 @@ struct Endpoint {
 
 impl Endpoint {
     async fn answering(answer: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at(([127, 0, 0, 1], 0).into(), answer).await
+    }
+
+    async fn at(address: SocketAddr, answer: &'static str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&requests);
@@ -218,4 +222,34 @@ async fn public_hosts_are_posted_to_on_their_one_port_alone() {
         let asked: Vec<bool> = asked.lock().unwrap().drain(..).map(|asked| asked.inside).collect();
         assert_eq!(asked, [inside], "{url}");
     }
+}
+
+#[tokio::test]
+async fn a_name_that_leads_elsewhere_the_next_time_is_asked_for_and_vetted_anew() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let meant = Endpoint::answering(OK).await;
+    // Beside it, on the same port, what the name leads to from the second answer on.
+    let inside = Endpoint::at(([127, 0, 0, 2], meant.address.port()).into(), OK).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let resolve = Resolve::new(move |_| {
+        let found = match count.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(vec![([127, 0, 0, 1], 0).into()]),
+            _ => Err(io::ErrorKind::PermissionDenied.into()),
+        };
+        Box::pin(std::future::ready(found))
+    });
+    let roots = rustls::RootCertStore::empty();
+    let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let poster = Poster::new(resolve, &tls).unwrap();
+    let first = poster.post(&meant.url(), &[SECRET.into()], event("{}")).await;
+    assert_eq!(
+        (first, asked.load(Ordering::Relaxed)),
+        (Posted::Delivered, 1),
+        "asked once for one connection"
+    );
+    let second = poster.post(&meant.url(), &[SECRET.into()], event("{}")).await;
+    assert_eq!((second, asked.load(Ordering::Relaxed)), (without_answer(Failure::Broken), 2));
+    assert_eq!((meant.requests().len(), inside.requests().len()), (1, 0));
 }
