@@ -635,7 +635,8 @@ async fn a_large_body_is_sealed_and_on_disk_before_anybody_has_to_wait_for_its_t
     let mut world = World::new().await;
     world.connect().await;
     let blobs = world.directory.path().join("blobs");
-    // While this lasts nobody else can write.
+    // What a new session has to write down is written: while what follows lasts nobody else can write.
+    eventually("IDLE", PATIENCE, async || world.verbs().last().is_some_and(|verb| verb == "IDLE")).await;
     let writer = world.gateway.store.begin(world.workspace).await.unwrap();
     world.put("INBOX", CUSTOMER, "large", &format!("\n{}", noise()));
     eventually("the sealed file", PATIENCE, async || files(&blobs) == 1).await;
