@@ -219,6 +219,16 @@ create table grants (
     foreign key (workspace, account) references accounts (workspace, id) on delete cascade
 );
 
+-- Grants that nothing here logs in by any more, until their providers have been told.
+create table parted_grants (
+    workspace   uuid not null references workspaces (id),
+    id          uuid not null,
+    -- The refresh token, and whose and where it is, sealed under the workspace's key.
+    parted      bytea not null,
+    created_at  bigint not null,
+    primary key (workspace, id)
+);
+
 -- Keyed hashes of all addresses with which accounts have logged in, by the account that did so last: also those of accounts and
 -- users that are gone.
 create table account_addresses (

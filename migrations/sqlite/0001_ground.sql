@@ -219,6 +219,16 @@ create table grants (
     foreign key (workspace, account) references accounts (workspace, id) on delete cascade
 ) strict;
 
+-- Grants that nothing here logs in by any more, until their providers have been told.
+create table parted_grants (
+    workspace   blob not null references workspaces (id),
+    id          blob not null,
+    -- The refresh token, and whose and where it is, sealed under the workspace's key.
+    parted      blob not null,
+    created_at  integer not null,
+    primary key (workspace, id)
+) strict;
+
 -- Keyed hashes of all addresses with which accounts have logged in, by the account that did so last: also those of accounts and
 -- users that are gone.
 create table account_addresses (

@@ -3,6 +3,7 @@
 //! Not here: claiming, leasing and retrying (`queue`), and doing it (`flow`).
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::ids::{AccountId, DecisionId, Id as _, MessageKey, UserId, WebhookId};
 use crate::mail::MessageId;
@@ -29,6 +30,8 @@ pub enum Job {
     Deliver { webhook: WebhookId, seq: i64 },
     /// Tell a user what was decided about the mail he asked about.
     Explain { question: Question },
+    /// Tell a provider that a grant is needed no more.
+    GiveBack { grant: Uuid },
     /// Delete what is left of a workspace that is to be erased.
     Erase,
     /// Delete what an account alone has brought, and what is known of it.
@@ -74,6 +77,7 @@ impl Job {
             Self::TakeUp { .. } => JobKind::TakeUp,
             Self::Deliver { .. } => JobKind::Deliver,
             Self::Explain { .. } => JobKind::Explain,
+            Self::GiveBack { .. } => JobKind::GiveBack,
             Self::Erase | Self::EraseAccount { .. } => JobKind::Erase,
         }
     }
@@ -154,11 +158,12 @@ pub enum JobKind {
     TakeUp,
     Deliver,
     Explain,
+    GiveBack,
     Erase,
 }
 
 impl JobKind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Process,
         Self::Repeat,
         Self::Submit,
@@ -168,6 +173,7 @@ impl JobKind {
         Self::TakeUp,
         Self::Deliver,
         Self::Explain,
+        Self::GiveBack,
         Self::Erase,
     ];
 
@@ -191,6 +197,7 @@ impl JobKind {
             Self::TakeUp => "take_up",
             Self::Deliver => "deliver",
             Self::Explain => "explain",
+            Self::GiveBack => "give_back",
             Self::Erase => "erase",
         }
     }
@@ -204,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_workspace_sends_by_its_smarthost_in_few_lanes() {
-        let message = |number| MessageKey::from_uuid(uuid::Uuid::from_u128(number));
+        let message = |number| MessageKey::from_uuid(Uuid::from_u128(number));
         let lanes = |job: fn(MessageKey) -> Job| -> BTreeSet<_> {
             (0..1_000).map(|number| job(message(number)).lane(None).expect("a lane")).collect()
         };

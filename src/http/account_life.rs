@@ -25,7 +25,7 @@ use crate::{
         policy::{Settings, settings::OnDisconnect},
     },
     flow,
-    store::Tx,
+    store::{self, Tx},
 };
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -181,16 +181,15 @@ async fn disconnect(
     let mut account = own_account(&mut work, &access, id).await?;
     let state = account.status.state;
     let policy = flow::policy_of(&mut work, Some(account.user_id)).await?.settings;
-    let parting = api.gateway.sign_in.parting(&mut work, &account).await?;
     match choice(input.value.history, policy.on_disconnect)? {
         _ if state.is_erased() => {}
         History::Erase => {
-            work.forget_credentials(id).await?;
+            forget_login(&mut work, &account).await?;
             flow::erase::begin_account(&mut work, &mut account, flow::now()).await?;
         }
         History::Keep if state == AccountState::Disconnected => {}
         History::Keep => {
-            work.forget_credentials(id).await?;
+            forget_login(&mut work, &account).await?;
             part_from(&mut work, &mut account, &policy).await?;
         }
     }
@@ -198,10 +197,13 @@ async fn disconnect(
     view.receipt = work.receipt(id).await?.map(Into::into);
     let response = work.finish(Answer::ok(&view)).await?;
     api.look_now(id);
-    if let Some(parting) = parting {
-        api.gateway.sign_in.give_back(parting);
-    }
     Ok(response)
+}
+
+/// Forgets what logs in, and has what a provider has granted given back.
+async fn forget_login(tx: &mut Tx, account: &Account) -> Result<(), store::Error> {
+    flow::login::part_from_grant(tx, account, flow::now()).await?;
+    tx.forget_credentials(account.id).await
 }
 
 async fn part_from(tx: &mut Tx, account: &mut Account, policy: &Settings) -> Result<(), Problem> {

@@ -348,8 +348,7 @@ async fn change(
     if auth.is_some() {
         require_role(&mut tx, &access, account.user_id).await?;
     }
-    let old_settings = account.settings.clone();
-    let old_email = account.email.clone();
+    let old = account.clone();
     account.email = email.unwrap_or(account.email);
     give_servers(&mut account.settings, imap, smtp);
     let Identities { sender: old_sender, .. } = account.settings.identities.clone();
@@ -362,12 +361,12 @@ async fn change(
         auth.require_right(&api, &access, &account).await?;
     } else {
         require_login(account.status.state)?;
-        require_login_for_new_hosts(&old_settings, &account.settings)?;
+        require_login_for_new_hosts(&old.settings, &account.settings)?;
     }
     require_admitted(&mut tx, telling, &account).await?;
     tx.update_account_settings(id, &account.email, &account.settings).await?;
     account.sending_refused = None;
-    let is_renamed = old_email.key() != account.email.key();
+    let is_renamed = old.email.key() != account.email.key();
     if is_renamed {
         tx.lock_filing().await?;
         own_address_of(&mut tx, &access, &account).await?;
@@ -376,9 +375,10 @@ async fn change(
         let credentials = auth.credentials(&account.email);
         if is_renamed {
             move_to(&mut tx, &mut account).await?;
-        } else if may_be_another(&mut tx, &account, (&old_settings, &credentials)).await? {
+        } else if may_be_another(&mut tx, &account, (&old.settings, &credentials)).await? {
             tx.begin_generation(id).await?;
         }
+        flow::login::part_from_grant(&mut tx, &old, flow::now()).await?;
         tx.replace_credentials(id, &credentials).await?;
         account.is_granted = auth.is_granted();
         auth.keep_grant(&mut tx, id).await?;

@@ -9,7 +9,7 @@ use super::{Error, Store, Tx, columns::changed, sql::sql};
 use crate::core::{ids::WorkspaceId, job::JobKind};
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 44] = [
+const TABLES: [&str; 45] = [
     "jobs",
     "lanes",
     "sightings",
@@ -39,6 +39,7 @@ const TABLES: [&str; 44] = [
     "send_rests",
     "account_sent",
     "grants",
+    "parted_grants",
     "accounts",
     "limits",
     "usage_counts",

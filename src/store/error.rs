@@ -239,6 +239,7 @@ pub(super) const CONSTRAINTS: [(&str, &str); 61] = [
     ("messages_identity_unique", "messages.workspace, messages.identity"),
     ("messages_pkey", "messages.workspace, messages.id"),
     ("order_keys_pkey", "order_keys.workspace, order_keys.name"),
+    ("parted_grants_pkey", "parted_grants.workspace, parted_grants.id"),
     ("quarantine_pkey", "quarantine.workspace, quarantine.id"),
     ("quota_levels_pkey", "quota_levels.workspace, quota_levels.subject, quota_levels.quota"),
     ("routes_address_unique", "routes.domain, routes.local_part"),

@@ -11,14 +11,13 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
-    Error, Place, ReadSystem, Session, Tx,
+    Error, Place, Session, Tx,
     columns::changed,
     sql::{Row, sql},
 };
 use crate::core::{
-    account::Account,
     grant::{GrantState, LEASE_BELIEVED, REST_BELIEVED, Signer},
-    ids::{AccountId, Id as _, WorkspaceId},
+    ids::{AccountId, Id as _},
 };
 
 /// What logs in, and what gets another of it.
@@ -220,41 +219,6 @@ impl Tx {
         let written = Written { access: tokens.access.expose_secret(), refresh };
         let text = serde_json::to_vec(&written).map(Zeroizing::new).expect("texts serialise");
         self.seal(key, &place(account, column), &text).await
-    }
-}
-
-impl ReadSystem {
-    /// Whether another account, in whatever workspace, logs in by what the same person has granted. Of whom nobody has said who
-    /// he is, by a grant for the same address.
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn is_granted_to_others(
-        &mut self,
-        (workspace, account): (WorkspaceId, &Account),
-        signer: Option<&Signer>,
-    ) -> Result<bool, Error> {
-        // A text of its own in the JSON: rows that only look alike are compared below.
-        let subject = signer.map(|signer| super::columns::json_text(&signer.subject));
-        let query =
-            sql("select g.identity, a.email from grants g join accounts a on a.workspace = g.workspace \
-             and a.id = g.account where (g.workspace <> $1 or g.account <> $2) \
-             and (lower(a.email) = lower($3) or replace(g.identity, $4, '') <> g.identity)")
-            .bind(workspace)
-            .bind(account.id)
-            .bind(account.email.to_string())
-            .bind(subject);
-        for row in self.fetch_all(query).await? {
-            let other: Option<Signer> = row.opt_json("identity")?;
-            let is_his = match (&other, signer) {
-                (Some(other), Some(signer)) => other.is_same(signer),
-                _ => row.get::<String>("email")?.eq_ignore_ascii_case(&account.email.to_string()),
-            };
-            if is_his {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

@@ -51,7 +51,7 @@ struct Crew {
 const CREWS: [Crew; 4] = [
     Crew { kinds: &[JobKind::Process, JobKind::Repeat], workers: 16, claim_min: 8, yields: true },
     Crew {
-        kinds: &[JobKind::Submit, JobKind::Report, JobKind::Explain, JobKind::Erase],
+        kinds: &[JobKind::Submit, JobKind::Report, JobKind::Explain, JobKind::GiveBack, JobKind::Erase],
         workers: 64,
         claim_min: 1,
         yields: false,
@@ -241,6 +241,7 @@ async fn perform(gateway: Gateway, job: Arc<Leased>) -> Result<(), FlowError> {
         Job::Refetch { account, decision } => flow::sync::refetch(&gateway, &job, *account, *decision).await,
         Job::TakeUp { account } => flow::sync::take_up(&gateway, &job, *account).await,
         Job::Explain { question } => flow::submit::explain(&gateway, &job, question).await,
+        Job::GiveBack { grant } => flow::login::give_back(&gateway, &job, *grant).await,
         Job::Erase => flow::erase::perform(&gateway, &job).await,
         Job::EraseAccount { account } => flow::erase::perform_account(&gateway, &job, *account).await,
         Job::Deliver { webhook, seq } => flow::notify::deliver(&gateway, &job, *webhook, *seq).await,

@@ -33,7 +33,7 @@ pub const ISSUER: &str = "https://provider.example";
 pub enum Fault {
     #[default]
     None,
-    /// Answers with this status, and says of the grant what it does not know.
+    /// Answers with this status, and says of the grant what it does not know; also to who gives one back.
     Status(u16),
     /// Takes the request and says nothing.
     Silence,
@@ -64,6 +64,7 @@ struct Desk {
     refused: u64,
     asked: u64,
     given_back: u64,
+    not_taken_back: u64,
     /// How many had an address before the one who has it.
     former: HashMap<String, u64>,
     fault: Fault,
@@ -165,6 +166,11 @@ impl SignInServer {
         self.desk().given_back
     }
 
+    /// Requests to take one back that failed.
+    pub fn not_taken_back(&self) -> u64 {
+        self.desk().not_taken_back
+    }
+
     /// Whether it would be let in.
     pub fn is_good(&self, access_token: &str) -> bool {
         self.desk().access.contains_key(access_token)
@@ -241,7 +247,7 @@ impl SignInServer {
                 }
                 self.desk().token(&form, fault)
             }
-            "/revoke" => (200, self.desk().withdraw(&form)),
+            "/revoke" => self.desk().withdraw(&form),
             "/introspect" => (200, self.desk().introspect(&form)),
             _ => (404, "{}".to_owned()),
         };
@@ -325,10 +331,14 @@ impl Desk {
     }
 
     /// RFC 7009.
-    fn withdraw(&mut self, form: &HashMap<String, String>) -> String {
+    fn withdraw(&mut self, form: &HashMap<String, String>) -> (u16, String) {
+        if let Fault::Status(status) = self.fault {
+            self.not_taken_back += 1;
+            return (status, String::new());
+        }
         let found = form.get("token").and_then(|token| self.refresh.remove(token));
         self.given_back += u64::from(found.is_some());
-        String::new()
+        (200, String::new())
     }
 
     fn introspect(&self, form: &HashMap<String, String>) -> String {

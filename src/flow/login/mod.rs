@@ -6,7 +6,7 @@
 mod parting;
 mod renewal;
 
-pub use parting::Parting;
+pub use parting::{give_back, part_from, part_from_grant};
 
 use std::{
     collections::HashMap,

@@ -1,64 +1,86 @@
-//! Giving a grant back: a token that nobody has any more is still good at its provider.
+//! Giving grants back: a refresh token that nothing here logs in by any more is still good at its provider (RFC 7009).
 //!
-//! Not here: forgetting it (`store`), which does not wait for the provider.
+//! Not here: forgetting it (`store`). Whoever does calls [`part_from_grant`] in the same transaction, and a job tells the provider.
 
-use std::{sync::Arc, time::Duration};
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
 
-use secrecy::SecretString;
-use tokio::time::sleep;
-
-use super::SignIn;
 use crate::{
-    account::oauth::Registered,
-    core::account::{Account, Credentials},
-    store::{Error, Session},
+    core::{
+        account::{Account, Credentials},
+        job::Job,
+        retry,
+    },
+    flow::{self, FlowError, Gateway},
+    queue::{Leased, Settlement},
+    store::{Error, PartedGrant, Tx},
 };
 
-/// Pauses between tries. Whoever stops the gateway waits for them, so they are few: users can withdraw a grant themselves.
-const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+/// How long a provider is told. Then its user may still withdraw the grant there himself.
+const TOLD_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// A grant that is to be given back.
-pub struct Parting {
-    provider: Arc<Registered>,
-    refresh_token: SecretString,
+/// Has what an account logs in by given back. Nothing happens where nobody has granted anything, or it cannot be read. Before it
+/// is forgotten or replaced, with the account as it was until then.
+///
+/// # Errors
+/// When the database is out of reach.
+pub async fn part_from_grant(tx: &mut Tx, account: &Account, now: Timestamp) -> Result<(), Error> {
+    let Some(Credentials::OAuth2 { provider, .. }) = readable(tx.credentials(account.id).await)? else {
+        return Ok(());
+    };
+    let Some(grant) = readable(tx.grant(account.id).await)? else { return Ok(()) };
+    let Some(refresh) = grant.tokens.refresh else { return Ok(()) };
+    part_from(tx, &PartedGrant { provider, email: account.email.clone(), signer: grant.signer, refresh }, now)
+        .await
 }
 
-impl SignIn {
-    /// What is to be given back when an account is parted from; `None` when its user has granted nothing, or another account,
-    /// maybe of another workspace, lives by the same permission: with some providers that ends with any of its tokens (RFC 7009
-    /// section 2.1).
-    ///
-    /// # Errors
-    /// When the database is out of reach.
-    pub async fn parting(&self, session: &mut Session, account: &Account) -> Result<Option<Parting>, Error> {
-        let Some(Credentials::OAuth2 { provider, .. }) = readable(session.credentials(account.id).await)?
-        else {
-            return Ok(None);
-        };
-        let Some(grant) = readable(session.grant(account.id).await)? else { return Ok(None) };
-        let provider = self.providers().named(&provider).filter(|provider| provider.domains.is_none());
-        let Some((provider, refresh_token)) = provider.zip(grant.tokens.refresh) else { return Ok(None) };
-        let own = (session.workspace(), account);
-        let mut all = session.store().system_read().await?;
-        let is_shared = all.is_granted_to_others(own, grant.signer.as_ref()).await?;
-        Ok((!is_shared).then_some(Parting { provider, refresh_token }))
-    }
+/// The same of a grant that was never anybody's login.
+///
+/// # Errors
+/// When the database is out of reach.
+pub async fn part_from(tx: &mut Tx, parted: &PartedGrant, now: Timestamp) -> Result<(), Error> {
+    let grant = tx.keep_parted_grant(parted, now).await?;
+    tx.enqueue_job(&Job::GiveBack { grant }, now).await
+}
 
-    /// Tells the provider, once it is certain that nobody needs the grant any more.
-    pub fn give_back(&self, Parting { provider, refresh_token }: Parting) {
-        self.0.renewals.spawn(async move {
-            for pause in PAUSES {
-                match provider.client.revoke(&refresh_token).await {
-                    Ok(()) => return,
-                    Err(error) => tracing::info!(error = %error, "a grant could not be given back yet"),
-                }
-                sleep(pause).await;
-            }
-            if provider.client.revoke(&refresh_token).await.is_err() {
-                tracing::warn!("a grant could not be given back: its user may withdraw it at the provider");
-            }
-        });
+/// Tells the provider, until it has heard it.
+///
+/// # Errors
+/// Those of the store.
+pub async fn give_back(gateway: &Gateway, job: &Leased, grant: Uuid) -> Result<(), FlowError> {
+    let parted = readable(gateway.store.read(job.workspace).await?.parted_grant(grant).await)?;
+    let is_over = match parted {
+        Some(parted) => tell(gateway, job, &parted).await?,
+        None => true,
+    };
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    if is_over {
+        tx.drop_parted_grant(grant).await?;
+        tx.settle(job, Settlement::Done).await?;
+    } else {
+        let wait = retry::submission(job.failures.saturating_add(1), flow::jitter());
+        tx.settle(job, Settlement::FailedUntil(flow::now() + flow::signed(wait))).await?;
     }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// False when it is to be told again. With some providers a permission ends with any of its tokens (RFC 7009 section 2.1): what
+/// another account lives by, maybe of another workspace, is not given back. Nor is what was given for a whole domain.
+async fn tell(gateway: &Gateway, job: &Leased, parted: &PartedGrant) -> Result<bool, Error> {
+    let provider = gateway.sign_in.providers().named(&parted.provider);
+    let Some(provider) = provider.filter(|provider| provider.domains.is_none()) else { return Ok(true) };
+    if gateway.store.system_read().await?.is_still_granted(parted).await? {
+        return Ok(true);
+    }
+    let Err(error) = provider.client.revoke(&parted.refresh).await else { return Ok(true) };
+    let is_given_up = flow::now().duration_since(job.created_at) > TOLD_FOR;
+    if is_given_up {
+        tracing::warn!(error = %error, "a grant could not be given back: its user may withdraw it at the provider");
+    } else {
+        tracing::info!(error = %error, "a grant could not be given back yet");
+    }
+    Ok(is_given_up)
 }
 
 /// What cannot be read cannot be given back.

@@ -31,7 +31,7 @@ use crate::{
         accounts::{connecting, may_be_another, restart},
     },
     mail::Address,
-    store::{self, AccountFilter, ConnectLink, Departed, Page as Rows, Tx, mint},
+    store::{self, AccountFilter, ConnectLink, Departed, Page as Rows, PartedGrant, Tx, mint},
 };
 
 /// Accounts of a user among which the one of an address is looked for.
@@ -106,8 +106,7 @@ async fn take(api: &Api, headers: &HeaderMap, brought: Brought) -> Result<Page, 
     finished.await.unwrap_or_else(|_| Err(Page::unavailable()))
 }
 
-/// What comes of a refusal after this is not given back to the provider: with some, that would end the grant of an account that
-/// works.
+/// What was granted and cannot be used is given back.
 async fn finish(
     api: Api,
     (link, provider, registered): (ConnectLink, String, Arc<Registered>),
@@ -117,7 +116,27 @@ async fn finish(
         tracing::info!(%provider, error = %error, "a user's sign-in was not confirmed");
         Page::refused()
     })?;
-    connect(&api, (&link, &provider, &registered), granted).await
+    let (refresh, signer) = (granted.refresh_token.clone(), granted.signer.clone());
+    let connected = connect(&api, (&link, &provider, &registered), granted).await;
+    if let (Err(_), Some(refresh)) = (&connected, refresh) {
+        give_back(&api, &link, (provider, signer, refresh)).await.map_err(unavailable)?;
+    }
+    connected
+}
+
+async fn give_back(
+    api: &Api,
+    link: &ConnectLink,
+    (provider, signer, refresh): (String, Option<Signer>, SecretString),
+) -> Result<(), store::Error> {
+    let mut tx = api.store().begin(link.workspace).await?;
+    let known = signer.as_ref().and_then(|signer| signer.email.clone());
+    let email = match known {
+        Some(email) => email,
+        None => tx.user(link.user).await?.ok_or(store::Error::Missing)?.email,
+    };
+    login::part_from(&mut tx, &PartedGrant { provider, email, signer, refresh }, flow::now()).await?;
+    tx.commit().await
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -236,6 +255,7 @@ async fn reconnect(
     if matches!(account.status.state, AccountState::Erasing | AccountState::Erased) {
         return Err(Page::taken());
     }
+    login::part_from_grant(tx, &account, flow::now()).await.map_err(unavailable)?;
     let old = std::mem::replace(&mut account.settings, settings);
     // Who logs in is told anew, whose name mail leaves in is not.
     let sender = &mut account.settings.identities.sender;
