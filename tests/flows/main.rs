@@ -45,6 +45,7 @@ mod limits_presets;
 mod metrics;
 mod no_relay;
 mod people;
+mod places;
 mod poison;
 mod policies;
 mod preset_accounts;

@@ -197,6 +197,12 @@ impl Provider {
         PROVIDERS.iter().find(|provider| provider.greetings.iter().any(has))
     }
 
+    /// IMAP sessions of one account at a time that may be ours: half of them, for its user's own programs want some too.
+    #[must_use]
+    pub fn connections_of_ours(&self) -> Option<u32> {
+        self.connections.map(|all| (all / 2).max(1))
+    }
+
     #[must_use]
     pub fn takes(&self, login: Login) -> bool {
         self.logins.contains(&login)

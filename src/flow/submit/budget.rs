@@ -162,6 +162,18 @@ pub(super) async fn give_back(
     Ok(())
 }
 
+/// Lets a submission and what is behind it in its lane wait, without a word.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn wait(gateway: &Gateway, job: &Leased, until: Timestamp) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    tx.rest_lane(job, until).await?;
+    tx.settle(job, Settlement::RetryAt(until)).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
 /// Has a submission wait until its turn comes, or fail, as policy says.
 ///
 /// # Errors
@@ -172,14 +184,11 @@ pub(super) async fn put_off(
     message: MessageKey,
     full: Full,
 ) -> Result<(), FlowError> {
-    let mut tx = gateway.store.begin(job.workspace).await?;
     if full.quota.is_none() && full.until.duration_since(now()) <= PACE {
         // Nothing is wrong with it, and nobody is told: so much leaves in a minute, and then the next.
-        tx.rest_lane(job, full.until).await?;
-        tx.settle(job, Settlement::RetryAt(full.until)).await?;
-        tx.commit().await?;
-        return Ok(());
+        return wait(gateway, job, full.until).await;
     }
+    let mut tx = gateway.store.begin(job.workspace).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
     let user = sender(&mut tx, (submission.account, message)).await?;
     let is_kept = policy_of(&mut tx, user).await?.settings.over_send == OverSend::Queue;

@@ -3,6 +3,7 @@
 //! Not here: what follows from an outcome (`record`), and finding out about a send that was cut off (`reconcile`).
 
 use bytes::Bytes;
+use jiff::SignedDuration;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{Semaphore, SemaphorePermit},
@@ -42,6 +43,9 @@ pub(super) struct Part {
 /// KiB of messages in hand at one time: many large ones at slow servers must not fill memory.
 const IN_HAND_KIB_MAX: u32 = 256 * 1024;
 static IN_HAND: Semaphore = Semaphore::const_new(IN_HAND_KIB_MAX as usize);
+
+/// How long a message waits that found as many sessions open as there may be, and what is behind it in its lane.
+const CROWDED: SignedDuration = SignedDuration::from_secs(3);
 
 /// Why a message cannot be sent now.
 pub(super) struct Unsendable {
@@ -102,7 +106,7 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     drop(session);
     let began = now();
     match login::open_submission(gateway, job.workspace, &server).await? {
-        Ok(mut client) => {
+        Ok((mut client, _place)) => {
             send_all(gateway, job, (&stored, &raw), (&mut client, parts)).await?;
             // Last: what was sent is recorded by now, and a server that is slow to say good-bye holds up nothing but this.
             if client.is_usable() {
@@ -110,6 +114,8 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
             }
             Ok(())
         }
+        // Nothing is wrong with it, and nobody is told.
+        Err(Trouble::Crowded) => budget::wait(gateway, job, now() + CROWDED).await,
         Err(trouble) => record::unopened(gateway, job, message, (began, &trouble)).await,
     }
 }

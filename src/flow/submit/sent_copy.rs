@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::way_out::{Access, account_access, rest_over, tell_workers};
 use crate::{
-    account::{ImapClient, Trouble, judge},
+    account::{ImapClient, Purpose, Trouble, judge},
     core::{
         account::{MailboxUid, era},
         ids::{AccountId, MessageKey, WorkspaceId},
@@ -188,9 +188,10 @@ pub(super) async fn find(
     (workspace, access): (WorkspaceId, &AccountAccess),
     (account, stored): (AccountId, &StoredMessage),
 ) -> Result<Result<Option<Found>, Trouble>, FlowError> {
-    let opened = login::open_imap(gateway, (workspace, account), access).await?;
+    let opened = login::open_imap(gateway, (workspace, account), access, Purpose::Errand).await?;
     let found = async {
-        let (mut client, chosen) = chosen(opened?).await?;
+        let (client, _place) = opened?;
+        let (mut client, chosen) = chosen(client).await?;
         let found = search(&mut client, &chosen, ((account, access.generation), stored)).await?;
         client.logout().await;
         Ok(found)
@@ -205,9 +206,13 @@ async fn look_or_append(
     access: &AccountAccess,
     (account, stored, raw, missing): (AccountId, &StoredMessage, Bytes, Missing),
 ) -> Result<Result<Came, Trouble>, FlowError> {
-    let opened = login::open_imap(gateway, (job.workspace, account), access).await?;
+    let opened = login::open_imap(gateway, (job.workspace, account), access, Purpose::Errand).await?;
+    let (client, _place) = match opened {
+        Ok(opened) => opened,
+        Err(trouble) => return Ok(Err(trouble)),
+    };
     let found = async {
-        let (mut client, chosen) = chosen(opened?).await?;
+        let (mut client, chosen) = chosen(client).await?;
         let found = search(&mut client, &chosen, ((account, access.generation), stored)).await?;
         Ok::<_, Trouble>((client, chosen, found))
     };

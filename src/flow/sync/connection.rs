@@ -2,7 +2,7 @@
 //!
 //! Not here: any of the steps.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::{
@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{Failure, Memory, judge::Bench};
 use crate::{
-    account::{ImapClient, Trouble, judge},
+    account::{Place, Purpose, Trouble, judge},
     core::{
         account::{
             Account, AccountSettings, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid, era,
@@ -55,6 +55,8 @@ pub(super) struct Connection<'g, S> {
     pub policy: Policy,
     /// The hold on the account; none for a short errand, which its job guards.
     pub lease: Option<store::Leased>,
+    /// Among the sessions of the account and of its host.
+    pub place: Option<Arc<Place>>,
     /// Whose servers the account has, as far as anybody knows.
     pub provider: &'static Provider,
     /// What the server says it is, where its host does not tell.
@@ -131,6 +133,7 @@ impl<'g, S: Wire> Connection<'g, S> {
             user: account.user_id,
             policy,
             lease: None,
+            place: None,
             provider: account.provider(),
             says_it_is: None,
             host_is_known: Provider::of_host(&account.settings.imap.host).is_some(),
@@ -284,11 +287,11 @@ impl<'g> Connection<'g, Stream> {
     /// Logs in to an account that policy does not leave out. `None` when there is no such account any more.
     pub(super) async fn open(
         gateway: &'g Gateway,
-        workspace: WorkspaceId,
-        account: AccountId,
+        whose: (WorkspaceId, AccountId),
         memory: &'g mut Memory,
+        purpose: Purpose,
     ) -> Result<Option<Self>, Failure> {
-        let opened = Box::pin(Self::open_unjudged(gateway, workspace, account, memory)).await?;
+        let opened = Box::pin(Self::open_unjudged(gateway, whose, memory, purpose)).await?;
         if let Some(connection) = &opened {
             connection.require_admitted()?;
         }
@@ -298,9 +301,9 @@ impl<'g> Connection<'g, Stream> {
     /// The same before what the server says it is has been judged, for whoever writes that down first.
     pub(super) async fn open_unjudged(
         gateway: &'g Gateway,
-        workspace: WorkspaceId,
-        account: AccountId,
+        (workspace, account): (WorkspaceId, AccountId),
         memory: &'g mut Memory,
+        purpose: Purpose,
     ) -> Result<Option<Self>, Failure> {
         let mut session = gateway.store.read(workspace).await?;
         let Some(found) = session.account(account).await? else { return Ok(None) };
@@ -318,8 +321,9 @@ impl<'g> Connection<'g, Stream> {
         if policy.settings.excludes(found.provider()) {
             return Err(Trouble::Excluded(&found.provider().title).into());
         }
-        let client: ImapClient = login::open_imap(gateway, (workspace, account), &access).await??;
+        let (client, place) = login::open_imap(gateway, (workspace, account), &access, purpose).await??;
         let mut connection = Self::new(gateway, workspace, (&found, policy), client, memory);
+        connection.place = Some(Arc::new(place));
         connection.greet().await?;
         Ok(Some(connection))
     }

@@ -16,7 +16,7 @@ use super::{
     survey::{Scene, survey},
 };
 use crate::{
-    account::Trouble,
+    account::{Purpose, Trouble},
     core::{
         account::{AccountState, MailboxUid},
         decision::Ruling,
@@ -294,7 +294,8 @@ async fn read_over_a_session(
     basis: &Basis,
     memory: &mut Memory,
 ) -> Result<Pile, Broken> {
-    let opened = Connection::open(gateway, order.workspace, order.account, memory).await?;
+    let opened =
+        Connection::open(gateway, (order.workspace, order.account), memory, Purpose::History).await?;
     let Some(mut connection) = opened else { return Err(Broken::For(Refusal::NoAccount)) };
     let listed = connection.client.list().await?;
     let gmail = connection.client.capabilities().gmail();
