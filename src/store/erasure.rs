@@ -9,7 +9,7 @@ use super::{Error, Store, Tx, columns::changed, sql::sql};
 use crate::core::{ids::WorkspaceId, job::JobKind};
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 44] = [
+const TABLES: [&str; 45] = [
     "jobs",
     "lanes",
     "sightings",
@@ -38,6 +38,7 @@ const TABLES: [&str; 44] = [
     "account_addresses",
     "send_rests",
     "account_sent",
+    "account_octets",
     "grants",
     "accounts",
     "limits",

@@ -68,6 +68,7 @@ mod submission;
 mod submission_refusals;
 mod threads;
 mod tokens;
+mod traffic;
 mod trust;
 mod visible;
 mod way_out;

@@ -10,9 +10,11 @@ use serde::Deserialize;
 
 mod answer;
 mod pace;
+mod traffic;
 
 pub use answer::{Answer, Meaning, When};
 pub use pace::{Left, SENT_KEPT, Sent, Standing, left};
+pub use traffic::{Octets, Traffic};
 
 use super::{account::Endpoint, limits::SentUnit, policy::span::Span};
 
@@ -140,6 +142,9 @@ pub struct Provider {
     pub rewrites_message_id: bool,
     #[serde(default)]
     pub budgets: Vec<Budget>,
+    /// What may go over IMAP.
+    #[serde(default)]
+    pub traffic: Option<Traffic>,
     /// What its servers say, and mean.
     #[serde(default)]
     answers: Vec<Answer>,

@@ -20,10 +20,10 @@ use crate::{
         },
         ids::{AccountId, UserId, WorkspaceId},
         policy::Policy,
-        provider::{self, Provider},
+        provider::{self, Octets, Provider},
         sync_plan::MailboxView,
     },
-    flow::{Gateway, login, policy_of},
+    flow::{Gateway, login, now, policy_of},
     imap::{
         self, Client, Criterion, HeaderExtent, Kind, MailboxName, MailboxStatus, ModSeq, Resume, Selected,
         Uid, UidSet, UidValidity,
@@ -73,6 +73,8 @@ pub(super) struct Connection<'g, S> {
     pub notified: bool,
     /// Messages taken note of, so that a server that cries for nothing is noticed.
     pub consumed: u64,
+    /// Octets of this session that have been counted.
+    pub octets_counted: u64,
     /// When a backfill's progress was last told.
     pub progress_told: Option<Instant>,
 }
@@ -144,6 +146,7 @@ impl<'g, S: Wire> Connection<'g, S> {
             selected: None,
             notified: false,
             consumed: 0,
+            octets_counted: 0,
             progress_told: None,
         }
     }
@@ -275,6 +278,29 @@ impl<'g, S: Wire> Connection<'g, S> {
             tx.check_epoch(lease.account, lease.epoch).await?;
         }
         Ok(tx)
+    }
+
+    /// Counts what has been read so far, where the provider allows only so much; returns how much that is. Once this is
+    /// committed, `octets_counted` is to say so.
+    pub(super) async fn count_octets(&self, tx: &mut store::Tx, now: Timestamp) -> Result<u64, store::Error> {
+        let read = self.client.octets_read();
+        if self.provider.traffic.is_some() && read > self.octets_counted {
+            let octets = Octets::at(now, (read.saturating_sub(self.octets_counted), 0));
+            tx.count_account_octets(self.account, octets).await?;
+        }
+        Ok(read)
+    }
+
+    /// Counts what has been read since anything was last written: to be called when a session ends, in whatever way.
+    pub(super) async fn note_octets(&mut self) -> Result<(), store::Error> {
+        if self.provider.traffic.is_none() || self.client.octets_read() == self.octets_counted {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        let counted = self.count_octets(&mut tx, now()).await?;
+        tx.commit().await?;
+        self.octets_counted = counted;
+        Ok(())
     }
 
     /// The first day of which the backfill reads mail.

@@ -35,7 +35,11 @@ pub async fn follow(
     connection.lease = Some(lease);
     connection.learn_provider().await?;
     connection.require_admitted()?;
-    attend(&mut connection, stop).await?;
+    let attended = attend(&mut connection, stop).await;
+    // A session that fails has read too, again and again maybe.
+    let noted = connection.note_octets().await;
+    attended?;
+    noted?;
     Box::pin(connection.client.logout()).await;
     // What ends before it is to stop has made room for others.
     if stop.is_cancelled() { Ok(()) } else { Err(Failure::Anew) }

@@ -93,7 +93,9 @@ async fn over_a_short_session(
     let mut memory = Memory::default();
     let opened = Connection::open(gateway, (job.workspace, account), &mut memory, Purpose::Errand).await?;
     let Some(mut connection) = opened else { return Ok(Err(FlowError::Obsolete)) };
-    let outcome = connection.recall(job, decision).await?;
+    let outcome = connection.recall(job, decision).await;
+    connection.note_octets().await?;
+    let outcome = outcome?;
     connection.client.logout().await;
     Ok(outcome)
 }

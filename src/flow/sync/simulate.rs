@@ -301,7 +301,9 @@ async fn read_over_a_session(
     let gmail = connection.client.capabilities().gmail();
     let mut pile = Pile::default();
     for (name, _) in wanted(imap::choose(&listed), gmail) {
-        connection.pile_up(&name, basis, &mut pile).await?;
+        let piled = connection.pile_up(&name, basis, &mut pile).await;
+        connection.note_octets().await?;
+        piled?;
     }
     connection.client.logout().await;
     Ok(pile)
