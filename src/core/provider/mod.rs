@@ -10,10 +10,12 @@ use serde::Deserialize;
 
 mod answer;
 mod pace;
+mod size;
 mod traffic;
 
 pub use answer::{Answer, Meaning, When};
 pub use pace::{Left, SENT_KEPT, Sent, Standing, left};
+pub use size::TooLarge;
 pub use traffic::{Octets, Traffic};
 
 use super::{account::Endpoint, limits::SentUnit, policy::span::Span};
@@ -135,6 +137,9 @@ pub struct Provider {
     /// Octets of a message as it travels.
     #[serde(default)]
     pub message_bytes: Option<u64>,
+    /// Octets of a message's files together, as they travel.
+    #[serde(default)]
+    pub attachment_bytes: Option<u64>,
     /// Whether submission files the copy in Sent; `None` where that differs from account to account.
     #[serde(default)]
     pub sent_is_filed: Option<bool>,

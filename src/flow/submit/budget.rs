@@ -19,7 +19,7 @@ use crate::{
         limits::{Budget, Counted, Full, SentUnit, WINDOW_MAX, provider_rest, says_sent_too_much},
         message::{Author, StoredMessage},
         policy::settings::{OverSend, Settings},
-        provider::{Left, Meaning, SENT_KEPT, Sent, When, left, meaning},
+        provider::{Left, Meaning, Provider, SENT_KEPT, Sent, When, left, meaning},
         submission::{Submission, SubmissionState},
     },
     flow::{
@@ -305,15 +305,14 @@ fn text_of(reply: &Reply) -> String {
     reply.lines().collect::<Vec<_>>().join(" ")
 }
 
-/// The most octets of a message that the provider takes of whoever's account it is to leave by, and what users call the
-/// provider; `None` where nobody has said so.
+/// The provider of whoever's account a message is to leave by; that of any server where it leaves by the smarthost.
 ///
 /// # Errors
 /// Those of the store.
-pub async fn size_limit(session: &mut Session, exit: Exit) -> Result<Option<(u64, &'static str)>, Error> {
-    let Exit::Account(account) = exit else { return Ok(None) };
-    let provider = session.account(account).await?.map(|account| account.provider());
-    Ok(provider.and_then(|provider| Some((provider.message_bytes?, provider.title.as_str()))))
+pub async fn provider_of(session: &mut Session, exit: Exit) -> Result<&'static Provider, Error> {
+    let Exit::Account(account) = exit else { return Ok(Provider::any()) };
+    let account = session.account(account).await?;
+    Ok(account.map_or_else(Provider::any, |account| account.provider()))
 }
 
 /// What the user's mail is from that leaves there, where his account has said so.

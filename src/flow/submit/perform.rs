@@ -20,7 +20,7 @@ use crate::{
     account::{Exit as Server, Trouble},
     core::{
         ids::MessageKey,
-        inbound::{Principal, SendClass},
+        inbound::{Exit, Principal, SendClass},
         job::Job,
         message::StoredMessage,
         submission::{Hold, RecipientState, Submission, SubmissionState},
@@ -90,9 +90,9 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
             return budget::put_off(gateway, job, message, full).await;
         }
     };
-    if let Some(most) = too_large(&mut session, &submission, stored.size).await? {
+    if let Some(text) = too_large(&mut session, &submission, &stored).await? {
         drop(session);
-        return refuse_size(gateway, job, &submission, most).await;
+        return refuse_size(gateway, job, &submission, text).await;
     }
     drop(session);
     let parts = match parts(gateway, job, (&submission, most), &stored, &server).await? {
@@ -132,24 +132,24 @@ async fn change_lane(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     Ok(())
 }
 
-/// The most octets that the account's provider takes of a message, where this has more: it would be sent for nothing.
+/// How much the account's provider takes of a message, where this has more: it would be sent for nothing.
 async fn too_large(
     session: &mut Session,
     submission: &Submission,
-    size: u64,
-) -> Result<Option<u64>, FlowError> {
+    stored: &StoredMessage,
+) -> Result<Option<String>, FlowError> {
     let Some(account) = submission.account else { return Ok(None) };
-    let account = session.account(account).await?;
-    Ok(account.and_then(|account| account.provider().message_bytes).filter(|most| size > *most))
+    let provider = budget::provider_of(session, Exit::Account(account)).await?;
+    let files = stored.attachments.iter().map(|file| file.size);
+    Ok(provider.too_large(stored.size, files).map(|too_large| format!("{}.", too_large.text(provider))))
 }
 
 async fn refuse_size(
     gateway: &Gateway,
     job: &Leased,
     submission: &Submission,
-    most: u64,
+    text: String,
 ) -> Result<(), FlowError> {
-    let text = format!("The account's provider takes messages of at most {most} octets.");
     let outcome = Outcome::Refused(Reply::new(552, [5, 3, 4], text));
     let open = submission.recipients.iter().filter(|state| state.is_open());
     let fared: Vec<_> = open
