@@ -217,10 +217,8 @@ async fn list(
     let page = page::page(query.limit, query.cursor.as_deref())?;
     let filter = AccountFilter { user: query.user_id, state: query.state };
     let mut session = access.read(&api).await?;
-    let mut rows = Vec::new();
-    for row in session.accounts(&page, &filter).await? {
-        rows.push(flow::limits::with_rest_of_history(&mut session, row, flow::now()).await?);
-    }
+    let rows = session.accounts(&page, &filter).await?;
+    let rows = flow::limits::with_rests_of_history(&mut session, rows, flow::now()).await?;
     let mut policies: HashMap<UserId, Arc<Settings>> = HashMap::new();
     for row in &rows {
         if let Entry::Vacant(entry) = policies.entry(row.user_id) {

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 pub(super) use answers::take_answer;
 pub use places::{seat, seat_waiting};
 pub(super) use purse::Purse;
-pub use traffic::{copies_rest_until, history_rests_until, with_rest_of_history};
+pub use traffic::{copies_rest_until, history_rests_until, with_rest_of_history, with_rests_of_history};
 
 use super::{Gateway, now};
 use crate::{

@@ -52,6 +52,22 @@ pub async fn copies_rest_until(
     Ok(traffic.and_then(|(traffic, octets)| traffic.handed_over_standing(&octets, now).full_until))
 }
 
+/// Accounts whose statuses say until when their old mail rests, where there is any to be read.
+///
+/// # Errors
+/// Those of the store.
+pub async fn with_rests_of_history(
+    session: &mut Session,
+    accounts: Vec<Account>,
+    now: Timestamp,
+) -> Result<Vec<Account>, Error> {
+    let mut shown = Vec::with_capacity(accounts.len());
+    for account in accounts {
+        shown.push(with_rest_of_history(session, account, now).await?);
+    }
+    Ok(shown)
+}
+
 /// An account whose status says until when its old mail rests, if there is any to be read.
 ///
 /// # Errors
