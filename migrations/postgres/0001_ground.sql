@@ -780,3 +780,14 @@ create table account_sent (
     primary key (workspace, account, slot),
     foreign key (workspace, account) references accounts (workspace, id) on delete cascade
 );
+
+-- What has gone over IMAP for an account, by slots of minutes, where its provider allows so much in a window.
+create table account_octets (
+    workspace   uuid not null,
+    account     uuid not null,
+    slot        bigint not null,
+    read        bigint not null,
+    handed_over bigint not null,
+    primary key (workspace, account, slot),
+    foreign key (workspace, account) references accounts (workspace, id) on delete cascade
+);

@@ -780,3 +780,14 @@ create table account_sent (
     primary key (workspace, account, slot),
     foreign key (workspace, account) references accounts (workspace, id) on delete cascade
 ) strict;
+
+-- What has gone over IMAP for an account, by slots of minutes, where its provider allows so much in a window.
+create table account_octets (
+    workspace   blob not null,
+    account     blob not null,
+    slot        integer not null,
+    read        integer not null,
+    handed_over integer not null,
+    primary key (workspace, account, slot),
+    foreign key (workspace, account) references accounts (workspace, id) on delete cascade
+) strict;

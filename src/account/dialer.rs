@@ -3,9 +3,15 @@
 //! Protection is as the account says and never less: STARTTLS that is not offered ends the attempt, and clear text goes
 //! only to addresses that the operator lists. Not here: retrying and back-off (`worker`).
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use super::{Login, Trouble, pace::Pace};
+use tokio::time::timeout;
+
+use super::{
+    Login, Trouble,
+    pace::{Logins, Pace},
+    places::{Caps, Place, Places, Seeker},
+};
 use crate::{
     core::{
         account::{Endpoint, Security},
@@ -29,9 +35,13 @@ const SMTP_PORTS: [u16; 4] = [25, 465, 587, 2525];
 const PER_SECOND: u32 = 50;
 /// From the first packet to a session that is logged in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an IMAP login keeps its turn: what servers that are well take for one.
+const TURN_LASTS: Duration = Duration::from_secs(2);
+/// How long an SMTP login waits for its turn: it is a worker's that others wait for too.
+const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a provider's server speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     Imap,
     Smtp,
@@ -55,6 +65,8 @@ pub struct ProviderDialer {
     smtp_timeouts: smtp::Timeouts,
     /// Of IMAP sessions: every account has one, and all begin when the process does.
     pace: Arc<Pace>,
+    logins: Arc<Logins>,
+    places: Arc<Places>,
 }
 
 impl ProviderDialer {
@@ -65,14 +77,29 @@ impl ProviderDialer {
         imap_deadlines: imap::Deadlines,
         smtp_timeouts: smtp::Timeouts,
     ) -> Self {
-        let pace = Arc::new(Pace::new(PER_SECOND));
-        Self { net, imap_limits, imap_deadlines, smtp_timeouts, pace }
+        let (pace, logins) = (Arc::new(Pace::new(PER_SECOND)), Arc::default());
+        let places = Arc::new(Places::new(Caps::default()));
+        Self { net, imap_limits, imap_deadlines, smtp_timeouts, pace, logins, places }
     }
 
     /// The same that begins at most so many IMAP sessions a second with each host.
     #[must_use]
     pub fn paced(self, per_second: u32) -> Self {
         Self { pace: Arc::new(Pace::new(per_second)), ..self }
+    }
+
+    /// The same with these caps on the sessions that there are at one time.
+    #[must_use]
+    pub fn capped(self, caps: Caps) -> Self {
+        Self { places: Arc::new(Places::new(caps)), ..self }
+    }
+
+    /// Takes the place that a session needs, and has for as long as the place is kept.
+    ///
+    /// # Errors
+    /// `Crowded` when there was none in good time.
+    pub async fn place(&self, seeker: Seeker<'_>) -> Result<Place, Trouble> {
+        self.places.take(seeker).await.ok_or(Trouble::Crowded)
     }
 
     /// What dials, with its rules.
@@ -109,7 +136,7 @@ impl ProviderDialer {
                 Protocol::Smtp => self.smtp_greeted(endpoint, hello).await.map(|_| None),
             }
         };
-        let greeted = tokio::time::timeout(LOGIN_TIMEOUT, Box::pin(greeted)).await;
+        let greeted = timeout(LOGIN_TIMEOUT, Box::pin(greeted)).await;
         greeted.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
     }
 
@@ -119,7 +146,16 @@ impl ProviderDialer {
     /// What went wrong, by what it means for the account.
     pub async fn open_imap(&self, endpoint: &Endpoint, login: &Login) -> Result<ImapClient, Trouble> {
         self.pace.turn(&endpoint.host).await;
-        let opened = tokio::time::timeout(LOGIN_TIMEOUT, Box::pin(self.imap_session(endpoint, login))).await;
+        let turn = self.logins.turn(Protocol::Imap, &endpoint.host).await;
+        let mut opened = pin!(timeout(LOGIN_TIMEOUT, Box::pin(self.imap_session(endpoint, login))));
+        // A server that keeps one account waiting keeps no other of its accounts waiting.
+        let opened = match timeout(TURN_LASTS, &mut opened).await {
+            Ok(opened) => opened,
+            Err(_) => {
+                drop(turn);
+                opened.await
+            }
+        };
         opened.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
     }
 
@@ -159,8 +195,10 @@ impl ProviderDialer {
         login: Option<&Login>,
         hello: &str,
     ) -> Result<SmtpClient, Trouble> {
+        let turn = self.logins.turn(Protocol::Smtp, &endpoint.host);
+        let _turn = timeout(TURN_PATIENCE, turn).await.map_err(|_| Trouble::Crowded)?;
         let session = Box::pin(self.smtp_session(endpoint, login, hello));
-        let opened = tokio::time::timeout(LOGIN_TIMEOUT, session).await;
+        let opened = timeout(LOGIN_TIMEOUT, session).await;
         opened.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
     }
 

@@ -7,11 +7,13 @@ mod dialer;
 mod discover;
 pub mod oauth;
 mod pace;
+mod places;
 mod trouble;
 
 pub use answer::judge;
 pub use dialer::{ImapClient, Protocol, ProviderDialer, SmtpClient};
 pub use discover::{Discovered, FETCH_TIMEOUT, Finder, Found, Ports, read_autoconfig};
+pub use places::{Caps, Place, Purpose, Seeker};
 pub use trouble::Trouble;
 
 use secrecy::SecretString;
@@ -20,7 +22,7 @@ use crate::{
     core::{
         account::{Credentials, Endpoint},
         ids::AccountId,
-        provider::TokenMechanism,
+        provider::{Provider, TokenMechanism},
     },
     mail::Address,
 };
@@ -75,4 +77,6 @@ pub struct Exit {
     pub account_address: Option<Address>,
     /// Who logs in, in place of the credentials' user.
     pub login: Option<String>,
+    /// Whose server it is.
+    pub provider: &'static Provider,
 }

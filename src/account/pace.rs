@@ -1,18 +1,30 @@
-//! When sessions with a host begin: so many a second at most, in the order they were asked for. A start with thousands of
-//! accounts at one provider, or its coming back, is no rush to its doors.
+//! When sessions with a host begin: so many a second at most, in the order they were asked for, and so many that log in at one
+//! time. A start with thousands of accounts at one provider, or its coming back, is no rush to its doors.
 //!
-//! Not here: how long an account waits after a failure (`worker::accounts`), and how many sessions a provider bears at once.
+//! Not here: how long an account waits after a failure (`worker::accounts`), and how many sessions a provider bears at once
+//! (`places`).
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    time::{Instant, sleep_until},
+};
+
+use super::dialer::Protocol;
 
 /// Hosts that are remembered before those are forgotten whose next turn is free.
 const HOSTS_MAX: usize = 1024;
+
+/// Sessions that log in at the same time with one host: a host that takes logins and never answers keeps its own accounts
+/// waiting, and no other host's.
+const LOGINS_AT_ONCE: usize = 20;
+/// The same with all hosts together: what a handshake costs. A host has too few turns to take all of these.
+const ALL_LOGINS_AT_ONCE: usize = 10 * LOGINS_AT_ONCE;
 
 /// Gives out turns.
 #[derive(Debug)]
@@ -45,9 +57,66 @@ impl Pace {
     }
 }
 
+/// Gives out turns to log in, each host's apart from those of all others.
+#[derive(Debug)]
+pub(super) struct Logins {
+    all: Semaphore,
+    hosts: Mutex<HashMap<(Protocol, String), Weak<Semaphore>>>,
+}
+
+impl Default for Logins {
+    fn default() -> Self {
+        Self { all: Semaphore::new(ALL_LOGINS_AT_ONCE), hosts: Mutex::default() }
+    }
+}
+
+impl Logins {
+    /// Waits for a turn with this host, in the order of coming; it lasts until it is dropped.
+    pub(super) async fn turn(
+        &self,
+        protocol: Protocol,
+        host: &str,
+    ) -> (OwnedSemaphorePermit, SemaphorePermit<'_>) {
+        let of_host = self.of(protocol, host).acquire_owned().await;
+        let of_all = self.all.acquire().await;
+        of_host.and_then(|of_host| Ok((of_host, of_all?))).expect("the turns are never closed")
+    }
+
+    fn of(&self, protocol: Protocol, host: &str) -> Arc<Semaphore> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (protocol, host.to_ascii_lowercase());
+        if let Some(logins) = hosts.get(&key).and_then(Weak::upgrade) {
+            return logins;
+        }
+        if hosts.len() >= HOSTS_MAX {
+            hosts.retain(|_, logins| logins.strong_count() > 0);
+        }
+        let logins = Arc::new(Semaphore::new(LOGINS_AT_ONCE));
+        hosts.insert(key, Arc::downgrade(&logins));
+        logins
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn logins_with_one_host_wait_for_each_other_and_not_for_those_with_another() {
+        let logins = Logins::default();
+        let mut held = Vec::new();
+        for _ in 0..LOGINS_AT_ONCE {
+            held.push(logins.turn(Protocol::Imap, "imap.a.example").await);
+        }
+        let waits =
+            tokio::time::timeout(Duration::from_secs(60), logins.turn(Protocol::Imap, "IMAP.a.example"));
+        assert!(waits.await.is_err());
+        drop(logins.turn(Protocol::Smtp, "imap.a.example").await);
+        drop(logins.turn(Protocol::Imap, "imap.b.example").await);
+        held.pop();
+        drop(logins.turn(Protocol::Imap, "imap.a.example").await);
+        assert_eq!(logins.hosts.lock().unwrap().len(), 3);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn sessions_with_one_host_begin_one_after_the_other_and_those_with_another_beside_them() {

@@ -40,6 +40,9 @@ pub enum Trouble {
     LostLogin,
     #[error("the provider asks us to wait: {text}")]
     Throttled { text: String, wait: Option<Duration> },
+    /// Our own caps, and nobody's fault: there is a place soon.
+    #[error("as many sessions as there may be are open")]
+    Crowded,
     #[error("the server does not keep to the protocol: {0}")]
     Misbehaving(String),
     #[error("the server refused: {0}")]
@@ -66,6 +69,7 @@ impl Trouble {
             Self::NotEnabled(_) => "not_enabled",
             Self::Excluded(_) => "provider_excluded",
             Self::Throttled { .. } => "throttled",
+            Self::Crowded => "crowded",
             Self::Misbehaving(_) => "misbehaving",
             Self::Refused(_) => "refused",
             Self::NoSentMailbox => "no_sent_mailbox",
@@ -87,7 +91,14 @@ impl Trouble {
 
     /// Whether what helps against its kind is of no use here.
     fn has_own_advice(&self) -> bool {
-        matches!(self, Self::Throttled { .. } | Self::UnstableIds | Self::NoSentMailbox | Self::Excluded(_))
+        matches!(
+            self,
+            Self::Throttled { .. }
+                | Self::Crowded
+                | Self::UnstableIds
+                | Self::NoSentMailbox
+                | Self::Excluded(_)
+        )
     }
 
     /// What helps against this alone; empty where that is what helps against its kind.
@@ -112,6 +123,7 @@ impl Trouble {
             }
             Self::LostLogin => "Enter the account's credentials again.",
             Self::Throttled { .. } => WAIT_ADVICE,
+            Self::Crowded => "Nothing needs doing: try again in a moment.",
             Self::Misbehaving(_) => "Tell the provider.",
             Self::Refused(_) => {
                 "See what the server says; the provider's administrator may have to allow this access."
@@ -146,7 +158,7 @@ impl Trouble {
             | Self::SignIn(_)
             | Self::NotEnabled(_)
             | Self::LostLogin => AccountState::ReauthRequired,
-            Self::Throttled { .. } => AccountState::Throttled,
+            Self::Throttled { .. } | Self::Crowded => AccountState::Throttled,
             Self::Excluded(_) => AccountState::Stopped,
             _ => AccountState::Error,
         }

@@ -16,7 +16,7 @@ use super::{
     providers::{own_url, providers},
 };
 use crate::{
-    account::{FETCH_TIMEOUT, Finder, ProviderDialer},
+    account::{Caps, FETCH_TIMEOUT, Finder, ProviderDialer},
     config::{self, Config},
     coord::{Coord, CoordError},
     core::attribution::OurDomains,
@@ -90,7 +90,7 @@ pub(super) async fn assemble(config: &Config, store: Store) -> Result<Gateway, S
         dialer: provider_dialer(config, dialer.clone()),
         sign_in: SignIn::new(providers(config, dialer.clone(), &tls)?),
         webhooks: Poster::new(net::Resolve::vetted(dialer), &tls)?,
-        followers: Followers::new(LOGINS_AT_ONCE),
+        followers: Followers::default(),
         brake: LoopBrake::default(),
         senders: flow::sender::SenderChecker::new(resolver(config)?),
         reply_keys: Keyring::load(&store).await?,
@@ -155,9 +155,6 @@ pub(super) fn dialer(config: &Config) -> Result<ProviderDialer, StartError> {
     Ok(provider_dialer(config, net_dialer(config)?.0))
 }
 
-/// Accounts that log in at the same time: a start with thousands of them must not look like an attack.
-const LOGINS_AT_ONCE: usize = 20;
-
 /// Hosts that the operator allows by name may be reached without TLS, and on any port.
 fn plain_hosts(dialer: net::Dialer) -> HostRule {
     let resolve = net::Resolve::vetted(dialer);
@@ -177,6 +174,10 @@ fn provider_dialer(config: &Config, dialer: net::Dialer) -> ProviderDialer {
     };
     ProviderDialer::new(dialer, limits, deadlines, smtp::Timeouts::default())
         .paced(config.sync.connections_per_second)
+        .capped(Caps {
+            per_account: config.sync.connections_per_account,
+            per_host: config.sync.connections_per_host,
+        })
 }
 
 fn settings(config: &Config, loop_key: [u8; 32]) -> Settings {

@@ -13,6 +13,8 @@ use super::{
 
 /// RFC 2177: a server may end a connection that has said nothing for 30 minutes.
 const IDLE_RENEW_MAX: Duration = Duration::from_secs(29 * 60);
+/// One that listens, and one for errands.
+const CONNECTIONS_MIN: u32 = 2;
 /// The providers whose servers and scopes are built in.
 const BUILT_IN_PROVIDERS: [&str; 2] = ["google", "microsoft"];
 
@@ -118,6 +120,13 @@ fn limits(config: &Config, fault: &mut Report<'_>) {
     ];
     for (key, _) in counts.iter().filter(|(_, count)| *count == 0) {
         fault(key, "is 0, so nothing would ever pass", "leave it out to have the default");
+    }
+    let places = [
+        ("sync.connections_per_account", Some(config.sync.connections_per_account)),
+        ("sync.connections_per_host", config.sync.connections_per_host),
+    ];
+    for (key, _) in places.iter().filter(|(_, count)| count.is_some_and(|count| count < CONNECTIONS_MIN)) {
+        fault(key, "is less than 2", "one connection listens for mail, and one comes and goes");
     }
     let spans = [
         ("coordination.lease", config.coordination.lease),

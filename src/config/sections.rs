@@ -277,6 +277,10 @@ pub struct Sync {
     pub accounts_max: u32,
     /// IMAP sessions begun a second with one host.
     pub connections_per_second: u32,
+    /// IMAP sessions of one account at a time, and SMTP sessions; fewer where its provider bears fewer.
+    pub connections_per_account: u32,
+    /// The same with one host. `None`: as many as it takes.
+    pub connections_per_host: Option<u32>,
     /// Longest silence of a server within a command.
     pub progress_timeout: Duration,
     /// Longest command as a whole.
@@ -290,6 +294,8 @@ impl Section for Sync {
             poll: reader.setting("poll", seconds(60)),
             accounts_max: reader.setting("accounts_max", 5000),
             connections_per_second: reader.setting("connections_per_second", 50),
+            connections_per_account: reader.setting("connections_per_account", 5),
+            connections_per_host: reader.setting("connections_per_host", None),
             progress_timeout: reader.setting("progress_timeout", seconds(60)),
             command_timeout: reader.setting("command_timeout", minutes(30)),
         }

@@ -151,6 +151,20 @@ pub struct AccountStatus {
     pub progress: Option<Progress>,
 }
 
+impl AccountStatus {
+    /// The same of an account that has read as much as its provider allows to be read of old mail.
+    #[must_use]
+    pub fn with_rest_of_history(self, until: Timestamp) -> Self {
+        let detail = "Old mail is read on later, for the provider lets only so much be read in a day. New mail is read all the same.";
+        Self {
+            detail: self.detail.or(Some(detail.to_owned())),
+            advice: self.advice.or(Some(WAIT_ADVICE.to_owned())),
+            next_attempt_at: self.next_attempt_at.or(Some(until)),
+            ..self
+        }
+    }
+}
+
 /// A system's own word and colour for an account's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -187,6 +187,7 @@ async fn require_role(session: &mut Session, access: &Access, user: UserId) -> R
 /// An account with its status in the words of its user's policy.
 pub(super) async fn shown(session: &mut Session, account: Account) -> Result<AccountView, Problem> {
     let settings = flow::policy_of(session, Some(account.user_id)).await?.settings;
+    let account = flow::limits::with_rest_of_history(session, account, flow::now()).await?;
     Ok(AccountView::new(account, &settings))
 }
 
@@ -217,6 +218,7 @@ async fn list(
     let filter = AccountFilter { user: query.user_id, state: query.state };
     let mut session = access.read(&api).await?;
     let rows = session.accounts(&page, &filter).await?;
+    let rows = flow::limits::with_rests_of_history(&mut session, rows, flow::now()).await?;
     let mut policies: HashMap<UserId, Arc<Settings>> = HashMap::new();
     for row in &rows {
         if let Entry::Vacant(entry) = policies.entry(row.user_id) {

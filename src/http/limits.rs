@@ -374,8 +374,30 @@ struct UsageView {
     sent_unit: SentUnit,
     accounts: Places,
     workspace_accounts: Places,
-    /// What the providers of his accounts take in a window, of all that is sent there.
+    /// What the providers of his accounts take in a window, of all that is sent there and goes over IMAP.
     providers: Vec<ProviderWindow>,
+}
+
+/// What a provider counts: what is sent, or octets over IMAP, from the provider and to it.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum WindowUnit {
+    Messages,
+    Recipients,
+    OctetsRead,
+    OctetsHandedOver,
+}
+
+impl From<flow::limits::WindowUnit> for WindowUnit {
+    fn from(unit: flow::limits::WindowUnit) -> Self {
+        use flow::limits::WindowUnit as Unit;
+        match unit {
+            Unit::Sent(SentUnit::Messages) => Self::Messages,
+            Unit::Sent(SentUnit::Recipients) => Self::Recipients,
+            Unit::OctetsRead => Self::OctetsRead,
+            Unit::OctetsHandedOver => Self::OctetsHandedOver,
+        }
+    }
 }
 
 /// How an account stands to what its provider takes.
@@ -384,10 +406,9 @@ struct ProviderWindow {
     #[schema(value_type = String)]
     account_id: AccountId,
     provider: &'static str,
-    #[schema(value_type = SentUnitWord)]
-    unit: SentUnit,
+    unit: WindowUnit,
     used: u64,
-    limit: u32,
+    limit: u64,
     /// How long the window is.
     #[schema(value_type = String, example = "24h")]
     window: Span,
@@ -398,14 +419,14 @@ struct ProviderWindow {
 
 impl From<flow::limits::ProviderWindow> for ProviderWindow {
     fn from(window: flow::limits::ProviderWindow) -> Self {
-        let flow::limits::ProviderWindow { account, provider, budget, standing } = window;
+        let flow::limits::ProviderWindow { account, provider, unit, limit, window, standing } = window;
         Self {
             account_id: account,
             provider,
-            unit: budget.unit,
+            unit: unit.into(),
             used: standing.used,
-            limit: budget.most,
-            window: budget.window,
+            limit,
+            window,
             resets_at: standing.full_until,
         }
     }

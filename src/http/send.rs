@@ -269,7 +269,7 @@ async fn prepare(
     let recipients = people.clone().count() + additions.beside(people);
     let hands_in = HandsIn { user: order.user, class: order.class, exit, recipients };
     require_room(&mut session, hands_in, &settings).await?;
-    let size_limit = submit::size_limit(&mut session, exit).await?;
+    let provider = submit::provider_of(&mut session, exit).await?;
     if let Some(identity) = submit::sender_identity(&mut session, exit).await? {
         user.email = identity;
     }
@@ -297,8 +297,10 @@ async fn prepare(
         let advice = "Send fewer or smaller attachments.";
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail, advice));
     }
-    if let Some((most, title)) = size_limit.filter(|(most, _)| raw.len() as u64 > *most) {
-        return Err(too_large_for_provider((most, title), has_files));
+    if let Some(too_large) =
+        provider.too_large(raw.len() as u64, message.attachments.iter().map(|file| file.size))
+    {
+        return Err(too_large_for_provider(too_large.text(provider), has_files));
     }
     envelope.eight_bit = !raw.is_ascii();
     let content_key = api.store().content_key(access.workspace, None).await?;
@@ -328,11 +330,10 @@ impl Outgoing {
     }
 }
 
-/// The provider would refuse it: files count as they travel, which is a third more than they have.
-fn too_large_for_provider((most, title): (u64, &'static str), has_files: bool) -> Problem {
+/// The provider would refuse it.
+fn too_large_for_provider(text: String, has_files: bool) -> Problem {
     let param = if has_files { "attachments" } else { "text" };
-    let detail = format!("{title} takes messages of at most {most} bytes as they travel, files and all.");
-    Problem::invalid(param, detail).code("too_large").advice("Send fewer or smaller attachments.")
+    Problem::invalid(param, format!("{text}.")).code("too_large").advice("Send fewer or smaller attachments.")
 }
 
 /// Where policy wants mail to say something, it has a subject and a text.

@@ -70,7 +70,7 @@ fn gateway(store: Store) -> Gateway {
         dialer,
         sign_in: SignIn::new(Providers::default()),
         webhooks,
-        followers: Followers::new(1),
+        followers: Followers::default(),
         brake: LoopBrake::default(),
         senders: crate::flow::sender::SenderChecker::default(),
         reply_keys: Keyring::default(),

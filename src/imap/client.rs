@@ -64,6 +64,7 @@ pub struct Client<S> {
     /// What is still to be written, and how much of it has been.
     out: Zeroizing<Vec<u8>>,
     written: usize,
+    octets_read: u64,
     /// When the command under way has taken too long.
     pub(super) deadline: Instant,
 }
@@ -93,6 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             greeting: ServerText::new(b""),
             out: Zeroizing::new(Vec::new()),
             written: 0,
+            octets_read: 0,
             deadline: Instant::now() + deadlines.command,
         }
     }
@@ -101,6 +103,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     #[must_use]
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// What the server has sent so far, in octets.
+    #[must_use]
+    pub fn octets_read(&self) -> u64 {
+        self.octets_read
     }
 
     /// The text that the server began with, by which some say what they are; empty of a session that went over to TLS.
@@ -327,7 +335,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(super) async fn read(&mut self) -> io::Result<()> {
         match self.stream.read_buf(self.session.read_buffer()).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(()),
+            octets => {
+                self.octets_read = self.octets_read.saturating_add(octets as u64);
+                Ok(())
+            }
         }
     }
 

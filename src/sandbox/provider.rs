@@ -188,6 +188,12 @@ impl Provider {
         entered.then(|| Place { provider: self.clone(), user: user.clone(), service })
     }
 
+    /// The most IMAP or submission sessions of a user that there were at one time, with those that were turned away.
+    #[must_use]
+    pub fn most_sessions(&self, user: &Address, service: Service) -> u32 {
+        self.with(|world| world.user_mut(user).map(|user| *user.most_sessions(service)).unwrap_or_default())
+    }
+
     /// Counts octets that a FETCH gives out. False when that is too much for the user.
     pub(super) fn has_room_to_read(&self, user: &Address, octets: usize) -> bool {
         self.with(|world| {

@@ -85,6 +85,8 @@ pub(super) struct User {
     pub(super) throttled_until: Timestamp,
     /// IMAP and submission sessions that are logged in.
     sessions: [u32; 2],
+    /// The most of them that there were, or would have been, at one time.
+    most_sessions: [u32; 2],
     /// The conversation of each Message-ID, where there are labels.
     pub(super) threads: HashMap<String, u64>,
 }
@@ -102,6 +104,7 @@ impl User {
             spent: Spent::default(),
             throttled_until: Timestamp::MIN,
             sessions: [0; 2],
+            most_sessions: [0; 2],
             threads: HashMap::new(),
         }
     }
@@ -114,6 +117,12 @@ impl User {
             Service::Imap => (imap, allowance.connections),
             _ => (submission, allowance.submissions),
         }
+    }
+
+    /// The most sessions that wanted to be at one time, those that were turned away among them.
+    pub(super) fn most_sessions(&mut self, service: Service) -> &mut u32 {
+        let [imap, submission] = &mut self.most_sessions;
+        if service == Service::Imap { imap } else { submission }
     }
 
     pub(super) fn mailbox(&self, name: &str) -> Option<&Mailbox> {
@@ -312,7 +321,10 @@ impl World {
         let Ok(user) = self.user_mut(address) else { return true };
         let (count, most) = user.sessions_of(service);
         let fits = most.is_none_or(|most| *count < most);
+        let wanted = count.saturating_add(1);
         *count += u32::from(fits);
+        let most = user.most_sessions(service);
+        *most = wanted.max(*most);
         fits
     }
 

@@ -414,7 +414,8 @@ impl Tx {
         .bind(json_text(&settings))
         .bind(Vec::new());
         changed(self.execute(query).await?)?;
-        for table in ["mailboxes", "account_errors", "send_rests", "account_sent", "grants"] {
+        for table in ["mailboxes", "account_errors", "send_rests", "account_sent", "account_octets", "grants"]
+        {
             let query = sql(format!("delete from {table} where workspace = $1 and account = $2"));
             self.execute(query.bind(workspace).bind(account)).await?;
         }

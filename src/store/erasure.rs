@@ -38,6 +38,7 @@ const TABLES: [&str; 45] = [
     "account_addresses",
     "send_rests",
     "account_sent",
+    "account_octets",
     "grants",
     "parted_grants",
     "accounts",

@@ -183,10 +183,11 @@ fn constraint(error: &dyn sqlx::error::DatabaseError) -> &'static str {
 }
 
 /// Every unique constraint: its name, and what SQLite says in its place. A test compares this with the schema.
-pub(super) const CONSTRAINTS: [(&str, &str); 61] = [
+pub(super) const CONSTRAINTS: [(&str, &str); 62] = [
     ("account_addresses_pkey", "account_addresses.workspace, account_addresses.hash"),
     ("grants_pkey", "grants.workspace, grants.account"),
     ("account_errors_pkey", "account_errors.workspace, account_errors.account, account_errors.code"),
+    ("account_octets_pkey", "account_octets.workspace, account_octets.account, account_octets.slot"),
     ("account_sent_pkey", "account_sent.workspace, account_sent.account, account_sent.slot"),
     ("accounts_email_unique", "accounts.workspace, accounts.email"),
     ("accounts_pkey", "accounts.workspace, accounts.id"),

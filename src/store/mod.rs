@@ -28,6 +28,7 @@ pub(crate) mod testing;
 mod tests;
 
 // The verbs, a file a noun.
+mod account_octets;
 mod account_sent;
 mod accounts;
 mod answers;

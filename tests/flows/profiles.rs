@@ -14,7 +14,7 @@ use crate::{
     limits::{receive, time},
     sandboxed::Sandboxed,
     support::{PATIENCE, Person, wait_for},
-    world::{User, endpoint},
+    world::{User, accepted_id, endpoint},
 };
 
 /// Connects an account at servers that are said to be this provider's.
@@ -176,6 +176,40 @@ both! {
         let reply = client.send(&ann.person.address, &[&bob.address], &raw).unwrap_err();
         assert_eq!(reply.code, 552, "{reply:?}");
         assert!(reply.text.contains("20971520"), "{reply:?}");
+    }
+
+    fn files_that_are_together_more_than_the_provider_takes_are_refused_before_they_are_sent(engine) {
+        let world = Sandboxed::start(engine, Behaviour::gmail());
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        connect(&world, &ann, "google");
+        // As a message it would just fit.
+        let content = base64(&vec![7; 18_400_000]);
+        let message = json!({
+            "from_user_id": ann.id, "to": [{ "email": bob.address }], "subject": "Large", "text": "Hello",
+            "attachments": [{ "filename": "a.bin", "content": content }],
+        });
+        let refused = world.crm.try_post("/messages", &message);
+        let told = (refused.status, text(&refused.body, "code"), text(&refused.body, "param"));
+        assert_eq!(told, (422, "too_large", "attachments"), "{refused:?}");
+        assert!(text(&refused.body, "detail").contains("Google takes files of at most 25000000"), "{refused:?}");
+
+        // What a message holds is not read before its 250: then it comes back before anybody is dialled.
+        let mut lines = String::new();
+        for line in content.as_bytes().chunks(76) {
+            lines.push_str(std::str::from_utf8(line).unwrap());
+            lines.push_str("\r\n");
+        }
+        let raw = format!(
+            "From: <{}>\r\nTo: <{}>\r\nSubject: Large\r\nMIME-Version: 1.0\r\n\
+             Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nHello\r\n--b\r\n\
+             Content-Type: application/octet-stream; name=a.bin\r\nContent-Transfer-Encoding: base64\r\n\r\n{lines}--b--\r\n",
+            ann.person.address, bob.address
+        );
+        let reply = world.workspace_client().send(&ann.person.address, &[&bob.address], &raw).unwrap();
+        let shown = world.crm.await_delivery(&accepted_id(&reply), "bounced");
+        assert!(shown["delivery"]["recipients"][0].to_string().contains("25000000"), "{shown}");
+        let asked = world.heard(Service::Submission, "RCPT");
+        assert!(asked.iter().all(|line| !line.contains(&bob.address)), "{asked:?}");
     }
 
     fn what_the_user_sends_by_hand_counts_against_his_providers_window_and_usage_shows_it(engine) {

@@ -360,7 +360,7 @@ async fn two_processes_share_an_account_without_doing_anything_twice() {
     let mut world = World::on(Engine::Postgres).await;
     world.connect().await;
     let other =
-        Gateway { followers: sync::Followers::new(20), coord: Coord::local(), ..world.gateway.clone() };
+        Gateway { followers: sync::Followers::default(), coord: Coord::local(), ..world.gateway.clone() };
     world.running.push(Running::start(&other));
     for id in ["one", "two", "three"] {
         world.receive(id, "");

@@ -10,9 +10,13 @@ use serde::Deserialize;
 
 mod answer;
 mod pace;
+mod size;
+mod traffic;
 
 pub use answer::{Answer, Meaning, When};
 pub use pace::{Left, SENT_KEPT, Sent, Standing, left};
+pub use size::TooLarge;
+pub use traffic::{Octets, Traffic};
 
 use super::{account::Endpoint, limits::SentUnit, policy::span::Span};
 
@@ -133,6 +137,9 @@ pub struct Provider {
     /// Octets of a message as it travels.
     #[serde(default)]
     pub message_bytes: Option<u64>,
+    /// Octets of a message's files together, as they travel.
+    #[serde(default)]
+    pub attachment_bytes: Option<u64>,
     /// Whether submission files the copy in Sent; `None` where that differs from account to account.
     #[serde(default)]
     pub sent_is_filed: Option<bool>,
@@ -140,6 +147,9 @@ pub struct Provider {
     pub rewrites_message_id: bool,
     #[serde(default)]
     pub budgets: Vec<Budget>,
+    /// What may go over IMAP.
+    #[serde(default)]
+    pub traffic: Option<Traffic>,
     /// What its servers say, and mean.
     #[serde(default)]
     answers: Vec<Answer>,
@@ -195,6 +205,12 @@ impl Provider {
     pub fn of_greeting(greeting: &str) -> Option<&'static Self> {
         let has = |part: &String| greeting.contains(part.as_str());
         PROVIDERS.iter().find(|provider| provider.greetings.iter().any(has))
+    }
+
+    /// IMAP sessions of one account at a time that may be ours: half of them, for its user's own programs want some too.
+    #[must_use]
+    pub fn connections_of_ours(&self) -> Option<u32> {
+        self.connections.map(|all| (all / 2).max(1))
     }
 
     #[must_use]

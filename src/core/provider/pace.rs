@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::Budget;
-use crate::core::limits::SentUnit;
+use crate::core::{limits::SentUnit, policy::span::Span};
 
 /// Counts are kept by so many seconds: a window of a minute is at most so much too wide, never too narrow.
 const SLOT: SignedDuration = SignedDuration::from_secs(5);
@@ -26,9 +26,7 @@ impl Sent {
     /// So much at a moment.
     #[must_use]
     pub fn at(moment: Timestamp, (messages, recipients): (u64, u64)) -> Self {
-        let seconds = moment.as_second();
-        let begin = seconds - seconds.rem_euclid(SLOT.as_secs());
-        Self { slot: Timestamp::from_second(begin).unwrap_or(moment), messages, recipients }
+        Self { slot: slot_of(moment, SLOT), messages, recipients }
     }
 
     fn of(&self, unit: SentUnit) -> u64 {
@@ -37,6 +35,13 @@ impl Sent {
             SentUnit::Recipients => self.recipients,
         }
     }
+}
+
+/// When the slot of this length begins that a moment is in.
+pub(super) fn slot_of(moment: Timestamp, length: SignedDuration) -> Timestamp {
+    let seconds = moment.as_second();
+    let begin = seconds - seconds.rem_euclid(length.as_secs());
+    Timestamp::from_second(begin).unwrap_or(moment)
 }
 
 /// How much more a provider takes now.
@@ -60,22 +65,29 @@ impl Budget {
     /// How this stands after what was sent, in the order of its slots.
     #[must_use]
     pub fn standing(&self, sent: &[Sent], now: Timestamp) -> Standing {
-        let window = SignedDuration::try_from(self.window.duration()).unwrap_or(SENT_KEPT);
-        // What was sent in a slot may have been sent at its end.
-        let passes = |sent: &Sent| sent.slot + SLOT + window;
-        let mut left: u64 = 0;
-        let inside: Vec<&Sent> = sent.iter().filter(|sent| passes(sent) > now).collect();
-        for one in &inside {
-            left = left.saturating_add(one.of(self.unit));
-        }
-        let (used, most) = (left, u64::from(self.most));
-        let mut frees = |one: &&&Sent| {
-            left = left.saturating_sub(one.of(self.unit));
-            left < most
-        };
-        let freeing = if used < most { None } else { inside.iter().find(&mut frees) };
-        Standing { used, full_until: freeing.map(|one| passes(one)) }
+        let counts: Vec<_> = sent.iter().map(|one| (one.slot, one.of(self.unit))).collect();
+        standing(&counts, (SLOT, &self.window), (u64::from(self.most), now))
     }
+}
+
+/// How a window stands that so much fits into, after what was counted by slots of a length, in their order.
+pub(super) fn standing(
+    counts: &[(Timestamp, u64)],
+    (slot, window): (SignedDuration, &Span),
+    (most, now): (u64, Timestamp),
+) -> Standing {
+    let window = SignedDuration::try_from(window.duration()).unwrap_or(SENT_KEPT);
+    // What was counted in a slot may have been at its end.
+    let passes = |begin: Timestamp| begin + slot + window;
+    let inside: Vec<_> = counts.iter().filter(|(begin, _)| passes(*begin) > now).collect();
+    let used = inside.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+    let mut left = used;
+    let mut frees = |(_, count): &&&(Timestamp, u64)| {
+        left = left.saturating_sub(*count);
+        left < most
+    };
+    let freeing = if used < most { None } else { inside.iter().find(&mut frees) };
+    Standing { used, full_until: freeing.map(|(begin, _)| passes(*begin)) }
 }
 
 /// What all budgets of an account leave of the next message.

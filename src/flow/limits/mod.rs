@@ -8,20 +8,24 @@
 mod answers;
 mod places;
 mod purse;
+mod traffic;
 
 use jiff::{SignedDuration, Timestamp};
 
 pub(super) use answers::take_answer;
 pub use places::{seat, seat_waiting};
 pub(super) use purse::Purse;
+pub use traffic::{copies_rest_until, history_rests_until, with_rest_of_history, with_rests_of_history};
 
 use super::{Gateway, now};
 use crate::{
     core::{
+        account::Account,
         event::{Event, QuotaEvent},
         ids::{AccountId, Id as _, UserId},
         job::{Job, smarthost_lanes, submit_lane},
         limits::{Counted, Level, Quota, SentUnit, Standing, slot_of},
+        policy::span::Span,
         provider,
     },
     store::{AccountFilter, Error, Page, PageKey, Session, ToldLevel, Tx},
@@ -68,8 +72,18 @@ pub struct Usage {
 pub struct ProviderWindow {
     pub account: AccountId,
     pub provider: &'static str,
-    pub budget: &'static provider::Budget,
+    pub unit: WindowUnit,
+    pub limit: u64,
+    pub window: Span,
     pub standing: provider::Standing,
+}
+
+/// What a provider counts in a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowUnit {
+    Sent(SentUnit),
+    OctetsRead,
+    OctetsHandedOver,
 }
 
 /// Reads how a user's accounts stand to what their providers allow.
@@ -78,18 +92,35 @@ async fn windows(session: &mut Session, user: UserId, now: Timestamp) -> Result<
     let accounts = session.accounts(&Page::new(PAGE, None), &filter).await?;
     let mut windows = Vec::new();
     for account in accounts.iter().filter(|account| !account.status.state.is_gone()) {
-        let its = account.provider();
-        let mut budgets = its.budgets_of(account.email.domain()).peekable();
-        if budgets.peek().is_none() {
-            continue;
-        }
+        windows.extend(windows_of(session, account, now).await?);
+    }
+    Ok(windows)
+}
+
+async fn windows_of(
+    session: &mut Session,
+    account: &Account,
+    now: Timestamp,
+) -> Result<Vec<ProviderWindow>, Error> {
+    let its = account.provider();
+    let shown = |unit, limit, window, standing| {
+        let (account, provider) = (account.id, its.name);
+        ProviderWindow { account, provider, unit, limit, window, standing }
+    };
+    let mut windows = Vec::new();
+    let mut budgets = its.budgets_of(account.email.domain()).peekable();
+    if budgets.peek().is_some() {
         let sent = session.account_sent(account.id, now - provider::SENT_KEPT).await?;
-        windows.extend(budgets.map(|budget| ProviderWindow {
-            account: account.id,
-            provider: its.name,
-            budget,
-            standing: budget.standing(&sent, now),
-        }));
+        let of = |budget: &provider::Budget| {
+            let (unit, limit) = (WindowUnit::Sent(budget.unit), u64::from(budget.most));
+            shown(unit, limit, budget.window, budget.standing(&sent, now))
+        };
+        windows.extend(budgets.map(of));
+    }
+    if let Some((its, octets)) = traffic::of(session, account, now).await? {
+        let (read, handed_over) = (its.read_standing(&octets, now), its.handed_over_standing(&octets, now));
+        windows.push(shown(WindowUnit::OctetsRead, its.read, its.window, read));
+        windows.push(shown(WindowUnit::OctetsHandedOver, its.handed_over, its.window, handed_over));
     }
     Ok(windows)
 }

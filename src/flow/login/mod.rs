@@ -11,7 +11,6 @@ pub use parting::{give_back, part_from, part_from_grant};
 use std::{
     collections::HashMap,
     future::Future,
-    pin::pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -20,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::{Mutex as Turn, OwnedMutexGuard},
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tokio_util::task::TaskTracker;
 
@@ -28,7 +27,7 @@ use self::renewal::{Renewal, Renewed};
 use super::Gateway;
 use crate::{
     account::{
-        Exit, ImapClient, Login, SmtpClient, Trouble,
+        Exit, ImapClient, Login, Place, Protocol, Purpose, Seeker, SmtpClient, Trouble,
         oauth::{Granted, Providers, Registered},
     },
     core::{
@@ -43,8 +42,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it waits for an endpoint that is to be asked again. For longer, its account tries again later.
 const REST_PATIENCE: SignedDuration = SignedDuration::from_secs(20);
-/// How long a login keeps its turn: what servers that are well take for one.
-const TURN_LASTS: Duration = Duration::from_secs(2);
 /// Between two looks at what another node is doing: from the first to the second, doubled each time.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 /// How long nobody looks at a grant that could not be looked at.
@@ -260,7 +257,7 @@ fn length(wait: SignedDuration) -> Duration {
     Duration::try_from(wait).unwrap_or_default()
 }
 
-/// Opens an IMAP session with an account's provider. The inner error is the provider's.
+/// Opens an IMAP session with an account's provider, in a place that is to be kept for as long. The inner error is the provider's.
 ///
 /// # Errors
 /// Those of the store.
@@ -268,28 +265,34 @@ pub(super) async fn open_imap(
     gateway: &Gateway,
     whose: (WorkspaceId, AccountId),
     access: &AccountAccess,
-) -> Result<Result<ImapClient, Trouble>, Error> {
-    let dial = |login: Login| async move {
-        let login = login.named(access.settings.identities.imap_login.as_deref());
-        let turn = gateway.followers.login_turn().await;
-        let mut opened = pin!(gateway.dialer.open_imap(&access.settings.imap, &login));
-        // A server that keeps us waiting, or whose own turn comes late, keeps no other account waiting.
-        if let Ok(opened) = timeout(TURN_LASTS, &mut opened).await {
-            return opened;
-        }
-        drop(turn);
-        opened.await
+    purpose: Purpose,
+) -> Result<Result<(ImapClient, Place), Trouble>, Error> {
+    let (settings, name) = (&access.settings, access.settings.identities.imap_login.as_deref());
+    let seeker = Seeker {
+        protocol: Protocol::Imap,
+        host: &settings.imap.host,
+        username: Some(name.unwrap_or(access.credentials.username())),
+        provider: settings.provider(),
+        purpose,
     };
+    // Before there is a token: it might not last as long as the wait.
+    let place = match gateway.dialer.place(seeker).await {
+        Ok(place) => place,
+        Err(crowded) => return Ok(Err(crowded)),
+    };
+    let dial = async |login: Login| gateway.dialer.open_imap(&settings.imap, &login.named(name)).await;
     let opened = logged_in(gateway, whose, &access.credentials, dial).await?;
     // A mailbox that takes no token of a good grant is read again when its user signs in. One that may be read and not sent by is
     // another matter.
-    Ok(opened.map_err(|trouble| match (trouble, &access.credentials) {
+    let opened = opened.map_err(|trouble| match (trouble, &access.credentials) {
         (Trouble::Revoked(text), Credentials::OAuth2 { .. }) => Trouble::SignIn(text),
         (trouble, _) => trouble,
-    }))
+    });
+    Ok(opened.map(|client| (client, place)))
 }
 
-/// Opens an SMTP session with an account's provider or a smarthost. The inner error is the server's.
+/// Opens an SMTP session with an account's provider or a smarthost, in a place that is to be kept for as long. The inner error is
+/// the server's.
 ///
 /// # Errors
 /// Those of the store.
@@ -297,17 +300,32 @@ pub(super) async fn open_submission(
     gateway: &Gateway,
     workspace: WorkspaceId,
     exit: &Exit,
-) -> Result<Result<SmtpClient, Trouble>, Error> {
+) -> Result<Result<(SmtpClient, Place), Trouble>, Error> {
     let hello = &gateway.settings.hostname;
-    let (Some(account), Some(credentials)) = (exit.account, &exit.credentials) else {
-        let login = exit.credentials.as_ref().and_then(Login::of_password);
-        return Ok(gateway.dialer.open_submission(&exit.endpoint, login.as_ref(), hello).await);
+    let credentials = exit.account.zip(exit.credentials.as_ref());
+    let seeker = Seeker {
+        protocol: Protocol::Smtp,
+        host: &exit.endpoint.host,
+        // A smarthost is built for many: only the host counts.
+        username: credentials.map(|(_, own)| exit.login.as_deref().unwrap_or(own.username())),
+        provider: exit.provider,
+        purpose: Purpose::Errand,
     };
-    let dial = |login: Login| async move {
+    let place = match gateway.dialer.place(seeker).await {
+        Ok(place) => place,
+        Err(crowded) => return Ok(Err(crowded)),
+    };
+    let Some((account, credentials)) = credentials else {
+        let login = exit.credentials.as_ref().and_then(Login::of_password);
+        let opened = gateway.dialer.open_submission(&exit.endpoint, login.as_ref(), hello).await;
+        return Ok(opened.map(|client| (client, place)));
+    };
+    let dial = async |login: Login| {
         let login = login.named(exit.login.as_deref());
         gateway.dialer.open_submission(&exit.endpoint, Some(&login), hello).await
     };
-    logged_in(gateway, (workspace, account), credentials, dial).await
+    let opened = logged_in(gateway, (workspace, account), credentials, dial).await?;
+    Ok(opened.map(|client| (client, place)))
 }
 
 /// Logs in. A token that is refused although it looked good is renewed, once: the provider may have withdrawn it, or our clock

@@ -105,7 +105,7 @@ async fn attempt(
     let envelope = Envelope { recipients, ..Envelope::new(way.reverse_path.clone()) };
     let began = now();
     let trouble = match login::open_submission(gateway, job.workspace, &way.server).await? {
-        Ok(client) => return send(gateway, job, question, (client, &envelope, raw)).await,
+        Ok((client, _place)) => return send(gateway, job, question, (client, &envelope, raw)).await,
         Err(trouble) => trouble,
     };
     tracing::info!(job = job.id, code = trouble.code(), "an answer could not be sent yet");

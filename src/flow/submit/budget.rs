@@ -19,7 +19,7 @@ use crate::{
         limits::{Budget, Counted, Full, SentUnit, WINDOW_MAX, provider_rest, says_sent_too_much},
         message::{Author, StoredMessage},
         policy::settings::{OverSend, Settings},
-        provider::{Left, Meaning, SENT_KEPT, Sent, When, left, meaning},
+        provider::{Left, Meaning, Provider, SENT_KEPT, Sent, When, left, meaning},
         submission::{Submission, SubmissionState},
     },
     flow::{
@@ -162,6 +162,18 @@ pub(super) async fn give_back(
     Ok(())
 }
 
+/// Lets a submission and what is behind it in its lane wait, without a word.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn wait(gateway: &Gateway, job: &Leased, until: Timestamp) -> Result<(), FlowError> {
+    let mut tx = gateway.store.begin(job.workspace).await?;
+    tx.rest_lane(job, until).await?;
+    tx.settle(job, Settlement::RetryAt(until)).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
 /// Has a submission wait until its turn comes, or fail, as policy says.
 ///
 /// # Errors
@@ -172,14 +184,11 @@ pub(super) async fn put_off(
     message: MessageKey,
     full: Full,
 ) -> Result<(), FlowError> {
-    let mut tx = gateway.store.begin(job.workspace).await?;
     if full.quota.is_none() && full.until.duration_since(now()) <= PACE {
         // Nothing is wrong with it, and nobody is told: so much leaves in a minute, and then the next.
-        tx.rest_lane(job, full.until).await?;
-        tx.settle(job, Settlement::RetryAt(full.until)).await?;
-        tx.commit().await?;
-        return Ok(());
+        return wait(gateway, job, full.until).await;
     }
+    let mut tx = gateway.store.begin(job.workspace).await?;
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;
     let user = sender(&mut tx, (submission.account, message)).await?;
     let is_kept = policy_of(&mut tx, user).await?.settings.over_send == OverSend::Queue;
@@ -296,15 +305,14 @@ fn text_of(reply: &Reply) -> String {
     reply.lines().collect::<Vec<_>>().join(" ")
 }
 
-/// The most octets of a message that the provider takes of whoever's account it is to leave by, and what users call the
-/// provider; `None` where nobody has said so.
+/// The provider of whoever's account a message is to leave by; that of any server where it leaves by the smarthost.
 ///
 /// # Errors
 /// Those of the store.
-pub async fn size_limit(session: &mut Session, exit: Exit) -> Result<Option<(u64, &'static str)>, Error> {
-    let Exit::Account(account) = exit else { return Ok(None) };
-    let provider = session.account(account).await?.map(|account| account.provider());
-    Ok(provider.and_then(|provider| Some((provider.message_bytes?, provider.title.as_str()))))
+pub async fn provider_of(session: &mut Session, exit: Exit) -> Result<&'static Provider, Error> {
+    let Exit::Account(account) = exit else { return Ok(Provider::any()) };
+    let account = session.account(account).await?;
+    Ok(account.map_or_else(Provider::any, |account| account.provider()))
 }
 
 /// What the user's mail is from that leaves there, where his account has said so.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
-use super::{Additions, ControlFields, HandsIn, Refusal, Sender, admit, choose_exit, size_limit};
+use super::{Additions, ControlFields, HandsIn, Refusal, Sender, admit, choose_exit, provider_of};
 use crate::{
     core::{
         ids::{Id, MessageKey, UserId, WorkspaceId},
@@ -70,14 +70,12 @@ fn over_limit(full: Full) -> Rejected {
 }
 
 /// Refuses at once what the account's provider would refuse for its size. The body alone is compared: what is added and taken out
-/// of the header is not known yet, and small.
+/// of the header is not known yet, and small. What is in it is not read before the 250: files are looked at when it is sent.
 async fn require_size(session: &mut Session, exit: Exit, bytes: usize) -> Result<(), Rejected> {
-    match size_limit(session, exit).await? {
-        Some((most, title)) if bytes as u64 > most => {
-            let text = format!("{title} takes messages of at most {most} octets");
-            Err(Rejected::Reply(Reply::new(552, [5, 3, 4], text)))
-        }
-        _ => Ok(()),
+    let provider = provider_of(session, exit).await?;
+    match provider.too_large(bytes as u64, []) {
+        Some(too_large) => Err(Rejected::Reply(Reply::new(552, [5, 3, 4], too_large.text(provider)))),
+        None => Ok(()),
     }
 }
 

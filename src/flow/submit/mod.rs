@@ -20,7 +20,7 @@ mod sent_copy;
 mod way_out;
 
 pub use answer::explain;
-pub use budget::{HandsIn, admit, sender_identity, size_limit};
+pub use budget::{HandsIn, admit, provider_of, sender_identity};
 pub use copies::Additions;
 pub(super) use copies::queue_copies;
 #[cfg(test)]

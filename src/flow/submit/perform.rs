@@ -3,6 +3,7 @@
 //! Not here: what follows from an outcome (`record`), and finding out about a send that was cut off (`reconcile`).
 
 use bytes::Bytes;
+use jiff::SignedDuration;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{Semaphore, SemaphorePermit},
@@ -19,7 +20,7 @@ use crate::{
     account::{Exit as Server, Trouble},
     core::{
         ids::MessageKey,
-        inbound::{Principal, SendClass},
+        inbound::{Exit, Principal, SendClass},
         job::Job,
         message::StoredMessage,
         submission::{Hold, RecipientState, Submission, SubmissionState},
@@ -42,6 +43,9 @@ pub(super) struct Part {
 /// KiB of messages in hand at one time: many large ones at slow servers must not fill memory.
 const IN_HAND_KIB_MAX: u32 = 256 * 1024;
 static IN_HAND: Semaphore = Semaphore::const_new(IN_HAND_KIB_MAX as usize);
+
+/// How long a message waits that found as many sessions open as there may be, and what is behind it in its lane.
+const CROWDED: SignedDuration = SignedDuration::from_secs(3);
 
 /// Why a message cannot be sent now.
 pub(super) struct Unsendable {
@@ -86,9 +90,9 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
             return budget::put_off(gateway, job, message, full).await;
         }
     };
-    if let Some(most) = too_large(&mut session, &submission, stored.size).await? {
+    if let Some(text) = too_large(&mut session, &submission, &stored).await? {
         drop(session);
-        return refuse_size(gateway, job, &submission, most).await;
+        return refuse_size(gateway, job, &submission, text).await;
     }
     drop(session);
     let parts = match parts(gateway, job, (&submission, most), &stored, &server).await? {
@@ -102,7 +106,7 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     drop(session);
     let began = now();
     match login::open_submission(gateway, job.workspace, &server).await? {
-        Ok(mut client) => {
+        Ok((mut client, _place)) => {
             send_all(gateway, job, (&stored, &raw), (&mut client, parts)).await?;
             // Last: what was sent is recorded by now, and a server that is slow to say good-bye holds up nothing but this.
             if client.is_usable() {
@@ -110,6 +114,8 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
             }
             Ok(())
         }
+        // Nothing is wrong with it, and nobody is told.
+        Err(Trouble::Crowded) => budget::wait(gateway, job, now() + CROWDED).await,
         Err(trouble) => record::unopened(gateway, job, message, (began, &trouble)).await,
     }
 }
@@ -126,24 +132,24 @@ async fn change_lane(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
     Ok(())
 }
 
-/// The most octets that the account's provider takes of a message, where this has more: it would be sent for nothing.
+/// How much the account's provider takes of a message, where this has more: it would be sent for nothing.
 async fn too_large(
     session: &mut Session,
     submission: &Submission,
-    size: u64,
-) -> Result<Option<u64>, FlowError> {
+    stored: &StoredMessage,
+) -> Result<Option<String>, FlowError> {
     let Some(account) = submission.account else { return Ok(None) };
-    let account = session.account(account).await?;
-    Ok(account.and_then(|account| account.provider().message_bytes).filter(|most| size > *most))
+    let provider = budget::provider_of(session, Exit::Account(account)).await?;
+    let files = stored.attachments.iter().map(|file| file.size);
+    Ok(provider.too_large(stored.size, files).map(|too_large| format!("{}.", too_large.text(provider))))
 }
 
 async fn refuse_size(
     gateway: &Gateway,
     job: &Leased,
     submission: &Submission,
-    most: u64,
+    text: String,
 ) -> Result<(), FlowError> {
-    let text = format!("The account's provider takes messages of at most {most} octets.");
     let outcome = Outcome::Refused(Reply::new(552, [5, 3, 4], text));
     let open = submission.recipients.iter().filter(|state| state.is_open());
     let fared: Vec<_> = open

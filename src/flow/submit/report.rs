@@ -86,7 +86,7 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
     let envelope = Envelope { recipients: vec![Recipient::new(to)], ..Envelope::new(ReversePath::Null) };
     let began = now();
     let tried = match login::open_submission(gateway, job.workspace, &server).await? {
-        Ok(client) => send(gateway, job, &about, (client, &envelope, &raw)).await?,
+        Ok((client, _place)) => send(gateway, job, &about, (client, &envelope, &raw)).await?,
         Err(trouble) => unopened(gateway, job, account, (began, &trouble)).await?,
     };
     settle(gateway, job, &about, tried).await

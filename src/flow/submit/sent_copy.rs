@@ -10,17 +10,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::way_out::{Access, account_access, rest_over, tell_workers};
 use crate::{
-    account::{ImapClient, Trouble, judge},
+    account::{ImapClient, Purpose, Trouble, judge},
     core::{
         account::{MailboxUid, era},
         ids::{AccountId, MessageKey, WorkspaceId},
         message::{Sighting, SightingRow, StoredMessage},
-        provider::Provider,
+        provider::{Octets, Provider},
         retry,
         submission::SentCopy,
     },
     failpoint,
-    flow::{FlowError, Gateway, jitter, login, now, signed},
+    flow::{FlowError, Gateway, jitter, limits::copies_rest_until, login, now, signed},
     imap::{self, Append, Chosen, Criterion, Flag, MailboxName},
     queue::{Leased, Settlement},
     store::{AccountAccess, Tx},
@@ -64,13 +64,15 @@ pub async fn save_sent(
         Access::Closed(state) if state.is_gone() => return Err(FlowError::Obsolete),
         Access::Closed(_) => return put_off(gateway, job, now() + WAIT).await,
     };
-    let Some(provider) = session.account(account).await?.map(|account| account.provider()) else {
-        return Err(FlowError::Obsolete);
-    };
+    let Some(row) = session.account(account).await? else { return Err(FlowError::Obsolete) };
+    if let Some(until) = copies_rest_until(&mut session, &row, now()).await? {
+        return put_off(gateway, job, until).await;
+    }
+    let provider = row.provider();
     let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
     let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
-    let began = now();
+    let (began, bytes) = (now(), raw.len() as u64);
     let missing = Missing::of(provider, job.attempt);
     match look_or_append(gateway, job, &login, (account, &stored, raw, missing)).await? {
         Ok(Came::Late) => {
@@ -80,6 +82,9 @@ pub async fn save_sent(
         Ok(Came::Is(at, copy)) => {
             let mut tx = gateway.store.begin(job.workspace).await?;
             note(&mut tx, message, at, copy).await?;
+            if copy == SentCopy::Appended && provider.traffic.is_some() {
+                tx.count_account_octets(account, Octets::at(now(), (0, bytes))).await?;
+            }
             tx.settle(job, Settlement::Done).await?;
             tx.commit().await?;
             Ok(())
@@ -188,9 +193,10 @@ pub(super) async fn find(
     (workspace, access): (WorkspaceId, &AccountAccess),
     (account, stored): (AccountId, &StoredMessage),
 ) -> Result<Result<Option<Found>, Trouble>, FlowError> {
-    let opened = login::open_imap(gateway, (workspace, account), access).await?;
+    let opened = login::open_imap(gateway, (workspace, account), access, Purpose::Errand).await?;
     let found = async {
-        let (mut client, chosen) = chosen(opened?).await?;
+        let (client, _place) = opened?;
+        let (mut client, chosen) = chosen(client).await?;
         let found = search(&mut client, &chosen, ((account, access.generation), stored)).await?;
         client.logout().await;
         Ok(found)
@@ -205,9 +211,13 @@ async fn look_or_append(
     access: &AccountAccess,
     (account, stored, raw, missing): (AccountId, &StoredMessage, Bytes, Missing),
 ) -> Result<Result<Came, Trouble>, FlowError> {
-    let opened = login::open_imap(gateway, (job.workspace, account), access).await?;
+    let opened = login::open_imap(gateway, (job.workspace, account), access, Purpose::Errand).await?;
+    let (client, _place) = match opened {
+        Ok(opened) => opened,
+        Err(trouble) => return Ok(Err(trouble)),
+    };
     let found = async {
-        let (mut client, chosen) = chosen(opened?).await?;
+        let (mut client, chosen) = chosen(client).await?;
         let found = search(&mut client, &chosen, ((account, access.generation), stored)).await?;
         Ok::<_, Trouble>((client, chosen, found))
     };

@@ -13,7 +13,7 @@ use crate::{
         ids::AccountId,
         inbound,
         job::{Job, JobExit},
-        provider::{Meaning, When, meaning},
+        provider::{Meaning, Provider, When, meaning},
         retry,
     },
     flow::{
@@ -41,13 +41,15 @@ pub(super) enum WayOut {
 pub(super) async fn way_out(session: &mut Session, account: Option<AccountId>) -> Result<WayOut, FlowError> {
     let Some(id) = account else {
         let server = session.smarthost_access().await?.map(|SmarthostAccess { endpoint, credentials }| {
-            Server { endpoint, credentials, account: None, account_address: None, login: None }
+            let provider = Provider::any();
+            Server { endpoint, credentials, account: None, account_address: None, login: None, provider }
         });
         return Ok(server.map_or(WayOut::Closed("The workspace has no smarthost any more."), WayOut::Open));
     };
     let sender = sender_identity(session, inbound::Exit::Account(id)).await?;
     let open = |AccountAccess { email, settings, credentials, .. }| {
         WayOut::Open(Server {
+            provider: settings.provider(),
             endpoint: settings.smtp,
             credentials: Some(credentials),
             account: Some(id),
@@ -125,7 +127,7 @@ pub(super) async fn note_trouble(
     id: AccountId,
     (began, trouble): (Timestamp, &Trouble),
 ) -> Result<bool, FlowError> {
-    let Some(account) = noted(tx, id).await? else { return Ok(false) };
+    let Some(account) = noted(tx, (id, trouble)).await? else { return Ok(false) };
     keep_peace(tx, &account, trouble).await?;
     let blame = blame(&account, (began, trouble));
     match blame {
@@ -148,7 +150,7 @@ pub(super) async fn note_unsent(
     if matches!(trouble, Trouble::SignIn(_)) {
         return note_trouble(tx, id, (began, trouble)).await;
     }
-    let Some(account) = noted(tx, id).await? else { return Ok(false) };
+    let Some(account) = noted(tx, (id, trouble)).await? else { return Ok(false) };
     keep_peace(tx, &account, trouble).await?;
     let blame = blame(&account, (began, trouble));
     match blame {
@@ -207,8 +209,11 @@ fn asks_for_peace(outcome: &Outcome) -> Option<Trouble> {
 }
 
 /// An account whose troubles are worth noting, which nobody changes meanwhile: one that is being given a new login is not
-/// judged by what it was before.
-async fn noted(tx: &mut Tx, id: AccountId) -> Result<Option<Account>, FlowError> {
+/// judged by what it was before. That we allow ourselves no further session is no trouble of the account's.
+async fn noted(tx: &mut Tx, (id, trouble): (AccountId, &Trouble)) -> Result<Option<Account>, FlowError> {
+    if *trouble == Trouble::Crowded {
+        return Ok(None);
+    }
     let account = tx.account_to_change(id).await?;
     Ok(account.filter(|account| !account.status.state.is_gone()))
 }

@@ -2,7 +2,7 @@
 //!
 //! Not here: any of the steps.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::{
@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{Failure, Memory, judge::Bench};
 use crate::{
-    account::{ImapClient, Trouble, judge},
+    account::{Place, Purpose, Trouble, judge},
     core::{
         account::{
             Account, AccountSettings, Backfill, Cursor, FollowedMailbox, MailboxRole, MailboxUid, era,
@@ -20,10 +20,10 @@ use crate::{
         },
         ids::{AccountId, UserId, WorkspaceId},
         policy::Policy,
-        provider::{self, Provider},
+        provider::{self, Octets, Provider},
         sync_plan::MailboxView,
     },
-    flow::{Gateway, login, policy_of},
+    flow::{Gateway, login, now, policy_of},
     imap::{
         self, Client, Criterion, HeaderExtent, Kind, MailboxName, MailboxStatus, ModSeq, Resume, Selected,
         Uid, UidSet, UidValidity,
@@ -55,6 +55,8 @@ pub(super) struct Connection<'g, S> {
     pub policy: Policy,
     /// The hold on the account; none for a short errand, which its job guards.
     pub lease: Option<store::Leased>,
+    /// Among the sessions of the account and of its host.
+    pub place: Option<Arc<Place>>,
     /// Whose servers the account has, as far as anybody knows.
     pub provider: &'static Provider,
     /// What the server says it is, where its host does not tell.
@@ -71,6 +73,8 @@ pub(super) struct Connection<'g, S> {
     pub notified: bool,
     /// Messages taken note of, so that a server that cries for nothing is noticed.
     pub consumed: u64,
+    /// Octets of this session that have been counted.
+    pub octets_counted: u64,
     /// When a backfill's progress was last told.
     pub progress_told: Option<Instant>,
 }
@@ -131,6 +135,7 @@ impl<'g, S: Wire> Connection<'g, S> {
             user: account.user_id,
             policy,
             lease: None,
+            place: None,
             provider: account.provider(),
             says_it_is: None,
             host_is_known: Provider::of_host(&account.settings.imap.host).is_some(),
@@ -141,6 +146,7 @@ impl<'g, S: Wire> Connection<'g, S> {
             selected: None,
             notified: false,
             consumed: 0,
+            octets_counted: 0,
             progress_told: None,
         }
     }
@@ -274,6 +280,29 @@ impl<'g, S: Wire> Connection<'g, S> {
         Ok(tx)
     }
 
+    /// Counts what has been read so far, where the provider allows only so much; returns how much that is. Once this is
+    /// committed, `octets_counted` is to say so.
+    pub(super) async fn count_octets(&self, tx: &mut store::Tx, now: Timestamp) -> Result<u64, store::Error> {
+        let read = self.client.octets_read();
+        if self.provider.traffic.is_some() && read > self.octets_counted {
+            let octets = Octets::at(now, (read.saturating_sub(self.octets_counted), 0));
+            tx.count_account_octets(self.account, octets).await?;
+        }
+        Ok(read)
+    }
+
+    /// Counts what has been read since anything was last written: to be called when a session ends, in whatever way.
+    pub(super) async fn note_octets(&mut self) -> Result<(), store::Error> {
+        if self.provider.traffic.is_none() || self.client.octets_read() == self.octets_counted {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        let counted = self.count_octets(&mut tx, now()).await?;
+        tx.commit().await?;
+        self.octets_counted = counted;
+        Ok(())
+    }
+
     /// The first day of which the backfill reads mail.
     pub(super) fn horizon(&self, from: Timestamp) -> jiff::civil::Date {
         days_before(from, self.policy.settings.backfill_days)
@@ -284,11 +313,11 @@ impl<'g> Connection<'g, Stream> {
     /// Logs in to an account that policy does not leave out. `None` when there is no such account any more.
     pub(super) async fn open(
         gateway: &'g Gateway,
-        workspace: WorkspaceId,
-        account: AccountId,
+        whose: (WorkspaceId, AccountId),
         memory: &'g mut Memory,
+        purpose: Purpose,
     ) -> Result<Option<Self>, Failure> {
-        let opened = Box::pin(Self::open_unjudged(gateway, workspace, account, memory)).await?;
+        let opened = Box::pin(Self::open_unjudged(gateway, whose, memory, purpose)).await?;
         if let Some(connection) = &opened {
             connection.require_admitted()?;
         }
@@ -298,9 +327,9 @@ impl<'g> Connection<'g, Stream> {
     /// The same before what the server says it is has been judged, for whoever writes that down first.
     pub(super) async fn open_unjudged(
         gateway: &'g Gateway,
-        workspace: WorkspaceId,
-        account: AccountId,
+        (workspace, account): (WorkspaceId, AccountId),
         memory: &'g mut Memory,
+        purpose: Purpose,
     ) -> Result<Option<Self>, Failure> {
         let mut session = gateway.store.read(workspace).await?;
         let Some(found) = session.account(account).await? else { return Ok(None) };
@@ -318,8 +347,9 @@ impl<'g> Connection<'g, Stream> {
         if policy.settings.excludes(found.provider()) {
             return Err(Trouble::Excluded(&found.provider().title).into());
         }
-        let client: ImapClient = login::open_imap(gateway, (workspace, account), &access).await??;
+        let (client, place) = login::open_imap(gateway, (workspace, account), &access, purpose).await??;
         let mut connection = Self::new(gateway, workspace, (&found, policy), client, memory);
+        connection.place = Some(Arc::new(place));
         connection.greet().await?;
         Ok(Some(connection))
     }

@@ -161,6 +161,10 @@ impl<S: Wire> Connection<'_, S> {
                 Some(room) => part.room.push(room),
                 None => {
                     self.commit_so_far(mailbox, context, (&mut part, batch.end)).await?;
+                    // A chunk of large mail may be more than the provider lets be read: what is left of it is read later.
+                    if batch.way == Way::Backfill && self.history_waits().await? {
+                        return Ok(());
+                    }
                     part.room.push(self.gateway.followers.room(bytes).await);
                 }
             }
@@ -315,7 +319,8 @@ impl<S: Wire> Connection<'_, S> {
             match Box::pin(self.try_commit(writing)).await {
                 Err(FlowError::Raced) => {}
                 Err(error) => return Err(error.into()),
-                Ok(at) => {
+                Ok((at, octets)) => {
+                    self.octets_counted = octets;
                     mailbox.note(end, at);
                     if matches!(end, End::Backfill(_)) && !told {
                         self.progress_told = Some(Instant::now());
@@ -327,7 +332,8 @@ impl<S: Wire> Connection<'_, S> {
         Err(Failure::Anew)
     }
 
-    async fn try_commit(&self, writing: Writing<'_>) -> Result<Timestamp, FlowError> {
+    /// When it was, and how many octets of this session are counted by now.
+    async fn try_commit(&self, writing: Writing<'_>) -> Result<(Timestamp, u64), FlowError> {
         let Writing { name, part, end, .. } = writing;
         let mut tx = self.begin().await?;
         tx.lock_filing().await?;
@@ -361,8 +367,9 @@ impl<S: Wire> Connection<'_, S> {
             }
             End::Nothing => {}
         }
+        let octets = self.count_octets(&mut tx, now).await?;
         tx.commit().await?;
-        Ok(now)
+        Ok((now, octets))
     }
 
     pub(super) fn arrival<'a>(

@@ -12,10 +12,10 @@ use super::{
     news_of_account, news_of_comparing,
     wait::{Next, Watch},
 };
-use crate::{flow::Gateway, store};
+use crate::{account::Purpose, flow::Gateway, store};
 
 /// Follows an account over one session. Returns when `stop` is cancelled, after the work in hand, or when the account is
-/// gone.
+/// gone; with `Anew` too when others wait for its place.
 ///
 /// # Errors
 /// What ended the session.
@@ -26,14 +26,23 @@ pub async fn follow(
     memory: &mut Memory,
 ) -> Result<(), Failure> {
     memory.well_since = None;
-    let opened = Connection::open_unjudged(gateway, lease.workspace, lease.account, memory);
-    let Some(mut connection) = Box::pin(opened).await? else { return Ok(()) };
+    let whose = (lease.workspace, lease.account);
+    let opened = Box::pin(Connection::open_unjudged(gateway, whose, memory, Purpose::Follow));
+    // Its place may take long to come.
+    let opened =
+        tokio::select! { biased; () = stop.cancelled() => return Ok(()), opened = opened => opened? };
+    let Some(mut connection) = opened else { return Ok(()) };
     connection.lease = Some(lease);
     connection.learn_provider().await?;
     connection.require_admitted()?;
-    attend(&mut connection, stop).await?;
+    let attended = attend(&mut connection, stop).await;
+    // A session that fails has read too, again and again maybe.
+    let noted = connection.note_octets().await;
+    attended?;
+    noted?;
     Box::pin(connection.client.logout()).await;
-    Ok(())
+    // What ends before it is to stop has made room for others.
+    if stop.is_cancelled() { Ok(()) } else { Err(Failure::Anew) }
 }
 
 /// What a session does. Each step is boxed, so that what waits in IDLE for hours is small.
@@ -51,11 +60,15 @@ pub(super) async fn attend<S: Wire>(
         let next = if Box::pin(connection.backfill(&mut mailboxes)).await? {
             // New mail first, after every chunk; then one of the things that would else wait for the end of history.
             Box::pin(act(connection, Next::Look, (&mut mailboxes, &mut watch), stop)).await?;
-            watch.next_now()
+            let is_wanted = connection.place.as_ref().is_some_and(|place| place.is_wanted_by_the_living());
+            if is_wanted { Some(Next::MakeRoom) } else { watch.next_now() }
         } else {
             Box::pin(connection.return_to_first(&mut mailboxes)).await?;
             Some(connection.wait(&mut watch, stop).await?)
         };
+        if matches!(next, Some(Next::MakeRoom)) {
+            return Ok(());
+        }
         if let Some(next) = next {
             Box::pin(act(connection, next, (&mut mailboxes, &mut watch), stop)).await?;
         }
@@ -85,7 +98,7 @@ async fn act<S: Wire>(
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
     match next {
-        Next::Stop => {}
+        Next::Stop | Next::MakeRoom => {}
         Next::Look => {
             connection.look(mailboxes).await?;
             watch.looked(connection, mailboxes.len());

@@ -1,4 +1,4 @@
-//! The accounts that this process follows, and what they share: turns to log in, room for bodies, a place to leave errands.
+//! The accounts that this process follows, and what they share: room for bodies, a place to leave errands.
 //!
 //! Not here: which accounts those are (`worker::accounts`).
 
@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::{
     core::ids::{AccountId, DecisionId},
@@ -26,7 +26,6 @@ const RECALLS_MAX: usize = 16;
 pub struct Followers(Arc<Shared>);
 
 struct Shared {
-    logins: Semaphore,
     bodies: Arc<Semaphore>,
     desks: Mutex<HashMap<AccountId, mpsc::Sender<Recall>>>,
     looks: Mutex<HashMap<AccountId, (store::Leased, Timestamp)>>,
@@ -49,23 +48,17 @@ pub(super) struct Desk {
     recalls: mpsc::Receiver<Recall>,
 }
 
-impl Followers {
-    /// `logins_at_once` keeps a start with thousands of accounts from becoming an attack on their providers.
-    #[must_use]
-    pub fn new(logins_at_once: usize) -> Self {
+impl Default for Followers {
+    fn default() -> Self {
         Self(Arc::new(Shared {
-            logins: Semaphore::new(logins_at_once.max(1)),
             bodies: Arc::new(Semaphore::new(usize::try_from(BODIES_KIB_MAX).unwrap_or(usize::MAX))),
             desks: Mutex::default(),
             looks: Mutex::default(),
         }))
     }
+}
 
-    /// Waits for a turn to log in, in the order of coming.
-    pub(in crate::flow) async fn login_turn(&self) -> SemaphorePermit<'_> {
-        self.0.logins.acquire().await.expect("the turns are never closed")
-    }
-
+impl Followers {
     /// Room for a body, if there is some at once.
     pub(super) fn room_now(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0.bodies).try_acquire_many_owned(kib(bytes)).ok()

@@ -24,7 +24,7 @@ use crate::{
     flow::{
         FlowError, Gateway,
         ingest::{self, Ingested},
-        limits::Purse,
+        limits::{Purse, history_rests_until},
         now,
     },
     mail::MessageId,
@@ -63,12 +63,15 @@ impl<S: Wire> Connection<'_, S> {
         Room::of(session, &purse).await
     }
 
-    /// Whether history has to wait: the provider has asked for peace, by whatever of ours it said so to, today's room is used, or
-    /// mail that was put off comes first.
+    /// Whether history has to wait: the provider has asked for peace, by whatever of ours it said so to, it will soon have let as much
+    /// be read as it does in a day, today's room is used, or mail that was put off comes first.
     pub(super) async fn history_waits(&self) -> Result<bool, Error> {
         let mut session = self.read().await?;
-        let account = session.account(self.account).await?;
-        if account.is_some_and(|account| account.rests_until(now()).is_some()) {
+        let (account, now) = (session.account(self.account).await?, now());
+        if let Some(account) = account
+            && (account.rests_until(now).is_some()
+                || history_rests_until(&mut session, &account, now).await?.is_some())
+        {
             return Ok(true);
         }
         let room = self.room(&mut session).await?;

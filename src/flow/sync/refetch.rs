@@ -17,7 +17,7 @@ use super::{
     health,
 };
 use crate::{
-    account::Trouble,
+    account::{Purpose, Trouble},
     core::{
         account::{AccountState, MailboxUid},
         decision::{Ruling, Verdict},
@@ -91,9 +91,11 @@ async fn over_a_short_session(
         return Ok(put_off(gateway, job, at).await);
     }
     let mut memory = Memory::default();
-    let opened = Connection::open(gateway, job.workspace, account, &mut memory).await?;
+    let opened = Connection::open(gateway, (job.workspace, account), &mut memory, Purpose::Errand).await?;
     let Some(mut connection) = opened else { return Ok(Err(FlowError::Obsolete)) };
-    let outcome = connection.recall(job, decision).await?;
+    let outcome = connection.recall(job, decision).await;
+    connection.note_octets().await?;
+    let outcome = outcome?;
     connection.client.logout().await;
     Ok(outcome)
 }

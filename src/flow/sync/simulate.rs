@@ -16,7 +16,7 @@ use super::{
     survey::{Scene, survey},
 };
 use crate::{
-    account::Trouble,
+    account::{Purpose, Trouble},
     core::{
         account::{AccountState, MailboxUid},
         decision::Ruling,
@@ -294,13 +294,16 @@ async fn read_over_a_session(
     basis: &Basis,
     memory: &mut Memory,
 ) -> Result<Pile, Broken> {
-    let opened = Connection::open(gateway, order.workspace, order.account, memory).await?;
+    let opened =
+        Connection::open(gateway, (order.workspace, order.account), memory, Purpose::History).await?;
     let Some(mut connection) = opened else { return Err(Broken::For(Refusal::NoAccount)) };
     let listed = connection.client.list().await?;
     let gmail = connection.client.capabilities().gmail();
     let mut pile = Pile::default();
     for (name, _) in wanted(imap::choose(&listed), gmail) {
-        connection.pile_up(&name, basis, &mut pile).await?;
+        let piled = connection.pile_up(&name, basis, &mut pile).await;
+        connection.note_octets().await?;
+        piled?;
     }
     connection.client.logout().await;
     Ok(pile)

@@ -15,6 +15,7 @@ use super::{
     sweep::Span,
 };
 use crate::{
+    account::Place,
     coord::Subscription,
     flow::jitter,
     imap::{self, IdleEvent, MailboxName, News},
@@ -51,6 +52,8 @@ pub(super) struct Watch {
 /// What to do next.
 pub(super) enum Next {
     Stop,
+    /// Others wait for this session's place.
+    MakeRoom,
     Look,
     News(News),
     Recall(Recall),
@@ -158,6 +161,7 @@ impl<S: Wire> Connection<'_, S> {
         watch: &mut Watch,
         stop: &CancellationToken,
     ) -> Result<Next, Failure> {
+        let place = self.place.clone();
         loop {
             if let Some(next) = watch.due() {
                 return Ok(next);
@@ -169,6 +173,7 @@ impl<S: Wire> Connection<'_, S> {
                 () = watch.news.wait() => return Ok(Next::Look),
                 () = watch.compare.wait() => return Ok(Next::Sweep(Span::All)),
                 recall = watch.desk.recall() => return Ok(Next::Recall(recall)),
+                () = wanted(place.as_deref()) => return Ok(Next::MakeRoom),
                 event = self.listen(until) => event?,
             };
             if let IdleEvent::Changed(news) = event
@@ -194,6 +199,13 @@ impl<S: Wire> Connection<'_, S> {
     }
 }
 
+async fn wanted(place: Option<&Place>) {
+    match place {
+        Some(place) => place.wanted().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Flags and deletions concern the user, not the CRM.
 fn tells_of_mail(news: &News) -> bool {
     news.arrived.is_some() || news.overflow || !news.statuses.is_empty()
@@ -208,7 +220,7 @@ mod tests {
     async fn however_often_a_server_cries_for_nothing_a_reply_does_not_wait_long() {
         let (coord, stop) = (Coord::local(), CancellationToken::new());
         let news = (coord.subscribe("account"), coord.subscribe("compare"));
-        let mut watch = Watch::new(Followers::new(1).open_desk(mint()), news);
+        let mut watch = Watch::new(Followers::default().open_desk(mint()), news);
         let mut pauses = Vec::new();
         for _ in 0..20 {
             let begun = Instant::now();

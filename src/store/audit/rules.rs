@@ -450,6 +450,7 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("usage_counts", "user_id", "users"),
     ("quota_levels", "subject", "users"),
     ("account_sent", "account", "accounts"),
+    ("account_octets", "account", "accounts"),
     ("send_rests", "account", "accounts"),
 ];
 
