@@ -9,7 +9,7 @@ use super::{Error, Store, Tx, columns::changed, sql::sql};
 use crate::core::{ids::WorkspaceId, job::JobKind};
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 44] = [
+const TABLES: [&str; 45] = [
     "jobs",
     "lanes",
     "sightings",
@@ -54,6 +54,7 @@ const TABLES: [&str; 44] = [
     "user_addresses",
     "connect_links",
     "users",
+    "trail",
 ];
 
 /// Those that go at once: logins, ways in, keys. A workspace has few rows of them.

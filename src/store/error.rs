@@ -183,7 +183,7 @@ fn constraint(error: &dyn sqlx::error::DatabaseError) -> &'static str {
 }
 
 /// Every unique constraint: its name, and what SQLite says in its place. A test compares this with the schema.
-pub(super) const CONSTRAINTS: [(&str, &str); 61] = [
+pub(super) const CONSTRAINTS: [(&str, &str); 62] = [
     ("account_addresses_pkey", "account_addresses.workspace, account_addresses.hash"),
     ("grants_pkey", "grants.workspace, grants.account"),
     ("account_errors_pkey", "account_errors.workspace, account_errors.account, account_errors.code"),
@@ -259,6 +259,7 @@ pub(super) const CONSTRAINTS: [(&str, &str); 61] = [
     ("subject_keys_pkey", "subject_keys.workspace, subject_keys.message, subject_keys.key"),
     ("submissions_pkey", "submissions.workspace, submissions.message"),
     ("thread_keys_pkey", "thread_keys.workspace, thread_keys.key"),
+    ("trail_pkey", "trail.workspace, trail.seq"),
     (
         "usage_counts_pkey",
         "usage_counts.workspace, usage_counts.user_id, usage_counts.counted, usage_counts.slot",
