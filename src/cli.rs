@@ -3,6 +3,7 @@
 //! Not here: doing it. `main` takes these apart and calls `app` or the API's client.
 
 mod quarantine;
+mod trail;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use secrecy::SecretString;
 use url::Url;
 
 pub use quarantine::QuarantineVerb;
+pub use trail::TrailVerb;
 
 /// A gateway between a CRM, its users' own mailboxes and the outside world.
 #[derive(Debug, Parser)]
@@ -69,6 +71,8 @@ pub enum Command {
     Why(Why),
     /// Decisions: why a message was synced, skipped, deferred or held
     Decision(Noun<DecisionVerb>),
+    /// The trail: who changed keys, roles, policies and limits, and decided about mail and accounts
+    Trail(Noun<TrailVerb>),
     /// The policy: what is synced and how, of the workspace or of a user
     Policy(Noun<PolicyVerb>),
     /// The smarthost: the workspace's own SMTP provider

@@ -14,6 +14,8 @@ create table workspaces (
     event_seq   bigint not null default 0,
     -- Raised by every change of policy; decisions name the version that applied.
     policy_version bigint not null default 1,
+    -- The place of the newest row of the trail, which this row serialises as well.
+    trail_seq   bigint not null default 0,
     -- Set when it is to be erased: from then on there is no such workspace.
     erasing_at  bigint,
     created_at  bigint not null
@@ -728,6 +730,20 @@ create table order_keys (
     primary key (workspace, name)
 );
 create index order_keys_created on order_keys (created_at);
+
+-- Who did what to keys, roles, policies, limits, accounts and mail kept aside: by ids alone, each row chained to the one before.
+create table trail (
+    workspace   uuid not null references workspaces (id),
+    seq         bigint not null,
+    at          bigint not null,
+    actor       text not null,
+    act         text not null,
+    -- A key, user, account, message or the workspace itself, by what the act is; it may be gone.
+    subject     uuid not null,
+    hash        bytea not null,
+    primary key (workspace, seq)
+);
+create index trail_subject on trail (workspace, subject);
 
 -- What an admin allows the workspace or a user, as JSON.
 create table limits (

@@ -20,7 +20,8 @@ use crate::{
     cli::{
         self, AccountVerb, Client, Command, ContactVerb, ConversationVerb, Create, DecisionVerb, EventVerb,
         Events, Follow, KeyCreate, KeyVerb, LimitSet, LimitVerb, List, Noun, OfUser, One, PolicySet,
-        PolicyVerb, Simulate, SmarthostVerb, Update, UserVerb, WebhookVerb, Whose, Within, WorkspaceVerb,
+        PolicyVerb, Simulate, SmarthostVerb, TrailVerb, Update, UserVerb, WebhookVerb, Whose, Within,
+        WorkspaceVerb,
     },
     core::people::Scope,
     net,
@@ -154,6 +155,9 @@ fn call(command: Command) -> Option<(Client, Call)> {
         Command::Limit(Noun { client, verb }) => (client, limits(verb)),
         Command::Decision(Noun { client, verb: DecisionVerb::List(list) }) => {
             (client, Call::within(&["decisions"]).list(list))
+        }
+        Command::Trail(Noun { client, verb: TrailVerb::List(list) }) => {
+            (client, Call::within(&["trail"]).list(list))
         }
         Command::Policy(Noun { client, verb }) => (client, policy(verb)),
         Command::Smarthost(Noun { client, verb }) => (client, smarthost(verb)),
@@ -570,6 +574,7 @@ mod tests {
         ("webhook replay whk_1 --data {}", "POST /workspaces/acme/webhooks/whk_1/replay {}"),
         ("webhook rotate-secret whk_1", "POST /workspaces/acme/webhooks/whk_1/rotate-secret"),
         ("decision list --query verdict=held", "GET /workspaces/acme/decisions?verdict=held"),
+        ("trail list --limit 5", "GET /workspaces/acme/trail?limit=5"),
         ("policy get", "GET /workspaces/acme/policy"),
         ("policy get --user usr_1", "GET /workspaces/acme/users/usr_1/policy"),
         ("policy set --data {}", "PUT /workspaces/acme/policy {}"),

@@ -88,7 +88,7 @@ async fn mint_key(store: &Store, slug: &str, order: &KeyCreate) -> anyhow::Resul
         last_used_at: None,
     };
     let secret = api_key::secret(flow::random());
-    let mut tx = store.begin(workspace.id).await?;
+    let mut tx = store.begin(workspace.id).await?.acting_for("command_line");
     tx.insert_key(&key, &api_key::hash(&secret)).await?;
     tx.commit().await?;
     Ok((key, secret))

@@ -31,6 +31,7 @@ pub mod retry;
 pub mod subject;
 pub mod sync_plan;
 pub mod threading;
+pub mod trail;
 
 pub mod decision;
 pub mod event;

@@ -13,6 +13,7 @@ use crate::{
         event::{self, AccountEvent, Event},
         ids::{AccountId, ContactId, ConversationId, MessageKey, WorkspaceId},
         job::Job,
+        trail::Act,
     },
     queue::{Leased, Settlement},
     store::{Error, Session, Trace, Tx},
@@ -66,6 +67,7 @@ pub async fn begin_account(tx: &mut Tx, account: &mut Account, now: Timestamp) -
     };
     tx.set_account_status(account.id, &account.status).await?;
     tx.set_receipt(account.id, &Receipt::begun(now)).await?;
+    tx.note_act(Act::AccountErased, account.id).await?;
     tx.fence_account(account.id).await?;
     tx.enqueue_job(&Job::EraseAccount { account: account.id }, now).await?;
     if !was_gone {

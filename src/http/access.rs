@@ -27,7 +27,7 @@ use crate::{
         people::{ApiKey, Scope},
     },
     flow::{self, api_key},
-    store::{self, Sees, Session, Viewer},
+    store::{self, Sees, Session, Tx, Viewer},
 };
 
 /// A caller in a workspace that he may be in.
@@ -89,6 +89,20 @@ impl Access {
                 "Use a key of the workspace.",
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// The workspace, for writing: the trail names the caller for what is done.
+    pub(super) async fn begin(&self, api: &Api) -> Result<Tx, store::Error> {
+        Ok(api.store().begin(self.workspace).await?.acting_for(self.name()))
+    }
+
+    /// Who the caller is, as it is written down.
+    pub(super) fn name(&self) -> String {
+        match self.principal {
+            Principal::Key(id) => id.to_string(),
+            Principal::Admin => "admin".to_owned(),
+            Principal::Participant(user) => user.to_string(),
         }
     }
 

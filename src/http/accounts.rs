@@ -344,7 +344,7 @@ async fn change(
     let names = auth.as_ref().map(AuthInput::login_names).transpose()?.unwrap_or_default();
     let tells_who = email.is_some() || matches!(sender, Patch::Set(_));
     let auth = auth.map(|auth| auth.check(api.gateway.sign_in.providers())).transpose()?;
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     let mut account = tx.account_to_change(id).await?.ok_or_else(Problem::not_found)?;
     account_life::require_not_erased(account.status.state)?;
     if auth.is_some() {

@@ -286,7 +286,7 @@ async fn change(
     PathId(id): PathId<ContactId>,
     input: Input<ContactPatch>,
 ) -> Result<Json<ContactView>, Problem> {
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     access.change_contacts(&mut tx).await?;
     let old = tx.contact_to_change(id).await?.ok_or_else(Problem::not_found)?;
     let contact = input.value.apply(&api, old)?;
@@ -304,7 +304,7 @@ async fn delete(
     access: Access,
     PathId(id): PathId<ContactId>,
 ) -> Result<StatusCode, Problem> {
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     access.change_contacts(&mut tx).await?;
     tx.delete_contact(id).await?;
     tx.commit().await?;
@@ -388,7 +388,7 @@ impl From<Upsert> for Problem {
 }
 
 async fn upsert(api: &Api, access: &Access, contact: Contact) -> Result<(StatusCode, Contact), Upsert> {
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     access.change_contacts(&mut tx).await?;
     let old = replaced(&mut tx, &contact).await?;
     require_references(&mut tx, &contact).await?;

@@ -151,7 +151,7 @@ async fn revoke(
     access: Access,
     PathId(id): PathId<ApiKeyId>,
 ) -> Result<StatusCode, Problem> {
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     let key = tx.api_key(id).await?.ok_or_else(Problem::not_found)?;
     match key.user_id {
         Some(user) => access.act_as(user)?,

@@ -286,7 +286,7 @@ async fn limit_workspace(
 ) -> Result<Json<LimitsView>, Problem> {
     access.act_for_all()?;
     let limits = input.value.check()?;
-    let tx = api.store().begin(access.workspace).await?;
+    let tx = access.begin(&api).await?;
     Ok(Json((&put(tx, None, limits).await?).into()))
 }
 
@@ -328,7 +328,7 @@ async fn limit_user(
 ) -> Result<Json<UserLimitsView>, Problem> {
     access.act_for_all()?;
     let limits = input.value.check()?;
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     tx.user_to_change(id).await?.ok_or_else(Problem::not_found)?;
     Ok(Json((&put(tx, Some(id), limits).await?).into()))
 }

@@ -52,6 +52,7 @@ mod smarthost;
 mod stored_message;
 #[cfg(test)]
 mod testing;
+mod trail;
 mod users;
 mod verification_view;
 mod webhooks;
@@ -238,6 +239,7 @@ fn resources() -> OpenApiRouter<Api> {
         .merge(events::router())
         .merge(event_stream::router())
         .merge(decisions::router())
+        .merge(trail::router())
         .merge(coverage::router())
 }
 

@@ -135,7 +135,7 @@ impl Stamp {
 
     /// Begins the transaction of a request, unless it was made before.
     pub(super) async fn begin(&self, api: &Api, access: &Access) -> Result<Work, Stop> {
-        let mut tx = api.store().begin(access.workspace).await?;
+        let mut tx = access.begin(api).await?;
         if let Some(request) = self.request()
             && let Some(response) = known(&mut tx, request, &self.hash).await?
         {

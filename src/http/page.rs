@@ -126,7 +126,7 @@ pub(super) fn decode_number(cursor: &str) -> Option<i64> {
     (*form == BY_NUMBER && seq >= 0).then_some(seq)
 }
 
-fn bad_cursor() -> Problem {
+pub(super) fn bad_cursor() -> Problem {
     Problem::invalid("cursor", "This is no cursor that the gateway gave.")
         .advice("Pass next_cursor of the page before as it is, or start without a cursor.")
 }

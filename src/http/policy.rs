@@ -131,7 +131,7 @@ async fn put(
     let preset = workspace.preset.as_deref().unwrap_or(DEFAULT_PRESET).to_owned();
     let chosen = Choices { workspace, ..Choices::default() };
     check(&api, &chosen)?;
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     let before = tx.allowance(None).await?;
     tx.set_policy(&preset, &chosen.workspace.overrides).await?;
     note_limits(&mut tx, None, before).await?;
@@ -175,7 +175,7 @@ async fn put_users(
     PathId(id): PathId<UserId>,
     input: Input<NewPolicy>,
 ) -> Result<Json<PolicyView>, Problem> {
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     let before = choices_of(&mut tx, id).await?;
     access.act_for_all()?;
     let chosen = Choices { user: input.value.check()?, ..before };

@@ -23,7 +23,6 @@ use crate::{
     core::{
         evidence::Level,
         ids::{Id as _, MessageKey, UserId},
-        inbound::Principal,
         message::Author,
         quarantine::{Held, Named, QuarantineState},
     },
@@ -237,7 +236,7 @@ async fn release(
 ) -> Result<Response, Stop> {
     find(&access, &mut access.read(&api).await?, id).await?;
     let mut work = input.stamp.begin(&api, &access).await?;
-    let by = name_of(&access);
+    let by = access.name();
     let released = hold::release(&mut work, id, (&by, input.value.trust), flow::now()).await?;
     let held = released.map_err(refused)?;
     work.finish(Answer::ok(&HeldView::from(held))).await
@@ -254,7 +253,7 @@ async fn reject(
 ) -> Result<Response, Stop> {
     find(&access, &mut access.read(&api).await?, id).await?;
     let mut work = input.stamp.begin(&api, &access).await?;
-    let held = hold::reject(&mut work, id, &name_of(&access), flow::now()).await?.map_err(refused)?;
+    let held = hold::reject(&mut work, id, &access.name(), flow::now()).await?.map_err(refused)?;
     work.finish(Answer::ok(&HeldView::from(held))).await
 }
 
@@ -278,7 +277,7 @@ async fn disown(
     }
     drop(session);
     let mut work = input.stamp.begin(&api, &access).await?;
-    let disowned = hold::disown(&mut work, id, &name_of(&access), flow::now()).await?;
+    let disowned = hold::disown(&mut work, id, &access.name(), flow::now()).await?;
     let held = disowned.map_err(|Undisputed::NotInDoubt| {
         let detail = "Something proves who sent it, or it was seen elsewhere too.";
         Problem::conflict("not_in_doubt", detail, "Delete it where it was sent from.")
@@ -287,14 +286,6 @@ async fn disown(
 }
 
 /// Who decides, as it is written down.
-fn name_of(access: &Access) -> String {
-    match access.principal {
-        Principal::Key(id) => id.to_string(),
-        Principal::Admin => "admin".to_owned(),
-        Principal::Participant(user) => user.to_string(),
-    }
-}
-
 fn refused(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::Settled(state) => {

@@ -127,6 +127,7 @@ pub const ROUTES: &[Route] = &[
     route(Method::GET, "/v1/workspaces/{ws}/events", READ),
     route(Method::GET, "/v1/workspaces/{ws}/events/stream", READ),
     route(Method::GET, "/v1/workspaces/{ws}/decisions", READ),
+    route(Method::GET, "/v1/workspaces/{ws}/trail", ADMIN),
 ];
 
 /// The route of a request; HEAD is answered by GET (RFC 9110 section 9.3.2).

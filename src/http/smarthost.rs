@@ -117,7 +117,7 @@ async fn put(
 ) -> Result<Json<SmarthostView>, Problem> {
     access.act_for_all()?;
     let (smarthost, credentials) = input.value.check(&api).await?;
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     tx.put_smarthost(&smarthost, &credentials, flow::now()).await?;
     // What was held for want of it goes out now.
     flow::submit::release_held(&mut tx, &api.gateway, None).await?;
@@ -131,7 +131,7 @@ async fn put(
     operation_id = "delete_smarthost", responses((status = 204, description = "It is gone.")))]
 async fn delete(State(api): State<Api>, access: Access) -> Result<StatusCode, Problem> {
     access.act_for_all()?;
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     tx.delete_smarthost().await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)

@@ -239,7 +239,7 @@ async fn change(
     PathId(id): PathId<UserId>,
     input: Input<UserPatch>,
 ) -> Result<Json<UserView>, Problem> {
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     let old = tx.user_to_change(id).await?.ok_or_else(Problem::not_found)?;
     access.act_as(id)?;
     // Who acts as himself alone does not decide who he is.
@@ -277,7 +277,7 @@ async fn delete(
     access: Access,
     PathId(id): PathId<UserId>,
 ) -> Result<StatusCode, Problem> {
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     tx.user_to_change(id).await?.ok_or_else(Problem::not_found)?;
     access.act_for_all()?;
     let accounts = tx.accounts(&Page::new(ACCOUNTS_LOOKED_AT, None), &accounts_of(id)).await?;

@@ -257,7 +257,7 @@ async fn change(
         None => None,
     };
     let now = flow::now();
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     let old = tx.webhook_to_change(id, now).await?.ok_or_else(Problem::not_found)?;
     let events = match events {
         Patch::Set(events) => Some(checked_events(events)?),
@@ -286,7 +286,7 @@ async fn delete(
     PathId(id): PathId<WebhookId>,
 ) -> Result<StatusCode, Problem> {
     access.act_for_all()?;
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     tx.delete_webhook(id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)

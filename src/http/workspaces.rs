@@ -200,10 +200,10 @@ async fn change(
         timezone: patch.timezone.as_deref().map(timezone).transpose()?,
         preset: patch.preset.as_deref().map(preset).transpose()?,
     };
-    let mut system = api.store().system().await?;
-    system.update_workspace(access.workspace, &change).await?;
-    let workspace = system.workspace(access.workspace).await?.ok_or_else(Problem::not_found)?;
-    system.commit().await?;
+    let mut tx = access.begin(&api).await?;
+    tx.update_workspace(&change).await?;
+    let workspace = tx.this_workspace().await?.ok_or_else(Problem::not_found)?;
+    tx.commit().await?;
     Ok(Json(workspace.into()))
 }
 
@@ -212,7 +212,7 @@ async fn change(
 #[utoipa::path(delete, path = "/v1/workspaces/{ws}", tag = "workspaces", operation_id = "delete_workspace",
     responses((status = 204, description = "It is erased.")))]
 async fn erase(State(api): State<Api>, access: Access) -> Result<StatusCode, Problem> {
-    let mut tx = api.store().begin(access.workspace).await?;
+    let mut tx = access.begin(&api).await?;
     flow::erase::begin(&mut tx, flow::now()).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)

@@ -18,6 +18,7 @@ use crate::{
     core::{
         account::{Account, AccountError, AccountSettings, AccountState, AccountStatus, Credentials, Rest},
         ids::{AccountId, Id as _, UserId},
+        trail::Act,
     },
     mail::Address,
 };
@@ -70,7 +71,8 @@ impl Tx {
             .bind(status.next_attempt_at)
             .bind(status.progress.as_ref().map(json_text))
             .bind(account.connected_at);
-        self.execute(query).await.map(drop)
+        self.execute(query).await?;
+        self.note_act(Act::AccountConnected, account.id).await
     }
 
     /// An address with which an account has logged in stays known as an account's, whatever becomes of the account and its user.
@@ -221,7 +223,8 @@ impl Tx {
             .bind(self.workspace())
             .bind(id)
             .bind(sealed);
-        changed(self.execute(query).await?)
+        changed(self.execute(query).await?)?;
+        self.note_act(Act::AccountReconnected, id).await
     }
 
     /// Forgets what logs in, and what a provider has granted. The account's key stays, since it seals its mail too.
@@ -234,7 +237,8 @@ impl Tx {
             .bind(id)
             .bind(Vec::new());
         changed(self.execute(query).await?)?;
-        self.forget_grant(id).await
+        self.forget_grant(id).await?;
+        self.note_act(Act::AccountDisconnected, id).await
     }
 
     /// Sets the status. An account fails from its first error until anything else becomes of it.

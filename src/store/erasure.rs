@@ -56,6 +56,7 @@ const TABLES: [&str; 45] = [
     "user_addresses",
     "connect_links",
     "users",
+    "trail",
 ];
 
 /// Those that go at once: logins, ways in, keys. A workspace has few rows of them.

@@ -261,6 +261,7 @@ pub(super) const CONSTRAINTS: [(&str, &str); 62] = [
     ("subject_keys_pkey", "subject_keys.workspace, subject_keys.message, subject_keys.key"),
     ("submissions_pkey", "submissions.workspace, submissions.message"),
     ("thread_keys_pkey", "thread_keys.workspace, thread_keys.key"),
+    ("trail_pkey", "trail.workspace, trail.seq"),
     (
         "usage_counts_pkey",
         "usage_counts.workspace, usage_counts.user_id, usage_counts.counted, usage_counts.slot",

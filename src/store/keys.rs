@@ -10,7 +10,7 @@ use super::{
     sql::{Row, sql},
     statement::Statement,
 };
-use crate::core::{ids::ApiKeyId, people::ApiKey};
+use crate::core::{ids::ApiKeyId, people::ApiKey, trail::Act};
 
 /// A key's last use is written down at most this often: knowing it to the minute is not worth a write for every request.
 const TOUCH_INTERVAL: SignedDuration = SignedDuration::from_mins(1);
@@ -32,7 +32,7 @@ impl Tx {
             .bind(key.user_id)
             .bind(key.created_at);
         self.execute(query).await?;
-        Ok(())
+        self.note_act(Act::KeyCreated, key.id).await
     }
 
     /// # Errors
@@ -40,7 +40,8 @@ impl Tx {
     pub async fn delete_key(&mut self, id: ApiKeyId) -> Result<(), Error> {
         let query =
             sql("delete from api_keys where workspace = $1 and id = $2").bind(self.workspace()).bind(id);
-        changed(self.execute(query).await?)
+        changed(self.execute(query).await?)?;
+        self.note_act(Act::KeyRevoked, id).await
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
         inbound::Principal,
         limits::{Count, Counted, Level, PLACELESS, Quota},
         policy::Preset,
+        trail::Act,
     },
     mail::MessageId,
 };
@@ -59,7 +60,10 @@ impl Tx {
         .bind(self.workspace())
         .bind(self.subject(user))
         .bind(json_text(limits));
-        self.execute(query).await.map(drop)
+        self.execute(query).await?;
+        let subject = self.subject(user);
+        let actor = self.actor().to_owned();
+        self.note_act_of(&actor, Act::LimitsChanged, subject).await
     }
 
     /// Counts, in one statement.

@@ -67,6 +67,7 @@ mod smarthosts;
 mod subjects;
 mod submissions;
 mod thread_keys;
+mod trail;
 mod users;
 mod visibility;
 mod webhooks;

@@ -11,6 +11,7 @@ use super::{
 use crate::core::{
     ids::UserId,
     policy::{Choice, Choices, Overrides},
+    trail::Act,
 };
 
 impl Session {
@@ -46,7 +47,9 @@ impl Tx {
         .bind(self.workspace())
         .bind(preset)
         .bind(json_text(overrides.settings()));
-        changed(self.execute(query).await?)
+        changed(self.execute(query).await?)?;
+        let workspace = self.workspace();
+        self.note_act(Act::PolicyChanged, workspace).await
     }
 
     /// Chooses a user's policy.
@@ -62,6 +65,7 @@ impl Tx {
         changed(self.execute(query).await?)?;
         let query = sql("update workspaces set policy_version = policy_version + 1 where id = $1")
             .bind(self.workspace());
-        changed(self.execute(query).await?)
+        changed(self.execute(query).await?)?;
+        self.note_act(Act::PolicyChanged, user).await
     }
 }

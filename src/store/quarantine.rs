@@ -12,8 +12,9 @@ use super::{
     statement::Statement,
 };
 use crate::core::{
-    ids::{MessageKey, UserId, WorkspaceId},
+    ids::{Id as _, MessageKey, UserId, WorkspaceId},
     quarantine::{Held, NewHeld, QuarantineState, USER_MAX, WORKSPACE_MAX},
+    trail::Act,
 };
 
 const COLUMNS: &str = "id, state, level, rule, reason, user_id, shown, received_at, expires_at, settled_at, settled_by, is_trusted";
@@ -70,7 +71,18 @@ impl Tx {
             .bind(by)
             .bind(now)
             .bind(i64::from(is_trusted));
-        Ok(self.execute(query).await? > 0)
+        let is_settled = self.execute(query).await? > 0;
+        let act = match state {
+            QuarantineState::Released if is_trusted => Some(Act::MailTrusted),
+            QuarantineState::Released => Some(Act::MailReleased),
+            QuarantineState::Rejected => Some(Act::MailRejected),
+            // Time's doing, and nobody's.
+            QuarantineState::Expired | QuarantineState::Checking | QuarantineState::Held => None,
+        };
+        if let Some(act) = act.filter(|_| is_settled) {
+            self.note_act_of(by, act, id.uuid()).await?;
+        }
+        Ok(is_settled)
     }
 
     /// Has mail that was kept aside looked at again. False when it is not kept aside.

@@ -13,6 +13,7 @@ use crate::{
     core::{
         ids::{ConversationId, Id, RouteId, UserId},
         route::{Route, RouteTarget},
+        trail::Act,
     },
     mail::Address,
 };
@@ -74,7 +75,7 @@ impl Tx {
             .bind(at);
         self.execute(query).await?;
         self.on_commit(Store::forget_routes);
-        Ok(())
+        self.note_act(Act::CaptureAddressRotated, user).await
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     statement::Statement,
 };
 use crate::{
-    core::{account::Account, ids::UserId, people::User},
+    core::{account::Account, ids::UserId, people::User, trail::Act},
     mail::Address,
 };
 
@@ -33,7 +33,8 @@ impl Tx {
         .bind(word(&user.role))
         .bind(user.created_at);
         self.execute(query).await?;
-        self.put_user_addresses(user).await
+        self.put_user_addresses(user).await?;
+        self.note_act(Act::UserAdded, user.id).await
     }
 
     /// Replaces address, name, aliases and role.
@@ -41,6 +42,7 @@ impl Tx {
     /// # Errors
     /// `Missing` when there is no such user, `Conflict` of `user_addresses_pkey` when one of the addresses is another user's.
     pub async fn update_user(&mut self, user: &User) -> Result<(), Error> {
+        let is_given_role = self.user(user.id).await?.is_some_and(|old| old.role != user.role);
         let query = sql("update users set email = $3, name = $4, role = $5 where workspace = $1 and id = $2")
             .bind(self.workspace())
             .bind(user.id)
@@ -56,7 +58,11 @@ impl Tx {
             .list(&address_keys(user))
             .query();
         self.execute(query).await?;
-        self.put_user_addresses(user).await
+        self.put_user_addresses(user).await?;
+        if is_given_role {
+            self.note_act(Act::RoleChanged, user.id).await?;
+        }
+        Ok(())
     }
 
     /// Adds an address that becomes the user's with an account of his, and goes when the account is erased.
@@ -92,7 +98,8 @@ impl Tx {
         }
         // Addresses and keys go with the row.
         let query = sql("delete from users where workspace = $1 and id = $2").bind(self.workspace()).bind(id);
-        changed(self.execute(query).await?)
+        changed(self.execute(query).await?)?;
+        self.note_act(Act::UserRemoved, id).await
     }
 
     async fn put_user_addresses(&mut self, user: &User) -> Result<(), Error> {

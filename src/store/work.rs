@@ -209,9 +209,14 @@ pub struct Session {
     pub(super) work: Work,
 }
 
+/// Whom the trail names for what nobody asked for.
+const GATEWAY: &str = "gateway";
+
 /// Writes in one workspace. Dropped without `commit`, it has done nothing.
 pub struct Tx {
     session: Session,
+    /// Whom the trail names for what is done.
+    actor: String,
 }
 
 /// Reads across workspaces, for the few questions that come before a workspace is known.
@@ -241,7 +246,18 @@ impl Session {
 
 impl Tx {
     pub(super) fn new(workspace: WorkspaceId, work: Work) -> Self {
-        Self { session: Session::new(workspace, work) }
+        Self { session: Session::new(workspace, work), actor: GATEWAY.to_owned() }
+    }
+
+    /// Does what follows in the name of somebody: the id of a key or user, or a word.
+    #[must_use]
+    pub fn acting_for(mut self, actor: impl Into<String>) -> Self {
+        self.actor = actor.into();
+        self
+    }
+
+    pub(super) fn actor(&self) -> &str {
+        &self.actor
     }
 }
 

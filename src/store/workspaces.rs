@@ -3,12 +3,11 @@
 //! Not here: what lies in one, and erasing it (`store::erasure`). Every other verb starts from a session that is bound to a workspace.
 
 use super::{
-    Error, Page, ReadSystem, Session, System,
-    columns::changed,
+    Error, Page, ReadSystem, Session, System, Tx,
     sql::{Row, sql},
     statement::Statement,
 };
-use crate::core::{ids::WorkspaceId, people::Workspace};
+use crate::core::{ids::WorkspaceId, people::Workspace, trail::Act};
 
 const COLUMNS: &str = "id, slug, name, timezone, preset, policy_version, created_at";
 
@@ -41,19 +40,32 @@ impl System {
         self.execute(query).await?;
         self.make_workspace_key(workspace.id).await
     }
+}
 
+impl Tx {
+    /// Changes what is given.
+    ///
     /// # Errors
-    /// `Conflict` when the slug is taken, `Missing` when there is no such workspace.
-    pub async fn update_workspace(&mut self, id: WorkspaceId, change: &WorkspaceChange) -> Result<(), Error> {
+    /// `Missing` when the workspace has been deleted, `Conflict` when another has the slug.
+    pub async fn update_workspace(&mut self, change: &WorkspaceChange) -> Result<(), Error> {
+        let workspace = self.workspace();
+        self.lock_filing().await?;
+        let version =
+            sql("select policy_version from workspaces where id = $1 and erasing_at is null").bind(workspace);
+        let before: i64 = self.fetch_one(version).await?.get("policy_version")?;
         let query = sql("update workspaces set name = coalesce($2, name), slug = coalesce($3, slug), \
              timezone = coalesce($4, timezone), preset = coalesce($5, preset), policy_version = policy_version \
-             + case when coalesce($5, preset) <> preset then 1 else 0 end where id = $1 and erasing_at is null")
-        .bind(id)
+             + case when coalesce($5, preset) <> preset then 1 else 0 end where id = $1 and erasing_at is null \
+             returning policy_version")
+        .bind(workspace)
         .bind(change.name.clone())
         .bind(change.slug.clone())
         .bind(change.timezone.clone())
         .bind(change.preset.clone());
-        changed(self.execute(query).await?)
+        if self.fetch_one(query).await?.get::<i64>("policy_version")? != before {
+            self.note_act(Act::PolicyChanged, workspace).await?;
+        }
+        Ok(())
     }
 }
 

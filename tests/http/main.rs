@@ -18,5 +18,6 @@ mod people;
 mod policy;
 mod protocol;
 mod server;
+mod trail;
 mod visibility;
 mod workspaces;

@@ -61,7 +61,7 @@ pub struct Report {
 }
 
 /// The invariants that take more than SQL to check; each is told before the rules of the store.
-const LOOKED_INTO: [(&str, &str); 11] = [
+const LOOKED_INTO: [(&str, &str); 12] = [
     ("waiting", "every message that waits to be filed has its job"),
     ("bytes", "the exact bytes of every message open under its key and have the length they had"),
     ("identity", "every message is still recognised by its Message-ID and content"),
@@ -75,6 +75,7 @@ const LOOKED_INTO: [(&str, &str); 11] = [
         "recipients",
         "mail went to those alone whom a user or the CRM named, or whom a reply address stands for",
     ),
+    ("trail", "the trail of acts has every row that was written, as it was written"),
     ("once", "one key of the CRM's stands for one order, and every answer kept can be given again"),
 ];
 
@@ -181,6 +182,9 @@ async fn audit_workspace(
     contents::look(&mut session, ours, report).await?;
     tenancy(&mut session, report).await?;
     addresses(&mut session, &store.reply_keys().await?, report).await?;
+    for place in session.trail_breaks(SHOWN_MAX + 1).await? {
+        report.found("trail", format!("row {place} of {workspace}"));
+    }
     for blob in session.files_absent(SHOWN_MAX + 1).await? {
         report.found("blobs", format!("blob {blob}"));
     }

@@ -8,7 +8,7 @@ const LED_ASTRAY: &str = "update thread_keys set conversation = (select conversa
      and rfc822_id = 'a@us.example') where workspace = $1";
 
 /// Statements, parted by a semicolon and a blank, and what they break.
-pub(super) const SABOTAGES: [(&str, &[&str]); 48] = [
+pub(super) const SABOTAGES: [(&str, &[&str]); 54] = [
     (MOVED, &["keys", "threads", "counts"]),
     (LED_ASTRAY, &["keys"]),
     ("delete from thread_keys where workspace = $1", &["keys"]),
@@ -32,6 +32,19 @@ pub(super) const SABOTAGES: [(&str, &[&str]); 48] = [
     ("delete from message_ids where workspace = $1", &["names"]),
     ("delete from events where workspace = $1 and seq = 2", &["journal"]),
     ("update workspaces set event_seq = event_seq + 1 where id = $1", &["journal"]),
+    ("update trail set actor = 'admin' where workspace = $1 and seq = 1", &["trail"]),
+    ("update trail set at = at + 1 where workspace = $1 and seq = 2", &["trail"]),
+    ("delete from trail where workspace = $1 and seq = 1", &["trail"]),
+    (
+        "delete from trail where workspace = $1 and seq = (select max(seq) from trail where workspace = $1)",
+        &["trail"],
+    ),
+    ("update workspaces set policy_version = policy_version + 1 where id = $1", &["acts"]),
+    (
+        "insert into api_keys (workspace, id, name, secret_hash, scopes, created_at) \
+         select id, randomblob(16), 'planted', x'07', '[\"admin\"]', 1 from workspaces where id = $1",
+        &["acts"],
+    ),
     ("update lanes set jobs = jobs + 1 where workspace = $1", &["lanes"]),
     ("update jobs set body = '{}' where workspace = $1", &["jobs", "waiting"]),
     (
@@ -73,7 +86,7 @@ pub(super) const SABOTAGES: [(&str, &[&str]); 48] = [
         &["leases"],
     ),
     ("update jobs set leased_until = 7 where workspace = $1 and attempt = 0", &["leases"]),
-    ("update quarantine set settled_at = 1, state = 'released' where workspace = $1", &["settled"]),
+    ("update quarantine set settled_at = 1, state = 'released' where workspace = $1", &["settled", "acts"]),
     (
         "update quarantine set settled_at = 1, settled_by = 'admin', shown = null, state = 'rejected' where workspace = $1",
         &["settled"],

@@ -168,7 +168,8 @@ async fn connect(
         found: FoundServers { imap: FoundBy::Provider, smtp: FoundBy::Provider },
         identities: Identities::default(),
     };
-    let mut tx = api.store().begin(link.workspace).await.map_err(unavailable)?;
+    let begun = api.store().begin(link.workspace).await.map_err(unavailable)?;
+    let mut tx = begun.acting_for(link.user.to_string());
     let user = tx.user_to_change(link.user).await.map_err(unavailable)?.ok_or_else(Page::gone)?;
     let filter = AccountFilter { user: Some(user.id), state: None };
     let his = tx.accounts(&Rows::new(ACCOUNTS_LOOKED_AT, None), &filter).await.map_err(unavailable)?;

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::core::{
     account::AccountState,
-    ids::{AccountId, ContactId, ConversationId, DecisionId, Id, MessageKey, UserId, WorkspaceId},
+    ids::{AccountId, ApiKeyId, ContactId, ConversationId, DecisionId, Id, MessageKey, UserId, WorkspaceId},
     job::{Job, JobKind},
     limits::{WINDOW_MAX, slot_of},
 };
@@ -104,6 +104,8 @@ impl Session {
                 Shown::User => row.id::<UserId>("id")?.to_string(),
                 Shown::Account => row.id::<AccountId>("id")?.to_string(),
                 Shown::Contact => row.id::<ContactId>("id")?.to_string(),
+                Shown::Key => row.id::<ApiKeyId>("id")?.to_string(),
+                Shown::Workspace => row.id::<WorkspaceId>("id")?.to_string(),
                 Shown::Blob => format!("blob {}", row.get::<Uuid>("id")?),
                 Shown::Text => row.get("id")?,
             })

@@ -10,6 +10,8 @@ pub(super) enum Shown {
     User,
     Account,
     Contact,
+    Key,
+    Workspace,
     /// A text of ours that holds ids alone.
     Text,
     Blob,
@@ -44,6 +46,29 @@ pub const RULES: &[Rule] = &[
               where d.workspace = i.workspace and d.message = i.id and d.verdict = 'held')) \
              or (i.state = 'dropped' and i.message is null and not exists (select 1 from blobs b \
               where b.workspace = i.workspace and b.id = i.blob)))",
+    },
+    Rule {
+        name: "acts",
+        says: "every key, change of policy and decision on mail kept aside has its row in the trail",
+        shown: Shown::Key,
+        text: "select k.id from api_keys k where k.workspace = $1 and not exists (select 1 from trail t \
+             where t.workspace = k.workspace and t.subject = k.id and t.act = 'key.created')",
+    },
+    Rule {
+        name: "acts",
+        says: "",
+        shown: Shown::Workspace,
+        text: "select w.id from workspaces w where w.id = $1 and w.policy_version - 1 <> \
+             (select count(*) from trail t where t.workspace = w.id and t.act = 'policy.changed')",
+    },
+    Rule {
+        name: "acts",
+        says: "",
+        shown: Shown::Message,
+        text: "select q.id from quarantine q where q.workspace = $1 and q.state in ('released', 'rejected') \
+             and not exists (select 1 from trail t where t.workspace = q.workspace and t.subject = q.id \
+             and ((q.state = 'rejected' and t.act = 'mail.rejected') \
+             or (q.state = 'released' and t.act in ('mail.released', 'mail.trusted'))))",
     },
     Rule {
         name: "quarantine",
@@ -445,6 +470,10 @@ pub(super) const REFERENCES: &[(&str, &str, &str)] = &[
     ("decisions", "account", "accounts"),
     ("decisions", "user_id", "users"),
     ("decision_hashes", "decision", "decisions"),
+    // A key, a message in quarantine or the workspace itself is none of these.
+    ("trail", "subject", "users"),
+    ("trail", "subject", "accounts"),
+    ("trail", "subject", "inbound"),
     // Or the workspace itself.
     ("limits", "subject", "users"),
     ("usage_counts", "user_id", "users"),

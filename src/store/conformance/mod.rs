@@ -13,6 +13,7 @@ mod people;
 mod policies;
 mod sync;
 mod threads;
+mod trail;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};

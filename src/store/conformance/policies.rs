@@ -48,14 +48,14 @@ both! {
         let weeks = overrides(&json!({ "backfill_days": 7 }));
         tx.set_policy("keap", &weeks).await.unwrap();
         tx.commit().await.unwrap();
-        let mut system = place.store.system().await.unwrap();
+        let mut tx = place.tx().await;
         for (preset, version) in [("keap", 2), ("realpad", 3)] {
             let change = WorkspaceChange { preset: Some(preset.into()), ..WorkspaceChange::default() };
-            system.update_workspace(place.id, &change).await.unwrap();
-            let now = system.workspace(place.id).await.unwrap().unwrap();
+            tx.update_workspace(&change).await.unwrap();
+            let now = tx.this_workspace().await.unwrap().unwrap();
             assert_eq!((now.preset.as_str(), now.policy_version), (preset, version));
         }
-        system.commit().await.unwrap();
+        tx.commit().await.unwrap();
         let now = place.read().await.policy_choices(None).await.unwrap();
         assert_eq!(now.workspace.overrides, weeks);
     }
