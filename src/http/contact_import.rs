@@ -151,7 +151,7 @@ async fn import_group(
     stamp: &Stamp,
     group: &[Line],
 ) -> Result<Imported, Problem> {
-    let mut tx = access.begin(&api).await?;
+    let mut tx = access.begin(api).await?;
     access.change_contacts(&mut tx).await?;
     if let Some(request) = stamp.request() {
         match tx.begin_request(request, stamp.hash(), flow::now()).await? {

@@ -388,7 +388,7 @@ impl From<Upsert> for Problem {
 }
 
 async fn upsert(api: &Api, access: &Access, contact: Contact) -> Result<(StatusCode, Contact), Upsert> {
-    let mut tx = access.begin(&api).await?;
+    let mut tx = access.begin(api).await?;
     access.change_contacts(&mut tx).await?;
     let old = replaced(&mut tx, &contact).await?;
     require_references(&mut tx, &contact).await?;

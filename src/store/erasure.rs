@@ -9,7 +9,7 @@ use super::{Error, Store, Tx, columns::changed, sql::sql};
 use crate::core::{ids::WorkspaceId, job::JobKind};
 
 /// Every table with rows of a workspace, children before the tables they point to.
-const TABLES: [&str; 45] = [
+const TABLES: [&str; 47] = [
     "jobs",
     "lanes",
     "sightings",

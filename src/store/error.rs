@@ -183,7 +183,7 @@ fn constraint(error: &dyn sqlx::error::DatabaseError) -> &'static str {
 }
 
 /// Every unique constraint: its name, and what SQLite says in its place. A test compares this with the schema.
-pub(super) const CONSTRAINTS: [(&str, &str); 62] = [
+pub(super) const CONSTRAINTS: [(&str, &str); 64] = [
     ("account_addresses_pkey", "account_addresses.workspace, account_addresses.hash"),
     ("grants_pkey", "grants.workspace, grants.account"),
     ("account_errors_pkey", "account_errors.workspace, account_errors.account, account_errors.code"),

@@ -63,7 +63,7 @@ impl Tx {
     /// The same in the name of somebody else.
     pub(super) async fn note_act_of(&mut self, actor: &str, act: Act, subject: Uuid) -> Result<(), Error> {
         let workspace = self.workspace();
-        // The row stays locked until the end: of two writers the second waits, and sees what the first has written.
+        // The row stays locked until the end, as by `lock_filing`: of two writers the second waits, and sees what the first has written.
         let query = sql("update workspaces set trail_seq = trail_seq + 1 where id = $1 returning trail_seq");
         let seq: i64 = self.fetch_one(query.bind(workspace)).await?.get("trail_seq")?;
         let query = sql("select hash from trail where workspace = $1 and seq = $2");
