@@ -233,8 +233,19 @@ fn spf_speaks_for_mail_from_and_of_a_null_sender_for_the_host() {
     let found = facts(MESSAGE, ("", "out.corp.example"), &records);
     assert_eq!((found.spf.domain.as_str(), found.spf.is_aligned), ("out.corp.example", false));
     assert!(found.spf.verdict == Check::Pass && !found.proves());
-    let found = facts(MESSAGE, ("x@else.example", "h"), &[("else.example", "v=spf1 +all")]);
+    let found = facts(MESSAGE, ("x@else.example", "h"), &[("else.example", "v=spf1 ip4:192.0.2.7 -all")]);
     assert!(found.spf.verdict == Check::Pass && !found.spf.is_aligned && !found.proves());
+    // Who lets everybody send vouches for nobody.
+    for record in [
+        "v=spf1 +all",
+        "v=spf1 all",
+        "v=spf1 ip4:0.0.0.0/1 ip4:128.0.0.0/1 -all",
+        "v=spf1 include:open.example -all",
+    ] {
+        let published = [("corp.example", record), ("open.example", "v=spf1 ip4:198.51.100.1 +all")];
+        let found = facts(MESSAGE, SESSION, &published);
+        assert!(found.spf.verdict == Check::None && !found.proves(), "{record}: {found:?}");
+    }
     let found = facts(MESSAGE, SESSION, &[("corp.example", "!")]);
     assert!(found.spf.verdict == Check::Pending && found.is_pending());
 }

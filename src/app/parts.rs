@@ -16,7 +16,7 @@ use super::{
     providers::{own_url, providers},
 };
 use crate::{
-    account::{Caps, FETCH_TIMEOUT, Finder, ProviderDialer},
+    account::{Caps, FETCH_TIMEOUT, Finder, ProviderDialer, oauth::Providers},
     config::{self, Config},
     coord::{Coord, CoordError},
     core::attribution::OurDomains,
@@ -148,6 +148,12 @@ fn net_dialer(config: &Config) -> Result<(net::Dialer, Arc<rustls::ClientConfig>
 fn resolver(config: &Config) -> Result<Resolver, net::ResolverError> {
     let servers: Vec<SocketAddr> = config.dns.servers.iter().map(|server| server.0).collect();
     Resolver::new(&servers)
+}
+
+/// The providers that users sign in at.
+pub(super) fn sign_in(config: &Config) -> Result<Providers, StartError> {
+    let (dialer, tls) = net_dialer(config)?;
+    providers(config, dialer, &tls)
 }
 
 /// What dials providers and smarthosts.

@@ -67,7 +67,7 @@ impl Inquiry {
         let checked: Vec<_> = self.signatures.iter().map(|one| one.check(answers)).collect();
         let walk = domain.map(|domain| Walk::from(domain, answers));
         let client = Client { address: self.peer, hello: &self.hello, mail_from: &self.mail_from };
-        let spf = authenticity::spf(answers, &client);
+        let spf = spf(answers, &client);
         let alignment = Alignment { walk: walk.as_ref() };
         let sender = client.identity().1.trim_end_matches('.').to_ascii_lowercase();
         let signers: Vec<_> =
@@ -166,6 +166,13 @@ fn check_of(verdict: Verdict) -> Check {
         Verdict::Void(_) => Check::None,
         Verdict::Silent => Check::Pending,
     }
+}
+
+/// SPF, where it tells one client from another: a record that lets everybody send says nothing of any of them.
+fn spf(answers: &mut Answers, client: &Client<'_>) -> Option<SpfResult> {
+    let result = authenticity::spf(answers, client)?;
+    let is_open = result == SpfResult::Pass && authenticity::lets_anybody_send(answers, client)?;
+    Some(if is_open { SpfResult::Neutral } else { result })
 }
 
 /// Neutral is to be treated as no record (RFC 7208 section 8.2). So is a record that cannot be evaluated: it says nothing against

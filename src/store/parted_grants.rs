@@ -43,11 +43,12 @@ impl Tx {
         let text = serde_json::to_vec(&written).map(Zeroizing::new).expect("texts serialise");
         let (id, key) = (Uuid::now_v7(), self.workspace_key().await?);
         let sealed = self.seal(key, &place(id), &text).await?;
-        let query = sql("insert into parted_grants (workspace, id, parted, created_at) values ($1, $2, $3, $4)")
-            .bind(self.workspace())
-            .bind(id)
-            .bind(sealed)
-            .bind(now);
+        let query =
+            sql("insert into parted_grants (workspace, id, parted, created_at) values ($1, $2, $3, $4)")
+                .bind(self.workspace())
+                .bind(id)
+                .bind(sealed)
+                .bind(now);
         self.execute(query).await?;
         Ok(id)
     }

@@ -3,12 +3,14 @@
 //!
 //! Not here: an account that several workspaces share (`shared`).
 
+use mailweave::sandbox::Behaviour;
 use serde_json::json;
 
 use crate::{
     both,
     crm::text,
     letter::Letter,
+    sandboxed::{ACME, Sandboxed},
     support::{PATIENCE, Person, dovecot::Options, wait_for},
     world::{World, endpoint},
 };
@@ -75,5 +77,34 @@ both! {
         let filed = world.crm.messages();
         assert!(filed.iter().all(|message| message["rfc822_message_id"] != private.id.as_str()), "{filed:?}");
         assert_eq!(world.gateway.audit(), Vec::<String>::new());
+    }
+
+    fn nobody_writes_under_an_alias_that_was_taken_from_him(engine) {
+        let world = Sandboxed::start(engine, Behaviour { any_sender: true, ..Behaviour::default() });
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        let alias = format!("ann.lee@{ACME}");
+        world.crm.patch(&format!("/users/{}", ann.id), &json!({ "aliases": [&alias] }));
+        let Person { address, password } = &ann.person;
+        let account = json!({
+            "user_id": ann.id,
+            "email": address,
+            "sender": &alias,
+            "imap": endpoint(world.running.imap, "none"),
+            "smtp": endpoint(world.running.submission, "none"),
+            "auth": { "type": "password", "username": address, "password": password },
+        });
+        let account = text(&world.crm.post("/accounts", &account), "id").to_owned();
+        world.crm.await_account(&account);
+        let sent_from = |subject: &str| {
+            let message = world.post_message(&ann, &[&bob.address], subject);
+            world.crm.await_delivery(&message, "sent");
+            let id = text(&world.crm.get(&format!("/messages/{message}")), "rfc822_message_id").to_owned();
+            let mail = world.mails(&bob, "INBOX", &id).remove(0);
+            mail.lines().find(|line| line.starts_with("From:")).unwrap().to_owned()
+        };
+        assert!(sent_from("One").contains(&alias));
+        world.crm.patch(&format!("/users/{}", ann.id), &json!({ "aliases": [] }));
+        let from = sent_from("Two");
+        assert!(from.contains(address) && !from.contains(&alias), "{from}");
     }
 }

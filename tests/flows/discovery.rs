@@ -283,6 +283,11 @@ async fn the_zone_comes_before_the_file_and_the_file_before_the_exchangers() {
         (with_imap(), [Some(("imap.found.test", Srv)), Some(("smtp.host.test", Autoconfig))]),
         (with_file(), [Some(("imap.host.test", Autoconfig)), Some(("smtp.host.test", Autoconfig))]),
         (mx(), [Some(("imap.gmail.com", Mx)), Some(("smtp.gmail.com", Mx))]),
+        // Where its mail comes in makes nobody's server out of what the domain says itself.
+        (
+            mx().srv("_imaps._tcp.found.test", (0, 993), "imap.found.test"),
+            [Some(("imap.found.test", Srv)), None],
+        ),
         (
             mx().failing("_imaps._tcp.found.test", Failure::ServFail),
             [Some(("imap.gmail.com", Mx)), Some(("smtp.gmail.com", Mx))],

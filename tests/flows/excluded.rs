@@ -70,6 +70,11 @@ both! {
         assert_eq!(world.heard(Service::Imap, "SELECT").len() + world.heard(Service::Imap, "EXAMINE").len(), 0);
         let message = world.post_message(&ann, &[&bob.address], "One");
         world.crm.await_delivery(&message, "held");
+        // Nobody gets past the policy by starting it again, and what it holds stays.
+        let answer = world.crm.try_post(&format!("/accounts/{account}/resume"), &json!({}));
+        assert_refused(&answer, "id");
+        assert_eq!(shown(&world, &account)["status"]["state"], "stopped");
+        assert_eq!(world.heard(Service::Submission, "MAIL"), Vec::<String>::new());
 
         // Its own words do: Exchange may be connected after all.
         world.crm.put("/policy", &json!({ "preset": "keap", "overrides": { "exclude_providers": [] } }));
@@ -141,6 +146,35 @@ both! {
         for form in [false, true] {
             let (status, page) = browse(form);
             assert!(status == 403 && page.contains("leaves out accounts at Microsoft"), "{page}");
+        }
+    }
+
+    fn a_link_of_the_users_choice_offers_what_is_left_and_says_so_when_nothing_is(engine) {
+        let server = SignInServer::start();
+        let registration = server.registration();
+        let options = Options { introspection: Some(server.url("introspect")), ..Options::default() };
+        let world = World::at(engine, options, |config| {
+            for name in ["google", "microsoft"] {
+                config.oauth.0.insert(name.to_owned(), registration.clone());
+            }
+        });
+        let ann = world.user(1, "Ann Lee");
+        let link = world.crm.post(&format!("/users/{}/connect-link", ann.id), &json!({}));
+        let path = url::Url::parse(text(&link, "url")).unwrap().path().to_owned();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        for (left_out, status, shows, hides) in [
+            (vec![], 200, vec!["Google", "Microsoft"], vec![]),
+            (vec!["microsoft"], 200, vec!["Google"], vec!["Microsoft"]),
+            (vec!["google", "microsoft"], 403, vec!["leaves out accounts at Google"], vec![]),
+        ] {
+            world.crm.put("/policy", &json!({ "overrides": { "exclude_providers": left_out } }));
+            let page = world.gateway.runtime.block_on(async {
+                let answer = client.get(format!("http://{}{path}", world.gateway.http())).send().await.unwrap();
+                (answer.status().as_u16(), answer.text().await.unwrap())
+            });
+            assert_eq!(page.0, status, "{left_out:?}: {}", page.1);
+            assert!(shows.iter().all(|word| page.1.contains(word)), "{left_out:?}: {}", page.1);
+            assert!(hides.iter().all(|word: &&str| !page.1.contains(word)), "{left_out:?}: {}", page.1);
         }
     }
 

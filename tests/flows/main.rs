@@ -12,6 +12,7 @@ mod corpus;
 mod support;
 
 mod crm;
+mod forgeries;
 mod forwarded;
 mod gateway;
 mod letter;

@@ -227,6 +227,25 @@ impl OAuthClient {
         Err(refusal(response).await)
     }
 
+    /// Where tokens are asked for.
+    #[must_use]
+    pub fn token_url(&self) -> &str {
+        &self.authorization.token_url
+    }
+
+    /// Where users come back to.
+    #[must_use]
+    pub fn redirect(&self) -> &str {
+        self.client.redirect_uri().map_or("", |redirect| redirect.as_str())
+    }
+
+    /// Whether the token endpoint says anything, whatever that is.
+    pub async fn is_answering(&self) -> bool {
+        let Ok(url) = Url::parse(self.token_url()) else { return false };
+        let Some(client) = self.web.client(&url).await else { return false };
+        client.get(url).send().await.is_ok()
+    }
+
     /// One request of the library's to the token endpoint. What is no success is read here: the library would lose its status.
     async fn ask(&self, request: HttpRequest) -> Result<HttpResponse, TokenError> {
         let url = Url::parse(&request.uri().to_string()).map_err(|_| TokenError::Unanswered)?;

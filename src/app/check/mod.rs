@@ -5,6 +5,7 @@
 pub(in crate::app) mod certificate;
 mod dns;
 mod providers;
+mod sign_in;
 mod stored;
 
 use std::{
@@ -114,7 +115,7 @@ pub async fn run(config: Option<&Path>) -> anyhow::Result<bool> {
 
 /// Everything but the configuration itself.
 pub async fn look(config: &Config, findings: &mut Findings) {
-    oauth(config, findings);
+    sign_in::look(config, findings).await;
     data_dir(&config.node.data_dir, findings);
     master_key(config, findings);
     let opened = super::stored::open(config).await;
@@ -165,13 +166,6 @@ async fn coordination(config: &Config, findings: &mut Findings) {
             let says = "without it nodes find their work by looking, some seconds later";
             findings.warning("coordination.url", format!("{}; {says}", chain(&error)));
         }
-    }
-}
-
-fn oauth(config: &Config, findings: &mut Findings) {
-    for name in config.oauth.0.keys() {
-        let says = "is read, but accounts that sign in with OAuth2 come with a later release; until then use an app password";
-        findings.warning(&format!("oauth.{name}"), says);
     }
 }
 

@@ -220,8 +220,32 @@ async fn a_domain_that_nobody_can_look_up_is_a_warning() {
 }
 
 #[tokio::test]
-async fn providers_to_sign_in_at_are_announced_for_later() {
+async fn providers_to_sign_in_at_are_asked_whether_they_are_there() {
     let directory = TempDir::new().unwrap();
-    let config = config(directory.path(), &[("MAILWEAVE__OAUTH__GOOGLE__CLIENT_ID", "x")]);
-    check(&found(&config).await, Level::Warning, "oauth.google", "later release");
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/token", server.local_addr().unwrap());
+    let variables = [
+        ("MAILWEAVE__OAUTH__OFFICE__CLIENT_ID", "x"),
+        ("MAILWEAVE__OAUTH__OFFICE__AUTHORIZE_URL", url.as_str()),
+        ("MAILWEAVE__OAUTH__OFFICE__TOKEN_URL", &url),
+        ("MAILWEAVE__OAUTH__OFFICE__SCOPES", "mail"),
+        ("MAILWEAVE__OAUTH__OFFICE__IMAP", "tls://127.0.0.1:993"),
+        ("MAILWEAVE__OAUTH__OFFICE__SMTP", "tls://127.0.0.1:465"),
+        ("MAILWEAVE__EGRESS__ALLOW", "127.0.0.0/8"),
+    ];
+    let own = config(directory.path(), &variables);
+    let answers = tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt as _;
+        let (mut stream, _) = server.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 405 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+    });
+    let findings = found(&own).await;
+    check(&findings, Level::Ok, "oauth.office", "/oauth/callback, which is to be among");
+    check(&findings, Level::Warning, "http.public_url", "is not set");
+    answers.await.unwrap();
+    // Nobody listens there any more.
+    check(&found(&own).await, Level::Warning, "oauth.office", "does not answer");
+    // A URL that leads where the gateway may not go is as good as none.
+    let outside = config(directory.path(), &variables[..6]);
+    check(&found(&outside).await, Level::Warning, "oauth.office", "does not answer");
 }

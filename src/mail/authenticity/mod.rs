@@ -24,4 +24,4 @@ pub use dkim::{Checked, Signature, Verdict, signatures};
 pub use dmarc::{Policy, Unknown, Walk};
 pub use raw_field::split;
 pub use results::{Found, Results};
-pub use spf::{Client, SpfResult, publishes_spf, spf};
+pub use spf::{Client, SpfResult, lets_anybody_send, publishes_spf, spf};

@@ -3,7 +3,7 @@
 //! It starts anew each time with the answers there are, and stops at the first that is missing: no state lies between. Not here:
 //! the syntax of records (`spf_record`) and explanations, which nobody is shown.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
     answers::{Answer, Answers, RecordKind},
@@ -78,6 +78,17 @@ pub fn spf(answers: &mut Answers, client: &Client<'_>) -> Option<SpfResult> {
         Ok(result) | Err(Stop::End(result)) => Some(result),
         Err(Stop::Waiting) => None,
     }
+}
+
+/// Whether a domain that lets this client send in its name lets everybody: by `all`, by networks that hold the whole world, or by
+/// what it includes. Asked is for an address that is nobody's (RFC 1112 section 4, RFC 6666). `None` until DNS has said more.
+#[must_use]
+pub fn lets_anybody_send(answers: &mut Answers, client: &Client<'_>) -> Option<bool> {
+    let nobodys: IpAddr = match client.address.to_canonical() {
+        IpAddr::V4(_) => Ipv4Addr::new(240, 0, 0, 1).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1).into(),
+    };
+    spf(answers, &Client { address: nobodys, ..*client }).map(|result| result == SpfResult::Pass)
 }
 
 /// Whether a domain publishes by which servers its mail is sent, whatever the record says; `Some(None)` when DNS keeps it back,
