@@ -15,10 +15,12 @@ use crate::{
     letter::Letter,
     sandboxed::{ACME, Sandboxed},
     support::{
+        PATIENCE,
         clients::SmtpClient,
         dns::{Dns, Zone},
         signer::{Signer, Style},
         store::Engine,
+        wait_for,
     },
     world::{User, accepted_id, assert_free_of},
 };
@@ -32,8 +34,13 @@ const BOB: &str = "bob@prospects.example";
 const MALLORY: &str = "mallory@evil.example";
 /// A word that is in nothing but forged mail.
 const SECRET: &str = "Rhabarberkompott";
-/// Who hands it in: a stranger, nobody, or Ann as it is said. Her domain does not send from here.
-const PATHS: [&str; 3] = [MALLORY, "", ANN];
+/// Of her domain too, whose servers are elsewhere.
+const ANNS_AWAY: &str = "ann@away.acme.example";
+/// Who hands it in: a stranger, nobody, or Ann as it is said.
+const PATHS: [&str; 3] = [MALLORY, "", ANNS_AWAY];
+/// Domains whose servers everybody in these tests is at.
+const SENT_FROM_HERE: [&str; 6] =
+    [ACME, "evil.example", "acrne.example", "acme.example.evil.example", "shop.example", "gmail.com"];
 /// Held at once: fewer than quarantine keeps of one user.
 const AT_ONCE: usize = 100;
 
@@ -44,23 +51,19 @@ struct Forged {
     raw: String,
 }
 
-/// What domains publish: Ann's sends from elsewhere, and asks for nothing to be done about the rest.
+/// What domains publish: none asks for anything to be done about mail that is not theirs.
 fn zone() -> Zone {
     let mut zone = Zone::default().address("localhost", "127.0.0.1");
-    for domain in
-        [ACME, "evil.example", "acrne.example", "acme.example.evil.example", "shop.example", "gmail.com"]
-    {
+    for domain in SENT_FROM_HERE {
         let (name, key) = Signer::new(domain).record();
-        zone = zone.txt(&name, &key).txt(&format!("_dmarc.{domain}"), "v=DMARC1; p=none");
-    }
-    let sent_from_here =
-        ["evil.example", "acrne.example", "acme.example.evil.example", "shop.example", "gmail.com"];
-    for domain in sent_from_here {
-        zone = zone.txt(domain, "v=spf1 ip4:127.0.0.1 -all");
+        zone = zone
+            .txt(&name, &key)
+            .txt(domain, "v=spf1 ip4:127.0.0.1 -all")
+            .txt(&format!("_dmarc.{domain}"), "v=DMARC1; p=none");
     }
     let key = Signer::new(ACME).public_key();
     let short = "v=DKIM1; k=rsa; p=MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAKsBDPf6pK95b0GCWaGtUUqoPaksa0uWsD5eqB5bJoyPy0DaRyGlSvxkYjDsLs6BAQIh85y5JZtPEDlIeklhVh0CAwEAAQ==";
-    zone.txt(ACME, "v=spf1 ip4:192.0.2.1 -all")
+    zone.txt("away.acme.example", "v=spf1 ip4:192.0.2.1 -all")
         .txt("open.example", "v=spf1 +all")
         .txt("s2._domainkey.acme.example", &format!("v=DKIM1; k=ed25519; t=y; p={key}"))
         .txt("s3._domainkey.acme.example", short)
@@ -83,10 +86,17 @@ fn signed_by(domain: &str, raw: &str) -> String {
     Signer::new(domain).sign(raw)
 }
 
-/// In every one of the three envelopes.
+/// In every one of the three envelopes, each a mail of its own: the same again would be kept aside once. No signature covers the id.
 fn thrice(way: &'static str, raws: impl IntoIterator<Item = String>) -> Vec<Forged> {
-    let raws = raws.into_iter();
-    raws.flat_map(|raw| PATHS.map(|mail_from| Forged { way, mail_from, raw: raw.clone() })).collect()
+    let another =
+        |raw: &str, number| raw.replace("Message-ID: <mail-", &format!("Message-ID: <mail-{number}-"));
+    let in_all = |raw: String| {
+        (0..)
+            .zip(PATHS)
+            .map(|(number, mail_from)| Forged { way, mail_from, raw: another(&raw, number) })
+            .collect::<Vec<_>>()
+    };
+    raws.into_iter().flat_map(in_all).collect()
 }
 
 /// C01: neither signed nor sent by her provider, or signed by a stranger.
@@ -120,8 +130,8 @@ fn look_alikes() -> Vec<Forged> {
             "=?utf-8?q?ann=40acme=2Eexample?=",
             "\"Ann Lee <ann@acme.example>\"",
         ] {
-            let raw = written(&format!("{name} <{address}>"));
-            all.extend([signed_by(domain, &raw), raw]);
+            let raw = || written(&format!("{name} <{address}>"));
+            all.extend([signed_by(domain, &raw()), raw()]);
         }
     }
     all.into_iter().map(|raw| Forged { way: "C02", mail_from: MALLORY, raw }).collect()
@@ -198,18 +208,16 @@ fn weak_signatures() -> Vec<Forged> {
 
 /// C05 and C06: servers that may send for her domain, and for everybody else's mail there.
 fn of_open_domains() -> Vec<Forged> {
-    let free = written(&format!("Ann Lee <{ANNS_FREE}>"));
+    let free = || written(&format!("Ann Lee <{ANNS_FREE}>"));
     let others = signed_by("gmail.com", &written(&format!("\"{ANNS_FREE}\" <somebody@gmail.com>")));
-    let open = written(ANNS_OPEN);
-    [
-        (ANNS_FREE, free.clone()),
-        ("somebody@gmail.com", free),
+    let all = [
+        (ANNS_FREE, free()),
+        ("somebody@gmail.com", free()),
         ("somebody@gmail.com", others),
-        (ANNS_OPEN, open.clone()),
-        ("", open),
-    ]
-    .map(|(mail_from, raw)| Forged { way: "C05, C06", mail_from, raw })
-    .into()
+        (ANNS_OPEN, written(ANNS_OPEN)),
+        ("", written(ANNS_OPEN)),
+    ];
+    all.map(|(mail_from, raw)| Forged { way: "C05, C06", mail_from, raw }).into()
 }
 
 /// C07: what the mail itself says of checks by others.
@@ -240,7 +248,7 @@ fn replays() -> Vec<Forged> {
         Signer::new(ACME)
             .sign_as(&raw, &Style { tags: format!(" t={};", then.as_second()), ..Style::default() })
     };
-    thrice("C10", [0, 80, 1000].map(sign_at)).into_iter().filter(|one| one.mail_from != ANN).collect()
+    thrice("C10", [0, 80, 1000].map(sign_at)).into_iter().filter(|one| one.mail_from != ANNS_AWAY).collect()
 }
 
 /// C11 and C12: threads and contacts that are to be poisoned. `begun` is a message that is in the CRM.
@@ -257,25 +265,24 @@ fn poisoned(begun: &str) -> Vec<Forged> {
         "Reply-To: mallory@evil.example".to_owned(),
         "Sender: mallory@evil.example".to_owned(),
         "Resent-From: mallory@evil.example".to_owned(),
-        "Message-ID: <another@acme.example>".to_owned(),
+        "MIME-Version: 1.0\r\nContent-Type: message/rfc822".to_owned(),
     ];
-    let same_id = {
-        let raw = anns();
-        let (before, rest) = raw.split_once("Message-ID: <").unwrap();
-        format!("{before}Message-ID: <{begun}>{}", rest.split_once('>').unwrap().1)
-    };
-    thrice("C11, C12", fields.into_iter().map(|field| format!("{field}\r\n{}", anns())).chain([same_id]))
+    let mut all = thrice("C11, C12", fields.into_iter().map(|field| format!("{field}\r\n{}", anns())));
+    let raw = anns();
+    let (before, rest) = raw.split_once("Message-ID: <").unwrap();
+    let raw = format!("{before}Message-ID: <{begun}>{}", rest.split_once('>').unwrap().1);
+    all.push(Forged { way: "C11", mail_from: MALLORY, raw });
+    all
 }
 
 /// C13: machines of others, proven as they are.
 fn machines() -> Vec<Forged> {
-    let raw = written("Shop <verify@shop.example>");
     let fields =
         ["X-Nothing: 1", "Auto-Submitted: auto-generated", "Precedence: bulk", "List-Id: <all.shop.example>"];
-    fields
-        .map(|field| signed_by("shop.example", &format!("{field}\r\n{raw}")))
-        .map(|raw| Forged { way: "C13", mail_from: "verify@shop.example", raw })
-        .into()
+    let signed = |field: &str| {
+        signed_by("shop.example", &format!("{field}\r\n{}", written("Shop <verify@shop.example>")))
+    };
+    fields.map(|field| Forged { way: "C13", mail_from: "verify@shop.example", raw: signed(field) }).into()
 }
 
 struct Office {
@@ -297,12 +304,11 @@ impl Office {
         Self { world, ann, _dns: dns }
     }
 
-    /// Lets in one genuine mail, by hand: its route is not to be known. Returns its Message-ID.
+    /// Ann captures a mail by her provider's servers, whose route is known from then on. Returns its Message-ID.
     fn begin(&self) -> String {
-        let letter = Letter::new(ANN, &[BOB]);
-        let id = self.hand_in(&Forged { way: "genuine", mail_from: MALLORY, raw: letter.raw() }).unwrap();
-        self.world.gateway.settle();
-        self.world.crm.post(&format!("/quarantine/{id}/release"), &json!({}));
+        let letter = Letter::new(ANN, &[BOB]).id("begun@acme.example");
+        let raw = signed_by(ACME, &letter.raw().replace('\n', "\r\n"));
+        self.hand_in(&Forged { way: "genuine", mail_from: ANN, raw }).unwrap();
         self.world.crm.await_mail("message.captured", &letter.id);
         letter.id
     }
@@ -319,12 +325,26 @@ impl Office {
         }
     }
 
-    /// It lies in quarantine for a reason that a person understands, and is rejected to make room.
+    /// It lies in quarantine, or was left out as nobody's, for a reason that a person understands. What is held is rejected, to make
+    /// room.
     fn assert_aside(&self, one: &Forged, id: &str) {
-        let kept = self.world.crm.ask(&format!("/quarantine/{id}")).body;
-        let told = (kept["state"].as_str(), kept["reason"].as_str().is_some_and(|reason| reason.len() > 20));
-        assert_eq!(told, (Some("held"), true), "{} from {:?}: {kept}\n{}", one.way, one.mail_from, one.raw);
-        self.world.crm.post(&format!("/quarantine/{id}/reject"), &json!({}));
+        let (_, own) = one.raw.rsplit_once("\nMessage-ID: <").unwrap();
+        let own = own.split('>').next().unwrap();
+        let mut decided = Vec::new();
+        wait_for(&format!("{} to be decided about\n{}", one.way, one.raw), PATIENCE, || {
+            decided = self.world.crm.list(&format!("/decisions?own_message_id={own}"));
+            !decided.is_empty()
+        });
+        let found = decided.iter().find(|one| one["verdict"] != "synced");
+        let told = found.unwrap_or_else(|| panic!("{} from {:?} is in\n{}", one.way, one.mail_from, one.raw));
+        assert!(text(told, "reason").len() > 20, "{told}");
+        if told["verdict"] == "held" {
+            let kept = self.world.crm.ask(&format!("/quarantine/{id}")).body;
+            assert_eq!(kept["state"], "held", "{}: {decided:?}\n{}", one.way, one.raw);
+            self.world.crm.post(&format!("/quarantine/{id}/reject"), &json!({}));
+        } else {
+            assert!(one.mail_from.is_empty() || one.way == "C13", "{}: {told}\n{}", one.way, one.raw);
+        }
     }
 }
 
@@ -365,12 +385,10 @@ both! {
         for number in 0..100 {
             let letter = Letter::new(&format!("Ann Lee <{ANN}>"), &[BOB]).subject(&format!("Offer {number}"));
             let raw = signed_by(ACME, &letter.raw().replace('\n', "\r\n"));
-            // By its own servers, whose names nobody published: the signature alone speaks.
-            office.hand_in(&Forged { way: "genuine", mail_from: "", raw }).unwrap();
+            office.hand_in(&Forged { way: "genuine", mail_from: ANN, raw }).unwrap();
         }
-        office.world.gateway.settle();
+        wait_for("all to be filed", PATIENCE, || office.world.crm.messages().len() == 100);
         let held = office.world.crm.list("/quarantine");
         assert_eq!(held, Vec::<Value>::new(), "{}", held.iter().map(|held| text(held, "reason")).collect::<String>());
-        assert_eq!(office.world.crm.messages().len(), 100);
     }
 }

@@ -10,8 +10,8 @@ both! {
         let user = acme.user("ann@acme.example").await;
         let reader = acme.with_key(json!({ "scopes": ["read", "write"] })).await;
         let admin = acme.with_key(json!({ "scopes": ["admin"] })).await;
-        acme.put("/policy", json!({ "preset": "keap" })).await.expect(200);
         let mail = acme.quarantined(&user).await;
+        acme.put("/policy", json!({ "preset": "keap" })).await.expect(200);
         admin.post(&format!("/quarantine/{mail}/reject"), json!({})).await.expect(200);
         reader.get("/trail").await.refused(403, "forbidden", None);
         let told = acme.get("/trail").await.items();

@@ -235,8 +235,9 @@ async fn providers_to_sign_in_at_are_asked_whether_they_are_there() {
     ];
     let own = config(directory.path(), &variables);
     let answers = tokio::spawn(async move {
-        use tokio::io::AsyncWriteExt as _;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut stream, _) = server.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
         stream.write_all(b"HTTP/1.1 405 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
     });
     let findings = found(&own).await;
