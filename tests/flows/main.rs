@@ -13,6 +13,7 @@ mod support;
 
 mod crm;
 mod forwarded;
+mod forwarded_kept;
 mod gateway;
 mod letter;
 mod sandboxed;
@@ -42,6 +43,7 @@ mod like_microsoft;
 mod limits;
 mod limits_fail;
 mod limits_presets;
+mod machines;
 mod metrics;
 mod no_relay;
 mod people;
