@@ -57,16 +57,20 @@ pub fn autoreply(_: &Path, raw: &[u8]) -> Value {
 }
 
 pub fn forward(path: &Path, raw: &[u8], subject: Option<&str>) -> Value {
-    let found = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("txt" | "html") => forward::in_text(&text_of(path, raw), subject.unwrap_or_default()),
-        _ => forward::read(&Message::parse(raw), raw),
+    let (found, is_mail) = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("txt" | "html") => (forward::in_text(&text_of(path, raw), subject.unwrap_or_default()), true),
+        _ => {
+            let message = Message::parse(raw);
+            (forward::read(&message, raw), !message.kind.is_machines())
+        }
     };
     let Some(found) = found else { return json!({ "forwarded": false }) };
     let address = |one: &Mention| one.address.as_ref().map(ToString::to_string);
+    let from = found.from.as_ref().and_then(address);
     json!({
-        // As far as the gateway would file it so: what is less certain is read, and stays the user's own.
-        "forwarded": found.certainty > forward::Certainty::Low,
-        "from_address": found.from.as_ref().and_then(address),
+        // As far as the gateway would file it so, which takes an author: what is less certain is read, and stays the user's own.
+        "forwarded": is_mail && found.certainty > forward::Certainty::Low && from.is_some(),
+        "from_address": from,
         "from_name": found.from.as_ref().and_then(|from| from.name.clone()),
         "subject": found.subject,
         "to": found.to.iter().filter_map(address).collect::<Vec<_>>(),

@@ -42,7 +42,7 @@ pub fn is_contacts_answer(filed: &Filed<'_>) -> bool {
     matches!(filed.author, Author::Contact(_))
         && filed.direction == Direction::Inbound
         && filed.automatic == Automatic::No
-        && !matches!(filed.kind, Kind::AutoReply | Kind::Bounce)
+        && !filed.kind.is_machines()
         && !filed.is_marked
         && filed.answers
 }
@@ -108,6 +108,8 @@ mod tests {
             (Filed { automatic: Automatic::Bulk, ..answer }, false, "Precedence: bulk"),
             (Filed { kind: Kind::AutoReply, ..answer }, false, "out of office"),
             (Filed { kind: Kind::Bounce, ..answer }, false, "a delivery report"),
+            (Filed { kind: Kind::Receipt, ..answer }, false, "a read receipt"),
+            (Filed { kind: Kind::Invitation, ..answer }, false, "a meeting accepted"),
             (Filed { is_marked: true, ..answer }, false, "we passed it on ourselves"),
         ] {
             assert_eq!(is_contacts_answer(&filed), expect, "{why}");

@@ -14,7 +14,7 @@ use crate::{
         message::{Author, ForwardedBy},
         policy::{self, Policy, settings::Visibility},
     },
-    mail::{Address, Kind, forward::Forwarded},
+    mail::{Address, MessageId, forward::Forwarded},
     store::Tx,
 };
 
@@ -33,7 +33,7 @@ pub(super) async fn refile(
     let (Author::User(user), Some(party), Some(level)) = (&sender.author, &sender.author_party, level) else {
         return Ok(());
     };
-    let is_mail = matches!(arrival.message.kind, Kind::Mail | Kind::Forward);
+    let is_mail = !arrival.message.kind.is_machines();
     let named = found.from.as_ref().and_then(|from| from.address.clone());
     let (true, Some(named)) = (is_mail, named) else { return Ok(()) };
     let people: Vec<Address> = arrival.parties.addresses().cloned().chain([named]).collect();
@@ -60,8 +60,17 @@ pub(super) async fn refile(
         attached: found.attached,
     };
     arrival.ruling = policy::forwarded(found.certainty);
-    arrival.forwarded = Some(Forwarding { by, makes_contact: forwarding::makes_contact(level) });
+    let (makes_contact, original) = (forwarding::makes_contact(level), original_id(found, arrival));
+    arrival.forwarded = Some(Forwarding { by, makes_contact, original });
     arrival.parties.from = vec![author];
     arrival.known = Some(known);
     Ok(())
+}
+
+/// The id of the mail that was passed on: its own, or what clients name when they put its text into the forward.
+fn original_id(found: &Forwarded, arrival: &Arrival<'_>) -> Option<MessageId> {
+    let summary = &arrival.message.summary;
+    let named = || summary.in_reply_to.first().or(summary.references.last());
+    let own = if found.attached { found.own_id.as_ref() } else { named() };
+    own.cloned()
 }

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Automatic, Message, message,
+    Automatic, Kind, Message, MessageId, message,
     quoted_header::{self, Mention, QuotedHeader, plain},
     reply, subject,
 };
@@ -28,7 +28,7 @@ pub enum Certainty {
     /// An introduction as answers have it, a header below a subject that does not say forward or below what may be another
     /// header, or mail attached to an answer. Who wrote it is a guess: nothing may be filed under a name by it.
     Low,
-    /// A header in the text, below a subject that says forward.
+    /// A header in the text, below a subject that says forward; or an introduction with nothing above it and no marks below.
     Medium,
     /// A client's own words for it with a header below, or the message itself as an attachment.
     High,
@@ -48,6 +48,8 @@ pub struct Forwarded {
     /// The forwarded text.
     pub body: String,
     pub attached: bool,
+    /// What the attached mail is called.
+    pub own_id: Option<MessageId>,
     pub certainty: Certainty,
 }
 
@@ -154,8 +156,10 @@ pub fn read(message: &Message, raw: &[u8]) -> Option<Forwarded> {
     Some(Forwarded { certainty, ..attached(&inner, &text) })
 }
 
+/// Some gateways change the header of a report: then its parts alone tell what it is.
 fn was_answered_by_machine(message: &Message) -> bool {
     matches!(message.summary.automatic, Automatic::AutoReply | Automatic::Bounce)
+        || matches!(message.kind, Kind::AutoReply | Kind::Bounce | Kind::Receipt)
 }
 
 fn attached(inner: &Message, comment: &str) -> Forwarded {
@@ -175,6 +179,7 @@ fn attached(inner: &Message, comment: &str) -> Forwarded {
         comment: comment.trim().to_owned(),
         body: inner.readable_text().unwrap_or_default(),
         attached: true,
+        own_id: summary.message_id.clone(),
         certainty: Certainty::High,
     }
 }
@@ -204,8 +209,9 @@ fn search(text: &str, subject: &str) -> Search {
     let mut is_first = !subject::is_reply_prefix(subject);
     for (at, line) in lines.iter().enumerate() {
         let rest = lines.get(at..).unwrap_or_default();
-        if let Some(found) = begins(rest, says_forward) {
-            let found = found.with_comment(lines.get(..at).unwrap_or_default());
+        let above = lines.get(..at).unwrap_or_default();
+        if let Some(found) = begins(rest, says_forward, above) {
+            let found = found.with_comment(above);
             let certainty = if is_first { found.certainty } else { Certainty::Low };
             return Search::Found(Box::new(Forwarded { certainty, ..found }));
         }
@@ -242,8 +248,11 @@ fn is_labelled_address(line: &str) -> bool {
     (1..=3).contains(&words) && !label.contains('@') && value.contains('@') && !value.starts_with("//")
 }
 
+/// An introduction, or a separator below which no header could be read: what is quoted below may have forwarded something,
+/// this mail has not.
 fn is_answer(rest: &[&str], line: &str) -> bool {
-    !plain(line).is_empty() && reply::attribution_len(rest).is_some()
+    !plain(line).is_empty()
+        && (reply::attribution_len(rest).is_some() || separator(line, &AMBIGUOUS_WORDS).is_some())
 }
 
 impl Forwarded {
@@ -264,7 +273,7 @@ impl Forwarded {
 }
 
 /// Whether a forwarded message begins with the first line.
-fn begins(lines: &[&str], says_forward: bool) -> Option<Forwarded> {
+fn begins(lines: &[&str], says_forward: bool, above: &[&str]) -> Option<Forwarded> {
     let first = lines.first()?;
     if plain(first).is_empty() {
         return None;
@@ -292,7 +301,11 @@ fn begins(lines: &[&str], says_forward: bool) -> Option<Forwarded> {
     let used = reply::attribution_len(lines)?;
     let from = reply::attribution_author(lines.get(..used)?)?;
     let header = QuotedHeader { from: Some(from), fields: 1, ..QuotedHeader::default() };
-    Some(whole(lines, header, used, Certainty::Low))
+    // Outlook for Mac forwards like this. Below other text it may be what the author of the forwarded mail quotes himself, and
+    // marked it is an answer's quote.
+    let is_first = above.iter().all(|line| plain(line).is_empty());
+    let is_outlooks = is_first && !lines.iter().skip(used).any(|line| line.trim_start().starts_with('>'));
+    Some(whole(lines, header, used, if is_outlooks { Certainty::Medium } else { Certainty::Low }))
 }
 
 /// Whether a line is what clients write above a forwarded message.
@@ -357,7 +370,8 @@ fn whole(lines: &[&str], header: QuotedHeader, used: usize, certainty: Certainty
     };
     let body = below.iter().map(unquoted).collect::<Vec<_>>().join("\n").trim().to_owned();
     let QuotedHeader { from, to, cc, date, subject, .. } = header;
-    Forwarded { from, to, cc, subject, date, comment: String::new(), body, attached: false, certainty }
+    let (comment, own_id) = (String::new(), None);
+    Forwarded { from, to, cc, subject, date, comment, body, attached: false, own_id, certainty }
 }
 
 #[cfg(test)]
@@ -396,11 +410,22 @@ mod tests {
     #[test]
     fn a_header_in_the_text_is_a_forward_when_the_subject_says_so() {
         check(BLOCK, "Fwd: Hi", Some(("ann@x.example", "", Certainty::Medium)));
-        check(
-            "Am 28.10.2021, 12:46 schrieb \"Ann\" <ann@x.example>:\n\n    Shall we?",
-            "WG: Hi",
-            Some(("ann@x.example", "", Certainty::Low)),
-        );
+    }
+
+    #[test]
+    fn an_introduction_names_the_author_where_it_begins_a_forward() {
+        let begin = "Am 28.10.2021, 12:46 schrieb \"Ann\" <ann@x.example>:\n\n";
+        for (text, subject, certainty) in [
+            (format!("{begin}    Shall we?"), "WG: Hi", Certainty::Medium),
+            // It may be the quote of whoever wrote what is passed on, or an answer's.
+            (format!("FYI\n\n{begin}    Shall we?"), "WG: Hi", Certainty::Low),
+            (format!("{begin}> Shall we?\n>\n> Ann"), "WG: Hi", Certainty::Low),
+        ] {
+            check_certainty(&text, subject, Some(("ann@x.example", certainty)));
+        }
+        for subject in ["", "Hi", "AW: Hi"] {
+            check_certainty(&format!("{begin}    Shall we?"), subject, None);
+        }
     }
 
     #[test]
@@ -412,6 +437,11 @@ mod tests {
             let certainty = in_text(text, subject).map(|found| found.certainty);
             assert_eq!(certainty, Some(Certainty::Low), "{subject} {text}");
         }
+        // What is answered forwarded something.
+        let answered =
+            "Yes.\n\n-----Original Message-----\n\nFYI\n\n---------- Forwarded message ---------\n";
+        check_certainty(&format!("{answered}{BLOCK}"), "Hi", None);
+        check_certainty(&format!("{answered}{BLOCK}"), "Fwd: Hi", Some(("ann@x.example", Certainty::Low)));
         let forwarded = format!("Yes.\n\n---------- Forwarded message ---------\n{BLOCK}");
         assert_eq!(in_text(&forwarded, "Re: Hi").map(|found| found.certainty), Some(Certainty::Low));
     }
@@ -495,6 +525,45 @@ mod tests {
         let nested = format!("--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n{nested}--c--\r\n");
         check_read(&mixed("Fwd: Hi", "FYI", &nested), None);
         check_read(&mixed("Re: Hi", "See what he wrote.", ATTACHED), None);
+    }
+
+    #[test]
+    fn what_reports_and_digests_bring_along_nobody_passes_on() {
+        let of = |kind: &str, parts: &str| {
+            mixed("Hi", "FYI", parts).replace("multipart/mixed; boundary=b", &format!("{kind}; boundary=b"))
+        };
+        let part = |kind: &str| format!("--b\r\nContent-Type: {kind}\r\n\r\nA: b\r\n{ATTACHED}");
+        let reports = [
+            of("multipart/report; report-type=delivery-status", ATTACHED),
+            of("multipart/report; report-type=disposition-notification", ATTACHED),
+            // As gateways that know no such report leave it.
+            of("multipart/report", &part("message/delivery-status")),
+            of("multipart/report; report-type=x", &part("message/disposition-notification")),
+            of("multipart/report", ATTACHED),
+            of("multipart/mixed", &part("message/feedback-report")),
+            of("multipart/digest", ATTACHED),
+        ];
+        for raw in &reports {
+            check_read(raw, None);
+        }
+        // In a list's digest, RFC 2046 section 5.1.5, every part is a message without saying so.
+        let one = "--d\r\n\r\nFrom: bob@customer.test\r\nSubject: Hi\r\n\r\nHello.\r\n--d--\r\n";
+        let digest = format!("--b\r\nContent-Type: multipart/digest; boundary=d\r\n\r\n{one}");
+        check_read(&mixed("List digest, 1 message", "Topics", &digest), None);
+        // Passing on a report names nobody either.
+        let report = "--b\r\nContent-Type: message/rfc822\r\n\r\nFrom: bob@customer.test\r\nContent-Type: multipart/report; \
+                      boundary=r\r\n\r\n--r\r\nContent-Type: message/delivery-status\r\n\r\nA: b\r\n--r--\r\n";
+        check_read(&mixed("Fwd: Hi", "FYI", report), None);
+    }
+
+    #[test]
+    fn an_attached_mail_tells_its_id_and_a_text_tells_none() {
+        let named = "Message-ID: <2@x>\r\nIn-Reply-To: <1@x>\r\nReferences: <0@x> <1@x>\r\nSubject: Hi";
+        let raw = mixed("Fwd: Hi", "FYI", &ATTACHED.replace("Subject: Hi", named));
+        let found = read(&Message::parse(raw.as_bytes()), raw.as_bytes()).unwrap();
+        assert_eq!(found.own_id.as_ref().map(MessageId::as_str), Some("2@x"));
+        let inline = in_text(&format!("Forwarded message:\n\n{BLOCK}Message-ID: <2@x>\n"), "").unwrap();
+        assert_eq!(inline.own_id, None);
     }
 
     #[test]

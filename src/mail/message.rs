@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Automatic, ContentIdentity, HeaderSummary,
+    Automatic, ContentIdentity, HeaderSummary, MessageId,
     content_identity::{attachment_hash, words_of_html},
     filename::display_name,
     header::{HeaderBlock, HeaderDefect},
     part::{Part, Parts},
-    readable::Readable,
+    readable::{Readable, enclosing_alternative},
     subject,
     transfer::TransferEncoding,
 };
@@ -63,8 +63,22 @@ pub enum Kind {
     Mail,
     AutoReply,
     Bounce,
+    /// Tells that a mail was read, deleted or refused to be told of (RFC 8098).
+    Receipt,
+    /// Scheduling: asks to a meeting, answers or calls it off (RFC 6047).
     Invitation,
     Forward,
+}
+
+impl Kind {
+    /// Whether programs wrote it: it makes no contacts, and nothing is sent on because of it.
+    #[must_use]
+    pub fn is_machines(self) -> bool {
+        match self {
+            Self::AutoReply | Self::Bounce | Self::Receipt | Self::Invitation => true,
+            Self::Mail | Self::Forward => false,
+        }
+    }
 }
 
 /// What was wrong with a message. A defect is told, never a reason to refuse.
@@ -134,6 +148,8 @@ pub struct Message {
     pub kind: Kind,
     /// Somebody told his provider that mail was unwanted (RFC 5965); the mail lies inside.
     pub is_complaint: bool,
+    /// The mail that a read receipt is about.
+    pub receipt_of: Option<MessageId>,
     /// The plain text, lines ending in `\n`. `None` when there is none or only HTML.
     pub text: Option<String>,
     /// The plain text that stands first alone, where mail has several; empty when all are.
@@ -169,10 +185,12 @@ impl Message {
         defects.dedup();
         let is_complaint = is_complaint(&parts);
         let kind = if is_complaint { Kind::Mail } else { kind(&summary, &parts, readable.text.as_deref()) };
+        let receipt_of = if kind == Kind::Receipt { receipt_of(&parts) } else { None };
         Self {
             summary,
             kind,
             is_complaint,
+            receipt_of,
             text: readable.text,
             first_text: readable.first_plain,
             html: readable.html,
@@ -190,6 +208,7 @@ impl Message {
             summary,
             kind: Kind::Mail,
             is_complaint: false,
+            receipt_of: None,
             text,
             first_text: None,
             html,
@@ -248,6 +267,9 @@ impl Readable {
     }
 }
 
+/// What holds messages that nobody passed on.
+const REPORTS_AND_DIGESTS: [&str; 2] = ["multipart/report", "multipart/digest"];
+
 /// The first message that is attached whole (message/rfc822 or message/global), and whether it can be the one passed on: no
 /// other is attached, and it is the message itself or lies directly below the root. What lies deeper came along with a part.
 #[must_use]
@@ -258,6 +280,11 @@ pub(super) fn forwarded_part(raw: &[u8]) -> Option<(Bytes, bool)> {
             |part: &Part<'_>| matches!(part.content_type.essence(), "message/rfc822" | "message/global");
         let mut found = parts.leaves().filter(|(_, part)| is_message(part));
         let (_, first) = found.next()?;
+        // What a report is about and what a list sent in one, nobody passed on.
+        let holder = first.parent.and_then(|parent| parts.list.get(parent));
+        if holder.is_some_and(|holder| REPORTS_AND_DIGESTS.contains(&holder.content_type.essence())) {
+            return None;
+        }
         let is_only = found.next().is_none() && first.parent.is_none_or(|parent| parent == 0);
         Some((Bytes::from(first.decoded().into_owned()), is_only))
     };
@@ -325,11 +352,14 @@ fn kind(summary: &HeaderSummary, parts: &Parts<'_>, text: Option<&str>) -> Kind 
         _ if is_report(parts) && parts.leaves().any(|(_, part)| is_delivery_status(part)) => {
             return Kind::Bounce;
         }
+        _ if is_report(parts) && parts.leaves().any(|(_, part)| is_disposition_notification(part)) => {
+            return Kind::Receipt;
+        }
         Automatic::Bounce => return Kind::Bounce,
         Automatic::AutoReply => return Kind::AutoReply,
         _ => {}
     }
-    if parts.leaves().any(|(_, part)| is_invitation(part)) {
+    if parts.leaves().any(|(_, part)| is_scheduling(summary, parts, part)) {
         return Kind::Invitation;
     }
     if is_forward(summary, parts, text) { Kind::Forward } else { Kind::Mail }
@@ -359,11 +389,50 @@ fn is_delivery_status(part: &Part<'_>) -> bool {
     matches!(part.content_type.essence(), "message/delivery-status" | "message/global-delivery-status")
 }
 
-/// RFC 5546 wants a method on scheduling mail; a calendar file somebody attached has none or is no text/calendar.
-fn is_invitation(part: &Part<'_>) -> bool {
-    part.content_type.essence() == "text/calendar"
-        && (part.content_type.raw_parameter("method").is_some()
-            || memchr::memmem::find(&part.decoded(), b"\nMETHOD:").is_some())
+fn is_disposition_notification(part: &Part<'_>) -> bool {
+    matches!(
+        part.content_type.essence(),
+        "message/disposition-notification" | "message/global-disposition-notification"
+    )
+}
+
+/// What the fields of a receipt call the mail that it is about (RFC 8098 section 3.2.5).
+fn receipt_of(parts: &Parts<'_>) -> Option<MessageId> {
+    let (_, part) = parts.leaves().find(|(_, part)| is_disposition_notification(part))?;
+    let fields = part.decoded();
+    MessageId::parse_own(&HeaderBlock::scan(&fields).text("Original-Message-ID")?)
+}
+
+/// RFC 6047 section 2.4 wants the method in Content-Type. Where it stands in the calendar alone, the part must be the body or one
+/// of its alternatives. A file is a file: what somebody attached to what he writes, to an answer or to what he passes on.
+fn is_scheduling(summary: &HeaderSummary, parts: &Parts<'_>, part: &Part<'_>) -> bool {
+    if part.content_type.essence() != "text/calendar" {
+        return false;
+    }
+    let subject = summary.subject.as_deref().unwrap_or_default();
+    let is_attached = part.disposition.essence() == "attachment";
+    if is_attached && (subject::is_reply_prefix(subject) || subject::is_forward_prefix(subject)) {
+        return false;
+    }
+    match part.content_type.parameter("method") {
+        Some(method) => is_method(&method),
+        None => {
+            let is_body = part.parent.is_none() || enclosing_alternative(parts, part).is_some();
+            is_body && !is_attached && calendar_method(&part.decoded()).is_some_and(is_method)
+        }
+    }
+}
+
+/// Whether it is about a meeting of several (RFC 5546 section 1.4). What is merely published asks nobody.
+fn is_method(method: &str) -> bool {
+    !method.trim().is_empty() && !method.trim().eq_ignore_ascii_case("publish")
+}
+
+/// What the METHOD line of a calendar says.
+fn calendar_method(calendar: &[u8]) -> Option<&str> {
+    let lines = calendar.split(|byte| *byte == b'\n');
+    let value = lines.map(<[u8]>::trim_ascii).find_map(|line| line.strip_prefix(b"METHOD:"))?;
+    std::str::from_utf8(value).ok()
 }
 
 /// Lines that clients put above what they forward.
@@ -443,6 +512,128 @@ mod tests {
         let only = format!("{HEAD}Content-Type: application/pdf\r\n\r\nsecret");
         let rest = Message::without_attachments(only.as_bytes(), &[0]);
         assert_eq!(rest, format!("{HEAD}Content-Type: application/pdf\r\n\r\n"));
+    }
+
+    #[track_caller]
+    fn check_kind(field: &str, body: &str, kind: Kind) {
+        let raw = format!("{HEAD}{field}\r\n\r\n{}", body.replace('\n', "\r\n"));
+        assert_eq!(Message::parse(raw.as_bytes()).kind, kind, "{raw}");
+    }
+
+    /// A receipt with these fields in a report, whose own fields are given too.
+    fn receipt(root: &str, essence: &str, fields: &str) -> (String, String) {
+        let text = "--b\nContent-Type: text/plain\n\nYour message was displayed.\n";
+        let original = "--b\nContent-Type: text/rfc822-headers\n\nMessage-ID: <offer@x>\n";
+        let body = format!("{text}--b\nContent-Type: {essence}\n\n{fields}\n\n{original}--b--\n");
+        (format!("{root}; boundary=b"), body)
+    }
+
+    #[test]
+    fn read_receipts_are_told_by_their_structure() {
+        const ROOT: &str = "Content-Type: multipart/report; report-type=disposition-notification";
+        const PART: &str = "message/disposition-notification";
+        let displayed = "Disposition: manual-action/MDN-sent-manually; displayed";
+        let about = |fields: &str| format!("Final-Recipient: rfc822;bob@x.example\n{fields}");
+        let thunderbird = about(&format!("Original-Message-ID: <offer@x>\n{displayed}"));
+        let exchange = about(
+            "Original-Message-ID: <offer@x>\nDisposition: automatic-action/MDN-sent-automatically; deleted",
+        );
+        let folded = about(&format!("{displayed}\noriginal-message-id:\n <offer@x> (as sent)"));
+        for (root, essence, fields) in [
+            (ROOT, PART, thunderbird.as_str()),
+            (ROOT, PART, exchange.as_str()),
+            (ROOT, PART, folded.as_str()),
+            (ROOT, "message/global-disposition-notification", thunderbird.as_str()),
+            // As gateways leave it that know no such report.
+            ("Content-Type: multipart/report", PART, thunderbird.as_str()),
+            (
+                "Content-Type: multipart/report; report-type=\"Disposition-Notification\"",
+                PART,
+                thunderbird.as_str(),
+            ),
+        ] {
+            let (root, body) = receipt(root, essence, fields);
+            let raw = format!("{HEAD}{root}\r\n\r\n{}", body.replace('\n', "\r\n"));
+            let message = Message::parse(raw.as_bytes());
+            assert_eq!(
+                (message.kind, message.receipt_of),
+                (Kind::Receipt, MessageId::parse("offer@x")),
+                "{raw}"
+            );
+            assert_ne!(message.summary.automatic, Automatic::No, "{raw}");
+        }
+        let (root, body) = receipt(ROOT, PART, displayed);
+        check_kind(&root, &body, Kind::Receipt);
+        // Whoever asks for a receipt writes himself, and so does who attaches one.
+        check_kind("Disposition-Notification-To: ann@x.example", "Hello", Kind::Mail);
+        let (root, body) = receipt("Content-Type: multipart/mixed", PART, &thunderbird);
+        check_kind(&root, &body, Kind::Mail);
+    }
+
+    fn calendar(method: &str) -> String {
+        format!("BEGIN:VCALENDAR\nVERSION:2.0\n{method}BEGIN:VEVENT\nUID:1\nEND:VEVENT\nEND:VCALENDAR\n")
+    }
+
+    fn part(field: &str, content: &str) -> String {
+        format!("--b\nContent-Type: {field}\n\n{content}")
+    }
+
+    const MIXED: &str = "Content-Type: multipart/mixed; boundary=b";
+    const ALTERNATIVE: &str = "Content-Type: multipart/alternative; boundary=b";
+
+    #[test]
+    fn scheduling_is_told_by_its_structure() {
+        for (subject, method) in [
+            ("Invitation: Budget @ Tue Apr 1, 2025 10am", "REQUEST"),
+            ("Accepted: Budget", "REPLY"),
+            ("Zugesagt: Budget", "reply"),
+            ("Abgesagt: Budget", "CANCEL"),
+            ("Budget", "COUNTER"),
+        ] {
+            let line = format!("METHOD:{}\n", method.to_uppercase());
+            let said = format!("text/calendar; charset=utf-8; method={method}");
+            let text =
+                part("text/plain", "You are invited.\n") + &part("text/html", "<p>You are invited.</p>\n");
+            let invite = part(&said, &calendar(&line));
+            let fields = |root: &str| format!("Subject: {subject}\r\n{root}");
+            // Outlook, Exchange.
+            check_kind(&fields(ALTERNATIVE), &format!("{text}{invite}--b--\n"), Kind::Invitation);
+            // Google, with the same once more as a file.
+            let inner = format!("{text}{invite}--b--\n").replace("--b", "--c");
+            let file =
+                part("application/ics; name=invite.ics\nContent-Disposition: attachment", &calendar(&line));
+            let google = format!("{}{file}--b--\n", part("multipart/alternative; boundary=c", &inner));
+            check_kind(&fields(MIXED), &google, Kind::Invitation);
+            // Nextcloud, as a file that says what it is for.
+            let named =
+                format!("{said}; name=event.ics\nContent-Disposition: attachment; filename=event.ics");
+            check_kind(
+                &fields(MIXED),
+                &format!("{text}{}--b--\n", part(&named, &calendar(&line))),
+                Kind::Invitation,
+            );
+            // RFC 6047 section 4.1: nothing but the calendar, here without the parameter that it should have.
+            check_kind(&fields("Content-Type: text/calendar"), &calendar(&line), Kind::Invitation);
+            let silent = part("text/calendar", &calendar(&line));
+            check_kind(&fields(ALTERNATIVE), &format!("{text}{silent}--b--\n"), Kind::Invitation);
+        }
+    }
+
+    #[test]
+    fn a_calendar_in_a_letter_leaves_it_a_letter() {
+        let text = part("text/plain", "Here is the date.\n");
+        let request = calendar("METHOD:REQUEST\n");
+        let file = |field: &str, calendar: &str| format!("{text}{}--b--\n", part(field, calendar));
+        let attached = "text/calendar; name=invite.ics\nContent-Disposition: attachment; filename=invite.ics";
+        let with_method = "text/calendar; method=REQUEST; name=invite.ics\nContent-Disposition: attachment; filename=invite.ics";
+        check_kind(MIXED, &file(attached, &request), Kind::Mail);
+        // Apple Mail marks what is attached as inline.
+        let inline = "text/calendar; name=invite.ics; x-unix-mode=0644\nContent-Disposition: inline; filename=invite.ics";
+        check_kind(MIXED, &file(inline, &request), Kind::Mail);
+        check_kind(MIXED, &file("text/calendar; name=a.ics", &calendar("")), Kind::Mail);
+        check_kind(MIXED, &file("text/calendar; method=PUBLISH", &calendar("METHOD:PUBLISH\n")), Kind::Mail);
+        check_kind(&format!("Subject: Re: Budget\r\n{MIXED}"), &file(with_method, &request), Kind::Mail);
+        check_kind(&format!("Subject: Fwd: Budget\r\n{MIXED}"), &file(with_method, &request), Kind::Forward);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Not here: what an id proves. It is a name that senders choose, reuse and providers rewrite (`core::threading`).
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +19,8 @@ impl MessageId {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let inner = text.trim().trim_start_matches('<').trim_end_matches('>');
-        // Folding may leave white space inside; no sender means it.
-        let id: String = inner.chars().filter(|c| !c.is_whitespace()).collect();
+        // Comments and folds may stand between the words of an id in obsolete syntax (RFC 5322 section 4.5.4), and are none of it.
+        let id: String = without_comments(inner).chars().filter(|c| !c.is_whitespace()).collect();
         let clean = !id.chars().any(|c| c.is_control() || c == '<' || c == '>');
         (clean && !id.is_empty() && id.len() <= MESSAGE_ID_BYTES_MAX).then(|| Self(id.into()))
     }
@@ -53,6 +53,32 @@ impl MessageId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The id without comments. Parentheses that are quoted or do not close are its own.
+fn without_comments(id: &str) -> Cow<'_, str> {
+    if !id.contains('(') {
+        return Cow::Borrowed(id);
+    }
+    let (mut kept, mut depth) = (String::with_capacity(id.len()), 0_usize);
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for c in id.chars() {
+        let is_plain = !is_escaped;
+        is_escaped = c == '\\' && is_plain;
+        match c {
+            '"' if is_plain && depth == 0 => is_quoted = !is_quoted,
+            '(' if is_plain && !is_quoted => depth = depth.saturating_add(1),
+            ')' if is_plain && !is_quoted && depth > 0 => {
+                depth -= 1;
+                continue;
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            kept.push(c);
+        }
+    }
+    if depth == 0 { Cow::Owned(kept) } else { Cow::Borrowed(id) }
 }
 
 /// Whether words end in those by which RFC 822 mailers named an author, `… from Ann Lee`, and not in a date or an address.
@@ -101,6 +127,22 @@ mod tests {
         assert_eq!(MessageId::parse("<a.b\r\n @c.example>").unwrap().as_str(), "a.b@c.example");
         assert_eq!(MessageId::parse("<>"), None);
         assert_eq!(MessageId::parse("a\0b"), None);
+    }
+
+    #[test]
+    fn comments_in_obsolete_ids_do_not_belong_to_them() {
+        for (written, id) in [
+            // RFC 5322 appendix A.5.
+            ("<1234   @   local(blah)  .machine .example>", Some("1234@local.machine.example")),
+            ("<1(a (nested\\) one))@x.example>", Some("1@x.example")),
+            ("<\"a(b\"@x.example>", Some("\"a(b\"@x.example")),
+            ("<a(b@x.example>", Some("a(b@x.example")),
+            ("<a)b@x.example>", Some("a)b@x.example")),
+            ("<(nothing else)>", None),
+        ] {
+            assert_eq!(MessageId::parse_own(written).map(String::from).as_deref(), id, "{written}");
+        }
+        check_list("<a(one)@x> <b @ y>", &["a@x", "b@y"]);
     }
 
     #[test]

@@ -105,7 +105,8 @@ fn is_body(part: &Part<'_>) -> bool {
     is_text && part.disposition.essence() != "attachment" && !is_named()
 }
 
-fn enclosing_alternative(parts: &Parts<'_>, part: &Part<'_>) -> Option<usize> {
+/// The multipart/alternative in which a part lies, at whatever depth.
+pub(super) fn enclosing_alternative(parts: &Parts<'_>, part: &Part<'_>) -> Option<usize> {
     let mut parent = part.parent;
     while let Some(index) = parent {
         let container = parts.list.get(index)?;

@@ -1,6 +1,6 @@
 //! Finds what an author newly wrote in a plain-text answer: without quotes, the lines that introduce them, and signatures.
 //!
-//! Not here: HTML (`sanitise::html_to_text` first). Linear, and right for the common clients in seven languages; where a
+//! Not here: HTML (`sanitise::html_to_text` first). Linear, and right for the common clients in the languages of the tables below; where a
 //! text is ambiguous, more is kept rather than less.
 
 use super::{
@@ -45,11 +45,12 @@ const ATTRIBUTION_STARTS: [&str; 24] = [
     "στις ",
 ];
 /// The verbs they end with before the colon.
-const ATTRIBUTION_ENDS: [&str; 35] = [
+const ATTRIBUTION_ENDS: [&str; 38] = [
     "wrote",
     "writes",
     "schrieb",
     "schrieb folgendes",
+    "folgendes geschrieben",
     "a écrit",
     "escribió",
     "ha scritto",
@@ -80,10 +81,12 @@ const ATTRIBUTION_ENDS: [&str; 35] = [
     "je napisao/la",
     "έγραψε",
     "写道",
+    "寫道",
+    "のメール",
     "님이 작성",
 ];
 /// `Ann Lee <ann@x.example> wrote on Monday:` and `ann@x.example schrieb am …:`.
-const ATTRIBUTION_VERBS: [&str; 12] = [
+const ATTRIBUTION_VERBS: [&str; 15] = [
     " wrote",
     " schrieb",
     " a écrit",
@@ -94,12 +97,15 @@ const ATTRIBUTION_VERBS: [&str; 12] = [
     " skrev",
     " kirjoitti",
     " napisał",
+    " napisana przez",
+    " şunları yazdı",
+    " ezt írta",
     " написал",
     " пише",
 ];
 
 /// Words between dashes above a quoted message.
-const SEPARATOR_WORDS: [&str; 35] = [
+const SEPARATOR_WORDS: [&str; 37] = [
     "original message",
     "original",
     "original email",
@@ -132,6 +138,8 @@ const SEPARATOR_WORDS: [&str; 35] = [
     "оригинальное сообщение",
     "原始邮件",
     "原始郵件",
+    "原始信件",
+    "元のメッセージ",
     "원본 메시지",
     "reply message",
     "antwoord bericht",
@@ -156,6 +164,41 @@ const DEVICE_SIGNATURES: [&str; 16] = [
     "verstuurd vanaf ",
     "outlook für ",
 ];
+
+/// How programs say that they sent something, in lower case, and what else they ask to be got: with a device or a program in the
+/// same line they are its signature.
+const DEVICE_WORDS: [&str; 25] = [
+    "sent from",
+    "gesendet",
+    "holen sie sich",
+    "obtenir",
+    "obtener",
+    "obter",
+    "scarica",
+    "ottieni",
+    "downloaden",
+    "wysłan",
+    "pobierz",
+    "skickat",
+    "hämta",
+    "sendt fra",
+    "hent",
+    "odesláno",
+    "lähetetty",
+    "отправлено",
+    "надіслано",
+    "送信",
+    "发自",
+    "發自",
+    "傳送",
+    "gönderildi",
+    "보냄",
+];
+const DEVICES: [&str; 9] =
+    ["iphon", "ipad", "android", "galaxy", "samsung", "outlook", "yahoo mail", "huawei", "xiaomi"];
+/// Longest signature of a device, in characters, and in bytes what is looked at to know.
+const DEVICE_LINE_CHARS_MAX: usize = 80;
+const DEVICE_LINE_BYTES_MAX: usize = 4 * DEVICE_LINE_CHARS_MAX;
 
 /// The new text of an answer, without quotes and signature.
 #[must_use]
@@ -339,7 +382,7 @@ fn is_separator(line: &str) -> bool {
     if !is_dashed || line.len() > ATTRIBUTION_BYTES_MAX {
         return false;
     }
-    let words = line.trim_matches(['-', '_', '=', ' ', '*', ':']).to_lowercase();
+    let words = line.trim_matches(['-', '_', '=', ' ', '*', ':']).to_lowercase().replace('’', "'");
     // `---- On Monday Ann Lee wrote ----` is Zoho's and Android's.
     let is_attribution = line.ends_with("--") && ATTRIBUTION_ENDS.iter().any(|verb| words.ends_with(verb));
     is_attribution || SEPARATOR_WORDS.contains(&words.as_str()) || super::forward::is_separator(line)
@@ -363,15 +406,21 @@ fn without_signature(text: &str) -> String {
     let begins = |at: &usize| lines.get(*at..).is_some_and(begins_signature);
     let dashes = (0..lines.len()).find(begins);
     let kept = lines.get(..dashes.unwrap_or(lines.len())).unwrap_or_default();
-    let is_device = |line: &str| {
-        let line = line.trim().to_lowercase();
-        line.len() <= 80 && DEVICE_SIGNATURES.iter().any(|start| line.starts_with(start))
-    };
     let mut end = kept.iter().rposition(|line| !line.trim().is_empty()).map_or(0, |last| last + 1);
-    if end > 0 && kept.get(end - 1).is_some_and(|line| is_device(line)) {
+    if end > 0 && kept.get(end - 1).is_some_and(|line| is_device_signature(line)) {
         end -= 1;
     }
     kept.get(..end).unwrap_or_default().join("\n")
+}
+
+fn is_device_signature(line: &str) -> bool {
+    let line = line.trim();
+    if line.len() > DEVICE_LINE_BYTES_MAX || line.chars().count() > DEVICE_LINE_CHARS_MAX {
+        return false;
+    }
+    let line = line.to_lowercase();
+    let holds = |words: &[&str]| words.iter().any(|word| line.contains(word));
+    DEVICE_SIGNATURES.iter().any(|start| line.starts_with(start)) || (holds(&DEVICE_WORDS) && holds(&DEVICES))
 }
 
 fn begins_signature(lines: &[&str]) -> bool {
@@ -425,6 +474,222 @@ mod tests {
                 "Good.\nSee you in 2 weeks, ok?",
             );
         }
+    }
+
+    /// Where one thing stands above what is quoted, the new text ends there, whether the quote is marked or not.
+    #[track_caller]
+    fn check_above(intro: &str) {
+        for quote in ["Shall we?", "> Shall we?\n>\n> Ann", "\n\nShall we?"] {
+            check(&format!("Yes.\n\n{intro}\n{quote}\n"), "Yes.");
+        }
+    }
+
+    #[test]
+    fn outlooks_header_ends_the_new_text_in_its_languages() {
+        for header in [
+            "From: Ann Lee <ann@x.example>\nSent: Tuesday, April 1, 2025 10:00 AM\nTo: Bob <bob@y.example>\nSubject: Offer",
+            "Von: Ann Lee <ann@x.example>\nGesendet: Dienstag, 1. April 2025 10:00\nAn: Bob <bob@y.example>\nBetreff: Angebot",
+            "De : Ann Lee <ann@x.example>\nEnvoyé : mardi 1 avril 2025 10:00\nÀ : Bob <bob@y.example>\nObjet : Offre",
+            "De: Ann Lee <ann@x.example>\nEnviado el: martes, 1 de abril de 2025 10:00\nPara: Bob <bob@y.example>\nAsunto: Oferta",
+            "Da: Ann Lee <ann@x.example>\nInviato: martedì 1 aprile 2025 10:00\nA: Bob <bob@y.example>\nOggetto: Offerta",
+            "Van: Ann Lee <ann@x.example>\nVerzonden: dinsdag 1 april 2025 10:00\nAan: Bob <bob@y.example>\nOnderwerp: Offerte",
+            "De: Ann Lee <ann@x.example>\nEnviada em: terça-feira, 1 de abril de 2025 10:00\nPara: Bob <bob@y.example>\nAssunto: Oferta",
+            "Od: Ann Lee <ann@x.example>\nWysłano: wtorek, 1 kwietnia 2025 10:00\nDo: Bob <bob@y.example>\nTemat: Oferta",
+            "Från: Ann Lee <ann@x.example>\nSkickat: den 1 april 2025 10:00\nTill: Bob <bob@y.example>\nÄmne: Offert",
+            "Fra: Ann Lee <ann@x.example>\nSendt: 1. april 2025 10:00\nTil: Bob <bob@y.example>\nEmne: Tilbud",
+            "Od: Ann Lee <ann@x.example>\nOdesláno: úterý 1. dubna 2025 10:00\nKomu: Bob <bob@y.example>\nPředmět: Nabídka",
+            "От: Ann Lee <ann@x.example>\nОтправлено: 1 апреля 2025 г. 10:00\nКому: Bob <bob@y.example>\nТема: Предложение",
+            "差出人: Ann Lee <ann@x.example>\n送信日時: 2025年4月1日 10:00\n宛先: Bob <bob@y.example>\n件名: 見積",
+            "发件人: Ann Lee <ann@x.example>\n发送时间: 2025年4月1日 10:00\n收件人: Bob <bob@y.example>\n主题: 报价",
+            "寄件者: Ann Lee <ann@x.example>\n寄件日期: 2025年4月1日 10:00\n收件者: Bob <bob@y.example>\n主旨: 報價",
+            "Kimden: Ann Lee <ann@x.example>\nGönderildi: 1 Nisan 2025 Salı 10:00\nKime: Bob <bob@y.example>\nKonu: Teklif",
+            "Gönderen: Ann Lee <ann@x.example>\nGönderme Tarihi: 1 Nisan 2025 Salı 10:00\nAlıcı: Bob <bob@y.example>\nKonu: Teklif",
+            "De: Ann Lee <ann@x.example>\nEnviado: 1 de abril de 2025 10:00\nPara: Bob <bob@y.example>\nAssunto: Oferta",
+            "Fra: Ann Lee <ann@x.example>\nSendt: tirsdag 1. april 2025 10:00\nTil: Bob <bob@y.example>\nEmne: Tilbud",
+            "Lähettäjä: Ann Lee <ann@x.example>\nLähetetty: tiistai 1. huhtikuuta 2025 10.00\nVastaanottaja: Bob <bob@y.example>\nAihe: Tarjous",
+            "보낸 사람: Ann Lee <ann@x.example>\n보낸 날짜: 2025년 4월 1일 10:00\n받는 사람: Bob <bob@y.example>\n제목: 견적",
+        ] {
+            check_above(header);
+            check_above(&format!("________________________________\n{header}"));
+        }
+    }
+
+    #[test]
+    fn introductions_end_the_new_text_in_the_languages_of_the_clients() {
+        // Apple Mail and iOS, Gmail, Thunderbird, Yahoo.
+        for introduction in [
+            "On Apr 1, 2025, at 10:00 AM, Ann Lee <ann@x.example> wrote:",
+            "Am 01.04.2025 um 10:00 schrieb Ann Lee <ann@x.example>:",
+            "Le 1 avr. 2025 à 10:00, Ann Lee <ann@x.example> a écrit :",
+            "El 1 abr 2025, a las 10:00, Ann Lee <ann@x.example> escribió:",
+            "Il giorno 1 apr 2025, alle ore 10:00, Ann Lee <ann@x.example> ha scritto:",
+            "Op 1 apr. 2025 om 10:00 heeft Ann Lee <ann@x.example> het volgende geschreven:",
+            "No dia 1 de abr de 2025, às 10:00, Ann Lee <ann@x.example> escreveu:",
+            "Em 1 de abr. de 2025, à(s) 10:00, Ann Lee <ann@x.example> escreveu:",
+            "Wiadomość napisana przez Ann Lee <ann@x.example> w dniu 1 kwi 2025, o godz. 10:00:",
+            "1 apr. 2025 kl. 10:00 skrev Ann Lee <ann@x.example>:",
+            "Den 1. apr. 2025 kl. 10.00 skrev Ann Lee <ann@x.example>:",
+            "1. 4. 2025 v 10:00, Ann Lee <ann@x.example>:",
+            "1 апр. 2025 г., в 10:00, Ann Lee <ann@x.example> написал(а):",
+            "2025/04/01 10:00、Ann Lee <ann@x.example>のメール:",
+            "2025年4月1日 上午10:00，Ann Lee <ann@x.example> 写道：",
+            "在 2025年4月1日，上午10:00，Ann Lee <ann@x.example> 写道：",
+            "Ann Lee <ann@x.example> şunları yazdı (1 Nis 2025 10:00):",
+            "On Tue, Apr 1, 2025 at 10:00 AM Ann Lee <ann@x.example> wrote:",
+            "Am Di., 1. Apr. 2025 um 10:00 Uhr schrieb Ann Lee <ann@x.example>:",
+            "Le mar. 1 avr. 2025 à 10:00, Ann Lee <ann@x.example> a écrit :",
+            "El mar, 1 abr 2025 a las 10:00, Ann Lee (<ann@x.example>) escribió:",
+            "Il giorno mar 1 apr 2025 alle ore 10:00 Ann Lee <ann@x.example> ha\nscritto:",
+            "Op di 1 apr 2025 om 10:00 schreef Ann Lee <ann@x.example>:",
+            "Ann Lee <ann@x.example> escreveu (terça, 1/04/2025 à(s) 10:00):",
+            "wt., 1 kwi 2025 o 10:00 Ann Lee <ann@x.example> napisał(a):",
+            "Den tis 1 apr. 2025 kl 10:00 skrev Ann Lee <ann@x.example>:",
+            "Den tirs. 1. apr. 2025 kl. 10.00 skrev Ann Lee <ann@x.example>:",
+            "tir. 1. apr. 2025 kl. 10:00 skrev Ann Lee <ann@x.example>:",
+            "út 1. 4. 2025 v 10:00 odesílatel Ann Lee <ann@x.example> napsal:",
+            "вт, 1 апр. 2025 г. в 10:00, Ann Lee <ann@x.example>:",
+            "2025年4月1日(火) 10:00 Ann Lee <ann@x.example>:",
+            "Ann Lee <ann@x.example> 于2025年4月1日周二 10:00写道：",
+            "Ann Lee <ann@x.example> 於 2025年4月1日 週二 上午10:00寫道：",
+            "Ann Lee <ann@x.example>, 1 Nis 2025 Sal, 10:00 tarihinde şunu yazdı:",
+            "ti 1. huhtik. 2025 klo 10.00 Ann Lee (ann@x.example) kirjoitti:",
+            "Ann Lee <ann@x.example> ezt írta (időpont: 2025. ápr. 1., K, 10:00):",
+            "2025년 4월 1일 (화) 오전 10:00, Ann Lee <ann@x.example>님이 작성:",
+            "вт, 1 квіт. 2025 р. о 10:00 Ann Lee <ann@x.example> пише:",
+            "On 4/1/25 10:00, Ann Lee wrote:",
+            "On 4/1/25 10:00, Ann Lee wrote:",
+            "Am 01.04.25 um 10:00 schrieb Ann Lee:",
+            "Le 01/04/2025 à 10:00, Ann Lee a écrit :",
+            "El 1/4/25 a las 10:00, Ann Lee escribió:",
+            "Il 01/04/25 10:00, Ann Lee ha scritto:",
+            "Op 01-04-2025 om 10:00 schreef Ann Lee:",
+            "Em 01/04/2025 10:00, Ann Lee escreveu:",
+            "Às 10:00 de 01/04/2025, Ann Lee escreveu:",
+            "W dniu 1.04.2025 o 10:00, Ann Lee pisze:",
+            "Den 2025-04-01 kl. 10:00, skrev Ann Lee:",
+            "Den 01.04.2025 kl. 10.00 skrev Ann Lee:",
+            "Dne 01. 04. 25 v 10:00 Ann Lee napsal(a):",
+            "01.04.2025 10:00, Ann Lee пишет:",
+            "On 2025/04/01 10:00, Ann Lee wrote:",
+            "在 2025/4/1 10:00, Ann Lee 写道:",
+            "01.04.2025 10:00 tarihinde Ann Lee yazdı:",
+            "On Tuesday, April 1, 2025 at 10:00:00 AM GMT+2, Ann Lee <ann@x.example> wrote:",
+            "Am Dienstag, 1. April 2025 um 10:00:00 MESZ hat Ann Lee <ann@x.example> Folgendes geschrieben:",
+            "Le mardi 1 avril 2025 à 10:00:00 UTC+2, Ann Lee <ann@x.example> a écrit :",
+            "El martes, 1 de abril de 2025, 10:00:00 CEST, Ann Lee <ann@x.example> escribió:",
+            "Il martedì 1 aprile 2025 alle ore 10:00:00 CEST, Ann Lee <ann@x.example> ha scritto:",
+            "Em terça-feira, 1 de abril de 2025 10:00:00 BRT, Ann Lee <ann@x.example> escreveu:",
+        ] {
+            check_above(introduction);
+        }
+    }
+
+    #[test]
+    fn separators_of_phones_end_the_new_text_in_their_languages() {
+        for words in [
+            "Original message",
+            "Ursprüngliche Nachricht",
+            "Message d'origine",
+            "Message d’origine",
+            "Mensaje original",
+            "Messaggio originale",
+            "Oorspronkelijk bericht",
+            "Mensagem original",
+            "Oryginalna wiadomość",
+            "Wiadomość oryginalna",
+            "Originalmeddelande",
+            "Oprindelig besked",
+            "Původní zpráva",
+            "Исходное сообщение",
+            "Orijinal mesaj",
+            "元のメッセージ",
+            "原始邮件",
+        ] {
+            check_above(&format!("-------- {words} --------\nFrom: Ann Lee <ann@x.example>"));
+        }
+    }
+
+    #[test]
+    fn devices_and_programs_sign_in_their_languages() {
+        for signature in [
+            "Sent from my iPhone",
+            "Von meinem iPhone gesendet",
+            "Envoyé de mon iPhone",
+            "Enviado desde mi iPhone",
+            "Inviato da iPhone",
+            "Verstuurd vanaf mijn iPhone",
+            "Enviado do meu iPhone",
+            "Wysłane z iPhone'a",
+            "Skickat från min iPhone",
+            "Sendt fra min iPhone",
+            "Odesláno z iPhonu",
+            "Отправлено с iPhone",
+            "iPhoneから送信",
+            "发自我的 iPhone",
+            "從我的 iPhone 傳送",
+            "iPhone'umdan gönderildi",
+            "Lähetetty iPhonesta",
+            "나의 iPhone에서 보냄",
+            "Get Outlook for iOS<https://aka.ms/o0ukef>",
+            "Holen Sie sich Outlook für iOS<https://aka.ms/o0ukef>",
+            "Obtenir Outlook pour iOS<https://aka.ms/o0ukef>",
+            "Obtener Outlook para iOS<https://aka.ms/o0ukef>",
+            "Scarica Outlook per iOS<https://aka.ms/o0ukef>",
+            "Outlook voor iOS downloaden<https://aka.ms/o0ukef>",
+            "Sent from my Galaxy",
+            "Von meinem Galaxy gesendet",
+            "Sent from Yahoo Mail on Android",
+            "Von Yahoo Mail auf Android gesendet",
+        ] {
+            check(&format!("Yes.\n\n{signature}"), "Yes.");
+        }
+        for text in [
+            "Wysłane.",
+            "Ihr iPhone ist da.",
+            "Das Paket wurde gesendet.",
+            "Das habe ich gesendet.\nIn Outlook.",
+        ] {
+            check(&format!("Yes.\n\n{text}"), &format!("Yes.\n\n{text}"));
+        }
+    }
+
+    #[track_caller]
+    fn check_html(html: &str, expect: &str) {
+        check(&super::super::sanitise::html_to_text(html), expect);
+    }
+
+    #[test]
+    fn the_quotes_of_html_are_quotes() {
+        let wrote = "On Tue, Apr 1, 2025 at 10:00 AM Ann Lee &lt;<a href=\"mailto:ann@x.example\">ann@x.example</a>&gt; wrote:";
+        let header = "<b>Von:</b> Ann Lee &lt;ann@x.example&gt; <br><b>Gesendet:</b> Dienstag<br><b>An:</b> Bob<br><b>Betreff:</b> Hi";
+        let begin = "<div dir=\"ltr\">Yes.</div><br>";
+        for quoted in [
+            format!(
+                "<div class=\"gmail_quote\"><div class=\"gmail_attr\">{wrote}<br></div><blockquote class=\"gmail_quote\">Shall we?</blockquote></div>"
+            ),
+            format!(
+                "<div id=\"appendonsend\"></div><hr><div id=\"divRplyFwdMsg\"><font>{header}</font><div>&nbsp;</div></div><div>Shall we?</div>"
+            ),
+            format!(
+                "<div style=\"border-top:solid\"><p class=\"MsoNormal\">{header}</p></div><p class=\"MsoNormal\">Shall we?</p>"
+            ),
+            format!("<blockquote type=\"cite\"><div>{wrote}</div><br><div>Shall we?</div></blockquote>"),
+            format!(
+                "<div class=\"moz-cite-prefix\">{wrote}<br></div><blockquote type=\"cite\"><p>Shall we?</p></blockquote>"
+            ),
+            format!(
+                "<div class=\"yahoo_quoted\"><div>{wrote}</div><div><br></div><div>Shall we?</div></div>"
+            ),
+            format!(
+                "<div class=\"protonmail_quote\">{wrote}<br><blockquote type=\"cite\">Shall we?</blockquote></div>"
+            ),
+        ] {
+            check_html(&format!("{begin}{quoted}"), "Yes.");
+        }
+        check_html(
+            "<div>Yes.</div><blockquote type=\"cite\">Two?</blockquote><div>No.</div>",
+            "Yes.\n\n\nNo.",
+        );
     }
 
     #[test]

@@ -36,7 +36,7 @@ const REPLY_PREFIXES: [&str; 29] = [
 ];
 
 /// Prefixes of forwarded mail.
-const FORWARD_PREFIXES: [&str; 24] = [
+const FORWARD_PREFIXES: [&str; 25] = [
     "fwd",
     "fw",
     "wg",
@@ -53,6 +53,8 @@ const FORWARD_PREFIXES: [&str; 24] = [
     "vidarebefordrat",
     "továbbítás",
     "ilt",
+    // `İLT` in lower case: the dot stays behind as a character of its own.
+    "i\u{307}lt",
     "πρθ",
     "пересл",
     "fwd fwd",
@@ -161,10 +163,23 @@ pub fn is_reply_prefix(subject: &str) -> bool {
     prefix_word(skip_tags(subject)).is_some_and(|(word, _)| REPLY_PREFIXES.contains(&word.as_str()))
 }
 
-/// True when the subject begins as that of forwarded mail does: `Fwd:`, `WG:`.
+/// True when the subject is that of forwarded mail: `Fwd: …`, `WG: …`, `[Fwd: …]` as Netscape and its heirs write it, or
+/// `… (fwd)` as Pine does.
 #[must_use]
 pub fn is_forward_prefix(subject: &str) -> bool {
-    prefix_word(skip_tags(subject)).is_some_and(|(word, _)| FORWARD_PREFIXES.contains(&word.as_str()))
+    let untagged = skip_tags(subject);
+    let is_wrapped = bracketed_forward(untagged.trim_end()).is_some();
+    let is_trailed =
+        || strip_end_ignoring_case(subject.trim_end(), "(fwd)").is_some() && !is_reply_prefix(subject);
+    let begins = |(word, _): (String, _)| FORWARD_PREFIXES.contains(&word.as_str());
+    is_wrapped || prefix_word(untagged).is_some_and(begins) || is_trailed()
+}
+
+/// What stands in `[Fwd: …]`.
+fn bracketed_forward(subject: &str) -> Option<&str> {
+    let inner = subject.strip_prefix('[')?.strip_suffix(']')?;
+    let (word, rest) = inner.split_at_checked("fwd:".len())?;
+    word.eq_ignore_ascii_case("fwd:").then(|| rest.trim())
 }
 
 /// True when the subject is one that programs write on automatic answers.
@@ -185,12 +200,8 @@ fn strip_once(subject: &str) -> Option<&str> {
     if let Some(rest) = strip_end_ignoring_case(subject, "(fwd)") {
         return Some(rest.trim_end());
     }
-    if let Some(inner) = subject
-        .strip_prefix("[Fwd:")
-        .or_else(|| subject.strip_prefix("[fwd:"))
-        .and_then(|rest| rest.strip_suffix(']'))
-    {
-        return Some(inner.trim());
+    if let Some(inner) = bracketed_forward(subject) {
+        return Some(inner);
     }
     let untagged = skip_tags(subject);
     let is_prefix =
@@ -268,7 +279,14 @@ mod tests {
         assert!(
             is_reply_prefix("AW: Angebot") && is_reply_prefix("[list] Re: x") && !is_reply_prefix("Fwd: x")
         );
-        assert!(is_forward_prefix("WG: Angebot") && !is_forward_prefix("Forward march: x"));
+        for subject in
+            ["WG: Angebot", "[Fwd: Offer]", "[list] [FWD: Re: Offer]", "Offer (fwd)", "İLT: Teklif"]
+        {
+            assert!(is_forward_prefix(subject), "{subject}");
+        }
+        for subject in ["Forward march: x", "Re: Offer (fwd)", "Re: [Fwd: Offer]", "[forward]", "[Fwd", ""] {
+            assert!(!is_forward_prefix(subject), "{subject}");
+        }
     }
 
     #[test]

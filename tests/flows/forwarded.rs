@@ -12,16 +12,21 @@ use crate::{
     sandboxed::Sandboxed,
     support::store::Engine,
     trust::world,
+    why::command_line,
     world::User,
 };
 
-const CORA: &str = "cora@elsewhere.example";
-const GMAIL: &str = "FYI\n\n---------- Forwarded message ---------\nFrom: Cora Reed <cora@elsewhere.example>\n\
+pub const CORA: &str = "cora@elsewhere.example";
+pub const GMAIL: &str = "FYI\n\n---------- Forwarded message ---------\nFrom: Cora Reed <cora@elsewhere.example>\n\
                      Date: Mon, 2 Nov 2026 at 09:00\nSubject: Offer\nTo: Ann Lee <ann@acme.example>\n\n\nShall we?\n";
 const APPLE: &str = "FYI\n\n> Begin forwarded message:\n> \n> From: Cora Reed <cora@elsewhere.example>\n> Subject: Offer\n\
                      > Date: 2 November 2026 at 09:00:00 GMT\n> To: Ann Lee <ann@acme.example>\n> \n> Shall we?\n";
 const OUTLOOK: &str = "FYI\n\n________________________________\nFrom: Cora Reed <cora@elsewhere.example>\n\
                        Sent: Monday, November 2, 2026 9:00 AM\nTo: Ann Lee <ann@acme.example>\nSubject: Offer\n\nShall we?\n";
+
+const ATTACHED: &str = "--b\nContent-Type: text/plain\n\nFYI\n--b\nContent-Type: message/rfc822\n\nFrom: Cora Reed \
+     <cora@elsewhere.example>\nTo: ann@acme.example\nSubject: Offer\nMessage-ID: <offer@elsewhere.example>\n\n\
+     Shall we?\n--b--\n";
 
 /// Ann, whose mail this machine may hand in, so that she is proven.
 fn office(engine: Engine) -> (Sandboxed, User) {
@@ -31,16 +36,13 @@ fn office(engine: Engine) -> (Sandboxed, User) {
 }
 
 /// A forward to the user's own capture address, with this text.
-fn forward(user: &User, text: &str) -> Letter {
+pub fn forward(user: &User, text: &str) -> Letter {
     Letter::new(&user.person.address, &[&user.capture_address]).subject("Fwd: Offer").text(text)
 }
 
 /// The same with the mail attached.
-fn attached(user: &User) -> Letter {
-    let text = "--b\nContent-Type: text/plain\n\nFYI\n--b\nContent-Type: message/rfc822\n\nFrom: Cora Reed \
-                <cora@elsewhere.example>\nTo: ann@acme.example\nSubject: Offer\nMessage-ID: <offer@elsewhere.example>\n\n\
-                Shall we?\n--b--\n";
-    let letter = forward(user, text).field("MIME-Version", "1.0");
+pub fn attached(user: &User) -> Letter {
+    let letter = forward(user, ATTACHED).field("MIME-Version", "1.0");
     letter.field("Content-Type", "multipart/mixed; boundary=b")
 }
 
@@ -108,6 +110,22 @@ both! {
             assert_eq!(message["conversation_id"], answer["conversation_id"]);
         }
         assert_eq!(world.gateway.audit(), [""; 0]);
+    }
+
+    fn why_finds_it_by_who_passed_it_on_and_by_the_original(engine) {
+        let (world, ann) = office(engine);
+        let inline = forward(&ann, &GMAIL.replace(CORA, "dan@elsewhere.example")).answering("desks@elsewhere.example");
+        for (letter, original) in [(attached(&ann), "offer@elsewhere.example"), (inline, "desks@elsewhere.example")] {
+            let message = capture(&world, &ann, &letter);
+            let own = format!("<{original}>");
+            for about in [&letter.id, original, &own, &ann.person.address, text(&message["author"], "email")] {
+                let answer = command_line(&world, about, true);
+                let answer: Value = serde_json::from_str(&answer.text).unwrap();
+                let items = answer["items"].as_array().unwrap();
+                let found = items.iter().find(|item| item["message_id"] == message["id"]);
+                assert_eq!(found.map(|item| text(item, "rule")), Some("forwarded"), "{about}: {answer}");
+            }
+        }
     }
 
     fn a_forward_that_nothing_proves_names_nobody(engine) {

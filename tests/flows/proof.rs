@@ -33,7 +33,7 @@ const MALLORY: &str = "mallory@evil.example";
 const SECRET: &str = "Rhabarberkompott";
 
 /// What these domains publish who sign and send from here.
-fn proving(domains: &[&str]) -> Zone {
+pub fn proving(domains: &[&str]) -> Zone {
     let mut zone = Zone::default().address("localhost", "127.0.0.1");
     for domain in domains {
         let (name, key) = Signer::new(domain).record();
@@ -53,8 +53,8 @@ fn silent(mut zone: Zone, domain: &str) -> Zone {
     zone
 }
 
-struct Proof {
-    world: Sandboxed,
+pub struct Proof {
+    pub world: Sandboxed,
     dns: Dns,
 }
 
@@ -69,7 +69,7 @@ struct Asked {
 
 impl Proof {
     /// Nobody is trusted, and names are as this zone says.
-    fn start(engine: Engine, zone: Zone) -> Self {
+    pub fn start(engine: Engine, zone: Zone) -> Self {
         Self::with(engine, zone, |_| {})
     }
 
@@ -103,13 +103,13 @@ impl Proof {
     }
 
     /// It comes to the MX listener; returns the id.
-    fn arrive(&self, mail_from: &str, to: &str, raw: &str) -> String {
+    pub fn arrive(&self, mail_from: &str, to: &str, raw: &str) -> String {
         let mut client = SmtpClient::connect(self.world.gateway.mx());
         accepted_id(&client.send(mail_from, &[to], raw).unwrap())
     }
 
     /// What lies in quarantine under this id, once it is in this state.
-    fn await_kept(&self, id: &str, state: &str) -> Value {
+    pub fn await_kept(&self, id: &str, state: &str) -> Value {
         let mut found = Value::Null;
         wait_for(&format!("mail to be {state}"), PATIENCE, || {
             found = self.world.crm.ask(&format!("/quarantine/{id}")).body;
@@ -118,7 +118,7 @@ impl Proof {
         found
     }
 
-    fn verification(&self, id: &str) -> Value {
+    pub fn verification(&self, id: &str) -> Value {
         self.world.crm.get(&format!("/messages/{id}"))["verification"].clone()
     }
 
@@ -154,7 +154,7 @@ impl Asked {
     }
 }
 
-fn signed(domain: &str, letter: &Letter) -> String {
+pub fn signed(domain: &str, letter: &Letter) -> String {
     Signer::new(domain).sign(&letter.raw().replace('\n', "\r\n"))
 }
 

@@ -33,7 +33,7 @@ fn asks(user: &User) -> String {
 }
 
 /// A mail comes to somebody's inbox at the provider, past the gateway.
-fn deliver(world: &Sandboxed, to: &Person, letter: &Letter) {
+pub fn deliver(world: &Sandboxed, to: &Person, letter: &Letter) {
     let to = Address::parse(&to.address).unwrap();
     world.provider().deliver(&to, letter.raw().replace('\n', "\r\n").as_bytes()).unwrap();
 }
@@ -86,7 +86,7 @@ fn forward(from: &str, to: &str, mail: &Letter) -> Letter {
 }
 
 /// What the command line says.
-fn command_line(world: &Sandboxed, about: &str, json: bool) -> why::Answer {
+pub fn command_line(world: &Sandboxed, about: &str, json: bool) -> why::Answer {
     let why = Why { client: world.crm.command_line(), about: about.to_owned(), json, limit: 20 };
     world.gateway.runtime.block_on(why::ask(&why)).unwrap()
 }

@@ -101,12 +101,14 @@ async fn read(
     Ok(Some(message))
 }
 
-/// The ids it goes by that do not stand in its header: those a provider gave it on the wire.
+/// The ids it goes by that do not stand in its header: those a provider gave it on the wire, and that of the mail which a receipt
+/// is about.
 fn extra_nodes(message: &Message, ids: Vec<MessageId>) -> Vec<ThreadNode> {
     let summary = &message.summary;
     let own: Vec<&MessageId> =
         [&summary.message_id, &summary.original_message_id].into_iter().flatten().collect();
-    ids.into_iter().filter(|id| !own.contains(&id)).map(ThreadNode::MessageId).collect()
+    let given = ids.into_iter().filter(|id| !own.contains(&id));
+    given.chain(message.receipt_of.clone()).map(ThreadNode::MessageId).collect()
 }
 
 /// Every key the index has of this message leads to the conversation it lies in, and it has one at least.

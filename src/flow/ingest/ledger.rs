@@ -27,7 +27,7 @@ pub(super) async fn decide(
         Sighting::Account(at) => Some(at.clone()),
         _ => None,
     });
-    let hashes = decision_hashes(tx, &arrival.message.summary, &arrival.parties).await?;
+    let hashes = hashes_of_arrival(&tx.text_hasher().await?, arrival);
     let decision = NewDecision {
         ruling: arrival.ruling.clone(),
         via: arrival.via,
@@ -39,6 +39,20 @@ pub(super) async fn decide(
         hashes,
     };
     tx.decide(&decision, stamp(policy), arrival.received_at).await.map(drop)
+}
+
+/// Mail that a user passed on is found by his address as well, which is not among its people, and by the id of the original.
+fn hashes_of_arrival(key: &TextHasher, arrival: &Arrival<'_>) -> Vec<DecisionHash> {
+    let hashed = |role, text: &str| DecisionHash { role, hash: key.hash(text) };
+    let mut hashes = Vec::new();
+    if let Some(forwarding) = &arrival.forwarded {
+        hashes.extend(forwarding.original.iter().map(|id| hashed(HashRole::Id, id.as_str())));
+        hashes.push(hashed(HashRole::Address, forwarding.by.party.address.key()));
+    }
+    hashes.extend(hashes_of(key, &arrival.message.summary, &arrival.parties));
+    hashes.sort_by_key(|hash| hash.hash);
+    hashes.dedup_by_key(|hash| hash.hash);
+    hashes
 }
 
 /// The policy as decisions name it.

@@ -30,7 +30,7 @@ use crate::{
         policy::{self, FileRule, Policy, Settings},
         threading::{ThreadKey, ThreadNode},
     },
-    mail::{Address, Attachment, Defect, HeaderSummary, Kind, Message},
+    mail::{Address, Attachment, Defect, HeaderSummary, Kind, Message, MessageId},
     store::{self, Error, SealedBlob, Tx, mint},
 };
 
@@ -79,6 +79,8 @@ pub(super) struct Forwarding {
     pub by: ForwardedBy,
     /// So well is the user proven that his word makes a contact of the author.
     pub makes_contact: bool,
+    /// What the mail that he passed on is called, where that is told.
+    pub original: Option<MessageId>,
 }
 
 /// What the CRM is told of a message that is new.

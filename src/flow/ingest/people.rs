@@ -31,6 +31,10 @@ pub(super) async fn create_contacts(
         return Ok(Vec::new());
     }
     let (parties, automatic) = (&arrival.parties, arrival.message.summary.automatic);
+    // A calendar's mail has no mark of a machine: its parts alone tell.
+    if arrival.message.kind.is_machines() {
+        return Ok(Vec::new());
+    }
     if arrival.forwarded.as_ref().is_some_and(|forwarding| !forwarding.makes_contact) {
         return Ok(Vec::new());
     }

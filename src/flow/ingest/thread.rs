@@ -19,7 +19,9 @@ use crate::{
 
 /// Every thread key of an arrival.
 pub(super) fn thread_keys(arrival: &Arrival<'_>, who: &Attribution) -> Vec<ThreadKey> {
-    keys_of_summary(&arrival.message.summary, &arrival.extra_nodes, &arrival.parties, who)
+    let mut extra = arrival.extra_nodes.clone();
+    extra.extend(arrival.message.receipt_of.clone().map(ThreadNode::MessageId));
+    keys_of_summary(&arrival.message.summary, &extra, &arrival.parties, who)
 }
 
 /// Every thread key of a message, from its header alone.
