@@ -108,7 +108,6 @@ mod tests {
             (Filed { automatic: Automatic::Bulk, ..answer }, false, "Precedence: bulk"),
             (Filed { kind: Kind::AutoReply, ..answer }, false, "out of office"),
             (Filed { kind: Kind::Bounce, ..answer }, false, "a delivery report"),
-            (Filed { kind: Kind::Receipt, ..answer }, false, "a read receipt"),
             (Filed { kind: Kind::Invitation, ..answer }, false, "a meeting accepted"),
             (Filed { is_marked: true, ..answer }, false, "we passed it on ourselves"),
         ] {

@@ -147,7 +147,7 @@ words! {
     MarkWord as VerificationMark: NewSendingRoute NotSigned ColleaguesAddress Unverified Released;
     QuarantineStateWord as QuarantineState: Checking Held Released Rejected Expired;
     DirectionWord as Direction: Inbound Outbound Internal;
-    KindWord as Kind: Mail AutoReply Bounce Receipt Invitation Forward;
+    KindWord as Kind: Mail AutoReply Bounce Invitation Forward;
     ContactRoleWord as ContactRole: From To Cc Bcc;
     AuthorRoleWord as AuthorRole: User Contact Other;
     ViaWord as Via: Capture Submission Api Account Reply;

@@ -159,7 +159,7 @@ pub fn read(message: &Message, raw: &[u8]) -> Option<Forwarded> {
 /// Some gateways change the header of a report: then its parts alone tell what it is.
 fn was_answered_by_machine(message: &Message) -> bool {
     matches!(message.summary.automatic, Automatic::AutoReply | Automatic::Bounce)
-        || matches!(message.kind, Kind::AutoReply | Kind::Bounce | Kind::Receipt)
+        || matches!(message.kind, Kind::AutoReply | Kind::Bounce)
 }
 
 fn attached(inner: &Message, comment: &str) -> Forwarded {

@@ -63,8 +63,6 @@ pub enum Kind {
     Mail,
     AutoReply,
     Bounce,
-    /// Tells that a mail was read, deleted or refused to be told of (RFC 8098).
-    Receipt,
     /// Scheduling: asks to a meeting, answers or calls it off (RFC 6047).
     Invitation,
     Forward,
@@ -75,7 +73,7 @@ impl Kind {
     #[must_use]
     pub fn is_machines(self) -> bool {
         match self {
-            Self::AutoReply | Self::Bounce | Self::Receipt | Self::Invitation => true,
+            Self::AutoReply | Self::Bounce | Self::Invitation => true,
             Self::Mail | Self::Forward => false,
         }
     }
@@ -185,7 +183,8 @@ impl Message {
         defects.dedup();
         let is_complaint = is_complaint(&parts);
         let kind = if is_complaint { Kind::Mail } else { kind(&summary, &parts, readable.text.as_deref()) };
-        let receipt_of = if kind == Kind::Receipt { receipt_of(&parts) } else { None };
+        let is_receipt = kind == Kind::AutoReply && is_report(&parts);
+        let receipt_of = if is_receipt { receipt_of(&parts) } else { None };
         Self {
             summary,
             kind,
@@ -353,7 +352,7 @@ fn kind(summary: &HeaderSummary, parts: &Parts<'_>, text: Option<&str>) -> Kind 
             return Kind::Bounce;
         }
         _ if is_report(parts) && parts.leaves().any(|(_, part)| is_disposition_notification(part)) => {
-            return Kind::Receipt;
+            return Kind::AutoReply;
         }
         Automatic::Bounce => return Kind::Bounce,
         Automatic::AutoReply => return Kind::AutoReply,
@@ -557,13 +556,13 @@ mod tests {
             let message = Message::parse(raw.as_bytes());
             assert_eq!(
                 (message.kind, message.receipt_of),
-                (Kind::Receipt, MessageId::parse("offer@x")),
+                (Kind::AutoReply, MessageId::parse("offer@x")),
                 "{raw}"
             );
             assert_ne!(message.summary.automatic, Automatic::No, "{raw}");
         }
         let (root, body) = receipt(ROOT, PART, displayed);
-        check_kind(&root, &body, Kind::Receipt);
+        check_kind(&root, &body, Kind::AutoReply);
         // Whoever asks for a receipt writes himself, and so does who attaches one.
         check_kind("Disposition-Notification-To: ann@x.example", "Hello", Kind::Mail);
         let (root, body) = receipt("Content-Type: multipart/mixed", PART, &thunderbird);

@@ -63,7 +63,7 @@ both! {
         deliver(&world, &ann.person, &receipt);
         let event = world.crm.await_mail("message.received", &receipt.id);
         let filed = world.crm.get(&format!("/messages/{}", text(&event["data"], "message_id")));
-        assert_eq!(text(&filed, "kind"), "receipt");
+        assert_eq!(text(&filed, "kind"), "auto_reply");
         assert_eq!(filed["conversation_id"], shown["conversation_id"]);
         world.gateway.settle();
         let after = world.crm.get(&format!("/messages/{sent}"));
