@@ -37,6 +37,11 @@ pub enum Level {
     E4,
 }
 
+impl Level {
+    /// What it is worth that a person let mail in, whatever was known of its sender: as much as a proof.
+    pub const RELEASED: Self = Self::E3;
+}
+
 /// What is said beside a message that was filed with a doubt left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -28,7 +28,17 @@ impl fmt::Display for Decision {
         self.account_id.map_or(Ok(()), |account| write!(f, " ({account})"))?;
         writeln!(f)?;
         self.message_id.map_or(Ok(()), |message| writeln!(f, "  message   {message}"))?;
+        if let (true, Some(message)) = (self.is_in_quarantine(), self.message_id) {
+            writeln!(f, "  way out   mailweave quarantine release {message}")?;
+        }
         writeln!(f, "  decision  {}", self.id)
+    }
+}
+
+impl Decision {
+    /// Whether a person may let it in. What the CRM handed in and is held leaves by itself, or never.
+    fn is_in_quarantine(&self) -> bool {
+        self.verdict == Verdict::Held && matches!(self.via.as_str(), "capture" | "reply")
     }
 }
 
@@ -67,13 +77,12 @@ mod tests {
     use uuid::Uuid;
 
     use super::{
-        super::ids::{AccountId, DecisionId, Id as _},
+        super::ids::{AccountId, DecisionId, Id as _, MessageKey},
         *,
     };
 
-    #[test]
-    fn a_decision_is_a_block_that_says_when_what_why_and_where() {
-        let told = Decision {
+    fn decision() -> Decision {
+        Decision {
             id: DecisionId::from_uuid(Uuid::from_u128(1)),
             at: "2026-11-22T16:30:05.123Z".parse().unwrap(),
             verdict: Verdict::Skipped,
@@ -84,7 +93,12 @@ mod tests {
             message_id: None,
             account_id: Some(AccountId::from_uuid(Uuid::from_u128(2))),
             via: "account".into(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_decision_is_a_block_that_says_when_what_why_and_where() {
+        let told = decision();
         let (id, account) = (told.id, AccountId::from_uuid(Uuid::from_u128(2)));
         let expected = format!(
             "2026-11-22 16:30:05 UTC  left out of the CRM\n  because   Nobody on it is a contact.\n  \
@@ -94,5 +108,20 @@ mod tests {
         assert_eq!(told.to_string(), expected);
         assert_eq!(tell(&[told.clone(), told]), format!("{expected}\n{expected}"));
         assert_eq!(tell(&[]), NEVER_SEEN);
+    }
+
+    #[test]
+    fn what_a_person_may_let_in_says_how() {
+        let message = MessageKey::from_uuid(Uuid::from_u128(3));
+        for (verdict, via, told) in [
+            (Verdict::Held, "capture", true),
+            (Verdict::Held, "reply", true),
+            (Verdict::Held, "submission", false),
+            (Verdict::Synced, "capture", false),
+        ] {
+            let decision = Decision { verdict, via: via.into(), message_id: Some(message), ..decision() };
+            let way_out = format!("  way out   mailweave quarantine release {message}\n");
+            assert_eq!(decision.to_string().contains(&way_out), told, "{via}");
+        }
     }
 }

@@ -378,14 +378,6 @@ async fn write_down(
     tx.put_sender_check(&found).await
 }
 
-/// How strong what speaks for a mail's sender was found to be when it was kept aside.
-///
-/// # Errors
-/// Those of the store.
-pub(super) async fn level_of(session: &mut Session, inbound: MessageKey) -> Result<Option<Level>, Error> {
-    Ok(session.sender_check(inbound).await?.and_then(|check| check.level))
-}
-
 /// Ends what was kept of a copy that is filed now.
 ///
 /// # Errors

@@ -29,7 +29,7 @@ const ATTACHED: &str = "--b\nContent-Type: text/plain\n\nFYI\n--b\nContent-Type:
      Shall we?\n--b--\n";
 
 /// Ann, whose mail this machine may hand in, so that she is proven.
-fn office(engine: Engine) -> (Sandboxed, User) {
+pub fn office(engine: Engine) -> (Sandboxed, User) {
     let world = Sandboxed::start(engine, Behaviour::default());
     let ann = world.user("ann", "Ann Lee");
     (world, ann)
