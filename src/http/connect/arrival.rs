@@ -34,6 +34,8 @@ use crate::{
     store::{self, AccountFilter, ConnectLink, Departed, Page as Rows, PartedGrant, Tx, mint},
 };
 
+/// Characters of what a browser brought that are logged.
+const LOGGED_CHARS_MAX: usize = 100;
 /// Accounts of a user among which the one of an address is looked for.
 const ACCOUNTS_LOOKED_AT: u32 = 200;
 
@@ -92,6 +94,8 @@ async fn take(api: &Api, headers: &HeaderMap, brought: Brought) -> Result<Page, 
     let registered = api.gateway.sign_in.providers().named(&provider).ok_or_else(Page::refused)?;
     let authorization = registered.client.authorization();
     if !authorization.is_answered_by(brought.iss.as_deref()) {
+        let (said, known) = (brought.iss.as_deref().map(short), &authorization.issuer);
+        tracing::warn!(%provider, ?said, ?known, "a sign-in was answered by another issuer than oauth.….issuer names");
         return Err(Page::refused());
     }
     let code = match (brought.code, brought.error.as_deref()) {
@@ -99,11 +103,19 @@ async fn take(api: &Api, headers: &HeaderMap, brought: Brought) -> Result<Page, 
         (_, Some("access_denied" | "consent_required" | "interaction_required")) => {
             return Err(Page::declined());
         }
-        _ => return Err(Page::refused()),
+        (_, error) => {
+            tracing::warn!(%provider, error = ?error.map(short), "a provider sent a user back without a code");
+            return Err(Page::refused());
+        }
     };
     // On its own: a code is good once, and a browser that hangs up now must not leave a grant that nobody keeps.
     let finished = tokio::spawn(finish(api.clone(), (link, provider, registered), (code, verifier)));
     finished.await.unwrap_or_else(|_| Err(Page::unavailable()))
+}
+
+/// As much as a log needs of what a browser brought.
+fn short(text: &str) -> String {
+    text.chars().take(LOGGED_CHARS_MAX).collect()
 }
 
 /// What was granted and cannot be used is given back.
