@@ -94,21 +94,26 @@ pub fn html_to_text(html: &str) -> String {
     lines.join("\n").trim().to_owned()
 }
 
-/// Text as HTML that shows the same.
+/// Text as HTML that shows the same, line by line.
 #[must_use]
 pub fn escape_text(text: &str) -> String {
+    format!("<pre>{}</pre>", escape(text))
+}
+
+/// Text as HTML shows it, in an element or in a quoted attribute.
+#[must_use]
+pub fn escape(text: &str) -> String {
     let mut html = String::with_capacity(text.len() + 32);
-    html.push_str("<pre>");
-    for c in text.chars() {
-        match c {
+    for letter in text.chars() {
+        match letter {
+            '&' => html.push_str("&amp;"),
             '<' => html.push_str("&lt;"),
             '>' => html.push_str("&gt;"),
-            '&' => html.push_str("&amp;"),
             '"' => html.push_str("&quot;"),
+            '\'' => html.push_str("&#39;"),
             other => html.push(other),
         }
     }
-    html.push_str("</pre>");
     html
 }
 

@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::{
     core::{people::User, provider::Provider},
-    mail::Address,
+    mail::{Address, sanitise::escape},
 };
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:0;background:#f4f5f7;color:#1d2330}\
@@ -201,22 +201,6 @@ impl Asking {
         }
         page
     }
-}
-
-/// Text as HTML shows it.
-fn escape(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => html.push_str("&amp;"),
-            '<' => html.push_str("&lt;"),
-            '>' => html.push_str("&gt;"),
-            '"' => html.push_str("&quot;"),
-            '\'' => html.push_str("&#39;"),
-            _ => html.push(letter),
-        }
-    }
-    html
 }
 
 #[cfg(test)]

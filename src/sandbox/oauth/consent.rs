@@ -12,7 +12,7 @@ use super::{
     authority::{Authority, Consent},
     token::Form,
 };
-use crate::mail::Address;
+use crate::mail::{Address, sanitise::escape};
 
 /// Users on the page; more have to be named by `login_hint`.
 const USERS_SHOWN_MAX: usize = 100;
@@ -127,13 +127,13 @@ fn page<'a>(form: &Form, users: impl Iterator<Item = &'a Address>) -> String {
     );
     for user in users.take(USERS_SHOWN_MAX) {
         let chosen = if user.key() == hint { " selected" } else { "" };
-        let user = escaped(user.key());
+        let user = escape(user.key());
         write!(html, "<option{chosen} value=\"{user}\">{user}</option>")
             .expect("writing to a String cannot fail");
     }
     html.push_str("</select></label></p><p>The application asks for:</p><ul>");
     for scope in form.get("scope").split_whitespace() {
-        let scope = escaped(scope);
+        let scope = escape(scope);
         let line = format!(
             "<li><label><input type=\"checkbox\" name=\"grant\" value=\"{scope}\" checked> {scope}</label></li>"
         );
@@ -142,7 +142,7 @@ fn page<'a>(form: &Form, users: impl Iterator<Item = &'a Address>) -> String {
     html.push_str("</ul>");
     for name in CARRIED {
         if let Some(value) = form.some(name) {
-            html.push_str(&format!("<input type=\"hidden\" name=\"{name}\" value=\"{}\">", escaped(value)));
+            html.push_str(&format!("<input type=\"hidden\" name=\"{name}\" value=\"{}\">", escape(value)));
         }
     }
     html.push_str(
@@ -150,10 +150,6 @@ fn page<'a>(form: &Form, users: impl Iterator<Item = &'a Address>) -> String {
          <button name=\"decision\" value=\"deny\">Deny</button></form></html>",
     );
     html
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
