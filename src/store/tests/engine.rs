@@ -46,7 +46,8 @@ both! {
         tx.on_commit(move |_| done.send(()).expect("the test listens"));
         {
             let commit = pin!(tx.commit());
-            assert!(poll_immediate(commit).await.is_none());
+            // Asked once and left alone. A fast database may have it done by then.
+            drop(poll_immediate(commit).await);
         }
         tokio::time::timeout(DEADLINE, told).await.unwrap().unwrap();
         assert_eq!(emails(&world.store, workspace).await, ["ann@acme.example"]);
@@ -270,7 +271,7 @@ async fn a_commit_nobody_waits_for_any_more_still_happens() {
     let workspace = world.workspace().await;
     let mut tx = world.store.begin(workspace).await.unwrap();
     insert(&mut tx, "a").await.unwrap();
-    assert!(poll_immediate(pin!(tx.commit())).await.is_none());
+    drop(poll_immediate(pin!(tx.commit())).await);
     add(&world.store, workspace, "b").await.unwrap();
     assert_eq!(emails(&world.store, workspace).await, ["a", "b"]);
 }
