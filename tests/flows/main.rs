@@ -64,6 +64,7 @@ mod renamed;
 mod repairs;
 mod resync;
 mod returned;
+mod secrets;
 mod shared;
 mod simulate;
 mod subjects;

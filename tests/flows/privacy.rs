@@ -48,13 +48,18 @@ fn forms(word: &str) -> Vec<Vec<u8>> {
     forms
 }
 
+/// Whether a word stands there in one of its forms.
+pub fn stands_in(word: &str, bytes: &[u8]) -> bool {
+    forms(word).iter().any(|form| memchr::memmem::find(bytes, form).is_some())
+}
+
 /// The files that hold one of these words in one of its forms.
 pub fn holding(places: &[PathBuf], words: &[&str]) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for file in places.iter().flat_map(|place| files(place)) {
         let bytes = fs::read(&file).unwrap_or_default();
         for word in words {
-            if forms(word).iter().any(|form| memchr::memmem::find(&bytes, form).is_some()) {
+            if stands_in(word, &bytes) {
                 found.push((file.clone(), (*word).to_owned()));
             }
         }
