@@ -8,16 +8,21 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Error, Place, ReadSystem, Session, Tx, sql::sql};
-use crate::{core::grant::Signer, mail::Address};
+use super::{Error, Place, ReadSystem, Session, Tx, columns::json_text, sql::sql};
+use crate::{
+    core::{grant::Signer, ids::AccountId},
+    mail::Address,
+};
 
 /// What is to be given back.
 #[derive(Debug, Clone, Deserialize)]
 pub struct PartedGrant {
     /// As the operator has registered it.
     pub provider: String,
-    /// Of the account that logged in by it.
-    pub email: Address,
+    /// Which logged in by it; `None` where none ever did.
+    pub account: Option<AccountId>,
+    /// Under which its user is known here.
+    pub emails: Vec<Address>,
     pub signer: Option<Signer>,
     pub refresh: SecretString,
 }
@@ -26,7 +31,8 @@ pub struct PartedGrant {
 #[derive(Serialize)]
 struct Written<'a> {
     provider: &'a str,
-    email: &'a Address,
+    account: Option<AccountId>,
+    emails: &'a [Address],
     signer: Option<&'a Signer>,
     refresh: &'a str,
 }
@@ -37,9 +43,9 @@ impl Tx {
     /// # Errors
     /// When the database is out of reach.
     pub async fn keep_parted_grant(&mut self, parted: &PartedGrant, now: Timestamp) -> Result<Uuid, Error> {
-        let PartedGrant { provider, email, signer, refresh } = parted;
+        let PartedGrant { provider, account, emails, signer, refresh } = parted;
         let refresh = refresh.expose_secret();
-        let written = Written { provider, email, signer: signer.as_ref(), refresh };
+        let written = Written { provider, account: *account, emails, signer: signer.as_ref(), refresh };
         let text = serde_json::to_vec(&written).map(Zeroizing::new).expect("texts serialise");
         let (id, key) = (Uuid::now_v7(), self.workspace_key().await?);
         let sealed = self.seal(key, &place(id), &text).await?;
@@ -85,32 +91,46 @@ impl Session {
 }
 
 impl ReadSystem {
-    /// Whether an account, in whatever workspace, logs in by what the same person has granted. Of whom nobody has said who he
-    /// is, by a grant for the same address. An account that is gone, or whose grant the provider calls dead, does not.
+    /// Whether an account, in whatever workspace, logs in by what the same person has granted. Where of one of the two nobody has
+    /// said who he is, it does when it is the same account, or any of his addresses is among its own: a grant too many that lives on
+    /// costs less than one too few. An account that is gone, or whose grant the provider calls dead, does not.
     ///
     /// # Errors
     /// When the database is out of reach.
     pub async fn is_still_granted(&mut self, parted: &PartedGrant) -> Result<bool, Error> {
-        let PartedGrant { email, signer, .. } = parted;
-        // A text of its own in the JSON: rows that only look alike are compared below.
-        let subject = signer.as_ref().map(|signer| super::columns::json_text(&signer.subject));
-        let query = sql("select g.identity, a.email from grants g \
-             join accounts a on a.workspace = g.workspace and a.id = g.account \
-             where a.state not in ('disconnected', 'erasing', 'erased', 'reauth_required') \
-             and (lower(a.email) = lower($1) or replace(g.identity, $2, '') <> g.identity)")
-        .bind(email.to_string())
-        .bind(subject);
-        for row in self.fetch_all(query).await? {
-            let other: Option<Signer> = row.opt_json("identity")?;
-            let is_his = match (&other, signer) {
-                (Some(other), Some(signer)) => other.is_same(signer),
-                _ => row.get::<String>("email")?.eq_ignore_ascii_case(&email.to_string()),
-            };
-            if is_his {
-                return Ok(true);
+        let signer_email = parted.signer.as_ref().and_then(|signer| signer.email.as_ref());
+        for email in parted.emails.iter().chain(signer_email) {
+            for other in self.grants_near(parted, email).await? {
+                if other
+                    .as_ref()
+                    .zip(parted.signer.as_ref())
+                    .is_none_or(|(other, signer)| other.is_same(signer))
+                {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
+    }
+
+    /// Who has signed in for each grant in use that is of this account or address, or may be of the same person.
+    async fn grants_near(
+        &mut self,
+        parted: &PartedGrant,
+        email: &Address,
+    ) -> Result<Vec<Option<Signer>>, Error> {
+        // A text of its own in the JSON: rows that only look alike are told apart by the caller.
+        let subject = parted.signer.as_ref().map(|signer| json_text(&signer.subject));
+        let query = sql("select g.identity from grants g \
+             join accounts a on a.workspace = g.workspace and a.id = g.account \
+             where a.state not in ('disconnected', 'erasing', 'erased', 'reauth_required') \
+             and (lower(a.email) = lower($1) or a.id = $2 or replace(g.identity, $3, '') <> g.identity \
+             or replace(lower(g.identity), lower($4), '') <> lower(g.identity))")
+        .bind(email.to_string())
+        .bind(parted.account)
+        .bind(subject)
+        .bind(json_text(email));
+        self.fetch_all(query).await?.iter().map(|row| row.opt_json("identity")).collect()
     }
 }
 

@@ -296,7 +296,7 @@ async fn keep_following(gateway: &Gateway, leased: Leased, stop: &CancellationTo
         };
         let Err(failure) = followed else { return };
         let health = Health::of(&memory);
-        failures = if health == Health::Lasting { 1 } else { failures.saturating_add(1) };
+        failures = count(failures, &failure, health);
         let Some(pause) = after(gateway, leased, &failure, (failures, health)).await else { return };
         news.look();
         tokio::select! {
@@ -337,6 +337,15 @@ impl Health {
     }
 }
 
+/// Sessions in a row that ended before they had lasted, this one with them.
+fn count(failures: u32, failure: &Failure, health: Health) -> u32 {
+    match (failure, health) {
+        (Failure::MadeRoom, _) => 0,
+        (_, Health::Lasting) => 1,
+        _ => failures.saturating_add(1),
+    }
+}
+
 /// How long to wait before the next session.
 struct Pause {
     length: Duration,
@@ -354,7 +363,7 @@ async fn after(
     let own = |length| Some(Pause { length, may_be_cut: true });
     let unreadable = Trouble::Unreadable;
     let trouble = match failure {
-        Failure::Anew => return own(SHORT_PAUSE),
+        Failure::Anew | Failure::MadeRoom => return own(SHORT_PAUSE),
         Failure::Store(store::Error::Fenced) => {
             tracing::info!(account = %leased.account, error = %failure, "an account is left to others");
             return None;
@@ -424,6 +433,19 @@ fn pause(trouble: &Trouble, (failures, health): (u32, Health), jitter: f64) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_makes_room_for_others_has_not_failed() {
+        let unreachable = || Failure::Provider(Trouble::Unreachable("gone".into()));
+        for (failures, failure, health, expect) in [
+            (7, Failure::MadeRoom, Health::Brief, 0),
+            (7, unreachable(), Health::Brief, 8),
+            (7, unreachable(), Health::Lasting, 1),
+            (0, unreachable(), Health::Failed, 1),
+        ] {
+            assert_eq!(count(failures, &failure, health), expect, "{failure}");
+        }
+    }
 
     #[track_caller]
     fn check(trouble: Trouble, failures: u32, expect: Option<(u64, bool)>) {

@@ -29,9 +29,19 @@ pub async fn part_from_grant(tx: &mut Tx, account: &Account, now: Timestamp) -> 
         return Ok(());
     };
     let Some(grant) = readable(tx.grant(account.id).await)? else { return Ok(()) };
-    let Some(refresh) = grant.tokens.refresh else { return Ok(()) };
-    part_from(tx, &PartedGrant { provider, email: account.email.clone(), signer: grant.signer, refresh }, now)
-        .await
+    // Of a candidate nobody knows yet whether it is the good one.
+    let tokens = [Some(grant.tokens), grant.candidate].into_iter().flatten();
+    for refresh in tokens.filter_map(|tokens| tokens.refresh) {
+        let parted = PartedGrant {
+            provider: provider.clone(),
+            account: Some(account.id),
+            emails: vec![account.email.clone()],
+            signer: grant.signer.clone(),
+            refresh,
+        };
+        part_from(tx, &parted, now).await?;
+    }
+    Ok(())
 }
 
 /// The same of a grant that was never anybody's login.

@@ -15,7 +15,7 @@ use super::{
 use crate::{account::Purpose, flow::Gateway, store};
 
 /// Follows an account over one session. Returns when `stop` is cancelled, after the work in hand, or when the account is
-/// gone; with `Anew` too when others wait for its place.
+/// gone; with `MadeRoom` when others wait for its place.
 ///
 /// # Errors
 /// What ended the session.
@@ -42,7 +42,7 @@ pub async fn follow(
     noted?;
     Box::pin(connection.client.logout()).await;
     // What ends before it is to stop has made room for others.
-    if stop.is_cancelled() { Ok(()) } else { Err(Failure::Anew) }
+    if stop.is_cancelled() { Ok(()) } else { Err(Failure::MadeRoom) }
 }
 
 /// What a session does. Each step is boxed, so that what waits in IDLE for hours is small.

@@ -58,6 +58,9 @@ pub enum Failure {
     /// Something was learnt that only a new session can heed: begin one at once.
     #[error("the session has to begin anew")]
     Anew,
+    /// Others had waited for its place. Nothing is wrong: it queues for another.
+    #[error("the session made room for others")]
+    MadeRoom,
 }
 
 impl From<imap::Error> for Failure {

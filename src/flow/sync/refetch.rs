@@ -68,7 +68,7 @@ pub async fn refetch(
         Ok(outcome) => outcome,
         Err(Failure::Store(error)) => Err(error.into()),
         Err(Failure::Provider(trouble)) => fail(gateway, job, account, (began, &trouble)).await,
-        Err(Failure::Anew) => put_off(gateway, job, soon(job)).await,
+        Err(Failure::Anew | Failure::MadeRoom) => put_off(gateway, job, soon(job)).await,
     }
 }
 

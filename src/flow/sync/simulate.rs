@@ -279,7 +279,7 @@ async fn read(gateway: &Gateway, order: &Order, basis: &Basis) -> Result<Pile, R
                 pile.lying.sort_by_key(|lying| lying.at);
                 return Ok(pile);
             }
-            Err(Broken::Session(Failure::Anew)) => {}
+            Err(Broken::Session(Failure::Anew | Failure::MadeRoom)) => {}
             Err(Broken::Session(Failure::Store(error))) => return Err(error.into()),
             Err(Broken::Session(Failure::Provider(trouble))) => return Err(Refusal::Provider(trouble)),
             Err(Broken::For(refusal)) => return Err(refusal),

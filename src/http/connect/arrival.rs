@@ -142,12 +142,11 @@ async fn give_back(
     (provider, signer, refresh): (String, Option<Signer>, SecretString),
 ) -> Result<(), store::Error> {
     let mut tx = api.store().begin(link.workspace).await?;
-    let known = signer.as_ref().and_then(|signer| signer.email.clone());
-    let email = match known {
-        Some(email) => email,
-        None => tx.user(link.user).await?.ok_or(store::Error::Missing)?.email,
-    };
-    login::part_from(&mut tx, &PartedGrant { provider, email, signer, refresh }, flow::now()).await?;
+    let user = tx.user(link.user).await?;
+    let own = user.into_iter().flat_map(|user| user.aliases.into_iter().chain([user.email]));
+    let emails = own.chain(link.mailbox.clone().map(|mailbox| mailbox.email)).collect();
+    login::part_from(&mut tx, &PartedGrant { provider, account: None, emails, signer, refresh }, flow::now())
+        .await?;
     tx.commit().await
 }
 

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 use super::{
-    super::{Issued, Tokens, testing::both},
+    super::{Issued, PartedGrant, Tokens, testing::both},
     *,
 };
 use crate::core::grant::Signer;
@@ -88,6 +88,67 @@ both! {
         is(&grant.candidate.unwrap(), 3);
         assert!(tx.renew_grant(account, 2, issued(&tokens(4), 62)).await.unwrap());
         assert!(tx.grant(account).await.unwrap().unwrap().candidate.is_none(), "what is renewed is believed");
+    }
+
+    async fn what_a_person_has_granted_is_in_use_while_any_account_of_his_lives_by_it(world) {
+        let (acme, beta) = (Place::new(&world).await, Place::new(&world).await);
+        let account = acme.account("new@example.com").await;
+        let carl = || Signer { subject: "8".into(), email: Some(address("carl@example.com")), ..signer() };
+        let elsewhere = beta.account("SALES@example.com").await;
+        let parted = |account: Option<AccountId>, email: &str, signer: Option<Signer>| PartedGrant {
+            provider: "office".into(),
+            account,
+            emails: vec![address(email)],
+            signer,
+            refresh: "refresh-0".into(),
+        };
+        // Who signed in for the account in use; what is parted with; whether that is still lived by.
+        for (own, other, expect) in [
+            (None, parted(Some(account), "old@example.com", None), true),
+            (None, parted(Some(account), "old@example.com", Some(signer())), true),
+            (Some(carl()), parted(Some(account), "new@example.com", Some(signer())), false),
+            (Some(signer()), parted(Some(account), "new@example.com", Some(signer())), true),
+            (Some(signer()), parted(None, "else@example.com", Some(signer())), true),
+            (Some(signer()), parted(None, "Ann@Example.com", None), true),
+            (Some(carl()), parted(None, "ann@example.com", None), false),
+            (None, parted(None, "ann@example.com", Some(signer())), false),
+            (None, parted(None, "New@example.com", Some(signer())), true),
+        ] {
+            let mut tx = acme.tx().await;
+            tx.put_grant(account, issued(&tokens(1), 0), own.as_ref()).await.unwrap();
+            tx.commit().await.unwrap();
+            let found = world.store.system_read().await.unwrap().is_still_granted(&other).await.unwrap();
+            assert_eq!(found, expect, "{own:?} {other:?}");
+        }
+        // In another workspace too; not where the account is gone.
+        let shared = parted(None, "sales@example.com", None);
+        for (state, expect) in [(AccountState::Active, true), (AccountState::Disconnected, false)] {
+            let mut tx = beta.tx().await;
+            tx.put_grant(elsewhere, issued(&tokens(1), 0), None).await.unwrap();
+            let status = AccountStatus { state, ..an_account(mint(), "x@example.com").status };
+            tx.set_account_status(elsewhere, &status).await.unwrap();
+            tx.commit().await.unwrap();
+            let found = world.store.system_read().await.unwrap().is_still_granted(&shared).await.unwrap();
+            assert_eq!(found, expect, "{state:?}");
+        }
+    }
+
+    async fn what_is_to_be_given_back_is_read_back_until_it_is(world) {
+        let place = Place::new(&world).await;
+        let parted = PartedGrant {
+            provider: "office".into(),
+            account: Some(mint()),
+            emails: vec![address("ann@example.com")],
+            signer: Some(signer()),
+            refresh: "refresh-0".into(),
+        };
+        let mut tx = place.tx().await;
+        let id = tx.keep_parted_grant(&parted, at(0)).await.unwrap();
+        let read = tx.parted_grant(id).await.unwrap().unwrap();
+        assert_eq!((&read.provider, read.account, &read.emails), (&parted.provider, parted.account, &parted.emails));
+        assert_eq!((read.signer, read.refresh.expose_secret()), (parted.signer, "refresh-0"));
+        tx.drop_parted_grant(id).await.unwrap();
+        assert!(tx.parted_grant(id).await.unwrap().is_none());
     }
 
     async fn a_provider_in_trouble_is_left_alone(world) {
