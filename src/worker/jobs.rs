@@ -48,10 +48,10 @@ struct Crew {
 
 /// Filing works against the store alone, sending against providers, delivering against the CRM. What an account's mailboxes
 /// are asked for may wait for the account's own session, and sending does not wait for that.
-const CREWS: [Crew; 4] = [
+const CREWS: [Crew; 5] = [
     Crew { kinds: &[JobKind::Process, JobKind::Repeat], workers: 16, claim_min: 8, yields: true },
     Crew {
-        kinds: &[JobKind::Submit, JobKind::Report, JobKind::Explain, JobKind::GiveBack, JobKind::Erase],
+        kinds: &[JobKind::Submit, JobKind::Report, JobKind::Explain, JobKind::Erase],
         workers: 64,
         claim_min: 1,
         yields: false,
@@ -63,6 +63,8 @@ const CREWS: [Crew; 4] = [
         yields: false,
     },
     Crew { kinds: &[JobKind::Deliver], workers: 32, claim_min: 1, yields: false },
+    // A sign-in server that never answers is nobody's hurry.
+    Crew { kinds: &[JobKind::GiveBack], workers: 4, claim_min: 1, yields: false },
 ];
 
 /// Runs until `shutdown`, then finishes the jobs in hand.

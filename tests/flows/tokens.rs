@@ -171,6 +171,17 @@ both! {
         let eve = User::add(&other, desk.world.dovecot.user(2), "Eve");
         let hers = json!({ "user_id": eve.id, "email": eve.person.address, "auth": auth });
         assert_eq!(other.try_post("/accounts", &hers).status, 403);
+        // Whom the operator names no more has it no more, connected or not.
+        desk.world.gateway.restart(|config| {
+            config.oauth.0.get_mut(PROVIDER).unwrap().workspaces = vec!["other".to_owned()];
+        });
+        desk.world.crm = desk.world.gateway.crm("acme");
+        let mut status = Value::Null;
+        wait_for("the account to be refused its token", PATIENCE, || {
+            status = desk.world.crm.get(&format!("/accounts/{account}"))["status"].clone();
+            status["state"] == "error"
+        });
+        assert!(text(&status, "detail").contains("does not cover this account"), "{status}");
     }
 }
 

@@ -42,6 +42,8 @@ pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(15);
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// What a token lives for when its provider does not say (RFC 6749 section 5.1 only recommends it).
 const LIFETIME_UNSAID: Duration = Duration::from_mins(30);
+/// What servers say of a token that is good no more, when they are asked to end it.
+const GONE: [&str; 2] = ["invalid_token", "invalid_grant"];
 /// Longest text of a refusal that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 300;
 
@@ -220,11 +222,14 @@ impl OAuthClient {
             pairs.push(("client_secret", secret.expose_secret()));
         }
         let response = post(client, url, form(&pairs)).await?;
-        // RFC 7009 section 2.2: a token it does not know is as good as revoked.
-        if response.status().is_success() || response.status() == reqwest::StatusCode::BAD_REQUEST {
+        if response.status().is_success() {
             return Ok(());
         }
-        Err(refusal(response).await)
+        match refusal(response).await {
+            // RFC 7009 section 2.2 calls a token that is not known as good as revoked; Google says so with a status of its own.
+            TokenError::Refused { refusal, .. } if GONE.contains(&refusal.error.as_str()) => Ok(()),
+            error => Err(error),
+        }
     }
 
     /// Where tokens are asked for.

@@ -156,10 +156,14 @@ async fn a_refusal_is_told_apart_from_trouble() {
 
 #[tokio::test]
 async fn a_grant_is_given_back_and_one_that_is_gone_is_no_error() {
-    for (status, is_done) in [("200 OK", true), ("400 Bad Request", true), ("503 Service Unavailable", false)]
-    {
-        let (port, heard) = endpoint(status, r#"{"error":"invalid_token"}"#).await;
-        assert_eq!(client(port).revoke(&"rt".into()).await.is_ok(), is_done, "{status}");
+    for (status, error, is_done) in [
+        ("200 OK", "", true),
+        ("400 Bad Request", "invalid_token", true),
+        ("400 Bad Request", "invalid_client", false),
+        ("503 Service Unavailable", "", false),
+    ] {
+        let (port, heard) = endpoint(status, &format!(r#"{{"error":"{error}"}}"#)).await;
+        assert_eq!(client(port).revoke(&"rt".into()).await.is_ok(), is_done, "{status} {error}");
         assert!(heard.lock().unwrap().contains("token=rt&token_type_hint=refresh_token"));
     }
 }

@@ -31,10 +31,11 @@ use crate::{
         oauth::{Granted, Providers, Registered},
     },
     core::{
-        account::Credentials,
+        account::{AccountSettings, Credentials},
         grant::{RENEWAL_LEASE, Signer, Step},
         ids::{AccountId, Id as _, WorkspaceId},
     },
+    mail::Address,
     store::{AccountAccess, Error, Grant, Issued, Tokens, Tx},
 };
 
@@ -138,11 +139,38 @@ async fn key(
         let text = format!("this gateway is not registered with {name} any more");
         return Ok(Err(Trouble::Registration(text)));
     };
+    if !is_covered(gateway, (workspace, account), &provider, username).await? {
+        let text = format!("what an admin has granted under {name} does not cover this account");
+        return Ok(Err(Trouble::Registration(text)));
+    }
     let held = Held { gateway, workspace, account, provider: &provider, username };
     Ok(held.token(need).await?.map(|(token, version)| {
         let (username, mechanism) = (username.clone(), provider.client.authorization().mechanism);
         Key { login: Login::Bearer { username, token, mechanism }, version: Some(version) }
     }))
+}
+
+/// Whether what an admin has granted as a whole is for this mailbox, this workspace and these servers: any mailbox there could be
+/// read with it. Looked at whenever it is used, for the operator may have changed his mind since the account was connected.
+async fn is_covered(
+    gateway: &Gateway,
+    (workspace, account): (WorkspaceId, AccountId),
+    provider: &Registered,
+    username: &str,
+) -> Result<bool, Error> {
+    let Some(whole) = &provider.domains else { return Ok(true) };
+    let Some(account) = gateway.store.read(workspace).await?.account(account).await? else {
+        return Ok(false);
+    };
+    let Some(named) = gateway.store.system_read().await?.workspace(workspace).await? else {
+        return Ok(false);
+    };
+    let AccountSettings { imap, smtp, identities, .. } = &account.settings;
+    let is_at_its_servers = (Some(imap), Some(smtp)) == (provider.imap.as_ref(), provider.smtp.as_ref());
+    let is_one_login = identities.imap_login.is_none() && identities.smtp_login.is_none();
+    let names = [named.slug.as_str(), &workspace.to_string()];
+    let is_named = Address::parse(username).is_ok_and(|mailbox| whole.covers(&mailbox, &names));
+    Ok(is_named && is_at_its_servers && is_one_login)
 }
 
 /// A grant, for one who wants to use it.
