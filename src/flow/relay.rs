@@ -112,9 +112,10 @@ pub(super) fn complete(parties: &mut Parties, bound: &[Bound]) {
     }
 }
 
-/// Whether a message that came to a reply address is passed on. Automatic mail and null reverse-paths go no further.
+/// Whether a message that came to a reply address is passed on, as what somebody forwards in answer is too. Automatic mail and null
+/// reverse-paths go no further.
 pub(super) fn goes_on(kind: Kind, reverse_path: &ReversePath) -> bool {
-    kind == Kind::Mail && *reverse_path != ReversePath::Null
+    matches!(kind, Kind::Mail | Kind::Forward) && *reverse_path != ReversePath::Null
 }
 
 /// Queues the message for those whom these reply addresses stand for and who do not have it yet: another copy of it may have

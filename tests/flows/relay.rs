@@ -149,6 +149,20 @@ both! {
         assert_eq!(world.postfix.queue(), Vec::<String>::new());
     }
 
+    fn an_answer_that_passes_other_mail_on_reaches_its_reader_too(engine) {
+        let conversation = Conversation::start(engine);
+        let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
+        let block = "---------- Forwarded message ---------\nFrom: Cora <cora@out.example>\nDate: Mon, 23 Nov 2026 at 09:00\n\
+                     Subject: Desks\nTo: <bob@customer.example>\n\nWe have ten.\n";
+        let answer = Letter::new(&bob.address, &[towards_ann])
+            .answering(first)
+            .subject("Fwd: Desks")
+            .text(&format!("See below.\n\n{block}"));
+        conversation.bob_answers(&answer);
+        let mail = world.await_mail(&ann.person, "INBOX", &answer.id);
+        assert!(mail.contains("We have ten."), "{mail}");
+    }
+
     fn automatic_mail_is_filed_and_goes_no_further(engine) {
         let conversation = Conversation::start(engine);
         let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
