@@ -21,7 +21,7 @@ use tokio::{
 };
 
 /// Plays a script against the client that `run` drives, in whole segments and byte by byte. `C: ` is a line that the
-/// client must say, `S: ` one that the server says, `S! ` the same without line end, `WAIT` a pause of 20 seconds.
+/// client must say, `S: ` one that the server says, `S! ` the same without line end, `WAIT` a pause of 20 seconds and `LINGER` one of 200 milliseconds.
 async fn dialogue<Fut: Future<Output = ()>>(script: &[&str], run: impl Fn(DuplexStream) -> Fut) {
     for segment in [1, 1 << 20] {
         let (ours, theirs) = duplex(segment);
@@ -51,6 +51,8 @@ async fn serve(stream: &mut BufReader<DuplexStream>, line: &str) {
         let _ = stream.write_all(text.as_bytes()).await;
     } else if line == "WAIT" {
         tokio::time::sleep(Duration::from_secs(20)).await;
+    } else if line == "LINGER" {
+        tokio::time::sleep(Duration::from_millis(200)).await;
     } else if line == "CLOSE" {
         let _ = stream.shutdown().await;
     } else {
@@ -854,4 +856,20 @@ async fn logout_says_goodbye() {
         },
     )
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_over_when_the_server_has_hung_up_and_not_much_later() {
+    for (then, took) in [("CLOSE", 0), ("LINGER", 200), ("WAIT", 1000)] {
+        dialogue(
+            &["S: * PREAUTH [CAPABILITY IMAP4rev1] hi", "C: a1 LOGOUT", "S: * BYE bye", then, "CLOSE"],
+            |stream| async move {
+                let client = connect(stream).await;
+                let begun = Instant::now();
+                client.logout().await;
+                assert_eq!(begun.elapsed(), Duration::from_millis(took), "{then}");
+            },
+        )
+        .await;
+    }
 }

@@ -3,12 +3,12 @@
 //! Not here: the verbs (`login`, `mailboxes`, `headers`, `body`, `search`, `append`, `idle`), TLS (the caller's), and
 //! reconnecting. All progress is kept in `self`; a verb that was dropped half-way leaves a client that only says so.
 
-use std::{future::Future, io};
+use std::{future::Future, io, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::trace;
 use zeroize::{Zeroize, Zeroizing};
@@ -25,6 +25,8 @@ use super::{
     session::Session,
 };
 
+/// How long a server that has said good-bye may take to hang up.
+const HANGS_UP: Duration = Duration::from_secs(1);
 /// A literal is written in pieces so that each can show progress.
 const WRITE_BYTES: usize = 64 * 1024;
 /// Alerts kept until the caller takes them.
@@ -130,13 +132,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.run(Command::new("NOOP"), Some).await.map(drop)
     }
 
-    /// Ends the session. An answer is waited for, but only for a moment, and none is needed.
+    /// Ends the session. An answer is waited for, but only for a moment, and none is needed. Then the server is left to hang up:
+    /// until it has, it counts the session among those that its user may have at one time.
     pub async fn logout(mut self) {
         self.deadlines.progress = self.deadlines.done;
         self.deadlines.command = self.deadlines.done;
         // BYE comes as an error, and that is how LOGOUT succeeds.
-        let _ = self.run(Command::new("LOGOUT"), Some).await;
+        let goodbye = self.run(Command::new("LOGOUT"), Some).await;
         let _ = self.within(|client| client.stream.shutdown()).await;
+        if matches!(goodbye, Err(Error::ServerBye { .. })) {
+            let _ = timeout(HANGS_UP, tokio::io::copy(&mut self.stream, &mut tokio::io::sink())).await;
+        }
     }
 
     /// Sends a command that asks for no message data and reads until it is answered. `take` gets every untagged response

@@ -107,6 +107,7 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
             },
             Step::StartTls => return Ok(Ended::StartTls),
             Step::Close => {
+                session.leave();
                 // The peer may be gone already; there is nothing left to lose.
                 let _ = timeout(WRITE_TIMEOUT, stream.shutdown()).await;
                 return Ok(Ended::Closed);

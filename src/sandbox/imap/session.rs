@@ -448,6 +448,11 @@ impl Session {
         Answer::Pending
     }
 
+    /// Gives up its place among its user's sessions: whoever sees the connection close may begin another at once.
+    pub(super) fn leave(&mut self) {
+        self.place = None;
+    }
+
     /// Says good-bye and ends; a command at hand is still completed.
     pub(super) fn bye(&mut self, text: &str) {
         self.output.extend_from_slice(format!("* BYE {text}\r\n").as_bytes());

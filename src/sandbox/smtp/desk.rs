@@ -69,6 +69,11 @@ impl Desk {
         Ok(())
     }
 
+    /// Gives up the session's place among its user's.
+    pub(in crate::sandbox) fn leave(&mut self) {
+        self.place = None;
+    }
+
     /// Counts a recipient of the transaction.
     fn count(&mut self, session: &SessionInfo) -> Result<(), Reply> {
         let user = session.authenticated.as_deref().and_then(|user| Address::parse(user).ok());

@@ -157,9 +157,9 @@ impl Conversation<'_> {
                     () = sleep(pause) => {}
                     () = self.door.stop.cancelled() => return Ok(Ended::Closed),
                 },
-                TapStep::Close => return Ok(close(stream).await),
+                TapStep::Close => return Ok(self.close(stream).await),
                 TapStep::More => match pumped {
-                    Pumped::Closed => return Ok(close(stream).await),
+                    Pumped::Closed => return Ok(self.close(stream).await),
                     Pumped::StartTls => return Ok(Ended::StartTls),
                     Pumped::NeedsInput => {
                         let octets = self.hear(stream, &mut buffer).await?;
@@ -171,6 +171,14 @@ impl Conversation<'_> {
                 },
             }
         }
+    }
+
+    async fn close<S: AsyncWrite + Unpin>(&mut self, stream: &mut S) -> Ended {
+        // Whoever sees the connection close may begin another at once.
+        self.desk.leave();
+        // The peer may be gone already; there is nothing left to lose.
+        let _ = timeout(WRITE_TIMEOUT, stream.shutdown()).await;
+        Ended::Closed
     }
 
     /// Octets read; 0 when it is time to go.
@@ -228,10 +236,4 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, octets: &[u8]) -> io::Resu
         stream.flush().await
     };
     timeout(WRITE_TIMEOUT, written).await?
-}
-
-async fn close<S: AsyncWrite + Unpin>(stream: &mut S) -> Ended {
-    // The peer may be gone already; there is nothing left to lose.
-    let _ = timeout(WRITE_TIMEOUT, stream.shutdown()).await;
-    Ended::Closed
 }

@@ -15,7 +15,7 @@ use std::{future::Future, io, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 pub use capabilities::Capabilities;
@@ -25,6 +25,8 @@ pub use transmission::{Outcome, PendingDot, Transmission};
 use super::Reply;
 use reply_reader::ReplyReader;
 
+/// How long a server that has said good-bye may take to hang up.
+const HANGS_UP: Duration = Duration::from_secs(1);
 /// Octets of one read: replies are short.
 const READ_BYTES: usize = 2_048;
 
@@ -184,13 +186,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         if reply.is_positive() { Ok(()) } else { Err(ClientError::unexpected(Stage::Reset, reply)) }
     }
 
-    /// Says good-bye if the server listens, and closes.
+    /// Says good-bye if the server listens, and closes. One that answers is left to hang up: until it has, it counts the session
+    /// among those that its user may have at one time.
     pub async fn quit(mut self) {
         let goodbye = self.command(b"QUIT\r\n", self.timeouts.quit).await;
         tracing::debug!(polite = goodbye.is_ok(), "SMTP connection closed");
         let deadline = Instant::now() + self.timeouts.quit;
         if timeout_at(deadline, self.stream.shutdown()).await.is_err() {
             tracing::debug!("the server did not take our good-bye in time");
+        }
+        if goodbye.is_ok() {
+            let _ = timeout(HANGS_UP, tokio::io::copy(&mut self.stream, &mut tokio::io::sink())).await;
         }
     }
 
