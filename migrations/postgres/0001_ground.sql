@@ -335,6 +335,8 @@ create table sender_checks (
     message     uuid,
     -- Message-uuid and content together, as of messages.
     identity    bytea not null,
+    -- All that a reader is shown of it, hashed; null where no copy of it in Sent is looked for.
+    wording     bytea,
     facts       text not null,
     -- Null until DNS has answered.
     context     text,
@@ -354,6 +356,7 @@ create table sender_checks (
 );
 create index sender_checks_message on sender_checks (workspace, message);
 create index sender_checks_identity on sender_checks (workspace, identity);
+create index sender_checks_wording on sender_checks (workspace, wording);
 
 -- Mail that was kept aside, by the key promised in its 250. Of what is settled no content is left here.
 create table quarantine (
@@ -382,7 +385,6 @@ create table quarantine (
 );
 create index quarantine_recent on quarantine (workspace, received_at, id);
 create index quarantine_open on quarantine (workspace, user_id) where settled_at is null;
-create index quarantine_identity on quarantine (workspace, identity) where settled_at is null;
 create index quarantine_named on quarantine (workspace, id_hash) where settled_at is null;
 create index quarantine_expires on quarantine (expires_at) where settled_at is null;
 

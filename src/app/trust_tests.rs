@@ -128,10 +128,12 @@ impl Office {
         };
         let intake = Intake { workspace: self.workspace, door, raw: raw.clone(), fingerprint: unique };
         self.gateway.store.take_in(intake, id, copy.received_at).await.unwrap();
+        let message = crate::mail::Message::parse(&raw);
         let witness = Witness::Checked(Box::new(copy.facts.clone()));
         let found = NewSenderCheck {
             inbound: id,
-            identity: flow::identity(&crate::mail::Message::parse(&raw)),
+            identity: flow::identity(&message),
+            wording: flow::wording(&message),
             witness: &witness,
             weighed: None,
             mark: None,

@@ -104,6 +104,8 @@ pub struct Context {
     pub is_replayed: bool,
     /// Those who passed it on are trusted, and vouch for its author ([`super::sender::ArcChain`]).
     pub is_sealed: bool,
+    /// To or Cc names the address of ours that it came to, where that is one of few who know it: not asked of captured copies.
+    pub is_addressed: bool,
     /// DNS has been asked for as long as it is.
     pub has_waited: bool,
 }
@@ -276,7 +278,8 @@ pub struct Pending;
 /// # Errors
 /// `Pending` while DNS keeps an answer back that could prove him.
 pub fn weigh(witness: &Witness, context: &Context) -> Result<Evidence, Pending> {
-    if context.is_sent && context.author != Standing::Stranger {
+    let is_his = context.author != Standing::Stranger && context.is_addressed;
+    if context.is_sent && is_his && !is_kept_back(witness, context) {
         return Ok(OWN_SENT);
     }
     if context.author == Standing::Participant {
@@ -288,6 +291,11 @@ pub fn weigh(witness: &Witness, context: &Context) -> Result<Evidence, Pending> 
         Witness::TrustedPeer => Ok(TRUSTED_PEER),
         Witness::Unasked => Ok(UNPROVEN),
     }
+}
+
+/// Whether somebody may have kept it since it was sent: its author sent it, but maybe not here.
+fn is_kept_back(witness: &Witness, context: &Context) -> bool {
+    matches!(witness, Witness::Checked(facts) if !is_fresh(facts.written_at, context.received_at))
 }
 
 fn weigh_facts(facts: &SenderFacts, context: &Context) -> Result<Evidence, Pending> {

@@ -176,6 +176,21 @@ pub struct StoredMessage {
     pub blob: Uuid,
 }
 
+impl StoredMessage {
+    /// Whose word it is taken for that the message is what it says: who passed it on, else its author.
+    #[must_use]
+    pub fn sender(&self) -> (Option<UserId>, Option<&Address>) {
+        if let Some(forwarded) = &self.forwarded {
+            return (Some(forwarded.user), Some(&forwarded.party.address));
+        }
+        let user = match self.author {
+            Author::User(user) => Some(user),
+            Author::Contact(_) | Author::Other => None,
+        };
+        (user, self.author_party.as_ref().map(|party| &party.address))
+    }
+}
+
 /// The CRM's unit: messages that belong together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conversation {

@@ -3,6 +3,8 @@
 //! Of what is kept aside nothing shows in conversations, contacts and events; released, it is filed as if it had been let in
 //! when it came. Not here: why it is kept (`core::policy`, `core::evidence`).
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::{FlowError, Gateway, ingest, now, policy_of, trust};
@@ -13,7 +15,7 @@ use crate::{
         evidence::{self, Level, Standing, Witness},
         ids::{Id as _, MessageKey, UserId},
         inbound::Door,
-        message::{Author, Sighting, SightingRow},
+        message::{Sighting, SightingRow},
         policy::{self, Policy},
         quarantine::{Held, KEPT, NewHeld, QuarantineState, Shown, USER_MAX, WORKSPACE_MAX},
         route::RouteTarget,
@@ -68,16 +70,16 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
     Ok(())
 }
 
-/// Who handed it in, or to whose address it came; of several the first.
+/// Who handed it in, or to whose address it came: of several the first, and before all whose it is as an answer.
 pub(super) fn whose(door: &Door) -> Option<UserId> {
-    match door {
-        Door::Submission { order, .. } => Some(order.user),
-        Door::Mx { routes, .. } => routes.first().map(|route| match route.target {
-            RouteTarget::Capture { user } | RouteTarget::Why { user } | RouteTarget::Reply { user, .. } => {
-                user
-            }
-        }),
-    }
+    let routes = match door {
+        Door::Submission { order, .. } => return Some(order.user),
+        Door::Mx { routes, .. } => routes,
+    };
+    let answered = routes.iter().find(|route| matches!(route.target, RouteTarget::Reply { .. }));
+    answered.or(routes.first()).map(|route| match route.target {
+        RouteTarget::Capture { user } | RouteTarget::Why { user } | RouteTarget::Reply { user, .. } => user,
+    })
 }
 
 /// What is left out or kept aside, by which policy, and whom it is for.
@@ -108,9 +110,7 @@ pub(super) async fn leave(
     }
     let (level, whom) = weighed.map_or((None, user), |(level, whom)| (Some(level), whom));
     let kept = Kept { level, user: whom, ..kept(tx, row, message).await? };
-    // What was sent on again and again is decided about once.
-    let twins = tx.held_with_identity(&kept.identity).await?;
-    if weighed.is_some() && twins.iter().any(|twin| twin.id != row.id && twin.level >= level) {
+    if weighed.is_some() && has_twin(tx, (row, message), (level, whom)).await? {
         let decision = NewDecision { ruling: policy::held_already(), ..decision };
         return drop_it(tx, policy, row, decision).await;
     }
@@ -120,6 +120,33 @@ pub(super) async fn leave(
         ingest::recall_named(tx, message.summary.message_id.iter(), now()).await?;
     }
     Ok(())
+}
+
+/// Whether the same waits already for whoever decides about this one. What is sent on again and again to the same addresses is
+/// decided about once; what came to others concerns others, or goes on to others.
+async fn has_twin(
+    tx: &mut Tx,
+    (row, message): (&InboundRow, &Message),
+    (level, user): (Option<Level>, Option<UserId>),
+) -> Result<bool, store::Error> {
+    for twin in tx.held_with_wording(&ingest::wording(message)).await? {
+        if twin.id == row.id || twin.level < level || twin.user != user {
+            continue;
+        }
+        let door = tx.inbound_door(twin.id).await?;
+        if door.is_some_and(|door| addresses(&door) == addresses(&row.door)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The addresses of ours that it came to.
+fn addresses(door: &Door) -> Option<BTreeSet<&str>> {
+    match door {
+        Door::Mx { routes, .. } => Some(routes.iter().map(|route| route.address.key()).collect()),
+        Door::Submission { .. } => None,
+    }
 }
 
 async fn drop_it(
@@ -132,7 +159,9 @@ async fn drop_it(
     tx.settle_inbound(row.id, InboundState::Dropped, None).await?;
     tx.forget_sender_check(row.id).await?;
     let by = format!("rule:{}", decision.ruling.rule);
-    tx.settle_held(row.id, (QuarantineState::Rejected, &by), false, now()).await?;
+    if !tx.settle_held(row.id, (QuarantineState::Rejected, &by), false, now()).await? {
+        tx.overrule_release(row.id, &by, now()).await?;
+    }
     if tx.is_asked_for(event::MESSAGE_SKIPPED).await? {
         let rule = decision.ruling.rule.to_owned();
         tx.announce(&Event::MessageSkipped { decision: id, account: None, rule }, now()).await?;
@@ -314,10 +343,7 @@ pub async fn disown(
     if !seen.iter().all(is_copy) || tx.submission(id).await?.is_some() {
         return Ok(Err(Undisputed::NotInDoubt));
     }
-    let user = match stored.author {
-        Author::User(user) => Some(user),
-        _ => None,
-    };
+    let (user, sender) = stored.sender();
     let received_at = stored.received_at;
     let disowned = NewHeld {
         id,
@@ -334,8 +360,8 @@ pub async fn disown(
     };
     tx.put_held(&disowned).await?;
     tx.settle_held(id, (QuarantineState::Rejected, by), false, now).await?;
-    if let (Some(author), Some(route)) = (&stored.author_party, &doubt.route) {
-        tx.forget_route(&author.address, route).await?;
+    if let (Some(sender), Some(route)) = (sender, &doubt.route) {
+        tx.forget_route(sender, route).await?;
     }
     tx.disown(id).await?;
     Ok(Ok(tx.held(id).await?.ok_or(store::Error::Missing)?))

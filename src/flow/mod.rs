@@ -30,6 +30,8 @@ mod trust;
 pub use brake::LoopBrake;
 pub use capture::MxHandler;
 pub use hold::hold_poison;
+#[cfg(test)]
+pub(crate) use ingest::wording;
 pub(crate) use ingest::{identity, keys_of_summary, known_people};
 pub use policy::{is_admin, policy_of, viewer};
 pub use process::{process, repeat};

@@ -218,7 +218,10 @@ impl Judged {
     }
 
     fn left(&self) -> Left<'_> {
-        Left { policy: &self.policy, via: self.via, user: self.user, weighed: None }
+        // At a reply address nobody was asked who sent what is kept aside for what it says itself.
+        let is_unasked = self.via == "reply" && self.ruling.verdict == Verdict::Held;
+        let weighed = is_unasked.then_some((Level::E0, self.user));
+        Left { policy: &self.policy, via: self.via, user: self.user, weighed }
     }
 }
 
@@ -252,7 +255,7 @@ async fn file_mx(
     // What is read from here on is what filing changes.
     tx.lock_filing().await?;
     let judged = judge(tx, gateway, (came, &parties), routes).await?;
-    let goes_on = !judged.bound.is_empty() && relay::goes_on(message.kind, reverse_path);
+    let goes_on = !judged.bound.is_empty() && relay::goes_on(message, reverse_path);
     let cut = files.kept.as_ref().ok().and_then(Option::as_ref);
     let mut arrival = arrival(gateway, (row, message, parties), routes, (&judged, goes_on), cut);
     let ruling = &judged.ruling;
@@ -342,19 +345,22 @@ async fn loop_found(
     (judged, message): (&Judged, &Message),
     routes: &[Route],
 ) -> Option<Ruling> {
-    let author = judged.who.author_party.as_ref()?;
+    // Whoever writes a report: it is about mail to the participant, who so has an address of his own that it can be counted by.
+    let reported =
+        judged.returned.as_ref().and_then(|_| judged.bound.first()).map(|bound| &bound.participant);
+    let author = reported.or(judged.who.author_party.as_ref().map(|author| &author.address))?;
     // People may send any number of copies: a mail merge has one of each letter, and a copy causes no mail.
     let is_machines = matches!(message.summary.automatic, Automatic::AutoReply | Automatic::Generated);
     let is_copy = judged.via == "capture" && is_machines && judged.ruling.verdict == Verdict::Synced;
-    if !is_copy && !judged.is_answer() {
+    if !is_copy && !judged.is_answer() && reported.is_none() {
         return None;
     }
     let is_bound = |route: &Route| judged.bound.iter().any(|bound| bound.address == route.address);
     for route in routes.iter().filter(|route| is_copy || is_bound(route)) {
-        if is_copy && gateway.brake.count_copy(route.id, &author.address).await {
+        if is_copy && gateway.brake.count_copy(route.id, author).await {
             return Some(policy::copy_loop());
         }
-        if !is_copy && gateway.brake.count_answer(route.id, &author.address).await {
+        if !is_copy && gateway.brake.count_answer(route.id, author).await {
             return Some(policy::possible_loop());
         }
     }
@@ -419,10 +425,11 @@ fn takes(route: &Route, bound: &[Bound]) -> bool {
         || bound.iter().any(|bound| bound.address == route.address)
 }
 
-/// What a user wrote and we pass on is told of as sent when it was sent.
+/// What a user wrote and we pass on is told of as sent when it was sent; what goes no further was never sent.
 fn announcement((via, goes_on): (&str, bool), (author, direction): (&Author, Direction)) -> Announce {
     match author {
         Author::User(_) if goes_on => Announce::Later,
+        Author::User(_) => Announce::Now(MessageEvent::Captured),
         _ if via == "capture" => Announce::Now(MessageEvent::Captured),
         _ => Announce::Now(ingest::event_for(direction)),
     }
@@ -445,18 +452,20 @@ async fn judge(
     }
     let known = ingest::known_among(tx, &people, &by.settings).await?;
     let who = attribution::attribute(parties, &known, &gateway.settings.ours);
-    let is_participants = bound.iter().any(|bound| bound.admits(&who, &known));
+    let admits = |bound: &Bound| bound.admits(&who, &known);
+    let is_participants = bound.iter().any(admits);
+    let answered = bound.iter().find(|bound| admits(bound)).or(bound.first()).map(|bound| bound.user);
     let mut returned = None;
     let (ruling, via) = if is_answer && message.kind == Kind::Bounce {
         let participants: Vec<Address> = bound.iter().map(|bound| bound.participant.clone()).collect();
         let report = (&message.summary, row.raw.as_ref());
         returned = submit::returned(tx, report, CameTo::Participants(&participants)).await?;
-        (policy::delivery_report(), "reply")
+        (if returned.is_some() { policy::delivery_report() } else { policy::foreign_report() }, "reply")
     } else if is_answer && sender.is_released() {
         (policy::released(), "reply")
     } else if is_answer {
-        bound.retain(|bound| bound.admits(&who, &known));
-        (if bound.is_empty() { policy::foreign_answer() } else { policy::answered() }, "reply")
+        bound.retain(admits);
+        (relay::judge(&bound, message.kind), "reply")
     } else if *reverse_path == ReversePath::Null {
         (policy::null_reverse_path(), "capture")
     } else {
@@ -464,7 +473,7 @@ async fn judge(
     };
     let ruling =
         if sender.is_released() && ruling.verdict == Verdict::Held { policy::released() } else { ruling };
-    let user = captured_for.or_else(|| hold::whose(&row.door));
+    let user = captured_for.or(answered).or_else(|| hold::whose(&row.door));
     Ok(Judged { policy: by, user, ruling, via, who, known, bound, is_participants, returned })
 }
 

@@ -10,15 +10,16 @@ use super::{FlowError, Gateway, ingest, policy_of, submit};
 use crate::{
     core::{
         attribution::{self, Attribution, Known},
+        decision::Ruling,
         ids::{ConversationId, MessageKey, UserId},
         inbound::Exit,
         job::{Job, JobExit},
         message::{Author, Parties},
-        policy::{Settings, settings::Match},
+        policy::{self, Settings, settings::Match},
         route::{Route, RouteTarget},
         submission::{RecipientState, Submission, SubmissionState},
     },
-    mail::{Address, Kind, Message, Notify, Party, Recipient, ReversePath},
+    mail::{Address, Automatic, Kind, Message, Notify, Party, Recipient, ReversePath},
     store::{Session, Tx},
 };
 
@@ -82,6 +83,18 @@ pub(super) fn knowing(settings: &Settings) -> Settings {
     Settings { matching: Match::All, ..settings.clone() }
 }
 
+/// What becomes of mail that these reply addresses admit.
+pub(super) fn judge(bound: &[Bound], kind: Kind) -> Ruling {
+    match () {
+        () if bound.is_empty() => policy::foreign_answer(),
+        // A calendar names people by addresses that no header hides.
+        () if kind == Kind::Invitation && bound.iter().any(|bound| bound.from_user) => {
+            policy::revealing_invitation()
+        }
+        () => policy::answered(),
+    }
+}
+
 /// The user whom an answer concerns, if From names the participant of one of these reply addresses.
 pub(super) async fn expected(
     session: &mut Session,
@@ -112,10 +125,17 @@ pub(super) fn complete(parties: &mut Parties, bound: &[Bound]) {
     }
 }
 
-/// Whether a message that came to a reply address is passed on, as what somebody forwards in answer is too. Automatic mail and null
-/// reverse-paths go no further.
-pub(super) fn goes_on(kind: Kind, reverse_path: &ReversePath) -> bool {
-    matches!(kind, Kind::Mail | Kind::Forward) && *reverse_path != ReversePath::Null
+/// Whether a message that came to a reply address is passed on: what a person sends is, be it a forward or an invitation. What
+/// programs send by themselves and null reverse-paths go no further.
+pub(super) fn goes_on(message: &Message, reverse_path: &ReversePath) -> bool {
+    let is_automatic = match message.kind {
+        Kind::AutoReply | Kind::Bounce => true,
+        Kind::Mail | Kind::Forward | Kind::Invitation => match message.summary.automatic {
+            Automatic::AutoReply | Automatic::Bounce | Automatic::Generated => true,
+            Automatic::No | Automatic::List | Automatic::Bulk => false,
+        },
+    };
+    !is_automatic && *reverse_path != ReversePath::Null
 }
 
 /// Queues the message for those whom these reply addresses stand for and who do not have it yet: another copy of it may have

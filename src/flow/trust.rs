@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{FlowError, Gateway, hold, ingest, now, relay, sender::SmtpSession};
+use super::{FlowError, Gateway, hold, ingest, now, reading, relay, sender::SmtpSession};
 use crate::{
     core::{
         decision::Ruling,
@@ -199,6 +199,7 @@ async fn wait(
     let found = NewSenderCheck {
         inbound: row.id,
         identity: ingest::identity(message),
+        wording: ingest::wording(message),
         witness,
         weighed: None,
         mark: None,
@@ -256,7 +257,7 @@ pub(super) async fn weigh(session: &mut Session, copied: Copied<'_>) -> Result<O
     };
     let is_sent = match (original, author) {
         (_, Some(_)) if sender.is_sent => true,
-        (Some(original), Some(author)) => is_sent_by(session, original, author).await?,
+        (Some(original), Some(author)) => is_sent_by(session, (original, message), author).await?,
         _ => false,
     };
     let name = route.as_ref().map(|route| route.name.as_str());
@@ -267,6 +268,7 @@ pub(super) async fn weigh(session: &mut Session, copied: Copied<'_>) -> Result<O
         route: evidence::standing(&known, route.as_ref(), row.received_at),
         is_sent,
         is_replayed: name.is_some() && session.is_captured_otherwise(&identity, (row.id, name)).await?,
+        is_addressed: !is_answer || is_addressed(row, message),
         is_sealed: matches!(witness, Witness::Checked(facts) if facts.arc.is_believed(trusted_sealers)),
         has_waited: has_waited(row),
     };
@@ -275,6 +277,14 @@ pub(super) async fn weigh(session: &mut Session, copied: Copied<'_>) -> Result<O
         .or_else(|_| evidence::weigh(witness, &Context { has_waited: true, ..context }));
     let Ok(evidence) = weighed else { return Ok(None) };
     Ok(Some(Weighed { evidence, author, context, route }))
+}
+
+/// Whether To or Cc names a reply address that it came to.
+fn is_addressed(row: &InboundRow, message: &Message) -> bool {
+    let Door::Mx { routes, .. } = &row.door else { return false };
+    let replies = routes.iter().filter(|route| matches!(route.target, RouteTarget::Reply { .. }));
+    let named = || message.summary.to.iter().chain(&message.summary.cc);
+    replies.into_iter().any(|route| named().any(|party| party.address == route.address))
 }
 
 fn standing(place: Place, author: Option<UserId>) -> Standing {
@@ -286,19 +296,25 @@ fn standing(place: Place, author: Option<UserId>) -> Standing {
     }
 }
 
-/// Whether a user's own mailbox, or this gateway, sent a message.
-async fn is_sent_by(session: &mut Session, message: MessageKey, author: UserId) -> Result<bool, Error> {
+/// Whether a user's own mailbox, or this gateway, sent what a copy says: the message that it bears the id of, and nothing else.
+async fn is_sent_by(
+    session: &mut Session,
+    (original, copy): (MessageKey, &Message),
+    author: UserId,
+) -> Result<bool, Error> {
     use crate::core::message::Author;
-    let Some(stored) = session.message(message).await? else { return Ok(false) };
+    let Some(stored) = session.message(original).await? else { return Ok(false) };
     let passed_on = stored.forwarded.as_ref().is_some_and(|forwarded| forwarded.user == author);
     if stored.author != Author::User(author) && !passed_on {
         return Ok(false);
     }
-    if session.is_in_sent(message).await? {
-        return Ok(true);
+    let submission = session.submission(original).await?;
+    let left_here = submission.is_some_and(|one| !matches!(one.principal, Principal::Participant(_)));
+    if !left_here && !session.is_in_sent(original).await? {
+        return Ok(false);
     }
-    let submission = session.submission(message).await?;
-    Ok(submission.is_some_and(|submission| !matches!(submission.principal, Principal::Participant(_))))
+    let sent = reading::read(&session.blob(stored.blob).await?).await;
+    Ok(ingest::wording(&sent) == ingest::wording(copy))
 }
 
 /// What becomes of a copy by who sent it.
@@ -368,6 +384,7 @@ async fn write_down(
     let found = NewSenderCheck {
         inbound: copied.row.id,
         identity: ingest::identity(copied.message),
+        wording: ingest::wording(copied.message),
         witness,
         weighed: Some(weighed),
         mark,
@@ -417,16 +434,17 @@ pub(super) async fn awaits_proof(
     session.is_held_by_id(&hash).await
 }
 
-/// A message lies in its user's own Sent mailbox: copies of it that were kept aside are looked at again.
+/// A message lies in its user's own Sent mailbox: copies that say all of what it says, and nothing else, are looked at again where
+/// they were kept aside.
 ///
 /// # Errors
 /// Those of the store.
-pub(super) async fn corroborate(tx: &mut Tx, identity: &[u8; 32]) -> Result<(), Error> {
-    let kept = tx.held_with_identity(identity).await?;
+pub(super) async fn corroborate(tx: &mut Tx, wording: &[u8; 32]) -> Result<(), Error> {
+    let kept = tx.held_with_wording(wording).await?;
     if kept.is_empty() {
         return Ok(());
     }
-    tx.note_sent_copies(identity, now()).await?;
+    tx.note_sent_copies(wording, now()).await?;
     for Held { id, .. } in kept {
         look_again(tx, id).await?;
     }

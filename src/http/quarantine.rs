@@ -23,14 +23,17 @@ use crate::{
     core::{
         evidence::Level,
         ids::{Id as _, MessageKey, UserId},
-        message::Author,
         quarantine::{Held, Named, QuarantineState},
     },
     flow::{
         self,
         hold::{self, Refusal, Undisputed},
     },
-    mail::{Address, Message},
+    mail::{
+        Address, Message,
+        forward::{self, Certainty},
+        sanitise::html_to_text,
+    },
     store::{HeldFilter, PageKey, Session},
 };
 
@@ -160,6 +163,29 @@ struct HeldTextView {
     held: HeldView,
     /// The beginning of its text, with neither HTML nor attachments; null once something was decided.
     text: Option<String>,
+    /// What its HTML shows, where that is not what the text says: released, this is what is seen.
+    html_text: Option<String>,
+    /// Of mail that a user passed on, the author as whose it may be filed.
+    forwarded_from: Option<String>,
+}
+
+impl HeldTextView {
+    fn read(held: Held, raw: &[u8]) -> Self {
+        let message = Message::parse(raw);
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let (text, html) = (message.readable_text(), message.html.as_deref().map(html_to_text));
+        let says_else = |html: &String| text.as_deref().is_none_or(|text| words(text) != words(html));
+        let forwarded = forward::read(&message, raw).filter(|found| found.certainty > Certainty::Low);
+        let cut = |text: String| text.chars().take(TEXT_CHARS_MAX).collect();
+        Self {
+            held: held.into(),
+            html_text: html.filter(says_else).map(cut),
+            text: text.map(cut),
+            forwarded_from: forwarded
+                .and_then(|found| found.from?.address)
+                .map(|address| address.to_string()),
+        }
+    }
 }
 
 /// Show mail that is kept aside, with its text.
@@ -173,16 +199,15 @@ async fn show(
     let mut session = access.read(&api).await?;
     let held = find(&access, &mut session, id).await?;
     if !held.is_open() {
-        return Ok(Json(HeldTextView { held: held.into(), text: None }));
+        let nothing = HeldTextView { held: held.into(), text: None, html_text: None, forwarded_from: None };
+        return Ok(Json(nothing));
     }
     // Whoever waits for his turn keeps no connection from others.
     drop(session);
     let _place = api.readers.wait(access.workspace).await?;
     let raw = access.read(&api).await?.inbound(id).await?.raw;
-    let read = tokio::task::spawn_blocking(move || Message::parse(&raw).readable_text());
-    let text = read.await.map_err(|_| Problem::internal())?;
-    let text = text.map(|text| text.chars().take(TEXT_CHARS_MAX).collect());
-    Ok(Json(HeldTextView { held: held.into(), text }))
+    let read = tokio::task::spawn_blocking(move || HeldTextView::read(held, &raw));
+    Ok(Json(read.await.map_err(|_| Problem::internal())?))
 }
 
 /// The exact bytes of mail that is kept aside, for whoever is to find out what is wrong with it. Never shown by a browser.
@@ -271,8 +296,8 @@ async fn disown(
     input.stamp.require_new(&api, &access).await?;
     let mut session = access.read(&api).await?;
     let message = session.message(id).await?.ok_or_else(Problem::not_found)?;
-    // Of others' mail, and of what contacts wrote, nobody says that it is not theirs but the admins.
-    if concerned(&access, &mut session).await?.is_some_and(|user| message.author != Author::User(user)) {
+    // Of others' mail, and of what contacts sent themselves, nobody says that it is not theirs but the admins.
+    if concerned(&access, &mut session).await?.is_some_and(|user| message.sender().0 != Some(user)) {
         return Err(Problem::not_found().into());
     }
     drop(session);

@@ -135,14 +135,10 @@ pub fn read(message: &Message, raw: &[u8]) -> Option<Forwarded> {
     }
     let subject = message.summary.subject.as_deref().unwrap_or_default();
     let text = message.readable_text().unwrap_or_default();
-    let below = match search(&text, subject) {
-        Search::Found(found) if found.certainty > Certainty::Low => return Some(*found),
-        Search::Found(found) => Some(*found),
+    match search(&text, subject) {
+        Search::Found(found) => return Some(*found),
         Search::Unreadable => return None,
-        Search::Nothing => None,
-    };
-    if below.is_some() {
-        return below;
+        Search::Nothing => {}
     }
     let (inner, is_only) = message::forwarded_part(raw)?;
     let inner = Message::parse(&inner);
@@ -150,8 +146,11 @@ pub fn read(message: &Message, raw: &[u8]) -> Option<Forwarded> {
     if was_answered_by_machine(&inner) {
         return None;
     }
-    // Who answers and attaches what he speaks of writes himself.
-    let is_sure = is_only && !subject::is_reply_prefix(subject);
+    // Who answers and attaches what he speaks of writes himself; and where the text names others as headers do, in words that are
+    // not known here, what is attached may have come along with their mail.
+    let own = message.summary.author().map_or("", |author| author.address.key());
+    let names_others = |line: &str| is_labelled_address(line) && !line.to_lowercase().contains(own);
+    let is_sure = is_only && !subject::is_reply_prefix(subject) && !text.lines().any(names_others);
     let certainty = if is_sure { Certainty::High } else { Certainty::Low };
     Some(Forwarded { certainty, ..attached(&inner, &text) })
 }
@@ -519,6 +518,11 @@ mod tests {
         check_read(&mixed("Fwd: Hi", inline, ATTACHED), Some(("m@evil.test", false)));
         let unreadable = "---------- Forwarded message ---------\r\nTừ: Mallory <m@evil.test>\r\n\r\nHello";
         check_read(&mixed("Fwd: Hi", unreadable, ATTACHED), None);
+        // A header in words that are not known, without any line above it; the user's own signature is none.
+        let outlook = "FYI\r\n\r\nTừ: Mallory <m@evil.test>\r\nĐã gửi: x\r\nTới: ann@us.example\r\n\r\nHello";
+        check_read(&mixed("Fwd: Hi", outlook, ATTACHED), None);
+        let signature = "FYI\r\n\r\nAnn\r\nE-Mail: ann@us.example\r\nTel: 1";
+        check_read(&mixed("Fwd: Hi", signature, ATTACHED), Some(("bob@customer.test", true)));
         // Which of two, or whose of one that lies deeper?
         check_read(&mixed("Fwd: Hi", "FYI", &ATTACHED.repeat(2)), None);
         let nested = ATTACHED.replace("--b", "--c");

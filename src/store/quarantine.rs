@@ -85,6 +85,23 @@ impl Tx {
         Ok(is_settled)
     }
 
+    /// Writes down that a rule kept out what a person had released: nothing is left of it. The release stays in the trail.
+    pub async fn overrule_release(&mut self, id: MessageKey, by: &str, now: Timestamp) -> Result<(), Error> {
+        let query =
+            sql("update quarantine set state = $3, settled_by = $4, settled_at = $5, is_trusted = 0 \
+             where workspace = $1 and id = $2 and state = $6")
+            .bind(self.workspace())
+            .bind(id)
+            .bind(word(&QuarantineState::Rejected))
+            .bind(by)
+            .bind(now)
+            .bind(word(&QuarantineState::Released));
+        if self.execute(query).await? > 0 {
+            self.note_act_of(by, Act::MailRejected, id.uuid()).await?;
+        }
+        Ok(())
+    }
+
     /// Has mail that was kept aside looked at again. False when it is not kept aside.
     pub async fn reopen_inbound(&mut self, id: MessageKey) -> Result<bool, Error> {
         let query = sql("update inbound set state = $3 where workspace = $1 and id = $2 and state = $4")
@@ -95,15 +112,16 @@ impl Tx {
         Ok(self.execute(query).await? > 0)
     }
 
-    /// What lies in quarantine beyond these numbers: first what strangers can send any number of, which concerns no user, then what
-    /// names one and proves nothing, of each the oldest; last what DNS is still asked about.
+    /// What lies in quarantine beyond these numbers: first what strangers and machines can send any number of, then what names a user
+    /// and proves nothing, of each the oldest; last what DNS is still asked about.
     pub async fn held_beyond(&mut self, user: Option<UserId>, most: u64) -> Result<Vec<MessageKey>, Error> {
         let open = Statement::new("select id from quarantine where settled_at is null and workspace = ")
             .arg(self.workspace())
             .given(" and user_id = ", user)
             .text(
-                " order by case when state = 'checking' then 0 when level is null or level = 'e2' then 1 \
-                 when user_id is not null then 2 else 3 end, received_at desc, id desc limit 100 offset ",
+                " order by case when state = 'checking' then 0 when rule = 'possible_loop' then 3 \
+                 when level is null or level = 'e2' then 1 when level = 'e1' then 2 else 3 end, \
+                 received_at desc, id desc limit 100 offset ",
             )
             .arg(i64::try_from(most).unwrap_or(i64::MAX))
             .query();
@@ -142,14 +160,14 @@ impl Session {
         Ok(is_full(row.get("of_all")?, WORKSPACE_MAX) || is_full(row.get("of_user")?, USER_MAX))
     }
 
-    /// Mail of this identity that nothing was decided about.
-    pub async fn held_with_identity(&mut self, identity: &[u8; 32]) -> Result<Vec<Held>, Error> {
+    /// Mail that says the same, of whose sender something was found, and that nothing was decided about.
+    pub async fn held_with_wording(&mut self, wording: &[u8; 32]) -> Result<Vec<Held>, Error> {
         let query = sql(format!(
-            "select {COLUMNS} from quarantine where workspace = $1 and identity = $2 and settled_at is null \
-             order by received_at, id"
+            "select {COLUMNS} from quarantine where workspace = $1 and settled_at is null and id in \
+             (select inbound from sender_checks where workspace = $1 and wording = $2) order by received_at, id"
         ))
         .bind(self.workspace())
-        .bind(*identity);
+        .bind(*wording);
         self.fetch_all(query).await?.iter().map(read).collect()
     }
 

@@ -25,6 +25,8 @@ use crate::{
 pub struct NewSenderCheck<'a> {
     pub inbound: MessageKey,
     pub identity: [u8; 32],
+    /// All that a reader is shown of it, hashed: what a copy in Sent must say too.
+    pub wording: [u8; 32],
     pub witness: &'a Witness,
     /// With what followed, once DNS has answered.
     pub weighed: Option<(&'a Context, &'a Evidence)>,
@@ -67,14 +69,16 @@ impl Tx {
     /// `Missing` when there is no such mail.
     pub async fn put_sender_check(&mut self, check: &NewSenderCheck<'_>) -> Result<(), Error> {
         let evidence = check.weighed.map(|(_, evidence)| evidence);
-        let query = sql("insert into sender_checks (workspace, inbound, identity, facts, context, level, rule, reason, \
-             mark, route, asked, checked_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+        let query = sql("insert into sender_checks (workspace, inbound, identity, wording, facts, context, level, rule, \
+             reason, mark, route, asked, checked_at) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
              on conflict (workspace, inbound) do update set facts = excluded.facts, context = excluded.context, \
              level = excluded.level, rule = excluded.rule, reason = excluded.reason, mark = excluded.mark, \
              route = excluded.route, asked = excluded.asked, checked_at = excluded.checked_at")
         .bind(self.workspace())
         .bind(check.inbound)
         .bind(check.identity)
+        .bind(check.wording)
         .bind(json_text(check.witness))
         .bind(check.weighed.map(|(context, _)| json_text(context)))
         .bind(evidence.map(|evidence| word(&evidence.level)))
@@ -129,11 +133,11 @@ impl Tx {
         self.execute(query).await.map(drop)
     }
 
-    /// Notes that a message of this identity was found in its author's own Sent mailbox.
-    pub async fn note_sent_copies(&mut self, identity: &[u8; 32], now: Timestamp) -> Result<(), Error> {
-        let query = sql("update sender_checks set sent_copy_at = $3 where workspace = $1 and identity = $2")
+    /// Notes that a message which says the same was found in its author's own Sent mailbox.
+    pub async fn note_sent_copies(&mut self, wording: &[u8; 32], now: Timestamp) -> Result<(), Error> {
+        let query = sql("update sender_checks set sent_copy_at = $3 where workspace = $1 and wording = $2")
             .bind(self.workspace())
-            .bind(*identity)
+            .bind(*wording)
             .bind(now);
         self.execute(query).await.map(drop)
     }

@@ -107,6 +107,23 @@ both! {
         }
     }
 
+    fn who_passed_it_on_can_say_that_he_did_not(engine) {
+        let (proof, ann) = office(engine, "balanced");
+        let crm = &proof.world.crm;
+        let anns = crm.with_key(&crm.key(&["read", "write"], Some(&ann.id)).1);
+        for _ in 0..2 {
+            let letter = forward(&ann, GMAIL);
+            let id = arrive(&proof, &ann, &letter);
+            crm.await_mail("message.captured", &letter.id);
+            // What was learnt with the first is forgotten with it.
+            assert_eq!(text(&proof.verification(&id), "rule"), "new_route");
+            let disowned = anns.post(&format!("/messages/{id}/disown"), &json!({}));
+            assert_eq!((text(&disowned, "rule"), text(&disowned, "user_id")), ("disowned", ann.id.as_str()));
+        }
+        assert_eq!(crm.messages(), Vec::<Value>::new());
+        assert_eq!(proof.world.gateway.audit(), [""; 0]);
+    }
+
     fn with_a_doubt_left_the_author_is_named_and_nobody_made(engine) {
         let (proof, ann) = office(engine, "balanced");
         let crm = &proof.world.crm;

@@ -219,6 +219,71 @@ both! {
         assert_eq!(proof.world.gateway.audit(), [""; 0]);
     }
 
+    fn what_was_written_to_others_is_no_answer_to_whom_it_is_sent_on(engine) {
+        let proof = Proof::start(engine, proving(&[ACME, PROSPECTS]));
+        let asked = proof.asked();
+        let answer = asked.answer();
+        proof.arrive(BOB, &asked.towards_ann, &signed(PROSPECTS, &answer));
+        proof.await_passed_on(&asked.ann.person, &answer);
+        let mails = proof.world.mails(&asked.ann.person, "INBOX", &answer.id);
+        let towards_bob = relay::sender(&mails[0], "Bob Ray");
+        // Mallory got mail of both, and has seen the reply addresses.
+        for (from, domain, towards) in
+            [(BOB, PROSPECTS, &asked.towards_ann), (&asked.ann.person.address, ACME, &towards_bob)]
+        {
+            let letter = Letter::new(from, &[MALLORY]).text(&format!("Yes, agreed. {SECRET}\n"));
+            let held = proof.await_kept(&proof.arrive(MALLORY, towards, &signed(domain, &letter)), "held");
+            assert_eq!((text(&held, "rule"), text(&held, "level")), ("answer_unaddressed", "e0"));
+            assert_eq!(held["user_id"], asked.ann.id.as_str());
+        }
+        // In a blind copy it is an answer where it comes from his own servers.
+        let letter = Letter::new(BOB, &["carl@prospects.example"]).answering(&asked.first);
+        proof.arrive(BOB, &asked.towards_ann, &signed(PROSPECTS, &letter));
+        proof.await_passed_on(&asked.ann.person, &letter);
+        assert_eq!(proof.world.gateway.audit(), [""; 0]);
+    }
+
+    fn mail_that_waits_for_one_person_is_not_what_waits_for_another(engine) {
+        let proof = Proof::start(engine, proving(&[PROSPECTS]));
+        let asked = proof.asked();
+        let ben = proof.world.user("ben", "Ben Low");
+        let answer = asked.answer();
+        // To both at once, as two transactions and as one.
+        let as_copy = proof.await_kept(&proof.arrive(MALLORY, &ben.capture_address, &answer.raw()), "held");
+        let as_answer = proof.await_kept(&proof.arrive(MALLORY, &asked.towards_ann, &answer.raw()), "held");
+        let rules = [&as_copy, &as_answer].map(|held| text(held, "rule"));
+        assert_eq!(rules, ["capture_sender_unknown", "dmarc_fail"]);
+        assert_eq!((&as_copy["user_id"], &as_answer["user_id"]), (&Value::Null, &json!(asked.ann.id)));
+        let second = asked.answer();
+        let mut client = SmtpClient::connect(proof.world.gateway.mx());
+        let both = client.send(MALLORY, &[&ben.capture_address, &asked.towards_ann], &second.raw()).unwrap();
+        assert_eq!(proof.await_kept(&accepted_id(&both), "held")["user_id"], asked.ann.id.as_str());
+        // Once more to where it came is once.
+        proof.arrive("bounces@evil.example", &asked.towards_ann, &answer.raw());
+        let decisions = format!("/decisions?rfc822_message_id={}", answer.id);
+        wait_for("the third to be decided about", PATIENCE, || {
+            proof.world.crm.list(&decisions).iter().any(|decision| decision["rule"] == "held_already")
+        });
+        assert_eq!(proof.world.crm.list("/quarantine").len(), 3);
+    }
+
+    fn what_strangers_send_to_a_reply_address_pushes_nothing_of_the_users_out(engine) {
+        let proof = Proof::start(engine, proving(&[]).txt(ACME, "v=spf1 -all"));
+        let asked = proof.asked();
+        let letter = Letter::new(&asked.ann.person.address, &[BOB]);
+        let own = proof.arrive(MALLORY, &asked.ann.capture_address, &letter.raw());
+        assert_eq!(text(&proof.await_kept(&own, "held"), "level"), "e1");
+        let mut last = String::new();
+        for number in 0..201 {
+            let letter = Letter::new(&format!("m{number}@evil.example"), &[&asked.towards_ann]);
+            last = proof.arrive("", &asked.towards_ann, &letter.raw());
+        }
+        assert_eq!(text(&proof.await_kept(&last, "held"), "rule"), "reply_from_other_address");
+        proof.world.gateway.settle();
+        assert_eq!(proof.world.crm.get(&format!("/quarantine/{own}"))["state"], "held");
+        assert_eq!(proof.world.crm.list("/quarantine?state=expired").len(), 2);
+    }
+
     fn an_answer_that_a_person_lets_in_is_filed_and_passed_on(engine) {
         let proof = Proof::start(engine, proving(&[PROSPECTS]));
         let asked = proof.asked();

@@ -95,6 +95,51 @@ both! {
         assert_eq!(world.gateway.audit(), [""; 0]);
     }
 
+    fn whoever_decides_sees_what_he_lets_in(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let ann = world.user("ann", "Ann Lee");
+        let letter = |body: &str| {
+            Letter::new("mallory@prospects.example", &["bob@prospects.example"])
+                .subject("Fwd: Offer")
+                .field("MIME-Version", "1.0")
+                .field("Content-Type", "multipart/alternative; boundary=b")
+                .text(&format!("--b\n\nAll is well.\n--b\nContent-Type: text/html\n\n{body}\n--b--\n"))
+        };
+        let forwarded = "---------- Forwarded message ---------\nFrom: Cora <cora@out.example>\nDate: x\nSubject: Offer\nTo: y@x.example\n\nHi\n";
+        let passed_on = Letter::new("mallory@prospects.example", &["bob@prospects.example"]).subject("Fwd: Offer").text(forwarded);
+        for (letter, html, author) in [
+            (letter("<p>All is <b>well</b>.</p>"), Value::Null, Value::Null),
+            (letter("<p>Pay the other account.</p>"), json!("Pay the other account."), Value::Null),
+            (passed_on, Value::Null, json!("cora@out.example")),
+        ] {
+            let taken = world.arrive("mallory@prospects.example", &[&ann.capture_address], &letter).unwrap();
+            let path = format!("/quarantine/{}", accepted_id(&taken));
+            wait_for("it to be held", PATIENCE, || world.crm.ask(&path).status == 200);
+            let shown = world.crm.get(&path);
+            assert_eq!((&shown["html_text"], &shown["forwarded_from"]), (&html, &author), "{shown}");
+        }
+    }
+
+    fn what_a_rule_keeps_out_after_all_does_not_show_as_let_in(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let ann = world.user("ann", "Ann Lee");
+        let letter = Letter::new("mallory@prospects.example", &["bob@prospects.example"])
+            .field("MIME-Version", "1.0")
+            .field("Content-Type", "multipart/mixed; boundary=b")
+            .text("--b\n\nHello.\n--b\nContent-Disposition: attachment; filename=a.txt\n\nToo long.\n--b--\n");
+        let taken = world.arrive("mallory@prospects.example", &[&ann.capture_address], &letter).unwrap();
+        let path = format!("/quarantine/{}", accepted_id(&taken));
+        quarantined(&world.crm, 1);
+        world.crm.put("/policy", &json!({ "overrides": { "attachment_bytes_max": 3, "oversize": "skip_message" } }));
+        world.crm.post(&format!("{path}/release"), &json!({}));
+        wait_for("it to be kept out", PATIENCE, || world.crm.get(&path)["state"] == "rejected");
+        let told = text(&world.crm.get(&path), "settled_by").to_owned();
+        assert!(told.starts_with("rule:"), "{told}");
+        world.gateway.settle();
+        assert_eq!(world.crm.messages(), Vec::<Value>::new());
+        assert_eq!(world.gateway.audit(), [""; 0]);
+    }
+
     fn what_is_rejected_leaves_nothing_but_who_rejected_it(engine) {
         let world = Sandboxed::start(engine, Behaviour::default());
         let ann = world.user("ann", "Ann Lee");

@@ -10,7 +10,7 @@ use crate::{
     gateway::REPLY,
     letter::Letter,
     support::{PATIENCE, Person, clients::SmtpClient, wait_for},
-    world::{User, World, assert_free_of},
+    world::{User, World, accepted_id, assert_free_of},
 };
 
 /// Ann without an account, Bob as a contact, and a first mail of hers from the CRM.
@@ -161,6 +161,52 @@ both! {
         conversation.bob_answers(&answer);
         let mail = world.await_mail(&ann.person, "INBOX", &answer.id);
         assert!(mail.contains("We have ten."), "{mail}");
+    }
+
+    fn an_invitation_reaches_the_user_and_his_own_that_would_tell_his_address_waits_for_him(engine) {
+        let conversation = Conversation::start(engine);
+        let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
+        let inviting = |from: &Person, to: &str, method: &str| {
+            let organizer = &from.address;
+            Letter::new(&from.address, &[to]).answering(first).field("Content-Type", &format!("text/calendar; method={method}")).text(
+                &format!("BEGIN:VCALENDAR\nMETHOD:{method}\nBEGIN:VEVENT\nORGANIZER:mailto:{organizer}\nEND:VEVENT\nEND:VCALENDAR\n"),
+            )
+        };
+        let invitation = inviting(bob, towards_ann, "REQUEST");
+        conversation.bob_answers(&invitation);
+        let mail = world.await_mail(&ann.person, "INBOX", &invitation.id);
+        let towards_bob = sender(&mail, "");
+        let reply = inviting(&ann.person, &towards_bob, "REPLY");
+        let taken = SmtpClient::connect(world.gateway.mx()).send(&ann.person.address, &[&towards_bob], &reply.raw()).unwrap();
+        let held = world.crm.await_event("message.held", |_| true);
+        assert_eq!(text(&held["data"], "message_id"), accepted_id(&taken));
+        let path = format!("/quarantine/{}", accepted_id(&taken));
+        let shown = world.crm.get(&path);
+        assert_eq!((text(&shown, "rule"), text(&shown, "user_id")), ("invitation_names_its_author", ann.id.as_str()));
+        world.gateway.settle();
+        assert_eq!(world.dovecot.login(bob).messages("INBOX").len(), 1);
+        // It is hers to say that he may know.
+        world.crm.post(&format!("{path}/release"), &json!({}));
+        world.await_mail(bob, "INBOX", &reply.id);
+        world.crm.await_mail("message.sent", &reply.id);
+    }
+
+    fn what_programs_send_goes_no_further_and_is_not_told_as_sent(engine) {
+        let conversation = Conversation::start(engine);
+        let Conversation { world, ann, bob, towards_ann, first, .. } = &conversation;
+        let answer = Letter::new(&bob.address, &[towards_ann]).answering(first);
+        conversation.bob_answers(&answer);
+        let towards_bob = sender(&world.await_mail(&ann.person, "INBOX", &answer.id), "");
+        let ticket = Letter::new(&bob.address, &[towards_ann]).field("Auto-Submitted", "auto-generated");
+        conversation.bob_answers(&ticket);
+        let away = Letter::new(&ann.person.address, &[&towards_bob]).field("Auto-Submitted", "auto-replied");
+        world.client_sends(&ann.person, &[&towards_bob], &away);
+        world.crm.await_mail("message.captured", &away.id);
+        world.gateway.settle();
+        let told = world.crm.events_of("message.sent");
+        assert!(told.iter().all(|event| event["data"]["rfc822_message_id"] != away.id.as_str()), "{told:?}");
+        assert_eq!(world.dovecot.login(bob).messages("INBOX").len(), 1);
+        assert_eq!(world.dovecot.login(&ann.person).messages("INBOX").len(), 1);
     }
 
     fn automatic_mail_is_filed_and_goes_no_further(engine) {

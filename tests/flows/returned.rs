@@ -45,9 +45,19 @@ both! {
             SmtpClient::connect(world.gateway.mx()).send("", &[towards_ann], &letter.raw()).unwrap();
             world.crm.await_mail("message.received", &letter.id);
         };
-        // A delay changes nothing, and neither does what others did not get.
+        // A delay changes nothing. What is about other mail anybody can have written: it is Ann's to decide about.
         arrives(&report(towards_ann, (first, &bob.address), "delayed"));
-        arrives(&report(towards_ann, ("other@clients.example.test", &bob.address), "failed"));
+        let other = report(towards_ann, ("other@clients.example.test", &bob.address), "failed");
+        let no_report = Letter::new("postmaster@mail.example.test", &[towards_ann])
+            .subject("Undelivered Mail Returned to Sender")
+            .field("X-Failed-Recipients", &bob.address);
+        for other in [&other, &no_report] {
+            let taken = SmtpClient::connect(world.gateway.mx()).send("", &[towards_ann], &other.raw()).unwrap();
+            let path = format!("/quarantine/{}", accepted_id(&taken));
+            wait_for("it to be held", PATIENCE, || world.crm.ask(&path).body["state"] == "held");
+            let held = world.crm.get(&path);
+            assert_eq!((text(&held, "rule"), text(&held, "user_id")), ("report_on_other_mail", ann.id.as_str()));
+        }
         assert_eq!(world.crm.events_of("message.bounced"), Vec::<Value>::new());
 
         let failed = report(towards_ann, (first, &bob.address), "failed");
@@ -61,9 +71,9 @@ both! {
         arrives(&report(towards_ann, (first, &bob.address), "failed"));
         world.gateway.settle();
         assert_eq!(world.crm.events_of("message.bounced").len(), 1);
-        assert_eq!(world.crm.events_of("message.held"), Vec::<Value>::new());
+        assert_eq!(world.crm.events_of("message.held").len(), 2);
         let messages = conversation.messages();
-        assert_eq!(messages.iter().filter(|message| message["kind"] == "bounce").count(), 4);
+        assert_eq!(messages.iter().filter(|message| message["kind"] == "bounce").count(), 3);
         // Nothing is passed on; the one mail is our own report, to the reverse-path that the CRM sent it from.
         let mails = world.dovecot.login(&ann.person).messages("INBOX");
         let [mail] = &mails[..] else { panic!("one mail: {mails:?}") };

@@ -174,6 +174,53 @@ both! {
         assert_eq!(world.gateway.audit(), [""; 0]);
     }
 
+    fn a_copy_that_says_something_else_anywhere_has_not_the_word_of_the_one_in_sent(engine) {
+        let world = world(engine);
+        let ann = world.user("ann", "Ann Lee");
+        let letter = copy(&ann);
+        let with_link = |link: &str| {
+            let html = format!("<p>See <a href=\"{link}\">here</a>.</p>");
+            letter.clone().field("MIME-Version", "1.0").field("Content-Type", "multipart/alternative; boundary=b").text(
+                &format!("--b\n\nSee here.\n--b\nContent-Type: text/html\n\n{html}\n--b--\n"),
+            )
+        };
+        let sent = with_link("https://acme.example/");
+        let forged = [
+            with_link("https://evil.example/"),
+            sent.clone().subject("Our new account"),
+            sent.clone().answering("another@prospects.example"),
+            sent.clone().field("Reply-To", "mallory@prospects.example"),
+        ];
+        let held: Vec<String> = forged.iter().map(|forged| arrive(&world, &ann, forged)).collect();
+        held.iter().for_each(|id| drop(await_held(&world.crm, id)));
+        put_in_sent(&world, &ann.person, &sent);
+        world.connect(&ann);
+        let copied = arrive(&world, &ann, &sent);
+        let captured = world.crm.await_mail("message.captured", &letter.id);
+        assert_eq!(captured["data"]["message_id"], copied.as_str());
+        // It is in the store by now, and so is its copy: another one of the id still says something else.
+        let again = sent.clone().subject("Our other account");
+        await_held(&world.crm, &arrive(&world, &ann, &again));
+        world.gateway.settle();
+        for id in &held {
+            assert_eq!(world.crm.get(&format!("/quarantine/{id}"))["state"], "held");
+        }
+        assert_eq!(world.gateway.audit(), [""; 0]);
+    }
+
+    fn that_a_mail_was_sent_long_ago_does_not_prove_who_sends_it_now(engine) {
+        let world = world(engine);
+        let ann = world.user("ann", "Ann Lee");
+        let letter = copy(&ann).days_ago(10);
+        put_in_sent(&world, &ann.person, &letter);
+        world.crm.await_account(&world.connect(&ann));
+        let id = arrive(&world, &ann, &letter);
+        await_held(&world.crm, &id);
+        world.gateway.settle();
+        let kept = world.crm.get(&format!("/quarantine/{id}"));
+        assert_eq!((text(&kept, "state"), text(&kept, "level")), ("held", "e1"));
+    }
+
     fn what_a_colleague_puts_into_his_own_sent_mailbox_proves_nothing_of_the_user(engine) {
         let world = world(engine);
         let [ann, ben] = [world.user("ann", "Ann Lee"), world.user("ben", "Ben Low")];

@@ -5,7 +5,7 @@
 
 use super::{
     AMBIGUOUS_FROM, Context, DMARC_FAILED, Evidence, Level, Mark, NO_FROM, PINNED_ROUTE, Pending,
-    RouteStanding, SEALED, TRUSTED_PEER, Witness, author_signature, evidence, is_refused,
+    RouteStanding, SEALED, TRUSTED_PEER, Witness, author_signature, evidence, is_refused, is_shared_by_many,
 };
 use crate::core::sender::{Check, DmarcPolicy, FromField, SenderFacts};
 
@@ -22,6 +22,12 @@ const SENT: Evidence = Evidence {
         "It came to a reply address from a server that the participant's domain names as its own, but it is not signed.",
     )
 };
+const UNADDRESSED: Evidence = evidence(
+    Level::E0,
+    "answer_unaddressed",
+    "The participant's mail provider signed it, but neither To nor Cc names the reply address that it came to, and it did not come \
+     from there: somebody may have sent on what he wrote to others.",
+);
 const NOTHING_PUBLISHED: Evidence = Evidence {
     mark: Some(Mark::Unverified),
     ..evidence(
@@ -60,6 +66,7 @@ pub(super) fn weigh(witness: &Witness, context: &Context) -> Result<Evidence, Pe
     }
     Ok(match () {
         () if is_refused(facts, context) => DMARC_FAILED,
+        () if author_signature(facts).is_some() && !context.is_addressed && !is_direct(facts) => UNADDRESSED,
         () if author_signature(facts).is_some() => SIGNED,
         () if facts.proves() => SENT,
         () if context.route == RouteStanding::Pinned => PINNED_ROUTE,
@@ -67,6 +74,12 @@ pub(super) fn weigh(witness: &Witness, context: &Context) -> Result<Evidence, Pe
         () if publishes_nothing(facts) => NOTHING_PUBLISHED,
         () => UNPROVEN,
     })
+}
+
+/// Whether servers of the participant's own domain handed it in: from those that everybody has, everybody can.
+fn is_direct(facts: &SenderFacts) -> bool {
+    let is_everybodys = matches!(&facts.from, FromField::One(author) if is_shared_by_many(author.domain()));
+    facts.spf.is_aligned && facts.spf.verdict == Check::Pass && !is_everybodys
 }
 
 /// Whether nothing of the participant's domain could prove its mail. One that signs some mail signs all of it; while a key is only

@@ -42,6 +42,7 @@ fn context() -> Context {
         route: RouteStanding::Seen,
         is_sent: false,
         is_replayed: false,
+        is_addressed: true,
         is_sealed: false,
         has_waited: false,
     }
@@ -87,6 +88,7 @@ fn every_kind_of_proof_has_its_level() {
     for (facts, context, level, expect) in [
         (facts(), context(), Some(E3), "signed"),
         (unproven(), Context { is_sent: true, ..context() }, Some(E4), "own_sent"),
+        (unproven(), Context { is_sent: true, received_at: at(73), ..context() }, Some(E1), "unproven"),
         (facts(), Context { is_sent: true, ..by(Standing::Stranger) }, Some(E0), "capture_sender_unknown"),
         // E2
         (facts(), on(RouteStanding::New), Some(E2), "new_route"),
@@ -159,6 +161,11 @@ fn a_trusted_server_speaks_for_users_alone() {
 fn an_answer_is_proven_as_far_as_its_domain_lets_it_be() {
     use Level::{E0, E1, E2, E3, E4};
     let context = || Context { author: Standing::Participant, ..context() };
+    let unaddressed = || Context { is_addressed: false, ..context() };
+    let gmail = |facts: SenderFacts| SenderFacts {
+        from: FromField::One(Address::parse("ann@gmail.com").unwrap()),
+        ..facts
+    };
     let on = |route| Context { route, ..context() };
     let signed_as = |is_aligned, verdict| SenderFacts {
         signatures: vec![signature("acme.example", is_aligned, verdict)],
@@ -172,6 +179,11 @@ fn an_answer_is_proven_as_far_as_its_domain_lets_it_be() {
         // How old it is, and by which way it came, says nothing: it was addressed to where it came.
         (facts(), Context { received_at: at(100), ..on(RouteStanding::Unusual) }, Some(E3), "answer_signed"),
         (unproven(), Context { is_sent: true, ..context() }, Some(E4), "own_sent"),
+        // It was not, and others could have handed it in.
+        (signed_as(true, Check::Pass), unaddressed(), Some(E0), "answer_unaddressed"),
+        (gmail(facts()), unaddressed(), Some(E0), "answer_unaddressed"),
+        (facts(), unaddressed(), Some(E3), "answer_signed"),
+        (unproven(), Context { is_sent: true, ..unaddressed() }, Some(E1), "answer_nothing_published"),
         (SenderFacts { signatures: Vec::new(), ..facts() }, context(), Some(E2), "answer_spf_alone"),
         (failing(DmarcPolicy::None), on(RouteStanding::Pinned), Some(E3), "pinned_route"),
         (published(Some(true)), on(RouteStanding::Pinned), Some(E3), "pinned_route"),
@@ -316,13 +328,14 @@ fn any_context() -> impl Strategy<Value = Context> {
         Just(RouteStanding::New),
         Just(RouteStanding::Unusual)
     ];
-    (standings, routes, any::<[bool; 4]>(), -100_i64..100).prop_map(
-        |(author, route, [sent, again, sealed, waited], hours)| Context {
+    (standings, routes, any::<[bool; 5]>(), -100_i64..100).prop_map(
+        |(author, route, [sent, again, addressed, sealed, waited], hours)| Context {
             received_at: at(hours),
             author,
             route,
             is_sent: sent,
             is_replayed: again,
+            is_addressed: addressed,
             is_sealed: sealed,
             has_waited: waited,
         },

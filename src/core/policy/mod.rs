@@ -25,9 +25,10 @@ pub use people::{ListedContact, known, whom};
 pub use preset::{DEFAULT_PRESET, Preset};
 pub use rulings::{
     ANSWERS_OTHER_WORKSPACE, FINAL_RULES, SENT_BY_OTHER_WORKSPACE, answered, automatic_question,
-    capture_sender_unknown, copy_loop, delivery_report, foreign_answer, foreign_question, forwarded, gone,
-    held_already, null_reverse_path, over_sync_limit, possible_loop, question, released, sent_already,
-    too_large, too_many_questions, unanswered_question, unbelieved, unproven_question, unreadable,
+    capture_sender_unknown, copy_loop, delivery_report, foreign_answer, foreign_question, foreign_report,
+    forwarded, gone, held_already, null_reverse_path, over_sync_limit, possible_loop, question, released,
+    revealing_invitation, sent_already, too_large, too_many_questions, unanswered_question, unbelieved,
+    unproven_question, unreadable,
 };
 pub use settings::{AppendSent, MultiTenant, Settings, ThreadStart};
 pub use tenancy::Elsewhere;

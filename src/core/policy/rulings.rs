@@ -130,6 +130,25 @@ pub fn foreign_answer() -> Ruling {
     )
 }
 
+/// A delivery report at a reply address that is about no mail of ours, or about mail to others.
+#[must_use]
+pub fn foreign_report() -> Ruling {
+    held(
+        "report_on_other_mail",
+        "It came to a reply address as a delivery report, but not on mail that was sent from there.",
+    )
+}
+
+/// An invitation by which a user would tell his own address to somebody from whom it is hidden.
+#[must_use]
+pub fn revealing_invitation() -> Ruling {
+    held(
+        "invitation_names_its_author",
+        "It came to a reply address and invites, or answers an invitation: it names the user by his own address, which the \
+         reply address hides.",
+    )
+}
+
 /// More mail from one sender at one reply address than people write.
 #[must_use]
 pub fn possible_loop() -> Ruling {

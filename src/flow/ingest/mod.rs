@@ -12,7 +12,7 @@ mod thread;
 pub(super) use files::{Kept, keep};
 pub(super) use include::include;
 pub(super) use ledger::{decision_hashes, hashes_of, recall_named, stamp};
-pub(crate) use recognise::identity;
+pub(crate) use recognise::{identity, wording};
 pub(super) use thread::bytes_of;
 pub(crate) use thread::keys_of_summary;
 

@@ -96,6 +96,33 @@ pub(crate) fn identity(message: &Message) -> [u8; 32] {
     identity
 }
 
+/// All that a reader is shown of a message: what [`identity`] leaves out because it changes on the way counts here. Only who says
+/// all of the same, and nothing else, can have another's word for it.
+pub(crate) fn wording(message: &Message) -> [u8; 32] {
+    let summary = &message.summary;
+    let mut hash = blake3::Hasher::new();
+    hash.update(&identity(message));
+    let bodies = [&summary.subject, &message.text, &message.html];
+    for body in bodies {
+        hash.update(&[0]);
+        body.iter().flat_map(|body| body.split_whitespace()).for_each(|word| {
+            hash.update(word.as_bytes()).update(b" ");
+        });
+    }
+    for answered in &summary.reply_to {
+        hash.update(b"\n").update(answered.address.key().as_bytes());
+    }
+    hash.update(&[0]);
+    for id in summary.in_reply_to.iter().chain(&summary.references) {
+        hash.update(b"\n").update(id.as_str().as_bytes());
+    }
+    for attachment in &message.attachments {
+        hash.update(b"\0").update(attachment.filename.as_deref().unwrap_or_default().as_bytes());
+        hash.update(b"\n").update(attachment.content_type.as_bytes());
+    }
+    *hash.finalize().as_bytes()
+}
+
 fn content_half(message: &Message) -> [u8; 16] {
     message.content.as_bytes().first_chunk::<16>().copied().unwrap_or_default()
 }

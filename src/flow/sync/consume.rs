@@ -218,7 +218,7 @@ impl<S: Wire> Connection<'_, S> {
         }
         drop(session);
         Ok(match self.body(place, seen).await? {
-            Fetched::Whole(raw) => Some(ingest::identity(&reading::read(&raw).await)),
+            Fetched::Whole(raw) => Some(ingest::wording(&reading::read(&raw).await)),
             Fetched::Not(_) => None,
         })
     }
@@ -350,8 +350,8 @@ impl<S: Wire> Connection<'_, S> {
             tx.rebind_uid_validity(&renumbering).await?;
         }
         self.leave(&mut tx, writing, now).await?;
-        for identity in &part.proofs {
-            trust::corroborate(&mut tx, identity).await?;
+        for wording in &part.proofs {
+            trust::corroborate(&mut tx, wording).await?;
         }
         if Box::pin(self.file_within_limits(&mut tx, writing, now)).await? {
             health::note_filed(&mut tx, self.account, now).await?;
@@ -425,7 +425,7 @@ impl<S: Wire> Connection<'_, S> {
     ) -> Result<Ingested, FlowError> {
         let returned = self.returned(tx, whole).await?;
         arrival.proven.extend(returned.as_ref().map(|returned| returned.conversation));
-        let (received_at, identity) = (arrival.received_at, ingest::identity(arrival.message));
+        let (received_at, wording) = (arrival.received_at, ingest::wording(arrival.message));
         let filing = ingest::ingest(tx, &self.gateway.settings.ours, &self.policy, arrival);
         let ingested = Box::pin(filing).await?;
         if let Some(returned) = &returned {
@@ -433,7 +433,7 @@ impl<S: Wire> Connection<'_, S> {
         }
         if whole.seen.is_sent && self.is_by_its_user(tx, &whole.seen).await? {
             tx.note_in_sent(ingested.key(), self.account).await?;
-            trust::corroborate(tx, &identity).await?;
+            trust::corroborate(tx, &wording).await?;
         }
         Ok(ingested)
     }

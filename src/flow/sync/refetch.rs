@@ -165,9 +165,9 @@ impl<S: Wire> Connection<'_, S> {
         let judged = self.judge(&seen).await?.pop();
         let (Some((ruling, direction)), [seen]) = (judged, seen) else { return Ok(Err(FlowError::Obsolete)) };
         if ruling.verdict != Verdict::Synced {
-            if let Some(identity) = self.proof(place, &seen, &ruling).await? {
+            if let Some(wording) = self.proof(place, &seen, &ruling).await? {
                 let mut tx = self.gateway.store.begin(self.workspace).await?;
-                trust::corroborate(&mut tx, &identity).await?;
+                trust::corroborate(&mut tx, &wording).await?;
                 tx.commit().await?;
             }
             return Ok(self.leave_again(job, &at, &ruling).await);
