@@ -143,7 +143,7 @@ async fn search(answer: &[u8]) -> Result<String> {
 async fn list(answer: &[u8]) -> (Vec<ListedMailbox>, Chosen) {
     let run = |stream| async { connect(stream).await.list().await };
     let mailboxes = given(&greeting(), answer, run).await.0.expect("a list");
-    let chosen = choose(&mailboxes);
+    let chosen = choose(&mailboxes, &[]);
     (mailboxes, chosen)
 }
 

@@ -211,6 +211,8 @@ create table grants (
     identity    text,
     issued_at   bigint not null,
     expires_at  bigint not null,
+    -- The sign-in it came of: what a renewal of another one brings is none of it.
+    sign_in     uuid not null,
     -- Raised by every renewal and by whoever signs in anew.
     version     bigint not null,
     renewing_until bigint not null,

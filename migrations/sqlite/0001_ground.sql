@@ -211,6 +211,8 @@ create table grants (
     identity    text,
     issued_at   integer not null,
     expires_at  integer not null,
+    -- The sign-in it came of: what a renewal of another one brings is none of it.
+    sign_in     blob not null,
     -- Raised by every renewal and by whoever signs in anew.
     version     integer not null,
     renewing_until integer not null,

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{
     Login, Trouble,
-    pace::{Logins, Pace},
+    pace::{LoginTurn, Logins, Pace},
     places::{Caps, Place, Places, Seeker},
 };
 use crate::{
@@ -140,13 +140,33 @@ impl ProviderDialer {
         greeted.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
     }
 
-    /// Opens an IMAP session and logs in, when it is the host's turn.
+    /// Waits until it is the host's turn to log in one more.
+    ///
+    /// # Errors
+    /// `Crowded` when an errand would have to wait for too long.
+    pub async fn turn(&self, protocol: Protocol, host: &str) -> Result<LoginTurn<'_>, Trouble> {
+        match protocol {
+            Protocol::Imap => {
+                self.pace.turn(host).await;
+                Ok(self.logins.turn(protocol, host).await)
+            }
+            Protocol::Smtp => {
+                let turn = timeout(TURN_PATIENCE, self.logins.turn(protocol, host)).await;
+                turn.map_err(|_| Trouble::Crowded)
+            }
+        }
+    }
+
+    /// Opens an IMAP session and logs in.
     ///
     /// # Errors
     /// What went wrong, by what it means for the account.
-    pub async fn open_imap(&self, endpoint: &Endpoint, login: &Login) -> Result<ImapClient, Trouble> {
-        self.pace.turn(&endpoint.host).await;
-        let turn = self.logins.turn(Protocol::Imap, &endpoint.host).await;
+    pub async fn open_imap(
+        &self,
+        turn: LoginTurn<'_>,
+        endpoint: &Endpoint,
+        login: &Login,
+    ) -> Result<ImapClient, Trouble> {
         let mut opened = pin!(timeout(LOGIN_TIMEOUT, Box::pin(self.imap_session(endpoint, login))));
         // A server that keeps one account waiting keeps no other of its accounts waiting.
         let opened = match timeout(TURN_LASTS, &mut opened).await {
@@ -191,12 +211,11 @@ impl ProviderDialer {
     /// What went wrong, by what it means for the account.
     pub async fn open_submission(
         &self,
+        _turn: LoginTurn<'_>,
         endpoint: &Endpoint,
         login: Option<&Login>,
         hello: &str,
     ) -> Result<SmtpClient, Trouble> {
-        let turn = self.logins.turn(Protocol::Smtp, &endpoint.host);
-        let _turn = timeout(TURN_PATIENCE, turn).await.map_err(|_| Trouble::Crowded)?;
         let session = Box::pin(self.smtp_session(endpoint, login, hello));
         let opened = timeout(LOGIN_TIMEOUT, session).await;
         opened.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?

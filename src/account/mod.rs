@@ -13,6 +13,7 @@ mod trouble;
 pub use answer::judge;
 pub use dialer::{ImapClient, Protocol, ProviderDialer, SmtpClient};
 pub use discover::{Discovered, FETCH_TIMEOUT, Finder, Found, Ports, read_autoconfig};
+pub use pace::LoginTurn;
 pub use places::{Caps, Place, Purpose, Seeker};
 pub use trouble::Trouble;
 
@@ -24,8 +25,29 @@ use crate::{
         ids::AccountId,
         provider::{Provider, TokenMechanism},
     },
+    imap,
     mail::Address,
 };
+
+/// Which mailboxes of an account are its special ones, by what the server and its provider call them.
+#[must_use]
+pub fn choose(listed: &[imap::ListedMailbox], provider: &Provider) -> imap::Chosen {
+    use imap::SpecialUse::{All, Archive, Drafts, Junk, Sent, Trash};
+    let its = &provider.mailboxes;
+    let names = [
+        (Sent, &its.sent),
+        (Drafts, &its.drafts),
+        (All, &its.all),
+        (Archive, &its.archive),
+        (Junk, &its.junk),
+        (Trash, &its.trash),
+    ];
+    let own: Vec<imap::OwnName<'_>> = names
+        .iter()
+        .flat_map(|(special, names)| names.iter().map(|name| (*special, name.as_str())))
+        .collect();
+    imap::choose(listed, &own)
+}
 
 /// What is said to a server to be let in.
 #[derive(Debug, Clone)]

@@ -57,6 +57,9 @@ impl Pace {
     }
 }
 
+/// A turn to log in, until it is dropped.
+pub type LoginTurn<'a> = (OwnedSemaphorePermit, SemaphorePermit<'a>);
+
 /// Gives out turns to log in, each host's apart from those of all others.
 #[derive(Debug)]
 pub(super) struct Logins {
@@ -72,11 +75,7 @@ impl Default for Logins {
 
 impl Logins {
     /// Waits for a turn with this host, in the order of coming; it lasts until it is dropped.
-    pub(super) async fn turn(
-        &self,
-        protocol: Protocol,
-        host: &str,
-    ) -> (OwnedSemaphorePermit, SemaphorePermit<'_>) {
+    pub(super) async fn turn(&self, protocol: Protocol, host: &str) -> LoginTurn<'_> {
         let of_host = self.of(protocol, host).acquire_owned().await;
         let of_all = self.all.acquire().await;
         of_host.and_then(|of_host| Ok((of_host, of_all?))).expect("the turns are never closed")

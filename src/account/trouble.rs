@@ -28,6 +28,9 @@ pub enum Trouble {
     Revoked(String),
     #[error("the user has to sign in at the provider again: {0}")]
     SignIn(String),
+    /// The provider gives tokens, and the mailbox takes none.
+    #[error("the mailbox takes no login by a permission that is good: {0}")]
+    Unwelcome(String),
     /// The operator's: no user can mend it.
     #[error("the gateway's registration at the provider does not work: {0}")]
     Registration(String),
@@ -64,7 +67,7 @@ impl Trouble {
             Self::Unreachable(_) => "unreachable",
             Self::Insecure(_) => "insecure",
             Self::Credentials(_) | Self::LostLogin => "credentials",
-            Self::Revoked(_) | Self::SignIn(_) => "revoked",
+            Self::Revoked(_) | Self::SignIn(_) | Self::Unwelcome(_) => "revoked",
             Self::Registration(_) => "registration",
             Self::NotEnabled(_) => "not_enabled",
             Self::Excluded(_) => "provider_excluded",
@@ -111,7 +114,7 @@ impl Trouble {
             }
             Self::Credentials(_) => "Many providers want an app password here.",
             Self::Revoked(_) | Self::NotEnabled(_) | Self::Unreadable => "",
-            Self::SignIn(_) => {
+            Self::SignIn(_) | Self::Unwelcome(_) => {
                 "Give the user a connect link (POST …/users/{id}/connect-link): he signs in again, and all goes on by itself."
             }
             Self::Registration(_) => {
@@ -149,6 +152,16 @@ impl Trouble {
         }
     }
 
+    /// What it is while it is not believed yet: providers say it in passing too, of mailboxes that are as they were. `None` of what is
+    /// said for good.
+    #[must_use]
+    pub fn in_passing(&self) -> Option<Self> {
+        match self {
+            Self::Unwelcome(text) | Self::NotEnabled(text) => Some(Self::Refused(text.clone())),
+            _ => None,
+        }
+    }
+
     /// The state an account is in after this.
     #[must_use]
     pub fn state(&self) -> AccountState {
@@ -156,6 +169,7 @@ impl Trouble {
             Self::Credentials(_)
             | Self::Revoked(_)
             | Self::SignIn(_)
+            | Self::Unwelcome(_)
             | Self::NotEnabled(_)
             | Self::LostLogin => AccountState::ReauthRequired,
             Self::Throttled { .. } | Self::Crowded => AccountState::Throttled,

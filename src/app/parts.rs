@@ -176,7 +176,7 @@ fn provider_dialer(config: &Config, dialer: net::Dialer) -> ProviderDialer {
     let deadlines = imap::Deadlines {
         progress: config.sync.progress_timeout,
         command: config.sync.command_timeout,
-        ..imap::Deadlines::default()
+        done: config.sync.progress_timeout.min(imap::Deadlines::default().done),
     };
     ProviderDialer::new(dialer, limits, deadlines, smtp::Timeouts::default())
         .paced(config.sync.connections_per_second)

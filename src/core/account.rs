@@ -248,6 +248,12 @@ impl Account {
         last.map_or(0, |rest| rest.times)
     }
 
+    /// Whether it has been read since it was connected last.
+    #[must_use]
+    pub fn was_well(&self) -> bool {
+        self.status.last_checked_at.is_some() && self.status.state != AccountState::Connecting
+    }
+
     /// Until when nobody logs in; `None` when anybody may.
     #[must_use]
     pub fn rests_until(&self, now: Timestamp) -> Option<Timestamp> {

@@ -86,8 +86,8 @@ impl GrantState {
 
     /// When somebody is to look at it although nobody uses it: to renew it, or to see what came of that.
     #[must_use]
-    pub fn next_look(&self, spread: f64) -> Timestamp {
-        self.renew_from(spread).max(self.renewing_until).max(self.retry_at)
+    pub fn next_look(&self, now: Timestamp, spread: f64) -> Timestamp {
+        self.renew_from(spread).max(self.busy_until(now))
     }
 
     /// What lies further ahead than anybody sets it was set by a clock that was wrong, and binds nobody.
@@ -234,9 +234,9 @@ mod tests {
 
     #[test]
     fn a_grant_that_nobody_uses_is_looked_at_when_it_can_be_renewed() {
-        assert_eq!(grant(3600).next_look(0.0), at(3300));
-        assert_eq!(GrantState { retry_at: at(3400), ..grant(3600) }.next_look(0.0), at(3400));
-        assert_eq!(GrantState { renewing_until: at(3345), ..grant(3600) }.next_look(0.0), at(3345));
+        assert_eq!(grant(3600).next_look(at(3300), 0.0), at(3300));
+        assert_eq!(GrantState { retry_at: at(3400), ..grant(3600) }.next_look(at(3300), 0.0), at(3400));
+        assert_eq!(GrantState { renewing_until: at(3345), ..grant(3600) }.next_look(at(3300), 0.0), at(3345));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Which mailbox is Sent, Drafts, All Mail, Junk and Trash: SPECIAL-USE first, then names in many languages.
+//! Which mailbox is Sent, Drafts, All Mail, Junk and Trash: SPECIAL-USE first, then the names that the provider is known to give them,
+//! then names in many languages.
 //!
 //! Not here: the administrator's word, which goes before both, and what is done with a mailbox once chosen.
 
@@ -19,10 +20,13 @@ pub struct Chosen {
     pub trash: Option<MailboxName>,
 }
 
+/// What a provider calls such mailboxes, with what stands above them, where it does not say itself which they are.
+pub type OwnName<'a> = (SpecialUse, &'a str);
+
 /// Chooses among the mailboxes of a LIST.
 #[must_use]
-pub fn choose(mailboxes: &[ListedMailbox]) -> Chosen {
-    let one = |special| find(mailboxes, special).map(|found| found.name.clone());
+pub fn choose(mailboxes: &[ListedMailbox], own: &[OwnName<'_>]) -> Chosen {
+    let one = |special| find(mailboxes, own, special).map(|found| found.name.clone());
     let sent = one(SpecialUse::Sent);
     let flagged = mailboxes
         .iter()
@@ -42,15 +46,25 @@ pub fn choose(mailboxes: &[ListedMailbox]) -> Chosen {
     }
 }
 
-fn find(mailboxes: &[ListedMailbox], special: SpecialUse) -> Option<&ListedMailbox> {
+fn find<'m>(
+    mailboxes: &'m [ListedMailbox],
+    own: &[OwnName<'_>],
+    special: SpecialUse,
+) -> Option<&'m ListedMailbox> {
     let usable = || mailboxes.iter().filter(|mailbox| mailbox.selectable && !mailbox.name.is_inbox());
-    usable().find(|mailbox| mailbox.special_use == Some(special)).or_else(|| {
+    let named = || usable().filter(|mailbox| mailbox.special_use.is_none());
+    let flagged = || usable().find(|mailbox| mailbox.special_use == Some(special));
+    let called = || {
+        let mut names = own.iter().filter(|(of, _)| *of == special).map(|(_, name)| *name);
+        names.find_map(|name| named().find(|mailbox| mailbox.name.display() == name))
+    };
+    let ranked = || {
         // A customer's "Clients/Sent" is not the account's: the highest level wins, and the surest name within it.
-        let named = usable().filter(|mailbox| mailbox.special_use.is_none());
         let ranked =
-            named.filter_map(|mailbox| Some((mailbox.depth(), rank(mailbox.leaf(), special)?, mailbox)));
+            named().filter_map(|mailbox| Some((mailbox.depth(), rank(mailbox.leaf(), special)?, mailbox)));
         ranked.min_by_key(|(depth, rank, _)| (*depth, *rank)).map(|(_, _, mailbox)| mailbox)
-    })
+    };
+    flagged().or_else(called).or_else(ranked)
 }
 
 /// The place of a name in its table; earlier is surer.
@@ -150,7 +164,7 @@ mod tests {
 
     #[track_caller]
     fn check(lines: &[&'static str], sent: Option<&str>) {
-        assert_eq!(choose(&listed(lines)).sent.map(|name| name.display()).as_deref(), sent, "{lines:?}");
+        assert_eq!(choose(&listed(lines), &[]).sent.map(|name| name.display()).as_deref(), sent, "{lines:?}");
     }
 
     #[test]
@@ -158,6 +172,21 @@ mod tests {
         check(&["() \"/\" Sent", "(\\Sent) \"/\" \"Gesendete Objekte\""], Some("Gesendete Objekte"));
         check(&["(\\Sent \\Noselect) \"/\" Sent", "() \"/\" \"Sent Items\""], Some("Sent Items"));
         check(&["(\\Trash) \"/\" Sent", "() \"/\" Inbox"], None);
+    }
+
+    #[test]
+    fn what_the_provider_calls_them_goes_before_what_others_do() {
+        let own = [(SpecialUse::Sent, "[Gmail]/Sent Mail"), (SpecialUse::Sent, "Sent Messages")];
+        let sent = |lines: &[&'static str]| choose(&listed(lines), &own).sent.map(|name| name.display());
+        for (lines, expect) in [
+            (&["() \"/\" Sent", "() \"/\" \"[Gmail]/Sent Mail\""][..], "[Gmail]/Sent Mail"),
+            (&["() \"/\" Sent", "() \"/\" \"Sent Messages\""], "Sent Messages"),
+            (&["() \"/\" \"Sent Messages\"", "(\\Sent) \"/\" Sent"], "Sent"),
+            (&["() \"/\" Sent", "(\\Noselect) \"/\" \"Sent Messages\""], "Sent"),
+            (&["() \"/\" Sent", "() \"/\" \"Clients/Sent Messages\""], "Sent"),
+        ] {
+            assert_eq!(sent(lines).as_deref(), Some(expect), "{lines:?}");
+        }
     }
 
     #[test]
@@ -178,11 +207,14 @@ mod tests {
 
     #[test]
     fn a_second_sent_is_not_lost() {
-        let chosen = choose(&listed(&[
-            "(\\Sent) \"/\" Sent",
-            "(\\Sent) \"/\" \"Sent Items\"",
-            "(\\All) \"/\" \"[Gmail]/All Mail\"",
-        ]));
+        let chosen = choose(
+            &listed(&[
+                "(\\Sent) \"/\" Sent",
+                "(\\Sent) \"/\" \"Sent Items\"",
+                "(\\All) \"/\" \"[Gmail]/All Mail\"",
+            ]),
+            &[],
+        );
         assert_eq!(chosen.other_sent, [MailboxName::from_display("Sent Items").unwrap()]);
         assert_eq!(chosen.all, MailboxName::from_display("[Gmail]/All Mail"));
     }

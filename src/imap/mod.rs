@@ -32,7 +32,7 @@ mod utf7;
 pub use append::{Append, Appended};
 pub use body::Body;
 pub use capability::Capabilities;
-pub use choose::{Chosen, choose};
+pub use choose::{Chosen, OwnName, choose};
 pub use client::Client;
 pub use code::ResponseCode;
 pub use error::{Error, Fault, Insecurity, Kind, Result, ServerText};

@@ -92,7 +92,7 @@ async fn the_gateways_imap_client_reads_headers_first_and_one_body() {
         running.provider.deliver(&ann(), &raw(subject)).unwrap();
     }
     let mut client = imap(&running).await;
-    let chosen = choose(&client.list().await.unwrap());
+    let chosen = choose(&client.list().await.unwrap(), &[]);
     assert!(format!("{chosen:?}").contains("Sent"), "{chosen:?}");
     let selected = client.select(&MailboxName::inbox(), None).await.unwrap();
     let (uid_validity, uid_next) = running.provider.uids(&ann(), "INBOX").unwrap();

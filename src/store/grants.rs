@@ -12,7 +12,6 @@ use zeroize::Zeroizing;
 
 use super::{
     Error, Place, Session, Tx,
-    columns::changed,
     sql::{Row, sql},
 };
 use crate::core::{
@@ -37,10 +36,28 @@ pub struct Grant {
     /// Who signed in, where the provider says it.
     pub signer: Option<Signer>,
     pub state: GrantState,
-    /// Raised whenever the tokens change.
-    pub version: i64,
+    pub edition: Edition,
     /// How often in a row the provider has said that the grant is gone.
     pub doubts: u32,
+}
+
+/// Which tokens of which grant these are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edition {
+    /// The sign-in it came of.
+    pub sign_in: Uuid,
+    /// Raised whenever the tokens change.
+    pub version: i64,
+}
+
+/// What became of renewed tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    InPlace,
+    /// Beside others that took their place: nobody can tell which of the two the provider believes in.
+    Aside,
+    /// Nowhere: the account logs in by another sign-in, or by none.
+    Not,
 }
 
 /// Tokens that have just been issued.
@@ -79,10 +96,10 @@ impl Tx {
         let sealed = self.seal_tokens(account, TOKENS, issued.tokens).await?;
         let query = sql(
             "insert into grants (workspace, account, tokens, candidate, identity, issued_at, expires_at, \
-             version, renewing_until, retry_at, doubts) values ($1, $2, $3, null, $4, $5, $6, 1, $5, $5, 0) \
+             sign_in, version, renewing_until, retry_at, doubts) values ($1, $2, $3, null, $4, $5, $6, $7, 1, $5, $5, 0) \
              on conflict (workspace, account) do update set tokens = excluded.tokens, candidate = null, \
              identity = excluded.identity, issued_at = excluded.issued_at, expires_at = excluded.expires_at, \
-             version = grants.version + 1, renewing_until = excluded.renewing_until, \
+             sign_in = excluded.sign_in, version = grants.version + 1, renewing_until = excluded.renewing_until, \
              retry_at = excluded.retry_at, doubts = 0",
         )
         .bind(self.workspace())
@@ -90,7 +107,8 @@ impl Tx {
         .bind(sealed)
         .bind(signer.map(super::columns::json_text))
         .bind(issued.issued_at)
-        .bind(issued.expires_at);
+        .bind(issued.expires_at)
+        .bind(Uuid::now_v7());
         self.execute(query).await?;
         Ok(())
     }
@@ -120,37 +138,41 @@ impl Tx {
         Ok(self.execute(query).await? == 1)
     }
 
-    /// Puts renewed tokens in the place of those of this version. False when that has been replaced meanwhile: then they are
-    /// kept aside, for nobody can tell which of the two the provider believes in.
+    /// Puts renewed tokens in the place of those of this edition, or beside those that have replaced it meanwhile.
     ///
     /// # Errors
-    /// `Missing` when the account is gone or erased.
+    /// When the database is out of reach.
     pub async fn renew_grant(
         &mut self,
         account: AccountId,
-        version: i64,
+        edition: Edition,
         issued: Issued<'_>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Kept, Error> {
+        if self.login_key(account).await?.is_none() {
+            return Ok(Kept::Not);
+        }
         let sealed = self.seal_tokens(account, TOKENS, issued.tokens).await?;
-        let query = sql("update grants set tokens = $4, candidate = null, issued_at = $5, expires_at = $6, \
-             version = version + 1, renewing_until = $5, retry_at = $5, doubts = 0 \
-             where workspace = $1 and account = $2 and version = $3")
+        let query = sql("update grants set tokens = $5, candidate = null, issued_at = $6, expires_at = $7, \
+             version = version + 1, renewing_until = $6, retry_at = $6, doubts = 0 \
+             where workspace = $1 and account = $2 and sign_in = $3 and version = $4")
         .bind(self.workspace())
         .bind(account)
-        .bind(version)
+        .bind(edition.sign_in)
+        .bind(edition.version)
         .bind(sealed)
         .bind(issued.issued_at)
         .bind(issued.expires_at);
         if self.execute(query).await? == 1 {
-            return Ok(true);
+            return Ok(Kept::InPlace);
         }
         let sealed = self.seal_tokens(account, CANDIDATE, issued.tokens).await?;
-        let query = sql("update grants set candidate = $3 where workspace = $1 and account = $2")
-            .bind(self.workspace())
-            .bind(account)
-            .bind(sealed);
-        changed(self.execute(query).await?)?;
-        Ok(false)
+        let query =
+            sql("update grants set candidate = $4 where workspace = $1 and account = $2 and sign_in = $3")
+                .bind(self.workspace())
+                .bind(account)
+                .bind(edition.sign_in)
+                .bind(sealed);
+        Ok(if self.execute(query).await? == 1 { Kept::Aside } else { Kept::Not })
     }
 
     /// Ends a renewal that came to nothing: the provider is not asked again before `retry_at`. Nothing happens when the version
@@ -161,17 +183,18 @@ impl Tx {
     pub async fn rest_grant(
         &mut self,
         account: AccountId,
-        version: i64,
+        edition: Edition,
         retry_at: Timestamp,
         doubts: u32,
     ) -> Result<(), Error> {
         let query = sql("update grants set renewing_until = $4, retry_at = $4, doubts = $5 \
-             where workspace = $1 and account = $2 and version = $3")
+             where workspace = $1 and account = $2 and version = $3 and sign_in = $6")
         .bind(self.workspace())
         .bind(account)
-        .bind(version)
+        .bind(edition.version)
         .bind(retry_at)
-        .bind(i64::from(doubts));
+        .bind(i64::from(doubts))
+        .bind(edition.sign_in);
         self.execute(query).await?;
         Ok(())
     }
@@ -229,11 +252,12 @@ impl Session {
     /// `Corrupt` when the tokens cannot be opened.
     pub async fn grant(&mut self, account: AccountId) -> Result<Option<Grant>, Error> {
         let Some(key) = self.login_key(account).await? else { return Ok(None) };
-        let query =
-            sql("select tokens, candidate, identity, issued_at, expires_at, version, renewing_until, \
-             retry_at, doubts from grants where workspace = $1 and account = $2")
-            .bind(self.workspace())
-            .bind(account);
+        let query = sql(
+            "select tokens, candidate, identity, issued_at, expires_at, sign_in, version, renewing_until, \
+             retry_at, doubts from grants where workspace = $1 and account = $2",
+        )
+        .bind(self.workspace())
+        .bind(account);
         let Some(row) = self.fetch_optional(query).await? else { return Ok(None) };
         let tokens = self.open_tokens(account, (key, TOKENS), row.get("tokens")?).await?;
         let candidate = match row.get::<Option<Vec<u8>>>("candidate")? {
@@ -284,7 +308,7 @@ fn read(row: &Row, tokens: Tokens, candidate: Option<Tokens>) -> Result<Grant, E
             renewing_until: row.get("renewing_until")?,
             retry_at: row.get("retry_at")?,
         },
-        version: row.get("version")?,
+        edition: Edition { sign_in: row.get("sign_in")?, version: row.get("version")? },
         doubts: u32::try_from(doubts).unwrap_or(u32::MAX),
     })
 }

@@ -97,7 +97,7 @@ pub use error::{Error, OpenError};
 pub use events::JOURNAL_ROWS_MAX;
 pub use exits::{AccountAccess, SmarthostAccess};
 pub use filing::{InboundHead, SameContent};
-pub use grants::{Grant, Issued, Tokens};
+pub use grants::{Edition, Grant, Issued, Kept, Tokens};
 pub use idempotency::{Idempotency, RequestKey};
 pub use intake::{InboundRow, InboundState, Taken};
 pub use leases::{Lease, Leased};

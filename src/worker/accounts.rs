@@ -43,6 +43,8 @@ const WELL: Duration = Duration::from_secs(60);
 /// The pause before that, and after trouble with our own store.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
 const STORE_PAUSE: Duration = Duration::from_secs(5);
+/// How long it is tried again what a provider says of a good account in passing.
+const DOUBTED_FOR: Duration = Duration::from_secs(6 * 60 * 60);
 /// How long an account is left alone whose ids change again and again.
 const UNSTABLE_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// Failures that a server's request to wait, or its breaking the protocol, counts as.
@@ -287,7 +289,7 @@ async fn work(gateway: Gateway, leased: Leased, stop: CancellationToken, lost: C
 
 async fn keep_following(gateway: &Gateway, leased: Leased, stop: &CancellationToken) {
     let mut news = sync::news_of_account(&gateway.coord, leased.account);
-    let (mut memory, mut failures) = (Memory::default(), 0_u32);
+    let (mut memory, mut failures, mut doubts) = (Memory::default(), 0_u32, Doubts::default());
     while !stop.is_cancelled() {
         keep_peace(gateway, leased, stop).await;
         let followed = tokio::select! {
@@ -296,6 +298,8 @@ async fn keep_following(gateway: &Gateway, leased: Leased, stop: &CancellationTo
         };
         let Err(failure) = followed else { return };
         let health = Health::of(&memory);
+        let was_well = sync::was_well(gateway, leased).await.unwrap_or(true);
+        let failure = doubts.weigh(failure, (health, was_well));
         failures = count(failures, &failure, health);
         let Some(pause) = after(gateway, leased, &failure, (failures, health)).await else { return };
         news.look();
@@ -333,6 +337,25 @@ impl Health {
             None => Self::Failed,
             Some(since) if since.elapsed() < WELL => Self::Brief,
             Some(_) => Self::Lasting,
+        }
+    }
+}
+
+/// Since when a provider has said of an account that was well what may be said in passing.
+#[derive(Debug, Default)]
+struct Doubts(Option<Instant>);
+
+impl Doubts {
+    /// A failure as far as it is believed.
+    fn weigh(&mut self, failure: Failure, (health, was_well): (Health, bool)) -> Failure {
+        if health != Health::Failed {
+            self.0 = None;
+        }
+        let Failure::Provider(trouble) = &failure else { return failure };
+        let Some(in_passing) = trouble.in_passing() else { return failure };
+        match self.0.get_or_insert_with(Instant::now).elapsed() {
+            doubted if was_well && doubted < DOUBTED_FOR => Failure::Provider(in_passing),
+            _ => failure,
         }
     }
 }
@@ -414,6 +437,7 @@ fn pause(trouble: &Trouble, (failures, health): (u32, Health), jitter: f64) -> O
         Trouble::Credentials(_)
         | Trouble::Revoked(_)
         | Trouble::SignIn(_)
+        | Trouble::Unwelcome(_)
         | Trouble::NotEnabled(_)
         | Trouble::Excluded(_)
         | Trouble::LostLogin => return None,
@@ -445,6 +469,21 @@ mod tests {
         ] {
             assert_eq!(count(failures, &failure, health), expect, "{failure}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_said_in_passing_of_a_good_account_is_believed_after_hours() {
+        let mut doubts = Doubts::default();
+        let said = || Failure::Provider(Trouble::NotEnabled("not connected".into()));
+        let is_believed = |failure: Failure| matches!(failure, Failure::Provider(Trouble::NotEnabled(_)));
+        assert!(is_believed(doubts.weigh(said(), (Health::Failed, false))), "of one that was never read");
+        assert!(!is_believed(doubts.weigh(said(), (Health::Brief, true))));
+        tokio::time::advance(DOUBTED_FOR - Duration::from_secs(1)).await;
+        assert!(!is_believed(doubts.weigh(said(), (Health::Failed, true))));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(is_believed(doubts.weigh(said(), (Health::Failed, true))));
+        // It was well meanwhile.
+        assert!(!is_believed(doubts.weigh(said(), (Health::Lasting, true))));
     }
 
     #[track_caller]

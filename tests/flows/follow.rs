@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use mailweave::sandbox::Behaviour;
+use mailweave::sandbox::{Behaviour, Farewell, Service};
 use serde_json::json;
 
 use crate::{
@@ -154,5 +154,26 @@ both! {
         world.gateway.settle();
         assert_eq!(world.crm.messages().len(), 2);
         assert_eq!(world.crm.list("/conversations").len(), 1);
+    }
+
+    fn a_connection_that_died_in_silence_is_found_when_idle_is_renewed(engine) {
+        let world = Sandboxed::with(engine, Behaviour::default(), |config| {
+            config.sync.idle_renew = Duration::from_secs(1);
+            config.sync.progress_timeout = Duration::from_secs(2);
+        });
+        let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));
+        world.crm.post("/contacts", &json!({ "email": bob.address }));
+        let account = world.connect(&ann);
+        world.crm.await_account(&account);
+        let idles = || world.heard(Service::Imap, "IDLE").len();
+        let begun = idles();
+        wait_for("IDLE to be renewed", PATIENCE, || idles() >= begun + 2);
+        assert_eq!(world.heard(Service::Imap, "LOGIN").len() + world.heard(Service::Imap, "AUTHENTICATE").len(), 1);
+        let to = mailweave::mail::Address::parse(&ann.person.address).unwrap();
+        world.provider().end_sessions(&to, Farewell::Silence).unwrap();
+        let letter = Letter::new(&bob.address, &[&ann.person.address]);
+        world.provider().deliver(&to, letter.raw().replace('\n', "\r\n").as_bytes()).unwrap();
+        world.crm.await_mail("message.received", &letter.id);
+        assert_eq!(world.crm.events_of("account.error").len(), 0);
     }
 }

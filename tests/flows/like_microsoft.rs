@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use mailweave::{
     mail::Address,
-    sandbox::{Allowance, Behaviour, Farewell, Rate, SaveSent, Service},
+    sandbox::{Act, Allowance, Behaviour, Farewell, Rate, SaveSent, Service, Trigger},
 };
 use serde_json::{Value, json};
 
@@ -60,6 +60,25 @@ impl Office {
 }
 
 both! {
+    fn what_it_says_of_a_mailbox_in_passing_stops_no_account_that_was_well(engine) {
+        let office = Office::start(engine, Allowance::default());
+        let Office { world, bob, .. } = &office;
+        let passing = || Act::Answer("NO User is authenticated but not connected.".into());
+        world.provider().arm(Trigger::next(Service::Imap, "LIST"), passing());
+        world.provider().end_sessions(&office.address(), Farewell::Drop).unwrap();
+        wait_for("it to say so", PATIENCE, || office.status()["state"] == "error");
+        assert!(text(&office.status(), "detail").contains("not connected"), "{}", office.status());
+        let letter = Letter::new(&bob.address, &[&office.ann.person.address]);
+        world.provider().deliver(&office.address(), letter.raw().replace('\n', "\r\n").as_bytes()).unwrap();
+        world.crm.await_mail("message.received", &letter.id);
+        assert_eq!(world.crm.events_of("account.reauth_required"), Vec::<Value>::new());
+        // Of one that nothing was ever read of it is believed at once.
+        let ben = world.user("ben", "Ben Low");
+        world.provider().arm(Trigger::next(Service::Imap, "LIST"), passing());
+        let account = world.connect(&ben);
+        world.crm.await_event("account.reauth_required", |data| data["account_id"] == account.as_str());
+    }
+
     fn an_answer_to_a_rewritten_id_belongs_and_sent_holds_one_copy(engine) {
         let office = Office::start(engine, Allowance::microsoft());
         let message = office.send();

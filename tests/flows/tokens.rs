@@ -2,6 +2,8 @@
 //!
 //! Not here: who renews a token and when (`sync`).
 
+use std::time::Duration;
+
 use mailweave::config::{Config, DomainName, Endpoint, GrantBy};
 use serde_json::{Value, json};
 
@@ -12,7 +14,7 @@ use crate::{
     support::{
         PATIENCE, Person,
         dovecot::Options,
-        sign_in::{PROVIDER, SignInServer},
+        sign_in::{Fault, PROVIDER, SignInServer},
         store::Engine,
         wait_for,
     },
@@ -30,7 +32,8 @@ struct Desk {
 impl Desk {
     fn start(engine: Engine, adjust: impl FnOnce(&mut Config)) -> Self {
         let server = SignInServer::start();
-        let options = Options { introspection: Some(server.url("introspect")), ..Options::default() };
+        let options =
+            Options { users: 8, introspection: Some(server.url("introspect")), ..Options::default() };
         let registration = server.registration();
         let world = World::at(engine, options, |config| {
             config.oauth.0.insert(PROVIDER.to_owned(), registration);
@@ -131,6 +134,49 @@ both! {
         desk.world.crm.post(&format!("{path}/disconnect"), &json!({ "history": "keep" }));
         assert_eq!(desk.world.gateway.count("select count(*) from grants"), 0);
         wait_for("the grant to be given back", PATIENCE, || desk.server.given_back() == 1);
+    }
+
+    fn a_withdrawn_permission_is_noticed_though_nobody_uses_it(engine) {
+        let desk = Desk::start(engine, |_| {});
+        desk.server.tokens_last(Duration::from_secs(4));
+        let account = desk.connect();
+        desk.server.revoke(desk.address());
+        desk.world.crm.await_event("account.reauth_required", |data| data["account_id"] == account.as_str());
+    }
+
+    fn what_a_renewal_brings_for_an_account_that_was_disconnected_is_given_back(engine) {
+        let desk = Desk::start(engine, |_| {});
+        desk.server.tokens_last(Duration::from_secs(4));
+        let account = desk.connect();
+        let asked = desk.server.asked();
+        desk.server.fail(Fault::Linger(Duration::from_secs(2)));
+        wait_for("a renewal", PATIENCE, || desk.server.asked() > asked);
+        desk.world.crm.post(&format!("/accounts/{account}/disconnect"), &json!({ "history": "keep" }));
+        // What it was renewed with is spent: giving that back ends nothing.
+        wait_for("the renewed grant to be given back", PATIENCE, || {
+            desk.server.good(desk.address()) == 0 && desk.world.gateway.count("select count(*) from parted_grants") == 0
+        });
+        assert_eq!(desk.world.gateway.count("select count(*) from grants"), 0);
+        assert_eq!(desk.world.gateway.audit(), Vec::<String>::new());
+    }
+
+    fn whoever_waits_long_for_his_turn_logs_in_with_a_token_that_is_good(engine) {
+        let desk = Desk::start(engine, |config| config.sync.connections_per_second = 1);
+        desk.server.tokens_last(Duration::from_secs(4));
+        for number in 2..8 {
+            let user = desk.world.user(number, "Somebody");
+            let token = desk.server.consent(&user.person.address);
+            let auth = json!({ "type": "oauth2", "provider": PROVIDER, "refresh_token": token });
+            let order = json!({ "user_id": user.id, "email": user.person.address, "auth": auth });
+            let servers = desk.order(&auth);
+            let order = [("imap", &servers["imap"]), ("smtp", &servers["smtp"])].into_iter().fold(order, |mut order, (name, server)| {
+                order[name] = server.clone();
+                order
+            });
+            desk.world.crm.post("/accounts", &order);
+        }
+        wait_for("all to be read", PATIENCE, || desk.world.crm.events_of("account.connected").len() == 6);
+        assert_eq!(desk.server.turned_away(), 0);
     }
 
     fn an_admin_grants_a_domain_to_the_workspaces_that_are_named(engine) {

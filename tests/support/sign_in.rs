@@ -8,6 +8,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use sha2::{Digest as _, Sha256};
@@ -37,6 +38,8 @@ pub enum Fault {
     Status(u16),
     /// Takes the request and says nothing.
     Silence,
+    /// Does what it is asked at once, and says so after this long.
+    Linger(Duration),
     /// Lives in 1970, and says that its tokens last for no time at all.
     Clock,
 }
@@ -55,7 +58,9 @@ struct Desk {
     codes: HashMap<String, Consent>,
     serial: u64,
     /// Whose they are, and of which consent.
-    access: HashMap<String, (String, u64)>,
+    access: HashMap<String, (String, u64, Instant)>,
+    /// How long access tokens last; an hour unless told.
+    lasts: Option<Duration>,
     refresh: HashMap<String, (String, u64)>,
     /// Refresh tokens that have been used: whoever shows one again is a thief, or not alone.
     used: HashMap<String, u64>,
@@ -65,6 +70,7 @@ struct Desk {
     asked: u64,
     given_back: u64,
     not_taken_back: u64,
+    turned_away: u64,
     /// How many had an address before the one who has it.
     former: HashMap<String, u64>,
     fault: Fault,
@@ -128,9 +134,28 @@ impl SignInServer {
         *self.desk().former.entry(user.to_owned()).or_default() += 1;
     }
 
+    /// Refresh tokens of a user that are good.
+    pub fn good(&self, user: &str) -> usize {
+        let desk = self.desk();
+        desk.refresh
+            .values()
+            .filter(|(whose, consent)| whose == user && !desk.revoked.contains(consent))
+            .count()
+    }
+
+    /// How long access tokens last from now on.
+    pub fn tokens_last(&self, lasts: Duration) {
+        self.desk().lasts = Some(lasts);
+    }
+
+    /// Logins with tokens that were over.
+    pub fn turned_away(&self) -> u64 {
+        self.desk().turned_away
+    }
+
     /// Ends the access tokens of a user; what renews them stays good.
     pub fn expire(&self, user: &str) {
-        self.desk().access.retain(|_, (whose, _)| whose != user);
+        self.desk().access.retain(|_, (whose, ..)| whose != user);
     }
 
     /// The user, or his admin, withdraws what he has granted.
@@ -139,7 +164,7 @@ impl SignInServer {
         let consents: Vec<u64> =
             desk.refresh.values().filter(|(whose, _)| whose == user).map(|(_, consent)| *consent).collect();
         desk.revoked.extend(consents);
-        desk.access.retain(|_, (whose, _)| whose != user);
+        desk.access.retain(|_, (whose, ..)| whose != user);
     }
 
     pub fn fail(&self, fault: Fault) {
@@ -251,6 +276,9 @@ impl SignInServer {
             "/introspect" => (200, self.desk().introspect(&form)),
             _ => (404, "{}".to_owned()),
         };
+        if let ("/token", Fault::Linger(pause)) = (path.as_str(), self.desk().fault) {
+            std::thread::sleep(pause);
+        }
         let date =
             if self.desk().fault == Fault::Clock { "date: Thu, 01 Jan 1970 00:00:00 GMT\r\n" } else { "" };
         let mut stream = stream;
@@ -305,8 +333,9 @@ impl Desk {
         self.renewals += 1;
         self.serial += 1;
         let access = format!("access-{}", self.serial);
-        self.access.insert(access.clone(), (user.clone(), consent));
-        let lasts = if fault == Fault::Clock { 0 } else { 3600 };
+        let lasts = self.lasts.unwrap_or(Duration::from_secs(3600));
+        self.access.insert(access.clone(), (user.clone(), consent, Instant::now() + lasts));
+        let lasts = if fault == Fault::Clock { 0 } else { lasts.as_secs() };
         let refresh = match consent {
             0 => String::new(),
             consent => format!(r#","refresh_token":"{}""#, self.refresh(&user, consent)),
@@ -323,7 +352,7 @@ impl Desk {
     fn redeem(&mut self, token: &str) -> Option<(String, u64)> {
         if let Some(consent) = self.used.get(token).copied() {
             self.revoked.insert(consent);
-            self.access.retain(|_, (_, of)| *of != consent);
+            self.access.retain(|_, (_, of, _)| *of != consent);
         }
         let (user, consent) = self.refresh.remove(token)?;
         self.used.insert(token.to_owned(), consent);
@@ -341,10 +370,15 @@ impl Desk {
         (200, String::new())
     }
 
-    fn introspect(&self, form: &HashMap<String, String>) -> String {
+    fn introspect(&mut self, form: &HashMap<String, String>) -> String {
         match form.get("token").and_then(|token| self.access.get(token)) {
-            Some((user, _)) => format!(r#"{{"active":true,"username":"{user}","scope":"mail"}}"#),
-            None => r#"{"active":false}"#.to_owned(),
+            Some((user, _, until)) if Instant::now() < *until => {
+                format!(r#"{{"active":true,"username":"{user}","scope":"mail"}}"#)
+            }
+            _ => {
+                self.turned_away += 1;
+                r#"{"active":false}"#.to_owned()
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use mailweave::{
         Gateway,
         login::{begin_grant, login_of},
     },
-    store::{Grant, Issued, Tokens},
+    store::{Grant, Issued, Kept, Tokens},
 };
 use secrecy::ExposeSecret as _;
 use tokio::task::JoinSet;
@@ -73,7 +73,7 @@ impl World {
     /// The provider takes the access token no more.
     async fn expire(&self) {
         self.server.expire(USER);
-        let version = self.grant().await.version;
+        let version = self.grant().await.edition.version;
         let mut tx = self.node.store.begin(self.office.workspace).await.unwrap();
         tx.expire_grant(self.office.account, version, Timestamp::now()).await.unwrap();
         tx.commit().await.unwrap();
@@ -81,7 +81,7 @@ impl World {
 
     /// The access token is good for a minute more, of the hour that it had.
     async fn grow_old(&self) {
-        let Grant { tokens, version, .. } = self.grant().await;
+        let Grant { tokens, edition, .. } = self.grant().await;
         let now = Timestamp::now();
         let issued = Issued {
             tokens: &tokens,
@@ -89,7 +89,7 @@ impl World {
             expires_at: now + SignedDuration::from_mins(1),
         };
         let mut tx = self.node.store.begin(self.office.workspace).await.unwrap();
-        assert!(tx.renew_grant(self.office.account, version, issued).await.unwrap());
+        assert_eq!(tx.renew_grant(self.office.account, edition, issued).await.unwrap(), Kept::InPlace);
         tx.commit().await.unwrap();
     }
 
@@ -98,7 +98,7 @@ impl World {
         let grant = self.grant().await;
         let mut tx = self.node.store.begin(self.office.workspace).await.unwrap();
         let now = Timestamp::now();
-        tx.rest_grant(self.office.account, grant.version, now, grant.doubts).await.unwrap();
+        tx.rest_grant(self.office.account, grant.edition, now, grant.doubts).await.unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -200,14 +200,14 @@ async fn the_last_word_is_believed(engine: Engine) {
 async fn what_came_too_late_is_tried_before_the_user_is_asked(engine: Engine) {
     let world = World::new(engine).await;
     world.token().await.unwrap();
-    let (account, version) = (world.office.account, world.grant().await.version);
+    let (account, edition) = (world.office.account, world.grant().await.edition);
     let now = Timestamp::now();
     let lost = Tokens { access: "x".into(), refresh: Some("nobody has given this".into()) };
     let late = world.grant().await.tokens;
     let mut tx = world.node.store.begin(world.office.workspace).await.unwrap();
     let over = |tokens| Issued { tokens, issued_at: now, expires_at: now };
-    assert!(tx.renew_grant(account, version, over(&lost)).await.unwrap());
-    assert!(!tx.renew_grant(account, version, over(&late)).await.unwrap());
+    assert_eq!(tx.renew_grant(account, edition, over(&lost)).await.unwrap(), Kept::InPlace);
+    assert_eq!(tx.renew_grant(account, edition, over(&late)).await.unwrap(), Kept::Aside);
     tx.commit().await.unwrap();
     assert!(world.server.is_good(&world.token().await.unwrap()));
 }

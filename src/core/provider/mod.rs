@@ -97,6 +97,18 @@ pub struct Budget {
     pub window: Span,
 }
 
+/// Names of special mailboxes (RFC 6154), each with what stands above it; the likeliest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mailboxes {
+    pub sent: Vec<String>,
+    pub drafts: Vec<String>,
+    pub all: Vec<String>,
+    pub archive: Vec<String>,
+    pub junk: Vec<String>,
+    pub trash: Vec<String>,
+}
+
 /// A provider, and how it differs from the standards.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,6 +136,9 @@ pub struct Provider {
     pub imap: Option<Endpoint>,
     #[serde(default)]
     pub smtp: Option<Endpoint>,
+    /// What its servers call special mailboxes, where they do not flag them.
+    #[serde(default)]
+    pub mailboxes: Mailboxes,
     #[serde(default)]
     pub oauth: Option<Authorization>,
     /// IMAP sessions of one account at a time, all programs of its user together.

@@ -3,14 +3,15 @@
 //! Everything that logs in to an account does it here. Not here: when a token is renewed (`core::grant`), how tokens are kept
 //! (`store::grants`), and what is said once logged in (`sync`, `submit`).
 
+mod opening;
 mod parting;
 mod renewal;
 
+pub(super) use opening::{open_imap, open_imap_in, open_submission, place};
 pub use parting::{give_back, part_from, part_from_grant};
 
 use std::{
     collections::HashMap,
-    future::Future,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -27,7 +28,7 @@ use self::renewal::{Renewal, Renewed};
 use super::Gateway;
 use crate::{
     account::{
-        Exit, ImapClient, Login, Place, Protocol, Purpose, Seeker, SmtpClient, Trouble,
+        Login, Trouble,
         oauth::{Granted, Providers, Registered},
     },
     core::{
@@ -36,7 +37,7 @@ use crate::{
         ids::{AccountId, Id as _, WorkspaceId},
     },
     mail::Address,
-    store::{AccountAccess, Error, Grant, Issued, Tokens, Tx},
+    store::{Error, Grant, Issued, Tokens, Tx},
 };
 
 /// How long a login waits for a token that somebody is renewing: longer than one who fell silent keeps others from it.
@@ -143,7 +144,7 @@ async fn key(
         let text = format!("what an admin has granted under {name} does not cover this account");
         return Ok(Err(Trouble::Registration(text)));
     }
-    let held = Held { gateway, workspace, account, provider: &provider, username };
+    let held = Held { gateway, workspace, account, provider_name: name, provider: &provider, username };
     Ok(held.token(need).await?.map(|(token, version)| {
         let (username, mechanism) = (username.clone(), provider.client.authorization().mechanism);
         Key { login: Login::Bearer { username, token, mechanism }, version: Some(version) }
@@ -179,6 +180,7 @@ struct Held<'a> {
     gateway: &'a Gateway,
     workspace: WorkspaceId,
     account: AccountId,
+    provider_name: &'a str,
     provider: &'a Arc<Registered>,
     username: &'a str,
 }
@@ -194,7 +196,7 @@ impl Held<'_> {
             let (now, grant) = self.read().await?;
             let Some(grant) = grant else { return Ok(Err(Trouble::LostLogin)) };
             let is_good = now < grant.state.expires_at && need == Need::Login;
-            let good = (grant.tokens.access.clone(), grant.version);
+            let good = (grant.tokens.access.clone(), grant.edition.version);
             match grant.state.step(now, spread(self.account)) {
                 Step::Use => return Ok(Ok(good)),
                 Step::Renew if turn.is_none() => match self.gateway.sign_in.turn(self.account, is_good).await
@@ -240,7 +242,7 @@ impl Held<'_> {
     ) -> Result<Option<JoinHandle<Result<Renewed, Error>>>, Error> {
         let until = now.saturating_add(RENEWAL_LEASE).unwrap_or(Timestamp::MAX);
         let mut tx = self.gateway.store.begin(self.workspace).await?;
-        let is_ours = tx.claim_renewal(self.account, grant.version, now, until).await?;
+        let is_ours = tx.claim_renewal(self.account, grant.edition.version, now, until).await?;
         tx.commit().await?;
         if !is_ours {
             return Ok(None);
@@ -248,6 +250,7 @@ impl Held<'_> {
         let renewal = Renewal {
             store: self.gateway.store.clone(),
             whose: (self.workspace, self.account),
+            provider_name: self.provider_name.to_owned(),
             provider: Arc::clone(self.provider),
             username: self.username.to_owned(),
             grant,
@@ -285,120 +288,6 @@ fn length(wait: SignedDuration) -> Duration {
     Duration::try_from(wait).unwrap_or_default()
 }
 
-/// Opens an IMAP session with an account's provider, in a place that is to be kept for as long. The inner error is the provider's.
-///
-/// # Errors
-/// Those of the store.
-pub(super) async fn open_imap(
-    gateway: &Gateway,
-    whose: (WorkspaceId, AccountId),
-    access: &AccountAccess,
-    purpose: Purpose,
-) -> Result<Result<(ImapClient, Place), Trouble>, Error> {
-    let (settings, name) = (&access.settings, access.settings.identities.imap_login.as_deref());
-    let seeker = Seeker {
-        protocol: Protocol::Imap,
-        host: &settings.imap.host,
-        username: Some(name.unwrap_or(access.credentials.username())),
-        provider: settings.provider(),
-        purpose,
-    };
-    // Before there is a token: it might not last as long as the wait.
-    let place = match gateway.dialer.place(seeker).await {
-        Ok(place) => place,
-        Err(crowded) => return Ok(Err(crowded)),
-    };
-    let dial = async |login: Login| gateway.dialer.open_imap(&settings.imap, &login.named(name)).await;
-    let opened = logged_in(gateway, whose, &access.credentials, dial).await?;
-    // A mailbox that takes no token of a good grant is read again when its user signs in. One that may be read and not sent by is
-    // another matter.
-    let opened = opened.map_err(|trouble| match (trouble, &access.credentials) {
-        (Trouble::Revoked(text), Credentials::OAuth2 { .. }) => Trouble::SignIn(text),
-        (trouble, _) => trouble,
-    });
-    Ok(opened.map(|client| (client, place)))
-}
-
-/// Opens an SMTP session with an account's provider or a smarthost, in a place that is to be kept for as long. The inner error is
-/// the server's.
-///
-/// # Errors
-/// Those of the store.
-pub(super) async fn open_submission(
-    gateway: &Gateway,
-    workspace: WorkspaceId,
-    exit: &Exit,
-) -> Result<Result<(SmtpClient, Place), Trouble>, Error> {
-    let hello = &gateway.settings.hostname;
-    let credentials = exit.account.zip(exit.credentials.as_ref());
-    let seeker = Seeker {
-        protocol: Protocol::Smtp,
-        host: &exit.endpoint.host,
-        // A smarthost is built for many: only the host counts.
-        username: credentials.map(|(_, own)| exit.login.as_deref().unwrap_or(own.username())),
-        provider: exit.provider,
-        purpose: Purpose::Errand,
-    };
-    let place = match gateway.dialer.place(seeker).await {
-        Ok(place) => place,
-        Err(crowded) => return Ok(Err(crowded)),
-    };
-    let Some((account, credentials)) = credentials else {
-        let login = exit.credentials.as_ref().and_then(Login::of_password);
-        let opened = gateway.dialer.open_submission(&exit.endpoint, login.as_ref(), hello).await;
-        return Ok(opened.map(|client| (client, place)));
-    };
-    let dial = async |login: Login| {
-        let login = login.named(exit.login.as_deref());
-        gateway.dialer.open_submission(&exit.endpoint, Some(&login), hello).await
-    };
-    let opened = logged_in(gateway, (workspace, account), credentials, dial).await?;
-    Ok(opened.map(|client| (client, place)))
-}
-
-/// Logs in. A token that is refused although it looked good is renewed, once: the provider may have withdrawn it, or our clock
-/// be wrong.
-async fn logged_in<T, F>(
-    gateway: &Gateway,
-    whose: (WorkspaceId, AccountId),
-    credentials: &Credentials,
-    dial: impl Fn(Login) -> F,
-) -> Result<Result<T, Trouble>, Error>
-where
-    F: Future<Output = Result<T, Trouble>>,
-{
-    let mut refused = None;
-    loop {
-        let Key { login, version } = match login_of(gateway, whose, credentials).await? {
-            Ok(key) => key,
-            Err(trouble) => return Ok(Err(trouble)),
-        };
-        let trouble = match dial(login).await {
-            Ok(client) => return Ok(Ok(client)),
-            Err(trouble) => trouble,
-        };
-        let (Trouble::Credentials(text) | Trouble::Revoked(text), Some(version)) = (&trouble, version) else {
-            return Ok(Err(trouble));
-        };
-        if refused.is_some_and(|refused| refused != version) {
-            return Ok(Err(Trouble::Revoked(text.clone())));
-        }
-        refused = Some(version);
-        expire(gateway, whose, version).await?;
-    }
-}
-
-async fn expire(
-    gateway: &Gateway,
-    (workspace, account): (WorkspaceId, AccountId),
-    version: i64,
-) -> Result<(), Error> {
-    let now = gateway.store.clock().await?;
-    let mut tx = gateway.store.begin(workspace).await?;
-    tx.expire_grant(account, version, now).await?;
-    tx.commit().await
-}
-
 /// Keeps an account's access token good while its session needs none, until the provider says that the grant is gone: then
 /// mail that waits to be sent finds a token, and a withdrawn grant is noticed. Waits forever where there is nothing to renew.
 /// May be dropped at any time.
@@ -433,7 +322,7 @@ async fn next_look(
 ) -> Result<Option<Duration>, Error> {
     let now = gateway.store.clock().await?;
     let grant = gateway.store.read(workspace).await?.grant(account).await?;
-    Ok(grant.map(|grant| length(grant.state.next_look(spread(account)).duration_since(now))))
+    Ok(grant.map(|grant| length(grant.state.next_look(now, spread(account)).duration_since(now))))
 }
 
 async fn look_after(

@@ -5,9 +5,10 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::sleep;
 
+use super::part_from;
 use crate::{
     account::{
         Trouble,
@@ -18,7 +19,8 @@ use crate::{
         ids::{AccountId, WorkspaceId},
     },
     flow::{jitter, signed},
-    store::{Error, Grant, Issued, Store, Tokens, Tx},
+    mail::Address,
+    store::{Error, Grant, Issued, Kept, PartedGrant, Store, Tokens, Tx},
 };
 
 /// How long an endpoint in trouble is left alone, and up to half as long again.
@@ -43,6 +45,8 @@ pub(super) enum Renewed {
 pub(super) struct Renewal {
     pub store: Store,
     pub whose: (WorkspaceId, AccountId),
+    /// As the operator has registered it.
+    pub provider_name: String,
     pub provider: Arc<Registered>,
     pub username: String,
     pub grant: Grant,
@@ -69,8 +73,10 @@ impl Renewal {
         let issued = Issued { tokens: &tokens, issued_at, expires_at };
         for _ in 0..WRITES_MAX {
             match self.write(issued).await {
-                Ok(true) => return Ok(Renewed::Token((tokens.access, self.grant.version.saturating_add(1)))),
-                Ok(false) => return Ok(Renewed::LookAgain),
+                Ok(Kept::InPlace) => {
+                    return Ok(Renewed::Token((tokens.access, self.grant.edition.version.saturating_add(1))));
+                }
+                Ok(Kept::Aside | Kept::Not) => return Ok(Renewed::LookAgain),
                 Err(error) if error.is_lasting() => return Err(error),
                 Err(error) => {
                     tracing::warn!(account = %self.whose.1, error = %error, "a renewed grant waits for our store");
@@ -82,11 +88,24 @@ impl Renewal {
         Ok(Renewed::LookAgain)
     }
 
-    async fn write(&self, issued: Issued<'_>) -> Result<bool, Error> {
+    async fn write(&self, issued: Issued<'_>) -> Result<Kept, Error> {
         let mut tx = self.begin().await?;
-        let is_kept = tx.renew_grant(self.whose.1, self.grant.version, issued).await?;
+        let kept = tx.renew_grant(self.whose.1, self.grant.edition, issued).await?;
+        let spent = self.grant.tokens.refresh.as_ref().map(ExposeSecret::expose_secret);
+        let fresh = issued.tokens.refresh.as_ref().filter(|fresh| Some(fresh.expose_secret()) != spent);
+        // Whoever disconnected the account, or signed in anew, gave back what had been spent by then.
+        if let (Kept::Not, Some(refresh)) = (kept, fresh) {
+            let parted = PartedGrant {
+                provider: self.provider_name.clone(),
+                account: Some(self.whose.1),
+                emails: Address::parse(&self.username).into_iter().collect(),
+                signer: self.grant.signer.clone(),
+                refresh: refresh.clone(),
+            };
+            part_from(&mut tx, &parted, issued.issued_at).await?;
+        }
         tx.commit().await?;
-        Ok(is_kept)
+        Ok(kept)
     }
 
     async fn begin(&self) -> Result<Tx, Error> {
@@ -123,7 +142,7 @@ impl Renewal {
         let rest = signed(rest.mul_f64(1.0 + jitter() / 2.0));
         let until = self.store.clock().await?.saturating_add(rest).unwrap_or(Timestamp::MAX);
         let mut tx = self.begin().await?;
-        tx.rest_grant(self.whose.1, self.grant.version, until, doubts).await?;
+        tx.rest_grant(self.whose.1, self.grant.edition, until, doubts).await?;
         tx.commit().await
     }
 
@@ -132,15 +151,15 @@ impl Renewal {
         let (account, now) = (self.whose.1, self.store.clock().await?);
         let mut tx = self.begin().await?;
         let Some(grant) = tx.grant(account).await? else { return Ok(Renewed::LookAgain) };
-        let is_over = grant.version == self.grant.version && grant.candidate.is_none();
+        let is_over = grant.edition == self.grant.edition && grant.candidate.is_none();
         match &grant.candidate {
-            _ if grant.version != self.grant.version => {}
+            _ if grant.edition != self.grant.edition => {}
             Some(tokens) => {
                 // What a renewal brought that had been given up for dead: its refresh token may be the one that is good.
                 let issued = Issued { tokens, issued_at: now, expires_at: now };
-                tx.renew_grant(account, grant.version, issued).await?;
+                tx.renew_grant(account, grant.edition, issued).await?;
             }
-            None => tx.rest_grant(account, grant.version, now, DOUBTS_MAX).await?,
+            None => tx.rest_grant(account, grant.edition, now, DOUBTS_MAX).await?,
         }
         tx.commit().await?;
         Ok(match is_over {

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use super::{
     handler::own_message_id,
     order::{Sender, choose_smarthost},
-    way_out::{WayOut, note_unsent, tell_workers, way_out},
+    way_out::{CROWDED, WayOut, note_unsent, tell_workers, way_out},
 };
 use crate::{
-    account::{Exit as Server, SmtpClient},
+    account::{Exit as Server, SmtpClient, Trouble},
     core::{
         decision::{Decision, DecisionHash, HashRole, NewDecision},
         explanation,
@@ -59,6 +59,8 @@ enum Tried {
     Refused,
     /// It will be tried again.
     Later,
+    /// There was no session to be had: no try at all.
+    Crowded,
     /// It went out, and nobody knows whether it was taken.
     Unknown,
 }
@@ -91,6 +93,7 @@ pub async fn explain(gateway: &Gateway, job: &Leased, question: &Question) -> Re
     match last {
         Tried::Sent => settle(gateway, job, Settlement::Done).await,
         Tried::Later => put_off(gateway, job, question).await,
+        Tried::Crowded => settle(gateway, job, Settlement::RetryAt(now() + CROWDED)).await,
         Tried::Refused | Tried::Unknown => leave_unanswered(gateway, job, question).await,
     }
 }
@@ -106,6 +109,7 @@ async fn attempt(
     let began = now();
     let trouble = match login::open_submission(gateway, job.workspace, &way.server).await? {
         Ok((client, _place)) => return send(gateway, job, question, (client, &envelope, raw)).await,
+        Err(Trouble::Crowded) => return Ok(Tried::Crowded),
         Err(trouble) => trouble,
     };
     tracing::info!(job = job.id, code = trouble.code(), "an answer could not be sent yet");
@@ -246,11 +250,12 @@ async fn intend(gateway: &Gateway, job: &Leased, question: &Question, is_it: boo
 }
 
 async fn put_off(gateway: &Gateway, job: &Leased, question: &Question) -> Result<(), FlowError> {
-    if job.attempt >= TRIES_MAX {
+    let tries = job.failures.saturating_add(1);
+    if tries >= TRIES_MAX {
         return leave_unanswered(gateway, job, question).await;
     }
-    let retry_at = now() + signed(retry::submission(job.attempt, jitter()));
-    settle(gateway, job, Settlement::RetryAt(retry_at)).await
+    let retry_at = now() + signed(retry::submission(tries, jitter()));
+    settle(gateway, job, Settlement::FailedUntil(retry_at)).await
 }
 
 /// Ends it, for all to see: the ledger says so of the question.

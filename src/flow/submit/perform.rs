@@ -3,7 +3,6 @@
 //! Not here: what follows from an outcome (`record`), and finding out about a send that was cut off (`reconcile`).
 
 use bytes::Bytes;
-use jiff::SignedDuration;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{Semaphore, SemaphorePermit},
@@ -14,7 +13,7 @@ use super::{
     masked::{self, View},
     reconcile,
     record::{self, Fared, Pace},
-    way_out::{self, WayOut, way_out},
+    way_out::{self, CROWDED, WayOut, way_out},
 };
 use crate::{
     account::{Exit as Server, Trouble},
@@ -43,9 +42,6 @@ pub(super) struct Part {
 /// KiB of messages in hand at one time: many large ones at slow servers must not fill memory.
 const IN_HAND_KIB_MAX: u32 = 256 * 1024;
 static IN_HAND: Semaphore = Semaphore::const_new(IN_HAND_KIB_MAX as usize);
-
-/// How long a message waits that found as many sessions open as there may be, and what is behind it in its lane.
-const CROWDED: SignedDuration = SignedDuration::from_secs(3);
 
 /// Why a message cannot be sent now.
 pub(super) struct Unsendable {

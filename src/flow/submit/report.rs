@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     handler::own_message_id,
-    way_out::{WayOut, note_unsent, tell_workers, way_out},
+    way_out::{CROWDED, WayOut, note_unsent, tell_workers, way_out},
 };
 use crate::{
     account::{Exit as Server, SmtpClient, Trouble},
@@ -44,6 +44,8 @@ enum Tried {
     Over,
     /// Until then, if it is known.
     Deferred(Option<Timestamp>),
+    /// There was no session to be had: no try at all.
+    Crowded,
 }
 
 /// Queues the report, as soon as there is something to tell: nobody's waits for how others fare. One that waits already tells
@@ -87,6 +89,7 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
     let began = now();
     let tried = match login::open_submission(gateway, job.workspace, &server).await? {
         Ok((client, _place)) => send(gateway, job, &about, (client, &envelope, &raw)).await?,
+        Err(Trouble::Crowded) => Tried::Crowded,
         Err(trouble) => unopened(gateway, job, account, (began, &trouble)).await?,
     };
     settle(gateway, job, &about, tried).await
@@ -157,7 +160,11 @@ async fn unopened(
 }
 
 fn usual(job: &Leased) -> Timestamp {
-    now() + signed(retry::submission(job.attempt, jitter()))
+    now() + signed(retry::submission(tries(job), jitter()))
+}
+
+fn tries(job: &Leased) -> u32 {
+    job.failures.saturating_add(1)
 }
 
 /// From here on a crash means that nobody knows. Refused to a worker whose lease has run out: another one has the job.
@@ -176,19 +183,22 @@ async fn settle(gateway: &Gateway, job: &Leased, about: &About, tried: Tried) ->
     let mut tx = gateway.store.begin(job.workspace).await?;
     let mut submission = tx.submission(about.message).await?.ok_or(FlowError::Obsolete)?;
     submission.dsn.told.retain(|told| !about.told.contains(told));
-    let retry_at = match tried {
-        Tried::Deferred(until) if job.attempt < TRIES_MAX => Some(until.unwrap_or_else(|| usual(job))),
+    let settlement = match tried {
+        Tried::Crowded => Settlement::RetryAt(now() + CROWDED),
+        Tried::Deferred(until) if tries(job) < TRIES_MAX => {
+            Settlement::FailedUntil(until.unwrap_or_else(|| usual(job)))
+        }
         Tried::Deferred(_) => {
             tracing::warn!(message = %about.message, "a report is given up: the events have told what it says");
-            None
+            Settlement::Done
         }
-        Tried::Over => None,
+        Tried::Over => Settlement::Done,
     };
-    if retry_at.is_none() {
+    if matches!(settlement, Settlement::Done) {
         submission.dsn.told.extend_from_slice(&about.told);
     }
     tx.set_dsn_order(about.message, &submission.dsn).await?;
-    tx.settle(job, retry_at.map_or(Settlement::Done, Settlement::RetryAt)).await?;
+    tx.settle(job, settlement).await?;
     queue(&mut tx, &submission, now()).await?;
     tx.commit().await?;
     Ok(())

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::way_out::{Access, account_access, rest_over, tell_workers};
+use super::way_out::{Access, CROWDED, account_access, rest_over, tell_workers};
 use crate::{
-    account::{ImapClient, Purpose, Trouble, judge},
+    account::{self, ImapClient, Purpose, Trouble, judge},
     core::{
         account::{MailboxUid, era},
         ids::{AccountId, MessageKey, WorkspaceId},
@@ -73,11 +73,11 @@ pub async fn save_sent(
     let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
     drop(session);
     let (began, bytes) = (now(), raw.len() as u64);
-    let missing = Missing::of(provider, job.attempt);
+    let missing = Missing::of(provider, tries(job));
     match look_or_append(gateway, job, &login, (account, &stored, raw, missing)).await? {
         Ok(Came::Late) => {
-            let until = now() + signed(retry::submission(job.attempt, jitter()));
-            put_off(gateway, job, until).await
+            let until = now() + signed(retry::submission(tries(job), jitter()));
+            settle(gateway, job, Settlement::FailedUntil(until)).await
         }
         Ok(Came::Is(at, copy)) => {
             let mut tx = gateway.store.begin(job.workspace).await?;
@@ -89,8 +89,14 @@ pub async fn save_sent(
             tx.commit().await?;
             Ok(())
         }
+        Err(Trouble::Crowded) => put_off(gateway, job, now() + CROWDED).await,
         Err(trouble) => fail(gateway, job, account, (began, &trouble)).await,
     }
+}
+
+/// Looks, this one with them. That an account rests, or no session is to be had, was none.
+fn tries(job: &Leased) -> u32 {
+    job.failures.saturating_add(1)
 }
 
 /// What follows when no copy is found.
@@ -105,9 +111,9 @@ enum Missing {
 
 impl Missing {
     /// One copy too many is worse than a late one.
-    fn of(provider: &Provider, attempt: u32) -> Self {
+    fn of(provider: &Provider, tries: u32) -> Self {
         match provider.sent_is_filed {
-            Some(true) if attempt <= LATE_TRIES => Self::Wait,
+            Some(true) if tries <= LATE_TRIES => Self::Wait,
             Some(true) if provider.rewrites_message_id => Self::Believe,
             _ => Self::Append,
         }
@@ -128,8 +134,12 @@ async fn put_off(gateway: &Gateway, job: &Leased, until: Timestamp) -> Result<()
             "a sent message has no copy in Sent: its account could not be logged in to"
         );
     }
+    settle(gateway, job, if is_over { Settlement::Done } else { Settlement::RetryAt(until) }).await
+}
+
+async fn settle(gateway: &Gateway, job: &Leased, settlement: Settlement) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
-    tx.settle(job, if is_over { Settlement::Done } else { Settlement::RetryAt(until) }).await?;
+    tx.settle(job, settlement).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -142,13 +152,13 @@ async fn fail(
     (began, trouble): (Timestamp, &Trouble),
 ) -> Result<(), FlowError> {
     let mut tx = gateway.store.begin(job.workspace).await?;
-    let usual = now() + signed(retry::submission(job.attempt, jitter()));
+    let usual = now() + signed(retry::submission(tries(job), jitter()));
     let (until, is_refused) = rest_over(&mut tx, job, account, (began, trouble), usual).await?;
-    let is_over = job.attempt >= TRIES_MAX;
+    let is_over = tries(job) >= TRIES_MAX;
     if is_over {
         tracing::warn!(%account, job = job.id, "a sent message has no copy in Sent: it could not be looked for or appended");
     }
-    let settlement = if is_over { Settlement::Done } else { Settlement::RetryAt(until) };
+    let settlement = if is_over { Settlement::Done } else { Settlement::FailedUntil(until) };
     tx.settle(job, settlement).await?;
     tx.commit().await?;
     if is_refused {
@@ -196,7 +206,7 @@ pub(super) async fn find(
     let opened = login::open_imap(gateway, (workspace, account), access, Purpose::Errand).await?;
     let found = async {
         let (client, _place) = opened?;
-        let (mut client, chosen) = chosen(client).await?;
+        let (mut client, chosen) = chosen(client, access.settings.provider()).await?;
         let found = search(&mut client, &chosen, ((account, access.generation), stored)).await?;
         client.logout().await;
         Ok(found)
@@ -217,7 +227,7 @@ async fn look_or_append(
         Err(trouble) => return Ok(Err(trouble)),
     };
     let found = async {
-        let (mut client, chosen) = chosen(client).await?;
+        let (mut client, chosen) = chosen(client, access.settings.provider()).await?;
         let found = search(&mut client, &chosen, ((account, access.generation), stored)).await?;
         Ok::<_, Trouble>((client, chosen, found))
     };
@@ -256,8 +266,8 @@ async fn look_or_append(
     Ok(Ok(Came::Is(at, SentCopy::Appended)))
 }
 
-async fn chosen(mut client: ImapClient) -> Result<(ImapClient, Chosen), Trouble> {
-    let chosen = imap::choose(&client.list().await?);
+async fn chosen(mut client: ImapClient, provider: &Provider) -> Result<(ImapClient, Chosen), Trouble> {
+    let chosen = account::choose(&client.list().await?, provider);
     if chosen.sent.is_none() && chosen.all.is_none() {
         return Err(Trouble::NoSentMailbox);
     }
@@ -333,7 +343,7 @@ mod tests {
             sent: Some(name("Sent")),
             other_sent: vec![name("Sent Items")],
             all: Some(name("All Mail")),
-            ..imap::choose(&[])
+            ..imap::choose(&[], &[])
         };
         let searched: Vec<_> = searched(&chosen).map(MailboxName::display).collect();
         assert_eq!(searched, ["Sent", "Sent Items", "All Mail"]);

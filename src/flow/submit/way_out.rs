@@ -3,7 +3,7 @@
 //! Providers lock accounts that log in again and again with a refused password, and throttle those that do not wait: what an
 //! account's state says counts for sending as it does for reading. Not here: which way policy chooses (`order`).
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{budget::sender_identity, record::Fared};
 use crate::{
@@ -117,6 +117,9 @@ fn reason(state: AccountState) -> &'static str {
 pub(super) const REFUSED_LOGIN: &str = "The provider refuses the account's login. It is sent when the account has a login that \
      works, or is resumed.";
 
+/// How long a message waits that found as many sessions open as there may be, and what is behind it in its lane.
+pub(super) const CROWDED: SignedDuration = SignedDuration::from_secs(3);
+
 /// Writes down what went wrong with an account's provider. True when it refused the login, after which nobody tries again;
 /// an account that was given a new one since the attempt began is not blamed for the old.
 ///
@@ -129,7 +132,9 @@ pub(super) async fn note_trouble(
 ) -> Result<bool, FlowError> {
     let Some(account) = noted(tx, (id, trouble)).await? else { return Ok(false) };
     keep_peace(tx, &account, trouble).await?;
-    let blame = blame(&account, (began, trouble));
+    // Whether that is so, its own session finds out in time.
+    let is_doubted = trouble.in_passing().is_some() && account.was_well();
+    let blame = if is_doubted { Blame::Nobody } else { blame(&account, (began, trouble)) };
     match blame {
         Blame::Login => refuse_login(tx, id, trouble).await?,
         Blame::Nobody | Blame::Known => tx.log_account_error(id, &trouble.entry(now())).await?,

@@ -11,13 +11,13 @@ use super::{
     health,
 };
 use crate::{
-    account::Trouble,
+    account::{self, Trouble},
     core::{
         account::{AccountError, Backfill, Cursor, FollowedMailbox, MailboxRole},
         job::refetch_lane,
     },
     flow::now,
-    imap::{self, Chosen, Criterion, MailboxName, ModSeq, Selected, ServerText, Uid, UidSet},
+    imap::{Chosen, Criterion, MailboxName, ModSeq, Selected, ServerText, Uid, UidSet},
     store::Tx,
 };
 
@@ -29,7 +29,7 @@ impl<S: Wire> Connection<'_, S> {
     /// Chooses the mailboxes, begins to follow those that are new, and lets go of those that are no longer chosen. The
     /// first is the one to wait on.
     pub(super) async fn choose(&mut self) -> Result<Vec<Followed>, Failure> {
-        let chosen = imap::choose(&self.client.list().await?);
+        let chosen = account::choose(&self.client.list().await?, self.provider);
         let wanted = wanted(chosen, self.client.capabilities().gmail());
         let rows = self.read().await?.mailboxes(self.account).await?;
         if rows.is_empty() && now().duration_since(self.connected_at) > CONNECTING {

@@ -30,7 +30,7 @@ use crate::{
     },
     mail::Address,
     net::Stream,
-    store,
+    store::{self, AccountAccess},
 };
 
 /// UIDs that one mailbox may have. More is a claim, not a mailbox; each would be asked for.
@@ -331,28 +331,44 @@ impl<'g> Connection<'g, Stream> {
         memory: &'g mut Memory,
         purpose: Purpose,
     ) -> Result<Option<Self>, Failure> {
-        let mut session = gateway.store.read(workspace).await?;
-        let Some(found) = session.account(account).await? else { return Ok(None) };
-        let access = match session.account_access(account).await {
-            // The account itself could be read: it is the login that cannot.
-            Err(error) if error.is_lasting() => {
-                tracing::error!(%account, error = %error, "an account's login cannot be opened");
-                return Err(Trouble::LostLogin.into());
-            }
-            access => access?,
-        };
-        let Some(access) = access else { return Ok(None) };
-        let policy = policy_of(&mut session, Some(found.user_id)).await?;
-        drop(session);
-        if policy.settings.excludes(found.provider()) {
-            return Err(Trouble::Excluded(&found.provider().title).into());
+        let whose = (workspace, account);
+        let Some((access, ..)) = allowed(gateway, whose).await? else { return Ok(None) };
+        let place = login::place(gateway, &access, purpose).await?;
+        // For its place it may have waited long: what holds is what is read now.
+        let before = access.settings.imap;
+        let Some((access, found, policy)) = allowed(gateway, whose).await? else { return Ok(None) };
+        if access.settings.imap != before || found.rests_until(now()).is_some() {
+            return Err(Failure::Anew);
         }
-        let (client, place) = login::open_imap(gateway, (workspace, account), &access, purpose).await??;
+        let client = login::open_imap_in(gateway, whose, &access).await??;
         let mut connection = Self::new(gateway, workspace, (&found, policy), client, memory);
         connection.place = Some(Arc::new(place));
         connection.greet().await?;
         Ok(Some(connection))
     }
+}
+
+/// An account that policy lets in, and what logs in to it; `None` when it is gone.
+async fn allowed(
+    gateway: &Gateway,
+    (workspace, account): (WorkspaceId, AccountId),
+) -> Result<Option<(AccountAccess, Account, Policy)>, Failure> {
+    let mut session = gateway.store.read(workspace).await?;
+    let Some(found) = session.account(account).await? else { return Ok(None) };
+    let access = match session.account_access(account).await {
+        // The account itself could be read: it is the login that cannot.
+        Err(error) if error.is_lasting() => {
+            tracing::error!(%account, error = %error, "an account's login cannot be opened");
+            return Err(Trouble::LostLogin.into());
+        }
+        access => access?,
+    };
+    let Some(access) = access else { return Ok(None) };
+    let policy = policy_of(&mut session, Some(found.user_id)).await?;
+    if policy.settings.excludes(found.provider()) {
+        return Err(Trouble::Excluded(&found.provider().title).into());
+    }
+    Ok(Some((access, found, policy)))
 }
 
 /// The day so many days before a moment, as servers are asked for what came since.

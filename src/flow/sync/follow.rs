@@ -33,9 +33,7 @@ pub async fn follow(
         tokio::select! { biased; () = stop.cancelled() => return Ok(()), opened = opened => opened? };
     let Some(mut connection) = opened else { return Ok(()) };
     connection.lease = Some(lease);
-    connection.learn_provider().await?;
-    connection.require_admitted()?;
-    let attended = attend(&mut connection, stop).await;
+    let attended = admitted(&mut connection, stop).await;
     // A session that fails has read too, again and again maybe.
     let noted = connection.note_octets().await;
     attended?;
@@ -43,6 +41,15 @@ pub async fn follow(
     Box::pin(connection.client.logout()).await;
     // What ends before it is to stop has made room for others.
     if stop.is_cancelled() { Ok(()) } else { Err(Failure::MadeRoom) }
+}
+
+async fn admitted<S: Wire>(
+    connection: &mut Connection<'_, S>,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    connection.learn_provider().await?;
+    connection.require_admitted()?;
+    attend(connection, stop).await
 }
 
 /// What a session does. Each step is boxed, so that what waits in IDLE for hours is small.

@@ -52,6 +52,15 @@ pub async fn record(
     Ok(ends)
 }
 
+/// Whether an account has been read since it was connected last.
+///
+/// # Errors
+/// Those of the store.
+pub async fn was_well(gateway: &Gateway, lease: Leased) -> Result<bool, Error> {
+    let account = gateway.store.read(lease.workspace).await?.account(lease.account).await?;
+    Ok(account.is_some_and(|account| account.was_well()))
+}
+
 /// Whether the next try came much later than it was to come.
 fn was_untried(status: &AccountStatus, now: Timestamp) -> bool {
     status.next_attempt_at.is_some_and(|at| now.duration_since(at) >= UNTRIED)

@@ -32,7 +32,7 @@ mod wait;
 
 pub use follow::follow;
 pub use followers::Followers;
-pub use health::{record, resume_at};
+pub use health::{record, resume_at, was_well};
 pub(super) use health::{refuse_login, refuse_sending};
 pub use memory::Memory;
 pub use quota::take_up;

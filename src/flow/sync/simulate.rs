@@ -16,7 +16,7 @@ use super::{
     survey::{Scene, survey},
 };
 use crate::{
-    account::{Purpose, Trouble},
+    account::{self, Purpose, Trouble},
     core::{
         account::{AccountState, MailboxUid},
         decision::Ruling,
@@ -27,7 +27,7 @@ use crate::{
         },
     },
     flow::{Gateway, limits::Purse, now, policy_of},
-    imap::{self, Criterion, MailboxName, Uid},
+    imap::{Criterion, MailboxName, Uid},
     mail::{Address, MessageId},
     store,
 };
@@ -300,7 +300,7 @@ async fn read_over_a_session(
     let listed = connection.client.list().await?;
     let gmail = connection.client.capabilities().gmail();
     let mut pile = Pile::default();
-    for (name, _) in wanted(imap::choose(&listed), gmail) {
+    for (name, _) in wanted(account::choose(&listed, connection.provider), gmail) {
         let piled = connection.pile_up(&name, basis, &mut pile).await;
         connection.note_octets().await?;
         piled?;

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 use super::{
-    super::{Issued, PartedGrant, Tokens, testing::both},
+    super::{Edition, Issued, Kept, PartedGrant, Tokens, testing::both},
     *,
 };
 use crate::core::grant::Signer;
@@ -32,6 +32,15 @@ fn is(tokens: &Tokens, n: u32) {
     assert_eq!(tokens.refresh.as_ref().unwrap().expose_secret(), format!("refresh-{n}"));
 }
 
+async fn edition(tx: &mut Tx, account: AccountId, version: i64) -> Edition {
+    Edition { version, ..tx.grant(account).await.unwrap().unwrap().edition }
+}
+
+async fn renew(tx: &mut Tx, account: AccountId, version: i64, issued: Issued<'_>) -> Kept {
+    let edition = edition(tx, account, version).await;
+    tx.renew_grant(account, edition, issued).await.unwrap()
+}
+
 /// An account with the first tokens, granted at second 0.
 async fn granted(place: &Place) -> AccountId {
     let account = place.account("ann@example.com").await;
@@ -47,14 +56,15 @@ both! {
         let account = granted(&place).await;
         let grant = place.read().await.grant(account).await.unwrap().unwrap();
         is(&grant.tokens, 1);
-        assert_eq!((grant.signer, grant.version, grant.doubts), (Some(signer()), 1, 0));
+        assert_eq!((grant.signer, grant.edition.version, grant.doubts), (Some(signer()), 1, 0));
         assert_eq!((grant.state.issued_at, grant.state.expires_at), (at(0), at(3600)));
         let mut tx = place.tx().await;
-        tx.rest_grant(account, 1, at(100), 2).await.unwrap();
+        let of = edition(&mut tx, account, 1).await;
+        tx.rest_grant(account, of, at(100), 2).await.unwrap();
         tx.put_grant(account, issued(&tokens(2), 50), None).await.unwrap();
         let grant = tx.grant(account).await.unwrap().unwrap();
         is(&grant.tokens, 2);
-        assert_eq!((grant.signer, grant.version, grant.doubts, grant.state.retry_at), (None, 2, 0, at(50)));
+        assert_eq!((grant.signer, grant.edition.version, grant.doubts, grant.state.retry_at), (None, 2, 0, at(50)));
         assert!(tx.grant(mint()).await.unwrap().is_none());
         missing(tx.put_grant(mint(), issued(&tokens(1), 0), None).await);
         tx.forget_grant(account).await.unwrap();
@@ -69,11 +79,11 @@ both! {
         assert!(!tx.claim_renewal(account, 1, at(54), at(99)).await.unwrap(), "somebody is at it");
         assert!(!tx.claim_renewal(account, 1, at(9), at(54)).await.unwrap(), "who read the clock before him comes too late");
         assert!(tx.claim_renewal(account, 1, at(55), at(100)).await.unwrap(), "he is silent");
-        assert!(tx.renew_grant(account, 1, issued(&tokens(2), 60)).await.unwrap());
+        assert_eq!(renew(&mut tx, account, 1, issued(&tokens(2), 60)).await, Kept::InPlace);
         assert!(!tx.claim_renewal(account, 1, at(200), at(245)).await.unwrap(), "it has been done");
         let grant = tx.grant(account).await.unwrap().unwrap();
         is(&grant.tokens, 2);
-        assert_eq!((grant.version, grant.candidate.is_none()), (2, true));
+        assert_eq!((grant.edition.version, grant.candidate.is_none()), (2, true));
         assert!(tx.claim_renewal(account, 2, at(60), at(105)).await.unwrap());
     }
 
@@ -81,13 +91,33 @@ both! {
         let place = Place::new(&world).await;
         let account = granted(&place).await;
         let mut tx = place.tx().await;
-        assert!(tx.renew_grant(account, 1, issued(&tokens(2), 60)).await.unwrap());
-        assert!(!tx.renew_grant(account, 1, issued(&tokens(3), 61)).await.unwrap());
+        assert_eq!(renew(&mut tx, account, 1, issued(&tokens(2), 60)).await, Kept::InPlace);
+        assert_eq!(renew(&mut tx, account, 1, issued(&tokens(3), 61)).await, Kept::Aside);
         let grant = tx.grant(account).await.unwrap().unwrap();
         is(&grant.tokens, 2);
         is(&grant.candidate.unwrap(), 3);
-        assert!(tx.renew_grant(account, 2, issued(&tokens(4), 62)).await.unwrap());
+        assert_eq!(renew(&mut tx, account, 2, issued(&tokens(4), 62)).await, Kept::InPlace);
         assert!(tx.grant(account).await.unwrap().unwrap().candidate.is_none(), "what is renewed is believed");
+    }
+
+    async fn what_another_sign_in_brings_is_kept_nowhere(world) {
+        let place = Place::new(&world).await;
+        let account = granted(&place).await;
+        let mut tx = place.tx().await;
+        let before = edition(&mut tx, account, 1).await;
+        for signs_in_anew in [true, false] {
+            if signs_in_anew {
+                tx.put_grant(account, issued(&tokens(2), 50), None).await.unwrap();
+            } else {
+                tx.forget_grant(account).await.unwrap();
+            }
+            assert_eq!(tx.renew_grant(account, before, issued(&tokens(3), 60)).await.unwrap(), Kept::Not);
+            tx.rest_grant(account, before, at(99), 3).await.unwrap();
+        }
+        tx.put_grant(account, issued(&tokens(4), 70), None).await.unwrap();
+        let grant = tx.grant(account).await.unwrap().unwrap();
+        assert_eq!((grant.edition.version, grant.candidate.is_none(), grant.doubts), (1, true, 0));
+        assert_eq!(tx.renew_grant(account, before, issued(&tokens(3), 80)).await.unwrap(), Kept::Not);
     }
 
     async fn what_a_person_has_granted_is_in_use_while_any_account_of_his_lives_by_it(world) {
@@ -156,12 +186,14 @@ both! {
         let account = granted(&place).await;
         let mut tx = place.tx().await;
         assert!(tx.claim_renewal(account, 1, at(10), at(55)).await.unwrap());
-        tx.rest_grant(account, 1, at(40), 1).await.unwrap();
+        let of = edition(&mut tx, account, 1).await;
+        tx.rest_grant(account, of, at(40), 1).await.unwrap();
         assert!(!tx.claim_renewal(account, 1, at(39), at(80)).await.unwrap());
         assert_eq!(tx.grant(account).await.unwrap().unwrap().doubts, 1);
         assert!(tx.claim_renewal(account, 1, at(40), at(85)).await.unwrap());
         // Another version's trouble is none of this one's.
-        tx.rest_grant(account, 7, at(9999), 3).await.unwrap();
+        let of = edition(&mut tx, account, 7).await;
+        tx.rest_grant(account, of, at(9999), 3).await.unwrap();
         assert_eq!(tx.grant(account).await.unwrap().unwrap().doubts, 1);
     }
 
@@ -171,7 +203,7 @@ both! {
         let mut tx = place.tx().await;
         tx.expire_grant(account, 1, at(20)).await.unwrap();
         assert_eq!(tx.grant(account).await.unwrap().unwrap().state.expires_at, at(20));
-        assert!(tx.renew_grant(account, 1, issued(&tokens(2), 30)).await.unwrap());
+        assert_eq!(renew(&mut tx, account, 1, issued(&tokens(2), 30)).await, Kept::InPlace);
         tx.expire_grant(account, 1, at(40)).await.unwrap();
         assert_eq!(tx.grant(account).await.unwrap().unwrap().state.expires_at, at(3630), "the old one's end is no news");
     }

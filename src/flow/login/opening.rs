@@ -1,0 +1,183 @@
+//! Opening sessions: a place among those there may be, a turn at the host, and a token that is good by then.
+//!
+//! Not here: tokens (`login`), and dialling (`account`).
+
+use std::future::Future;
+
+use super::{Key, login_of};
+use crate::{
+    account::{Exit, ImapClient, Login, LoginTurn, Place, Protocol, Purpose, Seeker, SmtpClient, Trouble},
+    core::{
+        account::Credentials,
+        ids::{AccountId, WorkspaceId},
+    },
+    flow::Gateway,
+    store::{AccountAccess, Error},
+};
+
+/// Opens an IMAP session with an account's provider, in a place that is to be kept for as long. The inner error is the provider's.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::flow) async fn open_imap(
+    gateway: &Gateway,
+    whose: (WorkspaceId, AccountId),
+    access: &AccountAccess,
+    purpose: Purpose,
+) -> Result<Result<(ImapClient, Place), Trouble>, Error> {
+    let place = match place(gateway, access, purpose).await {
+        Ok(place) => place,
+        Err(crowded) => return Ok(Err(crowded)),
+    };
+    Ok(open_imap_in(gateway, whose, access).await?.map(|client| (client, place)))
+}
+
+/// The place that an IMAP session with an account's provider needs.
+///
+/// # Errors
+/// `Crowded` when there was none in good time; who would follow the account waits for as long as it takes.
+pub(in crate::flow) async fn place(
+    gateway: &Gateway,
+    access: &AccountAccess,
+    purpose: Purpose,
+) -> Result<Place, Trouble> {
+    let settings = &access.settings;
+    let name = settings.identities.imap_login.as_deref();
+    let seeker = Seeker {
+        protocol: Protocol::Imap,
+        host: &settings.imap.host,
+        username: Some(name.unwrap_or(access.credentials.username())),
+        provider: settings.provider(),
+        purpose,
+    };
+    gateway.dialer.place(seeker).await
+}
+
+/// Opens an IMAP session for one who has a place for it. The inner error is the provider's.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::flow) async fn open_imap_in(
+    gateway: &Gateway,
+    whose: (WorkspaceId, AccountId),
+    access: &AccountAccess,
+) -> Result<Result<ImapClient, Trouble>, Error> {
+    let (settings, name) = (&access.settings, access.settings.identities.imap_login.as_deref());
+    let dial = async |turn: LoginTurn<'_>, login: Login| {
+        gateway.dialer.open_imap(turn, &settings.imap, &login.named(name)).await
+    };
+    let host = (Protocol::Imap, settings.imap.host.as_str());
+    let opened = logged_in(gateway, whose, (&access.credentials, host), dial).await?;
+    // A mailbox that takes no token of a good grant is read again when its user signs in, if not before. One that may be read and
+    // not sent by is another matter.
+    Ok(opened.map_err(|trouble| match (trouble, &access.credentials) {
+        (Trouble::Revoked(text), Credentials::OAuth2 { .. }) => Trouble::Unwelcome(text),
+        (trouble, _) => trouble,
+    }))
+}
+
+/// Opens an SMTP session with an account's provider or a smarthost, in a place that is to be kept for as long. The inner error is
+/// the server's.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::flow) async fn open_submission(
+    gateway: &Gateway,
+    workspace: WorkspaceId,
+    exit: &Exit,
+) -> Result<Result<(SmtpClient, Place), Trouble>, Error> {
+    let hello = &gateway.settings.hostname;
+    let credentials = exit.account.zip(exit.credentials.as_ref());
+    let seeker = Seeker {
+        protocol: Protocol::Smtp,
+        host: &exit.endpoint.host,
+        // A smarthost is built for many: only the host counts.
+        username: credentials.map(|(_, own)| exit.login.as_deref().unwrap_or(own.username())),
+        provider: exit.provider,
+        purpose: Purpose::Errand,
+    };
+    let place = match gateway.dialer.place(seeker).await {
+        Ok(place) => place,
+        Err(crowded) => return Ok(Err(crowded)),
+    };
+    let Some((account, credentials)) = credentials else {
+        let login = exit.credentials.as_ref().and_then(Login::of_password);
+        let turn = match gateway.dialer.turn(Protocol::Smtp, &exit.endpoint.host).await {
+            Ok(turn) => turn,
+            Err(crowded) => return Ok(Err(crowded)),
+        };
+        let opened = gateway.dialer.open_submission(turn, &exit.endpoint, login.as_ref(), hello).await;
+        return Ok(opened.map(|client| (client, place)));
+    };
+    let dial = async |turn: LoginTurn<'_>, login: Login| {
+        let login = login.named(exit.login.as_deref());
+        gateway.dialer.open_submission(turn, &exit.endpoint, Some(&login), hello).await
+    };
+    let host = (Protocol::Smtp, exit.endpoint.host.as_str());
+    let opened = logged_in(gateway, (workspace, account), (credentials, host), dial).await?;
+    Ok(opened.map(|client| (client, place)))
+}
+
+/// What logs in, and the turn in which it does. Who has no token keeps nobody waiting, so that it is asked for before; and once more
+/// then, for the wait may have been longer than it lasts.
+async fn in_turn<'g>(
+    gateway: &'g Gateway,
+    whose: (WorkspaceId, AccountId),
+    (credentials, (protocol, host)): (&Credentials, (Protocol, &str)),
+) -> Result<Result<(LoginTurn<'g>, Key), Trouble>, Error> {
+    let key = match login_of(gateway, whose, credentials).await? {
+        Ok(key) => key,
+        Err(trouble) => return Ok(Err(trouble)),
+    };
+    let turn = match gateway.dialer.turn(protocol, host).await {
+        Ok(turn) => turn,
+        Err(crowded) => return Ok(Err(crowded)),
+    };
+    match key.version {
+        Some(_) => Ok(login_of(gateway, whose, credentials).await?.map(|key| (turn, key))),
+        None => Ok(Ok((turn, key))),
+    }
+}
+
+/// Logs in. A token that is refused although it looked good is renewed, once: the provider may have withdrawn it, or our clock
+/// be wrong.
+async fn logged_in<'g, T, F>(
+    gateway: &'g Gateway,
+    whose: (WorkspaceId, AccountId),
+    by: (&Credentials, (Protocol, &str)),
+    dial: impl Fn(LoginTurn<'g>, Login) -> F,
+) -> Result<Result<T, Trouble>, Error>
+where
+    F: Future<Output = Result<T, Trouble>>,
+{
+    let mut refused = None;
+    loop {
+        let (turn, Key { login, version }) = match in_turn(gateway, whose, by).await? {
+            Ok(ready) => ready,
+            Err(trouble) => return Ok(Err(trouble)),
+        };
+        let trouble = match dial(turn, login).await {
+            Ok(client) => return Ok(Ok(client)),
+            Err(trouble) => trouble,
+        };
+        let (Trouble::Credentials(text) | Trouble::Revoked(text), Some(version)) = (&trouble, version) else {
+            return Ok(Err(trouble));
+        };
+        if refused.is_some_and(|refused| refused != version) {
+            return Ok(Err(Trouble::Revoked(text.clone())));
+        }
+        refused = Some(version);
+        expire(gateway, whose, version).await?;
+    }
+}
+
+async fn expire(
+    gateway: &Gateway,
+    (workspace, account): (WorkspaceId, AccountId),
+    version: i64,
+) -> Result<(), Error> {
+    let now = gateway.store.clock().await?;
+    let mut tx = gateway.store.begin(workspace).await?;
+    tx.expire_grant(account, version, now).await?;
+    tx.commit().await
+}
