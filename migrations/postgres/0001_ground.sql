@@ -374,6 +374,8 @@ create table quarantine (
     -- Message-uuid and content together, as of messages; and a keyed hash of the Message-uuid.
     identity    bytea not null,
     id_hash     bytea,
+    -- All that a reader is shown of it, hashed; null of what cannot be read.
+    wording     bytea,
     -- Who says he wrote what to whom, as JSON.
     shown       text,
     received_at bigint not null,
@@ -387,6 +389,7 @@ create table quarantine (
 );
 create index quarantine_recent on quarantine (workspace, received_at, id);
 create index quarantine_open on quarantine (workspace, user_id) where settled_at is null;
+create index quarantine_wording on quarantine (workspace, wording) where settled_at is null;
 create index quarantine_named on quarantine (workspace, id_hash) where settled_at is null;
 create index quarantine_expires on quarantine (expires_at) where settled_at is null;
 
@@ -463,6 +466,8 @@ create table messages (
     defects     text not null default '[]',
     -- {user, party, certainty, attached}: who passed it on, of mail that is filed as its original author's.
     forwarded   text,
+    -- All that its author said, hashed, as it lies in his Sent mailbox or was handed in; null where neither was seen.
+    sent_wording bytea,
     sent_at     bigint not null,
     received_at bigint not null,
     size        bigint not null,
@@ -515,8 +520,6 @@ create table sightings (
     at          bigint not null,
     -- Whose account or address it was.
     user_id     uuid,
-    -- Where only what the user sends lies.
-    in_sent     bigint not null default 0,
     primary key (workspace, message, origin),
     foreign key (workspace, message) references messages (workspace, id) on delete cascade
 );

@@ -264,7 +264,15 @@ fn failing_name_server() -> SocketAddr {
 
 fn signature(domain: &str, is_aligned: bool, verdict: Check, reason: Option<&str>) -> Signature {
     let reason = reason.map(str::to_owned);
-    Signature { domain: domain.into(), selector: "s1".into(), is_aligned, verdict, reason }
+    Signature {
+        domain: domain.into(),
+        selector: "s1".into(),
+        is_aligned,
+        signs_to: true,
+        signs_cc: true,
+        verdict,
+        reason,
+    }
 }
 
 fn spf(domain: &str, is_aligned: bool, verdict: Check) -> Spf {

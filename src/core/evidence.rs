@@ -6,6 +6,8 @@
 
 mod answer;
 
+pub use answer::UNADDRESSED_RULE;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -104,10 +106,20 @@ pub struct Context {
     pub is_replayed: bool,
     /// Those who passed it on are trusted, and vouch for its author ([`super::sender::ArcChain`]).
     pub is_sealed: bool,
-    /// To or Cc names the address of ours that it came to, where that is one of few who know it: not asked of captured copies.
-    pub is_addressed: bool,
+    /// Where its header names the reply addresses that it came to; not asked of captured copies.
+    pub naming: Naming,
     /// DNS has been asked for as long as it is.
     pub has_waited: bool,
+}
+
+/// Where the header names the reply addresses that a message came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Naming {
+    /// At least one of them nowhere: it came in a blind copy, or somebody sent it on.
+    Missing,
+    /// All of them, in these fields.
+    In { to: bool, cc: bool },
 }
 
 /// Who speaks for the sender.
@@ -278,7 +290,7 @@ pub struct Pending;
 /// # Errors
 /// `Pending` while DNS keeps an answer back that could prove him.
 pub fn weigh(witness: &Witness, context: &Context) -> Result<Evidence, Pending> {
-    let is_his = context.author != Standing::Stranger && context.is_addressed;
+    let is_his = context.author != Standing::Stranger && context.naming != Naming::Missing;
     if context.is_sent && is_his && !is_kept_back(witness, context) {
         return Ok(OWN_SENT);
     }
@@ -363,7 +375,11 @@ fn doubt(facts: &SenderFacts, context: &Context) -> Option<Evidence> {
 
 /// The signature of the author's own domain that passed.
 fn author_signature(facts: &SenderFacts) -> Option<&Signature> {
-    facts.signatures.iter().find(|one| one.is_aligned && one.verdict == Check::Pass)
+    author_signatures(facts).next()
+}
+
+fn author_signatures(facts: &SenderFacts) -> impl Iterator<Item = &Signature> {
+    facts.signatures.iter().filter(|one| one.is_aligned && one.verdict == Check::Pass)
 }
 
 fn is_fresh(written_at: Option<Timestamp>, received_at: Timestamp) -> bool {

@@ -114,7 +114,7 @@ impl Inquiry {
             .collect();
         let times = own.iter().filter_map(|one| i64::try_from(one.signed_at?).ok());
         let signed_at = times.min().and_then(|at| Timestamp::from_second(at).ok());
-        let is_bound = own.is_empty() || own.iter().any(|one| one.signs_date);
+        let is_bound = own.is_empty() || own.iter().any(|one| one.signs.date);
         signed_at.or(self.date.filter(|_| is_bound))
     }
 }
@@ -154,6 +154,8 @@ fn signature((checked, aligned): (&Checked, &Result<bool, Unknown>)) -> Signatur
         domain: checked.domain.clone(),
         selector: checked.selector.clone(),
         is_aligned: aligned.unwrap_or(true),
+        signs_to: checked.signs.to,
+        signs_cc: checked.signs.cc,
         verdict: if is_open { Check::Pending } else { check_of(checked.verdict) },
         reason: if is_open { Some("DNS does not answer".to_owned()) } else { reason },
     }

@@ -89,6 +89,8 @@ pub struct NewHeld {
     /// Whom it concerns; `None` where it is for the admins alone.
     pub user: Option<UserId>,
     pub identity: [u8; 32],
+    /// All that a reader is shown of it, hashed.
+    pub wording: Option<[u8; 32]>,
     /// Of its Message-ID.
     pub id_hash: Option<[u8; 16]>,
     pub shown: Option<Shown>,

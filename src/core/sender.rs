@@ -75,6 +75,9 @@ pub struct Signature {
     pub selector: String,
     /// Whether `d=` and the author's domain belong to one organisation (RFC 9989, relaxed).
     pub is_aligned: bool,
+    /// Whether it covers To, and Cc: one that it leaves out names whomever somebody wrote into it on the way.
+    pub signs_to: bool,
+    pub signs_cc: bool,
     pub verdict: Check,
     /// Why it did not pass, for people.
     pub reason: Option<String>,

@@ -58,6 +58,7 @@ pub async fn hold_poison(gateway: &Gateway, job: &Leased, inbound: MessageKey) -
     // Nothing of it can be read, so that it is like no other.
     let kept = Kept {
         identity: *blake3::hash(inbound.uuid().as_bytes()).as_bytes(),
+        wording: None,
         id_hash: None,
         shown: None,
         level: None,
@@ -172,6 +173,7 @@ async fn drop_it(
 /// What is kept beside the bytes of mail that is kept aside.
 struct Kept {
     identity: [u8; 32],
+    wording: Option<[u8; 32]>,
     id_hash: Option<[u8; 16]>,
     shown: Option<Shown>,
     level: Option<Level>,
@@ -186,6 +188,7 @@ async fn kept(tx: &mut Tx, row: &InboundRow, message: &Message) -> Result<Kept, 
     };
     Ok(Kept {
         identity: ingest::identity(message),
+        wording: Some(ingest::wording(message)),
         id_hash,
         shown: Some(Shown::of(&message.summary)),
         level: None,
@@ -229,10 +232,22 @@ async fn put(
     (id, kept): (MessageKey, Kept),
     (state, rule, reason): (QuarantineState, &'static str, &'static str),
 ) -> Result<(), store::Error> {
-    let Kept { identity, id_hash, shown, level, user, received_at } = kept;
+    let Kept { identity, wording, id_hash, shown, level, user, received_at } = kept;
     let expires_at = received_at.saturating_add(KEPT).unwrap_or(received_at);
-    let held =
-        NewHeld { id, state, level, rule, reason, user, identity, id_hash, shown, received_at, expires_at };
+    let held = NewHeld {
+        id,
+        state,
+        level,
+        rule,
+        reason,
+        user,
+        identity,
+        wording,
+        id_hash,
+        shown,
+        received_at,
+        expires_at,
+    };
     tx.put_held(&held).await?;
     if let Some(user) = user {
         let beyond = tx.held_beyond(Some(user), USER_MAX).await?;
@@ -353,6 +368,7 @@ pub async fn disown(
         reason: "It was filed with a doubt left, and was disowned.",
         user,
         identity: stored.identity,
+        wording: None,
         id_hash: None,
         shown: None,
         received_at,
@@ -370,6 +386,9 @@ pub async fn disown(
 /// Trusts the route by which it came, for the address of the user, or of the participant, whom it names. False when there is nothing to know it by.
 async fn pin(tx: &mut Tx, id: MessageKey, (by, now): (&str, Timestamp)) -> Result<bool, store::Error> {
     let Some(check) = tx.sender_check(id).await? else { return Ok(false) };
+    if tx.held(id).await?.is_some_and(|held| held.rule == evidence::UNADDRESSED_RULE) {
+        return Ok(false);
+    }
     let is_answer = check.context.is_some_and(|context| context.author == Standing::Participant);
     let Witness::Checked(facts) = check.witness else { return Ok(false) };
     let (FromField::One(author), Some(route)) = (&facts.from, evidence::route_of(&facts)) else {

@@ -200,7 +200,7 @@ impl Judged {
         match self.via {
             "capture" => is_let_in || self.ruling == policy::capture_sender_unknown(),
             // A report in his name shows as his.
-            _ => is_let_in && self.is_participants,
+            _ => (is_let_in || self.ruling == policy::revealing_invitation()) && self.is_participants,
         }
     }
 
@@ -345,22 +345,22 @@ async fn loop_found(
     (judged, message): (&Judged, &Message),
     routes: &[Route],
 ) -> Option<Ruling> {
-    // Whoever writes a report: it is about mail to the participant, who so has an address of his own that it can be counted by.
-    let reported =
-        judged.returned.as_ref().and_then(|_| judged.bound.first()).map(|bound| &bound.participant);
-    let author = reported.or(judged.who.author_party.as_ref().map(|author| &author.address))?;
+    // Nobody was asked who wrote a report: it is counted apart from what its participant writes.
+    let is_report = judged.returned.is_some();
+    let author = judged.who.author_party.as_ref().map(|author| &author.address).filter(|_| !is_report);
     // People may send any number of copies: a mail merge has one of each letter, and a copy causes no mail.
     let is_machines = matches!(message.summary.automatic, Automatic::AutoReply | Automatic::Generated);
     let is_copy = judged.via == "capture" && is_machines && judged.ruling.verdict == Verdict::Synced;
-    if !is_copy && !judged.is_answer() && reported.is_none() {
+    if !is_copy && !judged.is_answer() && !is_report {
         return None;
     }
     let is_bound = |route: &Route| judged.bound.iter().any(|bound| bound.address == route.address);
     for route in routes.iter().filter(|route| is_copy || is_bound(route)) {
-        if is_copy && gateway.brake.count_copy(route.id, author).await {
+        let sender = author.unwrap_or(&route.address);
+        if is_copy && gateway.brake.count_copy(route.id, sender).await {
             return Some(policy::copy_loop());
         }
-        if !is_copy && gateway.brake.count_answer(route.id, author).await {
+        if !is_copy && gateway.brake.count_answer(route.id, sender).await {
             return Some(policy::possible_loop());
         }
     }

@@ -7,19 +7,19 @@ use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{FlowError, Gateway, hold, ingest, now, reading, relay, sender::SmtpSession};
+use super::{FlowError, Gateway, hold, ingest, now, relay, sender::SmtpSession};
 use crate::{
     core::{
         decision::Ruling,
-        evidence::{self, Context, Disposal, Evidence, Level, Mark, SendingRoute, Standing, Witness},
+        evidence::{self, Context, Disposal, Evidence, Level, Mark, Naming, SendingRoute, Standing, Witness},
         ids::{MessageKey, UserId},
-        inbound::{Door, Principal},
+        inbound::Door,
         job::Job,
         policy::{self, Settings},
         quarantine::{Held, QuarantineState},
         route::{Route, RouteTarget},
     },
-    mail::{Message, ReversePath, authenticity},
+    mail::{Message, Party, ReversePath, authenticity},
     queue::{Leased, Settlement},
     store::{Error, InboundRow, InboundState, NewSenderCheck, Session, Tx},
 };
@@ -268,7 +268,7 @@ pub(super) async fn weigh(session: &mut Session, copied: Copied<'_>) -> Result<O
         route: evidence::standing(&known, route.as_ref(), row.received_at),
         is_sent,
         is_replayed: name.is_some() && session.is_captured_otherwise(&identity, (row.id, name)).await?,
-        is_addressed: !is_answer || is_addressed(row, message),
+        naming: naming(row, message),
         is_sealed: matches!(witness, Witness::Checked(facts) if facts.arc.is_believed(trusted_sealers)),
         has_waited: has_waited(row),
     };
@@ -279,12 +279,19 @@ pub(super) async fn weigh(session: &mut Session, copied: Copied<'_>) -> Result<O
     Ok(Some(Weighed { evidence, author, context, route }))
 }
 
-/// Whether To or Cc names a reply address that it came to.
-fn is_addressed(row: &InboundRow, message: &Message) -> bool {
-    let Door::Mx { routes, .. } = &row.door else { return false };
-    let replies = routes.iter().filter(|route| matches!(route.target, RouteTarget::Reply { .. }));
-    let named = || message.summary.to.iter().chain(&message.summary.cc);
-    replies.into_iter().any(|route| named().any(|party| party.address == route.address))
+/// Where the header names the reply addresses that it came to; of a copy there is none to be named.
+fn naming(row: &InboundRow, message: &Message) -> Naming {
+    let Door::Mx { routes, .. } = &row.door else { return Naming::Missing };
+    let stands_in = |field: &[Party], route: &Route| field.iter().any(|party| party.address == route.address);
+    let (mut to, mut cc) = (false, false);
+    for route in routes.iter().filter(|route| matches!(route.target, RouteTarget::Reply { .. })) {
+        match () {
+            () if stands_in(&message.summary.to, route) => to = true,
+            () if stands_in(&message.summary.cc, route) => cc = true,
+            () => return Naming::Missing,
+        }
+    }
+    Naming::In { to, cc }
 }
 
 fn standing(place: Place, author: Option<UserId>) -> Standing {
@@ -308,13 +315,7 @@ async fn is_sent_by(
     if stored.author != Author::User(author) && !passed_on {
         return Ok(false);
     }
-    let submission = session.submission(original).await?;
-    let left_here = submission.is_some_and(|one| !matches!(one.principal, Principal::Participant(_)));
-    if !left_here && !session.is_in_sent(original).await? {
-        return Ok(false);
-    }
-    let sent = reading::read(&session.blob(stored.blob).await?).await;
-    Ok(ingest::wording(&sent) == ingest::wording(copy))
+    Ok(session.sent_wording(original).await? == Some(ingest::wording(copy)))
 }
 
 /// What becomes of a copy by who sent it.

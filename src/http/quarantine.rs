@@ -172,10 +172,16 @@ struct HeldTextView {
 impl HeldTextView {
     fn read(held: Held, raw: &[u8]) -> Self {
         let message = Message::parse(raw);
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        // Links stand in brackets.
+        let words = |text: &str| {
+            text.replace(['[', ']'], "").split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
         let (text, html) = (message.readable_text(), message.html.as_deref().map(html_to_text));
         let says_else = |html: &String| text.as_deref().is_none_or(|text| words(text) != words(html));
-        let forwarded = forward::read(&message, raw).filter(|found| found.certainty > Certainty::Low);
+        // A stranger's mail stays his own.
+        let is_users = held.level > Some(Level::E0) && held.user.is_some();
+        let forwarded =
+            forward::read(&message, raw).filter(|found| is_users && found.certainty > Certainty::Low);
         let cut = |text: String| text.chars().take(TEXT_CHARS_MAX).collect();
         Self {
             held: held.into(),

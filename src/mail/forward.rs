@@ -148,8 +148,8 @@ pub fn read(message: &Message, raw: &[u8]) -> Option<Forwarded> {
     }
     // Who answers and attaches what he speaks of writes himself; and where the text names others as headers do, in words that are
     // not known here, what is attached may have come along with their mail.
-    let own = message.summary.author().map_or("", |author| author.address.key());
-    let names_others = |line: &str| is_labelled_address(line) && !line.to_lowercase().contains(own);
+    let own = message.summary.author().map(|author| author.address.domain());
+    let names_others = |line: &str| is_labelled_address(line) && own.is_none_or(|own| !is_at(line, own));
     let is_sure = is_only && !subject::is_reply_prefix(subject) && !text.lines().any(names_others);
     let certainty = if is_sure { Certainty::High } else { Certainty::Low };
     Some(Forwarded { certainty, ..attached(&inner, &text) })
@@ -245,6 +245,14 @@ fn is_labelled_address(line: &str) -> bool {
     let Some((label, value)) = line.split_once([':', '：']) else { return false };
     let words = label.split_whitespace().count();
     (1..=3).contains(&words) && !label.contains('@') && value.contains('@') && !value.starts_with("//")
+}
+
+/// Whether the address that a line ends with, as headers and signatures have it, is at this domain.
+fn is_at(line: &str, domain: &str) -> bool {
+    let line =
+        plain(line).trim_end_matches(|c: char| c.is_whitespace() || matches!(c, '>' | ']' | ')' | ';' | ','));
+    let is_at = line.rsplit_once('@').is_some_and(|(_, end)| end.eq_ignore_ascii_case(domain));
+    is_at && line.matches('@').count() == 1
 }
 
 /// An introduction, or a separator below which no header could be read: what is quoted below may have forwarded something,
@@ -521,7 +529,9 @@ mod tests {
         // A header in words that are not known, without any line above it; the user's own signature is none.
         let outlook = "FYI\r\n\r\nTừ: Mallory <m@evil.test>\r\nĐã gửi: x\r\nTới: ann@us.example\r\n\r\nHello";
         check_read(&mixed("Fwd: Hi", outlook, ATTACHED), None);
-        let signature = "FYI\r\n\r\nAnn\r\nE-Mail: ann@us.example\r\nTel: 1";
+        let disguised = outlook.replace("Mallory", "ann@us.example");
+        check_read(&mixed("Fwd: Hi", &disguised, ATTACHED), None);
+        let signature = "FYI\r\n\r\nAnn\r\nE-Mail: ann@us.example\r\nOffice: <info@us.example>\r\nTel: 1";
         check_read(&mixed("Fwd: Hi", signature, ATTACHED), Some(("bob@customer.test", true)));
         // Which of two, or whose of one that lies deeper?
         check_read(&mixed("Fwd: Hi", "FYI", &ATTACHED.repeat(2)), None);

@@ -35,7 +35,8 @@ impl Tx {
     /// `Missing` when there is no such mail.
     pub async fn put_held(&mut self, held: &NewHeld) -> Result<(), Error> {
         let query = sql("insert into quarantine (workspace, id, state, level, rule, reason, user_id, identity, id_hash, \
-             shown, received_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+             shown, received_at, expires_at, wording) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
              on conflict (workspace, id) do update set state = excluded.state, level = excluded.level, \
              rule = excluded.rule, reason = excluded.reason, user_id = excluded.user_id, shown = excluded.shown, \
              expires_at = excluded.expires_at, settled_at = null, settled_by = null, is_trusted = 0")
@@ -50,7 +51,8 @@ impl Tx {
         .bind(held.id_hash)
         .bind(held.shown.as_ref().map(json_text))
         .bind(held.received_at)
-        .bind(held.expires_at);
+        .bind(held.expires_at)
+        .bind(held.wording.map(|wording| wording.to_vec()));
         self.execute(query).await.map(drop)
     }
 
@@ -119,8 +121,9 @@ impl Tx {
             .arg(self.workspace())
             .given(" and user_id = ", user)
             .text(
-                " order by case when state = 'checking' then 0 when rule = 'possible_loop' then 3 \
-                 when level is null or level = 'e2' then 1 when level = 'e1' then 2 else 3 end, \
+                " order by case when state = 'checking' then 0 \
+                 when rule in ('possible_loop', 'reply_from_other_address', 'report_on_other_mail') then 3 \
+                 when level is null or level = 'e2' then 1 when user_id is not null then 2 else 3 end, \
                  received_at desc, id desc limit 100 offset ",
             )
             .arg(i64::try_from(most).unwrap_or(i64::MAX))
@@ -160,11 +163,11 @@ impl Session {
         Ok(is_full(row.get("of_all")?, WORKSPACE_MAX) || is_full(row.get("of_user")?, USER_MAX))
     }
 
-    /// Mail that says the same, of whose sender something was found, and that nothing was decided about.
+    /// Mail that says the same and that nothing was decided about.
     pub async fn held_with_wording(&mut self, wording: &[u8; 32]) -> Result<Vec<Held>, Error> {
         let query = sql(format!(
-            "select {COLUMNS} from quarantine where workspace = $1 and settled_at is null and id in \
-             (select inbound from sender_checks where workspace = $1 and wording = $2) order by received_at, id"
+            "select {COLUMNS} from quarantine where workspace = $1 and wording = $2 and settled_at is null \
+             order by received_at, id"
         ))
         .bind(self.workspace())
         .bind(*wording);

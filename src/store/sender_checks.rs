@@ -15,7 +15,7 @@ use super::{
 use crate::{
     core::{
         evidence::{Context, Evidence, KnownRoute, Level, Mark, SendingRoute, Witness},
-        ids::{AccountId, MessageKey},
+        ids::MessageKey,
     },
     mail::Address,
 };
@@ -142,14 +142,12 @@ impl Tx {
         self.execute(query).await.map(drop)
     }
 
-    /// Notes that a message lies where only what its user sends lies.
-    pub async fn note_in_sent(&mut self, message: MessageKey, account: AccountId) -> Result<(), Error> {
-        let query =
-            sql("update sightings set in_sent = 1 where workspace = $1 and message = $2 and account = $3 \
-             and in_sent = 0")
+    /// Notes what a message says as its author sent it: as it lies where only what he sends lies, or was handed in.
+    pub async fn note_sent_wording(&mut self, message: MessageKey, wording: &[u8; 32]) -> Result<(), Error> {
+        let query = sql("update messages set sent_wording = $3 where workspace = $1 and id = $2")
             .bind(self.workspace())
             .bind(message)
-            .bind(account);
+            .bind(*wording);
         self.execute(query).await.map(drop)
     }
 
@@ -237,13 +235,15 @@ impl Session {
         Ok(self.fetch_optional(query).await?.is_some())
     }
 
-    /// Whether a message lies where only what its user sends lies.
-    pub async fn is_in_sent(&mut self, message: MessageKey) -> Result<bool, Error> {
-        let query =
-            sql("select via from sightings where workspace = $1 and message = $2 and in_sent = 1 limit 1")
-                .bind(self.workspace())
-                .bind(message);
-        Ok(self.fetch_optional(query).await?.is_some())
+    /// What a message says as its author sent it; `None` where nobody has seen that he did.
+    pub async fn sent_wording(&mut self, message: MessageKey) -> Result<Option<[u8; 32]>, Error> {
+        let query = sql("select sent_wording from messages where workspace = $1 and id = $2")
+            .bind(self.workspace())
+            .bind(message);
+        let row = self.fetch_optional(query).await?;
+        row.map(|row| row.get::<Option<Vec<u8>>>("sent_wording"))
+            .transpose()
+            .map(|wording| wording.flatten().and_then(|wording| wording.try_into().ok()))
     }
 
     /// The routes that mail of an address has come by, or that were chosen to be trusted.

@@ -14,7 +14,7 @@ use crate::{
     both,
     crm::text,
     letter::Letter,
-    relay,
+    relay, returned,
     sandboxed::{ACME, PROSPECTS, Sandboxed},
     support::{
         PATIENCE, Person,
@@ -236,11 +236,44 @@ both! {
             assert_eq!((text(&held, "rule"), text(&held, "level")), ("answer_unaddressed", "e0"));
             assert_eq!(held["user_id"], asked.ann.id.as_str());
         }
+        // An invitation in her name is no more hers than a letter.
+        let invitation = Letter::new(&asked.ann.person.address, &[&towards_bob])
+            .field("Content-Type", "text/calendar; method=REQUEST")
+            .text("BEGIN:VCALENDAR\nMETHOD:REQUEST\nEND:VCALENDAR\n");
+        let held = proof.await_kept(&proof.arrive(MALLORY, &towards_bob, &invitation.raw()), "held");
+        assert_eq!(text(&held, "rule"), "dmarc_fail");
+        // What is not signed says what Mallory has written into it.
+        let letter = Letter::new(BOB, &[MALLORY]).text(&format!("Yes, agreed. {SECRET}\n"));
+        let altered = signed(PROSPECTS, &letter).replace("To: mallory", &format!("Cc: {}\r\nTo: mallory", asked.towards_ann));
+        assert!(altered.contains("\r\nCc: r1"), "{altered}");
+        let held = proof.await_kept(&proof.arrive(MALLORY, &asked.towards_ann, &altered), "held");
+        assert_eq!(text(&held, "rule"), "answer_unaddressed");
+        // Nothing could be known again by that.
+        let trusting = proof.world.crm.try_post(&format!("/quarantine/{}/release", text(&held, "id")), &json!({ "trust": true }));
+        assert_eq!((trusting.status, text(&trusting.body, "code")), (409, "nothing_to_trust"));
         // In a blind copy it is an answer where it comes from his own servers.
         let letter = Letter::new(BOB, &["carl@prospects.example"]).answering(&asked.first);
         proof.arrive(BOB, &asked.towards_ann, &signed(PROSPECTS, &letter));
         proof.await_passed_on(&asked.ann.person, &letter);
         assert_eq!(proof.world.gateway.audit(), [""; 0]);
+    }
+
+    fn reports_that_anybody_can_write_hold_up_no_answer(engine) {
+        let proof = Proof::start(engine, proving(&[PROSPECTS]));
+        let asked = proof.asked();
+        for _ in 0..32 {
+            let report = returned::report(&asked.towards_ann, (&asked.first, BOB), "delayed");
+            proof.arrive("", &asked.towards_ann, &report.raw());
+        }
+        let mut held = Vec::new();
+        wait_for("one to be too many", PATIENCE, || {
+            held = proof.world.crm.list("/quarantine");
+            !held.is_empty()
+        });
+        assert!(held.iter().all(|held| text(held, "rule") == "possible_loop"), "{held:?}");
+        let answer = asked.answer();
+        proof.arrive(BOB, &asked.towards_ann, &signed(PROSPECTS, &answer));
+        proof.await_passed_on(&asked.ann.person, &answer);
     }
 
     fn mail_that_waits_for_one_person_is_not_what_waits_for_another(engine) {
@@ -268,11 +301,14 @@ both! {
     }
 
     fn what_strangers_send_to_a_reply_address_pushes_nothing_of_the_users_out(engine) {
-        let proof = Proof::start(engine, proving(&[]).txt(ACME, "v=spf1 -all"));
+        let nothing = "v=spf1 -all";
+        let proof = Proof::start(engine, proving(&[]).txt(ACME, nothing).txt(PROSPECTS, nothing));
         let asked = proof.asked();
         let letter = Letter::new(&asked.ann.person.address, &[BOB]);
         let own = proof.arrive(MALLORY, &asked.ann.capture_address, &letter.raw());
         assert_eq!(text(&proof.await_kept(&own, "held"), "level"), "e1");
+        let answer = proof.arrive(MALLORY, &asked.towards_ann, &asked.answer().raw());
+        assert_eq!(text(&proof.await_kept(&answer, "held"), "level"), "e0");
         let mut last = String::new();
         for number in 0..201 {
             let letter = Letter::new(&format!("m{number}@evil.example"), &[&asked.towards_ann]);
@@ -280,8 +316,10 @@ both! {
         }
         assert_eq!(text(&proof.await_kept(&last, "held"), "rule"), "reply_from_other_address");
         proof.world.gateway.settle();
-        assert_eq!(proof.world.crm.get(&format!("/quarantine/{own}"))["state"], "held");
-        assert_eq!(proof.world.crm.list("/quarantine?state=expired").len(), 2);
+        for id in [&own, &answer] {
+            assert_eq!(proof.world.crm.get(&format!("/quarantine/{id}"))["state"], "held");
+        }
+        assert_eq!(proof.world.crm.list("/quarantine?state=expired").len(), 3);
     }
 
     fn an_answer_that_a_person_lets_in_is_filed_and_passed_on(engine) {

@@ -17,6 +17,7 @@ use crate::{
         dns::{Dns, Zone},
         wait_for,
     },
+    trust,
     world::{accepted_id, assert_free_of},
 };
 
@@ -96,23 +97,25 @@ both! {
     }
 
     fn whoever_decides_sees_what_he_lets_in(engine) {
-        let world = Sandboxed::start(engine, Behaviour::default());
+        let world = trust::world(engine);
         let ann = world.user("ann", "Ann Lee");
         let letter = |body: &str| {
-            Letter::new("mallory@prospects.example", &["bob@prospects.example"])
+            Letter::new(&ann.person.address, &["bob@prospects.example"])
                 .subject("Fwd: Offer")
                 .field("MIME-Version", "1.0")
                 .field("Content-Type", "multipart/alternative; boundary=b")
                 .text(&format!("--b\n\nAll is well.\n--b\nContent-Type: text/html\n\n{body}\n--b--\n"))
         };
         let forwarded = "---------- Forwarded message ---------\nFrom: Cora <cora@out.example>\nDate: x\nSubject: Offer\nTo: y@x.example\n\nHi\n";
-        let passed_on = Letter::new("mallory@prospects.example", &["bob@prospects.example"]).subject("Fwd: Offer").text(forwarded);
+        let passed_on = |from: &str| Letter::new(from, &["bob@prospects.example"]).subject("Fwd: Offer").text(forwarded);
         for (letter, html, author) in [
             (letter("<p>All is <b>well</b>.</p>"), Value::Null, Value::Null),
             (letter("<p>Pay the other account.</p>"), json!("Pay the other account."), Value::Null),
-            (passed_on, Value::Null, json!("cora@out.example")),
+            (letter("<p>All is <a href=\"https://acme.example\">well</a>.</p>"), Value::Null, Value::Null),
+            (passed_on(&ann.person.address), Value::Null, json!("cora@out.example")),
+            (passed_on("mallory@prospects.example"), Value::Null, Value::Null),
         ] {
-            let taken = world.arrive("mallory@prospects.example", &[&ann.capture_address], &letter).unwrap();
+            let taken = world.arrive("x@prospects.example", &[&ann.capture_address], &letter).unwrap();
             let path = format!("/quarantine/{}", accepted_id(&taken));
             wait_for("it to be held", PATIENCE, || world.crm.ask(&path).status == 200);
             let shown = world.crm.get(&path);

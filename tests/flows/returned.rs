@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A report as Postfix composes it: nothing in its header names what it is about.
-fn report(to: &str, about: (&str, &str), action: &str) -> Letter {
+pub fn report(to: &str, about: (&str, &str), action: &str) -> Letter {
     let (id, recipient) = about;
     let text = format!(
         "--b\nContent-Type: text/plain\n\nI am sorry to have to tell you.\n--b\n\

@@ -208,6 +208,24 @@ both! {
         assert_eq!(world.gateway.audit(), [""; 0]);
     }
 
+    fn a_copy_is_proven_by_the_one_in_sent_also_where_its_files_stay_out(engine) {
+        let world = world(engine);
+        let ann = world.user("ann", "Ann Lee");
+        world.crm.put("/policy", &json!({ "preset": "mailweave", "overrides": { "attachment_bytes_max": 3 } }));
+        world.crm.post("/contacts", &json!({ "email": BOB }));
+        world.crm.await_account(&world.connect(&ann));
+        let letter = copy(&ann)
+            .field("MIME-Version", "1.0")
+            .field("Content-Type", "multipart/mixed; boundary=b")
+            .text("--b\n\nHello.\n--b\nContent-Disposition: attachment; filename=a.txt\n\nToo long.\n--b--\n");
+        put_in_sent(&world, &ann.person, &letter);
+        let sent = world.crm.await_mail("message.sent", &letter.id);
+        let copied = arrive(&world, &ann, &letter);
+        let sightings = || world.crm.get(&format!("/messages/{}", text(&sent["data"], "message_id")))["sightings"].as_array().unwrap().len();
+        wait_for("the copy to be seen", PATIENCE, || sightings() == 2 || world.crm.ask(&format!("/quarantine/{copied}")).status == 200);
+        assert_eq!((sightings(), world.crm.list("/quarantine").len()), (2, 0));
+    }
+
     fn that_a_mail_was_sent_long_ago_does_not_prove_who_sends_it_now(engine) {
         let world = world(engine);
         let ann = world.user("ann", "Ann Lee");

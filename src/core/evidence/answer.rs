@@ -4,10 +4,11 @@
 //! Not here: whether From names him (`flow::relay`), and copies at capture addresses (the module above).
 
 use super::{
-    AMBIGUOUS_FROM, Context, DMARC_FAILED, Evidence, Level, Mark, NO_FROM, PINNED_ROUTE, Pending,
-    RouteStanding, SEALED, TRUSTED_PEER, Witness, author_signature, evidence, is_refused, is_shared_by_many,
+    AMBIGUOUS_FROM, Context, DMARC_FAILED, Evidence, Level, Mark, NO_FROM, Naming, PINNED_ROUTE, Pending,
+    RouteStanding, SEALED, TRUSTED_PEER, Witness, author_signature, author_signatures, evidence, is_refused,
+    is_shared_by_many,
 };
-use crate::core::sender::{Check, DmarcPolicy, FromField, SenderFacts};
+use crate::core::sender::{Check, DmarcPolicy, FromField, SenderFacts, Signature};
 
 const SIGNED: Evidence = evidence(
     Level::E3,
@@ -22,11 +23,13 @@ const SENT: Evidence = Evidence {
         "It came to a reply address from a server that the participant's domain names as its own, but it is not signed.",
     )
 };
+/// The rule of what can be sent on by whoever has it: no route is to be trusted with it.
+pub const UNADDRESSED_RULE: &str = "answer_unaddressed";
 const UNADDRESSED: Evidence = evidence(
     Level::E0,
-    "answer_unaddressed",
-    "The participant's mail provider signed it, but neither To nor Cc names the reply address that it came to, and it did not come \
-     from there: somebody may have sent on what he wrote to others.",
+    UNADDRESSED_RULE,
+    "The participant's mail provider signed it, but not that it is to the reply address, and it did not come from there: somebody may \
+     have sent on what he wrote to others.",
 );
 const NOTHING_PUBLISHED: Evidence = Evidence {
     mark: Some(Mark::Unverified),
@@ -66,7 +69,7 @@ pub(super) fn weigh(witness: &Witness, context: &Context) -> Result<Evidence, Pe
     }
     Ok(match () {
         () if is_refused(facts, context) => DMARC_FAILED,
-        () if author_signature(facts).is_some() && !context.is_addressed && !is_direct(facts) => UNADDRESSED,
+        () if author_signature(facts).is_some() && !is_meant(facts, context.naming) => UNADDRESSED,
         () if author_signature(facts).is_some() => SIGNED,
         () if facts.proves() => SENT,
         () if context.route == RouteStanding::Pinned => PINNED_ROUTE,
@@ -76,10 +79,18 @@ pub(super) fn weigh(witness: &Witness, context: &Context) -> Result<Evidence, Pe
     })
 }
 
-/// Whether servers of the participant's own domain handed it in: from those that everybody has, everybody can.
-fn is_direct(facts: &SenderFacts) -> bool {
-    let is_everybodys = matches!(&facts.from, FromField::One(author) if is_shared_by_many(author.domain()));
-    facts.spf.is_aligned && facts.spf.verdict == Check::Pass && !is_everybodys
+/// Whether what the participant signed was meant for where it came. What he sent to others each of them can send on, and write into
+/// a field that is not signed what he likes. But nobody else can have his servers hand in what he has altered, nor those that are
+/// only his hand in anything.
+fn is_meant(facts: &SenderFacts, naming: Naming) -> bool {
+    let by_spf = facts.spf.is_aligned && facts.spf.verdict == Check::Pass;
+    let Naming::In { to, cc } = naming else {
+        let is_everybodys =
+            matches!(&facts.from, FromField::One(author) if is_shared_by_many(author.domain()));
+        return by_spf && !is_everybodys;
+    };
+    let covers = |one: &Signature| (one.signs_to || !to) && (one.signs_cc || !cc);
+    by_spf || author_signatures(facts).any(covers)
 }
 
 /// Whether nothing of the participant's domain could prove its mail. One that signs some mail signs all of it; while a key is only

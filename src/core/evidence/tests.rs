@@ -13,7 +13,8 @@ fn at(hours: i64) -> Timestamp {
 }
 
 fn signature(domain: &str, is_aligned: bool, verdict: Check) -> Signature {
-    Signature { domain: domain.into(), selector: "s1".into(), is_aligned, verdict, reason: None }
+    let (domain, selector) = (domain.into(), "s1".into());
+    Signature { domain, selector, is_aligned, signs_to: true, signs_cc: true, verdict, reason: None }
 }
 
 fn spf(domain: &str, is_aligned: bool, verdict: Check) -> Spf {
@@ -42,7 +43,7 @@ fn context() -> Context {
         route: RouteStanding::Seen,
         is_sent: false,
         is_replayed: false,
-        is_addressed: true,
+        naming: Naming::In { to: true, cc: false },
         is_sealed: false,
         has_waited: false,
     }
@@ -161,7 +162,12 @@ fn a_trusted_server_speaks_for_users_alone() {
 fn an_answer_is_proven_as_far_as_its_domain_lets_it_be() {
     use Level::{E0, E1, E2, E3, E4};
     let context = || Context { author: Standing::Participant, ..context() };
-    let unaddressed = || Context { is_addressed: false, ..context() };
+    let unaddressed = || Context { naming: Naming::Missing, ..context() };
+    let in_cc = || Context { naming: Naming::In { to: false, cc: true }, ..context() };
+    let to_alone = |facts: SenderFacts| SenderFacts {
+        signatures: vec![Signature { signs_cc: false, ..signature("acme.example", true, Check::Pass) }],
+        ..facts
+    };
     let gmail = |facts: SenderFacts| SenderFacts {
         from: FromField::One(Address::parse("ann@gmail.com").unwrap()),
         ..facts
@@ -182,6 +188,15 @@ fn an_answer_is_proven_as_far_as_its_domain_lets_it_be() {
         // It was not, and others could have handed it in.
         (signed_as(true, Check::Pass), unaddressed(), Some(E0), "answer_unaddressed"),
         (gmail(facts()), unaddressed(), Some(E0), "answer_unaddressed"),
+        (to_alone(unproven()), context(), Some(E3), "answer_signed"),
+        (to_alone(unproven()), in_cc(), Some(E0), "answer_unaddressed"),
+        (to_alone(gmail(facts())), in_cc(), Some(E3), "answer_signed"),
+        (
+            signed_as(true, Check::Pass),
+            Context { route: RouteStanding::Pinned, ..unaddressed() },
+            Some(E0),
+            "answer_unaddressed",
+        ),
         (facts(), unaddressed(), Some(E3), "answer_signed"),
         (unproven(), Context { is_sent: true, ..unaddressed() }, Some(E1), "answer_nothing_published"),
         (SenderFacts { signatures: Vec::new(), ..facts() }, context(), Some(E2), "answer_spf_alone"),
@@ -335,7 +350,7 @@ fn any_context() -> impl Strategy<Value = Context> {
             route,
             is_sent: sent,
             is_replayed: again,
-            is_addressed: addressed,
+            naming: if addressed { Naming::In { to: sealed, cc: sent } } else { Naming::Missing },
             is_sealed: sealed,
             has_waited: waited,
         },

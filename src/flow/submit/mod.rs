@@ -110,6 +110,7 @@ pub async fn file(tx: &mut Tx, gateway: &Gateway, handed: Handed<'_>) -> Result<
         None => ingest::ingest(tx, ours, &policy, arrival(gateway, &handed)).await?,
     };
     let message = filed.key();
+    tx.note_sent_wording(message, &ingest::wording(handed.message)).await?;
     if let Some(key) = &handed.order.key {
         tx.note_ordered_message(key, message).await?;
     }

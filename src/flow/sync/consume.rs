@@ -432,7 +432,7 @@ impl<S: Wire> Connection<'_, S> {
             submit::record_returned(tx, returned, received_at).await?;
         }
         if whole.seen.is_sent && self.is_by_its_user(tx, &whole.seen).await? {
-            tx.note_in_sent(ingested.key(), self.account).await?;
+            tx.note_sent_wording(ingested.key(), &wording).await?;
             trust::corroborate(tx, &wording).await?;
         }
         Ok(ingested)

@@ -45,6 +45,14 @@ pub enum Verdict {
     Silent,
 }
 
+/// Which of the fields it covers that say something to us: one that it leaves out says whatever somebody wrote into it on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Signed {
+    pub date: bool,
+    pub to: bool,
+    pub cc: bool,
+}
+
 /// A signature and what it is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
@@ -53,8 +61,7 @@ pub struct Checked {
     pub selector: String,
     /// `t=`, in seconds since 1970.
     pub signed_at: Option<u64>,
-    /// It covers the Date field.
-    pub signs_date: bool,
+    pub signs: Signed,
     pub verdict: Verdict,
 }
 
@@ -73,8 +80,7 @@ pub struct Signature {
 #[derive(Debug, Clone)]
 struct Claim {
     algorithm: Algorithm,
-    /// It covers the Date field.
-    signs_date: bool,
+    signs: Signed,
     /// `i=` names a domain below `d=`.
     is_below: bool,
     signed: Vec<u8>,
@@ -142,9 +148,10 @@ impl Signature {
             let coverage = Coverage::read(&tags, Form::Simple)?;
             cover(&coverage, &tags, (fields, body))?;
             let signed = coverage.signed_text(fields, own);
-            let signs_date = coverage.fields.iter().any(|name| name == "date");
+            let covers = |field: &str| coverage.fields.iter().any(|name| name == field);
+            let signs = Signed { date: covers("date"), to: covers("to"), cc: covers("cc") };
             let Coverage { algorithm, signature, .. } = coverage;
-            Ok(Claim { algorithm, signs_date, is_below, signed, signature })
+            Ok(Claim { algorithm, signs, is_below, signed, signature })
         });
         let signed_at = tags.number("t").ok().flatten();
         Self::of((lower("d"), lower("s")), signed_at, claim)
@@ -168,7 +175,7 @@ impl Signature {
             domain: self.domain.clone(),
             selector: self.selector.clone(),
             signed_at: self.signed_at,
-            signs_date: self.claim.as_ref().is_ok_and(|claim| claim.signs_date),
+            signs: self.claim.as_ref().map_or(Signed::default(), |claim| claim.signs),
             verdict,
         })
     }

@@ -61,6 +61,7 @@ fn held(id: MessageKey) -> NewHeld {
         reason: "x",
         user: None,
         identity: [7; 32],
+        wording: None,
         id_hash: None,
         shown: None,
         received_at: at(0),
