@@ -127,8 +127,12 @@ impl Gateway {
         self.running().gateway.settings.loop_key
     }
 
-    /// Everything that the gateway has written to disk, its database included.
+    /// Where everything lies that the gateway has written to disk, its database included.
     pub fn places(&self) -> Vec<PathBuf> {
+        // PostgreSQL says a commit is done, as the tests start it, before its log has left memory.
+        if let Some(database) = &self.database {
+            database.run("checkpoint");
+        }
         let mut places = vec![self.directory.path().to_owned()];
         places.extend(self.database.as_ref().map(|_| Postgres::shared().server.dir().to_owned()));
         places
