@@ -276,11 +276,13 @@ impl SignInServer {
             "/introspect" => (200, self.desk().introspect(&form)),
             _ => (404, "{}".to_owned()),
         };
-        if let ("/token", Fault::Linger(pause)) = (path.as_str(), self.desk().fault) {
+        // Nobody is to wait for the desk meanwhile.
+        let fault = self.desk().fault;
+        if let ("/token", Fault::Linger(pause)) = (path.as_str(), fault) {
             std::thread::sleep(pause);
         }
         let date =
-            if self.desk().fault == Fault::Clock { "date: Thu, 01 Jan 1970 00:00:00 GMT\r\n" } else { "" };
+            if fault == Fault::Clock { "date: Thu, 01 Jan 1970 00:00:00 GMT\r\n" } else { "" };
         let mut stream = stream;
         write!(
             stream,
