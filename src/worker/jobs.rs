@@ -287,3 +287,17 @@ async fn settle(gateway: &Gateway, job: &Leased, settlement: Settlement) -> Resu
     tx.settle(job, settlement).await?;
     tx.commit().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_job_is_some_crews_and_no_sign_in_server_holds_up_mail() {
+        for kind in JobKind::ALL {
+            let crews: Vec<_> = CREWS.iter().filter(|crew| crew.kinds.contains(&kind)).collect();
+            assert_eq!(crews.len(), 1, "{kind:?}");
+            assert!(kind != JobKind::GiveBack || crews.iter().all(|crew| crew.kinds == [JobKind::GiveBack]));
+        }
+    }
+}

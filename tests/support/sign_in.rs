@@ -281,8 +281,7 @@ impl SignInServer {
         if let ("/token", Fault::Linger(pause)) = (path.as_str(), fault) {
             std::thread::sleep(pause);
         }
-        let date =
-            if fault == Fault::Clock { "date: Thu, 01 Jan 1970 00:00:00 GMT\r\n" } else { "" };
+        let date = if fault == Fault::Clock { "date: Thu, 01 Jan 1970 00:00:00 GMT\r\n" } else { "" };
         let mut stream = stream;
         write!(
             stream,
