@@ -32,13 +32,15 @@ use crate::{
     mail::{
         Address, Message,
         forward::{self, Certainty},
-        sanitise::html_to_text,
+        sanitise::{html_to_text, link_hosts},
     },
     store::{HeldFilter, PageKey, Session},
 };
 
 /// Characters of text that are shown of a message in quarantine.
 const TEXT_CHARS_MAX: usize = 20_000;
+/// Hosts of links shown.
+const LINKS_MAX: usize = 50;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -165,6 +167,8 @@ struct HeldTextView {
     text: Option<String>,
     /// What its HTML shows, where that is not what the text says: released, this is what is seen.
     html_text: Option<String>,
+    /// Hosts that its HTML links to, whatever the links say; 50 at most.
+    link_hosts: Vec<String>,
     /// Of mail that a user passed on, the author as whose it may be filed.
     forwarded_from: Option<String>,
 }
@@ -187,6 +191,14 @@ impl HeldTextView {
             held: held.into(),
             html_text: html.filter(says_else).map(cut),
             text: text.map(cut),
+            link_hosts: message
+                .html
+                .as_deref()
+                .map(link_hosts)
+                .into_iter()
+                .flatten()
+                .take(LINKS_MAX)
+                .collect(),
             forwarded_from: forwarded
                 .and_then(|found| found.from?.address)
                 .map(|address| address.to_string()),
@@ -205,7 +217,13 @@ async fn show(
     let mut session = access.read(&api).await?;
     let held = find(&access, &mut session, id).await?;
     if !held.is_open() {
-        let nothing = HeldTextView { held: held.into(), text: None, html_text: None, forwarded_from: None };
+        let nothing = HeldTextView {
+            held: held.into(),
+            text: None,
+            html_text: None,
+            link_hosts: Vec::new(),
+            forwarded_from: None,
+        };
         return Ok(Json(nothing));
     }
     // Whoever waits for his turn keeps no connection from others.

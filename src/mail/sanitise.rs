@@ -4,11 +4,12 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet},
-    sync::LazyLock,
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use ammonia::{Builder, UrlRelative};
+use url::Url;
 
 /// HTML beyond this many bytes is cut before it is cleaned or turned into text; real newsletters have a tenth of it.
 pub const HTML_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -17,10 +18,14 @@ const DEPTH_MAX: usize = 400;
 /// Columns of text made from HTML: wide enough that wrapping is left to whoever shows it.
 const TEXT_COLUMNS: usize = 500;
 
-static CLEANER: LazyLock<Builder<'static>> = LazyLock::new(cleaner);
+static CLEANER: LazyLock<Builder<'static>> = LazyLock::new(|| {
+    let mut cleaner = cleaner();
+    cleaner.attribute_filter(keep_attribute);
+    cleaner
+});
 
 /// An allow-list of what mail needs to look right. No script, style, svg, math, form or frame; links open elsewhere and
-/// tell nobody where from.
+/// tell nobody where from. Where they may lead is the attribute filter's.
 fn cleaner() -> Builder<'static> {
     let mut builder = Builder::new();
     let structure = [
@@ -47,8 +52,7 @@ fn cleaner() -> Builder<'static> {
         .generic_attributes(HashSet::from(["dir", "lang"]))
         .url_schemes(HashSet::from(["http", "https", "mailto", "tel", "cid", "data"]))
         .url_relative(UrlRelative::Deny)
-        .link_rel(Some("noopener noreferrer"))
-        .attribute_filter(keep_attribute);
+        .link_rel(Some("noopener noreferrer"));
     builder
 }
 
@@ -75,6 +79,27 @@ fn keep_attribute<'v>(element: &str, attribute: &str, value: &'v str) -> Option<
 pub fn sanitise(html: &str) -> String {
     let html = bounded(html);
     if too_deep(html) { escape_text(&words(html)) } else { CLEANER.clean(html).to_string() }
+}
+
+/// The hosts that the links lead to which [`sanitise`] leaves in, as they are asked for in DNS: what a link says proves nothing.
+#[must_use]
+pub fn link_hosts(html: &str) -> BTreeSet<String> {
+    let html = bounded(html);
+    if too_deep(html) {
+        return BTreeSet::new();
+    }
+    let (hosts, mut cleaner) = (Arc::new(Mutex::new(BTreeSet::new())), cleaner());
+    let found = Arc::clone(&hosts);
+    cleaner.attribute_filter(move |element, attribute, value| {
+        let kept = keep_attribute(element, attribute, value)?;
+        if (element, attribute) == ("a", "href") {
+            let host = Url::parse(&kept).ok().and_then(|url| url.host_str().map(str::to_owned));
+            found.lock().unwrap_or_else(PoisonError::into_inner).extend(host);
+        }
+        Some(kept)
+    });
+    drop(cleaner.clean(html));
+    std::mem::take(&mut *hosts.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// The text of an HTML document. Linear in what it reads; never fails.
@@ -159,6 +184,15 @@ mod allow_list;
 #[cfg(test)]
 mod tests {
     use super::{allow_list::outside_allow_list, *};
+
+    #[test]
+    fn links_lead_to_the_hosts_that_are_asked_for() {
+        let html = "<a href=\"https://bank.example@evil.example/\">bank.example</a><a href='HTTP://B\u{fc}ro.example'><img src=cid:1></a>\
+             <a href=mailto:x@y.example>x</a><a href=//c.example>x</a><a href=\"javascript:'//d.example'\">x</a><b>https://e.example</b>\
+             <a href=\"https://evil.example/2\">again</a>";
+        assert_eq!(Vec::from_iter(link_hosts(html)), ["evil.example", "xn--bro-hoa.example"]);
+        assert!(link_hosts(&"<div>".repeat(10_000)).is_empty());
+    }
 
     #[test]
     fn nothing_outside_the_allow_list_survives_what_attackers_write() {

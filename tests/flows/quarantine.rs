@@ -108,18 +108,20 @@ both! {
         };
         let forwarded = "---------- Forwarded message ---------\nFrom: Cora <cora@out.example>\nDate: x\nSubject: Offer\nTo: y@x.example\n\nHi\n";
         let passed_on = |from: &str| Letter::new(from, &["bob@prospects.example"]).subject("Fwd: Offer").text(forwarded);
-        for (letter, html, author) in [
-            (letter("<p>All is <b>well</b>.</p>"), Value::Null, Value::Null),
-            (letter("<p>Pay the other account.</p>"), json!("Pay the other account."), Value::Null),
-            (letter("<p>All is <a href=\"https://acme.example\">well</a>.</p>"), Value::Null, Value::Null),
-            (passed_on(&ann.person.address), Value::Null, json!("cora@out.example")),
-            (passed_on("mallory@prospects.example"), Value::Null, Value::Null),
+        let link = letter("<p>All is <a href=\"https://u:p@Evil.example/acme.example\">well</a>.</p>");
+        for (letter, html, hosts, author) in [
+            (letter("<p>All is <b>well</b>.</p>"), Value::Null, json!([]), Value::Null),
+            (letter("<p>Pay the other account.</p>"), json!("Pay the other account."), json!([]), Value::Null),
+            (link, Value::Null, json!(["evil.example"]), Value::Null),
+            (passed_on(&ann.person.address), Value::Null, json!([]), json!("cora@out.example")),
+            (passed_on("mallory@prospects.example"), Value::Null, json!([]), Value::Null),
         ] {
             let taken = world.arrive("x@prospects.example", &[&ann.capture_address], &letter).unwrap();
             let path = format!("/quarantine/{}", accepted_id(&taken));
             wait_for("it to be held", PATIENCE, || world.crm.ask(&path).status == 200);
             let shown = world.crm.get(&path);
-            assert_eq!((&shown["html_text"], &shown["forwarded_from"]), (&html, &author), "{shown}");
+            let seen = (&shown["html_text"], &shown["link_hosts"], &shown["forwarded_from"]);
+            assert_eq!(seen, (&html, &hosts, &author), "{shown}");
         }
     }
 
