@@ -2,7 +2,11 @@
 //!
 //! Not here: writing one (`compose_report`), and what a failure means for a message of ours (`flow`).
 
-use std::{fmt, str::FromStr};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt, mem,
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -193,8 +197,7 @@ impl DeliveryReport {
     /// What happened, all recipients together: a failure counts most. `None` when nobody is named.
     #[must_use]
     pub fn action(&self) -> Option<Action> {
-        let order = [Action::Failed, Action::Delayed, Action::Delivered, Action::Relayed, Action::Expanded];
-        order.into_iter().find(|action| self.recipients.iter().any(|one| one.action == *action))
+        WORST_FIRST.into_iter().find(|action| self.recipients.iter().any(|one| one.action == *action))
     }
 
     /// Adds what the words of the report tell, and the field in which Exim and its kin name those who failed.
@@ -208,6 +211,7 @@ impl DeliveryReport {
         if self.recipients.is_empty() {
             self.recipients = report_text::recipients(&text, &surroundings(parts));
         }
+        self.recipients = once_each(mem::take(&mut self.recipients));
         let alone = self.recipients.len() == 1;
         let vague = |one: &&mut ReportRecipient| one.status.is_none_or(EnhancedStatus::is_general);
         for one in self.recipients.iter_mut().filter(vague).take(WORDED_MAX) {
@@ -218,6 +222,29 @@ impl DeliveryReport {
             one.status = told.filter(|told| class.is_none_or(|class| class == told.class)).or(one.status);
         }
     }
+}
+
+const WORST_FIRST: [Action; 5] =
+    [Action::Failed, Action::Delayed, Action::Delivered, Action::Relayed, Action::Expanded];
+
+/// Whoever is named more than once has what is worst of it. Two aliases of one mailbox are two.
+fn once_each(recipients: Vec<ReportRecipient>) -> Vec<ReportRecipient> {
+    let rank = |one: &ReportRecipient| WORST_FIRST.iter().position(|action| *action == one.action);
+    let (mut places, mut kept): (HashMap<_, usize>, Vec<ReportRecipient>) = (HashMap::new(), Vec::new());
+    for one in recipients {
+        match places.entry((one.address.clone(), one.original.clone())) {
+            Entry::Vacant(place) => {
+                place.insert(kept.len());
+                kept.push(one);
+            }
+            Entry::Occupied(place) => {
+                if let Some(other) = kept.get_mut(*place.get()).filter(|other| rank(&one) < rank(other)) {
+                    *other = one;
+                }
+            }
+        }
+    }
+    kept
 }
 
 /// One who failed, by a mark of the header, with what the words say of him.
@@ -368,6 +395,22 @@ mod tests {
              --a\r\nContent-Type: message/delivery-status\r\n\r\n{status}\r\n--a\r\nContent-Type: {original}\r\n\r\n\
              Message-ID: <1@x>\r\nSubject: x\r\n\r\n--a--\r\n"
         )
+    }
+
+    #[test]
+    fn a_recipient_counts_once_with_the_worst_of_what_is_said_of_him() {
+        let group = |original: &str, action: &str| {
+            format!(
+                "Original-Recipient: rfc822; {original}\r\nFinal-Recipient: rfc822; bob@y.example\r\nAction: {action}\r\n\r\n"
+            )
+        };
+        let status = ["delayed", "failed", "delivered"].map(|action| group("ann@y.example", action)).concat();
+        let status = format!("Reporting-MTA: dns; x\r\n\r\n{status}{}", group("eve@y.example", "delivered"));
+        let got = DeliveryReport::read(report(&status, "message/rfc822").as_bytes()).unwrap().recipients;
+        let got: Vec<_> = got.iter().map(|one| (one.original.as_ref().unwrap().key(), one.action)).collect();
+        assert_eq!(got, [("ann@y.example", Action::Failed), ("eve@y.example", Action::Delivered)]);
+        let marked = "From: MAILER-DAEMON@x.example\r\nX-Failed-Recipients: bob@y.example, Bob@Y.example\r\n\r\nSorry.\r\n";
+        assert_eq!(DeliveryReport::read(marked.as_bytes()).unwrap().recipients.len(), 1);
     }
 
     #[test]
