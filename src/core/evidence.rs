@@ -15,6 +15,7 @@ use super::{
     policy::{self, settings::Trust},
     sender::{Check, DmarcPolicy, FromField, SenderFacts, Signature},
 };
+use crate::mail::is_shared_by_many;
 
 /// A signed copy that is older is old or replayed: whoever was sent the original can send it on for ever.
 pub const FRESH: SignedDuration = SignedDuration::from_hours(72);
@@ -135,12 +136,14 @@ pub enum Witness {
 }
 
 impl Witness {
-    /// Whether nothing more can be found out by asking again.
+    /// Whether nothing that matters can be found out by asking again; of an answer, with where its header names what it came to.
     #[must_use]
-    pub fn is_complete(&self) -> bool {
+    pub fn is_complete(&self, answer: Option<Naming>) -> bool {
         match self {
             Self::TrustedPeer => true,
-            Self::Checked(facts) => !facts.is_pending(),
+            Self::Checked(facts) => {
+                !facts.is_pending() && !answer.is_some_and(|naming| answer::is_open(facts, naming))
+            }
             Self::Unasked => false,
         }
     }
@@ -391,37 +394,6 @@ fn publishes_nothing(facts: &SenderFacts) -> bool {
         && facts.dmarc.policy == DmarcPolicy::Absent
         && facts.spf.is_aligned
         && facts.spf.verdict == Check::None
-}
-
-/// Providers at whose domain everybody can have an address: that one of their servers sent it says nothing of who did.
-const SHARED_BY_MANY: [&str; 22] = [
-    "aol.com",
-    "fastmail.com",
-    "gmail.com",
-    "gmx.com",
-    "gmx.de",
-    "gmx.net",
-    "googlemail.com",
-    "hotmail.com",
-    "icloud.com",
-    "live.com",
-    "mac.com",
-    "mail.com",
-    "mail.ru",
-    "me.com",
-    "msn.com",
-    "outlook.com",
-    "proton.me",
-    "protonmail.com",
-    "seznam.cz",
-    "web.de",
-    "yandex.ru",
-    "zoho.com",
-];
-
-fn is_shared_by_many(domain: &str) -> bool {
-    let domain = domain.to_ascii_lowercase();
-    SHARED_BY_MANY.contains(&domain.as_str()) || domain.starts_with("yahoo.")
 }
 
 /// By which way a message came, as far as anything proves it.

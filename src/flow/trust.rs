@@ -101,7 +101,8 @@ pub(super) async fn look(
     drop(session);
     let (asked, is_sent) = stored.as_ref().map_or((0, false), |stored| (stored.asked, stored.is_sent));
     let sender = Sender { asked, is_sent, ..sender };
-    if let Some(witness) = stored.map(|stored| stored.witness).filter(Witness::is_complete) {
+    let answer = matches!(Place::of(routes), Place::Reply(_)).then(|| naming(row, message));
+    if let Some(witness) = stored.map(|stored| stored.witness).filter(|found| found.is_complete(answer)) {
         return Ok(Some(Sender { witness: Some(witness), ..sender }));
     }
     let (Some(concerned), Some(peer)) = (concerned, peer) else {
@@ -121,7 +122,7 @@ pub(super) async fn look(
     let facts = gateway.senders.check(&row.raw, &smtp, row.received_at).await;
     let sender =
         Sender { witness: Some(Witness::Checked(Box::new(facts))), asked: asked.saturating_add(1), ..sender };
-    if sender.must_wait(row) {
+    if sender.must_wait(row, answer) {
         wait(gateway, job, (row, message), (&sender, concerned)).await?;
         return Ok(None);
     }
@@ -130,9 +131,9 @@ pub(super) async fn look(
 
 impl Sender {
     /// Whether DNS keeps back what could prove the author, and may answer yet.
-    fn must_wait(&self, row: &InboundRow) -> bool {
-        let is_pending = matches!(&self.witness, Some(Witness::Checked(facts)) if facts.is_pending());
-        is_pending && !self.is_sent && !has_waited(row)
+    fn must_wait(&self, row: &InboundRow, answer: Option<Naming>) -> bool {
+        let is_open = self.witness.as_ref().is_some_and(|witness| !witness.is_complete(answer));
+        is_open && !self.is_sent && !has_waited(row)
     }
 }
 

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Automatic, Kind, Message, MessageId, message,
+    Address, Automatic, Kind, Message, MessageId, is_shared_by_many, message,
     quoted_header::{self, Mention, QuotedHeader, plain},
     reply, subject,
 };
@@ -148,8 +148,8 @@ pub fn read(message: &Message, raw: &[u8]) -> Option<Forwarded> {
     }
     // Who answers and attaches what he speaks of writes himself; and where the text names others as headers do, in words that are
     // not known here, what is attached may have come along with their mail.
-    let own = message.summary.author().map(|author| author.address.domain());
-    let names_others = |line: &str| is_labelled_address(line) && own.is_none_or(|own| !is_at(line, own));
+    let own = message.summary.author().map(|author| &author.address);
+    let names_others = |line: &str| is_labelled_address(line) && own.is_none_or(|own| !is_own(line, own));
     let is_sure = is_only && !subject::is_reply_prefix(subject) && !text.lines().any(names_others);
     let certainty = if is_sure { Certainty::High } else { Certainty::Low };
     Some(Forwarded { certainty, ..attached(&inner, &text) })
@@ -247,12 +247,15 @@ fn is_labelled_address(line: &str) -> bool {
     (1..=3).contains(&words) && !label.contains('@') && value.contains('@') && !value.starts_with("//")
 }
 
-/// Whether the address that a line ends with, as headers and signatures have it, is at this domain.
-fn is_at(line: &str, domain: &str) -> bool {
+/// Whether the address that a line ends with, as headers and signatures have it, is the author's, or of his own domain.
+fn is_own(line: &str, author: &Address) -> bool {
     let line =
         plain(line).trim_end_matches(|c: char| c.is_whitespace() || matches!(c, '>' | ']' | ')' | ';' | ','));
-    let is_at = line.rsplit_once('@').is_some_and(|(_, end)| end.eq_ignore_ascii_case(domain));
-    is_at && line.matches('@').count() == 1
+    let written =
+        line.rsplit(|c: char| c.is_whitespace() || matches!(c, '<' | '[' | '(' | ':' | '：')).next();
+    let Some(address) = written.and_then(|written| Address::parse(written).ok()) else { return false };
+    let is_known = address == *author || !is_shared_by_many(author.domain());
+    is_known && address.domain().eq_ignore_ascii_case(author.domain()) && line.matches('@').count() == 1
 }
 
 /// An introduction, or a separator below which no header could be read: what is quoted below may have forwarded something,
@@ -533,6 +536,13 @@ mod tests {
         check_read(&mixed("Fwd: Hi", &disguised, ATTACHED), None);
         let signature = "FYI\r\n\r\nAnn\r\nE-Mail: ann@us.example\r\nOffice: <info@us.example>\r\nTel: 1";
         check_read(&mixed("Fwd: Hi", signature, ATTACHED), Some(("bob@customer.test", true)));
+        // At a domain of everybody's the others are strangers too.
+        let at_everybodys = |text: &str| mixed("Fwd: Hi", text, ATTACHED).replace("us.example", "gmail.com");
+        check_read(&at_everybodys(&outlook.replace("evil.test", "gmail.com")), None);
+        check_read(
+            &at_everybodys("FYI\r\n\r\nAnn\r\nE-Mail: Ann <Ann@us.example>"),
+            Some(("bob@customer.test", true)),
+        );
         // Which of two, or whose of one that lies deeper?
         check_read(&mixed("Fwd: Hi", "FYI", &ATTACHED.repeat(2)), None);
         let nested = ATTACHED.replace("--b", "--c");

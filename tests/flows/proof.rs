@@ -258,6 +258,22 @@ both! {
         assert_eq!(proof.world.gateway.audit(), [""; 0]);
     }
 
+    fn whether_an_answer_was_meant_for_where_it_came_waits_for_dns(engine) {
+        let names = || proving(&[PROSPECTS]);
+        let proof = Proof::start(engine, names().failing(PROSPECTS, Failure::ServFail));
+        let asked = proof.asked();
+        // Signed, and in a blind copy: its servers must speak for it.
+        let letter = Letter::new(BOB, &["carl@prospects.example"]).answering(&asked.first);
+        let id = proof.arrive(BOB, &asked.towards_ann, &signed(PROSPECTS, &letter));
+        proof.await_kept(&id, "checking");
+        proof.world.gateway.settle();
+        proof.dns.set(names());
+        proof.world.gateway.hasten();
+        proof.await_passed_on(&asked.ann.person, &letter);
+        assert_eq!(text(&proof.verification(&id), "rule"), "answer_signed");
+        assert_eq!(proof.world.gateway.audit(), [""; 0]);
+    }
+
     fn reports_that_anybody_can_write_hold_up_no_answer(engine) {
         let proof = Proof::start(engine, proving(&[PROSPECTS]));
         let asked = proof.asked();

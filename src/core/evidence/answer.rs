@@ -6,9 +6,11 @@
 use super::{
     AMBIGUOUS_FROM, Context, DMARC_FAILED, Evidence, Level, Mark, NO_FROM, Naming, PINNED_ROUTE, Pending,
     RouteStanding, SEALED, TRUSTED_PEER, Witness, author_signature, author_signatures, evidence, is_refused,
-    is_shared_by_many,
 };
-use crate::core::sender::{Check, DmarcPolicy, FromField, SenderFacts, Signature};
+use crate::{
+    core::sender::{Check, DmarcPolicy, FromField, SenderFacts, Signature},
+    mail::is_shared_by_many,
+};
 
 const SIGNED: Evidence = evidence(
     Level::E3,
@@ -67,6 +69,9 @@ pub(super) fn weigh(witness: &Witness, context: &Context) -> Result<Evidence, Pe
     if facts.is_pending() {
         return if context.has_waited { Ok(UNANSWERED) } else { Err(Pending) };
     }
+    if is_open(facts, context.naming) && !context.has_waited {
+        return Err(Pending);
+    }
     Ok(match () {
         () if is_refused(facts, context) => DMARC_FAILED,
         () if author_signature(facts).is_some() && !is_meant(facts, context.naming) => UNADDRESSED,
@@ -91,6 +96,16 @@ fn is_meant(facts: &SenderFacts, naming: Naming) -> bool {
     };
     let covers = |one: &Signature| (one.signs_to || !to) && (one.signs_cc || !cc);
     by_spf || author_signatures(facts).any(covers)
+}
+
+/// Whether it is signed, and DNS may yet say what shows that it was meant for where it came.
+pub(super) fn is_open(facts: &SenderFacts, naming: Naming) -> bool {
+    let mut hoped = facts.clone();
+    let verdicts = hoped.signatures.iter_mut().map(|one| &mut one.verdict).chain([&mut hoped.spf.verdict]);
+    for verdict in verdicts.filter(|verdict| **verdict == Check::Pending) {
+        *verdict = Check::Pass;
+    }
+    author_signature(facts).is_some() && !is_meant(facts, naming) && is_meant(&hoped, naming)
 }
 
 /// Whether nothing of the participant's domain could prove its mail. One that signs some mail signs all of it; while a key is only

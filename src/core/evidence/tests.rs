@@ -164,6 +164,8 @@ fn an_answer_is_proven_as_far_as_its_domain_lets_it_be() {
     let context = || Context { author: Standing::Participant, ..context() };
     let unaddressed = || Context { naming: Naming::Missing, ..context() };
     let in_cc = || Context { naming: Naming::In { to: false, cc: true }, ..context() };
+    let spf_open =
+        |facts: SenderFacts| SenderFacts { spf: spf("acme.example", true, Check::Pending), ..facts };
     let to_alone = |facts: SenderFacts| SenderFacts {
         signatures: vec![Signature { signs_cc: false, ..signature("acme.example", true, Check::Pass) }],
         ..facts
@@ -197,6 +199,12 @@ fn an_answer_is_proven_as_far_as_its_domain_lets_it_be() {
             Some(E0),
             "answer_unaddressed",
         ),
+        // DNS may yet say that its servers sent it, and that matters only where the signature does not.
+        (spf_open(facts()), unaddressed(), None, "pending"),
+        (spf_open(facts()), Context { has_waited: true, ..unaddressed() }, Some(E0), "answer_unaddressed"),
+        (spf_open(facts()), context(), Some(E3), "answer_signed"),
+        (spf_open(to_alone(facts())), in_cc(), None, "pending"),
+        (spf_open(gmail(facts())), unaddressed(), Some(E0), "answer_unaddressed"),
         (facts(), unaddressed(), Some(E3), "answer_signed"),
         (unproven(), Context { is_sent: true, ..unaddressed() }, Some(E1), "answer_nothing_published"),
         (SenderFacts { signatures: Vec::new(), ..facts() }, context(), Some(E2), "answer_spf_alone"),
