@@ -167,16 +167,7 @@ impl ProviderDialer {
         endpoint: &Endpoint,
         login: &Login,
     ) -> Result<ImapClient, Trouble> {
-        let mut opened = pin!(timeout(LOGIN_TIMEOUT, Box::pin(self.imap_session(endpoint, login))));
-        // A server that keeps one account waiting keeps no other of its accounts waiting.
-        let opened = match timeout(TURN_LASTS, &mut opened).await {
-            Ok(opened) => opened,
-            Err(_) => {
-                drop(turn);
-                opened.await
-            }
-        };
-        opened.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
+        in_turn(turn, Box::pin(self.imap_session(endpoint, login))).await
     }
 
     async fn imap_greeted(&self, endpoint: &Endpoint) -> Result<ImapClient, Trouble> {
@@ -211,14 +202,12 @@ impl ProviderDialer {
     /// What went wrong, by what it means for the account.
     pub async fn open_submission(
         &self,
-        _turn: LoginTurn<'_>,
+        turn: LoginTurn<'_>,
         endpoint: &Endpoint,
         login: Option<&Login>,
         hello: &str,
     ) -> Result<SmtpClient, Trouble> {
-        let session = Box::pin(self.smtp_session(endpoint, login, hello));
-        let opened = timeout(LOGIN_TIMEOUT, session).await;
-        opened.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
+        in_turn(turn, Box::pin(self.smtp_session(endpoint, login, hello))).await
     }
 
     async fn smtp_greeted(&self, endpoint: &Endpoint, hello: &str) -> Result<SmtpClient, Trouble> {
@@ -250,6 +239,22 @@ impl ProviderDialer {
         }
         Ok(client)
     }
+}
+
+/// What comes of a login that begins in a turn. A server that keeps one account waiting keeps no other of its accounts waiting.
+async fn in_turn<T>(
+    turn: LoginTurn<'_>,
+    login: impl Future<Output = Result<T, Trouble>> + Unpin,
+) -> Result<T, Trouble> {
+    let mut opened = pin!(timeout(LOGIN_TIMEOUT, login));
+    let opened = match timeout(TURN_LASTS, &mut opened).await {
+        Ok(opened) => opened,
+        Err(_) => {
+            drop(turn);
+            opened.await
+        }
+    };
+    opened.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
 }
 
 /// The mechanism that the server takes a token by: its provider's, unless it offers only the other.

@@ -15,7 +15,7 @@ pub use dialer::{ImapClient, Protocol, ProviderDialer, SmtpClient};
 pub use discover::{Discovered, FETCH_TIMEOUT, Finder, Found, Ports, read_autoconfig};
 pub use pace::LoginTurn;
 pub use places::{Caps, Place, Purpose, Seeker};
-pub use trouble::Trouble;
+pub use trouble::{DOUBTED_FOR, Trouble};
 
 use secrecy::SecretString;
 

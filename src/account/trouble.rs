@@ -50,6 +50,9 @@ pub enum Trouble {
     Misbehaving(String),
     #[error("the server refused: {0}")]
     Refused(String),
+    /// It said in passing what may not be so.
+    #[error("the server refused: {0}")]
+    Doubted(String),
     #[error("the account has no Sent mailbox that we recognise")]
     NoSentMailbox,
     #[error("the server has given the same mail other ids again and again")]
@@ -58,6 +61,9 @@ pub enum Trouble {
     #[error("what is stored of the account or its mail cannot be read")]
     Unreadable,
 }
+
+/// How long it is tried again what a provider says in passing of an account that was well.
+pub const DOUBTED_FOR: Duration = Duration::from_hours(6);
 
 impl Trouble {
     /// A stable word for the cause.
@@ -74,7 +80,7 @@ impl Trouble {
             Self::Throttled { .. } => "throttled",
             Self::Crowded => "crowded",
             Self::Misbehaving(_) => "misbehaving",
-            Self::Refused(_) => "refused",
+            Self::Refused(_) | Self::Doubted(_) => "refused",
             Self::NoSentMailbox => "no_sent_mailbox",
             Self::UnstableIds => "ids_unstable",
             Self::Unreadable => "unreadable",
@@ -128,7 +134,7 @@ impl Trouble {
             Self::Throttled { .. } => WAIT_ADVICE,
             Self::Crowded => "Nothing needs doing: try again in a moment.",
             Self::Misbehaving(_) => "Tell the provider.",
-            Self::Refused(_) => {
+            Self::Refused(_) | Self::Doubted(_) => {
                 "See what the server says; the provider's administrator may have to allow this access."
             }
             Self::UnstableIds => {
@@ -157,7 +163,7 @@ impl Trouble {
     #[must_use]
     pub fn in_passing(&self) -> Option<Self> {
         match self {
-            Self::Unwelcome(text) | Self::NotEnabled(text) => Some(Self::Refused(text.clone())),
+            Self::Unwelcome(text) | Self::NotEnabled(text) => Some(Self::Doubted(text.clone())),
             _ => None,
         }
     }

@@ -148,7 +148,8 @@ impl Tx {
         edition: Edition,
         issued: Issued<'_>,
     ) -> Result<Kept, Error> {
-        if self.login_key(account).await?.is_none() {
+        // Whoever disconnects it, or has it sign in anew, gives back what he finds here.
+        if self.account_to_change(account).await?.is_none() || self.login_key(account).await?.is_none() {
             return Ok(Kept::Not);
         }
         let sealed = self.seal_tokens(account, TOKENS, issued.tokens).await?;

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    account::Trouble,
+    account::{DOUBTED_FOR, Trouble},
     coord::Subscription,
     core::{account::AccountState, ids::AccountId, retry},
     flow::{
@@ -43,8 +43,6 @@ const WELL: Duration = Duration::from_secs(60);
 /// The pause before that, and after trouble with our own store.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
 const STORE_PAUSE: Duration = Duration::from_secs(5);
-/// How long it is tried again what a provider says of a good account in passing.
-const DOUBTED_FOR: Duration = Duration::from_secs(6 * 60 * 60);
 /// How long an account is left alone whose ids change again and again.
 const UNSTABLE_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// Failures that a server's request to wait, or its breaking the protocol, counts as.

@@ -136,6 +136,32 @@ both! {
         wait_for("the grant to be given back", PATIENCE, || desk.server.given_back() == 1);
     }
 
+    fn that_good_tokens_are_turned_away_for_a_while_stops_neither_reading_nor_sending(engine) {
+        let desk = Desk::start(engine, |_| {});
+        let account = desk.connect();
+        desk.server.set_out_of_order(true);
+        let message = desk.ann_writes("Soon");
+        desk.world.crm.await_delivery(&message, "deferred");
+        let shown = desk.world.crm.get(&format!("/accounts/{account}"));
+        assert!(shown["status"]["state"] != "reauth_required" && shown["status"]["detail"].is_null(), "{shown}");
+        assert!(desk.errors(&account).iter().any(|error| error["code"] == "revoked"), "{:?}", desk.errors(&account));
+        desk.server.set_out_of_order(false);
+        desk.world.gateway.hasten();
+        desk.world.crm.await_delivery(&message, "sent");
+        // What is said for hours is believed.
+        desk.server.set_out_of_order(true);
+        let message = desk.ann_writes("Late");
+        desk.world.crm.await_delivery(&message, "deferred");
+        desk.world.gateway.settle();
+        desk.world.gateway.execute("update jobs set created_at = created_at - 21600000000");
+        desk.world.gateway.hasten();
+        desk.world.crm.await_delivery(&message, "held");
+        assert_eq!(desk.world.crm.events_of("account.reauth_required").len(), 0);
+        desk.server.set_out_of_order(false);
+        desk.world.crm.post(&format!("/accounts/{account}/resume"), &json!({}));
+        desk.world.crm.await_delivery(&message, "sent");
+    }
+
     fn a_withdrawn_permission_is_noticed_though_nobody_uses_it(engine) {
         let desk = Desk::start(engine, |_| {});
         desk.server.tokens_last(Duration::from_secs(4));

@@ -71,6 +71,8 @@ struct Desk {
     given_back: u64,
     not_taken_back: u64,
     turned_away: u64,
+    /// Says of no token that it is good.
+    is_out_of_order: bool,
     /// How many had an address before the one who has it.
     former: HashMap<String, u64>,
     fault: Fault,
@@ -141,6 +143,11 @@ impl SignInServer {
             .values()
             .filter(|(whose, consent)| whose == user && !desk.revoked.contains(consent))
             .count()
+    }
+
+    /// Has mail servers turn away good tokens as well, or no longer.
+    pub fn set_out_of_order(&self, is_out_of_order: bool) {
+        self.desk().is_out_of_order = is_out_of_order;
     }
 
     /// How long access tokens last from now on.
@@ -373,7 +380,7 @@ impl Desk {
 
     fn introspect(&mut self, form: &HashMap<String, String>) -> String {
         match form.get("token").and_then(|token| self.access.get(token)) {
-            Some((user, _, until)) if Instant::now() < *until => {
+            Some((user, _, until)) if Instant::now() < *until && !self.is_out_of_order => {
                 format!(r#"{{"active":true,"username":"{user}","scope":"mail"}}"#)
             }
             _ => {

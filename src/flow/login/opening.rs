@@ -67,13 +67,7 @@ pub(in crate::flow) async fn open_imap_in(
         gateway.dialer.open_imap(turn, &settings.imap, &login.named(name)).await
     };
     let host = (Protocol::Imap, settings.imap.host.as_str());
-    let opened = logged_in(gateway, whose, (&access.credentials, host), dial).await?;
-    // A mailbox that takes no token of a good grant is read again when its user signs in, if not before. One that may be read and
-    // not sent by is another matter.
-    Ok(opened.map_err(|trouble| match (trouble, &access.credentials) {
-        (Trouble::Revoked(text), Credentials::OAuth2 { .. }) => Trouble::Unwelcome(text),
-        (trouble, _) => trouble,
-    }))
+    logged_in(gateway, whose, (&access.credentials, host), dial).await
 }
 
 /// Opens an SMTP session with an account's provider or a smarthost, in a place that is to be kept for as long. The inner error is
@@ -140,7 +134,7 @@ async fn in_turn<'g>(
 }
 
 /// Logs in. A token that is refused although it looked good is renewed, once: the provider may have withdrawn it, or our clock
-/// be wrong.
+/// be wrong. When that is refused too, the grant is good all the same.
 async fn logged_in<'g, T, F>(
     gateway: &'g Gateway,
     whose: (WorkspaceId, AccountId),
@@ -164,7 +158,7 @@ where
             return Ok(Err(trouble));
         };
         if refused.is_some_and(|refused| refused != version) {
-            return Ok(Err(Trouble::Revoked(text.clone())));
+            return Ok(Err(Trouble::Unwelcome(text.clone())));
         }
         refused = Some(version);
         expire(gateway, whose, version).await?;

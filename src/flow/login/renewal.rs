@@ -150,6 +150,7 @@ impl Renewal {
     async fn end(self, reason: &'static str) -> Result<Renewed, Error> {
         let (account, now) = (self.whose.1, self.store.clock().await?);
         let mut tx = self.begin().await?;
+        tx.account_to_change(account).await?;
         let Some(grant) = tx.grant(account).await? else { return Ok(Renewed::LookAgain) };
         let is_over = grant.edition == self.grant.edition && grant.candidate.is_none();
         match &grant.candidate {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{
     handler::own_message_id,
     order::{Sender, choose_smarthost},
-    way_out::{CROWDED, WayOut, note_unsent, tell_workers, way_out},
+    way_out::{WayOut, crowded, note_unsent, tell_workers, way_out},
 };
 use crate::{
     account::{Exit as Server, SmtpClient, Trouble},
@@ -93,7 +93,7 @@ pub async fn explain(gateway: &Gateway, job: &Leased, question: &Question) -> Re
     match last {
         Tried::Sent => settle(gateway, job, Settlement::Done).await,
         Tried::Later => put_off(gateway, job, question).await,
-        Tried::Crowded => settle(gateway, job, Settlement::RetryAt(now() + CROWDED)).await,
+        Tried::Crowded => settle(gateway, job, Settlement::RetryAt(crowded(job))).await,
         Tried::Refused | Tried::Unknown => leave_unanswered(gateway, job, question).await,
     }
 }
@@ -115,7 +115,7 @@ async fn attempt(
     tracing::info!(job = job.id, code = trouble.code(), "an answer could not be sent yet");
     if let Some(account) = way.account {
         let mut tx = gateway.store.begin(job.workspace).await?;
-        let is_refused = note_unsent(&mut tx, account, (began, &trouble)).await?;
+        let is_refused = note_unsent(&mut tx, account, (began, &trouble), job.created_at).await?;
         tx.commit().await?;
         if is_refused {
             tell_workers(gateway, account);

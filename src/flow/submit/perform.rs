@@ -13,7 +13,7 @@ use super::{
     masked::{self, View},
     reconcile,
     record::{self, Fared, Pace},
-    way_out::{self, CROWDED, WayOut, way_out},
+    way_out::{self, WayOut, crowded, way_out},
 };
 use crate::{
     account::{Exit as Server, Trouble},
@@ -110,8 +110,10 @@ pub async fn perform(gateway: &Gateway, job: &Leased, message: MessageKey) -> Re
             }
             Ok(())
         }
-        // Nothing is wrong with it, and nobody is told.
-        Err(Trouble::Crowded) => budget::wait(gateway, job, now() + CROWDED).await,
+        // Nothing is wrong with it, and nobody is told while there is time.
+        Err(Trouble::Crowded) if !record::has_expired(gateway, &submission, now()) => {
+            budget::wait(gateway, job, crowded(job)).await
+        }
         Err(trouble) => record::unopened(gateway, job, message, (began, &trouble)).await,
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     handler::own_message_id,
-    way_out::{CROWDED, WayOut, note_unsent, tell_workers, way_out},
+    way_out::{WayOut, crowded, note_unsent, tell_workers, way_out},
 };
 use crate::{
     account::{Exit as Server, SmtpClient, Trouble},
@@ -146,7 +146,7 @@ async fn unopened(
     let until = trouble.resumes_at(now()).unwrap_or_else(|| usual(job));
     let mut tx = gateway.store.begin(job.workspace).await?;
     let is_refused = match account {
-        Some(account) => note_unsent(&mut tx, account, (began, trouble)).await?,
+        Some(account) => note_unsent(&mut tx, account, (began, trouble), job.created_at).await?,
         None => false,
     };
     if account.is_none() {
@@ -184,7 +184,7 @@ async fn settle(gateway: &Gateway, job: &Leased, about: &About, tried: Tried) ->
     let mut submission = tx.submission(about.message).await?.ok_or(FlowError::Obsolete)?;
     submission.dsn.told.retain(|told| !about.told.contains(told));
     let settlement = match tried {
-        Tried::Crowded => Settlement::RetryAt(now() + CROWDED),
+        Tried::Crowded => Settlement::RetryAt(crowded(job)),
         Tried::Deferred(until) if tries(job) < TRIES_MAX => {
             Settlement::FailedUntil(until.unwrap_or_else(|| usual(job)))
         }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::way_out::{Access, CROWDED, account_access, rest_over, tell_workers};
+use super::way_out::{Access, account_access, crowded, rest_over, tell_workers};
 use crate::{
     account::{self, ImapClient, Purpose, Trouble, judge},
     core::{
@@ -89,7 +89,7 @@ pub async fn save_sent(
             tx.commit().await?;
             Ok(())
         }
-        Err(Trouble::Crowded) => put_off(gateway, job, now() + CROWDED).await,
+        Err(Trouble::Crowded) => put_off(gateway, job, crowded(job)).await,
         Err(trouble) => fail(gateway, job, account, (began, &trouble)).await,
     }
 }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{budget::sender_identity, record::Fared};
 use crate::{
-    account::{Exit as Server, Trouble},
+    account::{DOUBTED_FOR, Exit as Server, Trouble},
     core::{
         account::{Account, AccountState, Rest},
         ids::AccountId,
@@ -117,8 +117,13 @@ fn reason(state: AccountState) -> &'static str {
 pub(super) const REFUSED_LOGIN: &str = "The provider refuses the account's login. It is sent when the account has a login that \
      works, or is resumed.";
 
-/// How long a message waits that found as many sessions open as there may be, and what is behind it in its lane.
-pub(super) const CROWDED: SignedDuration = SignedDuration::from_secs(3);
+/// How long the first waits that finds as many sessions open as there may be, and what is behind it in its lane.
+const CROWDED: SignedDuration = SignedDuration::from_secs(3);
+
+/// Until when a job waits for a session: longer when it waits again, for where it is crowded others stand in its way.
+pub(super) fn crowded(job: &Leased) -> Timestamp {
+    now() + CROWDED * (1 << job.attempt.saturating_sub(1).min(2))
+}
 
 /// Writes down what went wrong with an account's provider. True when it refused the login, after which nobody tries again;
 /// an account that was given a new one since the attempt began is not blamed for the old.
@@ -142,7 +147,8 @@ pub(super) async fn note_trouble(
     Ok(blame != Blame::Nobody)
 }
 
-/// The same of the account's server for sending, whose refusal is no reason to read no more.
+/// The same of the account's server for sending, whose refusal is no reason to read no more. That it takes no token of a good grant
+/// is tried again for hours from when there was first something to send.
 ///
 /// # Errors
 /// Those of the store.
@@ -150,6 +156,7 @@ pub(super) async fn note_unsent(
     tx: &mut Tx,
     id: AccountId,
     (began, trouble): (Timestamp, &Trouble),
+    since: Timestamp,
 ) -> Result<bool, FlowError> {
     // Of a permission that is gone it is gone for reading too.
     if matches!(trouble, Trouble::SignIn(_)) {
@@ -157,7 +164,10 @@ pub(super) async fn note_unsent(
     }
     let Some(account) = noted(tx, (id, trouble)).await? else { return Ok(false) };
     keep_peace(tx, &account, trouble).await?;
-    let blame = blame(&account, (began, trouble));
+    let is_doubted = matches!(trouble, Trouble::Unwelcome(_))
+        && account.was_well()
+        && began.duration_since(since) < signed(DOUBTED_FOR);
+    let blame = if is_doubted { Blame::Nobody } else { blame(&account, (began, trouble)) };
     match blame {
         Blame::Login => refuse_sending(tx, account, trouble).await?,
         Blame::Nobody | Blame::Known => tx.log_account_error(id, &trouble.entry(now())).await?,

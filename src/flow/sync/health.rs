@@ -74,8 +74,8 @@ fn ends_patience(
     (now, patience): (Timestamp, Duration),
 ) -> bool {
     match trouble {
-        // Our own fault, and the operator's.
-        Trouble::Unreadable | Trouble::Registration(_) => false,
+        // Our own fault, and the operator's; and what is not believed for hours, whatever the policy.
+        Trouble::Unreadable | Trouble::Registration(_) | Trouble::Doubted(_) => false,
         Trouble::Unreachable(_) if patience.is_zero() => false,
         _ => now.duration_since(since.unwrap_or(now)) >= signed(patience),
     }
@@ -309,6 +309,7 @@ mod tests {
         }
         assert!(ends_patience(&refused, None, (at(0), none)));
         assert!(!ends_patience(&away, Some(at(0)), (at(99), none)));
+        assert!(!ends_patience(&Trouble::Doubted("x".into()), Some(at(0)), (at(99), none)));
         assert!(!ends_patience(&Trouble::Unreadable, Some(at(0)), (at(99), two_days)));
     }
 }

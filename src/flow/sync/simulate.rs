@@ -179,7 +179,8 @@ async fn basis(gateway: &Gateway, order: &Order) -> Result<Basis, Refusal> {
     if !account.status.state.is_worked() {
         return Err(Refusal::NotWorked(account.status.state));
     }
-    if let Some(until) = account.status.next_attempt_at.filter(|until| *until > now) {
+    let rests = account.status.next_attempt_at.max(account.rests_until(now));
+    if let Some(until) = rests.filter(|until| *until > now) {
         return Err(Refusal::Resting(until));
     }
     let user = account.user_id;
