@@ -46,6 +46,10 @@ impl From<imap::Error> for Trouble {
         match judge(&error) {
             _ if matches!(error, imap::Error::Insecure(_)) => Self::Insecure(text),
             Kind::Transient => Self::Unreachable(text),
+            // Of a session under way: a server that has lost touch with its own accounts, or a token that is over. The next login tells.
+            Kind::Credentials if !is_login(&error) && said(&error) != Some(Meaning::NotEnabled) => {
+                Self::Unreachable(text)
+            }
             Kind::Credentials => refused_login(text, is_revoked(&error), said(&error)),
             Kind::BackOff(wait) => Self::Throttled { text, wait },
             Kind::Misbehaving => Self::Misbehaving(text),
@@ -117,6 +121,20 @@ mod tests {
         let no = imap::Error::No { code: code.clone(), text: text.clone() };
         let auth = imap::Error::Auth { code, text: text.clone(), detail: None };
         assert_eq!([judge(&no), judge(&auth)], expect, "{text}");
+    }
+
+    #[test]
+    fn who_is_logged_in_is_not_without_a_login_for_what_a_session_hears() {
+        let text = || ServerText::new(b"Invalid credentials");
+        for code in
+            [ResponseCode::AuthenticationFailed, ResponseCode::AuthorizationFailed, ResponseCode::Expired]
+        {
+            let trouble = |error| Trouble::from(error).code();
+            let code = Some(code);
+            assert_eq!(trouble(imap::Error::No { code: code.clone(), text: text() }), "unreachable");
+            let refused = trouble(imap::Error::Auth { code, text: text(), detail: None });
+            assert!(["credentials", "revoked"].contains(&refused), "{refused}");
+        }
     }
 
     #[test]

@@ -196,6 +196,19 @@ async fn the_last_word_is_believed(engine: Engine) {
     assert!(world.server.is_good(&world.token().await.unwrap()));
 }
 
+/// While the token is good there is time to find out whether the provider meant it.
+async fn nothing_is_given_up_in_haste(engine: Engine) {
+    let world = World::new(engine).await;
+    let token = world.token().await.unwrap();
+    world.grow_old().await;
+    world.server.fail(Fault::Status(400));
+    assert_eq!(world.token().await.unwrap(), token);
+    eventually("a doubt", PATIENCE, || async { world.grant().await.doubts == 1 }).await;
+    let asked_again = world.grant().await.state.retry_at.duration_since(Timestamp::now());
+    assert!(asked_again > SignedDuration::from_secs(10), "{asked_again:?}");
+    assert_eq!(world.token().await.unwrap(), token);
+}
+
 /// A node that was frozen while it renewed, and was given up for dead by another.
 async fn what_came_too_late_is_tried_before_the_user_is_asked(engine: Engine) {
     let world = World::new(engine).await;
@@ -240,6 +253,16 @@ async fn a_grant_is_given_up_at_the_providers_last_word_sqlite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grant_is_given_up_at_the_providers_last_word_postgres() {
     the_last_word_is_believed(Engine::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_token_is_good_no_grant_is_given_up_in_haste_sqlite() {
+    nothing_is_given_up_in_haste(Engine::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_token_is_good_no_grant_is_given_up_in_haste_postgres() {
+    nothing_is_given_up_in_haste(Engine::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

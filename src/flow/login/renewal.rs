@@ -27,8 +27,10 @@ use crate::{
 const REST: Duration = Duration::from_secs(20);
 /// The same when it is the operator who has to do something.
 const REGISTRATION_REST: Duration = Duration::from_secs(120);
-/// How long after each refusal that may be a mistake it is asked again.
+/// How long after each refusal that may be a mistake it is asked again, and at most while the access token is good: then there is
+/// time for a third of what is left of it.
 const DOUBT_RESTS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(8)];
+const DOUBT_REST_MAX: Duration = Duration::from_secs(120);
 /// How often, a second apart, an answer is tried to be written down while the store is away.
 const WRITES_MAX: u32 = 120;
 
@@ -129,8 +131,10 @@ impl Renewal {
             Refused::Doubtful(reason) => {
                 let doubts = self.grant.doubts.saturating_add(1);
                 let index = usize::try_from(self.grant.doubts).unwrap_or(usize::MAX);
+                let left = self.grant.state.expires_at.duration_since(self.store.clock().await?);
+                let spared = Duration::try_from(left).unwrap_or_default().min(DOUBT_REST_MAX * 3) / 3;
                 match DOUBT_RESTS.get(index).filter(|_| doubts < DOUBTS_MAX) {
-                    Some(rest) => self.rest(*rest, doubts).await.map(|()| Renewed::LookAgain),
+                    Some(rest) => self.rest(spared.max(*rest), doubts).await.map(|()| Renewed::LookAgain),
                     None => self.end(reason).await,
                 }
             }
