@@ -222,7 +222,10 @@ fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     }
     let param = if path == "." { "body".to_owned() } else { path };
     if detail.starts_with("unknown field") {
-        return Problem::invalid(param, "There is no such field.").code("unknown_field");
+        // The names there are come last; before them stands what was sent.
+        let known = detail.rsplit_once(", expected ").map(|(_, known)| format!(" Expected {known}."));
+        let detail = format!("There is no such field.{}", known.unwrap_or_default());
+        return Problem::invalid(param, detail).code("unknown_field");
     }
     Problem::invalid(param, format!("{}.", plain(detail)))
 }
@@ -231,9 +234,24 @@ fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
 fn plain(detail: &str) -> String {
     match detail.split_once(", expected ") {
         Some((found, expected)) if found.starts_with("invalid ") || found.starts_with("unknown variant") => {
-            format!("Expected {expected}")
+            format!("Expected {}", in_words_of_json(expected))
         }
         _ => detail.to_owned(),
+    }
+}
+
+/// The names of our types tell a caller nothing.
+fn in_words_of_json(expected: &str) -> &str {
+    match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" | "u64" | "usize" => "a whole number that is not negative",
+        "i32" | "i64" => "a whole number",
+        "a sequence" => "a list",
+        "a boolean" => "true or false",
+        "a map" => "an object",
+        _ if expected.starts_with("struct ") || expected.contains(" tagged enum ") => "an object",
+        _ => expected,
     }
 }
 
@@ -363,6 +381,22 @@ mod tests {
         check(r#"{"to":["#, "body", "malformed_json");
         check(r#"{"to":[]} x"#, "body", "invalid");
         check(r#"{"to":[{"email":"a@b.example\r\nRCPT TO:<c@d.example>"}]}"#, "to[0].email", "invalid");
+    }
+
+    #[test]
+    fn what_was_expected_is_said_in_the_callers_words() {
+        for (json, detail) in [
+            (r#"{"to":[],"cc":[]}"#, "There is no such field. Expected `to` or `size`."),
+            (r#"{"to":[],", expected x":[]}"#, "There is no such field. Expected `to` or `size`."),
+            (r#"{"to":[{"mail":"a@b.example"}]}"#, "There is no such field. Expected `email`."),
+            (r#"{"to":["a@b.example"]}"#, "Expected an object."),
+            ("[]", "Expected an object."),
+            (r#"{"to":{}}"#, "Expected a list."),
+            (r#"{"to":[],"size":-1}"#, "Expected a whole number from 0 to 65535."),
+        ] {
+            assert_eq!(from_slice::<Letter>(json.as_bytes()).unwrap_err().detail, detail, "{json}");
+        }
+        assert_eq!(from_slice::<Nothing>(br#"{"x":1}"#).err().unwrap().detail, "There is no such field.");
     }
 
     #[test]
