@@ -288,6 +288,8 @@ async fn work(gateway: Gateway, leased: Leased, stop: CancellationToken, lost: C
 async fn keep_following(gateway: &Gateway, leased: Leased, stop: &CancellationToken) {
     let mut news = sync::news_of_account(&gateway.coord, leased.account);
     let (mut memory, mut failures, mut doubts) = (Memory::default(), 0_u32, Doubts::default());
+    // Of before this task the store knows, which is asked while a new sign-in still shows.
+    let mut was_well = sync::was_well(gateway, leased).await.unwrap_or(true);
     while !stop.is_cancelled() {
         keep_peace(gateway, leased, stop).await;
         let followed = tokio::select! {
@@ -296,7 +298,7 @@ async fn keep_following(gateway: &Gateway, leased: Leased, stop: &CancellationTo
         };
         let Err(failure) = followed else { return };
         let health = Health::of(&memory);
-        let was_well = sync::was_well(gateway, leased).await.unwrap_or(true);
+        was_well |= health != Health::Failed;
         let failure = doubts.weigh(failure, (health, was_well));
         failures = count(failures, &failure, health);
         let Some(pause) = after(gateway, leased, &failure, (failures, health)).await else { return };
