@@ -596,8 +596,9 @@ create table jobs (
     head        bigint not null,
     body        text not null,
     run_at      bigint not null,
-    -- Claims, and of them those that were settled as failed.
+    -- Claims, and of them those that came to nothing outside, and those that failed here.
     attempt     bigint not null default 0,
+    tries       bigint not null default 0,
     failures    bigint not null default 0,
     leased_until bigint,
     created_at  bigint not null

@@ -596,8 +596,9 @@ create table jobs (
     head        integer not null,
     body        text not null,
     run_at      integer not null,
-    -- Claims, and of them those that were settled as failed.
+    -- Claims, and of them those that came to nothing outside, and those that failed here.
     attempt     integer not null default 0,
+    tries       integer not null default 0,
     failures    integer not null default 0,
     leased_until integer,
     created_at  integer not null

@@ -121,7 +121,7 @@ async fn record(
             match next_try(job, now, since) {
                 Some(wait) => {
                     let wait = wait.max(retry_after.unwrap_or_default());
-                    Settlement::FailedUntil(now + super::signed(wait))
+                    Settlement::TriedUntil(now + super::signed(wait))
                 }
                 None => {
                     let reason =
@@ -139,13 +139,13 @@ async fn record(
 /// How long to wait after one more failure; `None` gives the endpoint up.
 fn next_try(job: &Leased, now: Timestamp, failing_since: Timestamp) -> Option<Duration> {
     let failing = Duration::try_from(now.duration_since(failing_since)).unwrap_or_default();
-    retry::webhook(job.failures.saturating_add(1), failing, super::jitter())
+    retry::webhook(job.tries.saturating_add(1), failing, super::jitter())
 }
 
 /// What tenants are not told: the operator sees whether it is the network, TLS or his own rules.
 fn note(endpoint: WebhookId, job: &Leased, failure: Failure) {
-    let (cause, failures) = (failure.cause(), job.failures.saturating_add(1));
-    tracing::info!(webhook = %endpoint, job = job.id, failures, cause, failure = %failure, "an endpoint did not take an event");
+    let (cause, tries) = (failure.cause(), job.tries.saturating_add(1));
+    tracing::info!(webhook = %endpoint, job = job.id, tries, cause, failure = %failure, "an endpoint did not take an event");
 }
 
 /// Gives an endpoint up. Several posts may come to this at once: whoever stops it tells of it.

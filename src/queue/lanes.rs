@@ -45,7 +45,7 @@ impl Tx {
     pub async fn hasten_lanes(&mut self, prefix: &str, now: Timestamp) -> Result<(), Error> {
         let leads = self.leads_of(prefix);
         let hasten = sql(format!(
-            "{leads} update jobs set run_at = $3, failures = 0 where id in (select id from leads) and run_at > $3"
+            "{leads} update jobs set run_at = $3, tries = 0, failures = 0 where id in (select id from leads) and run_at > $3"
         ));
         self.execute(hasten.bind(self.workspace()).bind(prefix).bind(now)).await?;
         self.on_commit(|store| store.announce_jobs(&JobKind::ALL));

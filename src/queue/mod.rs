@@ -65,7 +65,9 @@ pub struct Leased {
     pub job: Job,
     /// 1 for the first try. Claims are counted, also those that were cut off or came to nothing.
     pub attempt: u32,
-    /// Of the tries before this one, those that were settled as failed.
+    /// Of the claims before this one, those that were tried and settled so.
+    pub tries: u32,
+    /// Of the claims before this one, those that were settled as failed.
     pub failures: u32,
     pub created_at: Timestamp,
 }
@@ -88,7 +90,10 @@ pub enum Settlement {
     /// It stays until then. Its lane waits for it if it is of a kind that keeps the order ([`JobKind::keeps_order`]);
     /// else the others go first.
     RetryAt(Timestamp),
-    /// As `RetryAt`, and one more failure is counted: after a few the job is not tried as before.
+    /// As `RetryAt`, and one more try is counted: it was done, and somebody else was not ready. After how many it is given up
+    /// is for the job to say.
+    TriedUntil(Timestamp),
+    /// As `RetryAt`, and one more failure is counted: it cannot be done, and after a few it is not tried as before.
     FailedUntil(Timestamp),
 }
 
@@ -346,8 +351,9 @@ impl Tx {
     pub async fn settle(&mut self, leased: &Leased, settlement: Settlement) -> Result<(), Error> {
         match settlement {
             Settlement::Done => self.remove(leased).await,
-            Settlement::RetryAt(at) => self.postpone(leased, at, 0).await,
-            Settlement::FailedUntil(at) => self.postpone(leased, at, 1).await,
+            Settlement::RetryAt(at) => self.postpone(leased, at, (0, 0)).await,
+            Settlement::TriedUntil(at) => self.postpone(leased, at, (1, 0)).await,
+            Settlement::FailedUntil(at) => self.postpone(leased, at, (0, 1)).await,
         }
     }
 
@@ -381,11 +387,17 @@ impl Tx {
         if row.get::<i64>("head")? == 1 { self.pass_on(&lane, leased.job.kind()).await } else { Ok(()) }
     }
 
-    async fn postpone(&mut self, leased: &Leased, at: Timestamp, failures: u32) -> Result<(), Error> {
+    async fn postpone(
+        &mut self,
+        leased: &Leased,
+        at: Timestamp,
+        (tries, failures): (u32, u32),
+    ) -> Result<(), Error> {
         let workspace = self.workspace();
-        let update = sql("update jobs set leased_until = null, run_at = $4, failures = failures + $5 \
-             where workspace = $1 and id = $2 and attempt = $3 returning lane, head");
-        let update = update.bind(workspace).bind(leased.id).bind(leased.attempt).bind(at).bind(failures);
+        let update = sql("update jobs set leased_until = null, run_at = $4, tries = tries + $5, \
+             failures = failures + $6 where workspace = $1 and id = $2 and attempt = $3 returning lane, head");
+        let update = update.bind(workspace).bind(leased.id).bind(leased.attempt).bind(at);
+        let update = update.bind(tries).bind(failures);
         let row = self.fetch_optional(update).await?.ok_or(Error::Fenced)?;
         // Whoever sleeps until the lease's end has to wake before it.
         self.wake_workers(leased.job.kind());
@@ -446,7 +458,7 @@ impl System {
              (select id from jobs where kind = $1 and run_at <= $2 and leased_until is null and head = 1 \
               order by run_at, id limit $4{}) \
              update jobs set leased_until = $3, attempt = attempt + 1 where id in (select id from due) \
-             returning id, workspace, body, attempt, failures, created_at",
+             returning id, workspace, body, attempt, tries, failures, created_at",
             skip_locked(self.store())
         );
         let max = u32::try_from(max).unwrap_or(u32::MAX);
@@ -467,6 +479,7 @@ fn read(row: &Row) -> Option<Leased> {
             workspace: row.id("workspace")?,
             job: row.json("body")?,
             attempt: row.get("attempt")?,
+            tries: row.get("tries")?,
             failures: row.get("failures")?,
             created_at: row.get("created_at")?,
         })

@@ -346,18 +346,21 @@ both! {
         assert!(!is_waiting(&errand).await);
     }
 
-    async fn failures_that_count_are_told_from_tries(world) {
+    async fn tries_failures_and_claims_are_counted_apart(world) {
         let (queue, workspace) = (Queue::new(world.store.clone()), world.workspace().await);
         enqueue(&world, workspace, 1, None, at(0)).await;
-        for (settlement, failures) in
-            [(Settlement::RetryAt(at(0)), 0), (Settlement::FailedUntil(at(0)), 0), (Settlement::RetryAt(at(0)), 1)]
-        {
+        for (settlement, tries, failures) in [
+            (Settlement::RetryAt(at(0)), 0, 0),
+            (Settlement::FailedUntil(at(0)), 0, 0),
+            (Settlement::TriedUntil(at(0)), 0, 1),
+            (Settlement::TriedUntil(at(0)), 1, 1),
+        ] {
             let leased = claim(&queue, at(0)).await;
-            assert_eq!(leased[0].failures, failures);
+            assert_eq!((leased[0].tries, leased[0].failures), (tries, failures));
             settle(&world, &leased[0], settlement).await.unwrap();
         }
         let leased = claim(&queue, at(0)).await;
-        assert_eq!((leased[0].attempt, leased[0].failures), (4, 1));
+        assert_eq!((leased[0].attempt, leased[0].tries, leased[0].failures), (5, 2, 1));
     }
 
     async fn a_kind_with_much_to_do_does_not_starve_another(world) {

@@ -228,6 +228,34 @@ both! {
         assert_eq!((logins.len(), world.mails(&ann.person, "Sent", id).len()), (1, 1));
     }
 
+    fn a_report_waits_for_an_account_that_rests_and_is_not_given_up(engine) {
+        let world = Sandboxed::start(engine, Behaviour::default());
+        let (ann, crm) = (world.user("ann", "Ann Lee"), world.prospect("crm"));
+        world.connect(&ann);
+        let once = Trigger::next(Service::Submission, "MAIL").containing("<>");
+        world.provider().arm(once, Act::Answer("451 4.3.0 Later".to_owned()));
+        let mut client = world.workspace_client();
+        client.expect(250, &format!("MAIL FROM:<{}>", crm.address));
+        client.expect(250, "RCPT TO:<gone@prospects.example> NOTIFY=FAILURE");
+        client.expect(354, "DATA");
+        let letter = format!("From: {}\r\nSubject: Hello\r\n\r\nHello.\r\n.", ann.person.address);
+        let taken = client.expect(250, &letter);
+        world.crm.await_delivery(&accepted_id(&taken), "bounced");
+        let reports = |is: &str| world.gateway.count(&format!("select count(*) from jobs where kind = 'report' and {is}"));
+        wait_for("a first try", PATIENCE, || reports("tries = 1") == 1);
+        // Until 2100.
+        world.gateway.execute("update accounts set rests_until = 4102444800000000, rests_over = 'x', rests = 1");
+        // More often than a report is tried.
+        wait_for("many looks", PATIENCE, || {
+            world.gateway.hasten_jobs();
+            reports("attempt > 12") == 1
+        });
+        assert_eq!(reports("tries = 1"), 1);
+        world.gateway.hasten();
+        wait_for("the report", PATIENCE, || reports("tries >= 0") == 0);
+        assert_eq!(world.heard(Service::Submission, "MAIL").iter().filter(|line| line.contains("<>")).count(), 2);
+    }
+
     fn a_smarthost_is_told_of_utf8_headers_and_asked_for_the_reports(engine) {
         let world = Sandboxed::start(engine, Behaviour::default());
         let (ann, bob) = (world.user("ann", "Ann Lee"), world.prospect("bob"));

@@ -279,15 +279,15 @@ both! {
         pass_time(&world);
         assert_eq!((&shown()["disabled_at"], text(&shown(), "last_failure")), (&Value::Null, "HTTP 502"));
         // This event has been tried to the end, but the endpoint has not been failing for long: it may take others.
-        world.gateway.execute("update jobs set failures = 9");
+        world.gateway.execute("update jobs set tries = 9");
         pass_time(&world);
         assert_eq!((&shown()["disabled_at"], text(&shown(), "last_failure")), (&Value::Null, "HTTP 503"));
         // It has been failing for long, but this event has hardly been tried.
         world.gateway.execute("update webhooks set failing_since = failing_since - 400000000000");
-        world.gateway.execute("update jobs set failures = 1");
+        world.gateway.execute("update jobs set tries = 1");
         pass_time(&world);
         assert_eq!((&shown()["disabled_at"], text(&shown(), "last_failure")), (&Value::Null, "HTTP 504"));
-        world.gateway.execute("update jobs set failures = 9");
+        world.gateway.execute("update jobs set tries = 9");
         pass_time(&world);
         let told = world.crm.await_event("webhook.disabled", |data| data["webhook_id"] == hook.as_str());
         assert!(text(&told["data"], "reason").contains("75 hours") && text(&told["data"], "reason").contains("HTTP 404"));

@@ -68,8 +68,8 @@ pub async fn give_back(gateway: &Gateway, job: &Leased, grant: Uuid) -> Result<(
         tx.drop_parted_grant(grant).await?;
         tx.settle(job, Settlement::Done).await?;
     } else {
-        let wait = retry::submission(job.failures.saturating_add(1), flow::jitter());
-        tx.settle(job, Settlement::FailedUntil(flow::now() + flow::signed(wait))).await?;
+        let wait = retry::submission(job.tries.saturating_add(1), flow::jitter());
+        tx.settle(job, Settlement::TriedUntil(flow::now() + flow::signed(wait))).await?;
     }
     tx.commit().await?;
     Ok(())

@@ -5,6 +5,7 @@
 //! lost answer leaves open is not sent again, and what was not sent the ledger tells. Not here: who may ask (`flow::question`).
 
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     handler::own_message_id,
@@ -33,8 +34,9 @@ use crate::{
     store::{DecisionFilter, Page, Session},
 };
 
-/// Tries of one answer: whoever waited longer has asked somebody else.
+/// Tries of one answer, and how long it waits for an account that rests: whoever waited longer has asked somebody else.
 const TRIES_MAX: u32 = 6;
+const WAIT_MAX: SignedDuration = SignedDuration::from_hours(6);
 /// Decisions in one answer: of the newest mails with a person.
 const DECISIONS_MAX: u32 = 10;
 
@@ -52,6 +54,14 @@ struct Way {
     reverse_path: ReversePath,
 }
 
+/// The ways there are now.
+#[derive(Default)]
+struct Ways {
+    open: Vec<Way>,
+    /// Until when the user's account is one of them no longer.
+    rests_until: Option<Timestamp>,
+}
+
 /// What became of a try.
 enum Tried {
     Sent,
@@ -59,8 +69,8 @@ enum Tried {
     Refused,
     /// It will be tried again.
     Later,
-    /// There was no session to be had: no try at all.
-    Crowded,
+    /// There was no session to be had before then: no try at all.
+    NotBefore(Timestamp),
     /// It went out, and nobody knows whether it was taken.
     Unknown,
 }
@@ -79,9 +89,9 @@ pub async fn explain(gateway: &Gateway, job: &Leased, question: &Question) -> Re
     let viewer = viewer(&mut session, user.id).await?;
     session.see_as(viewer);
     let found = find(&mut session, question).await?;
-    let ways = ways(&mut session, gateway, &user).await?;
+    let Ways { open: ways, rests_until } = ways(&mut session, gateway, &user).await?;
     drop(session);
-    let mut last = Tried::Later;
+    let mut last = rests_until.map_or(Tried::Later, Tried::NotBefore);
     for way in &ways {
         let raw = compose(gateway, job, (question, &user), (&way.from, &found));
         last = attempt(gateway, job, question, (way, &user, &raw)).await?;
@@ -93,7 +103,10 @@ pub async fn explain(gateway: &Gateway, job: &Leased, question: &Question) -> Re
     match last {
         Tried::Sent => settle(gateway, job, Settlement::Done).await,
         Tried::Later => put_off(gateway, job, question).await,
-        Tried::Crowded => settle(gateway, job, Settlement::RetryAt(crowded(job))).await,
+        Tried::NotBefore(until) if now().duration_since(job.created_at) < WAIT_MAX => {
+            settle(gateway, job, Settlement::RetryAt(until)).await
+        }
+        Tried::NotBefore(_) => leave_unanswered(gateway, job, question).await,
         Tried::Refused | Tried::Unknown => leave_unanswered(gateway, job, question).await,
     }
 }
@@ -109,7 +122,7 @@ async fn attempt(
     let began = now();
     let trouble = match login::open_submission(gateway, job.workspace, &way.server).await? {
         Ok((client, _place)) => return send(gateway, job, question, (client, &envelope, raw)).await,
-        Err(Trouble::Crowded) => return Ok(Tried::Crowded),
+        Err(Trouble::Crowded) => return Ok(Tried::NotBefore(crowded(job))),
         Err(trouble) => trouble,
     };
     tracing::info!(job = job.id, code = trouble.code(), "an answer could not be sent yet");
@@ -149,15 +162,15 @@ async fn find(session: &mut Session, question: &Question) -> Result<Found, FlowE
 }
 
 /// The smarthost, if it sends for the reply domain, and the user's account, if it may send and be logged in to now.
-async fn ways(session: &mut Session, gateway: &Gateway, user: &User) -> Result<Vec<Way>, FlowError> {
-    let mut ways = Vec::new();
+async fn ways(session: &mut Session, gateway: &Gateway, user: &User) -> Result<Ways, FlowError> {
+    let mut ways = Ways::default();
     let sender = Sender { user: user.id, from: &user.email, class: SendClass::Individual };
     let reply = gateway.settings.ours.reply.as_deref();
     let from = reply.and_then(|domain| Address::from_parts("no-reply", domain).ok());
     if let (Ok(_), Some(from)) = (choose_smarthost(session, gateway, sender).await?, from)
         && let WayOut::Open(server) = way_out(session, None).await?
     {
-        ways.push(Way { account: None, server, from, reverse_path: ReversePath::Null });
+        ways.open.push(Way { account: None, server, from, reverse_path: ReversePath::Null });
     }
     let Some(account) = session.sending_account(user.id).await? else { return Ok(ways) };
     // It is mail of his account as any other, and counted when it is seen in Sent.
@@ -165,11 +178,15 @@ async fn ways(session: &mut Session, gateway: &Gateway, user: &User) -> Result<V
     if matches!(budget, Budget::Full(_) | Budget::Room(Some(0))) {
         return Ok(ways);
     }
-    let WayOut::Open(server) = way_out(session, Some(account)).await? else { return Ok(ways) };
+    let server = match way_out(session, Some(account)).await? {
+        WayOut::Open(server) => server,
+        WayOut::Rests(until) => return Ok(Ways { rests_until: Some(until), ..ways }),
+        WayOut::Closed(_) => return Ok(ways),
+    };
     // Providers let an account send as itself alone; what bounces comes back to the user.
     let from = server.account_address.clone().unwrap_or_else(|| user.email.clone());
     let reverse_path = ReversePath::Address(from.clone());
-    ways.push(Way { account: Some(account), server, from, reverse_path });
+    ways.open.push(Way { account: Some(account), server, from, reverse_path });
     Ok(ways)
 }
 
@@ -250,12 +267,12 @@ async fn intend(gateway: &Gateway, job: &Leased, question: &Question, is_it: boo
 }
 
 async fn put_off(gateway: &Gateway, job: &Leased, question: &Question) -> Result<(), FlowError> {
-    let tries = job.failures.saturating_add(1);
+    let tries = job.tries.saturating_add(1);
     if tries >= TRIES_MAX {
         return leave_unanswered(gateway, job, question).await;
     }
     let retry_at = now() + signed(retry::submission(tries, jitter()));
-    settle(gateway, job, Settlement::FailedUntil(retry_at)).await
+    settle(gateway, job, Settlement::TriedUntil(retry_at)).await
 }
 
 /// Ends it, for all to see: the ledger says so of the question.

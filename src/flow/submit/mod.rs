@@ -32,7 +32,7 @@ pub use perform::{hold_poison, perform};
 pub use report::report;
 pub(super) use returned::{CameTo, Returned, record_returned, returned};
 pub use sent_copy::save_sent;
-pub(super) use way_out::{rest_over, tell_workers};
+pub(super) use way_out::{crowded, rest_over, tell_workers};
 
 use jiff::Timestamp;
 use uuid::Uuid;

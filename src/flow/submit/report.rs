@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     handler::own_message_id,
-    way_out::{WayOut, crowded, note_unsent, tell_workers, way_out},
+    way_out::{WAIT, WAIT_MAX, WayOut, crowded, note_unsent, tell_workers, way_out},
 };
 use crate::{
     account::{Exit as Server, SmtpClient, Trouble},
@@ -44,8 +44,8 @@ enum Tried {
     Over,
     /// Until then, if it is known.
     Deferred(Option<Timestamp>),
-    /// There was no session to be had: no try at all.
-    Crowded,
+    /// There was no session to be had before then: no try at all.
+    NotBefore(Timestamp),
 }
 
 /// Queues the report, as soon as there is something to tell: nobody's waits for how others fare. One that waits already tells
@@ -76,9 +76,12 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
         return Err(FlowError::Obsolete);
     }
     let about = About { message, told: news.iter().map(|state| told(state)).collect() };
-    let Some((account, server)) = server(&mut session, &submission).await? else {
-        drop(session);
-        return settle(gateway, job, &about, Tried::Deferred(None)).await;
+    let (account, server) = match server(&mut session, &submission).await? {
+        Ok(found) => found,
+        Err(until) => {
+            drop(session);
+            return settle(gateway, job, &about, Tried::NotBefore(until)).await;
+        }
     };
     let stored = session.message(message).await?.ok_or(FlowError::Obsolete)?;
     let raw = session.blob(submission.blob.unwrap_or(stored.blob)).await?;
@@ -89,7 +92,7 @@ pub async fn report(gateway: &Gateway, job: &Leased, message: MessageKey) -> Res
     let began = now();
     let tried = match login::open_submission(gateway, job.workspace, &server).await? {
         Ok((client, _place)) => send(gateway, job, &about, (client, &envelope, &raw)).await?,
-        Err(Trouble::Crowded) => Tried::Crowded,
+        Err(Trouble::Crowded) => Tried::NotBefore(crowded(job)),
         Err(trouble) => unopened(gateway, job, account, (began, &trouble)).await?,
     };
     settle(gateway, job, &about, tried).await
@@ -99,17 +102,20 @@ fn told(state: &RecipientState) -> Told {
     Told { recipient: state.recipient.address.clone(), state: state.state }
 }
 
-/// By which server, and by whose account if it is no smarthost. `None` while that account may not be logged in to.
+/// By which server, and by whose account if it is no smarthost. The inner error says before when nothing may leave.
 async fn server(
     session: &mut Session,
     submission: &Submission,
-) -> Result<Option<(Option<AccountId>, Server)>, FlowError> {
+) -> Result<Result<(Option<AccountId>, Server), Timestamp>, FlowError> {
+    let mut not_before = now() + WAIT;
     for account in [None, submission.account] {
-        if let WayOut::Open(server) = way_out(session, account).await? {
-            return Ok(Some((account, server)));
+        match way_out(session, account).await? {
+            WayOut::Open(server) => return Ok(Ok((account, server))),
+            WayOut::Rests(until) => not_before = until,
+            WayOut::Closed(_) => {}
         }
     }
-    Ok(None)
+    Ok(Err(not_before))
 }
 
 async fn send(
@@ -164,7 +170,7 @@ fn usual(job: &Leased) -> Timestamp {
 }
 
 fn tries(job: &Leased) -> u32 {
-    job.failures.saturating_add(1)
+    job.tries.saturating_add(1)
 }
 
 /// From here on a crash means that nobody knows. Refused to a worker whose lease has run out: another one has the job.
@@ -184,11 +190,13 @@ async fn settle(gateway: &Gateway, job: &Leased, about: &About, tried: Tried) ->
     let mut submission = tx.submission(about.message).await?.ok_or(FlowError::Obsolete)?;
     submission.dsn.told.retain(|told| !about.told.contains(told));
     let settlement = match tried {
-        Tried::Crowded => Settlement::RetryAt(crowded(job)),
-        Tried::Deferred(until) if tries(job) < TRIES_MAX => {
-            Settlement::FailedUntil(until.unwrap_or_else(|| usual(job)))
+        Tried::NotBefore(until) if now().duration_since(job.created_at) < WAIT_MAX => {
+            Settlement::RetryAt(until)
         }
-        Tried::Deferred(_) => {
+        Tried::Deferred(until) if tries(job) < TRIES_MAX => {
+            Settlement::TriedUntil(until.unwrap_or_else(|| usual(job)))
+        }
+        Tried::NotBefore(_) | Tried::Deferred(_) => {
             tracing::warn!(message = %about.message, "a report is given up: the events have told what it says");
             Settlement::Done
         }

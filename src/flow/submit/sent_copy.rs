@@ -8,7 +8,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::way_out::{Access, account_access, crowded, rest_over, tell_workers};
+use super::way_out::{Access, WAIT, WAIT_MAX, account_access, crowded, rest_over, tell_workers};
 use crate::{
     account::{self, ImapClient, Purpose, Trouble, judge},
     core::{
@@ -38,10 +38,6 @@ const TRIES_MAX: u32 = 12;
 /// Looks for the copy of a provider that files one, about an hour long: it may be late. Only then one is appended, for some
 /// have let their users turn it off.
 const LATE_TRIES: u32 = 5;
-
-/// How long a copy waits for an account that may not be logged in to, and how often that is asked of the store.
-const WAIT_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
-const WAIT: SignedDuration = SignedDuration::from_hours(1);
 
 /// Looks for the copy, and appends one when the provider has filed none.
 ///
@@ -77,7 +73,7 @@ pub async fn save_sent(
     match look_or_append(gateway, job, &login, (account, &stored, raw, missing)).await? {
         Ok(Came::Late) => {
             let until = now() + signed(retry::submission(tries(job), jitter()));
-            settle(gateway, job, Settlement::FailedUntil(until)).await
+            settle(gateway, job, Settlement::TriedUntil(until)).await
         }
         Ok(Came::Is(at, copy)) => {
             let mut tx = gateway.store.begin(job.workspace).await?;
@@ -96,7 +92,7 @@ pub async fn save_sent(
 
 /// Looks, this one with them. That an account rests, or no session is to be had, was none.
 fn tries(job: &Leased) -> u32 {
-    job.failures.saturating_add(1)
+    job.tries.saturating_add(1)
 }
 
 /// What follows when no copy is found.
@@ -158,7 +154,7 @@ async fn fail(
     if is_over {
         tracing::warn!(%account, job = job.id, "a sent message has no copy in Sent: it could not be looked for or appended");
     }
-    let settlement = if is_over { Settlement::Done } else { Settlement::FailedUntil(until) };
+    let settlement = if is_over { Settlement::Done } else { Settlement::TriedUntil(until) };
     tx.settle(job, settlement).await?;
     tx.commit().await?;
     if is_refused {

@@ -117,11 +117,16 @@ fn reason(state: AccountState) -> &'static str {
 pub(super) const REFUSED_LOGIN: &str = "The provider refuses the account's login. It is sent when the account has a login that \
      works, or is resumed.";
 
+/// How long what is still owed about a message waits for an account that may not be logged in to, and how often that is asked
+/// of the store.
+pub(super) const WAIT_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
+pub(super) const WAIT: SignedDuration = SignedDuration::from_hours(1);
+
 /// How long the first waits that finds as many sessions open as there may be, and what is behind it in its lane.
 const CROWDED: SignedDuration = SignedDuration::from_secs(3);
 
 /// Until when a job waits for a session: longer when it waits again, for where it is crowded others stand in its way.
-pub(super) fn crowded(job: &Leased) -> Timestamp {
+pub(in crate::flow) fn crowded(job: &Leased) -> Timestamp {
     now() + CROWDED * (1 << job.attempt.saturating_sub(1).min(2))
 }
 

@@ -30,7 +30,7 @@ use crate::{
         ingest::{self, Ingested},
         limits::Purse,
         now, policy_of,
-        submit::{rest_over, tell_workers},
+        submit::{crowded, rest_over, tell_workers},
         trust,
     },
     imap::{MailboxName, Uid},
@@ -67,6 +67,8 @@ pub async fn refetch(
     match Box::pin(over_a_short_session(gateway, job, account, decision)).await {
         Ok(outcome) => outcome,
         Err(Failure::Store(error)) => Err(error.into()),
+        // A place is free soon, and nothing is wrong.
+        Err(Failure::Provider(Trouble::Crowded)) => put_off(gateway, job, crowded(job)).await,
         Err(Failure::Provider(trouble)) => fail(gateway, job, account, (began, &trouble)).await,
         Err(Failure::Anew | Failure::MadeRoom) => put_off(gateway, job, soon(job)).await,
     }
