@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::{
     Login, Trouble,
     pace::{LoginTurn, Logins, Pace},
-    places::{Caps, Place, Places, Seeker},
+    places::{Caps, Place, Places, Purpose, Seeker},
 };
 use crate::{
     core::{
@@ -35,9 +35,9 @@ const SMTP_PORTS: [u16; 4] = [25, 465, 587, 2525];
 const PER_SECOND: u32 = 50;
 /// From the first packet to a session that is logged in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long an IMAP login keeps its turn: what servers that are well take for one.
+/// How long a login keeps its turn: what servers that are well take for one.
 const TURN_LASTS: Duration = Duration::from_secs(2);
-/// How long an SMTP login waits for its turn: it is a worker's that others wait for too.
+/// How long a login waits for its turn whose session does not stay: it is a worker's that others wait for too.
 const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a provider's server speaks.
@@ -143,17 +143,21 @@ impl ProviderDialer {
     /// Waits until it is the host's turn to log in one more.
     ///
     /// # Errors
-    /// `Crowded` when an errand would have to wait for too long.
-    pub async fn turn(&self, protocol: Protocol, host: &str) -> Result<LoginTurn<'_>, Trouble> {
-        match protocol {
-            Protocol::Imap => {
-                self.pace.turn(host).await;
-                Ok(self.logins.turn(protocol, host).await)
-            }
-            Protocol::Smtp => {
-                let turn = timeout(TURN_PATIENCE, self.logins.turn(protocol, host)).await;
-                turn.map_err(|_| Trouble::Crowded)
-            }
+    /// `Crowded` when that is not soon, and the session not one that stays.
+    pub async fn turn(
+        &self,
+        protocol: Protocol,
+        host: &str,
+        purpose: Purpose,
+    ) -> Result<LoginTurn<'_>, Trouble> {
+        let patience = (purpose != Purpose::Follow).then_some(TURN_PATIENCE);
+        if protocol == Protocol::Imap && !self.pace.turn(host, patience).await {
+            return Err(Trouble::Crowded);
+        }
+        let turn = self.logins.turn(protocol, host);
+        match patience {
+            Some(patience) => timeout(patience, turn).await.map_err(|_| Trouble::Crowded),
+            None => Ok(turn.await),
         }
     }
 

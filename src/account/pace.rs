@@ -40,20 +40,26 @@ impl Pace {
         Self { every: Duration::from_secs(1) / per_second.max(1), hosts: Mutex::default() }
     }
 
-    /// Waits for the host's next free turn. Of a waiter that is dropped the turn passes unused.
-    pub(super) async fn turn(&self, host: &str) {
-        sleep_until(self.take(host, Instant::now())).await;
+    /// Waits for the host's next free turn. False at once when that is further away than the caller has patience for. Of a
+    /// waiter that is dropped the turn passes unused.
+    pub(super) async fn turn(&self, host: &str, patience: Option<Duration>) -> bool {
+        let Some(turn) = self.take(host, Instant::now(), patience) else { return false };
+        sleep_until(turn).await;
+        true
     }
 
-    fn take(&self, host: &str, now: Instant) -> Instant {
+    fn take(&self, host: &str, now: Instant, patience: Option<Duration>) -> Option<Instant> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if hosts.len() >= HOSTS_MAX {
             hosts.retain(|_, free| *free > now);
         }
         let free = hosts.entry(host.to_ascii_lowercase()).or_insert(now);
         let turn = (*free).max(now);
+        if patience.is_some_and(|patience| turn.duration_since(now) > patience) {
+            return None;
+        }
         *free = turn + self.every;
-        turn
+        Some(turn)
     }
 }
 
@@ -122,22 +128,27 @@ mod tests {
         let (pace, begun) = (Pace::new(50), Instant::now());
         let mut at = Vec::new();
         for host in ["imap.a.example", "imap.a.example", "IMAP.A.example", "imap.b.example"] {
-            at.push((pace.take(host, Instant::now()) - begun).as_millis());
+            at.push((pace.take(host, Instant::now(), None).unwrap() - begun).as_millis());
         }
         assert_eq!(at, [0, 20, 40, 0]);
-        pace.turn("imap.a.example").await;
+        // Who has not the patience takes nobody's turn.
+        assert!(!pace.turn("imap.a.example", Some(Duration::from_millis(59))).await);
+        assert!(pace.turn("imap.a.example", Some(Duration::from_millis(60))).await);
         assert_eq!(begun.elapsed().as_millis(), 60);
         // What was not used is not saved up.
         tokio::time::advance(Duration::from_secs(10)).await;
         let now = Instant::now();
-        assert_eq!([0, 1].map(|_| (pace.take("imap.a.example", now) - now).as_millis()), [0, 20]);
+        assert_eq!(
+            [0, 1].map(|_| (pace.take("imap.a.example", now, None).unwrap() - now).as_millis()),
+            [0, 20]
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn hosts_are_not_remembered_for_ever() {
         let pace = Pace::new(1000);
         for number in 0..3 * HOSTS_MAX {
-            pace.take(&format!("host{number}.example"), Instant::now());
+            pace.take(&format!("host{number}.example"), Instant::now(), None);
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         assert!(pace.hosts.lock().unwrap().len() <= HOSTS_MAX);

@@ -50,6 +50,14 @@ pub struct Edition {
     pub version: i64,
 }
 
+impl Edition {
+    /// Of the tokens that take their place.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self { version: self.version.saturating_add(1), ..self }
+    }
+}
+
 /// What became of renewed tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
@@ -113,7 +121,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Makes the caller the one who renews this version, until then. False when somebody else is at it, or has done it. What
+    /// Makes the caller the one who renews this edition, until then. False when somebody else is at it, or has done it. What
     /// lies further ahead than anybody sets it was set by a clock that was wrong, as in [`GrantState::step`].
     ///
     /// # Errors
@@ -121,20 +129,21 @@ impl Tx {
     pub async fn claim_renewal(
         &mut self,
         account: AccountId,
-        version: i64,
+        edition: Edition,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, Error> {
         let query = sql("update grants set renewing_until = $4 where workspace = $1 and account = $2 \
-             and version = $3 and (renewing_until <= $5 or renewing_until > $6) \
+             and version = $3 and sign_in = $8 and (renewing_until <= $5 or renewing_until > $6) \
              and (retry_at <= $5 or retry_at > $7)")
         .bind(self.workspace())
         .bind(account)
-        .bind(version)
+        .bind(edition.version)
         .bind(until)
         .bind(now)
         .bind(now.saturating_add(LEASE_BELIEVED).unwrap_or(Timestamp::MAX))
-        .bind(now.saturating_add(REST_BELIEVED).unwrap_or(Timestamp::MAX));
+        .bind(now.saturating_add(REST_BELIEVED).unwrap_or(Timestamp::MAX))
+        .bind(edition.sign_in);
         Ok(self.execute(query).await? == 1)
     }
 
@@ -200,22 +209,23 @@ impl Tx {
         Ok(())
     }
 
-    /// Has the access token of this version renewed by whoever wants one next: the provider does not take it any more.
+    /// Has the access token of this edition renewed by whoever wants one next: the provider does not take it any more.
     ///
     /// # Errors
     /// When the database is out of reach.
     pub async fn expire_grant(
         &mut self,
         account: AccountId,
-        version: i64,
+        edition: Edition,
         now: Timestamp,
     ) -> Result<(), Error> {
         let query = sql("update grants set expires_at = $4 where workspace = $1 and account = $2 \
-             and version = $3 and expires_at > $4")
+             and version = $3 and sign_in = $5 and expires_at > $4")
         .bind(self.workspace())
         .bind(account)
-        .bind(version)
-        .bind(now);
+        .bind(edition.version)
+        .bind(now)
+        .bind(edition.sign_in);
         self.execute(query).await?;
         Ok(())
     }

@@ -42,6 +42,8 @@ pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(15);
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// What a token lives for when its provider does not say (RFC 6749 section 5.1 only recommends it).
 const LIFETIME_UNSAID: Duration = Duration::from_mins(30);
+/// Who says that it lives for less has a clock that is wrong, and has said nothing: nobody could log in by such a token.
+const LIFETIME_MIN: Duration = Duration::from_secs(2);
 /// What servers say of a token that is good no more, when they are asked to end it.
 const GONE: [&str; 2] = ["invalid_token", "invalid_grant"];
 /// Longest text of a refusal that is kept, in characters.
@@ -305,7 +307,7 @@ fn read(tokens: Tokens) -> Granted {
     Granted {
         access_token: secret(tokens.access_token().secret()),
         refresh_token: tokens.refresh_token().map(|token| secret(token.secret())),
-        lifetime: tokens.expires_in().unwrap_or(LIFETIME_UNSAID),
+        lifetime: tokens.expires_in().filter(|said| *said >= LIFETIME_MIN).unwrap_or(LIFETIME_UNSAID),
         scopes: tokens.scopes().into_iter().flatten().map(|scope| scope.to_string()).collect(),
         signer: tokens.extra_fields().signer(),
     }

@@ -182,6 +182,18 @@ async fn a_registration_that_an_admin_trusts_asks_for_itself() {
     }
 }
 
+#[test]
+fn a_lifetime_that_cannot_be_is_none() {
+    for (said, lifetime) in [
+        (r#","expires_in":3599"#, Duration::from_secs(3599)),
+        (r#","expires_in":0"#, LIFETIME_UNSAID),
+        ("", LIFETIME_UNSAID),
+    ] {
+        let answer = format!(r#"{{"access_token":"at","token_type":"Bearer"{said}}}"#);
+        assert_eq!(read_granted(answer.as_bytes()).unwrap().lifetime, lifetime, "{said}");
+    }
+}
+
 fn openssl(arguments: &[&str]) -> String {
     let run = std::process::Command::new("openssl").args(arguments).output().expect("openssl is installed");
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));

@@ -37,7 +37,7 @@ use crate::{
         ids::{AccountId, Id as _, WorkspaceId},
     },
     mail::Address,
-    store::{Error, Grant, Issued, Tokens, Tx},
+    store::{Edition, Error, Grant, Issued, Tokens, Tx},
 };
 
 /// How long a login waits for a token that somebody is renewing: longer than one who fell silent keeps others from it.
@@ -103,12 +103,12 @@ enum Need {
     Upkeep,
 }
 
-/// What logs in now, and of which version of a grant it is.
+/// What logs in now, and of which edition of a grant it is.
 #[derive(Debug)]
 pub struct Key {
     pub login: Login,
     /// `None` of a password.
-    version: Option<i64>,
+    edition: Option<Edition>,
 }
 
 /// What logs in to an account now. The inner error says why nothing does.
@@ -123,6 +123,25 @@ pub async fn login_of(
     key(gateway, (workspace, account), credentials, Need::Login).await
 }
 
+/// What a key that was waited with has become: the token that is good now. `None` when there is none before it is renewed.
+async fn login_at_hand(
+    gateway: &Gateway,
+    (workspace, account): (WorkspaceId, AccountId),
+    key: Key,
+) -> Result<Option<Key>, Error> {
+    let (Login::Bearer { username, mechanism, .. }, Some(edition)) = (&key.login, key.edition) else {
+        return Ok(Some(key));
+    };
+    let now = gateway.store.clock().await?;
+    let grant = gateway.store.read(workspace).await?.grant(account).await?;
+    // Another sign-in may be another user's.
+    let is_good = |grant: &Grant| now < grant.state.expires_at && grant.edition.sign_in == edition.sign_in;
+    Ok(grant.filter(is_good).map(|Grant { tokens, edition, .. }| {
+        let (username, token, mechanism) = (username.clone(), tokens.access, *mechanism);
+        Key { login: Login::Bearer { username, token, mechanism }, edition: Some(edition) }
+    }))
+}
+
 async fn key(
     gateway: &Gateway,
     (workspace, account): (WorkspaceId, AccountId),
@@ -132,7 +151,7 @@ async fn key(
     let (name, username) = match credentials {
         Credentials::Password { username, password } => {
             let login = Login::Password { username: username.clone(), password: password.clone() };
-            return Ok(Ok(Key { login, version: None }));
+            return Ok(Ok(Key { login, edition: None }));
         }
         Credentials::OAuth2 { provider, username } => (provider, username),
     };
@@ -145,9 +164,9 @@ async fn key(
         return Ok(Err(Trouble::Registration(text)));
     }
     let held = Held { gateway, workspace, account, provider_name: name, provider: &provider, username };
-    Ok(held.token(need).await?.map(|(token, version)| {
+    Ok(held.token(need).await?.map(|(token, edition)| {
         let (username, mechanism) = (username.clone(), provider.client.authorization().mechanism);
-        Key { login: Login::Bearer { username, token, mechanism }, version: Some(version) }
+        Key { login: Login::Bearer { username, token, mechanism }, edition: Some(edition) }
     }))
 }
 
@@ -185,7 +204,7 @@ struct Held<'a> {
     username: &'a str,
 }
 
-type Token = (secrecy::SecretString, i64);
+type Token = (secrecy::SecretString, Edition);
 
 impl Held<'_> {
     /// A token that is good, as far as anybody knows. May be dropped at any time: a renewal that has begun goes on.
@@ -196,7 +215,7 @@ impl Held<'_> {
             let (now, grant) = self.read().await?;
             let Some(grant) = grant else { return Ok(Err(Trouble::LostLogin)) };
             let is_good = now < grant.state.expires_at && need == Need::Login;
-            let good = (grant.tokens.access.clone(), grant.edition.version);
+            let good = (grant.tokens.access.clone(), grant.edition);
             match grant.state.step(now, spread(self.account)) {
                 Step::Use => return Ok(Ok(good)),
                 Step::Renew if turn.is_none() => match self.gateway.sign_in.turn(self.account, is_good).await
@@ -242,7 +261,7 @@ impl Held<'_> {
     ) -> Result<Option<JoinHandle<Result<Renewed, Error>>>, Error> {
         let until = now.saturating_add(RENEWAL_LEASE).unwrap_or(Timestamp::MAX);
         let mut tx = self.gateway.store.begin(self.workspace).await?;
-        let is_ours = tx.claim_renewal(self.account, grant.edition.version, now, until).await?;
+        let is_ours = tx.claim_renewal(self.account, grant.edition, now, until).await?;
         tx.commit().await?;
         if !is_ours {
             return Ok(None);

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 
-use super::{Key, login_of};
+use super::{Key, login_at_hand, login_of};
 use crate::{
     account::{Exit, ImapClient, Login, LoginTurn, Place, Protocol, Purpose, Seeker, SmtpClient, Trouble},
     core::{
@@ -12,7 +12,7 @@ use crate::{
         ids::{AccountId, WorkspaceId},
     },
     flow::Gateway,
-    store::{AccountAccess, Error},
+    store::{AccountAccess, Edition, Error},
 };
 
 /// Opens an IMAP session with an account's provider, in a place that is to be kept for as long. The inner error is the provider's.
@@ -29,7 +29,7 @@ pub(in crate::flow) async fn open_imap(
         Ok(place) => place,
         Err(crowded) => return Ok(Err(crowded)),
     };
-    Ok(open_imap_in(gateway, whose, access).await?.map(|client| (client, place)))
+    Ok(open_imap_in(gateway, whose, access, purpose).await?.map(|client| (client, place)))
 }
 
 /// The place that an IMAP session with an account's provider needs.
@@ -61,13 +61,14 @@ pub(in crate::flow) async fn open_imap_in(
     gateway: &Gateway,
     whose: (WorkspaceId, AccountId),
     access: &AccountAccess,
+    purpose: Purpose,
 ) -> Result<Result<ImapClient, Trouble>, Error> {
     let (settings, name) = (&access.settings, access.settings.identities.imap_login.as_deref());
     let dial = async |turn: LoginTurn<'_>, login: Login| {
         gateway.dialer.open_imap(turn, &settings.imap, &login.named(name)).await
     };
-    let host = (Protocol::Imap, settings.imap.host.as_str());
-    logged_in(gateway, whose, (&access.credentials, host), dial).await
+    let door = Door { protocol: Protocol::Imap, host: &settings.imap.host, purpose };
+    logged_in(gateway, whose, (&access.credentials, door), dial).await
 }
 
 /// Opens an SMTP session with an account's provider or a smarthost, in a place that is to be kept for as long. The inner error is
@@ -82,13 +83,14 @@ pub(in crate::flow) async fn open_submission(
 ) -> Result<Result<(SmtpClient, Place), Trouble>, Error> {
     let hello = &gateway.settings.hostname;
     let credentials = exit.account.zip(exit.credentials.as_ref());
+    let door = Door { protocol: Protocol::Smtp, host: &exit.endpoint.host, purpose: Purpose::Errand };
     let seeker = Seeker {
-        protocol: Protocol::Smtp,
-        host: &exit.endpoint.host,
+        protocol: door.protocol,
+        host: door.host,
         // A smarthost is built for many: only the host counts.
         username: credentials.map(|(_, own)| exit.login.as_deref().unwrap_or(own.username())),
         provider: exit.provider,
-        purpose: Purpose::Errand,
+        purpose: door.purpose,
     };
     let place = match gateway.dialer.place(seeker).await {
         Ok(place) => place,
@@ -96,7 +98,7 @@ pub(in crate::flow) async fn open_submission(
     };
     let Some((account, credentials)) = credentials else {
         let login = exit.credentials.as_ref().and_then(Login::of_password);
-        let turn = match gateway.dialer.turn(Protocol::Smtp, &exit.endpoint.host).await {
+        let turn = match door.turn(gateway).await {
             Ok(turn) => turn,
             Err(crowded) => return Ok(Err(crowded)),
         };
@@ -107,29 +109,43 @@ pub(in crate::flow) async fn open_submission(
         let login = login.named(exit.login.as_deref());
         gateway.dialer.open_submission(turn, &exit.endpoint, Some(&login), hello).await
     };
-    let host = (Protocol::Smtp, exit.endpoint.host.as_str());
-    let opened = logged_in(gateway, (workspace, account), (credentials, host), dial).await?;
+    let opened = logged_in(gateway, (workspace, account), (credentials, door), dial).await?;
     Ok(opened.map(|client| (client, place)))
 }
 
-/// What logs in, and the turn in which it does. Who has no token keeps nobody waiting, so that it is asked for before; and once more
-/// then, for the wait may have been longer than it lasts.
+/// Where a session is to begin.
+#[derive(Clone, Copy)]
+struct Door<'a> {
+    protocol: Protocol,
+    host: &'a str,
+    purpose: Purpose,
+}
+
+impl Door<'_> {
+    async fn turn(self, gateway: &Gateway) -> Result<LoginTurn<'_>, Trouble> {
+        gateway.dialer.turn(self.protocol, self.host, self.purpose).await
+    }
+}
+
+/// What logs in, and the turn in which it does. Who has no token keeps nobody waiting: it is asked for before the turn, and where
+/// the wait was longer than it lasts the turn is given back.
 async fn in_turn<'g>(
     gateway: &'g Gateway,
     whose: (WorkspaceId, AccountId),
-    (credentials, (protocol, host)): (&Credentials, (Protocol, &str)),
+    (credentials, door): (&Credentials, Door<'_>),
 ) -> Result<Result<(LoginTurn<'g>, Key), Trouble>, Error> {
-    let key = match login_of(gateway, whose, credentials).await? {
-        Ok(key) => key,
-        Err(trouble) => return Ok(Err(trouble)),
-    };
-    let turn = match gateway.dialer.turn(protocol, host).await {
-        Ok(turn) => turn,
-        Err(crowded) => return Ok(Err(crowded)),
-    };
-    match key.version {
-        Some(_) => Ok(login_of(gateway, whose, credentials).await?.map(|key| (turn, key))),
-        None => Ok(Ok((turn, key))),
+    loop {
+        let key = match login_of(gateway, whose, credentials).await? {
+            Ok(key) => key,
+            Err(trouble) => return Ok(Err(trouble)),
+        };
+        let turn = match door.turn(gateway).await {
+            Ok(turn) => turn,
+            Err(crowded) => return Ok(Err(crowded)),
+        };
+        if let Some(key) = login_at_hand(gateway, whose, key).await? {
+            return Ok(Ok((turn, key)));
+        }
     }
 }
 
@@ -138,7 +154,7 @@ async fn in_turn<'g>(
 async fn logged_in<'g, T, F>(
     gateway: &'g Gateway,
     whose: (WorkspaceId, AccountId),
-    by: (&Credentials, (Protocol, &str)),
+    by: (&Credentials, Door<'_>),
     dial: impl Fn(LoginTurn<'g>, Login) -> F,
 ) -> Result<Result<T, Trouble>, Error>
 where
@@ -146,7 +162,7 @@ where
 {
     let mut refused = None;
     loop {
-        let (turn, Key { login, version }) = match in_turn(gateway, whose, by).await? {
+        let (turn, Key { login, edition }) = match in_turn(gateway, whose, by).await? {
             Ok(ready) => ready,
             Err(trouble) => return Ok(Err(trouble)),
         };
@@ -154,24 +170,24 @@ where
             Ok(client) => return Ok(Ok(client)),
             Err(trouble) => trouble,
         };
-        let (Trouble::Credentials(text) | Trouble::Revoked(text), Some(version)) = (&trouble, version) else {
+        let (Trouble::Credentials(text) | Trouble::Revoked(text), Some(edition)) = (&trouble, edition) else {
             return Ok(Err(trouble));
         };
-        if refused.is_some_and(|refused| refused != version) {
+        if refused.is_some_and(|refused| refused != edition) {
             return Ok(Err(Trouble::Unwelcome(text.clone())));
         }
-        refused = Some(version);
-        expire(gateway, whose, version).await?;
+        refused = Some(edition);
+        expire(gateway, whose, edition).await?;
     }
 }
 
 async fn expire(
     gateway: &Gateway,
     (workspace, account): (WorkspaceId, AccountId),
-    version: i64,
+    edition: Edition,
 ) -> Result<(), Error> {
     let now = gateway.store.clock().await?;
     let mut tx = gateway.store.begin(workspace).await?;
-    tx.expire_grant(account, version, now).await?;
+    tx.expire_grant(account, edition, now).await?;
     tx.commit().await
 }

@@ -20,7 +20,7 @@ use crate::{
     },
     flow::{jitter, signed},
     mail::Address,
-    store::{Error, Grant, Issued, Kept, PartedGrant, Store, Tokens, Tx},
+    store::{Edition, Error, Grant, Issued, Kept, PartedGrant, Store, Tokens, Tx},
 };
 
 /// How long an endpoint in trouble is left alone, and up to half as long again.
@@ -36,8 +36,8 @@ const WRITES_MAX: u32 = 120;
 
 /// What came of it.
 pub(super) enum Renewed {
-    /// The new access token and its version.
-    Token((SecretString, i64)),
+    /// The new access token and its edition.
+    Token((SecretString, Edition)),
     /// What is stored says how it goes on.
     LookAgain,
     Trouble(Trouble),
@@ -76,7 +76,7 @@ impl Renewal {
         for _ in 0..WRITES_MAX {
             match self.write(issued).await {
                 Ok(Kept::InPlace) => {
-                    return Ok(Renewed::Token((tokens.access, self.grant.edition.version.saturating_add(1))));
+                    return Ok(Renewed::Token((tokens.access, self.grant.edition.next())));
                 }
                 Ok(Kept::Aside | Kept::Not) => return Ok(Renewed::LookAgain),
                 Err(error) if error.is_lasting() => return Err(error),

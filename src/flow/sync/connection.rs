@@ -340,7 +340,7 @@ impl<'g> Connection<'g, Stream> {
         if access.settings.imap != before || found.rests_until(now()).is_some() {
             return Err(Failure::Anew);
         }
-        let client = login::open_imap_in(gateway, whose, &access).await??;
+        let client = login::open_imap_in(gateway, whose, &access, purpose).await??;
         let mut connection = Self::new(gateway, workspace, (&found, policy), client, memory);
         connection.place = Some(Arc::new(place));
         connection.greet().await?;

@@ -41,6 +41,11 @@ async fn renew(tx: &mut Tx, account: AccountId, version: i64, issued: Issued<'_>
     tx.renew_grant(account, edition, issued).await.unwrap()
 }
 
+async fn claim(tx: &mut Tx, account: AccountId, version: i64, (now, until): (Timestamp, Timestamp)) -> bool {
+    let edition = edition(tx, account, version).await;
+    tx.claim_renewal(account, edition, now, until).await.unwrap()
+}
+
 /// An account with the first tokens, granted at second 0.
 async fn granted(place: &Place) -> AccountId {
     let account = place.account("ann@example.com").await;
@@ -75,16 +80,16 @@ both! {
         let place = Place::new(&world).await;
         let account = granted(&place).await;
         let mut tx = place.tx().await;
-        assert!(tx.claim_renewal(account, 1, at(10), at(55)).await.unwrap());
-        assert!(!tx.claim_renewal(account, 1, at(54), at(99)).await.unwrap(), "somebody is at it");
-        assert!(!tx.claim_renewal(account, 1, at(9), at(54)).await.unwrap(), "who read the clock before him comes too late");
-        assert!(tx.claim_renewal(account, 1, at(55), at(100)).await.unwrap(), "he is silent");
+        assert!(claim(&mut tx, account, 1, (at(10), at(55))).await);
+        assert!(!claim(&mut tx, account, 1, (at(54), at(99))).await, "somebody is at it");
+        assert!(!claim(&mut tx, account, 1, (at(9), at(54))).await, "who read the clock before him comes too late");
+        assert!(claim(&mut tx, account, 1, (at(55), at(100))).await, "he is silent");
         assert_eq!(renew(&mut tx, account, 1, issued(&tokens(2), 60)).await, Kept::InPlace);
-        assert!(!tx.claim_renewal(account, 1, at(200), at(245)).await.unwrap(), "it has been done");
+        assert!(!claim(&mut tx, account, 1, (at(200), at(245))).await, "it has been done");
         let grant = tx.grant(account).await.unwrap().unwrap();
         is(&grant.tokens, 2);
         assert_eq!((grant.edition.version, grant.candidate.is_none()), (2, true));
-        assert!(tx.claim_renewal(account, 2, at(60), at(105)).await.unwrap());
+        assert!(claim(&mut tx, account, 2, (at(60), at(105))).await);
     }
 
     async fn an_answer_that_comes_too_late_is_kept_aside(world) {
@@ -118,6 +123,9 @@ both! {
         let grant = tx.grant(account).await.unwrap().unwrap();
         assert_eq!((grant.edition.version, grant.candidate.is_none(), grant.doubts), (1, true, 0));
         assert_eq!(tx.renew_grant(account, before, issued(&tokens(3), 80)).await.unwrap(), Kept::Not);
+        assert!(!tx.claim_renewal(account, before, at(80), at(125)).await.unwrap(), "versions begin anew");
+        tx.expire_grant(account, before, at(80)).await.unwrap();
+        assert_eq!(tx.grant(account).await.unwrap().unwrap().state, grant.state);
     }
 
     async fn what_a_person_has_granted_is_in_use_while_any_account_of_his_lives_by_it(world) {
@@ -185,12 +193,12 @@ both! {
         let place = Place::new(&world).await;
         let account = granted(&place).await;
         let mut tx = place.tx().await;
-        assert!(tx.claim_renewal(account, 1, at(10), at(55)).await.unwrap());
+        assert!(claim(&mut tx, account, 1, (at(10), at(55))).await);
         let of = edition(&mut tx, account, 1).await;
         tx.rest_grant(account, of, at(40), 1).await.unwrap();
-        assert!(!tx.claim_renewal(account, 1, at(39), at(80)).await.unwrap());
+        assert!(!claim(&mut tx, account, 1, (at(39), at(80))).await);
         assert_eq!(tx.grant(account).await.unwrap().unwrap().doubts, 1);
-        assert!(tx.claim_renewal(account, 1, at(40), at(85)).await.unwrap());
+        assert!(claim(&mut tx, account, 1, (at(40), at(85))).await);
         // Another version's trouble is none of this one's.
         let of = edition(&mut tx, account, 7).await;
         tx.rest_grant(account, of, at(9999), 3).await.unwrap();
@@ -201,10 +209,12 @@ both! {
         let place = Place::new(&world).await;
         let account = granted(&place).await;
         let mut tx = place.tx().await;
-        tx.expire_grant(account, 1, at(20)).await.unwrap();
+        let of = edition(&mut tx, account, 1).await;
+        tx.expire_grant(account, of, at(20)).await.unwrap();
         assert_eq!(tx.grant(account).await.unwrap().unwrap().state.expires_at, at(20));
         assert_eq!(renew(&mut tx, account, 1, issued(&tokens(2), 30)).await, Kept::InPlace);
-        tx.expire_grant(account, 1, at(40)).await.unwrap();
+        let of = edition(&mut tx, account, 1).await;
+        tx.expire_grant(account, of, at(40)).await.unwrap();
         assert_eq!(tx.grant(account).await.unwrap().unwrap().state.expires_at, at(3630), "the old one's end is no news");
     }
 }
