@@ -154,7 +154,7 @@ impl ProviderDialer {
         if protocol == Protocol::Imap && !self.pace.turn(host, patience).await {
             return Err(Trouble::Crowded);
         }
-        let turn = self.logins.turn(protocol, host);
+        let turn = self.logins.turn(protocol, host, purpose);
         match patience {
             Some(patience) => timeout(patience, turn).await.map_err(|_| Trouble::Crowded),
             None => Ok(turn.await),
@@ -245,7 +245,8 @@ impl ProviderDialer {
     }
 }
 
-/// What comes of a login that begins in a turn. A server that keeps one account waiting keeps no other of its accounts waiting.
+/// What comes of a login that begins in a turn. A server that keeps one account waiting keeps no other of its accounts waiting, nor
+/// all that have errands there and elsewhere.
 async fn in_turn<T>(
     turn: LoginTurn<'_>,
     login: impl Future<Output = Result<T, Trouble>> + Unpin,
@@ -253,10 +254,10 @@ async fn in_turn<T>(
     let mut opened = pin!(timeout(LOGIN_TIMEOUT, login));
     let opened = match timeout(TURN_LASTS, &mut opened).await {
         Ok(opened) => opened,
-        Err(_) => {
-            drop(turn);
-            opened.await
-        }
+        Err(_) => match turn.give_back() {
+            Ok(_place) => opened.await,
+            Err(_) => return Err(Trouble::Unreachable("the server keeps too many logins waiting".into())),
+        },
     };
     opened.map_err(|_| Trouble::Unreachable("the server did not answer in time".into()))?
 }

@@ -11,11 +11,11 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError},
     time::{Instant, sleep_until},
 };
 
-use super::dialer::Protocol;
+use super::{dialer::Protocol, places::Purpose};
 
 /// Hosts that are remembered before those are forgotten whose next turn is free.
 const HOSTS_MAX: usize = 1024;
@@ -25,6 +25,9 @@ const HOSTS_MAX: usize = 1024;
 const LOGINS_AT_ONCE: usize = 20;
 /// The same with all hosts together: what a handshake costs. A host has too few turns to take all of these.
 const ALL_LOGINS_AT_ONCE: usize = 10 * LOGINS_AT_ONCE;
+/// Logins with one host that go on when their turn is over, of sessions that do not stay: each is a worker's, and a server that
+/// hangs is not to have them all.
+const SLOW_AT_ONCE: usize = 8;
 
 /// Gives out turns.
 #[derive(Debug)]
@@ -64,27 +67,61 @@ impl Pace {
 }
 
 /// A turn to log in, until it is dropped.
-pub type LoginTurn<'a> = (OwnedSemaphorePermit, SemaphorePermit<'a>);
+#[derive(Debug)]
+pub struct LoginTurn<'a> {
+    _of_host: OwnedSemaphorePermit,
+    _of_all: SemaphorePermit<'a>,
+    /// Where the login may go on after its turn; `None` of a session that stays, which may anyway.
+    slow: Option<Arc<Semaphore>>,
+}
+
+impl LoginTurn<'_> {
+    /// Gives the turn to another while the login goes on, in the place that is returned where it needs one.
+    ///
+    /// # Errors
+    /// When as many do as may.
+    pub(super) fn give_back(self) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> {
+        self.slow.map(Semaphore::try_acquire_owned).transpose()
+    }
+}
 
 /// Gives out turns to log in, each host's apart from those of all others.
 #[derive(Debug)]
 pub(super) struct Logins {
     all: Semaphore,
-    hosts: Mutex<HashMap<(Protocol, String), Weak<Semaphore>>>,
+    turns: PerHost,
+    slow: PerHost,
 }
 
 impl Default for Logins {
     fn default() -> Self {
-        Self { all: Semaphore::new(ALL_LOGINS_AT_ONCE), hosts: Mutex::default() }
+        let (turns, slow) = (PerHost::new(LOGINS_AT_ONCE), PerHost::new(SLOW_AT_ONCE));
+        Self { all: Semaphore::new(ALL_LOGINS_AT_ONCE), turns, slow }
     }
 }
 
 impl Logins {
     /// Waits for a turn with this host, in the order of coming; it lasts until it is dropped.
-    pub(super) async fn turn(&self, protocol: Protocol, host: &str) -> LoginTurn<'_> {
-        let of_host = self.of(protocol, host).acquire_owned().await;
-        let of_all = self.all.acquire().await;
-        of_host.and_then(|of_host| Ok((of_host, of_all?))).expect("the turns are never closed")
+    pub(super) async fn turn(&self, protocol: Protocol, host: &str, purpose: Purpose) -> LoginTurn<'_> {
+        let closed = "the turns are never closed";
+        LoginTurn {
+            _of_host: self.turns.of(protocol, host).acquire_owned().await.expect(closed),
+            _of_all: self.all.acquire().await.expect(closed),
+            slow: (purpose != Purpose::Follow).then(|| self.slow.of(protocol, host)),
+        }
+    }
+}
+
+/// So many of something for each host, remembered while somebody has one.
+#[derive(Debug)]
+struct PerHost {
+    permits: usize,
+    hosts: Mutex<HashMap<(Protocol, String), Weak<Semaphore>>>,
+}
+
+impl PerHost {
+    fn new(permits: usize) -> Self {
+        Self { permits, hosts: Mutex::default() }
     }
 
     fn of(&self, protocol: Protocol, host: &str) -> Arc<Semaphore> {
@@ -96,7 +133,7 @@ impl Logins {
         if hosts.len() >= HOSTS_MAX {
             hosts.retain(|_, logins| logins.strong_count() > 0);
         }
-        let logins = Arc::new(Semaphore::new(LOGINS_AT_ONCE));
+        let logins = Arc::new(Semaphore::new(self.permits));
         hosts.insert(key, Arc::downgrade(&logins));
         logins
     }
@@ -111,16 +148,33 @@ mod tests {
         let logins = Logins::default();
         let mut held = Vec::new();
         for _ in 0..LOGINS_AT_ONCE {
-            held.push(logins.turn(Protocol::Imap, "imap.a.example").await);
+            held.push(logins.turn(Protocol::Imap, "imap.a.example", Purpose::Errand).await);
         }
-        let waits =
-            tokio::time::timeout(Duration::from_secs(60), logins.turn(Protocol::Imap, "IMAP.a.example"));
+        let waits = tokio::time::timeout(
+            Duration::from_secs(60),
+            logins.turn(Protocol::Imap, "IMAP.a.example", Purpose::Errand),
+        );
         assert!(waits.await.is_err());
-        drop(logins.turn(Protocol::Smtp, "imap.a.example").await);
-        drop(logins.turn(Protocol::Imap, "imap.b.example").await);
+        drop(logins.turn(Protocol::Smtp, "imap.a.example", Purpose::Errand).await);
+        drop(logins.turn(Protocol::Imap, "imap.b.example", Purpose::Errand).await);
         held.pop();
-        drop(logins.turn(Protocol::Imap, "imap.a.example").await);
-        assert_eq!(logins.hosts.lock().unwrap().len(), 3);
+        drop(logins.turn(Protocol::Imap, "imap.a.example", Purpose::Errand).await);
+        assert_eq!(logins.turns.hosts.lock().unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_hangs_keeps_few_who_have_other_things_to_do() {
+        let logins = Logins::default();
+        let slow = async |purpose| logins.turn(Protocol::Smtp, "smtp.a.example", purpose).await.give_back();
+        let mut held = Vec::new();
+        for _ in 0..SLOW_AT_ONCE {
+            held.push(slow(Purpose::Errand).await.unwrap());
+        }
+        assert!(slow(Purpose::Errand).await.is_err());
+        assert!(slow(Purpose::Follow).await.unwrap().is_none());
+        assert!(logins.turn(Protocol::Smtp, "smtp.b.example", Purpose::Errand).await.give_back().is_ok());
+        held.pop();
+        assert!(slow(Purpose::Errand).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
