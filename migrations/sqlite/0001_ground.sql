@@ -219,6 +219,8 @@ create table grants (
     retry_at    integer not null,
     -- How often in a row the provider has said that the grant is gone.
     doubts      integer not null,
+    -- Since when the account's server for sending has taken none of its tokens.
+    unwelcome_since integer,
     primary key (workspace, account),
     foreign key (workspace, account) references accounts (workspace, id) on delete cascade
 ) strict;

@@ -46,9 +46,9 @@ impl From<imap::Error> for Trouble {
         match judge(&error) {
             _ if matches!(error, imap::Error::Insecure(_)) => Self::Insecure(text),
             Kind::Transient => Self::Unreachable(text),
-            // Of a session under way: a server that has lost touch with its own accounts, or a token that is over. The next login tells.
+            // A server that has lost touch with its own accounts, a token that is over, or a login that it holds to be unsafe.
             Kind::Credentials if !is_login(&error) && said(&error) != Some(Meaning::NotEnabled) => {
-                Self::Unreachable(text)
+                Self::TurnedAway(text)
             }
             Kind::Credentials => refused_login(text, is_revoked(&error), said(&error)),
             Kind::BackOff(wait) => Self::Throttled { text, wait },
@@ -113,7 +113,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::imap::ServerText;
+    use crate::{core::account::AccountState, imap::ServerText};
 
     #[track_caller]
     fn check(code: Option<ResponseCode>, text: &str, expect: [Kind; 2]) {
@@ -124,17 +124,27 @@ mod tests {
     }
 
     #[test]
-    fn who_is_logged_in_is_not_without_a_login_for_what_a_session_hears() {
+    fn what_a_session_hears_of_its_login_is_not_believed_at_once() {
         let text = || ServerText::new(b"Invalid credentials");
         for code in
             [ResponseCode::AuthenticationFailed, ResponseCode::AuthorizationFailed, ResponseCode::Expired]
         {
-            let trouble = |error| Trouble::from(error).code();
             let code = Some(code);
-            assert_eq!(trouble(imap::Error::No { code: code.clone(), text: text() }), "unreachable");
-            let refused = trouble(imap::Error::Auth { code, text: text(), detail: None });
-            assert!(["credentials", "revoked"].contains(&refused), "{refused}");
+            for error in [
+                imap::Error::No { code: code.clone(), text: text() },
+                imap::Error::ServerBye { code: code.clone(), text: text() },
+            ] {
+                let trouble = Trouble::from(error);
+                assert!(matches!(trouble.in_passing(), Some(Trouble::Doubted(_))), "{trouble}");
+                // And when it goes on, its user is asked.
+                assert_eq!(trouble.state(), AccountState::ReauthRequired);
+            }
+            let refused = Trouble::from(imap::Error::Auth { code, text: text(), detail: None });
+            assert_eq!((refused.in_passing(), refused.state()), (None, AccountState::ReauthRequired));
         }
+        let unsafe_login = ServerText::new(b"Unsafe Login. Please contact kefu@188.com");
+        let trouble = Trouble::from(imap::Error::No { code: None, text: unsafe_login });
+        assert!(matches!(trouble, Trouble::TurnedAway(_)), "{trouble}");
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub enum Trouble {
     /// The provider gives tokens, and the mailbox takes none.
     #[error("the mailbox takes no login by a permission that is good: {0}")]
     Unwelcome(String),
+    /// It was logged in, and hears that it is not, or may not be.
+    #[error("the server let the login pass, and then refused: {0}")]
+    TurnedAway(String),
     /// The operator's: no user can mend it.
     #[error("the gateway's registration at the provider does not work: {0}")]
     Registration(String),
@@ -72,7 +75,7 @@ impl Trouble {
         match self {
             Self::Unreachable(_) => "unreachable",
             Self::Insecure(_) => "insecure",
-            Self::Credentials(_) | Self::LostLogin => "credentials",
+            Self::Credentials(_) | Self::TurnedAway(_) | Self::LostLogin => "credentials",
             Self::Revoked(_) | Self::SignIn(_) | Self::Unwelcome(_) => "revoked",
             Self::Registration(_) => "registration",
             Self::NotEnabled(_) => "not_enabled",
@@ -134,7 +137,7 @@ impl Trouble {
             Self::Throttled { .. } => WAIT_ADVICE,
             Self::Crowded => "Nothing needs doing: try again in a moment.",
             Self::Misbehaving(_) => "Tell the provider.",
-            Self::Refused(_) | Self::Doubted(_) => {
+            Self::TurnedAway(_) | Self::Refused(_) | Self::Doubted(_) => {
                 "See what the server says; the provider's administrator may have to allow this access."
             }
             Self::UnstableIds => {
@@ -163,7 +166,9 @@ impl Trouble {
     #[must_use]
     pub fn in_passing(&self) -> Option<Self> {
         match self {
-            Self::Unwelcome(text) | Self::NotEnabled(text) => Some(Self::Doubted(text.clone())),
+            Self::Unwelcome(text) | Self::TurnedAway(text) | Self::NotEnabled(text) => {
+                Some(Self::Doubted(text.clone()))
+            }
             _ => None,
         }
     }
@@ -176,6 +181,7 @@ impl Trouble {
             | Self::Revoked(_)
             | Self::SignIn(_)
             | Self::Unwelcome(_)
+            | Self::TurnedAway(_)
             | Self::NotEnabled(_)
             | Self::LostLogin => AccountState::ReauthRequired,
             Self::Throttled { .. } | Self::Crowded => AccountState::Throttled,

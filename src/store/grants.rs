@@ -4,7 +4,7 @@
 //! refresh tokens take a second use of one for theft, and revoke all. Not here: when to renew (`core::grant`), and asking
 //! (`flow`).
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -18,6 +18,9 @@ use crate::core::{
     grant::{GrantState, LEASE_BELIEVED, REST_BELIEVED, Signer},
     ids::{AccountId, Id as _},
 };
+
+/// How long a doubtful refusal rests at most once there is no token any more.
+const DOUBT_REST_SHORT: SignedDuration = SignedDuration::from_secs(8);
 
 /// What logs in, and what gets another of it.
 #[derive(Debug, Clone)]
@@ -39,6 +42,8 @@ pub struct Grant {
     pub edition: Edition,
     /// How often in a row the provider has said that the grant is gone.
     pub doubts: u32,
+    /// Since when the account's server for sending has taken none of its tokens.
+    pub unwelcome_since: Option<Timestamp>,
 }
 
 /// Which tokens of which grant these are.
@@ -108,7 +113,7 @@ impl Tx {
              on conflict (workspace, account) do update set tokens = excluded.tokens, candidate = null, \
              identity = excluded.identity, issued_at = excluded.issued_at, expires_at = excluded.expires_at, \
              sign_in = excluded.sign_in, version = grants.version + 1, renewing_until = excluded.renewing_until, \
-             retry_at = excluded.retry_at, doubts = 0",
+             retry_at = excluded.retry_at, doubts = 0, unwelcome_since = null",
         )
         .bind(self.workspace())
         .bind(account)
@@ -219,13 +224,47 @@ impl Tx {
         edition: Edition,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let query = sql("update grants set expires_at = $4 where workspace = $1 and account = $2 \
-             and version = $3 and sign_in = $5 and expires_at > $4")
+        // A rest over what may have been said by mistake was for while the token is good.
+        let query = sql("update grants set expires_at = $4, \
+             retry_at = case when doubts > 0 and retry_at > $6 then $6 else retry_at end, \
+             renewing_until = case when doubts > 0 and renewing_until = retry_at and retry_at > $6 then $6 \
+             else renewing_until end \
+             where workspace = $1 and account = $2 and version = $3 and sign_in = $5 and expires_at > $4")
         .bind(self.workspace())
         .bind(account)
         .bind(edition.version)
         .bind(now)
-        .bind(edition.sign_in);
+        .bind(edition.sign_in)
+        .bind(now.saturating_add(DOUBT_REST_SHORT).unwrap_or(Timestamp::MAX));
+        self.execute(query).await?;
+        Ok(())
+    }
+
+    /// Notes that the account's server for sending takes no token. Since when; `None` where nothing is granted.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn note_unwelcome(
+        &mut self,
+        account: AccountId,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, Error> {
+        let query = sql("update grants set unwelcome_since = coalesce(unwelcome_since, $3) \
+             where workspace = $1 and account = $2 returning unwelcome_since")
+        .bind(self.workspace())
+        .bind(account)
+        .bind(now);
+        self.fetch_optional(query).await?.map(|row| row.get("unwelcome_since")).transpose()
+    }
+
+    /// Notes that it does.
+    ///
+    /// # Errors
+    /// When the database is out of reach.
+    pub async fn note_welcome(&mut self, account: AccountId) -> Result<(), Error> {
+        let query = sql("update grants set unwelcome_since = null where workspace = $1 and account = $2")
+            .bind(self.workspace())
+            .bind(account);
         self.execute(query).await?;
         Ok(())
     }
@@ -265,7 +304,7 @@ impl Session {
         let Some(key) = self.login_key(account).await? else { return Ok(None) };
         let query = sql(
             "select tokens, candidate, identity, issued_at, expires_at, sign_in, version, renewing_until, \
-             retry_at, doubts from grants where workspace = $1 and account = $2",
+             retry_at, doubts, unwelcome_since from grants where workspace = $1 and account = $2",
         )
         .bind(self.workspace())
         .bind(account);
@@ -321,5 +360,6 @@ fn read(row: &Row, tokens: Tokens, candidate: Option<Tokens>) -> Result<Grant, E
         },
         edition: Edition { sign_in: row.get("sign_in")?, version: row.get("version")? },
         doubts: u32::try_from(doubts).unwrap_or(u32::MAX),
+        unwelcome_since: row.get("unwelcome_since")?,
     })
 }

@@ -400,8 +400,11 @@ async fn after(
             tracing::warn!(account = %leased.account, error = %error, "an account waits for our store");
             return own(STORE_PAUSE);
         }
-        // Connections break; that is news only when the next one cannot be made, or breaks as well.
-        Failure::Provider(Trouble::Unreachable(_)) if health != Health::Failed && failures == 1 => {
+        // Connections break, and servers forget who is logged in; that is news only when the next session cannot be had, or breaks
+        // as well.
+        Failure::Provider(Trouble::Unreachable(_) | Trouble::Doubted(_))
+            if health != Health::Failed && failures == 1 =>
+        {
             return own(SHORT_PAUSE);
         }
         // Nor is it news that a server ended a good session, as when it restarts or loses a mailbox's UIDs.
@@ -438,6 +441,7 @@ fn pause(trouble: &Trouble, (failures, health): (u32, Health), jitter: f64) -> O
         | Trouble::Revoked(_)
         | Trouble::SignIn(_)
         | Trouble::Unwelcome(_)
+        | Trouble::TurnedAway(_)
         | Trouble::NotEnabled(_)
         | Trouble::Excluded(_)
         | Trouble::LostLogin => return None,

@@ -144,7 +144,16 @@ both! {
         desk.world.crm.await_delivery(&message, "deferred");
         let shown = desk.world.crm.get(&format!("/accounts/{account}"));
         assert!(shown["status"]["state"] != "reauth_required" && shown["status"]["detail"].is_null(), "{shown}");
-        assert!(desk.errors(&account).iter().any(|error| error["code"] == "revoked"), "{:?}", desk.errors(&account));
+        assert!(desk.errors(&account).iter().any(|error| error["code"] == "refused"), "{:?}", desk.errors(&account));
+        // Since it is refused, not since there was something to send.
+        desk.world.gateway.settle();
+        desk.world.gateway.execute("update jobs set created_at = created_at - 21600000000");
+        desk.world.gateway.execute("update jobs set attempt = 90");
+        desk.world.gateway.hasten();
+        wait_for("another try", PATIENCE, || {
+            desk.world.gateway.count("select count(*) from jobs where kind = 'submit' and attempt > 90 and leased_until is null") == 1
+        });
+        assert_eq!(text(&desk.world.crm.get(&format!("/messages/{message}"))["delivery"], "state"), "deferred");
         desk.server.set_out_of_order(false);
         desk.world.gateway.hasten();
         desk.world.crm.await_delivery(&message, "sent");
@@ -153,9 +162,14 @@ both! {
         let message = desk.ann_writes("Late");
         desk.world.crm.await_delivery(&message, "deferred");
         desk.world.gateway.settle();
-        desk.world.gateway.execute("update jobs set created_at = created_at - 21600000000");
+        desk.world.gateway.execute("update grants set unwelcome_since = unwelcome_since - 21600000000");
         desk.world.gateway.hasten();
         desk.world.crm.await_delivery(&message, "held");
+        // Reading logs in anew, and its own doubts have only begun.
+        wait_for("reading to be refused", PATIENCE, || {
+            let shown = desk.world.crm.get(&format!("/accounts/{account}"));
+            shown["status"]["state"] == "error" && shown["status"]["detail"].as_str().is_some_and(|text| text.contains("refused"))
+        });
         assert_eq!(desk.world.crm.events_of("account.reauth_required").len(), 0);
         desk.server.set_out_of_order(false);
         desk.world.crm.post(&format!("/accounts/{account}/resume"), &json!({}));

@@ -109,6 +109,8 @@ pub struct Key {
     pub login: Login,
     /// `None` of a password.
     edition: Option<Edition>,
+    /// The account's server for sending took none of its tokens when it was tried last.
+    is_unwelcome: bool,
 }
 
 /// What logs in to an account now. The inner error says why nothing does.
@@ -136,9 +138,9 @@ async fn login_at_hand(
     let grant = gateway.store.read(workspace).await?.grant(account).await?;
     // Another sign-in may be another user's.
     let is_good = |grant: &Grant| now < grant.state.expires_at && grant.edition.sign_in == edition.sign_in;
-    Ok(grant.filter(is_good).map(|Grant { tokens, edition, .. }| {
-        let (username, token, mechanism) = (username.clone(), tokens.access, *mechanism);
-        Key { login: Login::Bearer { username, token, mechanism }, edition: Some(edition) }
+    Ok(grant.filter(is_good).map(|Grant { tokens, edition, unwelcome_since, .. }| {
+        let login = Login::Bearer { username: username.clone(), token: tokens.access, mechanism: *mechanism };
+        Key { login, edition: Some(edition), is_unwelcome: unwelcome_since.is_some() }
     }))
 }
 
@@ -151,7 +153,7 @@ async fn key(
     let (name, username) = match credentials {
         Credentials::Password { username, password } => {
             let login = Login::Password { username: username.clone(), password: password.clone() };
-            return Ok(Ok(Key { login, edition: None }));
+            return Ok(Ok(Key { login, edition: None, is_unwelcome: false }));
         }
         Credentials::OAuth2 { provider, username } => (provider, username),
     };
@@ -166,7 +168,11 @@ async fn key(
     let held = Held { gateway, workspace, account, provider_name: name, provider: &provider, username };
     Ok(held.token(need).await?.map(|(token, edition)| {
         let (username, mechanism) = (username.clone(), provider.client.authorization().mechanism);
-        Key { login: Login::Bearer { username, token, mechanism }, edition: Some(edition) }
+        Key {
+            login: Login::Bearer { username, token, mechanism },
+            edition: Some(edition),
+            is_unwelcome: false,
+        }
     }))
 }
 

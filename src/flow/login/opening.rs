@@ -162,12 +162,17 @@ where
 {
     let mut refused = None;
     loop {
-        let (turn, Key { login, edition }) = match in_turn(gateway, whose, by).await? {
+        let (turn, Key { login, edition, is_unwelcome }) = match in_turn(gateway, whose, by).await? {
             Ok(ready) => ready,
             Err(trouble) => return Ok(Err(trouble)),
         };
         let trouble = match dial(turn, login).await {
-            Ok(client) => return Ok(Ok(client)),
+            Ok(client) => {
+                if is_unwelcome && by.1.protocol == Protocol::Smtp {
+                    note_welcome(gateway, whose).await?;
+                }
+                return Ok(Ok(client));
+            }
             Err(trouble) => trouble,
         };
         let (Trouble::Credentials(text) | Trouble::Revoked(text), Some(edition)) = (&trouble, edition) else {
@@ -179,6 +184,15 @@ where
         refused = Some(edition);
         expire(gateway, whose, edition).await?;
     }
+}
+
+async fn note_welcome(
+    gateway: &Gateway,
+    (workspace, account): (WorkspaceId, AccountId),
+) -> Result<(), Error> {
+    let mut tx = gateway.store.begin(workspace).await?;
+    tx.note_welcome(account).await?;
+    tx.commit().await
 }
 
 async fn expire(

@@ -128,7 +128,7 @@ async fn attempt(
     tracing::info!(job = job.id, code = trouble.code(), "an answer could not be sent yet");
     if let Some(account) = way.account {
         let mut tx = gateway.store.begin(job.workspace).await?;
-        let is_refused = note_unsent(&mut tx, account, (began, &trouble), job.created_at).await?;
+        let is_refused = note_unsent(&mut tx, account, (began, &trouble)).await?;
         tx.commit().await?;
         if is_refused {
             tell_workers(gateway, account);

@@ -206,7 +206,7 @@ pub(super) async fn unopened(
     };
     // The account before the submission, which locks filing: so does the account's session, or each might wait for the other.
     let is_refused = match account {
-        Some(account) => note_unsent(&mut tx, account, (began, trouble), job.created_at).await?,
+        Some(account) => note_unsent(&mut tx, account, (began, trouble)).await?,
         None => false,
     };
     let mut submission = tx.submission(message).await?.ok_or(FlowError::Obsolete)?;

@@ -152,7 +152,7 @@ async fn unopened(
     let until = trouble.resumes_at(now()).unwrap_or_else(|| usual(job));
     let mut tx = gateway.store.begin(job.workspace).await?;
     let is_refused = match account {
-        Some(account) => note_unsent(&mut tx, account, (began, trouble), job.created_at).await?,
+        Some(account) => note_unsent(&mut tx, account, (began, trouble)).await?,
         None => false,
     };
     if account.is_none() {

@@ -143,17 +143,17 @@ pub(super) async fn note_trouble(
     let Some(account) = noted(tx, (id, trouble)).await? else { return Ok(false) };
     keep_peace(tx, &account, trouble).await?;
     // Whether that is so, its own session finds out in time.
-    let is_doubted = trouble.in_passing().is_some() && account.was_well();
-    let blame = if is_doubted { Blame::Nobody } else { blame(&account, (began, trouble)) };
+    let doubted = trouble.in_passing().filter(|_| account.was_well());
+    let blame = if doubted.is_some() { Blame::Nobody } else { blame(&account, (began, trouble)) };
     match blame {
         Blame::Login => refuse_login(tx, id, trouble).await?,
-        Blame::Nobody | Blame::Known => tx.log_account_error(id, &trouble.entry(now())).await?,
+        Blame::Nobody | Blame::Known => log(tx, id, doubted.as_ref().unwrap_or(trouble)).await?,
     }
     Ok(blame != Blame::Nobody)
 }
 
 /// The same of the account's server for sending, whose refusal is no reason to read no more. That it takes no token of a good grant
-/// is tried again for hours from when there was first something to send.
+/// is tried again for hours.
 ///
 /// # Errors
 /// Those of the store.
@@ -161,7 +161,6 @@ pub(super) async fn note_unsent(
     tx: &mut Tx,
     id: AccountId,
     (began, trouble): (Timestamp, &Trouble),
-    since: Timestamp,
 ) -> Result<bool, FlowError> {
     // Of a permission that is gone it is gone for reading too.
     if matches!(trouble, Trouble::SignIn(_)) {
@@ -169,15 +168,31 @@ pub(super) async fn note_unsent(
     }
     let Some(account) = noted(tx, (id, trouble)).await? else { return Ok(false) };
     keep_peace(tx, &account, trouble).await?;
-    let is_doubted = matches!(trouble, Trouble::Unwelcome(_))
-        && account.was_well()
-        && began.duration_since(since) < signed(DOUBTED_FOR);
-    let blame = if is_doubted { Blame::Nobody } else { blame(&account, (began, trouble)) };
+    let doubted =
+        if is_unwelcome_for_now(tx, &account, (began, trouble)).await? { trouble.in_passing() } else { None };
+    let blame = if doubted.is_some() { Blame::Nobody } else { blame(&account, (began, trouble)) };
     match blame {
         Blame::Login => refuse_sending(tx, account, trouble).await?,
-        Blame::Nobody | Blame::Known => tx.log_account_error(id, &trouble.entry(now())).await?,
+        Blame::Nobody | Blame::Known => log(tx, id, doubted.as_ref().unwrap_or(trouble)).await?,
     }
     Ok(blame != Blame::Nobody)
+}
+
+/// Whether it is a refusal of the token of a good grant that has not gone on for long.
+async fn is_unwelcome_for_now(
+    tx: &mut Tx,
+    account: &Account,
+    (began, trouble): (Timestamp, &Trouble),
+) -> Result<bool, FlowError> {
+    if !matches!(trouble, Trouble::Unwelcome(_)) {
+        return Ok(false);
+    }
+    let since = tx.note_unwelcome(account.id, began).await?.unwrap_or(began);
+    Ok(account.was_well() && began.duration_since(since) < signed(DOUBTED_FOR))
+}
+
+async fn log(tx: &mut Tx, id: AccountId, trouble: &Trouble) -> Result<(), FlowError> {
+    Ok(tx.log_account_error(id, &trouble.entry(now())).await?)
 }
 
 /// Has all that talks to the account's provider leave it alone, where that is what it asked for.

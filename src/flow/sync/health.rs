@@ -48,6 +48,10 @@ pub async fn record(
     } else {
         write_down(&mut tx, lease.account, trouble, next_attempt_at).await?;
     }
+    if matches!(trouble, Trouble::Doubted(_)) {
+        // Patience is for what is believed.
+        tx.set_failing_since(lease.account, now()).await?;
+    }
     tx.commit().await?;
     Ok(ends)
 }

@@ -205,6 +205,35 @@ both! {
         assert_eq!(tx.grant(account).await.unwrap().unwrap().doubts, 1);
     }
 
+    async fn a_doubt_rests_for_long_only_while_there_is_a_token(world) {
+        let place = Place::new(&world).await;
+        let account = granted(&place).await;
+        let mut tx = place.tx().await;
+        let of = edition(&mut tx, account, 1).await;
+        tx.rest_grant(account, of, at(180), 1).await.unwrap();
+        tx.expire_grant(account, of, at(20)).await.unwrap();
+        let state = tx.grant(account).await.unwrap().unwrap().state;
+        assert_eq!((state.retry_at, state.renewing_until), (at(28), at(28)));
+        // Whoever renews it now is left to it.
+        assert!(claim(&mut tx, account, 1, (at(30), at(75))).await);
+        tx.expire_grant(account, of, at(19)).await.unwrap();
+        assert_eq!(tx.grant(account).await.unwrap().unwrap().state.renewing_until, at(75));
+    }
+
+    async fn since_when_a_server_takes_no_token_is_kept_until_it_does(world) {
+        let place = Place::new(&world).await;
+        let account = granted(&place).await;
+        let mut tx = place.tx().await;
+        assert_eq!(tx.note_unwelcome(account, at(5)).await.unwrap(), Some(at(5)));
+        assert_eq!(tx.note_unwelcome(account, at(9)).await.unwrap(), Some(at(5)));
+        assert_eq!(tx.grant(account).await.unwrap().unwrap().unwelcome_since, Some(at(5)));
+        tx.note_welcome(account).await.unwrap();
+        assert_eq!(tx.note_unwelcome(account, at(20)).await.unwrap(), Some(at(20)));
+        tx.put_grant(account, issued(&tokens(2), 50), None).await.unwrap();
+        assert_eq!(tx.grant(account).await.unwrap().unwrap().unwelcome_since, None);
+        assert_eq!(tx.note_unwelcome(mint(), at(1)).await.unwrap(), None);
+    }
+
     async fn a_token_that_is_refused_is_over_for_everybody_who_has_the_same(world) {
         let place = Place::new(&world).await;
         let account = granted(&place).await;
